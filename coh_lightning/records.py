@@ -1,0 +1,625 @@
+"""The records that go in and come out: `Feedback` (what people said of completions), `Completion` (what a model wrote), `Judgement` (what a rater said of it).
+
+Each is one JSON line, read strictly: whatever a line holds is either understood or refused by file, line and key. No torch, no Lightning: everything that
+touches only files imports this and nothing heavier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import gzip
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
+
+from coh_lightning.errors import InputError
+
+Role = Literal["system", "user", "assistant"]
+Cut = Literal["never", "front", "back"]
+
+ROLES: tuple[str, ...] = get_args(Role)
+CUTS: tuple[str, ...] = get_args(Cut)
+
+_PLACES: dict[str, tuple[str, ...]] = {
+    "record": ("id", "prompt", "system", "completions", "scale", "task", "aspect", "reference", "source", "extra"),
+    "completion": ("text", "rank", "rating", "thumb", "critique", "revision", "author"),
+    "message": ("role", "content"),
+    "part": ("text", "cut"),
+}
+"""The keys that each place of a feedback line knows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a turn's text, and from which end truncation may take tokens away: a post's body may be cut, a task sentence never."""
+
+    text: str
+    cut: Cut = "never"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the prompt: its parts joined are its text."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One completion of a prompt, and what people said of it. Any mix of the kinds of feedback, any polarity."""
+
+    text: str
+    rank: float | None = None
+    """Place among the candidates of the record: smaller is better, equal is a tie. None beside ranked candidates: this one was not ranked."""
+    ratings: Mapping[str, float] = field(default_factory=dict)
+    """Attribute -> value on its scale; a plain number stands under "overall"."""
+    thumb: bool | None = None
+    critique: str | None = None
+    """What somebody said of it, in words."""
+    revision: str | None = None
+    """A better text that somebody wrote in its place."""
+    author: str | None = None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One prompt, k >= 1 completions of it, and what people said of each.
+
+    The constructor checks what every later stage relies on, so that it holds whoever made the record: a prompt that ends in a user turn with words in it,
+    completions that are not empty, finite ranks, ratings inside their scales, and text that can be written as UTF-8.
+
+    Raises:
+        InputError: naming `where`, the key as in the JSON form, and what was found.
+
+    As one JSON line (only `prompt` and `completions[].text` are required)::
+
+        {"id": "7", "system": "Be brief.", "prompt": "Why is the sky blue?", "scale": [1, 5], "task": "answer", "aspect": "helpful",
+         "completions": [{"text": "Air scatters blue light most.", "rank": 1, "rating": 5},
+                         {"text": "It mirrors the sea.", "rank": 2, "rating": 1, "critique": "That is a myth.", "revision": "Air scatters blue."}],
+         "reference": "Because of Rayleigh scattering."}
+
+    `prompt` may also be messages, `[{"role": "user", "content": "..."}, ...]`; a prompt text or a content may be a list of parts, `{"text": ..., "cut": ...}`.
+    """
+
+    id: str
+    prompt: tuple[Turn, ...]
+    """An optional system turn first; the last turn is the user's."""
+    candidates: tuple[Candidate, ...]
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Attribute -> (worst, best) value of its ratings."""
+    task: str = "answer"
+    """The noun for a completion: answer, summary, response, ... Wordings may speak differently of each."""
+    aspect: str | None = None
+    """What rank and thumb judged (helpful, harmless, ...); None is overall quality."""
+    reference: str | None = None
+    """A text written by a person to compare completions with (ROUGE); never trained on."""
+    source: str = ""
+    where: str = ""
+    """File and line that it came from, for messages."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = self.where or f"record {self.id or '(no id)'}"
+        for key, name in ((self.id, "id"), (self.task, "task")):
+            _text(key, name, where)
+        for optional, name in ((self.aspect, "aspect"), (self.reference, "reference")):
+            if optional is not None:
+                _text(optional, name, where)
+        _check_prompt(self.prompt, where)
+        if not self.candidates:
+            raise InputError(f"{where}: completions is empty; a record needs at least one completion.")
+        for attribute, (worst, best) in self.scales.items():
+            if not (math.isfinite(worst) and math.isfinite(best) and worst != best):
+                raise InputError(f"{where}: the scale of {attribute!r} is [{worst:g}, {best:g}]; give two different finite numbers, [worst, best].")
+        for index, candidate in enumerate(self.candidates):
+            _check_candidate(candidate, f"completions[{index}]", self.scales, where)
+
+    @classmethod
+    def from_json(cls, obj: object, where: str) -> Feedback:
+        """Read the JSON form (see the class). Raises InputError naming `where`, the key, what was found, and the nearest known key of a mistyped one.
+
+        Unknown keys that resemble no known one are kept in `extra`; a record without an id gets one from its content, the same wherever it stands.
+        """
+        record = _known(obj, "record", "the line", where)
+        extra = dict(_object(record.get("extra", {}), "extra", where)) | record["unknown"]
+        for name in ("prompt", "completions"):
+            if name not in record:
+                raise InputError(f"{where}: the key {name!r} is missing; a feedback line needs 'prompt' and 'completions'.")
+        turns, unknown_by_turn = _prompt_from_json(record["prompt"], where)
+        extra |= unknown_by_turn
+        if record.get("system") is not None:
+            if turns and turns[0].role == "system":
+                raise InputError(f"{where}: both the key 'system' and the first message of 'prompt' give a system turn; keep one of them.")
+            turns = (Turn("system", (Part(_text(record["system"], "system", where)),)), *turns)
+        if not isinstance(record["completions"], list):
+            raise InputError(f"{where}: completions is {_shown(record['completions'])}; give a list of objects, each with 'text'.")
+        candidates = []
+        for index, item in enumerate(record["completions"]):
+            candidate, unknown = _candidate_from_json(item, f"completions[{index}]", where)
+            candidates.append(candidate)
+            if unknown:
+                extra[f"completions[{index}]"] = unknown
+        feedback = cls(
+            id=_text(record.get("id", ""), "id", where),
+            prompt=turns,
+            candidates=tuple(candidates),
+            scales=_scales_from_json(record.get("scale"), {name for candidate in candidates for name in candidate.ratings}, where),
+            task=_text(record.get("task", "answer"), "task", where),
+            aspect=_optional_text(record.get("aspect"), "aspect", where),
+            reference=_optional_text(record.get("reference"), "reference", where),
+            source=_text(record.get("source", ""), "source", where),
+            where=where,
+            extra=extra,
+        )
+        return feedback if feedback.id else dataclasses.replace(feedback, id=content_id(feedback))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; `from_json` reads it back as an equal record, but for `where`, which says where a line was read."""
+        out: dict[str, Any] = {"id": self.id, "prompt": [_turn_to_json(turn) for turn in self.prompt]}
+        out["completions"] = [_candidate_to_json(candidate) for candidate in self.candidates]
+        if self.scales:
+            out["scale"] = {attribute: list(scale) for attribute, scale in self.scales.items()}
+        out["task"] = self.task
+        for name in ("aspect", "reference"):
+            if getattr(self, name) is not None:
+                out[name] = getattr(self, name)
+        if self.source:
+            out["source"] = self.source
+        if self.extra:
+            out["extra"] = dict(self.extra)
+        return out
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote for one prompt under one feedback sentence, with all that is needed to write it again."""
+
+    id: str
+    prompt_id: str
+    """Id of the record that the prompt came from."""
+    system: str
+    """Name of the model or run that wrote it."""
+    prompt: str
+    """The exact text that was continued, feedback sentence included."""
+    prompt_sha: str
+    """SHA-256 of the record's prompt without the feedback sentence: equal for all systems and asks that are compared."""
+    ask: str
+    """Which kind of output was asked for: "good", "bad", ... or "" for none."""
+    marker: str
+    """The feedback sentence itself."""
+    text: str
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Temperature, top_p, max_new_tokens, ..."""
+    stop: str = ""
+    """Why it ended: "end" (the end token), "length", ..."""
+    seed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reference: str | None = None
+    task: str = "answer"
+    source: str = ""
+
+    _types: ClassVar[dict[str, tuple[type, ...]]] = {
+        **dict.fromkeys(("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"), (str,)),
+        "sampling": (dict,),
+        **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
+        "reference": (str, type(None)),
+    }
+
+    @classmethod
+    def from_json(cls, obj: object, where: str) -> Completion:
+        """Read one line of `completions.jsonl`. Raises InputError naming `where` and the key."""
+        return cls(**_flat_from_json(cls, cls._types, obj, where))
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one rater said of the completions of one item, on one attribute."""
+
+    item: str
+    rater: str
+    attribute: str
+    choice: str
+    """The name of the chosen system, or "tie"; a grade where a single system is rated."""
+    systems: tuple[str, ...]
+    """The systems that were compared, in the order shown to the rater."""
+    seconds: float | None = None
+    comment: str = ""
+
+    _types: ClassVar[dict[str, tuple[type, ...]]] = {
+        **dict.fromkeys(("item", "rater", "attribute", "choice", "comment"), (str,)),
+        "systems": (list,),
+        "seconds": (int, float, type(None)),
+    }
+
+    @classmethod
+    def from_json(cls, obj: object, where: str) -> Judgement:
+        """Read one line of judgements. Raises InputError naming `where` and the key."""
+        values = _flat_from_json(cls, cls._types, obj, where)
+        values["systems"] = tuple(_text(name, "systems", where) for name in values["systems"])
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in (dataclasses.asdict(self) | {"systems": list(self.systems)}).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row or record that was left out, and why: one line of `rejected.jsonl`."""
+
+    reason: str
+    where: str = ""
+    source: str = ""
+    id: str = ""
+    unreadable: bool = False
+    """Whether the row was bad input (skipped by `on_bad_record: skip`) and not merely of no use here."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if value not in ("", False)}
+
+
+class JsonRecord(Protocol):
+    """Whatever `read_jsonl` and `write_jsonl` handle: Feedback, Completion, Judgement."""
+
+    @classmethod
+    def from_json(cls, obj: object, where: str) -> Self: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class Writable(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=JsonRecord)
+
+
+def content_id(feedback: Feedback) -> str:
+    """An id made of prompt, completions, what was said of them and the task: the same in every file and place, different for any other content."""
+    content = feedback.to_json()
+    for name in ("id", "source", "extra"):
+        content.pop(name, None)
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode("ascii"), digest_size=8).hexdigest()
+
+
+def read_jsonl(path: Path | str, kind: type[R]) -> Iterator[R]:
+    """The records of a JSON-lines file (or .gz), one by one.
+
+    Equal records without an id of their own are kept, as id, id#2, ...; an id that a file gives twice is refused.
+
+    Raises:
+        InputError: a missing or empty file, bytes that are no text, broken JSON, anything off schema, an id given twice; each naming file and line.
+    """
+    seen: dict[str, str] = {}
+    for where, line in read_lines(path):
+        if isinstance(line, InputError):
+            raise line
+        record = kind.from_json(parse_json(line, where), where)
+        yield cast("R", unique(record, seen, where)) if isinstance(record, Feedback) else record
+
+
+def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
+    """The record with an id that `seen` (id -> where) does not hold yet, and note it there. Raises InputError when its own, given id is taken."""
+    id = record.id
+    if id in seen:
+        if id != content_id(record):
+            raise InputError(f"{where}: the id {id!r} was given before, at {seen[id]}; every record needs an id of its own (or none: it is then made).")
+        copy = 2
+        while (id := f"{record.id}#{copy}") in seen:
+            copy += 1
+        record = dataclasses.replace(record, id=id)
+    seen[id] = where
+    return record
+
+
+def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
+    """Write the records beside the file and rename at the end, so that nobody ever reads half a file; returns how many. A name in .gz is compressed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    count = 0
+    try:
+        with _open_to_write(aside, compressed=path.suffix == ".gz") as file:
+            for record in records:
+                file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+                count += 1
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return count
+
+
+def _open_to_write(path: Path, *, compressed: bool) -> IO[bytes]:
+    # No time stamp in the compressed file: the same records give the same bytes.
+    return cast("IO[bytes]", gzip.GzipFile(path, "wb", mtime=0)) if compressed else path.open("wb")
+
+
+def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
+    """("file:line", text) of each line with something in it; a line of bytes that are no text comes as an InputError, so that a caller may skip it.
+
+    Lines end at "\\n" alone: U+2028 and its kind are ordinary text.
+
+    Raises:
+        InputError: the file is missing, empty, or broken as a gzip file.
+    """
+    path = Path(path)
+    any_line = False
+    with open_bytes(path) as file:
+        number = 0
+        try:
+            for number, raw in enumerate(file, start=1):
+                if number == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
+                if not raw.strip():
+                    continue
+                any_line = True
+                where = f"{path}:{number}"
+                try:
+                    yield where, raw.decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    yield where, not_text(where, error)
+        except (EOFError, gzip.BadGzipFile, OSError) as error:
+            raise InputError(f"{path}:{number + 1}: the file can't be read on ({error}); is it whole?") from error
+    if not any_line:
+        raise InputError(f"{path}: the file is empty.")
+
+
+def not_text(where: str, error: UnicodeDecodeError) -> InputError:
+    bad = bytes(error.object[error.start : error.start + 1]).hex()
+    return InputError(f"{where}: bytes that are no text (0x{bad} at byte {error.start + 1}); save the file as UTF-8.")
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked if its name ends in .gz. Raises InputError when it is missing (with the nearest name beside it) or no file."""
+    if not path.exists():
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{path}: there is no such file{did_you_mean(path.name, beside)}")
+    if not path.is_file():
+        raise InputError(f"{path}: this is not a file.")
+    return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def parse_json(line: str, where: str) -> Any:
+    """The value of one line of JSON. Raises InputError naming `where` and the column."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: broken JSON at column {error.colno} ({error.msg}).") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: broken JSON (nested too deeply).") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence: '; did you mean X?' with the nearest of the known names, or a full stop."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]!r}?" if nearest else "."
+
+
+# ---------------------------------------------------------------------------------------------------------------- checks
+
+
+def _shown(value: object) -> str:
+    """A value for a message: its kind and its start."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _text(value: object, key: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{where}: {key} is {_shown(value)}; it must be text.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        raise InputError(f"{where}: {key} holds the lone surrogate U+{code:04X} at character {error.start + 1}, which is no text; mend the row.") from error
+    return value
+
+
+def _optional_text(value: object, key: str, where: str) -> str | None:
+    return None if value is None else _text(value, key, where)
+
+
+def _number(value: object, key: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{where}: {key} is {_shown(value)}; it must be a number.")
+    if not math.isfinite(value):
+        raise InputError(f"{where}: {key} is {value}; it must be a finite number.")
+    return float(value)
+
+
+def _object(value: object, key: str, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {key} is {_shown(value)}; it must be a JSON object.")
+    return value
+
+
+def _check_prompt(prompt: Sequence[Turn], where: str) -> None:
+    if not any(turn.role == "user" for turn in prompt):
+        raise InputError(f"{where}: prompt has no user turn; its last turn must be the user's.")
+    for index, turn in enumerate(prompt):
+        if turn.role not in ROLES:
+            raise InputError(f"{where}: prompt[{index}].role is {turn.role!r}; it must be one of {', '.join(ROLES)}.")
+        if turn.role == "system" and index:
+            raise InputError(f"{where}: prompt[{index}] is a system turn; a prompt has at most one, and it comes first.")
+        for part in turn.parts:
+            _text(part.text, f"prompt[{index}]", where)
+            if part.cut not in CUTS:
+                raise InputError(f"{where}: prompt[{index}] has a part with cut {part.cut!r}; it must be one of {', '.join(CUTS)}.")
+    if prompt[-1].role != "user":
+        raise InputError(f"{where}: prompt ends with the {prompt[-1].role}'s turn; its last turn must be the user's.")
+    if not prompt[-1].text.strip():
+        raise InputError(f"{where}: prompt ends with an empty user turn.")
+
+
+def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[float, float]], where: str) -> None:
+    if not _text(candidate.text, f"{key}.text", where).strip():
+        raise InputError(f"{where}: {key}.text is empty; a completion needs words.")
+    if candidate.rank is not None:
+        _number(candidate.rank, f"{key}.rank", where)
+    for attribute, value in candidate.ratings.items():
+        name = f"{key}.rating" if attribute == "overall" else f"{key}.rating.{attribute}"
+        _number(value, name, where)
+        if attribute not in scales:
+            raise InputError(
+                f"{where}: {name} is {value:g}, but nothing says on which scale; give 'scale': [worst, best], or one for each attribute by its name."
+            )
+        if not min(scales[attribute]) <= value <= max(scales[attribute]):
+            worst, best = scales[attribute]
+            raise InputError(f"{where}: {name} is {value:g}, outside its scale {worst:g} to {best:g}.")
+    if candidate.thumb is not None and not isinstance(candidate.thumb, bool):
+        raise InputError(f"{where}: {key}.thumb is {_shown(candidate.thumb)}; it must be true or false.")
+    for name, words in (("critique", candidate.critique), ("revision", candidate.revision)):
+        if words is not None and not _text(words, f"{key}.{name}", where).strip():
+            raise InputError(f"{where}: {key}.{name} is empty; leave the key out where there is none.")
+    if candidate.author is not None:
+        _text(candidate.author, f"{key}.author", where)
+
+
+# ---------------------------------------------------------------------------------------------------------- the JSON form
+
+
+def _known(obj: object, place: str, key: str, where: str) -> dict[str, Any]:
+    """The object, its keys that this place does not know moved to "unknown"; one that is a slip of a known key is refused, naming that."""
+    known = _PLACES[place]
+    out: dict[str, Any] = {}
+    unknown: dict[str, Any] = {}
+    for name, value in _object(obj, key, where).items():
+        if name in known:
+            out[name] = value
+            continue
+        nearest = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.75)
+        if nearest:
+            at = "" if place == "record" else f" in {key}"
+            raise InputError(f"{where}: unknown key {name!r}{at}; did you mean {nearest[0]!r}?")
+        unknown[_text(name, "a key", where)] = value
+    out["unknown"] = unknown
+    return out
+
+
+def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Part, ...]:
+    if isinstance(value, str):
+        return (Part(value, cut),)
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {key} is {_shown(value)}; it must be text or a list of parts.")
+    parts = []
+    for index, item in enumerate(value):
+        part = _known(item, "part", f"{key}[{index}]", where)
+        if part["unknown"]:
+            raise InputError(f"{where}: unknown key {next(iter(part['unknown']))!r} in {key}[{index}]; a part has 'text' and 'cut'.")
+        if "text" not in part:
+            raise InputError(f"{where}: {key}[{index}] has no 'text'.")
+        parts.append(Part(_text(part["text"], f"{key}[{index}].text", where), part.get("cut", cut)))
+    return tuple(parts)
+
+
+def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict[str, Any]]:
+    """Turns, and the unknown keys of messages by their place. A list whose items have a text and no role is one user turn of parts."""
+    in_parts = isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "text" in item and "role" not in item for item in value)
+    if isinstance(value, str) or in_parts:
+        return (Turn("user", _parts_from_json(value, "prompt", "front", where)),), {}
+    if not isinstance(value, list):
+        raise InputError(f"{where}: prompt is {_shown(value)}; it must be text or a list of messages.")
+    turns = []
+    unknown: dict[str, Any] = {}
+    for index, item in enumerate(value):
+        key = f"prompt[{index}]"
+        message = _known(item, "message", key, where)
+        for name in ("role", "content"):
+            if name not in message:
+                raise InputError(f"{where}: {key} has no {name!r}; a message has 'role' and 'content'.")
+        role = message["role"]
+        if role not in ROLES:
+            raise InputError(f"{where}: {key}.role is {_shown(role)}; it must be one of {', '.join(ROLES)}{did_you_mean(str(role), ROLES)}")
+        turns.append(Turn(role, _parts_from_json(message["content"], f"{key}.content", "never" if role == "system" else "front", where)))
+        if message["unknown"]:
+            unknown[key] = message["unknown"]
+    return tuple(turns), unknown
+
+
+def _candidate_from_json(item: object, key: str, where: str) -> tuple[Candidate, dict[str, Any]]:
+    values = _known(item, "completion", key, where)
+    if "text" not in values:
+        raise InputError(f"{where}: {key} has no 'text'.")
+    rating = values.get("rating")
+    if rating is None:
+        ratings: dict[str, float] = {}
+    elif isinstance(rating, dict):
+        ratings = {_text(name, f"{key}.rating", where): _number(value, f"{key}.rating.{name}", where) for name, value in rating.items()}
+    else:
+        ratings = {"overall": _number(rating, f"{key}.rating", where)}
+    candidate = Candidate(
+        text=_text(values["text"], f"{key}.text", where),
+        rank=None if values.get("rank") is None else _number(values["rank"], f"{key}.rank", where),
+        ratings=ratings,
+        thumb=values.get("thumb"),
+        critique=_optional_text(values.get("critique"), f"{key}.critique", where),
+        revision=_optional_text(values.get("revision"), f"{key}.revision", where),
+        author=_optional_text(values.get("author"), f"{key}.author", where),
+    )
+    return candidate, values["unknown"]
+
+
+def _scales_from_json(value: object, rated: Set[str], where: str) -> dict[str, tuple[float, float]]:
+    """A scale for each attribute; one that is given without names is that of everything that the record rates."""
+    if value is None:
+        return {}
+    by_attribute = value if isinstance(value, dict) else dict.fromkeys(sorted(rated) or ["overall"], value)
+    scales = {}
+    for attribute, ends in by_attribute.items():
+        if not isinstance(ends, list) or len(ends) != 2:
+            raise InputError(f"{where}: the scale of {attribute!r} is {_shown(ends)}; give [worst, best].")
+        scales[attribute] = (_number(ends[0], f"scale.{attribute}", where), _number(ends[1], f"scale.{attribute}", where))
+    return scales
+
+
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    cut: Cut = "never" if turn.role == "system" else "front"
+    if len(turn.parts) == 1 and turn.parts[0].cut == cut:
+        return {"role": turn.role, "content": turn.text}
+    return {"role": turn.role, "content": [{"text": part.text, "cut": part.cut} for part in turn.parts]}
+
+
+def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
+    out: dict[str, Any] = {"text": candidate.text}
+    if candidate.rank is not None:
+        out["rank"] = candidate.rank
+    if candidate.ratings:
+        out["rating"] = dict(candidate.ratings)
+    for name in ("thumb", "critique", "revision", "author"):
+        if getattr(candidate, name) is not None:
+            out[name] = getattr(candidate, name)
+    return out
+
+
+def _flat_from_json(cls: type, types: Mapping[str, tuple[type, ...]], obj: object, where: str) -> dict[str, Any]:
+    """The values of a flat record, each of one of its types. Unknown and missing keys are refused."""
+    values = _object(obj, "the line", where)
+    for name, value in values.items():
+        if name not in types:
+            raise InputError(f"{where}: unknown key {name!r} for a {cls.__name__}{did_you_mean(name, types)}")
+        kinds = types[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise InputError(f"{where}: {name} is {_shown(value)}; it must be {wanted}.")
+        if isinstance(value, str):
+            _text(value, name, where)
+        if isinstance(value, float):
+            _number(value, name, where)
+    for entry in dataclasses.fields(cls):
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING and entry.name not in values:
+            raise InputError(f"{where}: the key {entry.name!r} of a {cls.__name__} is missing.")
+    return dict(values)

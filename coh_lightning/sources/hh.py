@@ -1,0 +1,66 @@
+"""Anthropic/hh-rlhf: two transcripts, `chosen` and `rejected`, that share everything up to the last answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.sources.base import Source, text_column
+from coh_lightning.sources.dialogue import spans_of
+from coh_lightning.sources.files import Row
+
+HUMAN = "\n\nHuman:"
+ASSISTANT = "\n\nAssistant:"
+
+
+@dataclass(frozen=True)
+class HH(Source):
+    """Pairs of dialogues of HH: the shared turns once as the prompt, the two last answers as the completions (method.md 1.4, 3.2).
+
+    `subset` is the folder: harmless-base, helpful-base, helpful-online, helpful-rejection-sampled; None takes all. The aspect is helpful or harmless by that
+    folder, unless given. A row whose two contexts differ, or one of whose answers is empty, is rejected and counted::
+
+        chosen    "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: good"
+        rejected  "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: bad"
+        prompt    user "a", assistant "b", user "c"            completions  "good" (rank 1), "bad" (rank 2)
+    """
+
+    def hub_arguments(self) -> dict[str, Any]:
+        return {"path": self.path} if self.subset is None else {"path": self.path, "data_dir": self.subset}
+
+    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+        contexts, answers = [], []
+        for name in ("chosen", "rejected"):
+            split = split_transcript(text_column(row, name, where))
+            if split is None:
+                return self.rejected("no answer of the assistant after a human turn", where)
+            contexts.append(split[0])
+            answers.append(split[1])
+        if contexts[0] != contexts[1]:
+            return self.rejected("the two dialogues differ before the last answer", where)
+        candidates = (Candidate(answers[0], rank=1.0), Candidate(answers[1], rank=2.0))
+        return self.record(contexts[0], candidates, where=where, task="response", aspect=self._aspect_of_folder())
+
+    def _aspect_of_folder(self) -> str | None:
+        kind = (self.subset or "").split("-")[0]
+        return kind if kind in ("helpful", "harmless") else None
+
+
+def split_transcript(text: str) -> tuple[tuple[Turn, ...], str] | None:
+    """The turns before the last answer, and the last answer, blanks around each taken off; None where no answer follows a human turn.
+
+    The last answer begins behind the last "\\n\\nAssistant:" that follows a human turn; what it holds of markers stays in it.
+    """
+    if not text.lstrip().startswith(HUMAN.lstrip()):
+        return None
+    body = "\n\n" + text.lstrip()
+    at = body.rfind(ASSISTANT)
+    if at < 0:
+        return None
+    spans = spans_of(body[:at], HUMAN, ASSISTANT)
+    answer = at + len(ASSISTANT)
+    if spans[-1].role == "assistant":  # two answers in a row: the last turn began with the first of them
+        answer = spans.pop().start
+    turns = tuple(Turn(span.role, (Part(body[span.start : span.stop].strip(), "front"),)) for span in spans)
+    return turns, body[answer:].strip()

@@ -1,0 +1,240 @@
+"""Several sources become one list of records: read, counted, mixed by size or by weight, and split so that no prompt stands on both sides."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from coh_lightning.draws import key64
+from coh_lightning.errors import InputError
+from coh_lightning.records import Feedback, Rejected, unique
+from coh_lightning.sources.base import Source
+from coh_lightning.sources.prompts import feedback_key
+
+log = logging.getLogger(__name__)
+
+OnBadRecord = Literal["stop", "skip"]
+COPY = "~"
+"""Between a record's id and the number of its copy, where a source's weight repeats it."""
+
+
+def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "stop", rejected: list[Rejected] | None = None) -> list[Feedback]:
+    """The records of all sources, in an order that depends on the seed and their ids alone (not on the order of sources or rows).
+
+    Ids are unique: "<source's label>/<the record's own id>". Every row is either a record, or part of one (`merge_prompts`), or in `rejected` with its reason.
+    Weights: without any, each record comes once. With a weight on every source, the sources' shares in the mixture are as their weights, and nothing is lost:
+    the source that needs it least comes once and the others are repeated, in whole copies and a seeded choice for the rest::
+
+        sources   a: 1000 records, weight 1    b: 100 records, weight 1    c: 100 records, weight 3
+        per record of a: 1                     b: 10                       c: 30                       -> 1000 + 1000 + 3000
+
+    Copies are "<id>~2", "<id>~3", ...; `split_by_prompt` keeps them out of the held-out parts.
+
+    Args:
+        on_bad_record: what to do with a row that can't be read or is off its format: "stop" raises its InputError, "skip" notes it in `rejected`.
+        rejected: gets every row that was left out; without it their counts are logged.
+
+    Raises:
+        InputError: a bad row (with "stop"), a damaged file, weights on some sources only, or more than half of all rows lost.
+    """
+    if on_bad_record not in ("stop", "skip"):
+        raise InputError(f"on_bad_record is {on_bad_record!r}; it must be stop or skip.")
+    if not sources:
+        raise InputError("sources is empty; name at least one source of feedback.")
+    with_weight = sum(source.weight is not None for source in sources)
+    if with_weight not in (0, len(sources)):
+        raise InputError(f"{with_weight} of {len(sources)} sources have a weight; give one to each, or to none to mix by size.")
+    lost: list[Rejected] = []
+    by_label: dict[str, list[Feedback]] = {}
+    rows = 0
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("reading {task.description}"), BarColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        for source in sources:
+            label = _free_label(source.label, by_label)
+            task = progress.add_task(label, total=source.limit)
+            records, left_out, count = _read(source, label, on_bad_record, lambda task=task: progress.advance(task))
+            by_label[label] = records
+            lost += left_out
+            rows += count
+    stop_if_half_is_lost(rows, lost)
+    if rejected is None:
+        for (label, reason), times in Counter((one.source, one.reason) for one in lost).most_common():
+            log.warning("%s: %d rows left out: %s", label, times, reason)
+    else:
+        rejected += lost
+    if with_weight:
+        weights = {label: source.weight or 0.0 for label, source in zip(by_label, sources, strict=True)}
+        by_label = repeated_by_weight(by_label, weights, seed=seed)
+    return sorted((one for records in by_label.values() for one in records), key=lambda one: (key64(seed, "mix", one.id), one.id))
+
+
+def _free_label(label: str, taken: Mapping[str, Any]) -> str:
+    number = 2
+    free = label
+    while free in taken:
+        free = f"{label}-{number}"
+        number += 1
+    return free
+
+
+def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) -> tuple[list[Feedback], list[Rejected], int]:
+    records: list[Feedback] = []
+    lost: list[Rejected] = []
+    seen: dict[str, str] = {}
+    count = 0
+    for where, row in source.rows():
+        count += 1
+        advance()
+        try:
+            if isinstance(row, InputError):
+                raise row
+            result = source.feedback(row, where)
+            if isinstance(result, Feedback):
+                records.append(unique(result, seen, where))
+            else:
+                lost.append(dataclasses.replace(result, source=label))
+        except InputError as error:
+            if on_bad_record == "stop":
+                raise
+            lost.append(Rejected(reason=str(error), where=where, source=label, unreadable=True))
+    if not count:
+        raise InputError(f"{source.path}: this source gave no row at all (split {source.split!r}).")
+    if source.merge_prompts:
+        records = merged_by_prompt(records)
+    return [dataclasses.replace(one, id=f"{label}/{one.id}", source=label) for one in records], lost, count
+
+
+def stop_if_half_is_lost(total: int, lost: Sequence[Rejected]) -> None:
+    """Raise InputError when more than half of `total` rows or records were left out: then it is not the data, but the choice of adapter or method."""
+    if 2 * len(lost) > total:
+        (reason, times), *_ = Counter(one.reason for one in lost).most_common(1)
+        first = next(one for one in lost if one.reason == reason)
+        raise InputError(
+            f"{len(lost)} of {total} rows are of no use here, more than half; most often ({times} times, first {first.where}): {reason}; "
+            "check that source and method fit the data."
+        )
+
+
+def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
+    """Records of the same prompt and task as one, with all their completions, in the order of their first row.
+
+    Ratings, thumbs and critiques stay each with its completion; ranks of different rows can't be compared, so records with ranks are refused::
+
+        q -> a (4)     q -> b (2)     r -> c (3)          becomes          q -> a (4), b (2)     r -> c (3)
+
+    Raises:
+        InputError: a record has ranks, or two records of a prompt have different scales.
+    """
+    groups: dict[tuple[Any, ...], list[Feedback]] = {}
+    for one in records:
+        if any(candidate.rank is not None for candidate in one.candidates):
+            raise InputError(f"{one.where}: merge_prompts can't join rankings of different rows; leave it off for sources with ranks or pairs.")
+        groups.setdefault((one.prompt, one.task, one.aspect), []).append(one)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(group: list[Feedback]) -> Feedback:
+    first = group[0]
+    if len(group) == 1:
+        return first
+    scales: dict[str, tuple[float, float]] = {}
+    for one in group:
+        for attribute, scale in one.scales.items():
+            if scales.setdefault(attribute, scale) != scale:
+                raise InputError(f"{one.where}: the scale of {attribute!r} is not that of the same prompt at {first.where}.")
+    return dataclasses.replace(
+        first,
+        candidates=tuple(candidate for one in group for candidate in one.candidates),
+        scales=scales,
+        reference=next((one.reference for one in group if one.reference is not None), None),
+        extra=dict(first.extra) | {"merged": [one.where for one in group]},
+    )
+
+
+def repeated_by_weight(by_label: Mapping[str, list[Feedback]], weights: Mapping[str, float], *, seed: int) -> dict[str, list[Feedback]]:
+    """Each source's records as often as its weight asks (see `load`), none left out."""
+    per_record = {label: weights[label] / len(records) for label, records in by_label.items() if records}
+    least = min(per_record.values(), default=1.0)
+    out: dict[str, list[Feedback]] = {}
+    for label, records in by_label.items():
+        total = round(len(records) * per_record[label] / least) if records else 0
+        chosen_first = sorted(records, key=lambda one: (key64(seed, "weight", one.id), one.id))
+        out[label] = [
+            one if copy == 1 else dataclasses.replace(one, id=f"{one.id}{COPY}{copy}")
+            for copy in range(1, total // max(len(records), 1) + 2)
+            for one in chosen_first[: total - (copy - 1) * len(records)]
+        ]
+    return out
+
+
+def is_copy(feedback: Feedback) -> bool:
+    """Whether this is a further copy of a record that its source's weight repeats."""
+    stem, mark, number = feedback.id.rpartition(COPY)
+    return bool(stem and mark) and number.isdigit()
+
+
+def split_by_prompt(feedback: Iterable[Feedback], shares: Mapping[str, float], *, seed: int) -> dict[str, list[Feedback]]:
+    """The records by split: "train" and every name of `shares`, which gives its share of the prompts.
+
+    A prompt's side depends on the seed and on its normalised text alone (NFKC, case folded, blanks squeezed, no system turn), so that no prompt stands on both
+    sides, whatever source its records come from and whatever else is in the list. Copies made by weights are left out of all but "train".
+
+    Raises:
+        InputError: a share that is not between 0 and 1, a sum of 1 or more, or a share called "train".
+    """
+    if "train" in shares:
+        raise InputError("the share 'train' is what the others leave; name only the held-out parts.")
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise InputError(f"the share {name!r} is {share}; it must be at least 0 and below 1.")
+    if sum(shares.values()) >= 1:
+        raise InputError(f"the held-out shares add up to {sum(shares.values()):g}; nothing would be left to train on.")
+    out: dict[str, list[Feedback]] = {"train": [], **{name: [] for name in shares}}
+    for one in feedback:
+        place = key64(seed, "split", feedback_key(one)) / 2**64
+        side = "train"
+        for name, share in shares.items():
+            if place < share:
+                side = name
+                break
+            place -= share
+        if side == "train" or not is_copy(one):
+            out[side].append(one)
+    return out
+
+
+def without_prompts_of(train: Iterable[Feedback], held_out: Iterable[Feedback]) -> tuple[list[Feedback], list[Rejected]]:
+    """The training records whose prompt is not among the held-out ones, and the others with their reason."""
+    keys = {feedback_key(one) for one in held_out}
+    kept, lost = [], []
+    for one in train:
+        if feedback_key(one) in keys:
+            lost.append(Rejected(reason="the prompt is also in the held-out data", where=one.where, source=one.source, id=one.id))
+        else:
+            kept.append(one)
+    return kept, lost
+
+
+def counts(feedback: Iterable[Feedback], rejected: Iterable[Rejected] = ()) -> dict[str, dict[str, Any]]:
+    """For `data.json`: per source the records (copies apart), their completions, and how many rows were left out for which reason."""
+    out: dict[str, dict[str, Any]] = {}
+
+    def entry(label: str) -> dict[str, Any]:
+        return out.setdefault(label, {"records": 0, "copies": 0, "completions": 0, "rejected": {}})
+
+    for one in feedback:
+        of_source = entry(one.source)
+        of_source["copies" if is_copy(one) else "records"] += 1
+        of_source["completions"] += len(one.candidates)
+    for left_out in rejected:
+        reasons = entry(left_out.source)["rejected"]
+        reason = "unreadable" if left_out.unreadable else left_out.reason
+        reasons[reason] = reasons.get(reason, 0) + 1
+    return out

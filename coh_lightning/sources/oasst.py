@@ -1,0 +1,74 @@
+"""OpenAssistant's message trees: every human message with the answers that people ranked below it is one record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from coh_lightning.errors import InputError
+from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.sources.base import Source, column, text_column
+from coh_lightning.sources.dialogue import turns_of_messages
+from coh_lightning.sources.files import Row, Rows
+
+
+@dataclass(frozen=True)
+class OASST(Source):
+    """Trees of OpenAssistant (`oasst*_trees.jsonl.gz`): rankings of k answers, and thumbs (+1 and -1 counted against each other)::
+
+        prompt "Hi"                                       two records
+         ├─ "Hello!"  rank 0                              "Hi"                    -> "Hello!" (0), "What?" (1)
+         │   └─ "Who are you?"                            "Hi","Hello!","Who.."   -> "A model." (0), "Me." (1)
+         │       ├─ "A model."  rank 0
+         │       └─ "Me."  rank 1
+         └─ "What?"   rank 1
+
+    Answers that were deleted or failed review are no candidates. An answer beside ranked ones that has no rank keeps none. A message whose answers have neither
+    rank nor a clear thumb is rejected. `limit` counts trees; ids are those of the human messages.
+    """
+
+    def rows(self) -> Rows:
+        """One row for each human message that has answers: {"id", "messages", "replies"}."""
+        for where, tree in super().rows():
+            if isinstance(tree, InputError):
+                yield where, tree
+                continue
+            try:
+                rows = list(_questions(column(tree, "prompt", where), [], where))
+            except InputError as error:
+                yield where, error
+                continue
+            for row in rows:
+                yield f"{where} ({row['id']})", row
+
+    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+        candidates = []
+        for reply in row["replies"]:
+            if reply.get("deleted") or reply.get("review_result") is False:
+                continue
+            emojis = reply.get("emojis") or {}
+            balance = emojis.get("+1", 0) - emojis.get("-1", 0)
+            rank = reply.get("rank")
+            text = text_column(reply, "text", where).strip()
+            candidates.append(Candidate(text, rank=None if rank is None else float(rank), thumb=None if balance == 0 else balance > 0, author=_author(reply)))
+        if not candidates:
+            return self.rejected("all answers were deleted or failed review", where)
+        if all(candidate.rank is None and candidate.thumb is None for candidate in candidates):
+            return self.rejected("answers without a rank and without a clear thumb", where)
+        return self.record(turns_of_messages(row["messages"], "messages", where), candidates, where=where, task="response", id=row["id"])
+
+
+def _author(reply: Row) -> str | None:
+    return str(reply.get("model_name") or "model") if reply.get("synthetic") else "human"
+
+
+def _questions(node: Row, before: list[Row], where: str) -> Iterator[Row]:
+    """The human messages with answers, from the root down, each with the messages that lead to it."""
+    if not isinstance(node, dict):
+        raise InputError(f"{where}: a message of the tree is a {type(node).__name__}; it must be an object.")
+    path = [*before, {"role": text_column(node, "role", where), "content": text_column(node, "text", where)}]
+    replies = node.get("replies") or []
+    if path[-1]["role"] == "prompter" and replies:
+        yield {"id": text_column(node, "message_id", where), "messages": path, "replies": replies}
+    for reply in replies:
+        yield from _questions(reply, path, where)

@@ -1,0 +1,52 @@
+"""Plain text for the pretraining regulariser: local files or a data set on the hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from coh_lightning.errors import InputError
+from coh_lightning.records import not_text, open_bytes
+from coh_lightning.sources.base import text_column
+from coh_lightning.sources.files import data_suffix, is_local, local_files, read_rows
+
+
+def read_texts(path: str) -> list[str]:
+    """The documents of local files (.txt: what stands between blank lines; any other kind: the column "text") or of the train split of a data set on the hub.
+
+    Raises:
+        InputError: no such file or data set, no column "text", a file without any text.
+    """
+    if is_local(path):
+        texts = [text for file in local_files(path) for text in _of_file(file)]
+    else:
+        import datasets
+
+        try:
+            table = datasets.load_dataset(path, split="train")
+        except Exception as error:  # whatever the hub's client raises, the user hears it with the remedy
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"{path}: this is no local file and could not be had from the hub ({type(error).__name__}: {reason}); give a local text file."
+            ) from error
+        texts = [text_column(dict(row), "text", f"{path}: row {number}") for number, row in enumerate(table, start=1)]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise InputError(f"{path}: there is no text in it.")
+    return texts
+
+
+def _of_file(path: Path) -> list[str]:
+    if data_suffix(path) not in (".txt",):
+        rows = list(read_rows(path))
+        bad = next((row for _, row in rows if isinstance(row, InputError)), None)
+        if bad is not None:
+            raise bad
+        return [text_column(row, "text", where) for where, row in rows if not isinstance(row, InputError)]
+    with open_bytes(path) as file:
+        data = file.read()
+    try:
+        whole = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_text(str(path), error) from error
+    return [part.strip() for part in re.split(r"\n\s*\n", whole)]
