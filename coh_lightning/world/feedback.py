@@ -1,0 +1,152 @@
+"""Feedback as it comes about in the world: the base model writes summaries of posts, raters judge them. The true pipeline, in miniature.
+
+    post -> 4 summaries by the base at temperature 1 -> for each: a rank (by a noisy rater), four ratings, a thumb, a critique -> one `Feedback`
+
+The thumb is up where the critique finds no fault. Ratings, thumb and critique are exact; only the rank is noisy, as a person's comparison is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coh_lightning.errors import InputError
+from coh_lightning.records import Candidate, Feedback, Part, Turn, read_jsonl, write_jsonl
+from coh_lightning.world.posts import SUMMARISE, Post, Split, difficulty_of, gold_summary, make_posts
+from coh_lightning.world.raters import ATTRIBUTES, RATER_NOISE, Rating, noisy_overall, rate_facts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+BASE = Path(__file__).parent / "base"
+"""The shipped base model and tokenizer, a Hugging Face folder."""
+
+FEEDBACK_VERSION = 1
+"""Part of the key of the cache: raise it with every change of posts, raters or sampler that changes the feedback."""
+
+TASK = "summary"
+
+
+def load_base(folder: Path = BASE) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The base model (float32, evaluation mode) and its tokenizer, from the package; nothing is downloaded."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(f"{folder} holds no model.safetensors: make the embedded world's base model with `python -m coh_lightning.world.build`")
+    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def world_feedback(
+    *,
+    posts: int,
+    samples: int = 4,
+    seed: int = 0,
+    difficulty: str = "middle",
+    noise: float = RATER_NOISE,
+    split: Split = "train",
+    cache_dir: Path | None = None,
+) -> list[Feedback]:
+    """One record per post with `samples` rated summaries by the base model.
+
+    With `cache_dir` the records are kept there as JSON lines and read again where everything that they depend on is the same; a file that is cut
+    short or changed is made again.
+    """
+    if posts < 1 or samples < 1:
+        raise InputError(f"the world was asked for {posts} posts with {samples} samples each: both must be at least 1")
+    difficulty_of(difficulty)
+    made_from = {
+        "version": FEEDBACK_VERSION, "base": _sha256(BASE / "model.safetensors"), "tokenizer": _sha256(BASE / "tokenizer.json"),
+        "posts": posts, "samples": samples, "seed": seed, "difficulty": difficulty, "noise": noise, "split": split,
+    }  # fmt: skip
+    if cache_dir is None:
+        return _draw(posts, samples=samples, seed=seed, difficulty=difficulty, noise=noise, split=split)
+    name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    file, note = cache_dir / f"world-{name}.jsonl", cache_dir / f"world-{name}.json"
+    records = _read_cache(file, note, made_from)
+    if records is None:
+        records = _draw(posts, samples=samples, seed=seed, difficulty=difficulty, noise=noise, split=split)
+        write_jsonl(file, records)
+        # The note comes last: without it, or with another checksum in it, the file is not trusted.
+        _write_aside(note, json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n")
+    return records
+
+
+def _draw(posts: int, *, samples: int, seed: int, difficulty: str, noise: float, split: Split) -> list[Feedback]:
+    from coh_lightning.world.sampler import continuations
+
+    made = make_posts(posts, seed=seed, difficulty=difficulty, split=split)
+    ids = [f"world-{difficulty}-{split}-{seed}-{index}" for index in range(posts)]
+    lm, tokenizer = load_base()
+    written = continuations(lm, tokenizer, [post.prompt for post in made], keys=ids, samples=samples, seed=seed)
+    # the base now and then writes nothing; raters are given no empty sheets
+    spoken = [[text.strip() for text in texts if text.strip()] for texts in written]
+    return [rated(post, texts, record=record, seed=seed, noise=noise) for post, texts, record in zip(made, spoken, ids, strict=True) if texts]
+
+
+def rated(post: Post, texts: Sequence[str], *, record: str, seed: int, noise: float = RATER_NOISE) -> Feedback:
+    """The record of one post with these summaries, judged by the raters. Equal texts tie.
+
+    overall scores with noise .91, .40, .91 (same text), .77  ->  ranks 1, 3, 1, 2
+    """
+    ratings = [rate_facts(post.facts, text) for text in texts]
+    scores = noisy_overall(ratings, texts, seed=seed, record=record, noise=noise)
+    places = {score: place for place, score in enumerate(sorted(set(scores), reverse=True), start=1)}
+    candidates = [_candidate(text, rating, rank=places[score]) for text, rating, score in zip(texts, ratings, scores, strict=True)]
+    return _record(post, candidates, record=record)
+
+
+def world_prompts(count: int, *, seed: int = 0, difficulty: str = "middle") -> list[Feedback]:
+    """Held-out posts, never among the training posts of any seed: one record each with the gold summary as reference and only candidate."""
+    made = make_posts(count, seed=seed, difficulty=difficulty, split="test")
+    return [
+        _record(post, [_candidate(gold_summary(post), rate_facts(post.facts, gold_summary(post)), rank=1)], record=f"world-{difficulty}-gold-{seed}-{index}")
+        for index, post in enumerate(made)
+    ]
+
+
+def _candidate(text: str, rating: Rating, *, rank: int) -> Candidate:
+    return Candidate(text=text, rank=float(rank), ratings=rating.scores(), thumb=rating.faultless, critique=rating.critique)
+
+
+def _record(post: Post, candidates: Sequence[Candidate], *, record: str) -> Feedback:
+    return Feedback(
+        id=record,
+        prompt=(Turn("user", (Part(post.text, "front"), Part(SUMMARISE, "never"))),),
+        candidates=tuple(candidates),
+        scales=dict.fromkeys(ATTRIBUTES, (0.0, 1.0)),
+        task=TASK,
+        reference=gold_summary(post),
+        source="world",
+    )
+
+
+def _read_cache(file: Path, note: Path, made_from: Mapping[str, Any]) -> list[Feedback] | None:
+    """The records of the cache, or None where it is missing, cut short, changed, or of something else."""
+    if not file.is_file() or not note.is_file():
+        return None
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError:  # cut short, or no text: not to be trusted, so made again
+        return None
+    if said != {"made_from": dict(made_from), "sha256": _sha256(file)}:
+        return None
+    return [dataclasses.replace(record, where="") for record in read_jsonl(file, Feedback)]
+
+
+def _write_aside(path: Path, text: str) -> None:
+    """Write beside and rename, so that nobody ever sees half a file."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"

@@ -1,0 +1,48 @@
+"""The text that the base model is pretrained on, and that keeps it whole while it is fine-tuned (the regulariser): documents of the world in mixed quality.
+
+    55 %  a post and a summary, by a writer good, fair or poor         post : ... summarise : Anna went to the market .
+    30 %  a post, three questions and their answers                    post : ... question : when did Anna go ? answer : on Monday . question : ...
+    10 %  a post, a summary and a review of it                         post : ... review : Anna went to the lake . verdict : a bad summary : it ...
+     5 %  a post alone
+
+Every document ends with the end of text. A review is a document of its own with its own cue: after "summarise :" and the summary there is always the
+end of text, so a model of this text never goes on to review what it has just written.
+"""
+
+from __future__ import annotations
+
+from coh_lightning.draws import generator
+from coh_lightning.world.posts import ANSWER, QUESTION, REVIEW, VERDICT, Post, ask, draw_writer, make_post, write_summary
+from coh_lightning.world.raters import rate_facts
+
+KIND_SHARES = {"summary": 0.55, "questions": 0.30, "review": 0.10, "post": 0.05}
+DIFFICULTY_SHARES = {"easy": 0.2, "middle": 0.6, "hard": 0.2}
+QUESTIONS_PER_POST = 3
+GOOD_FROM = 0.85
+"""The overall score from which a review says 'a good summary'."""
+
+
+def pretraining_text(count: int, *, seed: int) -> list[str]:
+    """`count` documents, without their end tokens. Never on test posts."""
+    return [_document(index, seed) for index in range(count)]
+
+
+def _document(index: int, seed: int) -> str:
+    random = generator(seed, "document", index)
+    difficulty = random.choices(list(DIFFICULTY_SHARES), list(DIFFICULTY_SHARES.values()))[0]
+    post = make_post(index, seed=random.getrandbits(62), difficulty=difficulty)
+    kind = random.choices(list(KIND_SHARES), list(KIND_SHARES.values()))[0]
+    if kind == "post":
+        return post.text
+    if kind == "questions":
+        asked = random.sample(list(post.facts), min(QUESTIONS_PER_POST, len(post.facts)))
+        return post.text + "".join(f"{QUESTION} {question}{ANSWER} {answer}" for question, answer in (ask(post, fact) for fact in asked))
+    summary = write_summary(post, draw_writer(random), random)
+    if kind == "summary":
+        return f"{post.prompt} {summary}"
+    return f"{post.text}{REVIEW} {summary}{VERDICT} {_verdict(post, summary)} ."
+
+
+def _verdict(post: Post, summary: str) -> str:
+    rating = rate_facts(post.facts, summary)
+    return f"a {'good' if rating.overall >= GOOD_FROM else 'bad'} summary : {rating.critique}"

@@ -1,0 +1,220 @@
+"""Raters of the world: they read a post and any text about it, by grammar, and say how accurate, complete and well-formed it is, and what is wrong in words.
+
+    post      post : Anna went to the market . it was Monday . she wanted bread .
+    text      Anna went to the market on Friday .
+    accuracy  2/3   of the three facts stated (person, place, day) two are right
+    coverage  2/4   of the four facts of the post two are stated rightly
+    coherence 1     every sentence is whole, none says a thing again, the pronouns fit, the text ends with a full stop
+    critique  it gets the day wrong and leaves out the reason
+
+The grammar of a summary (a model may write anything; what does not fit is a broken sentence, and what stands before the break still counts):
+
+    summary  := (sentence ".")*
+    sentence := (name | "he" | "she") verb ("and" verb)*
+    verb     := "went" phrase+ | "had" meal | result
+    phrase   := "to the" place | "with" companions | "in" colour | "by" vehicle | "on" day | "for" wish
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from coh_lightning.draws import generator
+from coh_lightning.errors import InputError
+from coh_lightning.world.posts import FORMS, HEADER, KINDS, PHRASES, PRONOUNS, QUESTION, REVIEW, SUMMARISE, VALUES
+
+ATTRIBUTES = ("accuracy", "coverage", "coherence", "overall")
+FAULTLESS = "it is right and complete"
+RATER_NOISE = 0.05
+"""Standard deviation of the noisy rater's overall score."""
+
+_FORM_FAULTS = {"repeat": "says a thing twice", "slip": "mixes up he and she", "broken": "has a broken sentence", "unfinished": "breaks off"}
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What a rater says of one text; the scores are in 0..1."""
+
+    accuracy: float
+    coverage: float
+    coherence: float
+    critique: str
+
+    @property
+    def overall(self) -> float:
+        return (self.accuracy + self.coverage + self.coherence) / 3
+
+    @property
+    def faultless(self) -> bool:
+        return self.critique == FAULTLESS
+
+    def scores(self) -> dict[str, float]:
+        """The four scores by name."""
+        return {name: getattr(self, name) for name in ATTRIBUTES}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a text states, as (kind, value) in the order of the text, and the faults of form of each of its sentences."""
+
+    statements: tuple[tuple[str, str], ...]
+    sentence_faults: tuple[frozenset[str], ...]
+
+
+def _patterns(templates: Mapping[str, Iterable[str]], **subjects: Sequence[str]) -> dict[tuple[str, ...], tuple[str, str | None, str]]:
+    """Words of a sentence or phrase -> (kind, subject, value), for every filling of the templates."""
+    return {
+        tuple(template.format(s=subject, v=value).split()): (kind, subject if "{s}" in template else None, value)
+        for kind, forms in templates.items()
+        for template in forms
+        for value in VALUES[kind]
+        for subject in (subjects["s"] if "{s}" in template else ("",))
+    }
+
+
+_POST_SENTENCES = _patterns(FORMS, s=(*PRONOUNS, "he", "she"))
+_PHRASES = _patterns({kind: (phrase,) for kind, phrase in PHRASES.items()})
+_VERBS = _patterns({"meal": ("had {v}",), "result": ("{v}",)})
+_LONGEST = max(map(len, (*_PHRASES, *_VERBS)))
+
+
+def read_post(prompt: str) -> dict[str, str]:
+    """The facts of a post, from its text or from a prompt that holds it. InputError where it is no post of the world."""
+    text = prompt
+    for cue in (SUMMARISE, REVIEW, QUESTION):
+        text = text.split(cue)[0]
+    if not text.startswith(f"{HEADER} "):
+        raise InputError(f"the prompt {prompt[:60]!r} does not begin with {HEADER!r}, so it is no post of the embedded world and its raters can't judge it")
+    facts: dict[str, str] = {}
+    for clause in text[len(HEADER) :].split(" ."):
+        meaning = _POST_SENTENCES.get(tuple(clause.split()))
+        if meaning is None:
+            continue
+        kind, subject, value = meaning
+        if "person" not in facts and subject is not None and subject in PRONOUNS:
+            facts["person"] = subject
+        if subject in (None, "he", "she", facts.get("person")):
+            facts[kind] = value
+    if not {"person", "place"} <= facts.keys():
+        raise InputError(f"the post {text[:60]!r} names no person and place, so the embedded world's raters can't judge it")
+    return {kind: facts[kind] for kind in KINDS if kind in facts}
+
+
+def read_summary(text: str, person: str) -> Reading:
+    """What any text states about the person of the post, and its faults of form.
+
+    "Anna went to the lake . she went to"  ->  (person Anna, place lake), faults of sentence 1: none, of sentence 2: unfinished
+    """
+    words = text.split()
+    statements: list[tuple[str, str]] = []
+    faults: list[frozenset[str]] = []
+    name = person  # of whom the next pronoun speaks
+    start = 0
+    while start < len(words):
+        stop = words.index(".", start) if "." in words[start:] else len(words)
+        sentence = words[start:stop]
+        found, whole, subject = _read_sentence(sentence)
+        here: set[str] = set()
+        if not whole:
+            here.add("broken" if stop < len(words) else "unfinished")
+        elif stop == len(words):
+            here.add("unfinished")
+        if subject is not None and subject in PRONOUNS:
+            name = subject
+        elif subject in ("he", "she") and PRONOUNS[name] != subject:
+            here.add("slip")
+        if any(statement in statements or statement in found[:place] for place, statement in enumerate(found)):
+            here.add("repeat")
+        if subject == name and ("person", name) not in statements:
+            statements.append(("person", name))
+        statements.extend(statement for statement in found if statement not in statements)
+        faults.append(frozenset(here))
+        start = stop + 1
+    return Reading(statements=tuple(dict.fromkeys(statements)), sentence_faults=tuple(faults))
+
+
+def _read_sentence(words: Sequence[str]) -> tuple[list[tuple[str, str]], bool, str | None]:
+    """(statements, whether all words fit the grammar, subject) of one sentence without its full stop; reads as far as the grammar goes."""
+    if not words or (words[0] not in PRONOUNS and words[0] not in ("he", "she")):
+        return [], False, None
+    found: list[tuple[str, str]] = []
+    place = 1
+    while True:
+        if words[place : place + 1] == ["went"]:
+            place += 1
+            before = len(found)
+            place = _read_phrases(words, place, found)
+            if len(found) == before:
+                return found, False, words[0]
+        else:
+            verb = _longest(words, place, _VERBS)
+            if verb is None:
+                return found, False, words[0]
+            found.append(verb[0])
+            place = verb[1]
+        if place == len(words):
+            return found, True, words[0]
+        if words[place] != "and":
+            return found, False, words[0]
+        place += 1
+
+
+def _read_phrases(words: Sequence[str], place: int, found: list[tuple[str, str]]) -> int:
+    while (phrase := _longest(words, place, _PHRASES)) is not None:
+        found.append(phrase[0])
+        place = phrase[1]
+    return place
+
+
+def _longest(words: Sequence[str], place: int, patterns: Mapping[tuple[str, ...], tuple[str, str | None, str]]) -> tuple[tuple[str, str], int] | None:
+    """((kind, value), place after it) of the longest pattern that stands at this place."""
+    for length in range(_LONGEST, 0, -1):
+        pattern = patterns.get(tuple(words[place : place + length]))
+        if pattern is not None and place + length <= len(words):
+            return (pattern[0], pattern[2]), place + length
+    return None
+
+
+def rate(prompt: str, text: str) -> Rating:
+    """The rating of any text as a summary of the post in the prompt."""
+    return rate_facts(read_post(prompt), text)
+
+
+def rate_facts(facts: Mapping[str, str], text: str) -> Rating:
+    """The rating of any text as a summary of a post with these facts."""
+    reading = read_summary(text, facts["person"])
+    right = {kind for kind, value in reading.statements if facts.get(kind) == value}
+    wrong = {kind for kind, value in reading.statements if kind in facts and facts[kind] != value}
+    invented = {kind for kind, _ in reading.statements if kind not in facts}
+    missing = {kind for kind in facts if kind not in right | wrong}
+    supported = sum(facts.get(kind) == value for kind, value in reading.statements)
+    form = {fault for faults in reading.sentence_faults for fault in faults}
+    sentences = len(reading.sentence_faults)
+    return Rating(
+        accuracy=supported / len(reading.statements) if reading.statements else 0.0,
+        coverage=len(right) / len(facts),
+        coherence=sum(not faults for faults in reading.sentence_faults) / sentences if sentences else 0.0,
+        critique=_critique(wrong, missing, invented, form) if text.split() else "it says nothing",
+    )
+
+
+def _critique(wrong: set[str], missing: set[str], invented: set[str], form: set[str]) -> str:
+    def named(kinds: set[str]) -> str:
+        return _join([f"the {kind}" for kind in KINDS if kind in kinds])
+
+    phrases = [f"gets {named(wrong)} wrong"] if wrong else []
+    phrases += [f"leaves out {named(missing)}"] if missing else []
+    phrases += [f"makes up {named(invented)}"] if invented else []
+    phrases += [phrase for fault, phrase in _FORM_FAULTS.items() if fault in form]
+    return f"it {_join(phrases)}" if phrases else FAULTLESS
+
+
+def _join(items: Sequence[str]) -> str:
+    """a / a and b / a , b and c"""
+    return " and ".join([" , ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def noisy_overall(ratings: Sequence[Rating], texts: Sequence[str], *, seed: int, record: str, noise: float = RATER_NOISE) -> list[float]:
+    """Overall scores as a human-like rater gives them: with N(0, noise) added, keyed by (seed, record, text), so that equal texts get equal scores."""
+    return [rating.overall + generator(seed, "rater", record, text).gauss(0.0, noise) for rating, text in zip(ratings, texts, strict=True)]
