@@ -1,0 +1,427 @@
+"""How a prompt and a chain become one text: `plain` (paragraphs) or `chat` (the tokenizer's own chat template). No torch; the tokenizer is passed in.
+
+The text is a list of `Segment`s, each tokenised on its own (tokens.py), so that a loss weight never straddles a token:
+
+    plain   <s>|Name a fruit.\\n\\n|A good answer:\\n|Apple|</s>|\\n\\nA bad answer:\\n|Stone|</s>
+            bos|prompt          |marker         |good |end |marker            |bad  |end
+
+    chat    <|user|>\\n|Name a fruit.\\n\\n|A good answer:|<|end|>\\n<|bot|>\\n|Apple|<|end|>|\\n<|user|>\\n|A bad answer:|<|end|>\\n<|bot|>\\n|Stone|<|end|>
+            prompt    |prompt          |marker        |prompt           |good |end    |marker      |marker       |marker           |bad  |end
+
+Where two segments meet, one rule holds in both formats, because it keeps the ids those of the joint text under nearly all tokenizers:
+line ends belong to the segment before them, spaces to the one after them (tokenizers glue a space to the word that follows).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from coh_lightning.chains import Unusable
+from coh_lightning.errors import InputError
+from coh_lightning.records import Part, Role, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from coh_lightning.chains import Chain
+
+Kind = Literal["plain", "chat"]
+MarkerIn = Literal["user", "system"]
+At = Literal["head", "special", "mid"]
+"""Where a segment begins: at the head of the document, right after a special token, in the middle of text. Some tokenizers add a space in the first two."""
+
+BLANK_LINE = "\n\n"
+"""Between the turns of a plain conversation, and between system text and user text where a template knows no system role."""
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """The settings of a format. They are stored in the checkpoint: training and inference share them."""
+
+    kind: Kind = "plain"
+    marker_in: MarkerIn = "user"
+    """Chat only: the feedback sentence ends the last user turn, or stands in the system turn."""
+    before_marker: str = BLANK_LINE
+    before_output: str = "\n"
+    """Plain only: a chat template has its own. Spaces at its end become the first characters of the output."""
+    user_label: str = "User:"
+    """Plain only, and only in conversations of several turns: a single user turn stands bare."""
+    assistant_label: str = "Assistant:"
+
+    def __post_init__(self) -> None:
+        for key, value, known in (("kind", self.kind, get_args(Kind)), ("marker_in", self.marker_in, get_args(MarkerIn))):
+            if value not in known:
+                near = difflib.get_close_matches(value, known, n=1)
+                raise InputError(f"The prompt format has {key}: '{value}', known are {' and '.join(known)}" + (f"; did you mean '{near[0]}'?" if near else "."))
+
+
+class CutRange(NamedTuple):
+    """Characters [start, stop) of a segment's text that may lose tokens, from which side, and how many they lose."""
+
+    start: int
+    stop: int
+    side: Literal["front", "back"]
+    tokens: int
+
+
+class Segment(NamedTuple):
+    """A piece of a chain's text that is tokenised on its own."""
+
+    text: str
+    special: bool = False
+    """A piece of a template: special tokens in it are meant. In people's text (False) they are spelt out."""
+    learned: float = 0.0
+    unlearned: float = 0.0
+    kind: str = "prompt"
+    """prompt, marker, end, or the kind of the link whose output it is."""
+    place: int = -1
+    """Index of the link in its chain; -1 for the prompt."""
+    at: At = "mid"
+    more: bool = False
+    """What follows is text that begins with no space: it decides how line ends at the end of this segment are tokenised.
+    Never before an output, where the prompt of inference ends."""
+    cut: tuple[CutRange, ...] = ()
+
+
+class CutTurn(NamedTuple):
+    """A turn of the prompt after truncation: its text is whole, and `taken` says how many tokens each part loses (empty: none)."""
+
+    role: Role
+    text: str
+    parts: tuple[Part, ...]
+    taken: tuple[int, ...] = ()
+
+    @classmethod
+    def whole(cls, turn: Turn) -> CutTurn:
+        return cls(turn.role, turn.text, turn.parts)
+
+
+class _Slot(NamedTuple):
+    """A place of the layout: a piece of the template as it stands, or where a turn, a marker or an output goes and what surrounds it there."""
+
+    what: Literal["piece", "turn", "marker", "output"]
+    piece: Segment | None = None
+    turn: int = -1
+    lead: str = ""
+    tail: str = ""
+    optional: bool = False
+    """The tail only separates this text from the next: without this text it is left out."""
+    at: At = "mid"
+    more: bool = False
+    strip: tuple[bool, bool] = (False, False)
+    """The template takes white space away (on the left, on the right), so this must too."""
+
+
+class Layout:
+    """A `PromptFormat` for one tokenizer: `segments(turns, chain)` is the text of a chain.
+
+    Raises `InputError` for a tokenizer without an end token (plain), without a chat template, or with a template that can't be split (chat).
+
+    `end` is the text that ends an output: the end token, or what the template has after an output up to its first special token, whose id is `end_id`.
+    `stop_ids` end an output at inference: the learned one first, then the tokenizer's own end token where that is another.
+    `bos_ids` begin a plain document: what the tokenizer itself adds in front, once. Empty in chat, whose template has its own.
+    `notes` is what the user should know of this template, a sentence each.
+    """
+
+    def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.format = format
+        self.tokenizer = tokenizer
+        self.notes: list[str] = []
+        self._prefixes: dict[tuple[tuple[Role, ...], bool], tuple[_Slot, ...]] = {}
+        own = tokenizer.eos_token_id
+        if format.kind == "plain":
+            if own is None:
+                raise InputError(f"{describe(tokenizer)} has no end token, so outputs would never end; set its eos_token.")
+            self.end, self.end_id = str(tokenizer.eos_token), int(own)
+            self.bos_ids = bos_ids(tokenizer)
+            self._next: tuple[_Slot, ...] = (_Slot("marker", lead=format.before_marker, tail=format.before_output), _Slot("output"))
+        else:
+            self.bos_ids = ()
+            self._read_template()
+        self.stop_ids = (self.end_id,) if own is None or own == self.end_id else (self.end_id, int(own))
+
+    # --- filling the layout with texts
+
+    def segments(self, turns: Sequence[CutTurn], chain: Chain) -> list[Segment]:
+        """The segments of `chain` under the prompt `turns`, as drawn at the head of this file.
+
+        An output is one segment with the weights and kind of its link (and the spaces before it); right after it comes its end, of the same weights.
+        It is encoded as in the middle of a text even right after a special token, so that what is learned is its text and no false space.
+        Raises `InputError` for an empty marker in a further link of a chat, where it would be an empty user turn, and `Unusable` for a prompt whose sequence
+        of roles a chat template refuses.
+        """
+        filled: list[Segment] = []
+        for place, link in enumerate(chain):
+            lead = self._fill(filled, turns, link.marker, place)
+            filled.append(Segment(lead + link.text, False, link.learned, link.unlearned, link.kind, place))
+            filled.append(Segment(self.end, True, link.learned, link.unlearned, "end", place))
+        return filled
+
+    def before_output(self, turns: Sequence[CutTurn], marker: str, place: int = 0) -> tuple[list[Segment], str]:
+        """What link `place` adds before its output (for the first link: the prompt of inference), and the spaces that the output then begins with."""
+        filled: list[Segment] = []
+        lead = self._fill(filled, turns, marker, place)
+        return filled, lead
+
+    def _fill(self, filled: list[Segment], turns: Sequence[CutTurn], marker: str, place: int) -> str:
+        """Add what stands before the output of link `place` to `filled`; give the spaces that belong to that output."""
+        if place == 0:
+            shape = (tuple([turn.role for turn in turns]), marker != "")
+            slots = self._prefixes.get(shape) or self._prefix(*shape)
+        else:
+            slots = self._next
+            if not marker and self.format.kind == "chat":
+                raise InputError(
+                    f"Link {place + 1} of a chain has no feedback sentence, and in chat that would be an empty user turn; use prompt_format plain."
+                )
+        skipped: _Slot | None = None  # an empty text, whose place in the template the next text takes
+        spaces = ""
+        for slot in slots:
+            if slot.what == "piece":
+                assert slot.piece is not None
+                filled.append(slot.piece if place == 0 else slot.piece._replace(kind="marker", place=place))
+                skipped = None
+                continue
+            lead, at = slot.lead, slot.at
+            if skipped is not None:
+                lead, at = (skipped.lead if slot.what == "marker" else skipped.lead + lead), skipped.at
+                skipped = None
+            if slot.what == "turn":
+                turn = turns[slot.turn]
+                text = _stripped(turn.text, slot.strip)
+                if not text and slot.optional and not lead.strip():
+                    skipped = slot._replace(lead=lead, at=at)
+                elif lead or text or slot.tail:
+                    cut = _ranges(turn, slot.strip, len(lead)) if turn.taken else ()
+                    filled.append(Segment(lead + text + slot.tail, at=at, more=slot.more, cut=cut))
+            elif slot.what == "marker":
+                text = lead + _stripped(marker, slot.strip) + slot.tail if marker else slot.tail
+                if self.format.kind == "plain":  # the output follows at once, and its spaces are its own
+                    body = text.rstrip(" ")
+                    text, spaces = body, text[len(body) :]
+                if text:
+                    filled.append(Segment(text, kind="marker", place=place, at=at, more=slot.more))
+            else:
+                return spaces + lead
+        raise AssertionError("a layout ends with an output")
+
+    # --- the layout of a shape: a sequence of roles, with a feedback sentence or without
+
+    def _prefix(self, roles: tuple[Role, ...], marked: bool) -> tuple[_Slot, ...]:
+        slots = tuple(self._plain_prefix(roles, marked) if self.format.kind == "plain" else self._chat_prefix(roles, marked))
+        self._prefixes[roles, marked] = slots
+        return slots
+
+    def _plain_prefix(self, roles: tuple[Role, ...], marked: bool) -> Iterator[_Slot]:
+        if self.bos_ids:
+            yield _Slot("piece", Segment("".join(self.tokenizer.convert_ids_to_tokens(list(self.bos_ids))), True, at="head"))
+        labels = {"system": "", "user": self.format.user_label + " ", "assistant": self.format.assistant_label + " "}
+        if sum(role != "system" for role in roles) == 1:
+            labels["user"] = ""
+        last, spaces = _split_spaces(self.format.before_marker if marked else self.format.before_output)
+        for index, role in enumerate(roles):
+            final = index == len(roles) - 1
+            yield _Slot(
+                "turn",
+                turn=index,
+                lead=labels[role],
+                tail=last if final else BLANK_LINE,
+                optional=marked or not final,
+                at="mid" if index else "head",
+                more=marked and not spaces if final else True,
+            )
+        if marked:
+            yield _Slot("marker", lead=spaces, tail=self.format.before_output)
+        yield _Slot("output", lead="" if marked else spaces)
+
+    def _chat_prefix(self, roles: tuple[Role, ...], marked: bool) -> Iterator[_Slot]:
+        messages: list[tuple[Role, list[_Slot]]] = [(role, [_Slot("turn", turn=index)]) for index, role in enumerate(roles)]
+        if not messages or messages[-1][0] != "user":
+            raise Unusable(f"a prompt for chat must end with a user turn, and this one has the roles {', '.join(roles) or '(none)'}")
+        if marked and self.format.marker_in == "user":
+            messages[-1] = ("user", _joined(messages[-1][1], [_Slot("marker")], self.format.before_marker))
+        elif marked:
+            system = messages.pop(0)[1] if roles[0] == "system" else []
+            messages.insert(0, ("system", _joined(system, [_Slot("marker")], self.format.before_marker)))
+        if messages[0][0] == "system" and not self._system_role:
+            system = messages.pop(0)[1]
+            messages[0] = (messages[0][0], _joined(system, messages[0][1], BLANK_LINE))
+        try:
+            slots, _ = self._split([*messages, ("assistant", [_Slot("output")])])
+        except InputError as error:  # the template took simple conversations, so it is this record that does not suit it
+            raise Unusable(str(error)) from error
+        yield from slots
+
+    # --- reading a chat template
+
+    def _read_template(self) -> None:
+        """What all shapes share: does it know a system role, what does it strip, what ends an output, what stands between two links."""
+        if self.tokenizer.chat_template is None:
+            raise InputError(f"{describe(self.tokenizer)} has no chat template; set one, or use prompt_format plain.")
+        self._strips: dict[str, tuple[bool, bool]] = {}
+        self._system_role = self._knows_system()
+        if not self._system_role:
+            self.notes.append("The chat template takes no system turn: system text is put before the first user turn.")
+        for role in ("system", "user", "assistant"):
+            if role != "system" or self._system_role:
+                self._strips[role] = (self._is_stripped(role, " x"), self._is_stripped(role, "x "))
+        _, after = self._split([("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])])
+        specials = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special and token.content in after}
+        if not specials:
+            raise InputError(
+                f"The chat template of {describe(self.tokenizer)} has no special token after an output, so outputs would never end; use prompt_format plain."
+            )
+        first = min(specials, key=lambda content: (after.index(content), -len(content)))
+        self.end = after[: after.index(first) + len(first)]
+        self.end_id = specials[first]
+        links: list[tuple[Role, list[_Slot]]] = [("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])]
+        links += [("user", [_Slot("marker")]), ("assistant", [_Slot("output")])]
+        slots, _ = self._split(links)
+        number = next(index for index, slot in enumerate(slots) if slot.what == "output")
+        self._next = tuple(self._after_end(slots[number + 1 :]))
+        self._compare()
+
+    def _after_end(self, slots: Sequence[_Slot]) -> Iterator[_Slot]:
+        """The slots of a further link without the end of the output before it, which is a segment of its own."""
+        first = slots[0].piece
+        if first is None or not first.text.startswith(self.end):
+            raise InputError(
+                f"The chat template of {describe(self.tokenizer)} ends an earlier output otherwise than the last one ('{self.end}'); use prompt_format plain."
+            )
+        rest = first.text[len(self.end) :]
+        if rest:
+            yield _Slot("piece", first._replace(text=rest, at="special"))
+            yield from slots[1:]
+        else:
+            yield slots[1]._replace(at="special")
+            yield from slots[2:]
+
+    def _knows_system(self) -> bool:
+        from jinja2.exceptions import TemplateError
+
+        messages = [{"role": "system", "content": "Sys0"}, {"role": "user", "content": "Usr1"}, {"role": "assistant", "content": "Ast2"}]
+        try:
+            return "Sys0" in str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+        except TemplateError:
+            return False
+
+    def _is_stripped(self, role: str, text: str) -> bool:
+        def render(content: str) -> str:
+            head = [("system", content if role == "system" else "s")] if self._system_role else []
+            history = [("user", content if role == "user" else "u"), ("assistant", content if role == "assistant" else "a")]
+            return self._render([*head, *history, ("user", content if role == "user" else "u"), ("assistant", "a")])
+
+        return render(text) == render("x")
+
+    def _render(self, messages: Sequence[tuple[str, str]], *, generation: bool = False) -> str:
+        from jinja2.exceptions import TemplateError
+
+        listed = [{"role": role, "content": content} for role, content in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=generation))
+        except TemplateError as error:
+            roles = ", ".join(role for role, _ in messages)
+            raise InputError(
+                f"The chat template of {describe(self.tokenizer)} refuses a conversation of the roles {roles} ({error}); use prompt_format plain."
+            ) from error
+
+    def _split(self, messages: Sequence[tuple[Role, list[_Slot]]]) -> tuple[list[_Slot], str]:
+        """Render the template with a sentinel for each slot and split there: pieces and slots in the order of the rendering, and the text that is left.
+
+        user: [turn], assistant: [output]    ->    [<|user|>\\n | turn | <|end|>\\n<|bot|>\\n | output], <|end|>\\n
+        """
+        stripped: list[_Slot] = []
+        contents: list[tuple[str, str]] = []
+        for role, slots in messages:
+            left, right = self._strips.get(role, (False, False))
+            first = len(stripped)
+            stripped += [slot._replace(strip=(left and i == 0, right and i == len(slots) - 1)) for i, slot in enumerate(slots)]
+            contents.append((role, "".join(_sentinel(i) for i in range(first, len(stripped)))))
+        text = self._render(contents)
+        counts = [text.count(_sentinel(i)) for i in range(len(stripped))]
+        if set(counts) != {1}:
+            roles = ", ".join(role for role, _ in messages)
+            raise InputError(
+                f"The chat template of {describe(self.tokenizer)} shows the texts of {roles} {counts} times instead of once each; use prompt_format plain."
+            )
+        placed: list[_Slot] = []
+        begin = 0
+        for number in sorted(range(len(stripped)), key=lambda i: text.index(_sentinel(i))):
+            slot, stop = stripped[number], text.index(_sentinel(number))
+            body, spaces = _split_spaces(text[begin:stop])
+            at: At = "mid" if begin else "head"
+            if body:
+                placed.append(_Slot("piece", Segment(body, True, at=at, more=not spaces and slot.what != "output")))
+                at = "special" if self.tokenizer(body, add_special_tokens=False)["input_ids"][-1] in self.tokenizer.added_tokens_decoder else "mid"
+            placed.append(slot._replace(lead=spaces + slot.lead, at=at))
+            begin = stop + len(_sentinel(number))
+        return placed, text[begin:]
+
+    def _compare(self) -> None:
+        """Note where the template itself would render otherwise than our chains, which must begin with the prompt of inference whatever follows."""
+        from coh_lightning.chains import Link
+
+        turn = CutTurn("user", "Question", (Part("Question"),))
+        segments = self.segments([turn], (Link("", "Answer"), Link("More", "Other")))
+        prompt = "".join(segment.text for segment in self.before_output([turn], "")[0])
+        if prompt.rstrip(" ") != self._render([("user", "Question")], generation=True).rstrip(" "):
+            self.notes.append("The chat template's generation prompt differs from what it puts before an output; training and inference both use the latter.")
+        whole = self._render([("user", "Question"), ("assistant", "Answer"), ("user", "More"), ("assistant", "Other")])
+        if not whole.startswith("".join(segment.text for segment in segments)):
+            self.notes.append("The chat template shows earlier outputs otherwise than the last one; in a chain each output stands as the last one does.")
+        if "strftime_now" in str(self.tokenizer.chat_template):
+            self.notes.append("The chat template writes today's date into the prompt, so that prompts differ from day to day.")
+
+
+def describe(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A tokenizer's name for messages."""
+    return f"The tokenizer {tokenizer.name_or_path}" if tokenizer.name_or_path else "The tokenizer"
+
+
+def bos_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What the tokenizer itself adds in front of a text; often one id, for some tokenizers none."""
+    whole = list(tokenizer("a")["input_ids"])
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    starts = [start for start in range(len(whole) - len(bare) + 1) if whole[start : start + len(bare)] == bare]
+    return tuple(whole[: starts[0]]) if starts else ()
+
+
+def _sentinel(number: int) -> str:
+    """Stands in the place of a text while a template is rendered: letters and digits only, so that no template treats it specially."""
+    return f"Zq{number}Slot{number}qZ"
+
+
+def _split_spaces(text: str) -> tuple[str, str]:
+    body = text.rstrip(" ")
+    return body, text[len(body) :]
+
+
+def _joined(before: list[_Slot], after: list[_Slot], separator: str) -> list[_Slot]:
+    """Two texts of one turn with a separator between them, whose line ends go to the first and whose spaces to the second."""
+    if not before:
+        return after
+    ends, spaces = _split_spaces(separator)
+    return [*before[:-1], before[-1]._replace(tail=ends, optional=True, more=not spaces), after[0]._replace(lead=spaces), *after[1:]]
+
+
+def _stripped(text: str, strip: tuple[bool, bool]) -> str:
+    if strip[0]:
+        text = text.lstrip()
+    return text.rstrip() if strip[1] else text
+
+
+def _ranges(turn: CutTurn, strip: tuple[bool, bool], lead: int) -> tuple[CutRange, ...]:
+    """Where the cuttable parts of a turn lie in the text of its segment, which begins with `lead` characters more and lacks what is stripped."""
+    begin = len(turn.text) - len(turn.text.lstrip()) if strip[0] else 0
+    end = begin + len(_stripped(turn.text, strip))
+    ranges: list[CutRange] = []
+    start = 0
+    for part, taken in zip(turn.parts, turn.taken, strict=True):
+        stop = start + len(part.text)
+        if part.cut != "never":
+            ranges.append(CutRange(max(min(start, end), begin) - begin + lead, max(min(stop, end), begin) - begin + lead, part.cut, taken))
+        start = stop
+    return tuple(ranges)

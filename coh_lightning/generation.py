@@ -1,0 +1,367 @@
+"""Writing: prompts go in as token ids, what the model writes comes out, greedy or sampled, in sorted, left-padded batches with a key-value cache.
+
+The decoding loop is our own, over the model's own forward pass, for three things that `transformers.generate` doesn't give:
+
+* a sample is keyed by (seed, prompt, ask, sample number), so it doesn't depend on what else is in its batch, on the rank, or on the global generator;
+* a row that is done leaves its batch instead of being padded to the end;
+* ranks that share one sharded model may hold different numbers of prompts, of different lengths, and still make the same number of forward passes.
+
+A batch of three prompts, `.` a pad that nobody sees, `|` where writing begins, `#` the stop id:
+
+    . . P P P | a b #            done after 3 tokens: leaves the batch, with its part of the cache
+    P P P P P | a b c d #
+    . P P P P | a b c d e f      max_new_tokens reached: stop = "length"
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from coh_lightning.draws import generator
+from coh_lightning.errors import InputError
+
+Item = TypeVar("Item")
+
+
+class Unmoved(Generic[Item]):
+    """A list that Lightning doesn't look into: it moves batches and predictions from device to device item by item, and refuses frozen dataclasses there."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = tuple(items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._items[index]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the model writes. Checked when made, so that a bad value is found before the model is loaded."""
+
+    max_new_tokens: int = 128
+    """Counts the stop id."""
+    temperature: float = 0.0
+    """0 takes the likeliest token (greedy); otherwise the logits are divided by it and a token is drawn."""
+    top_k: int = 0
+    """Draw among the k likeliest tokens (ties of the k-th included); 0: among all."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together reach this probability (Holtzman et al. 2020), after `top_k`; 1: among all."""
+    samples: int = 1
+    """Completions per prompt."""
+    batch_size: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"sampling.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"sampling.temperature is {self.temperature}; it must be 0 (greedy) or a positive number.")
+        if self.top_k < 0:
+            raise InputError(f"sampling.top_k is {self.top_k}; it must be 0 (off) or a number of tokens.")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"sampling.top_p is {self.top_p}; it must be above 0 and at most 1 (off).")
+        if self.temperature == 0 and self.samples > 1:
+            raise InputError(f"sampling.samples is {self.samples} but sampling.temperature is 0, so all would be the same; set samples to 1 or a temperature.")
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One prompt, as ids, and what it asks for. `prompt_id` and `ask` key the random numbers: two requests that share both get the same draws."""
+
+    prompt_id: str
+    ask: str
+    """The name of the feedback sentence: good, bad, ..."""
+    marker: str
+    """Its words, as they stand in the prompt."""
+    prompt_ids: NDArray[np.int32]
+    """The exact inference prompt, BOS and marker included; shape (n,), n >= 1."""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever the caller wants back beside the completion; never looked at."""
+
+    def __post_init__(self) -> None:
+        if self.prompt_ids.ndim != 1 or not len(self.prompt_ids):
+            raise InputError(f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt needs at least one token.")
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What the model wrote for one request."""
+
+    request: Request
+    sample: int
+    """0, 1, ... `Sampling.samples` - 1."""
+    ids: NDArray[np.int32]
+    """Without the stop id."""
+    stop: Literal["end", "length"]
+    """end: it wrote a stop id; length: `max_new_tokens`, or the last position of the model, came first."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that the model wrote, the stop id counted."""
+        return len(self.ids) + (self.stop == "end")
+
+
+def generate(
+    lm: nn.Module,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    *,
+    stop_ids: Collection[int],
+    pad_id: int,
+    everyone_done: Callable[[bool], bool] | None = None,
+    progress: bool = False,
+) -> list[Written]:
+    """`sampling.samples` completions of each request, in the order of the requests, then of the samples.
+
+    Works on a model in training mode, with gradient checkpointing on, or with `use_cache=False` in its config, and leaves all of these as they were.
+    A prompt so long that fewer than `max_new_tokens` positions of the model are left is written up to the last position (stop "length"), and such prompts
+    are counted in a warning.
+
+    Args:
+        lm: a causal model of transformers (or a sharded or adapted one around it); its root is called, so that hooks of FSDP run.
+        stop_ids: writing stops at any of these; empty: only at the length.
+        pad_id: any id of the vocabulary; pads are masked.
+        everyone_done: for a model whose ranks must run in step (FSDP): an all-reduce that gives True when every rank says True, as
+            `lambda done: trainer.strategy.reduce_boolean_decision(done, all=True)`. It is called before each forward pass; a rank that is done (or had no
+            request at all) runs empty passes until all are. Ranks need not have the same number of requests. With None, ranks are on their own.
+
+    Raises:
+        InputError: a prompt fills all positions of the model, a model without a cache of its past, logits that are not finite.
+    """
+    rooms = _rooms(lm, requests, sampling.max_new_tokens)
+    stops = frozenset(stop_ids)
+    jobs = [_Job(i, sample, rooms[i]) for i in range(len(requests)) for sample in range(sampling.samples)]
+    # the longest first: memory then fails at once or not at all
+    queue = sorted(jobs, key=lambda job: -len(requests[job.request].prompt_ids))
+    with generating(lm), tqdm(total=len(jobs), desc="writing", unit="completion", disable=not progress) as bar:
+        forward = _Forward(lm, pad_id, everyone_done)
+        for start in range(0, len(queue), sampling.batch_size):
+            batch = queue[start : start + sampling.batch_size]
+            _write(forward, batch, requests, sampling, stops)
+            bar.update(len(batch))
+        forward.wait_for_others()
+    return [Written(requests[job.request], job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length") for job in jobs]
+
+
+@contextmanager
+def generating(lm: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, without gradients and gradient checkpointing; afterwards each module is exactly as it was.
+
+    In training mode with checkpointing, transformers drops the cache inside a layer and the tokens come out wrong.
+    `no_grad`, not `inference_mode`: what a model keeps from a forward pass (a grown RoPE table) must still be usable in training.
+    """
+    modules = list(lm.modules())
+    training = [module.training for module in modules]
+    checkpointed = [module for module in modules if vars(module).get("gradient_checkpointing", False)]
+    for module in checkpointed:
+        vars(module)["gradient_checkpointing"] = False
+    lm.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        # not .train(): it would set children too, and a part may have been frozen in evaluation mode
+        for module, flag in zip(modules, training, strict=True):
+            module.training = flag
+        for module in checkpointed:
+            vars(module)["gradient_checkpointing"] = True
+
+
+def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
+    """The next token of each row: the likeliest, or the one at which the summed probabilities of the filtered softmax pass the row's draw.
+
+    Tokens are summed in the order of their ids, not of their probabilities, so that rounding elsewhere in a batch can't swap two of them:
+
+        id            0    1    2    3          draw 0.55
+        probability  .2   .5   .1   .2    ->    sums .2 .7 .8 1.    ->    token 1
+
+    Args:
+        logits: (batch, vocabulary).
+        draws: (batch,), uniform in [0, 1); not used at temperature 0.
+
+    Returns:
+        (batch,), int64.
+    """
+    top = logits.float().max(dim=-1)
+    if not bool(torch.isfinite(top.values).all()):
+        raise InputError("The model's logits are not finite while it writes; its weights have diverged or overflow in this precision.")
+    if sampling.temperature == 0:
+        return top.indices
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    probabilities = torch.softmax(logits.to(precise) / sampling.temperature, dim=-1)
+    if 0 < sampling.top_k < probabilities.shape[-1]:
+        least = probabilities.topk(sampling.top_k, dim=-1).values[:, -1:]
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
+    if sampling.top_p < 1:
+        ranked = probabilities.sort(dim=-1, descending=True, stable=True)
+        reached_before = ranked.values.cumsum(dim=-1) - ranked.values
+        reached_before[:, 0] = 0.0  # the likeliest token always stays
+        dropped = torch.zeros_like(probabilities, dtype=torch.bool).scatter(-1, ranked.indices, reached_before >= sampling.top_p)
+        probabilities = probabilities.masked_fill(dropped, 0.0)
+    sums = probabilities.cumsum(dim=-1)
+    total = sums[:, -1:]
+    # strictly below the total, or rounding could point behind the last token that has a probability
+    point = torch.minimum(draws.to(sums)[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(sums, point, right=True)[:, 0]
+
+
+@dataclass
+class _Job:
+    """One completion in the making."""
+
+    request: int
+    sample: int
+    room: int
+    """New tokens that it may have."""
+    ids: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    def take(self, token: int, stops: frozenset[int]) -> bool:
+        """Adds a token; whether the job goes on."""
+        self.ended = token in stops
+        if not self.ended:
+            self.ids.append(token)
+        return not self.ended and len(self.ids) < self.room
+
+
+def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> list[int]:
+    """How many new tokens each request may have: `max_new_tokens`, or fewer where the model's positions run out."""
+    positions: int | None = getattr(_plain(lm).config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return [max_new_tokens] * len(requests)
+    for request in requests:
+        if len(request.prompt_ids) >= positions:
+            raise InputError(
+                f"The prompt '{request.prompt_id}' ({request.ask}) has {len(request.prompt_ids)} tokens and the model has {positions} positions, "
+                f"which leaves none to write on; shorten prompts to at most {max(1, positions - max_new_tokens)} tokens (max_prompt_tokens)."
+            )
+    rooms = [min(max_new_tokens, positions - len(request.prompt_ids)) for request in requests]
+    clipped = sum(room < max_new_tokens for room in rooms)
+    if clipped:
+        warnings.warn(
+            f"{clipped} of {len(requests)} prompts leave fewer than max_new_tokens = {max_new_tokens} of the model's {positions} positions free; "
+            "these are written up to the last position.",
+            stacklevel=3,
+        )
+    return rooms
+
+
+def _plain(lm: nn.Module) -> Any:
+    """The model of transformers itself, also from under PEFT's adapters; only read, never called: hooks sit on the root."""
+    inner = getattr(lm, "get_base_model", None)
+    return lm if inner is None else inner()
+
+
+class _Forward:
+    """One forward pass at a time over the model's own cache, in step with other ranks where that is asked for."""
+
+    def __init__(self, lm: nn.Module, pad_id: int, everyone_done: Callable[[bool], bool] | None) -> None:
+        plain = _plain(lm)
+        accepted = inspect.signature(plain.forward).parameters
+        cache_names = [name for name in ("past_key_values", "cache_params") if name in accepted]
+        if not cache_names:
+            raise InputError(f"{type(plain).__name__} keeps no cache of its past that this package knows, so it can't write; use a causal model with one.")
+        self.lm = lm
+        self.pad_id = pad_id
+        self.device = next(lm.parameters()).device
+        self._cache_name = cache_names[0]
+        self._recurrent = self._cache_name == "cache_params"
+        self._has_positions = "position_ids" in accepted  # not those with ALiBi or a recurrence
+        self._keeps_last = "logits_to_keep" in accepted
+        self._everyone_done = everyone_done
+
+    def __call__(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Logits (batch, vocabulary) after the last of `ids` (batch, n), and the grown cache; `mask` is (batch, past + n), `positions` (batch, n)."""
+        if self._everyone_done is not None:
+            self._everyone_done(False)
+        return self._run(ids, mask, positions, cache)
+
+    def wait_for_others(self) -> None:
+        """Empty passes until every rank is done: each rank takes part in all gathers of all forward passes."""
+        while self._everyone_done is not None and not self._everyone_done(True):
+            one = torch.ones((1, 1), dtype=torch.long, device=self.device)
+            self._run(one * self.pad_id, one, one - 1, None)
+
+    def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, self._cache_name: cache, "use_cache": True, "return_dict": True}
+        if self._recurrent and cache is not None:
+            inputs["attention_mask"] = None  # a state has no past to mask; Mamba would spread the mask over the new token and come out wrong
+        if self._has_positions:
+            inputs["position_ids"] = positions
+        if self._keeps_last:
+            inputs["logits_to_keep"] = 1  # the head runs on one token per row, not on the whole prompt
+        out = self.lm(**inputs)
+        return out.logits[:, -1], getattr(out, self._cache_name)
+
+
+def _write(forward: _Forward, jobs: list[_Job], requests: Sequence[Request], sampling: Sampling, stops: frozenset[int]) -> None:
+    """Writes one batch of jobs to their ends; several samples of one prompt share its prefill."""
+    device = forward.device
+    distinct = list(dict.fromkeys(job.request for job in jobs))
+    prompts = [requests[i].prompt_ids for i in distinct]
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), forward.pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        mask[row, longest - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    logits, cache = forward(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), None)
+
+    alive = jobs
+    rows = [distinct.index(job.request) for job in jobs]
+    draws = _draws(jobs, requests, sampling).to(device)
+    positions = mask.sum(dim=-1, keepdim=True)
+    if rows != list(range(len(prompts))):
+        logits, mask, positions = _select(rows, cache, logits, mask, positions)
+    for step in range(sampling.max_new_tokens):
+        tokens = next_tokens(logits, draws[:, step], sampling)
+        going = [row for row, (job, token) in enumerate(zip(alive, tokens.tolist(), strict=True)) if job.take(token, stops)]
+        if not going:
+            return
+        if len(going) < len(alive):
+            alive = [alive[row] for row in going]
+            tokens, mask, positions, draws = _select(going, cache, tokens, mask, positions, draws)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1)
+        logits, cache = forward(tokens[:, None], mask, positions, cache)
+        positions = positions + 1
+
+
+def _draws(jobs: Sequence[_Job], requests: Sequence[Request], sampling: Sampling) -> Tensor:
+    """Uniform numbers, (jobs, max_new_tokens) float32 or wider, each row from a generator of its own; a longer `max_new_tokens` only adds columns."""
+    if sampling.temperature == 0:
+        return torch.zeros((len(jobs), sampling.max_new_tokens))
+    rows = []
+    for job in jobs:
+        chance = generator(sampling.seed, "sampling", requests[job.request].prompt_id, requests[job.request].ask, job.sample)
+        rows.append([chance.random() for _ in range(sampling.max_new_tokens)])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _select(rows: Sequence[int], cache: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """These rows of the cache (changed in place) and of each tensor."""
+    index = torch.tensor(rows, device=tensors[0].device)
+    cache.reorder_cache(index)
+    return tuple(tensor.index_select(0, index) for tensor in tensors)

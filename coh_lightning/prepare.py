@@ -1,0 +1,144 @@
+"""A record -> what the plan must know of it, once; and its chains and trees again, in the words of any epoch.
+
+record ── prompt cut once ── chains ── those that fit ── sizes of their links ── items (plan.py)
+                                                                                   │
+                          chains in the words of epoch e ── Tokens ── Tree  <──────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+
+from coh_lightning.chains import Chain, Method, Unusable, build_chains
+from coh_lightning.plan import Item, LinkSize, tree_items
+from coh_lightning.records import Feedback
+from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
+from coh_lightning.trees import Tree
+from coh_lightning.wording import Wording
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A record that the method can use: its cut prompt, and which part of which of its chains is kept."""
+
+    record: Feedback
+    prompt: CutPrompt
+    prompt_tokens: int
+    """What stands before the feedback sentence of any of its chains takes at most."""
+    kept: tuple[tuple[int, int], ...]
+    """(number of the chain, its first link that fits), and for each of them ..."""
+    sizes: tuple[tuple[LinkSize, ...], ...]
+    """... the sizes of its links."""
+    kinds: tuple[tuple[str, int], ...]
+    """(kind, place in its chain) of every output."""
+    links_cut: int
+    """Links left out at the front of chains longer than max_chain_tokens, ..."""
+    chains_dropped: int
+    """... and chains that were then too long still, or the same as another."""
+
+    @property
+    def tokens_plain(self) -> int:
+        """Tokens of all chains one by one, at most."""
+        return sum(self.prompt_tokens + sum(link.tokens for link in chain) for chain in self.sizes)
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """Records -> `Prepared`, and `Prepared` -> trees, for one method, wording and tokenizer. Everything depends on the seed, the epoch and the record alone."""
+
+    tokens: ChainTokenizer
+    method: Method
+    wording: Wording
+    _: KW_ONLY
+    seed: int
+    max_chain_tokens: int
+    row_tokens: int | None
+    """Length of a row that trees are split for; None: each chain alone (`layout: separate`)."""
+
+    def prepare(self, record: Feedback) -> Prepared:
+        """Cut the prompt, make the chains, and shorten those that are too long: links go from their front, the last output is never cut.
+
+        Raises:
+            Unusable: the method can't use the record, nothing of it fits, or there is nothing to learn in it.
+        """
+        prompt = self.tokens.cut_prompt(record.prompt)
+        chains = build_chains(record, self.method, self.wording, seed=self.seed)
+        kept: list[tuple[int, int]] = []
+        sizes: list[tuple[LinkSize, ...]] = []
+        kinds: set[tuple[str, int]] = set()
+        keys: dict[tuple[object, ...], int] = {}
+        seen: set[tuple[object, ...]] = set()
+        before = links_cut = 0
+        fits = [self._fit(prompt, chain) for chain in chains]
+        for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):  # whole chains first: a cut one may equal one of them
+            first, lengths = fits[number]
+            links = chains[number][first:]
+            spoken = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)
+            if not links or (first and spoken in seen):
+                continue
+            links_cut += first
+            seen.add(spoken)
+            kept.append((number, first))
+            # a chain in an order drawn anew each epoch shares no link for sure with another chain
+            own = (number,) if links[0].shuffled else ()
+            sizes.append(
+                tuple(
+                    LinkSize(
+                        key=keys.setdefault((*own, link.alternatives, link.text, place == 0), len(keys)),
+                        tokens=length.marker + length.output,
+                        weight=(link.learned + link.unlearned) * length.output,
+                    )
+                    for place, (link, length) in enumerate(zip(links, lengths, strict=True))
+                )
+            )
+            before = max(before, *(length.before for length in lengths))
+            kinds |= {(link.kind, place) for link in links for place in range(len(links))} if own else {(link.kind, place) for place, link in enumerate(links)}
+        if not kept:
+            raise Unusable(f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})")
+        if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
+            raise Unusable("nothing to learn in any of its chains")
+        return Prepared(record, prompt, before, tuple(kept), tuple(sizes), tuple(sorted(kinds)), links_cut, len(chains) - len(kept))
+
+    def items(self, number: int, one: Prepared) -> list[Item]:
+        """The trees of a record, whose number among the prepared ones the items carry."""
+        if self.row_tokens is not None:
+            return tree_items(number, one.prompt_tokens, one.sizes, self.row_tokens)
+        return [
+            Item(number, (chain,), one.prompt_tokens + sum(link.tokens for link in links), sum(link.weight for link in links))
+            for chain, links in enumerate(one.sizes)
+        ]
+
+    def chains(self, one: Prepared, epoch: int = 0) -> list[Chain]:
+        """The kept chains of a record, in the words of this epoch; a shuffled one that was cut is the same in all epochs."""
+        every = build_chains(one.record, self.method, self.wording, seed=self.seed, epoch=epoch)
+        still = any(first and every[number][0].shuffled for number, first in one.kept)
+        at_first = build_chains(one.record, self.method, self.wording, seed=self.seed) if still else every
+        return [(at_first if first and every[number][0].shuffled else every)[number][first:] for number, first in one.kept]
+
+    def tree(self, one: Prepared, item: Item, epoch: int = 0) -> Tree:
+        """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
+        chains = self.chains(one, epoch)
+        tree = Tree.from_chains([self.tokens.chain(one.prompt, chains[number]) for number in item.chains])
+        weight = tree.learned.sum() + tree.unlearned.sum()
+        if abs(weight - item.weight) > 1e-6 or tree.tokens > item.length:
+            raise RuntimeError(f"the tree of record {one.record.id} has {tree.tokens} tokens and weight {weight}, planned were {item.length} and {item.weight}")
+        return tree
+
+    def _fit(self, prompt: CutPrompt, chain: Chain) -> tuple[int, Sequence[LinkLength]]:
+        """The first link with which the rest of the chain fits (one behind the last: none does), and what each link from there on takes at most.
+
+        A shuffled chain that fits whole in any order has for each link what it takes in the place where it takes most; one that must be cut keeps the order
+        of epoch 0 in all epochs (`chains`), so that what is left of it stays the same.
+        """
+        for first in range(len(chain)):
+            lengths = self.tokens.link_lengths(prompt, chain[first:])
+            if first == 0 and chain[0].shuffled:
+                leading = [self.tokens.link_lengths(prompt, (link,))[0] for link in chain]
+                further = self.tokens.link_lengths(prompt, (chain[0], *chain))[1:]
+                pairs = zip(leading, further, strict=True)
+                lengths = [LinkLength(0, max(one.marker, other.marker), max(one.output, other.output)) for one, other in pairs]
+                lengths[0] = lengths[0]._replace(before=max(one.before for one in leading))
+            if sum(length.before + length.marker + length.output for length in lengths) <= self.max_chain_tokens:
+                return first, lengths
+        return len(chain), []
