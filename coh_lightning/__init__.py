@@ -1,0 +1,41 @@
+"""Chain of Hindsight with PyTorch Lightning: language models taught by human feedback of any kind, turned into sentences.
+
+    from coh_lightning import CoHDataModule, CoHModule
+    data, model = CoHDataModule("feedback.jsonl"), CoHModule()
+    lightning.pytorch.Trainer(max_epochs=1).fit(model, data)
+
+Each name is imported when it is first asked for, so that commands which touch only files don't wait for torch and Lightning.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coh_lightning.chains import Method as Method
+    from coh_lightning.data import CoHDataModule as CoHDataModule
+    from coh_lightning.errors import InputError as InputError
+    from coh_lightning.formats import PromptFormat as PromptFormat
+    from coh_lightning.generation import Sampling as Sampling
+    from coh_lightning.module import CoHModule as CoHModule
+    from coh_lightning.records import Completion as Completion
+    from coh_lightning.records import Feedback as Feedback
+    from coh_lightning.wording import Wording as Wording
+
+_HOMES = {
+    "CoHDataModule": "data",
+    "CoHModule": "module",
+    "Completion": "records",
+    "Feedback": "records",
+    "InputError": "errors",
+    "Method": "chains",
+    "PromptFormat": "formats",
+    "Sampling": "generation",
+    "Wording": "wording",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'coh_lightning' has no attribute '{name}'")
+    return getattr(import_module(f"coh_lightning.{_HOMES[name]}"), name)

@@ -1,0 +1,84 @@
+"""`python -m coh_lightning COMMAND`: finds the command and imports only what it needs.
+
+fit, validate, test and predict are LightningCLI's (cli.py), whose import takes seconds; our own commands answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from coh_lightning.errors import InputError
+
+LIGHTNING = {
+    "fit": "train a model on feedback",
+    "validate": "losses of a checkpoint on held-out feedback",
+    "test": "losses, preference accuracy, and scored completions of a checkpoint",
+    "predict": "write completions under feedback sentences",
+}
+OWN = {
+    "preview": ("coh_lightning.preview", "show what feedback becomes: its chains, and which tokens are learned"),
+}
+"""Command -> the module whose `main(argv) -> exit status` it is, and what it does."""
+
+
+def usage() -> str:
+    """The answer to --help."""
+    rows = "\n".join(f"  {name:<12}{what}" for name, what in [*LIGHTNING.items(), *((name, what) for name, (_, what) in OWN.items())])
+    return f"""usage: python -m coh_lightning COMMAND [options]
+
+Chain of Hindsight: fine-tune a causal language model on human feedback of any kind.
+
+commands:
+{rows}
+
+examples:
+  python -m coh_lightning fit --config conf/quickstart.yaml
+  python -m coh_lightning fit --config conf/quickstart.yaml --model.lr=1e-4 --run.name=warmer
+  python -m coh_lightning preview feedback.jsonl
+
+python -m coh_lightning COMMAND --help lists the options of a command; --version prints the version."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 2 for a mistake in the input, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(usage())
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(version("coh_lightning"))
+            return 0
+        if words[0] in OWN:
+            return int(import_module(OWN[words[0]][0]).main(words[1:]))
+        if words[0] in LIGHTNING:
+            from coh_lightning.cli import run
+
+            return run(None if argv is None else words)
+        if words[0].startswith("-"):
+            raise InputError(f"{words[0]} was given before the command; the command comes first: python -m coh_lightning fit {words[0]} ...")
+        near = difflib.get_close_matches(words[0], [*LIGHTNING, *OWN], n=1)
+        raise InputError(f"there is no command {words[0]}" + (f"; did you mean {near[0]}?" if near else "; python -m coh_lightning --help lists them."))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        mistake = _mistake(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+
+
+def _mistake(error: BaseException | None) -> InputError | None:
+    """The `InputError` that an exception is or comes from: configuration libraries wrap what a constructor raises in words of their own."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

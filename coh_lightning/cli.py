@@ -1,0 +1,385 @@
+"""`fit`, `validate`, `test` and `predict`: LightningCLI over `CoHModule` and `CoHDataModule`, each run in a folder of its own (runs.py).
+
+What is added to Lightning's: `run.name` and `run.folder`; the resolved configuration kept beside the results; a run that stopped is gone on with by the same command;
+a mistake in the input ends in one line (complaints.py). Our other commands don't come here (__main__.py), since this import takes seconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
+
+from coh_lightning.callbacks import CompletionWriter
+from coh_lightning.complaints import Typed, complaint, keys_of
+from coh_lightning.errors import InputError
+from coh_lightning.runs import CHECKPOINTS, CONFIG, FINISHED, Run, checked_checkpoint, new_folder, open_fit
+
+RUN_FOLDER = "COH_RUN_FOLDER"
+"""Environment variable by which the first process tells the processes that Lightning starts for it where the run is kept."""
+
+TRAINER_DEFAULTS = {
+    "default_root_dir": "runs",  # the folder of all runs; the Trainer itself is given the folder of this one
+    "use_distributed_sampler": False,  # the plan gives each rank its rows; Lightning's sampler would shuffle them
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+}
+CHECKPOINT_EVERY = 100
+"""Steps between the checkpoints on the way, unless the configuration has a ModelCheckpoint of its own."""
+
+
+class CoHParser(LightningArgumentParser):
+    """LightningCLI's parser, which takes no abbreviated keys and complains in one line."""
+
+    known: Sequence[str] = ()
+    typed: Typed = Typed()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # an abbreviated key is a mistyped one
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self.classes: dict[str, type] = {}
+
+    def add_lightning_class_args(self, lightning_class: Any, nested_key: str, *args: Any, **kwargs: Any) -> list[str]:
+        self.classes[nested_key] = lightning_class
+        return super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
+
+    def keys(self) -> list[str]:
+        """Every key that may stand in a configuration file of this command."""
+        nested = [f"{key}.{name}" for key, kind in self.classes.items() for name in keys_of(kind)]
+        return sorted({action.dest for action in self._actions if action.dest not in ("help", "config", "print_config")} | set(nested))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """One line as `InputError`; the parsers of nested classes pass their message on to the one that holds them.
+
+        Raises:
+            InputError: always, for the parser of a command.
+        """
+        if not self.exit_on_error:
+            super().error(message, ex)
+        cause: BaseException | None = ex
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        raise InputError(str(cause) if cause else complaint(message, known=CoHParser.known, typed=CoHParser.typed)) from ex
+
+
+class MetricsFile(CSVLogger):
+    """Lightning's CSV logger with one file directly in the run folder, gone on with when a run is resumed.
+
+    Args:
+        folder: The run folder.
+        file: metrics.csv for fit, else test.csv, ...
+        append: Keep the rows that are there, up to the step from which this process logs.
+    """
+
+    def __init__(self, folder: Path, file: str, *, append: bool) -> None:
+        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
+        self._file = file
+        self._append = append
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if not isinstance(self._experiment, _MetricsWriter):
+            self._experiment = _MetricsWriter(self.log_dir, self._file, append=self._append)
+        return self._experiment
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Nothing: config.yaml has them all."""
+
+
+class _MetricsWriter(ExperimentWriter):
+    def __init__(self, log_dir: str, file: str, *, append: bool) -> None:
+        self.NAME_METRICS_FILE = file
+        self._append = append
+        super().__init__(log_dir)
+
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.exists() and not self._append:
+            path.unlink()
+
+    def save(self) -> None:
+        if self._append and self.metrics and Path(self.metrics_file_path).exists():
+            self._drop_rows_from(min(row["step"] for row in self.metrics))
+        self._append = False
+        super().save()
+
+    def _drop_rows_from(self, step: float) -> None:
+        """The run stopped after its newest checkpoint, so that its last steps are made, and logged, again: their old rows go."""
+        path = Path(self.metrics_file_path)
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if int(row["step"]) < step]
+            self.metrics_keys = list(reader.fieldnames or [])
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class RunConfig(pl.Callback):
+    """Keeps the resolved configuration in the run folder, a checkpoint of the end of training, and the mark of a finished run.
+
+    Args:
+        run: The run.
+        text: The resolved configuration, as YAML.
+        file: Its name in the run folder.
+        keep: Whether anything is written; a `fast_dev_run` keeps nothing.
+    """
+
+    def __init__(self, run: Run, text: str, file: str, *, keep: bool) -> None:
+        self.run = run
+        self.text = text
+        self.file = file
+        self.keep = keep
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # ranks that were not started by rank 0 (torchrun, SLURM) learn only here which folder it chose
+        folder = trainer.strategy.broadcast(str(self.run.folder))
+        trainer._default_root_dir = folder  # type: ignore[attr-defined]
+        if trainer.is_global_zero and self.keep:
+            part = Path(folder) / (self.file + ".part")
+            part.write_text(self.text, encoding="utf-8")
+            part.replace(Path(folder) / self.file)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(yaml.safe_load(self.text))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.checkpoint_callbacks and self.keep:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / "last.ckpt")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.keep:
+            (Path(trainer.default_root_dir) / FINISHED).write_text(f"{trainer.global_step} steps\n", encoding="utf-8")
+
+
+class CoHCLI(LightningCLI):
+    """LightningCLI with a folder for each run. `run` is known once the arguments are parsed."""
+
+    run: Run
+    text: str
+    _new: Sequence[Path] = ()
+    """The folders that this process made, the innermost first."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run.name", type=str, default="run", help="Kind of run: it is kept in ROOT/NAME/<time>-<hash>, ROOT being trainer.default_root_dir."
+        )
+        parser.add_argument(
+            "--run.folder",
+            type=str | None,
+            default=None,
+            help="Keep the run exactly here. A fit that stopped here goes on; a finished one is never overwritten.",
+        )
+        for key, kind in (("model", self._model_class), ("data", self._datamodule_class)):
+            parser.set_defaults({key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}})
+
+    def setup_parser(self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]) -> None:
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        CoHParser.known = sorted({key for parser in self._subcommand_parsers.values() if isinstance(parser, CoHParser) for key in parser.keys()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise InputError(CoHParser.typed.broken() or f"a configuration file is no text: {error}") from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let the hyperparameters of a checkpoint silently overrule the command line."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        given = [word for word in CoHParser.typed.argv if word.startswith(("--data.sources=", "--data.init_args.sources="))]
+        if given and config.data.init_args.get("sources") is None:
+            raise InputError(f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as --data.feedback.")
+        named = config.run.folder
+        shown = config.clone()
+        shown.run.folder = None  # so that the file can be run again
+        self.text = self._parser(self.subcommand).dump(shown, skip_unset=False)
+        resolved = yaml.safe_load(self.text)
+        if config.ckpt_path not in (None, "best", "last", "hpc", "registry") and "://" not in config.ckpt_path:
+            checked_checkpoint(Path(config.ckpt_path))
+        if not _first():
+            # the first process has made the folder; one that it did not start hears of it later (RunConfig.setup)
+            folder = Path(os.environ.get(RUN_FOLDER) or named or config.trainer.default_root_dir)
+            self.run = open_fit(resolved, folder=folder) if named and self.subcommand == "fit" else Run(folder)
+            return
+        root = Path(config.trainer.default_root_dir or "runs")
+        kind = Path(named) if named else root / config.run.name
+        new = [path for path in (kind, *kind.parents) if not path.exists()]
+        if named and self.subcommand == "fit":
+            self.run = open_fit(resolved, folder=kind)
+        elif named:
+            self.run = Run(kind)
+            kind.mkdir(parents=True, exist_ok=True)
+        else:
+            self.run = Run(new_folder(resolved, root=root, name=config.run.name))
+            new.insert(0, self.run.folder)
+        self._new = new
+        os.environ[RUN_FOLDER] = str(self.run.folder)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        fit = self.subcommand == "fit"
+        config = self._get(self.config_init, "trainer")
+        given = config.get("logger")
+        loggers: list[Logger] = [MetricsFile(self.run.folder, "metrics.csv" if fit else f"{self.subcommand}.csv", append=self.run.resume is not None)]
+        if isinstance(given, Logger):
+            loggers.append(given)
+        elif isinstance(given, (list, tuple)):
+            loggers += given
+        callbacks = list(config.get("callbacks") or []) if isinstance(config.get("callbacks"), (list, tuple, type(None))) else [config.get("callbacks")]
+        keep = not config.get("fast_dev_run")
+        callbacks += [RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep), CompletionWriter()]
+        if config.get("enable_checkpointing") is not False and not any(isinstance(callback, Checkpoint) for callback in callbacks):
+            callbacks.append(ModelCheckpoint(self.run.folder / CHECKPOINTS, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
+        try:
+            return super().instantiate_trainer(**kwargs, default_root_dir=str(self.run.folder), logger=loggers, callbacks=callbacks)
+        except (MisconfigurationException, ValueError) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def before_fit(self) -> None:
+        if self.run.resume is not None:
+            self.config_init["fit"]["ckpt_path"] = str(self.run.resume)
+            self._say(f"resumed from {self.run.resume}")
+        elif (self.run.folder / CONFIG).exists():
+            self._say(f"{self.run.folder} has no checkpoint yet: the run begins again")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            self._leave_nothing_empty()
+            raise
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self._say(f"run folder: {self.run.folder}")
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            self._leave_nothing_empty()
+            raise
+        self._say(f"finished: {self.run.folder}")
+        self._leave_nothing_empty()
+
+    @rank_zero_only
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
+
+    @rank_zero_only
+    def _leave_nothing_empty(self) -> None:
+        """A command that wrote nothing (it failed early, or was a fast_dev_run) leaves no folder behind."""
+        for path in self._new:
+            if not path.is_dir():
+                continue
+            if any(path.iterdir()):
+                return
+            path.rmdir()
+
+
+def plain_defaults(kind: Callable[..., object]) -> dict[str, Any]:
+    """The defaults of a class that are dataclasses, as plain values: jsonargparse can't write down a dataclass within a list of another's default."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
+    return {name: asdict(value) for name, value in defaults.items() if is_dataclass(value) and not isinstance(value, type)}
+
+
+def _first() -> bool:
+    """Whether this is the process of rank 0, asked before there is a Trainer."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _quieten() -> None:
+    """What libraries tell each other, and an advertisement, would stand between the lines that a user should read."""
+    noise = ("litlogger", "`weights_only` was not set")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).addFilter(lambda record: not any(words in record.getMessage() for words in noise))
+    for message in (".*LeafSpec.*", ".*set_vital.*", "The dirpath has changed from.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def build(
+    model_class: type[pl.LightningModule], data_class: type[pl.LightningDataModule], *, open_classes: Sequence[type] = (), args: list[str] | None = None
+) -> CoHCLI:
+    """Parse the command line and run it.
+
+    Args:
+        model_class: The module, unless the configuration names another class.
+        data_class: The data module, likewise.
+        open_classes: Dataclasses whose subclasses may be named in a configuration.
+        args: The arguments; None takes those of the process.
+    """
+    CoHParser.typed = Typed(sys.argv[1:] if args is None else args, Path.cwd())
+    _quieten()
+    set_parsing_settings(subclasses_enabled=list(open_classes), omegaconf_absolute_to_relative_paths=True)
+    command = CoHParser.typed.argv[0] if CoHParser.typed.argv else "fit"
+
+    class OneCommand(CoHCLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            """Only the command that was asked for: a parser takes a third of a second to make, and there would be four."""
+            every = LightningCLI.subcommands()
+            return {command: every[command]} if command in every else every
+
+    return OneCommand(
+        model_class,
+        data_class,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,  # RunConfig does it
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=0,
+        parser_class=CoHParser,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        auto_configure_optimizers=False,
+        args=args,
+    )
+
+
+def ours() -> tuple[type[pl.LightningModule], type[pl.LightningDataModule], Sequence[type]]:
+    """Our module, our data module, and the dataclasses whose subclasses a configuration may name; the rest of this file knows of no model and no data."""
+    from coh_lightning.data import CoHDataModule
+    from coh_lightning.module import CoHModule
+    from coh_lightning.sources import Source
+
+    return CoHModule, CoHDataModule, (Source,)
+
+
+def run(args: list[str] | None = None) -> int:
+    """The commands as a user calls them, with an exit status.
+
+    Raises:
+        InputError: something that the user can put right.
+    """
+    model_class, data_class, open_classes = ours()
+    try:
+        build(model_class, data_class, open_classes=open_classes, args=args)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the configuration refers to something that is not there: {str(error).splitlines()[0]}") from error
+    except SIGTERMException:  # Lightning's word for it would be an exit with 0, which a scheduler takes for success
+        return 128 + signal.SIGTERM
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends with 1 after Ctrl-C
+            raise KeyboardInterrupt from stop
+        raise
+    return 0

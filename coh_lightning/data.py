@@ -1,0 +1,676 @@
+"""`CoHDataModule`: feedback in, rows of trees out. All stages of the road in one place, each a call to the file that knows how.
+
+    sources -> Feedback -> (split by prompt) -> cut prompt, chains -> plan          once, at set-up
+    plan.step(epoch, step) -> chains of this epoch -> Tokens -> Tree -> Row -> batch   for each micro-batch, from ids that are already there
+
+Only the ids of distinct texts are cached on disk; wording, method and layout are choices of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+from transformers import AutoTokenizer
+
+from coh_lightning.chains import Chain, Link, Method, Unusable, strict_pairs
+from coh_lightning.draws import key64
+from coh_lightning.errors import InputError
+from coh_lightning.formats import PromptFormat
+from coh_lightning.generation import Request, Sampling, Unmoved, Written
+from coh_lightning.losses import Batch, to_batch
+from coh_lightning.plan import Item, Plan, PlannedRow
+from coh_lightning.prepare import Prepared, Preparer
+from coh_lightning.records import Completion, Feedback, Rejected, did_you_mean, write_jsonl
+from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.sources import Records, Source, counts, load, split_by_prompt, without_prompts_of
+from coh_lightning.sources.texts import read_texts
+from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
+from coh_lightning.trees import Tree
+from coh_lightning.wording import Wording, asked
+from coh_lightning.world.feedback import BASE, world_feedback
+from coh_lightning.world.pretraining import pretraining_text
+
+log = logging.getLogger(__name__)
+
+REQUESTS_PER_BATCH = 64
+"""Most prompts handed to the module at a time; it sorts and batches them itself (`Sampling.batch_size`)."""
+
+WORLD_POSTS = 800
+WORLD_TEXTS = 4000
+"""Of the embedded world: posts of its feedback, and pieces of text of its regulariser (`regulariser: [world]`)."""
+
+TEXT = ("text", 0)
+"""The kind of the regulariser's text in the loss curves."""
+
+Stage = Literal["train", "validation", "test"]
+
+
+@dataclass
+class Counts:
+    """What became of the records of one split, for data.json and the screen."""
+
+    records: int = 0
+    used: int = 0
+    chains: int = 0
+    prompts_cut: int = 0
+    prompt_tokens_cut: int = 0
+    links_cut: int = 0
+    """Links that were left out at the front of chains longer than max_chain_tokens, ..."""
+    chains_dropped: int = 0
+    """... and chains that were then too long still, or the same as another."""
+    tokens_plain: int = 0
+    tokens_tree: int = 0
+    rows: int = 0
+    tokens_in_loss: float = 0.0
+    """Sum of weights: a token in two chains counts twice, as it does in `tokens_plain`."""
+
+
+class CoHDataModule(LightningDataModule):
+    """Feedback of any kind, laid out for a causal language model.
+
+    Args:
+        feedback: A file of our own records (JSON lines); without it, and without `sources`, the feedback is that of the embedded world.
+        sources: Where else the feedback comes from, instead of `feedback`.
+        validation_sources: Held-out feedback of its own; None takes `validation_share` of the prompts of `sources`.
+        test_sources: Likewise for `test` and `predict`.
+        validation_share, test_share: By a hash of the normalised prompt, so that no prompt stands on both sides.
+        tokenizer: Name or folder; None is the tokenizer of the embedded world. It must be the model's.
+        method, wording, prompt_format: How records become chains, sentences and text; kept in the checkpoint.
+        max_prompt_tokens: The prompt is cut to it once, the same for all its chains and at inference.
+        max_chain_tokens: A longer chain loses links from its front.
+        row_tokens: Length of a row, that is of a micro-batch (1, row_tokens).
+        rows_per_step: Rows of feedback in one optimiser step, over all ranks; accumulation follows from it.
+        layout: `tree` packs the chains of a record as one tree, and trees side by side; `separate` is one chain a row, for every architecture.
+        hide: Least and greatest share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
+        hide_regulariser: Hide in the pretraining text too.
+        regulariser: Files of plain text (.txt: a paragraph a piece; or a column "text"), or names of data sets on the hub; `world` is the embedded world's text.
+        regulariser_rows_per_step: Rows of it in each step (paper: four times the feedback).
+        regulariser_weight: lambda of equation 3 (paper 1.5, its code 0.01).
+        asks: Feedback sentences to write under in `test` and `predict`, by name; `good` and `bad` where the method has sentences.
+        max_test_prompts: Prompts that `test` writes completions for; the losses are of all. None: all.
+        on_bad_record: What an unreadable row does: stop, or be skipped and counted.
+        max_lost_share: Stop where the method can use fewer training records than this leaves; raise it for a method that is meant to choose few.
+        seed: Of every draw of the data: order, packing, wording, hiding.
+        num_workers: Processes that build rows; 0 is enough unless rows are long.
+        cache_dir: Where ids of texts, and the embedded world's feedback, are kept between runs.
+    """
+
+    def __init__(
+        self,
+        feedback: str | None = None,
+        *,
+        sources: list[Source] | None = None,
+        validation_sources: list[Source] | None = None,
+        test_sources: list[Source] | None = None,
+        validation_share: float = 0.05,
+        test_share: float = 0.05,
+        tokenizer: str | None = None,
+        method: Method = Method(),  # noqa: B008 - frozen, like the next two
+        wording: Wording = Wording(),  # noqa: B008
+        prompt_format: PromptFormat = PromptFormat(),  # noqa: B008
+        max_prompt_tokens: int = 512,
+        max_chain_tokens: int = 1024,
+        row_tokens: int = 1024,
+        rows_per_step: int = 8,
+        layout: Literal["tree", "separate"] = "tree",
+        hide: tuple[float, float] = (0.0, 0.05),
+        hide_regulariser: bool = False,
+        regulariser: list[str] | None = None,
+        regulariser_rows_per_step: int = 0,
+        regulariser_weight: float = 1.5,
+        asks: list[str] | None = None,
+        max_test_prompts: int | None = 256,
+        on_bad_record: Literal["stop", "skip"] = "stop",
+        max_lost_share: float = 0.5,
+        seed: int = 0,
+        num_workers: int = 0,
+        cache_dir: str = "~/.cache/coh_lightning",
+    ) -> None:
+        super().__init__()
+        if not 0 < max_prompt_tokens < max_chain_tokens:
+            raise InputError(
+                f"data.max_prompt_tokens is {max_prompt_tokens} and data.max_chain_tokens {max_chain_tokens}; the prompt must leave room for an output."
+            )
+        if max_chain_tokens > row_tokens:
+            raise InputError(f"data.max_chain_tokens is {max_chain_tokens} and data.row_tokens {row_tokens}; a row must hold the longest chain.")
+        if not 0 <= hide[0] <= hide[1] < 1:
+            raise InputError(f"data.hide is {list(hide)}; it must rise within 0 and 1.")
+        if validation_share < 0 or test_share < 0 or validation_share + test_share >= 1:
+            raise InputError(f"data.validation_share is {validation_share} and data.test_share {test_share}; together they must leave something to train on.")
+        if regulariser_weight < 0:
+            raise InputError(f"data.regulariser_weight is {regulariser_weight}; a weight can't be negative (0 switches it off).")
+        if feedback is not None and sources is not None:
+            raise InputError(
+                f"data.feedback is '{feedback}' and data.sources names {len(sources)} source(s); give one of the two (coh_lightning.sources.Records reads such a file among others)."
+            )
+        for key, value, kind in (("method", method, Method), ("wording", wording, Wording), ("prompt_format", prompt_format, PromptFormat)):
+            if not isinstance(value, kind):
+                raise InputError(
+                    f"data.{key} is {value!r:.60}, a {type(value).__name__}; give a coh_lightning.{kind.__name__} (its fields are those of the files in conf/)."
+                )
+        self.feedback = feedback
+        self.sources = sources
+        self.validation_sources = validation_sources
+        self.test_sources = test_sources
+        self.validation_share = validation_share
+        self.test_share = test_share
+        self.tokenizer_name = tokenizer
+        self.method = method
+        self.wording = wording
+        self.prompt_format = prompt_format
+        self.max_prompt_tokens = max_prompt_tokens
+        self.max_chain_tokens = max_chain_tokens
+        self.row_tokens = row_tokens
+        self.rows_per_step = rows_per_step
+        self.layout = layout
+        self.hide = hide
+        self.hide_regulariser = hide_regulariser
+        self.regulariser = regulariser
+        self.regulariser_rows_per_step = regulariser_rows_per_step
+        self.regulariser_weight = regulariser_weight
+        self.asks = asks
+        self.max_test_prompts = max_test_prompts
+        self.on_bad_record = on_bad_record
+        self.max_lost_share = max_lost_share
+        self.seed = seed
+        self.num_workers = num_workers
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.rejected: list[Rejected] = []
+        self.counts: dict[Stage, Counts] = {}
+        self.notes: list[str] = []
+        self.splits: dict[Stage, list[Prepared]] = {}
+        """The records that the method can use, after set-up."""
+        self._texts: list[np.ndarray] = []
+        self._items: dict[Stage, list[Item]] = {}
+
+    # Set-up
+
+    def prepare_data(self) -> None:
+        """On one process a machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts), so that the others find them."""
+        self._build()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Builds everything once; Lightning calls this before each stage. On rank 0 of a run, `data.json` and `rejected.jsonl` are written to its folder."""
+        self._build()
+        if self.trainer is not None:
+            if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+                raise InputError("trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set it to false.")
+            if self.trainer.is_global_zero and stage == "fit":
+                self.write_report(Path(self.trainer.default_root_dir))
+
+    def _build(self) -> None:
+        if self.splits:
+            return
+        self.tokenizer = _load_tokenizer(self.tokenizer_name)
+        self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
+        self.notes += self.chain_tokenizer.notes
+        if self.layout == "separate" and self.hide[1] > 0:
+            self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
+        splits = self._read()
+        self.source_counts = {name: counts(records) for name, records in splits.items()}
+        fields = (
+            each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record, marked=self.method.sentences != "none")
+        )
+        cache_fields(self.chain_tokenizer.encoder, fields, self.cache_dir)
+        rated = {name for record in splits["train"] for candidate in record.candidates for name in candidate.ratings}
+        self.attributes = tuple(sorted(rated - {"overall"} or rated))
+        self.preparer = Preparer(
+            self.chain_tokenizer,
+            self.method,
+            self.wording,
+            seed=self.seed,
+            max_chain_tokens=self.max_chain_tokens,
+            row_tokens=None if self.layout == "separate" else self.row_tokens,
+        )
+        prepared = {name: self._prepare(name, records) for name, records in splits.items()}
+        found = sorted({kind for records in prepared.values() for one in records for kind in one.kinds}, key=lambda kind: (kind[1], kind[0]))
+        self._kinds = {kind: number for number, kind in enumerate([*found, TEXT])}
+        self._texts = self._read_regulariser()
+        self._items = {name: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)] for name, records in prepared.items()}
+        self.plan = Plan(
+            self._items["train"],
+            seed=self.seed,
+            row_tokens=self.row_tokens,
+            rows_per_step=self.rows_per_step,
+            separate=self.layout == "separate",
+            documents=[len(ids) for ids in self._texts],
+            regulariser_rows_per_step=self.regulariser_rows_per_step,
+        )
+        for name, items in self._items.items():
+            self.counts[name].tokens_tree = sum(item.length for item in items)
+            self.counts[name].tokens_in_loss = sum(item.weight for item in items)
+            self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
+        self.splits = prepared
+
+    def _read(self) -> dict[Stage, list[Feedback]]:
+        """The records of each split; what is left out goes to `rejected`."""
+        test: list[Feedback] | None = None
+        validation: list[Feedback] | None = None
+        sources = [Records(self.feedback)] if self.feedback is not None else self.sources
+        if sources is None:
+            records = world_feedback(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir)
+        else:
+            records = load(sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+        if self.test_sources is not None:
+            test = load(self.test_sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            records, lost = without_prompts_of(records, test)
+            self.rejected += lost
+        if self.validation_sources is not None:
+            validation = load(self.validation_sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            records, lost = without_prompts_of(records, validation)
+            self.rejected += lost
+        shares = {}
+        if validation is None:
+            shares["validation"] = self.validation_share
+        if test is None:
+            shares["test"] = self.test_share
+        splits = split_by_prompt(records, shares, seed=self.seed)
+        return {"train": splits["train"], "validation": validation or splits.get("validation", []), "test": test or splits.get("test", [])}
+
+    def _prepare(self, stage: Stage, records: Sequence[Feedback]) -> list[Prepared]:
+        """The records that the method can use; the others are noted in `rejected` with their reason."""
+        count = self.counts[stage] = Counts(records=len(records))
+        lost: list[Rejected] = []
+        prepared: list[Prepared] = []
+        console = Console(stderr=True)
+        for record in track(records, f"chains of {stage}", console=console, transient=True, disable=not console.is_terminal or len(records) < 1000):
+            try:
+                one = self.preparer.prepare(record)
+            except Unusable as unusable:
+                lost.append(Rejected(str(unusable), record.where, record.source, record.id))
+                continue
+            count.used += 1
+            count.chains += len(one.kept)
+            count.links_cut += one.links_cut
+            count.chains_dropped += one.chains_dropped
+            count.prompts_cut += one.prompt.cut > 0
+            count.prompt_tokens_cut += one.prompt.cut
+            count.tokens_plain += one.tokens_plain
+            prepared.append(one)
+        self.rejected += lost
+        if stage == "train" and len(lost) > self.max_lost_share * len(records):
+            (reason, times), *_ = Counter(one.reason for one in lost).most_common(1)
+            raise InputError(
+                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, most often ({times} times) because of: {reason}; "
+                f"choose a method that fits the feedback, or raise data.max_lost_share ({self.max_lost_share:g})."
+            )
+        return prepared
+
+    def _read_regulariser(self) -> list[np.ndarray]:
+        """The ids of the regulariser's text: each document begins with BOS, ends with the end token, and is cut into pieces of at most a row."""
+        if not self.regulariser_rows_per_step:
+            return []
+        texts: list[str] = []
+        for name in self.regulariser or []:
+            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == "world" else read_texts(name)
+        encoder = self.chain_tokenizer.encoder
+        cache_fields(encoder, [Field(text, "head") for text in texts], self.cache_dir)
+        begin, end = np.array(encoder.bos_ids, np.int32), np.array(self.chain_tokenizer.stop_ids[:1], np.int32)
+        pieces: list[np.ndarray] = []
+        for text in texts:
+            ids = np.concatenate([begin, *encoder.encode_fields([Field(text, "head")]), end])
+            pieces += [ids[start : start + self.row_tokens] for start in range(0, len(ids), self.row_tokens)]
+        return [piece for piece in pieces if len(piece) > 1]
+
+    # What the module asks
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names of the kinds of segments in the loss curves: kind and place in the chain, counted from 1."""
+        return ["regulariser" if kind == TEXT else f"{kind[0]}_{kind[1] + 1}" for kind in self._kinds]
+
+    @property
+    def text_kind(self) -> int:
+        return self._kinds[TEXT]
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return self.chain_tokenizer.stop_ids
+
+    @property
+    def pad_id(self) -> int:
+        """Any id will do, since nothing sees a pad; the tokenizer's own where it has one."""
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.stop_ids[0]
+
+    @property
+    def largest_id(self) -> int:
+        return len(self.tokenizer) - 1
+
+    def settings(self) -> dict[str, Any]:
+        """What a model must be asked with as it was trained with; plain JSON, stored in the checkpoint."""
+        return json.loads(  # tuples become lists, as they will be when read
+            json.dumps(
+                {
+                    "method": asdict(self.method),
+                    "wording": asdict(self.wording),
+                    "prompt_format": asdict(self.prompt_format),
+                    "max_prompt_tokens": self.max_prompt_tokens,
+                    "attributes": self.attributes,
+                    "tokenizer": self.chain_tokenizer.encoder.tokenizer_hash,
+                    "stop_ids": self.stop_ids,
+                }
+            )
+        )
+
+    def agree_with(self, saved: Mapping[str, Any]) -> None:
+        """Refuses (InputError) data settings that differ from those that a checkpoint was trained with."""
+        for key, value in self.settings().items():
+            was = saved.get(key)
+            if was == value or key == "attributes":
+                continue
+            if isinstance(value, dict) and isinstance(was, dict):
+                name = next(part for part in value if was.get(part) != value[part])
+                key, value, was = f"{key}.{name}", value[name], was.get(name)
+            raise InputError(f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its run folder, or set it back.")
+
+    def completion(self, written: Written, sampling: Sampling, *, system: str) -> Completion:
+        """The record of one completion, with the exact prompt and settings."""
+        request = written.request
+        record: Feedback = request.payload["record"]
+        lead = self.chain_tokenizer.output_lead(request.marker)
+        text = self.chain_tokenizer.encoder.decode(written.ids, skip_special_tokens=True)
+        return Completion(
+            id=f"{record.id}:{request.ask}:{written.sample}",
+            prompt_id=record.id,
+            system=system,
+            prompt=self.chain_tokenizer.encoder.decode(request.prompt_ids),
+            prompt_sha=prompt_sha(record),
+            ask=request.ask,
+            marker=request.marker,
+            text=text.removeprefix(lead),
+            sampling=asdict(sampling),
+            stop=written.stop,
+            seed=sampling.seed,
+            prompt_tokens=written.prompt_tokens,
+            completion_tokens=written.new_tokens,
+            reference=record.reference,
+            task=record.task,
+            source=record.source,
+        )
+
+    # Rows
+
+    def chains(self, one: Prepared, epoch: int = 0) -> list[Chain]:
+        """The kept chains of a record, in the words of this epoch."""
+        return self.preparer.chains(one, epoch)
+
+    def tree(self, item: Item, stage: Stage, epoch: int = 0) -> Tree:
+        """The tree of an item in the words of this epoch."""
+        return self.preparer.tree(self.splits[stage][item.record], item, epoch)
+
+    def train_row(self, planned: PlannedRow, epoch: int) -> Row:
+        """A row of the plan with its final coefficients, and what is hidden in it."""
+        scale = (self.regulariser_weight if planned.regulariser else 1.0) / (planned.total or 1.0)  # an empty row may belong to a step without weight
+        if planned.regulariser:
+            trees = [_text_tree(self._texts[number]) for number in planned.members]
+            keys: list[tuple[object, ...]] = [("text", number) for number in planned.members]
+        else:
+            trees = [self.tree(self.plan.items[number], "train", epoch) for number in planned.members]
+            keys = [(self.splits["train"][self.plan.items[number].record].record.id, *self.plan.items[number].chains) for number in planned.members]
+        row = self._row(trees, [scale] * len(trees))
+        if self.hide[1] == 0 or row.causal or (planned.regulariser and not self.hide_regulariser):
+            return row
+        return hide(row, self.hide, [np.random.default_rng(key64(self.seed, "hiding", epoch, *key)) for key in keys])
+
+    def _train_batch(self, planned: PlannedRow, epoch: int) -> Batch:
+        """The row as tensors, and `feedback_tokens`: how many of its tokens are of feedback, padding and pretraining text left out."""
+        row = self.train_row(planned, epoch)
+        return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.regulariser else int(row.bounds[-1]))}
+
+    def _row(self, trees: Sequence[Tree], coefficients: Sequence[float], *, scored: bool = False, row_tokens: int | None = None) -> Row:
+        if self.layout == "separate":
+            if trees:
+                return lay_out_alone(trees[0], coefficients[0], kinds=self._kinds, scored=scored)
+            return replace(lay_out([], [], row_tokens=2, pad_id=self.pad_id), causal=True)
+        return lay_out(trees, coefficients, row_tokens=row_tokens or self.row_tokens, pad_id=self.pad_id, kinds=self._kinds, scored=scored)
+
+    def comparison(self, one: Prepared) -> dict[str, Any] | None:
+        """All completions of a record that its judge orders strictly, under the same good sentence, as rows to score; None where there is nothing to compare."""
+        pairs = strict_pairs(one.record, self.method)
+        marker = asked(self.wording, self.method.sentences, one.record, self.attributes)["good"]
+        numbers = sorted({number for pair in pairs for number in pair})
+        chains = [self.chain_tokenizer.chain(one.prompt, (Link(marker, one.record.candidates[number].text, 1.0, kind=TEXT[0]),)) for number in numbers]
+        if not pairs or max(len(chain.ids) for chain in chains) > self.max_chain_tokens:
+            return None
+        places = {number: place for place, number in enumerate(numbers)}
+        trees = [Tree.from_chains([chain]) for chain in chains] if self.layout == "separate" else [Tree.from_chains(chains)]
+        rows = [self._row([tree], [1.0], scored=True, row_tokens=tree.tokens) for tree in trees]
+        return {"pairs": [(places[better], places[worse]) for better, worse in pairs], "rows": [to_batch(row) | {"outputs": len(row.outputs)} for row in rows]}
+
+    def ask(self, record: Feedback) -> dict[str, str]:
+        """The feedback sentences to write under, by name; those named in `asks`, by default good and bad.
+
+        Raises InputError for a name that the method and wording don't have.
+        """
+        known = asked(self.wording, self.method.sentences, record, self.attributes)
+        names = self.asks if self.asks is not None else [name for name in ("good", "bad") if name in known]
+        for name in names:
+            if name not in known:
+                raise InputError(
+                    f"data.asks names '{name}', but the method '{self.method.name}' can be asked for {', '.join(known)}{did_you_mean(name, known)}"
+                )
+        return {name: known[name] for name in names}
+
+    @property
+    def ask_names(self) -> list[str]:
+        """Names of the sentences that held-out prompts are written under."""
+        return list(self.ask(self.splits["test"][0].record)) if self.splits["test"] else []
+
+    def requests(self, stage: Stage = "test", limit: int | None = None) -> list[Request]:
+        """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
+        every = [
+            Request(one.record.id, name, marker, self.chain_tokenizer.inference_prompt(one.prompt, marker), {"record": one.record})
+            for one in islice(self.splits[stage], limit)
+            for name, marker in self.ask(one.record).items()
+        ]
+        return sorted(every, key=lambda request: (len(request.prompt_ids), request.prompt_id, request.ask))
+
+    # Loaders. Every rank has the same number of batches in each, filled up with empty ones.
+
+    def train_dataloader(self) -> StatefulDataLoader:
+        ranks, rank = self._ranks()
+        micro_batches = self.plan.accumulate(ranks)
+
+        def row(epoch: int, index: int) -> Batch:
+            planned = self.plan.step(epoch, index // micro_batches)[index % micro_batches * ranks + rank]
+            return self._train_batch(planned, epoch)
+
+        sampler = _EpochSampler(self.plan.steps_per_epoch * micro_batches)
+        return StatefulDataLoader(_Rows(row), batch_size=None, sampler=sampler, num_workers=self.num_workers, persistent_workers=False)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self._held_out("validation"))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        self._refuse_empty_test()
+        return self._loader([*self._held_out("test"), self._writing("test", self.max_test_prompts)])
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        self._refuse_empty_test()
+        return self._loader([self._writing("test", None)])
+
+    def _refuse_empty_test(self) -> None:
+        """Lightning would skip an empty loader in silence."""
+        if not self.splits["test"]:
+            raise InputError(
+                f"No record is held out for test and predict (data.test_share is {self.test_share:g}); raise data.test_share or give data.test_sources."
+            )
+
+    def _held_out(self, stage: Stage) -> list[_Table]:
+        """Rows of chains for the losses, and comparisons for the preference accuracy. No hiding, the wording of epoch 0."""
+        items, rows = self._items[stage], self._held_out_rows(stage)
+        compared = [one for one in self.splits[stage] if strict_pairs(one.record, self.method)]
+
+        def row(index: int) -> Batch:
+            members = rows[index] if index < len(rows) else []
+            return to_batch(self._row([self.tree(items[number], stage) for number in members], [1.0] * len(members)))
+
+        def comparison(index: int) -> dict[str, Any]:
+            found = self.comparison(compared[index]) if index < len(compared) else None
+            return found or {"pairs": [], "rows": [to_batch(self._row([], [])) | {"outputs": 0}]}
+
+        return [_Table(row, len(rows)), _Table(comparison, len(compared))]
+
+    def _held_out_rows(self, stage: Stage) -> list[list[int]]:
+        """Items of a held-out split by row."""
+        lengths = [item.length for item in self._items[stage]]
+        return [[number] for number in range(len(lengths))] if self.layout == "separate" else pack(lengths, self.row_tokens)
+
+    def _writing(self, stage: Stage, limit: int | None) -> _Table:
+        requests = self.requests(stage, limit)
+        size = min(REQUESTS_PER_BATCH, max(1, -(-len(requests) // self._ranks()[0])))  # few prompts are shared out too
+        return _Table(lambda index: {"requests": Unmoved(requests[index * size : (index + 1) * size])}, -(-len(requests) // size))
+
+    def _loader(self, tables: Sequence[_Table]) -> DataLoader[Any]:
+        """This rank's share of each table, one after another: index i goes to rank i % ranks."""
+        ranks, rank = self._ranks()
+        indices = [(number, index) for number, table in enumerate(tables) for index in range(rank, -(-table.count // ranks) * ranks, ranks)]
+        return DataLoader(_Rows(lambda number, index: tables[number].build(index)), batch_size=None, sampler=indices)
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Requests stay on the CPU: Lightning can't look into frozen records, and the module moves their ids itself."""
+        return batch if "requests" in batch else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    # What a person reads
+
+    def report(self) -> dict[str, Any]:
+        """Everything that was counted: the content of data.json."""
+        train = self.counts["train"]
+        return {
+            "sources": self.source_counts,
+            "splits": {name: asdict(count) for name, count in self.counts.items()},
+            "rejected": dict(Counter("unreadable" if one.unreadable else one.reason for one in self.rejected).most_common()),
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "rows_per_step": self.rows_per_step,
+            "regulariser": {"texts": len(self._texts), "tokens": sum(map(len, self._texts)), "rows_per_step": self.regulariser_rows_per_step},
+            "share_in_loss": train.tokens_in_loss / max(train.tokens_plain, 1),
+            "tree_saves": train.tokens_plain / max(train.tokens_tree, 1),
+            "fill": train.tokens_tree / max(train.rows * self.row_tokens, 1),
+            "tokenizer": self.tokenizer_name or "embedded",
+            "boundaries": self._boundaries,
+            "notes": self.notes,
+            "settings": self.settings(),
+        }
+
+    def summary(self) -> list[tuple[str, str]]:
+        """The report in a few lines, for the screen before training."""
+        report = self.report()
+        train = self.counts["train"]
+        held_out = ", ".join(f"{count.used:,} for {name}" for name, count in self.counts.items() if name != "train")
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in report["rejected"].items()) or "none"
+        cut = f"{train.prompts_cut:,} prompts cut by {train.prompt_tokens_cut:,} tokens, {train.links_cut:,} links and {train.chains_dropped:,} chains left out"
+        lines = [
+            ("records", f"{train.used:,} to train on, {held_out}; left out: {left_out}"),
+            ("chains", f"{train.chains:,} by the method '{self.method.name}' in the wording '{self.wording.name}'; {cut}"),
+            (
+                "tokens",
+                f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out ({report['tree_saves']:.2f}x fewer); {report['share_in_loss']:.1%} in the loss",
+            ),
+            (
+                "rows",
+                f"{train.rows:,} of {self.row_tokens} tokens, {report['fill']:.1%} full; {self.plan.steps_per_epoch:,} steps an epoch, {self.rows_per_step} rows a step",
+            ),
+            ("tokenizer", f"{report['tokenizer']}; {report['boundaries']}"),
+        ]
+        if self.regulariser_rows_per_step:
+            texts = report["regulariser"]
+            lines.append(
+                ("regulariser", f"{texts['tokens']:,} tokens of text, {self.regulariser_rows_per_step} rows a step, weight {self.regulariser_weight:g}")
+            )
+        return [*lines, *(("note", note) for note in self.notes)]
+
+    def first_batch(self) -> Batch:
+        """The largest micro-batch of the plan: of pretraining text, all of it in the loss, where there is any; else its first row."""
+        return self._train_batch(self.plan.step(0, 0)[0], 0)
+
+    def write_report(self, folder: Path) -> None:
+        """`data.json` and, where anything was left out, `rejected.jsonl`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / ".data.json.part"
+        aside.write_text(json.dumps(self.report(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.replace(folder / "data.json")
+        if self.rejected:
+            write_jsonl(folder / "rejected.jsonl", self.rejected)
+
+    @cached_property
+    def _boundaries(self) -> str:
+        """How joint tokenisation would differ, on some chains; said in the report and on the screen, found out once."""
+        return str(self.chain_tokenizer.boundary_report(self._some_chains(50)))
+
+    def _some_chains(self, records: int) -> Iterator[tuple[CutPrompt, Chain]]:
+        for one in islice(self.splits["train"], records):
+            for chain in self.chains(one):
+                yield one.prompt, chain
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Batches of held-out data, built when asked for; an index beyond `count` gives an empty one, so that all ranks have as many."""
+
+    build: Callable[[int], Any]
+    count: int
+
+
+class _Rows(Dataset[Any]):
+    """A table whose index is (epoch, index), or (number of the table, index): built when asked for, so that nothing is kept and nothing depends on who asks."""
+
+    def __init__(self, build: Callable[[int, int], Any]) -> None:
+        self.build = build
+
+    def __getitem__(self, index: tuple[int, int]) -> Any:
+        return self.build(*index)
+
+
+class _EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, 0), (epoch, 1), ...; Lightning sets the epoch."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, index) for index in range(self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def prompt_sha(record: Feedback) -> str:
+    """A hash of a record's whole prompt, roles included, that any system's completion of the same prompt carries."""
+    return sha256(json.dumps([(turn.role, turn.text) for turn in record.prompt]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _text_tree(ids: np.ndarray) -> Tree:
+    """A piece of pretraining text as a tree without branches: all tokens learned but the first, which nothing predicts."""
+    learned = np.ones(len(ids))
+    learned[0] = 0.0
+    return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (Span(1, len(ids), *TEXT),))])
+
+
+def _load_tokenizer(name: str | None) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name or BASE)
+    except (OSError, ValueError) as error:
+        raise InputError(f"The tokenizer '{name}' can't be loaded ({str(error).splitlines()[0]}); give a name on the hub or an existing folder.") from error

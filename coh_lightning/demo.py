@@ -1,0 +1,222 @@
+"""`python -m coh_lightning.demo RUN ...`: the runs of the demo beside their base model, judged by the world's raters.
+
+Each model writes summaries of posts that no run has seen: under the sentence that asks for a good one, and, where it knows sentences, under the one that asks for
+a bad one; sampled at temperature 1 and greedily, since greedy decoding hides most differences. General ability is the share of questions on a post that it answers right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coh_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from coh_lightning.records import Feedback
+    from coh_lightning.tokens import ChainTokenizer
+    from coh_lightning.world.evaluate import Interval, Row
+
+MEASURES = ("accuracy", "coverage", "coherence", "overall")
+BASELINE = "sft_best"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a model, asked in one way."""
+
+    row: Row
+    """Scores of the sampled summaries, and their difference to `sft_best`, prompt by prompt."""
+    greedy: float
+    """Overall score of the greedy ones."""
+    ability: float
+    """Share of questions answered right."""
+    bad: bool
+    """Asked for bad summaries."""
+    texts: Sequence[str]
+    overall: Sequence[float]
+
+
+def compare(runs: Sequence[Path], *, prompts: int, questions: int, temperature: float = 1.0, seed: int = 0) -> tuple[list[Line], list[Feedback]]:
+    """The base model and every run, judged on the same posts. Raises InputError for a folder without a finished run on the world."""
+    from rich.progress import track
+    from transformers import AutoModelForCausalLM
+
+    from coh_lightning.module import CoHModule
+    from coh_lightning.world import evaluate
+    from coh_lightning.world.feedback import BASE, world_prompts
+    from coh_lightning.world.posts import questions as make_questions
+
+    records = world_prompts(prompts, seed=seed)
+    asked_questions = make_questions(questions, seed=seed)
+    scores: dict[str, list[dict[str, float]]] = {}
+    others: dict[str, tuple[float, float, bool, list[str]]] = {}
+    for run in track([None, *runs], "writing and judging summaries", total=len(runs) + 1):
+        if run is None:
+            writer = _Writer(AutoModelForCausalLM.from_pretrained(BASE), _base_settings(), temperature=temperature, seed=seed)
+        else:
+            module = CoHModule.load_from_checkpoint(_checkpoint(run), map_location="cpu")
+            assert module.trained_with is not None
+            writer = _Writer(module.lm, module.trained_with, temperature=temperature, seed=seed)
+        ability = evaluate.general_ability(writer.lm, writer.tokens.encoder.tokenizer, asked_questions)
+        for ask in ("good", "bad"):
+            texts, greedy = writer.summaries(records, ask), writer.summaries(records, ask, greedy=True)
+            if texts is None or greedy is None:
+                continue
+            name = (run.name if run else "base") + (f", asked for {ask}" if writer.steers else "")
+            scores[name] = _rated(records, texts)
+            greedy_overall = [one["overall"] for one in _rated(records, greedy)]
+            others[name] = (sum(greedy_overall) / len(greedy_overall), ability, ask == "bad", texts)
+    rows = evaluate.table(scores, baseline=BASELINE if BASELINE in scores else None)
+    return [Line(row, *others[row.name], overall=[one["overall"] for one in scores[row.name]]) for row in rows], records
+
+
+class _Writer:
+    """A model and the prompts that it was trained with."""
+
+    def __init__(self, lm: Any, settings: Mapping[str, Any], *, temperature: float, seed: int) -> None:
+        from transformers import AutoTokenizer
+
+        from coh_lightning.chains import Method
+        from coh_lightning.formats import PromptFormat
+        from coh_lightning.tokens import ChainTokenizer, Encoder
+        from coh_lightning.wording import Wording
+        from coh_lightning.world.feedback import BASE
+
+        self.lm = lm
+        self.temperature = temperature
+        self.seed = seed
+        self.sentences = Method(**{**settings["method"], "orders": tuple(settings["method"]["orders"])}).sentences
+        self.wording = Wording.from_settings(settings["wording"])
+        self.attributes = settings["attributes"]
+        self.tokens: ChainTokenizer = ChainTokenizer(
+            Encoder(AutoTokenizer.from_pretrained(BASE)), PromptFormat(**settings["prompt_format"]), max_prompt_tokens=settings["max_prompt_tokens"]
+        )
+        if self.tokens.encoder.tokenizer_hash != settings.get("tokenizer", self.tokens.encoder.tokenizer_hash):
+            raise InputError("a run was not trained with the embedded world's tokenizer, so it can't be judged on the world's posts.")
+        self.steers = self.sentences != "none"
+
+    def summaries(self, records: Sequence[Feedback], ask: str, *, greedy: bool = False) -> list[str] | None:
+        """One summary a post; None where the model knows no such sentence."""
+        from coh_lightning.generation import Request, Sampling, generate
+        from coh_lightning.wording import asked
+        from coh_lightning.world.sampler import BATCH_SIZE
+
+        markers = [asked(self.wording, self.sentences, record, self.attributes) for record in records]
+        if ask not in markers[0]:
+            return None
+        requests = [
+            Request(record.id, ask, marker[ask], self.tokens.inference_prompt(self.tokens.cut_prompt(record.prompt), marker[ask]))
+            for record, marker in zip(records, markers, strict=True)
+        ]
+        sampling = Sampling(max_new_tokens=64, temperature=0.0 if greedy else self.temperature, batch_size=BATCH_SIZE, seed=self.seed)
+        written = generate(self.lm, requests, sampling, stop_ids=self.tokens.stop_ids, pad_id=self.tokens.stop_ids[0])
+        return [self.tokens.encoder.decode(one.ids, skip_special_tokens=True).strip() for one in written]
+
+
+def _base_settings() -> dict[str, Any]:
+    """The base model is asked as SFT is: without any sentence, in the format of conf/quickstart.yaml."""
+    from dataclasses import asdict
+
+    from coh_lightning.chains import Method
+    from coh_lightning.formats import PromptFormat
+    from coh_lightning.wording import Wording
+
+    method = Method(orders=("p",), sentences="none")
+    form = PromptFormat(before_marker=" ", before_output=" ")
+    return {"method": asdict(method), "wording": asdict(Wording()), "prompt_format": asdict(form), "max_prompt_tokens": 512, "attributes": ()}
+
+
+def _rated(records: Sequence[Feedback], texts: Sequence[str]) -> list[dict[str, float]]:
+    from coh_lightning.world.evaluate import rate
+
+    return [rate(record.prompt[-1].text, text) for record, text in zip(records, texts, strict=True)]
+
+
+def _checkpoint(run: Path) -> Path:
+    path = run / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise InputError(f"{run} has no checkpoints/last.ckpt; give the folder of a finished run of `fit`.")
+    return path
+
+
+def _shown(value: Interval) -> str:
+    return f"{value.mean:.3f} ±{(value.high - value.low) / 2:.3f}"
+
+
+def _cells(line: Line) -> list[str]:
+    difference = "" if line.row.difference is None else str(line.row.difference["overall"])
+    return [line.row.name, *(_shown(line.row.measures[measure]) for measure in MEASURES), difference, f"{line.greedy:.3f}", f"{line.ability:.1%}"]
+
+
+HEADS = ["", *MEASURES, f"overall - {BASELINE}", "greedy overall", "questions right"]
+
+
+def as_markdown(lines: Sequence[Line]) -> str:
+    """The table for report.md."""
+    rows = [HEADS, ["---"] * len(HEADS), *(_cells(line) for line in lines)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def as_table(lines: Sequence[Line]) -> Table:
+    """The table for a terminal."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for head in HEADS:
+        table.add_column(head.replace(" ", "\n", 1), justify="left" if not head else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*_cells(line), style="dim" if line.bad else "")
+    return table
+
+
+def samples(lines: Sequence[Line], records: Sequence[Feedback], number: int) -> str:
+    """What every model wrote of some posts, one below the other."""
+    shown = []
+    for index in range(number):
+        shown.append(
+            f"{records[index].prompt[-1].text}\n" + "\n".join(f"  {line.row.name:<34}{line.overall[index]:.2f}  {line.texts[index]}" for line in lines)
+        )
+    return "\n\n".join(shown)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m coh_lightning.demo", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world")
+    parser.add_argument("--prompts", type=int, default=300, help="posts to summarise (default 300)")
+    parser.add_argument("--questions", type=int, default=300, help="questions of general ability (default 300)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled summaries (default 1.0)")
+    parser.add_argument("--samples", type=int, default=2, help="posts whose summaries are shown (default 2)")
+    parser.add_argument("--output", type=Path, help="folder to write report.md to (default: the folder of the first run's folder)")
+    args = parser.parse_args(argv)
+    try:
+        from rich.console import Console
+
+        lines, records = compare(args.runs, prompts=args.prompts, questions=args.questions, temperature=args.temperature)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(as_table(lines))
+    note = (
+        f"{args.prompts} unseen posts, summaries sampled at temperature {args.temperature:g}; ± is half the width of a 95 % bootstrap interval over posts. One base model and one run each: "
+        "another seed moves the figures too."
+    )
+    console.print(note, style="dim")
+    shown = samples(lines, records, args.samples)
+    console.print(f"\nScore and summary (temperature {args.temperature:g}):\n", style="bold")
+    print(shown)
+    output: Path = args.output or args.runs[0].parent
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "report.md").write_text(f"{as_markdown(lines)}\n\n{note}\n\n```\n{shown}\n```\n", encoding="utf-8")
+    print(f"\n{output / 'report.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The run folder: where one run keeps everything, and whether a folder that is named again may be gone on with.
+
+    runs/<name>/<time>-<hash of the resolved configuration>/
+      config.yaml      the resolved configuration of fit; `fit --config` of it runs the same again, in a new folder
+      metrics.csv      one row for each logged step
+      checkpoints/     step=N.ckpt on the way, last.ckpt at the end
+      finished         written at the clean end of fit, and only then
+      test.yaml, test.csv, ...   the same of validate, test and predict, where they were sent to this folder with --run.folder
+
+Files only: neither torch nor Lightning is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coh_lightning.errors import InputError
+
+FINISHED = "finished"
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+LEFT_BY_SETUP = {"data.json", "rejected.jsonl", CHECKPOINTS}
+"""What a run that stopped before its first step may have left: such a folder may be used again."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, and the checkpoint that it goes on from (None: from the beginning)."""
+
+    folder: Path
+    resume: Path | None = None
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration that says what is run, without what says where: `run` and `trainer.default_root_dir`."""
+    kept = {key: value for key, value in config.items() if key != "run"}
+    if isinstance(kept.get("trainer"), Mapping):
+        kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
+    return kept
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the resolved configuration; the same wherever it is run."""
+    text = json.dumps(comparable(config), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+
+
+def differences(old: Any, new: Any, *, key: str = "") -> list[str]:
+    """The keys in which two configurations differ, each with both values, in order.
+
+    {"model": {"lr": 0.1, "n": 2}} and {"model": {"lr": 0.2, "n": 2}}   ->   ["model.lr (was 0.1, is 0.2)"]
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = [*old, *(name for name in new if name not in old)]
+        return [line for name in names for line in differences(old.get(name), new.get(name), key=f"{key}.{name}" if key else str(name))]
+    return [] if old == new else [f"{key} (was {_short(old)}, is {_short(new)})"]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: a file whose closing index can be read, or a sharded folder with its index."""
+    if checkpoint.is_dir():
+        return (checkpoint / ".metadata").is_file() and (checkpoint / "meta.pt").is_file()
+    return zipfile.is_zipfile(checkpoint)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a run that was written last, among those that are whole; None where there is none yet."""
+    whole = [path for path in (folder / CHECKPOINTS).glob("*.ckpt") if is_whole(path)]
+    return max(whole, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+
+
+def new_folder(config: Mapping[str, Any], *, root: Path, name: str) -> Path:
+    """Make the folder of a new run, `root/name/<time>-<hash>`; two runs of one second get two folders."""
+    if not name or name in (".", "..") or "/" in name or "\\" in name:
+        raise InputError(f"run.name is {name!r}; it names a folder under {root}, so give one word without slashes.")
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{fingerprint(config)}"
+    for attempt in range(1, 1000):
+        folder = root / name / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise InputError(f"{root / name} already holds 999 runs named {stem}; give another run.name.")
+
+
+def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
+    """The run of a folder that the user named: new, or gone on with where it stopped.
+
+    Raises:
+        InputError: the folder holds a finished run, a run of another configuration, or something that is no run.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run.folder is {folder}, which is a file; name a folder.")
+    if (folder / FINISHED).exists():
+        raise InputError(
+            f"run.folder is {folder}, where a run has finished ({(folder / FINISHED).read_text().strip()}); name another folder, or none for a new one."
+        )
+    if (folder / CONFIG).exists():
+        old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        changed = differences(comparable(old), comparable(config))
+        if changed:
+            more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
+            raise InputError(
+                f"run.folder is {folder}, where a run of another configuration was begun; it differs in {', '.join(changed[:8])}{more}; name another folder."
+            )
+        return Run(folder, newest_checkpoint(folder))
+    if folder.is_dir():
+        foreign = sorted({path.name for path in folder.iterdir()} - LEFT_BY_SETUP)
+        if foreign:
+            raise InputError(f"run.folder is {folder}, which is no run folder: it has no {CONFIG} but holds {foreign[0]}; name a new or an empty folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder)
+
+
+def checked_checkpoint(path: Path) -> Path:
+    """The checkpoint that `--ckpt_path` names.
+
+    Raises:
+        InputError: there is none, or it was cut short.
+    """
+    if not path.exists():
+        other = newest_checkpoint(path.parent.parent if path.parent.name == CHECKPOINTS else path)
+        raise InputError(f"ckpt_path: there is no checkpoint at {path}" + (f"; there is one at {other}." if other else "."))
+    if not is_whole(path):
+        raise InputError(f"ckpt_path: {path} is no whole checkpoint ({path.stat().st_size} bytes): it was cut short, or is something else.")
+    return path
