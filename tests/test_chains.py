@@ -1,0 +1,185 @@
+"""Feedback + a method -> chains: exact lists."""
+
+import pytest
+
+from coh_lightning.chains import Chain, Method, Unusable, build_chains, strict_pairs
+from coh_lightning.errors import InputError
+from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.wording import Pair, Wording
+
+WORDING = Wording(pairs=(Pair("G", "B"), Pair("G2", "B2")), tie="T", best="best", better="better", equal="equal", worse="worse", worst="worst")
+
+
+def record(*candidates: Candidate, id: str = "r", **fields: object) -> Feedback:
+    return Feedback(id, (Turn("user", (Part("Q"),)),), candidates, **fields)  # type: ignore[arg-type]
+
+
+def shown(chains: tuple[Chain, ...]) -> list[str]:
+    """'G a | B b': marker and text of each link; read-only links in brackets, unlearned ones with a minus."""
+    out = []
+    for chain in chains:
+        links = []
+        for link in chain:
+            text = f"{link.marker} {link.text}".strip()
+            links.append(f"-{text}" if link.unlearned else text if link.learned else f"[{text}]")
+        out.append(" | ".join(links))
+    return out
+
+
+def first_wording(wording: Wording = WORDING) -> Wording:
+    return Wording(
+        pairs=wording.pairs[:1],
+        tie="T",
+        best="best",
+        better="better",
+        equal="equal",
+        worse="worse",
+        worst="worst",
+        critique="says {critique}:",
+        revise="said {critique}, better:",
+    )
+
+
+PAIR = record(Candidate("g", rank=0), Candidate("b", rank=1))
+
+
+def test_coh_lays_a_comparison_in_four_chains() -> None:
+    assert shown(build_chains(PAIR, Method(), first_wording())) == ["G g", "B b", "G g | B b", "B b | G g"]
+
+
+def test_the_loss_may_be_on_the_last_output_only() -> None:
+    assert shown(build_chains(PAIR, Method(loss_on="last"), first_wording())) == ["G g", "B b", "[G g] | B b", "[B b] | G g"]
+
+
+def test_sft_has_no_sentence_and_no_bad_output() -> None:
+    assert shown(build_chains(PAIR, Method(orders=("p",), sentences="none"), WORDING)) == ["g"]
+    assert shown(build_chains(PAIR, Method(orders=("each",), sentences="none"), WORDING)) == ["g", "b"]
+
+
+def test_unlikelihood_unlearns_the_bad_output_with_its_weight() -> None:
+    chains = build_chains(PAIR, Method(orders=("p", "n"), sentences="none", unlikelihood=0.02), WORDING)
+    assert shown(chains) == ["g", "-b"]
+    assert (chains[1][0].learned, chains[1][0].unlearned) == (0.0, 0.02)
+
+
+def test_good_and_bad_wording_belong_together_and_change_with_the_epoch() -> None:
+    seen = set()
+    for epoch in range(12):
+        line = shown(build_chains(PAIR, Method(orders=("pn",)), WORDING, epoch=epoch))[0]
+        assert line in ("G g | B b", "G2 g | B2 b")
+        assert line == shown(build_chains(PAIR, Method(orders=("pn",)), WORDING, epoch=epoch))[0]
+        seen.add(line)
+    assert len(seen) == 2
+
+
+def test_a_ranking_compares_each_output_with_the_one_before_it() -> None:
+    ranked = record(Candidate("a", rank=0), Candidate("b", rank=1), Candidate("c", rank=1), Candidate("d", rank=3))
+    method = Method(orders=("ascending", "descending"), sentences="ranking")
+    assert shown(build_chains(ranked, method, WORDING)) == ["worst d | better b | equal c | best a", "best a | worse b | equal c | worst d"]
+
+
+def test_shuffled_chains_hold_all_outputs_and_are_drawn_anew_each_epoch() -> None:
+    ranked = record(*(Candidate(str(i), rank=i) for i in range(5)))
+    lines = {shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0] for e in range(20)}
+    assert len(lines) > 10
+    assert all(sorted(link.split()[1] for link in line.split(" | ")) == list("01234") for line in lines)
+
+
+def test_a_text_is_never_called_better_than_itself() -> None:
+    method = Method(orders=("ascending",), sentences="ranking")
+    twice = record(Candidate("a", rank=0), Candidate("same", rank=1), Candidate("b", rank=2), Candidate("same", rank=3), Candidate("b", rank=2))
+    assert shown(build_chains(twice, method, WORDING)) == ["worst b | best a"]
+    with pytest.raises(Unusable, match="identical completions"):
+        build_chains(record(Candidate("a", rank=0), Candidate("a", rank=1)), method, WORDING)
+    with pytest.raises(Unusable, match="one completion, and these orders compare several"):
+        build_chains(record(Candidate("a", thumb=True)), method, WORDING)
+
+
+def test_two_outputs_have_no_third_order() -> None:
+    method = Method(orders=("ascending", "descending", "shuffled"), sentences="ranking")
+    assert shown(build_chains(PAIR, method, WORDING)) == ["worst b | best g", "best g | worst b"]
+    assert len(build_chains(PAIR, Method(orders=("shuffled",), sentences="ranking"), WORDING)) == 1
+
+
+def test_a_ranking_gives_its_ends_or_all_strict_pairs() -> None:
+    ranked = record(Candidate("a", rank=0), Candidate("b", rank=1), Candidate("c", rank=1))
+    assert shown(build_chains(ranked, Method(orders=("pn",)), first_wording())) == ["G a | B b"]
+    assert shown(build_chains(ranked, Method(orders=("p", "pn"), pairs="all"), first_wording())) == ["G a", "G a | B b", "G a | B c"]
+    assert strict_pairs(ranked, Method()) == [(0, 1), (0, 2)]
+
+
+def test_every_liked_and_every_disliked_output_counts() -> None:
+    thumbs = record(Candidate("a", thumb=True), Candidate("b", thumb=True), Candidate("c", thumb=False))
+    assert shown(build_chains(thumbs, Method(orders=("p", "n", "pn")), first_wording())) == ["G a", "G b", "B c", "G a | B c"]
+
+
+def test_unpaired_feedback_gives_single_chains() -> None:
+    assert shown(build_chains(record(Candidate("a", thumb=True)), Method(), first_wording())) == ["G a"]
+    assert shown(build_chains(record(Candidate("a", thumb=False)), Method(), first_wording())) == ["B a"]
+    scales = {"overall": (1.0, 5.0)}
+    assert shown(build_chains(record(Candidate("a", ratings={"overall": 4}), scales=scales), Method(good_above=0.7), first_wording())) == ["G a"]
+    with pytest.raises(Unusable, match="one completion without a clear polarity"):
+        build_chains(record(Candidate("a", ratings={"overall": 3}), scales=scales), Method(), first_wording())
+
+
+def test_ratings_in_words_stand_before_their_outputs() -> None:
+    scales = {"accuracy": (0.0, 1.0)}
+    rated = record(Candidate("a", ratings={"accuracy": 0.1}), Candidate("b", ratings={"accuracy": 0.9}), scales=scales)
+    lines = shown(build_chains(rated, Method(orders=("each", "ascending"), sentences="rating"), Wording()))
+    bad, good = "An answer with very poor accuracy: a", "An answer with excellent accuracy: b"
+    assert lines == [bad, good, f"{bad} | {good}"]
+
+
+def test_a_critique_stands_before_its_output_and_between_it_and_the_revision() -> None:
+    wording = first_wording()
+    critic = record(Candidate("bad text", critique="it is late.", revision="mended"))
+    assert shown(build_chains(critic, Method(orders=("each", "revised"), sentences="critique"), wording)) == [
+        "says it is late: bad text",
+        "G mended",
+        "B bad text | said it is late, better: mended",
+    ]
+    pair = record(Candidate("g", rank=0), Candidate("b", rank=1, critique="dull"))
+    assert shown(build_chains(pair, Method(orders=("revised",), sentences="critique"), wording)) == ["B b | said dull, better: g"]
+
+
+def test_a_revision_is_better_than_what_it_revises() -> None:
+    assert shown(build_chains(record(Candidate("old", revision="new")), Method(orders=("pn", "np")), first_wording())) == ["G new | B old", "B old | G new"]
+
+
+def test_ties_are_skipped_or_spoken() -> None:
+    tie = record(Candidate("a", rank=0), Candidate("b", rank=0))
+    with pytest.raises(Unusable, match=r"^tie$"):
+        build_chains(tie, Method(), WORDING)
+    assert shown(build_chains(tie, Method(ties="sentence"), WORDING)) == ["T a", "T b", "T a | T b", "T b | T a"]
+
+
+def test_identical_completions_are_no_comparison() -> None:
+    with pytest.raises(Unusable, match="identical completions"):
+        build_chains(record(Candidate("a", rank=0), Candidate("a", rank=1)), Method(), WORDING)
+
+
+def test_one_record_may_mix_kinds_of_feedback_and_the_judge_may_be_named() -> None:
+    mixed = record(Candidate("a", rank=0, thumb=False), Candidate("b", rank=1, thumb=True))
+    assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", judge="rank"), WORDING)) == ["a"]
+    assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", judge="thumb"), WORDING)) == ["b"]
+
+
+def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:
+    same_words = Wording(pairs=(Pair("G", "B"), Pair("x", "x")))
+    method = Method(orders=("p", "n", "pn", "np"))
+    assert {len(build_chains(PAIR, method, same_words, epoch=e)) for e in range(10)} == {4}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"orders": ()}, "orders is empty"),
+        ({"orders": ("pp",)}, "'pp'; known are"),
+        ({"orders": ("pn",), "sentences": "none"}, "a chain of several outputs"),
+        ({"good_above": 0.3}, "must rise"),
+        ({"unlikelihood": -1.0}, "can't be negative"),
+    ],
+)
+def test_a_method_that_makes_no_sense_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Method(**fields)

@@ -1,0 +1,391 @@
+"""The command line: what it refuses and how it says so, and what a run leaves behind. The model and the data are stand-ins."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import yaml
+
+from coh_lightning import cli
+from coh_lightning.__main__ import main
+from coh_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class Marks:
+    good: str = "good:"
+    bad: str = "bad:"
+
+
+@dataclass(frozen=True)
+class Method:
+    orders: tuple[str, ...] = ("p", "n")
+    loss_on: Literal["all", "last"] = "all"
+    marks: Marks = Marks()
+
+
+@dataclass(frozen=True)
+class Source:
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Lines(Source):
+    file: str = "lines"
+
+
+class Data(pl.LightningDataModule):
+    def __init__(self, sources: list[Source] | None = None, method: Method = Method(), row_tokens: int = 8, complain: bool = False) -> None:
+        super().__init__()
+        self.sources, self.method, self.row_tokens, self.complain = sources, method, row_tokens, complain
+
+    def setup(self, stage: str) -> None:
+        if self.complain:
+            raise InputError("feedback.jsonl:3: no prompt.")
+
+    def train_dataloader(self) -> Any:
+        return torch.utils.data.DataLoader(torch.arange(6.0).view(6, 1), batch_size=1)
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+
+class Model(pl.LightningModule):
+    break_at: Callable[[], None] | None = None
+
+    def __init__(self, lr: float = 0.01, peak: float = 0.0) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.lr = lr
+        self.line = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        if Model.break_at is not None and self.global_step == 3:
+            Model.break_at()
+        loss = self.line(batch / 6).pow(2).mean()
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> None:
+        self.log("held_out", self.line(batch).mean())
+
+    test_step = validation_step
+
+    def predict_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        return self.line(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.log_every_n_steps=1"]
+SIX = ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", *QUIET]
+EVERY_STEP = "{class_path: ModelCheckpoint, init_args: {every_n_train_steps: 1}}"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a few configurations, and the stand-ins in the place of our classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
+    monkeypatch.setattr(cli, "ours", lambda: (Model, Data, (Source,)))
+    monkeypatch.setattr(Model, "break_at", None)
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "last.yaml").write_text("orders: [pn]\nloss_on: last\nmarks: {good: 'fine:', bad: 'poor:'}\n")
+    (tmp_path / "conf" / "method" / "typo.yaml").write_text("orders: [pn]\nloss_onn: last\n")
+    (tmp_path / "conf" / "base.yaml").write_text("model: {lr: 0.1}\ndata:\n  method: method/last.yaml\nrun: {name: base}\n")
+    return tmp_path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Call the command line in this process; gives the exit status."""
+
+    def call(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["coh_lightning", *words])
+        monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
+        return main()
+
+    return call
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def weights(folder: Path) -> torch.Tensor:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["line.weight"]
+
+
+def column(file: Path, name: str) -> list[str]:
+    with file.open(newline="") as lines:
+        return [row[name] for row in csv.DictReader(lines)]
+
+
+# Mistakes
+
+MISTAKES = {
+    "fitt": "there is no command fitt; did you mean fit?",
+    "--config conf/base.yaml fit": "--config was given before the command; the command comes first: python -m coh_lightning fit --config ...",
+    "fit nonsense": "'nonsense' is neither an option nor a value of one; options are written --key=value.",
+    "fit --modle.lr=3": "there is no key modle.lr; did you mean model.lr?",
+    "fit --lr=3": "there is no key lr; did you mean model.lr?",
+    "fit --model.lrr=3": "there is no key model.lrr; did you mean model.lr?",
+    "fit --model.init_args.lrr=3": "there is no key model.lrr; did you mean model.lr?",
+    "fit --data.metod.loss_on=last": "there is no key data.metod.loss_on; did you mean data.method.loss_on?",
+    "fit --data.method.marks.god=x": "there is no key data.method.marks.god; did you mean data.method.marks.good?",
+    "fit --trainer.max_step=3": "there is no key trainer.max_step; did you mean trainer.max_steps?",
+    "fit --run.nam=x": "there is no key run.nam; did you mean run.name?",
+    "fit --config conf/nested_typo.yaml": "there is no key data.method.loss_onn; did you mean data.method.loss_on? (conf/method/typo.yaml:2)",
+    "fit --config conf/typo.yaml": "there is no key data.row_token; did you mean data.row_tokens? (conf/typo.yaml:2)",
+    "fit --config conf/source_typo.yaml": "there is no key data.sources.fil; did you mean data.sources.file? (conf/source_typo.yaml:1)",
+    "fit --config conf/broken.yaml": "conf/broken.yaml:2: this is no YAML: expected ',' or '}', but got ':'.",
+    "fit --config conf/empty.yaml": "conf/empty.yaml: this file holds nothing; settings are written as key: value.",
+    "fit --config conf/bytes.yaml": "conf/bytes.yaml: this is no text: ",
+    "fit --config conf/bas.yaml": "config: there is no file conf/bas.yaml; did you mean conf/base.yaml?",
+    "fit --data.method=conf/method/lost.yaml": "data.method: there is no file conf/method/lost.yaml; did you mean conf/method/last.yaml?",
+    "fit --data.method=lost": "data.method: there is no file lost; did you mean conf/method/last.yaml?",
+    "fit --data.sources+=Linse": "data.sources: there is no class Linse; did you mean Lines?",
+    "fit --model=test_cli.Modle": "model: there is no class test_cli.Modle; did you mean Model?",
+    "fit --model=test_cli.Data": "model: test_cli.Data is no Model.",
+    "fit --data.row_tokens=many": "data.row_tokens is 'many'; it must be a whole number.",
+    "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean last?",
+    "fit --config conf/reference.yaml": "the configuration refers to something that is not there: ",
+    "fit --trainer.accelerator=gpux": "trainer: You selected an invalid accelerator name",
+    "fit --run.name=a/b": "run.name is 'a/b'; it names a folder under runs, so give one word without slashes.",
+    "fit --ckpt_path=none.ckpt": "ckpt_path: there is no checkpoint at none.ckpt.",
+    "test --ckpt_path=conf/base.yaml": "ckpt_path: conf/base.yaml is no whole checkpoint (",
+    "fit --data.complain=true": "feedback.jsonl:3: no prompt.",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(words: str, call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    for name, text in {
+        "typo": "data:\n  row_token: 4\n",
+        "nested_typo": "data: {method: method/typo.yaml}\n",
+        "source_typo": "data: {sources: [{class_path: Lines, init_args: {fil: x}}]}\n",
+        "broken": "model: {lr: 3\ndata: {row_tokens: 4}\n",
+        "empty": "",
+        "reference": "model: {init_args: {lr: '${model.init_args.rate}'}}\n",
+    }.items():
+        (here / "conf" / f"{name}.yaml").write_text(text)
+    (here / "conf" / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x81abc")
+    status = call(*words.split(), *(QUIET if words.split()[0] == "fit" and "gpux" not in words else []))
+    complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:") or "Traceback" in line]
+    assert status == 2
+    assert len(complaints) == 1 and complaints[0].startswith("error: " + MISTAKES[words])
+    assert not (here / "runs").exists()
+
+
+def test_no_command_at_all_shows_the_usage(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call() == 2
+    assert "usage: python -m coh_lightning COMMAND" in capsys.readouterr().out
+
+
+# Configuration
+
+
+def printed(call: Callable[..., int], capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        call(*words, "--print_config")
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_a_file_in_a_file_is_relative_to_it_and_the_command_line_to_the_working_folder(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    last = {"orders": ["pn"], "loss_on": "last", "marks": {"good": "fine:", "bad": "poor:"}}
+    assert printed(call, capsys, "fit", "--config", "conf/base.yaml")["data"]["init_args"]["method"] == last
+    given = printed(call, capsys, "fit", "--data.method=conf/method/last.yaml", "--data.method.loss_on=all", "--data.method.marks.bad=worse:")
+    assert given["data"]["init_args"]["method"] == {"orders": ["pn"], "loss_on": "all", "marks": {"good": "fine:", "bad": "worse:"}}
+
+
+def test_arguments_as_a_sweep_agent_gives_them(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    config = printed(call, capsys, "fit", "--config=conf/base.yaml", "--model.init_args.lr=0.002", "--data.init_args.row_tokens=16", "--run.name=sweep")
+    assert (config["model"]["init_args"]["lr"], config["data"]["init_args"]["row_tokens"], config["run"]["name"]) == (0.002, 16, "sweep")
+
+
+def test_a_reference_follows_what_the_command_line_overrides(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    (here / "conf" / "reference.yaml").write_text("model: {init_args: {lr: 0.1, peak: '${model.init_args.lr}'}}\n")
+    config = printed(call, capsys, "fit", "--config", "conf/reference.yaml", "--model.lr=0.5")
+    assert config["model"]["init_args"] == {"lr": 0.5, "peak": 0.5}
+
+
+def test_a_printed_configuration_prints_itself(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    first = printed(call, capsys, "fit", "--config", "conf/base.yaml", "--data.sources+=Lines", "--run.folder=somewhere")
+    (here / "again.yaml").write_text(yaml.safe_dump(first))
+    assert printed(call, capsys, "fit", "--config", "again.yaml") == first
+    assert first["seed_everything"] == 0 and first["trainer"]["use_distributed_sampler"] is False and first["trainer"]["gradient_clip_val"] == 1.0
+
+
+# Runs
+
+
+def test_a_run_leaves_one_folder_and_its_configuration_runs_it_again(call: Callable[..., int], here: Path) -> None:
+    assert call("fit", "--config", "conf/base.yaml", *SIX) == 0
+    (first,) = (here / "runs" / "base").iterdir()
+    assert names(first) == ["checkpoints/last.ckpt", "config.yaml", "finished", "metrics.csv"]
+    assert column(first / "metrics.csv", "step") == ["0", "1", "2", "3", "4", "5"]
+    assert call("fit", "--config", str(first / "config.yaml")) == 0
+    (second,) = set((here / "runs" / "base").iterdir()) - {first}
+    assert second.name[-8:] == first.name[-8:] or second.name[-10:-2] == first.name[-8:]
+    assert (second / "config.yaml").read_text() == (first / "config.yaml").read_text()
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_the_name_of_a_run_changes_with_what_is_run_and_not_with_where() -> None:
+    from coh_lightning.runs import fingerprint
+
+    config = {"model": {"lr": 0.1}, "run": {"name": "a", "folder": None}, "trainer": {"max_steps": 3, "default_root_dir": "runs"}}
+    elsewhere = {"model": {"lr": 0.1}, "run": {"name": "b", "folder": "x"}, "trainer": {"max_steps": 3, "default_root_dir": "/tmp"}}
+    other = {**config, "model": {"lr": 0.2}}
+    assert fingerprint(config) == fingerprint(elsewhere) != fingerprint(other)
+
+
+def test_a_finished_run_is_not_run_again(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert call("fit", *SIX, "--run.folder=once") == 0
+    before = {name: (here / "once" / name).stat().st_mtime_ns for name in names(here / "once")}
+    assert call("fit", *SIX, "--run.folder=once") == 2
+    assert "error: run.folder is once, where a run has finished (6 steps); name another folder, or none for a new one." in capsys.readouterr().err
+    assert {name: (here / "once" / name).stat().st_mtime_ns for name in names(here / "once")} == before
+
+
+def stop() -> None:
+    raise RuntimeError("the machine went down")
+
+
+def test_a_run_that_stopped_goes_on_with_the_same_command(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP}", "--run.folder=broken"]
+    monkeypatch.setattr(Model, "break_at", stop)
+    with pytest.raises(RuntimeError, match="went down"):
+        call(*words)
+    assert not (here / "broken" / "finished").exists()
+    monkeypatch.setattr(Model, "break_at", None)
+    assert call(*words) == 0
+    assert call("fit", *SIX, f"--trainer.callbacks+={EVERY_STEP}", "--run.folder=whole") == 0
+    assert column(here / "broken" / "metrics.csv", "step") == ["0", "1", "2", "3", "4", "5"]
+    # the stand-in's loader begins again from the first row after a resume, so its weights differ; its steps don't
+    assert torch.load(here / "broken" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert (here / "broken" / "finished").read_text() == "6 steps\n"
+
+
+def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Model, "break_at", stop)
+    with pytest.raises(RuntimeError, match="went down"):
+        call("fit", *SIX, "--run.folder=broken")
+    assert call("fit", *SIX, "--run.folder=broken", "--model.lr=0.5", "--data.method.marks.bad=worse:") == 2
+    error = capsys.readouterr().err
+    assert 'model.init_args.lr (was 0.01, is 0.5), data.init_args.method.marks.bad (was "bad:", is "worse:"); name another folder.' in error
+
+
+def test_a_folder_of_something_else_is_not_taken_for_a_run(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    (here / "letters").mkdir()
+    (here / "letters" / "to_anna.txt").write_text("dear Anna")
+    assert call("fit", *SIX, "--run.folder=letters") == 2
+    assert (
+        "run.folder is letters, which is no run folder: it has no config.yaml but holds to_anna.txt; name a new or an empty folder." in capsys.readouterr().err
+    )
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(call: Callable[..., int], here: Path) -> None:
+    from coh_lightning.runs import newest_checkpoint
+
+    assert call("fit", *SIX, "--run.folder=r") == 0
+    whole = (here / "r" / "checkpoints" / "last.ckpt").read_bytes()
+    (here / "r" / "checkpoints" / "step=9.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert newest_checkpoint(here / "r") == here / "r" / "checkpoints" / "last.ckpt"
+
+
+def test_ctrl_c_ends_with_130_and_no_mark_of_a_finished_run(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    import signal
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Model, "break_at", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert call("fit", *SIX, "--run.folder=r") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on
+    assert names(here / "r") == ["config.yaml", "metrics.csv"]
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_the_other_commands_keep_their_files_in_a_folder_of_their_own_or_beside_the_run(command: str, call: Callable[..., int], here: Path) -> None:
+    assert call("fit", *SIX, "--run.folder=r") == 0
+    metrics = (here / "r" / "metrics.csv").read_text()
+    words = [command, "--config=r/config.yaml", "--trainer.limit_val_batches=1.0", "--ckpt_path=r/checkpoints/last.ckpt"]
+    assert call(*words, "--run.name=after") == 0
+    (own,) = (here / "runs" / "after").iterdir()
+    files = [f"{command}.csv", f"{command}.yaml"] if command != "predict" else ["predict.yaml"]
+    assert [name for name in names(own) if name != "completions.jsonl"] == files
+    assert call(*words, "--run.folder=r") == 0
+    assert set(names(here / "r")) - {"completions.jsonl"} == {"checkpoints/last.ckpt", "config.yaml", "finished", "metrics.csv", *files}
+    assert (here / "r" / "metrics.csv").read_text() == metrics
+
+
+def test_what_a_checkpoint_says_of_hyperparameters_never_overrules_the_command_line(call: Callable[..., int], here: Path) -> None:
+    assert call("fit", *SIX, "--model.lr=0.25", "--run.folder=r") == 0
+    assert call("validate", *QUIET, "--model.lr=0.75", "--ckpt_path=r/checkpoints/last.ckpt", "--run.folder=v") == 0
+    assert yaml.safe_load((here / "v" / "validate.yaml").read_text())["model"]["init_args"]["lr"] == 0.75
+
+
+SCRIPT = """
+import sys
+from coh_lightning import cli
+from coh_lightning.__main__ import main
+from test_cli import Data, Model, Source
+cli.ours = lambda: (Model, Data, (Source,))
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_two_processes_share_one_folder(torchrun: bool, here: Path) -> None:
+    (here / "script.py").write_text(SCRIPT)
+    start = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29617"] if torchrun else []
+    words = ["fit", *SIX, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *start, "script.py", *words], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (here / "runs" / "run").iterdir()
+    assert names(here / "runs") == [f"run/{folder.name}/{name}" for name in ("checkpoints/last.ckpt", "config.yaml", "finished", "metrics.csv")]
+
+
+def test_a_failure_removes_only_folders_that_it_made(call: Callable[..., int], here: Path) -> None:
+    (here / "kept").mkdir()
+    assert call("fit", *QUIET, "--data.complain=true", "--run.folder=kept") == 2
+    assert call("fit", *QUIET, "--data.complain=true", "--run.folder=kept/a/b") == 2
+    assert (here / "kept").is_dir() and not list((here / "kept").iterdir())
+
+
+def test_a_mistake_is_found_in_what_a_library_made_of_it() -> None:
+    from coh_lightning.__main__ import _mistake
+    from coh_lightning.errors import InputError
+
+    mistake = InputError("lr is -1")
+    wrapped = ValueError("does not validate against any of the subtypes")
+    wrapped.__cause__ = TypeError("no")
+    wrapped.__cause__.__context__ = mistake
+    assert _mistake(mistake) is mistake
+    assert _mistake(wrapped) is mistake
+    assert _mistake(ValueError("a bug")) is None
+    hidden = ValueError("a bug")
+    hidden.__context__, hidden.__suppress_context__ = mistake, True
+    assert _mistake(hidden) is None

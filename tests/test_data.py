@@ -1,0 +1,601 @@
+"""The data module: what is learned is what people's records say, rows carry it once, and nothing is left out in silence."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from feedback_for_tests import EVERY_KIND, IDENTICAL, METHODS, SILENT, TIE, WORDINGS, built, data_of, method, pairs, usable, wording, write
+from tokenizers_for_tests import TEMPLATES, byte_level, sentencepiece
+
+from coh_lightning.chains import Method
+from coh_lightning.data import CoHDataModule
+from coh_lightning.errors import InputError
+from coh_lightning.formats import PromptFormat
+from coh_lightning.plan import PlannedRow
+from coh_lightning.prepare import Prepared
+from coh_lightning.rows import Row
+from coh_lightning.sources import Records
+from coh_lightning.sources.prompts import feedback_key
+from coh_lightning.tokens import Tokens
+from coh_lightning.wording import Wording
+
+PLAIN = PromptFormat()
+FORMATS = {"plain": PLAIN, "user": PromptFormat(kind="chat"), "system": PromptFormat(kind="chat", marker_in="system")}
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tokenizers: one for each style of chat template, and one that adds a false space to every text."""
+    root = tmp_path_factory.mktemp("tokenizers")
+    made = {name: byte_level(template) for name, template in TEMPLATES.items()} | {"sentencepiece": sentencepiece()}
+    for name, tokenizer in made.items():
+        tokenizer.save_pretrained(root / name)
+    return {name: str(root / name) for name in made}
+
+
+def train(data: CoHDataModule) -> list[Prepared]:
+    return data.splits["train"]
+
+
+def tokens_of(data: CoHDataModule, one: Prepared, epoch: int = 0) -> list[Tokens]:
+    return [data.chain_tokenizer.chain(one.prompt, chain) for chain in data.chains(one, epoch)]
+
+
+def runs(weights: np.ndarray) -> list[tuple[int, int]]:
+    """[start, stop) of every stretch of tokens that have a weight."""
+    marked = np.flatnonzero(np.diff(np.concatenate([[0], weights != 0, [0]])))
+    return list(zip(marked[::2].tolist(), marked[1::2].tolist(), strict=True))
+
+
+def texts_of(one: Prepared) -> set[str]:
+    return {text for candidate in one.record.candidates for text in (candidate.text, candidate.revision) if text is not None}
+
+
+def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: int = 1) -> Counter[str]:
+    """Stretches with a weight, decoded, are the outputs of the record, whole, each with one end token. Counts them by sort."""
+    decode, end = data.chain_tokenizer.encoder.decode, data.stop_ids[0]
+    lead = " " if "mistral" in (data.tokenizer_name or "") else ""  # its template puts a space before an output, and spaces belong to what follows them
+    found: Counter[str] = Counter()
+    for epoch in range(epochs):
+        for one in train(data):
+            for chain, tokens in zip(data.chains(one, epoch), tokens_of(data, one, epoch), strict=True):
+                for sort, weights in (("learned", tokens.learned), ("unlearned", tokens.unlearned)):
+                    wanted = [link.text for link in chain if getattr(link, sort)]
+                    stretches = [tokens.ids[start:stop].tolist() for start, stop in runs(weights)]
+                    assert [decode(ids[:-1]) for ids in stretches] == [lead + text for text in wanted]
+                    assert all(ids[-1] == end and ids.count(end) == 1 for ids in stretches)
+                    assert set(wanted) <= texts_of(one)
+                    found[sort] += len(wanted)
+    return found
+
+
+# What is learned
+
+
+@pytest.mark.parametrize("of", METHODS)
+@pytest.mark.parametrize("spoken", WORDINGS)
+def test_the_learned_tokens_are_the_outputs_and_one_end_token_each(of: str, spoken: str, tmp_path: Path) -> None:
+    data = built(usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(spoken))
+    found = check_every_output_is_learned_and_nothing_else(data, epochs=3)
+    assert found["learned"] >= 3 * len(train(data)) or of == "unlikelihood"
+    assert (found["unlearned"] > 0) == (of == "unlikelihood")
+
+
+@pytest.mark.parametrize("place", ["user", "system"])
+@pytest.mark.parametrize("style", sorted(TEMPLATES))
+def test_the_same_holds_under_every_chat_template(style: str, place: str, tokenizers: dict[str, str], tmp_path: Path) -> None:
+    for of in METHODS:
+        rows = usable(EVERY_KIND, method(of))
+        data = built(
+            rows, tmp_path, method=method(of), wording=wording("varied"), tokenizer=tokenizers[style], prompt_format=FORMATS[place], max_prompt_tokens=200
+        )
+        assert data.counts["train"].used == len(rows)
+        check_every_output_is_learned_and_nothing_else(data, epochs=2)
+
+
+def test_the_same_holds_for_a_tokenizer_that_puts_a_false_space_before_every_text(tokenizers: dict[str, str], tmp_path: Path) -> None:
+    for of in METHODS:
+        data = built(usable(EVERY_KIND, method(of)), tmp_path, method=method(of), tokenizer=tokenizers["sentencepiece"], max_prompt_tokens=200)
+        check_every_output_is_learned_and_nothing_else(data)
+
+
+def test_no_text_of_people_becomes_a_special_token(tokenizers: dict[str, str], tmp_path: Path) -> None:
+    for style in sorted(TEMPLATES):
+        data = built(EVERY_KIND, tmp_path, tokenizer=tokenizers[style], max_prompt_tokens=200)
+        special = set(data.tokenizer.all_special_ids)
+        for one in train(data):
+            for tokens in tokens_of(data, one):
+                head = len(data.chain_tokenizer.encoder.bos_ids)
+                assert sum(int(i) in special for i in tokens.ids[head:]) == len(tokens.spans)
+
+
+@pytest.mark.parametrize("shape", ["plain", "chat"])
+@pytest.mark.parametrize("of", METHODS)
+def test_training_begins_with_exactly_the_ids_of_inference(of: str, shape: str, tokenizers: dict[str, str], tmp_path: Path) -> None:
+    chosen = method(of)
+    settings: dict[str, Any] = {"tokenizer": tokenizers["chatml"], "prompt_format": FORMATS["user"]} if shape == "chat" else {}
+    rows = usable(EVERY_KIND, chosen)
+    # held-out prompts have their ids from the same builder, so the training records serve as the test's
+    held_out = [
+        Records(
+            write(
+                tmp_path / "held_out.jsonl", [row | {"prompt": "Held out. " + str(i)} if isinstance(row["prompt"], str) else row for i, row in enumerate(rows)]
+            )
+        )
+    ]
+    data = built(rows, tmp_path, method=chosen, test_sources=held_out, **settings)
+    requests = data.requests()
+    assert len(requests) == len(data.splits["test"]) * len(data.ask_names)
+    compared = 0
+    by_record = {one.record.id: one for one in data.splits["test"]}
+    for request in requests:
+        one = by_record[request.prompt_id]
+        for chain in data.chains(one):
+            tokens = data.chain_tokenizer.chain(one.prompt, chain)
+            begin = tokens.ids[: tokens.spans[0].start].tolist()
+            assert (begin == request.prompt_ids.tolist()) == (chain[0].marker == request.marker)
+            compared += chain[0].marker == request.marker
+    if chosen.sentences in ("none", "polarity", "ranking"):  # rated and criticised outputs stand under their own words
+        assert compared >= len(by_record)
+
+
+# Rows and steps
+
+
+def paths_of(row: Row, start: int, stop: int) -> dict[tuple[int, ...], int]:
+    """Every token of a tree by the ids from the root down to it."""
+    paths: dict[tuple[int, ...], int] = {}
+    at: dict[int, tuple[int, ...]] = {}
+    for token in range(start, stop):
+        parent = int(row.parents[token])
+        at[token] = (*(at[parent] if parent != token else ()), int(row.ids[token]))
+        assert at[token] not in paths, "a token of the tree stands there twice"
+        paths[at[token]] = token
+    return paths
+
+
+def check_row(data: CoHDataModule, planned: PlannedRow, row: Row, epoch: int, *, weigh: float) -> Counter[str]:
+    """Each tree of the row holds its chains, every prefix once, with the sum of their weights; gives the weight of each record."""
+    weights: Counter[str] = Counter()
+    assert len(row.bounds) == len(planned.members) + 1
+    for number, start, stop in zip(planned.members, row.bounds[:-1].tolist(), row.bounds[1:].tolist(), strict=True):
+        item = data.plan.items[number]
+        one = train(data)[item.record]
+        chains = [tokens for i, tokens in enumerate(tokens_of(data, one, epoch)) if i in item.chains]
+        paths = paths_of(row, start, stop)
+        learned: Counter[tuple[int, ...]] = Counter()
+        unlearned: Counter[tuple[int, ...]] = Counter()
+        for tokens in chains:
+            for i in range(len(tokens)):
+                prefix = tuple(tokens.ids[: i + 1].tolist())
+                learned[prefix] += tokens.learned[i]
+                unlearned[prefix] += tokens.unlearned[i]
+        assert set(paths) == set(learned)
+        for prefix, token in paths.items():
+            assert row.learned[token] == pytest.approx(weigh * learned[prefix], abs=1e-15)
+            assert row.unlearned[token] == pytest.approx(weigh * unlearned[prefix], abs=1e-15)
+        weights[one.record.id] += sum(float(tokens.learned.sum() + tokens.unlearned.sum()) for tokens in chains)
+    end = row.bounds[-1]
+    assert not row.learned[end:].any() and not row.unlearned[end:].any()
+    return weights
+
+
+def check_epochs(data: CoHDataModule, epochs: int) -> int:
+    """Every epoch: the coefficients of a step add up to 1, those of its regulariser to lambda, and every record's whole weight is there once. Counts empty rows."""
+    empty = 0
+    for epoch in range(epochs):
+        whole: Counter[str] = Counter()
+        for step in range(data.plan.steps_per_epoch):
+            planned = data.plan.step(epoch, step)
+            rows = [data.train_row(one, epoch) for one in planned]
+            total = {True: 0.0, False: 0.0}
+            for plan, row in zip(planned, rows, strict=True):
+                total[plan.regulariser] += float(row.learned.sum() + row.unlearned.sum())
+                if not plan.regulariser:
+                    whole += check_row(data, plan, row, epoch, weigh=1 / plan.total)
+                    empty += not plan.members
+            assert total[False] == pytest.approx(1.0, abs=1e-12)
+            assert total[True] == pytest.approx(data.regulariser_weight if data.regulariser_rows_per_step else 0.0, abs=1e-12)
+        for one in train(data):
+            expected = sum(float(tokens.learned.sum() + tokens.unlearned.sum()) for tokens in tokens_of(data, one, epoch))
+            assert whole[one.record.id] == pytest.approx(expected)
+            assert expected > 0
+        assert len(whole) == len(train(data))
+    return empty
+
+
+@pytest.mark.parametrize("of", METHODS)
+def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_own_once_an_epoch(of: str, tmp_path: Path) -> None:
+    chosen = method(of)
+    text = tmp_path / "plain.txt"
+    text.write_text("\n".join(f"A paragraph of plain text, number {i}." * (1 + i % 3) for i in range(12)), encoding="utf-8")
+    data = built(
+        usable(EVERY_KIND, chosen),
+        tmp_path,
+        method=chosen,
+        wording=wording("varied"),
+        regulariser=[str(text)],
+        regulariser_rows_per_step=2,
+        regulariser_weight=0.7,
+        rows_per_step=3,
+        hide=(0.0, 0.0),
+    )
+    check_epochs(data, 2)
+
+
+@pytest.mark.parametrize("spoken", ["varied", "paper", "attributes"])
+@pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_ratings", "coh_critique"])
+def test_no_wording_drawn_in_any_epoch_overflows_the_rows_that_were_planned(of: str, spoken: str, tmp_path: Path) -> None:
+    chosen = method(of)
+    data = built(
+        [*usable(EVERY_KIND, chosen), *(pairs(12) if of == "coh" else [])], tmp_path, method=chosen, wording=wording(spoken), row_tokens=300, rows_per_step=3
+    )
+    check_epochs(data, 5)
+
+
+def rankings(n: int) -> list[dict[str, Any]]:
+    """Outputs of very different lengths, so that a chain in another order has other prefixes and other cuts."""
+    return [
+        {"id": str(i), "prompt": f"Say {i}.", "completions": [{"text": f"{i} " + "x" * (7 * j + i), "rank": (i + j) % 4} for j in range(4)]} for i in range(n)
+    ]
+
+
+def test_an_order_shuffled_anew_never_overflows_the_rows_that_were_planned(tmp_path: Path) -> None:
+    data = built(rankings(12), tmp_path, method=method("coh_ranking"), row_tokens=256, rows_per_step=3)
+    check_epochs(data, 5)
+
+
+def test_an_order_shuffled_anew_keeps_its_weight_where_chains_are_cut(tmp_path: Path) -> None:
+    data = built(rankings(12), tmp_path, method=method("coh_ranking"), max_chain_tokens=110, max_prompt_tokens=32, row_tokens=256, rows_per_step=3)
+    assert data.counts["train"].links_cut + data.counts["train"].chains_dropped > 0
+    check_epochs(data, 5)
+
+
+def test_two_orders_cut_to_the_same_first_output_do_not_share_its_sentence(tmp_path: Path) -> None:
+    """Cut at the front, ascending begins with "A better answer: 2" and descending with "A worse answer: 2"."""
+    rows = [{"id": "0", "prompt": "Go.", "completions": [{"text": f"{i}" * 30, "rank": i} for i in (1, 2, 3)]}]
+    data = built(rows, tmp_path, method=Method(orders=("ascending", "descending"), sentences="ranking"), max_chain_tokens=110, max_prompt_tokens=32)
+    assert [first for _, first in train(data)[0].kept] == [1, 1]
+    check_epochs(data, 1)
+
+
+def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp_path: Path) -> None:
+    """Here the prompt's end is longer before an output than before a sentence."""
+    data = built(pairs(4), tmp_path, method=method("sft"), prompt_format=PromptFormat(before_marker=" ", before_output="\n### Answer:\n"))
+    check_epochs(data, 1)
+
+
+def test_a_chain_that_is_cut_to_another_of_its_record_is_dropped_whatever_the_order(tmp_path: Path) -> None:
+    for orders in (("pn", "n"), ("n", "pn")):
+        data = built(pairs(1), tmp_path, method=Method(orders=orders), max_chain_tokens=45, max_prompt_tokens=30)
+        assert [len(chain) for chain in data.chains(train(data)[0])] == [1]
+        assert data.counts["train"].chains_dropped == 1
+
+
+def test_long_chains_lose_links_from_their_front_and_the_rows_still_hold(tmp_path: Path) -> None:
+    data = built(pairs(10), tmp_path, wording=wording("varied"), max_chain_tokens=90, max_prompt_tokens=64, row_tokens=200, rows_per_step=3)
+    assert data.counts["train"].chains_dropped > 0
+    check_epochs(data, 3)
+    for one in train(data):
+        for chain, tokens in zip(data.chains(one), tokens_of(data, one), strict=True):
+            assert len(tokens) <= 90
+            assert tokens.learned[tokens.spans[-1].start :].all(), "the last output is never cut"
+            assert len(chain) == len(tokens.spans)
+
+
+def test_a_tree_longer_than_a_row_is_split_and_loses_no_weight(tmp_path: Path) -> None:
+    whole = built(rankings(6), tmp_path, method=method("coh_ranking"), row_tokens=1024, rows_per_step=2)
+    split = built(rankings(6), tmp_path, method=method("coh_ranking"), row_tokens=256, rows_per_step=2)
+    assert len(split.plan.items) > len(whole.plan.items) == 6
+    assert split.counts["train"].tokens_in_loss == whole.counts["train"].tokens_in_loss
+    check_epochs(split, 2)
+
+
+def test_an_epoch_that_its_steps_do_not_divide_ends_in_empty_rows(tmp_path: Path) -> None:
+    data = built(pairs(9), tmp_path, rows_per_step=4)
+    assert data.plan.num_rows % 4
+    empty = check_epochs(data, 2)
+    assert empty == 2 * (4 - data.plan.num_rows % 4)
+    batches = list(data.train_dataloader())
+    assert len(batches) == data.plan.steps_per_epoch * 4
+    assert {batch["input_ids"].shape for batch in batches} == {(1, 256)}
+    assert not batches[-1]["learned"].any() and not len(batches[-1]["label_cell"])
+
+
+def test_the_coefficients_add_up_to_one_however_small_the_weights_are(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {i}.", "completions": [{"text": "No", "thumb": False}]} for i in range(4)]
+    data = built(rows, tmp_path, method=method("unlikelihood"), rows_per_step=1)
+    assert data.plan.step(0, 0)[0].total < 1
+    check_epochs(data, 1)
+
+
+def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path) -> None:
+    data = built(EVERY_KIND, tmp_path, layout="separate", rows_per_step=4)
+    check_epochs(data, 2)
+    together = built(EVERY_KIND, tmp_path, rows_per_step=4)
+    assert data.counts["train"].tokens_in_loss == together.counts["train"].tokens_in_loss
+    rows = [data.train_row(planned, 0) for planned in data.plan.step(0, 0)]
+    assert all(row.causal and row.bounds[-1] == len(row.ids) for row in rows)
+    assert len(rows[0].ids) == max(len(tokens) for one in train(data) for tokens in tokens_of(data, one)), "the longest runs first"
+
+
+# Hiding
+
+
+def hidden_shares(data: CoHDataModule, epochs: int) -> list[float]:
+    """Of every tree: the share of its tokens, but the first, that nothing but themselves sees though something follows below them."""
+    shares = []
+    for epoch in range(epochs):
+        for step in range(data.plan.steps_per_epoch):
+            for planned in data.plan.step(epoch, step):
+                row = data.train_row(planned, epoch)
+                trees = [data.tree(data.plan.items[number], "train", epoch) for number in planned.members]
+                for tree, start in zip(trees, row.bounds[:-1].tolist(), strict=True):
+                    seen = row.seen_until[start : start + tree.tokens] - start
+                    changed = seen != tree.subtree_end
+                    assert not changed[0], "the first token is never hidden"
+                    assert (seen[changed] == np.flatnonzero(changed) + 1).all(), "a hidden token is seen by itself alone"
+                    inner = tree.subtree_end > np.arange(tree.tokens) + 1
+                    shares.append(float(changed[1:].sum() / inner[1:].sum()))
+    return shares
+
+
+def test_past_tokens_are_hidden_at_rates_drawn_between_nought_and_five_percent(tmp_path: Path) -> None:
+    data = built(pairs(60, good="The long answer is {i} " + "word " * 20), tmp_path, row_tokens=512, max_chain_tokens=512, hide=(0.0, 0.05))
+    shares = hidden_shares(data, 8)
+    assert np.mean(shares) == pytest.approx(0.025, abs=0.002)
+    assert np.std(shares) > 0.012, "a rate of its own for each tree, not one for all"
+    assert max(shares) < 0.15
+
+
+def test_hiding_depends_on_record_and_epoch_alone(tmp_path: Path) -> None:
+    def hidden(data: CoHDataModule, epoch: int) -> dict[str, list[int]]:
+        found = {}
+        for step in range(data.plan.steps_per_epoch):
+            for planned in data.plan.step(epoch, step):
+                row = data.train_row(planned, epoch)
+                for number, start, stop in zip(planned.members, row.bounds[:-1].tolist(), row.bounds[1:].tolist(), strict=True):
+                    found[train(data)[data.plan.items[number].record].record.id] = (row.seen_until[start:stop] - start).tolist()
+        return found
+
+    short, long = built(pairs(12), tmp_path, row_tokens=256), built(pairs(12), tmp_path, row_tokens=600, rows_per_step=1)
+    assert hidden(short, 1) == hidden(long, 1)
+    assert hidden(short, 1) != hidden(short, 2)
+
+
+def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(tmp_path: Path) -> None:
+    text = tmp_path / "plain.txt"
+    text.write_text("\n".join("A long paragraph of plain text. " * 6 for _ in range(6)), encoding="utf-8")
+
+    def first(**settings: Any) -> Row:
+        data = built(
+            pairs(30),
+            tmp_path,
+            train_only=False,
+            validation_share=0.3,
+            test_share=0.2,
+            regulariser=[str(text)],
+            regulariser_rows_per_step=1,
+            hide=(0.2, 0.3),
+            **settings,
+        )
+        for loader in (data.val_dataloader(), data.test_dataloader()):
+            for batch in loader:
+                if "requests" in batch:
+                    continue
+                for one in batch.get("rows", [batch]):
+                    seen = one["seen_until"][0]
+                    alone = (seen == torch.arange(len(seen)) + 1).double()[: int(seen[0])]
+                    assert alone.mean() < 0.1, "in a held-out tree only the leaves are seen by themselves alone"
+        planned = data.plan.step(0, 0)[0]
+        assert planned.regulariser
+        return data.train_row(planned, 0)
+
+    plain = first()
+    end = plain.bounds[1]
+    assert (plain.seen_until[:end] == end).all()
+    hidden = first(hide_regulariser=True)
+    assert 0.1 < (hidden.seen_until[1 : end - 1] != end).mean() < 0.4
+
+
+# The same batches, whoever asks
+
+
+def same(one: Any, other: Any) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_batches_do_not_depend_on_workers_or_on_the_global_random_state(tmp_path: Path) -> None:
+    data = built(EVERY_KIND, tmp_path, wording=wording("varied"))
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = list(data.train_dataloader())
+    torch.manual_seed(2)
+    np.random.seed(2)
+    state = torch.get_rng_state()
+    again = list(built(EVERY_KIND, tmp_path, wording=wording("varied")).train_dataloader())
+    other = list(built(EVERY_KIND, tmp_path, wording=wording("varied"), num_workers=2).train_dataloader())
+    assert len(first) == len(again) == len(other)
+    assert all(same(a, b) and same(a, c) for a, b, c in zip(first, again, other, strict=True))
+    del state
+
+
+def test_another_seed_gives_other_batches_and_another_epoch_too(tmp_path: Path) -> None:
+    def ids(seed: int, epoch: int) -> list[list[int]]:
+        loader = built(pairs(12), tmp_path, wording=wording("varied"), seed=seed).train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return [batch["input_ids"].flatten().tolist() for batch in loader]
+
+    assert ids(0, 0) == ids(0, 0) != ids(1, 0)
+    assert ids(0, 1) != ids(0, 0)
+
+
+# What is left out
+
+
+def reasons(data: CoHDataModule) -> dict[str, str]:
+    return {one.id.split("/")[-1]: one.reason for one in data.rejected}
+
+
+def test_what_a_method_can_not_use_is_rejected_with_its_reason(tmp_path: Path) -> None:
+    long_prompt = {"id": "long", "prompt": [{"text": "word " * 200, "cut": "never"}], "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}]}
+    long_output = {"id": "output", "prompt": "Go.", "completions": [{"text": "a " * 300, "rank": 1}, {"text": "b " * 300, "rank": 2}]}
+    data = built([*pairs(10), TIE, IDENTICAL, SILENT, long_prompt, long_output], tmp_path)
+    found = reasons(data)
+    assert found.pop("long").startswith("the prompt has ")
+    assert found == {
+        "tie": "tie",
+        "identical": "identical completions",
+        "silent": "one completion without a clear polarity",
+        "output": "no chain fits data.max_chain_tokens (256)",
+    }
+    assert (data.counts["train"].records, data.counts["train"].used) == (15, 10)
+    data.write_report(tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))
+    assert report["rejected"]["tie"] == 1 and sum(report["rejected"].values()) == 5
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["reason"] for line in lines} == set(report["rejected"])
+    assert all(line["where"].endswith(tuple(f"feedback.jsonl:{n}" for n in range(11, 16))) for line in lines)
+
+
+def test_a_record_with_nothing_to_learn_is_rejected_not_silently_kept(tmp_path: Path) -> None:
+    """Under `loss_on: last` and weights of nought a chain could be all reading; such a record must not fill rows."""
+    data = built(pairs(4), tmp_path, method=Method(loss_on="last"))
+    check_epochs(data, 1)
+    for one in train(data):
+        for tokens in tokens_of(data, one):
+            assert len(runs(tokens.learned)) == 1 and runs(tokens.learned)[0][1] == len(tokens)
+
+
+def test_more_than_half_lost_stops_with_the_commonest_reason(tmp_path: Path) -> None:
+    rows = [*pairs(3), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))]
+    with pytest.raises(InputError, match=r"can.t use 4 of 7 training records, most often \(4 times\) because of: tie"):
+        built(rows, tmp_path)
+
+
+def test_ties_are_spoken_of_where_the_method_says_so(tmp_path: Path) -> None:
+    data = built([*pairs(3), TIE], tmp_path, method=Method(ties="sentence"))
+    assert not data.rejected and "tie_1" in data.kinds
+    check_epochs(data, 1)
+
+
+def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
+    rows = [*pairs(3), {"id": "long", "prompt": "w " * 200 + "end.", "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}]}]
+    data = built(rows, tmp_path, max_prompt_tokens=64)
+    assert data.counts["train"].prompts_cut == 1 and data.counts["train"].prompt_tokens_cut > 100
+    one = next(one for one in train(data) if one.record.id.endswith("long"))
+    begins = {tuple(tokens.ids[: one.prompt.tokens].tolist()) for tokens in tokens_of(data, one)}
+    assert one.prompt.tokens == 64 and len(begins) == 1
+    assert data.chain_tokenizer.encoder.decode(begins.pop()).rstrip().endswith("end.")
+
+
+def test_splits_never_share_a_prompt(tmp_path: Path) -> None:
+    rows = [row | {"id": f"{copy}-{row['id']}", "prompt": row["prompt"].upper() if copy else row["prompt"]} for row in pairs(60) for copy in range(2)]
+    data = built(rows, tmp_path, train_only=False, validation_share=0.2, test_share=0.2)
+    keys = {name: {feedback_key(one.record) for one in records} for name, records in data.splits.items()}
+    assert all(len(found) > 3 for found in keys.values())
+    assert not keys["train"] & keys["validation"] and not keys["train"] & keys["test"] and not keys["validation"] & keys["test"]
+    assert sum(len(records) for records in data.splits.values()) == 120
+
+
+def test_prompts_of_held_out_sources_are_taken_out_of_the_training_data(tmp_path: Path) -> None:
+    held_out = write(tmp_path / "held_out.jsonl", pairs(3))
+    data = built(pairs(10), tmp_path, train_only=False, test_sources=[Records(held_out)], validation_share=0.0)
+    assert len(train(data)) == 7 and len(data.splits["test"]) == 3
+    assert Counter(one.reason for one in data.rejected) == {"the prompt is also in the held-out data": 3}
+
+
+def test_the_cache_holds_ids_for_every_wording_and_method(tmp_path: Path) -> None:
+    built(EVERY_KIND, tmp_path)
+    files = sorted((tmp_path / "cache").glob("*.npz"))
+    stamps = [file.stat().st_mtime_ns for file in files]
+    built(EVERY_KIND, tmp_path, wording=wording("paper"), method=method("csft"))
+    assert sorted((tmp_path / "cache").glob("*.npz")) == files and [file.stat().st_mtime_ns for file in files] == stamps
+
+
+# Asking
+
+
+def test_an_unknown_ask_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["goood"])
+    with pytest.raises(InputError, match="did you mean 'good'"):
+        data.requests()
+
+
+def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
+    data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["bad"])
+    assert data.ask_names == ["bad"]
+    comparisons = [batch for batch in data.test_dataloader() if "pairs" in batch]
+    assert comparisons and all(batch["pairs"] for batch in comparisons), "preferences are measured under the good sentence all the same"
+
+
+def test_single_attributes_can_be_asked_for(tmp_path: Path) -> None:
+    rows = [EVERY_KIND[4] | {"id": str(i), "prompt": f"Post {i}"} for i in range(20)]
+    data = built(rows, tmp_path, train_only=False, test_share=0.4, method=method("coh_ratings"), wording=wording("attributes"), asks=["good accuracy", "bad"])
+    assert data.ask_names == ["good accuracy", "bad"]
+    assert {request.marker for request in data.requests()} == {
+        "This summary has excellent accuracy:",
+        "This summary has very poor accuracy and very poor coverage:",
+    }
+
+
+def test_a_checkpoints_settings_that_disagree_are_refused_with_both(tmp_path: Path) -> None:
+    saved = json.loads(json.dumps(built(pairs(4), tmp_path).settings()))
+    built(pairs(4), tmp_path).agree_with(saved)
+    for changes, message in (
+        ({"wording": wording("paper")}, "data.wording.name is 'paper', but the checkpoint was trained with 'default'"),
+        ({"method": method("csft")}, "data.method.name is 'csft', but the checkpoint was trained with 'coh'"),
+        ({"wording": Wording(pairs=wording("binary").pairs)}, "data.wording.pairs is "),
+        ({"prompt_format": PromptFormat(before_marker="\n")}, "data.prompt_format.before_marker is '\\n', but the checkpoint was trained with '\\n\\n'"),
+        ({"max_prompt_tokens": 64}, "data.max_prompt_tokens is 64, but the checkpoint was trained with 128"),
+    ):
+        with pytest.raises(InputError) as refused:
+            built(pairs(4), tmp_path, **changes).agree_with(saved)
+        assert message in str(refused.value)
+
+
+def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str, str], tmp_path: Path) -> None:
+    saved = built(pairs(4), tmp_path).settings()
+    with pytest.raises(InputError, match=r"data\.tokenizer is"):
+        built(pairs(4), tmp_path, tokenizer=tokenizers["chatml"]).agree_with(saved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_prompt_tokens": 256}, "the prompt must leave room"),
+        ({"row_tokens": 200}, "a row must hold the longest chain"),
+        ({"hide": (0.1, 0.05)}, "must rise within 0 and 1"),
+        ({"validation_share": 0.6, "test_share": 0.5}, "leave something to train on"),
+        ({"regulariser_weight": -1.0}, "can't be negative"),
+        ({"regulariser_rows_per_step": 1}, "the regulariser has no text"),
+        ({"rows_per_step": 0}, "the least are 1 and 0"),
+        ({"tokenizer": "/no/such/folder"}, "can't be loaded"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        built(pairs(4), tmp_path, **settings)
+
+
+def test_an_unreadable_row_stops_or_is_skipped_and_counted(tmp_path: Path) -> None:
+    rows = [*pairs(4), {"prompt": "x"}]
+    with pytest.raises(InputError, match=r"feedback\.jsonl:5"):
+        built(rows, tmp_path)
+    data = built(rows, tmp_path, on_bad_record="skip")
+    assert [one.where.rsplit(":")[-1] for one in data.rejected if one.unreadable] == ["5"]
+
+
+def test_the_data_is_built_once_however_often_it_is_set_up(tmp_path: Path) -> None:
+    data = data_of([*pairs(8), TIE], tmp_path)
+    data.prepare_data()
+    plan = data.plan
+    data.setup("fit")
+    data.setup("test")
+    assert data.plan is plan and len(data.rejected) == 1

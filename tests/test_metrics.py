@@ -1,0 +1,186 @@
+"""metrics.py: each number on texts small enough to count by hand, the intervals against theory, and sums that are the same in one piece and in two."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from coh_lightning.metrics import (
+    VALUES,
+    Sums,
+    bootstrap_interval,
+    completion_values,
+    copied,
+    distinct,
+    paired_difference,
+    per_prompt,
+    repetition,
+    rouge,
+    words,
+)
+
+
+def test_words_are_lower_case_runs_without_punctuation() -> None:
+    assert words("The cat's hat, the HAT!") == ["the", "cat", "s", "hat", "the", "hat"]
+    assert words(" ... ") == []
+
+
+def test_rouge_counts_by_hand() -> None:
+    scores = rouge("the cat sat", "the cat ran off")
+    assert scores["rouge1"] == pytest.approx(4 / 7, abs=1e-6)  # 2 of 3 and 2 of 4
+    assert scores["rouge2"] == pytest.approx(2 / 5, abs=1e-6)  # 1 of 2 and 1 of 3
+    assert scores["rougeL"] == pytest.approx(4 / 7, abs=1e-6)
+    assert scores["rouge"] == pytest.approx((4 / 7 + 2 / 5 + 4 / 7) / 3, abs=1e-6)
+
+
+def test_rouge_of_nothing_is_zero() -> None:
+    assert rouge("", "the cat") == rouge("the cat", "...") == {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0, "rouge": 0.0}
+
+
+def test_rouge_agrees_with_googles_package() -> None:
+    oracle = pytest.importorskip("rouge_score.rouge_scorer", reason="the rouge-score package is not installed").RougeScorer(["rouge1", "rouge2", "rougeL"])
+    chance = np.random.default_rng(0)
+    for _ in range(20):
+        text, reference = (" ".join(chance.choice(["the", "Cat,", "sat", "on", "a", "mat.", "2"], size=chance.integers(1, 12))) for _ in range(2))
+        expected = {key: score.fmeasure for key, score in oracle.score(reference, text).items()}
+        assert {key: value for key, value in rouge(text, reference).items() if key != "rouge"} == pytest.approx(expected, abs=1e-6)
+
+
+def test_rouge_never_touches_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert rouge("One. Two.\nThree!", "One. Two.\nFour!")["rouge1"] == pytest.approx(2 / 3)
+
+
+def test_repetition_is_the_share_of_grams_seen_before() -> None:
+    assert repetition("a b c a b c") == 1 / 4
+    assert repetition("a a a a a") == 2 / 3
+    assert repetition("a b") == repetition("") == 0.0
+    assert repetition([7, 7, 7, 7], n=2) == 2 / 3  # ids as well as words
+
+
+def test_distinct_is_counted_over_all_the_texts() -> None:
+    assert distinct(["a b c", "a b d"]) == 3 / 4
+    assert distinct(["a b", "a b"], n=1) == 1 / 2
+    assert distinct(["a", ""]) == 0.0
+
+
+def test_copying_is_what_the_second_has_from_the_first() -> None:
+    first = "the train was late because of snow"
+    assert copied(first, first) == 1.0
+    assert copied("the train was late today", first) == 2 / 3
+    assert copied("nothing like it at all", first) == 0.0
+    assert copied("late because", first) == 1.0  # shorter than three words: its two words are one gram
+    assert copied("", first) == 0.0
+    assert copied(first, "") == 0.0
+
+
+def test_a_completion_gives_exactly_the_named_values() -> None:
+    values = completion_values("a b c a b c.", tokens=8, ended=True, reference="a b c")
+    assert tuple(values) == VALUES
+    assert values["tokens"] == 8 and values["words"] == 6 and values["repetition"] == 0.25 and values["ended"] == 1 and values["empty"] == 0
+    assert completion_values(" \n", tokens=1, ended=False) == {"tokens": 1.0, "words": 0.0, "repetition": 0.0, "ended": 0.0, "empty": 1.0}
+
+
+def test_a_prompts_value_is_the_mean_of_its_completions() -> None:
+    assert per_prompt([("x", 1.0), ("y", 5.0), ("x", 2.0)]) == {"x": 1.5, "y": 5.0}
+
+
+def test_the_bootstrap_is_keyed_and_close_to_theory() -> None:
+    values = np.random.default_rng(1).normal(3, 2, size=400)
+    low, high = bootstrap_interval(values, seed=5)
+    assert (low, high) == bootstrap_interval(list(values), seed=5) != bootstrap_interval(values, seed=6)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert low == pytest.approx(values.mean() - half, abs=0.03) and high == pytest.approx(values.mean() + half, abs=0.03)
+    narrow = bootstrap_interval(values, seed=5, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(2)
+    intervals = [bootstrap_interval(chance.random(100), seed=i, resamples=300) for i in range(300)]
+    assert 0.91 <= np.mean([low <= 0.5 <= high for low, high in intervals]) <= 0.98
+
+
+def test_the_interval_of_one_value_is_that_value_and_of_none_an_error() -> None:
+    assert bootstrap_interval([0.25], seed=0) == (0.25, 0.25)
+    with pytest.raises(ValueError, match="at least one value"):
+        bootstrap_interval([], seed=0)
+    with pytest.raises(ValueError, match="1 finite"):
+        bootstrap_interval([1.0, math.nan], seed=0)
+
+
+def test_a_difference_is_taken_prompt_by_prompt() -> None:
+    good = {f"p{i}": float(i) + 1 for i in range(10)}
+    bad = {f"p{i}": float(i) for i in reversed(range(9))}
+    difference = paired_difference(good, bad, seed=0)
+    assert (difference.mean, difference.low, difference.high) == (1.0, 1.0, 1.0)  # prompts differ widely, the gap never
+    assert (difference.prompts, difference.left_out) == (9, 1)
+    with pytest.raises(ValueError, match="there are 0"):
+        paired_difference({"x": 1.0}, {"y": 1.0}, seed=0)
+
+
+def test_sums_are_divided_once() -> None:
+    sums = Sums(["good", "bad", "never"])
+    sums.add({"good": [1.0, 2.0]})
+    sums.add({"good": 6.0, "bad": np.array([4.0])})
+    sums.update({"bad": (3.0, 0.5)})
+    assert {name: value.item() for name, value in sums.compute().items()} == {"good": 3.0, "bad": 7 / 1.5}
+    sums.reset()
+    sums.add({"never": 1})
+    assert list(sums.compute()) == ["never"]
+
+
+def test_two_halves_merged_equal_the_whole() -> None:
+    names = ["a", "b", "c"]
+    batches = [{name: np.random.default_rng(i).normal(size=i % 4) for name in names[: 1 + i % 3]} for i in range(12)]
+    whole, left, right = Sums(names), Sums(names), Sums(names)
+    for i, batch in enumerate(batches):
+        whole.add(batch)
+        (left if i < 5 else right).add(batch)
+    left.merge_state(right)
+    merged = left.compute()
+    assert merged.keys() == whole.compute().keys()
+    for name, value in whole.compute().items():
+        torch.testing.assert_close(merged[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_sums_refuse_unknown_names_and_bad_numbers() -> None:
+    sums = Sums(["good/words"])
+    with pytest.raises(KeyError, match="did you mean 'good/words'"):
+        sums.add({"good/word": 1.0})
+    with pytest.raises(ValueError, match="'good/words' was given a value that is not finite"):
+        sums.add({"good/words": [1.0, math.inf]})
+    with pytest.raises(ValueError, match="must differ"):
+        Sums(["a", "a"])
+
+
+def _one_rank(rank: int, folder: str) -> None:
+    """Rank 0 adds everything but one value; rank 1, which has hardly any work, that one; rank 1 alone knows of "late"."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    sums = Sums(["words", "late", "never"])
+    sums.add({"words": [1.0, 2.0, 3.0]} if rank == 0 else {"words": 10.0, "late": 7.0})
+    means = {name: value.item() for name, value in sums.compute().items()}
+    idle = Sums(["words"])
+    if rank == 0:
+        idle.add({"words": 5.0})
+    Path(folder, f"{rank}.json").write_text(json.dumps([means, {name: value.item() for name, value in idle.compute().items()}]))
+    dist.destroy_process_group()
+
+
+def test_all_ranks_get_the_means_of_all_values(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        assert json.loads(Path(tmp_path, f"{rank}.json").read_text()) == [{"words": 4.0, "late": 7.0}, {"words": 5.0}]

@@ -1,0 +1,102 @@
+"""The README is true: its records are read, its files exist, its commands run as they are written."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coh_lightning.records import Feedback
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every command line of the README, continued lines joined, comments taken off."""
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    return [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def run(words: list[str], folder: Path, *, seconds: int) -> str:
+    """Runs a command of the README in a folder that has the repository's conf/; gives what it printed."""
+    if not (folder / "conf").exists():
+        (folder / "conf").symlink_to(ROOT / "conf")
+    words = [sys.executable if word == "python" else word for word in words]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=seconds, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def write_records(folder: Path) -> None:
+    (folder / "feedback.jsonl").write_text("".join(blocks("json")), encoding="utf-8")
+
+
+def test_its_records_are_records() -> None:
+    lines = [json.loads(line) for block in blocks("json") for line in block.splitlines()]
+    assert len(lines) == 3
+    for number, line in enumerate(lines, start=1):
+        Feedback.from_json(line, f"README:{number}")
+
+
+def test_every_file_that_it_names_exists() -> None:
+    named = set(re.findall(r"conf/[\w/.-]+", README)) | {f"conf/data/{name}" for name in re.findall(r"`(\w+\.yaml)`", README) if name != "config.yaml"}
+    assert len(named) > 5
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_method_and_wording_of_its_tables_is_a_file() -> None:
+    for folder in ("method", "wording"):
+        table = README[README.index(f"(`conf/{folder}/`)") :].split("\n\n")[0]
+        names = {name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
+        files = {path.stem for path in (ROOT / "conf" / folder).glob("*.yaml")} - {"world"}
+        assert names == files
+
+
+@pytest.mark.slow
+def test_the_demo_runs_as_it_is_written(tmp_path: Path) -> None:
+    assert "make demo" in commands()
+    make = subprocess.run(["make", "demo", f"DEMO={tmp_path / 'demo'}"], cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+    assert make.returncode == 0, make.stdout[-2000:] + make.stderr[-4000:]
+    for row in ("base", "sft_best", "sft_faultless", "coh, asked for good", "coh, asked for bad", "coh_critiques, asked for good"):
+        assert re.search(rf"^{row} .*±", make.stdout, flags=re.MULTILINE), make.stdout[-3000:]
+        assert f"| {row} |" in README
+    assert str(tmp_path / "demo" / "report.md") in make.stdout
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_and_is_tested_as_it_is_written(tmp_path: Path) -> None:
+    quickstart = next(command for command in commands() if command == "python -m coh_lightning fit --config conf/quickstart.yaml")
+    printed = run(shlex.split(quickstart), tmp_path, seconds=900)
+    [folder] = (tmp_path / "runs" / "quickstart").iterdir()
+    assert f"finished: runs/quickstart/{folder.name}" in printed
+    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "data.json", "metrics.csv", "checkpoints", "finished"}
+    test = next(command for command in commands() if command.startswith("python -m coh_lightning test"))
+    run(shlex.split(test.replace("<time>-<hash>", folder.name)), tmp_path, seconds=300)
+    assert list((tmp_path / "runs").glob("**/completions.jsonl"))
+
+
+@pytest.mark.slow
+def test_its_other_commands_are_understood(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    run(shlex.split(next(command for command in commands() if command.startswith("python -m coh_lightning preview"))), tmp_path, seconds=120)
+    fits = [command for command in commands() if command.startswith("python -m coh_lightning fit") and "conf/data/" not in command]
+    assert len(fits) >= 3
+    for command in fits:
+        printed = run([*shlex.split(command), "--print_config"], tmp_path, seconds=120)
+        assert "row_tokens" in printed
+
+
+@pytest.mark.slow
+def test_its_lines_of_python_run(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    [code] = blocks("python")
+    run([sys.executable, "-c", code], tmp_path, seconds=300)

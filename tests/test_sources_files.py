@@ -1,0 +1,167 @@
+"""Rows out of every kind of file, with file and line, and each way in which a file can be bad."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from coh_lightning.errors import InputError
+from coh_lightning.sources import TRLPairs, load
+from coh_lightning.sources.files import is_local, local_files, read_rows
+
+ROWS = [{"prompt": 'He said: "a,\tb"\n\nand left', "chosen": "ü\u2028x", "rejected": "no"}, {"prompt": "p2", "chosen": "c", "rejected": "r"}]
+
+
+def as_bytes(kind: str) -> bytes:
+    if kind == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+    if kind == "json":
+        return json.dumps(ROWS).encode()
+    out = io.BytesIO()
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), out)
+        return out.getvalue()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(ROWS[0]), delimiter="," if kind == "csv" else "\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue().encode()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str, packed: bool) -> None:
+    path = tmp_path / f"rows.{kind}{'.gz' if packed else ''}"
+    path.write_bytes(gzip.compress(as_bytes(kind)) if packed else as_bytes(kind))
+    assert [row for _, row in read_rows(path)] == ROWS
+    places = {"jsonl": [":1", ":2"], "json": [": item 1", ": item 2"], "parquet": [": row 1", ": row 2"], "csv": [":2", ":5"], "tsv": [":2", ":5"]}
+    assert [where for where, _ in read_rows(path)] == [f"{path}{place}" for place in places[kind]]
+    assert [one.candidates[0].text for one in load([TRLPairs(str(path))], seed=0)] in (["ü\u2028x", "c"], ["c", "ü\u2028x"])
+
+
+def test_plain_text_is_one_row_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\n\ntwo\n")
+    assert list(read_rows(path)) == [(f"{path}:1", {"text": "one"}), (f"{path}:3", {"text": "two"})]
+
+
+def test_a_json_file_of_lines_is_read_as_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(as_bytes("jsonl"))
+    assert [where for where, _ in read_rows(path)] == [f"{path}:1", f"{path}:2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b"", ": the file is empty."),
+        ("a.json", b" \n", ": the file is empty."),
+        ("a.csv", b"", ": the file is empty."),
+        ("a.json", b"[]", ": the file holds no rows."),
+        ("a.csv", b"a,b\n", ": the file holds no rows."),
+        ("a.json", b'[{"a": 1},\n {"a": }]', ":2: broken JSON at column 8 (Expecting value)."),
+        ("a.json", b'[{"a":\n"\xff"}]', ":2: bytes that are no text (0xff at byte 9); save the file as UTF-8."),
+        ("a.csv", b'a,b\n1,2\n"x,3\n', ":3: broken CSV (unexpected end of data)."),
+        ("a.csv", b"a,a\n1,2\n", ":1: two columns have the same name (a, a)."),
+        ("a.csv", b"a,b\n1,2\n\xe9,3\n", ":3: bytes that are no text (0xe9 at byte 9); save the file as UTF-8."),
+        ("a.parquet", b"PAR1 not really", ": this is no whole Parquet file ("),
+        ("a.parquet", b"", ": this is no whole Parquet file ("),
+        ("a.jsonl.gz", b"not packed", ":1: the file can't be read on ("),
+        ("a.json.gz", b"not packed", ": the file can't be read ("),
+        ("a.xlsx", b"x", ": the name does not say what kind of file this is; end it in one of .jsonl,"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        list(read_rows(path))
+    assert str(caught.value).startswith(f"{path}{says}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n{"a": 2}\n', ":2: broken JSON at column 7 (Expecting value)."),
+        ("a.jsonl", b'{"a": 1}\n"\xff"\n{"a": 2}\n', ":2: bytes that are no text (0xff at byte 2); save the file as UTF-8."),
+        ("a.jsonl", b'{"a": 1}\n[1]\n{"a": 2}\n', ":2: this row is a list; it must be a JSON object with named fields."),
+        ("a.json", b'[{"a": 1}, 7, {"a": 2}]', ": item 2: this row is a int; it must be a JSON object with named fields."),
+        ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells under 1 column names; quote cells that hold a ',' or a line end."),
+        ("a.txt", b"1\n\xff\n2\n", ":2: bytes that are no text (0xff at byte 1); save the file as UTF-8."),
+    ],
+)
+def test_a_bad_row_comes_in_its_place_so_that_it_can_be_skipped(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    first, bad, last = [row for _, row in read_rows(path)]
+    assert isinstance(first, dict) and isinstance(last, dict)
+    assert str(bad) == f"{path}{says}"
+
+
+def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"trian\.jsonl\.gz: there is no such file; did you mean 'train\.jsonl\.gz'\?"):
+        load([TRLPairs(str(tmp_path / "trian.jsonl.gz"))], seed=0)
+
+
+def test_a_folder_gives_the_files_of_a_split(tmp_path: Path) -> None:
+    for name in ("one/train-00000-of-2.jsonl", "one/train-00001-of-2.jsonl", "one/test.jsonl.gz", "one/README.md", "two/test.csv", "three/pretrained.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+    def names(**options: Any) -> list[str]:
+        return [str(file.relative_to(tmp_path)) for file in local_files(str(tmp_path), **options)]
+
+    assert names() == ["one/train-00000-of-2.jsonl", "one/train-00001-of-2.jsonl"]
+    assert names(split="test") == ["one/test.jsonl.gz", "two/test.csv"]
+    assert names(subset="two", split="test") == ["two/test.csv"]
+    assert names(subset="three", split="train") == ["three/pretrained.csv"]
+    assert [file.name for file in local_files(f"{tmp_path}/one/train*")] == ["train-00000-of-2.jsonl", "train-00001-of-2.jsonl"]
+    for options, says in (
+        ({"split": "validation"}, "no file of the split 'validation'; there is train, test"),
+        ({"subset": "tow"}, "there is no subfolder 'tow'; did you mean 'two'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            names(**options)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no data file in this folder"):
+        local_files(str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="no file matches this pattern"):
+        local_files(f"{tmp_path}/*.parquet")
+
+
+def test_hub_names_and_local_paths_are_told_apart(tmp_path: Path) -> None:
+    assert not is_local("Anthropic/hh-rlhf") and not is_local("imdb")
+    assert all(map(is_local, ["a.jsonl", "x/y.csv.gz", "./a", "/a/b", "~/a", "a/b/c", "*.json", str(tmp_path)]))
+
+
+def test_a_hub_that_does_not_answer_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def refuse(**arguments: Any) -> None:
+        assert arguments == {"path": "someone/pairs", "name": "small", "split": "test", "revision": None}
+        raise ConnectionError("no route\nto the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(InputError) as caught:
+        load([TRLPairs("someone/pairs", subset="small", split="test")], seed=0)
+    assert str(caught.value).startswith(
+        "someone/pairs: this is no local file and it could not be had from the hub (ConnectionError: no route); "
+        "check the name and the network, or give a local file"
+    )
+
+
+def test_rows_of_the_hub_are_read_like_local_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda **_: datasets.Dataset.from_list(ROWS))
+    records = load([TRLPairs("someone/pairs")], seed=0)
+    assert sorted((one.where, one.candidates[0].text) for one in records) == [("someone/pairs[train]: row 1", "ü\u2028x"), ("someone/pairs[train]: row 2", "c")]

@@ -1,0 +1,185 @@
+"""Several sources as one list: what stops, what is counted, how sources mix, and that no prompt stands on both sides of a split."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coh_lightning.errors import InputError
+from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.sources import Fields, Mapping, Records, TRLPairs, counts, load, split_by_prompt, stop_if_half_is_lost, without_prompts_of
+from coh_lightning.sources.prompts import feedback_key, prompt_key
+
+
+def write(path: Path, lines: list[Any]) -> str:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return str(path)
+
+
+def pairs(path: Path, count: int, *, empty: int = 0) -> str:
+    rows = [{"prompt": f"p{number}", "chosen": "c", "rejected": "r"} for number in range(count)]
+    return write(path, rows + [{"prompt": f"e{number}", "chosen": "", "rejected": "r"} for number in range(empty)])
+
+
+def test_ids_are_unique_and_name_the_source(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    one, two = pairs(tmp_path / "a.jsonl", 2), pairs(tmp_path / "x/a.jsonl", 2)
+    records = load([TRLPairs(one), TRLPairs(two)], seed=0)
+    assert len({record.id for record in records}) == 4
+    assert Counter(record.source for record in records) == {"a": 2, "a-2": 2}
+    assert all(record.id.startswith(record.source + "/") for record in records)
+
+
+def test_the_order_depends_on_seed_and_ids_alone(tmp_path: Path) -> None:
+    sources = [TRLPairs(pairs(tmp_path / "a.jsonl", 20)), TRLPairs(pairs(tmp_path / "b.jsonl", 20))]
+    order = [record.id for record in load(sources, seed=0)]
+    assert [record.id for record in load(sources[::-1], seed=0)] == order
+    again = [record.id for record in load(sources, seed=1)]
+    assert again != order and sorted(again) == sorted(order)
+    assert order != sorted(order)
+    lines = Path(sources[0].path).read_text().splitlines()
+    write(Path(sources[0].path), lines[::-1])
+    assert [record.id for record in load(sources, seed=0)] == order
+
+
+def test_a_bad_row_stops_or_is_skipped_and_counted(tmp_path: Path) -> None:
+    good = {"prompt": "p", "completions": [{"text": "a"}]}
+    path = write(tmp_path / "f.jsonl", [good, "{", good | {"completions": []}, good, good])
+    with pytest.raises(InputError, match=f"{path}:2: broken JSON"):
+        load([Records(path)], seed=0)
+    rejected: list[Rejected] = []
+    records = load([Records(path)], seed=0, on_bad_record="skip", rejected=rejected)
+    assert len(records) == 3
+    assert [(one.where, one.source, one.unreadable) for one in rejected] == [(f"{path}:2", "f", True), (f"{path}:3", "f", True)]
+    assert rejected[1].reason == f"{path}:3: completions is empty; a record needs at least one completion."
+    assert counts(records, rejected) == {"f": {"records": 3, "copies": 0, "completions": 3, "rejected": {"unreadable": 2}}}
+    with pytest.raises(InputError, match="on_bad_record is 'ignore'"):
+        load([Records(path)], seed=0, on_bad_record="ignore")  # type: ignore[arg-type]
+
+
+def test_a_damaged_file_stops_also_when_rows_may_be_skipped(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        load([Records(str(tmp_path / "f.jsonl"))], seed=0, on_bad_record="skip")
+
+
+def test_an_id_given_twice_is_a_bad_record(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.jsonl", [{"id": "a", "prompt": "p", "completions": [{"text": text}]} for text in "xy"])
+    with pytest.raises(InputError, match=f"{path}:2: the id 'a' was given before, at {path}:1"):
+        load([Records(path)], seed=0)
+
+
+def test_rows_of_no_use_are_counted_with_their_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = pairs(tmp_path / "a.jsonl", 3, empty=2)
+    rejected: list[Rejected] = []
+    records = load([TRLPairs(path)], seed=0, rejected=rejected)
+    assert counts(records, rejected) == {"a": {"records": 3, "copies": 0, "completions": 6, "rejected": {"a completion is empty": 2}}}
+    assert [one.where for one in rejected] == [f"{path}:4", f"{path}:5"]
+    with caplog.at_level(logging.WARNING):
+        load([TRLPairs(path)], seed=0)
+    assert "a: 2 rows left out: a completion is empty" in caplog.text
+
+
+def test_more_than_half_lost_stops(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load([TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))], seed=0)
+    assert str(caught.value).startswith(
+        f"3 of 5 rows are of no use here, more than half; most often (3 times, first {tmp_path}/a.jsonl:3): a completion is empty; check"
+    )
+    stop_if_half_is_lost(2, [Rejected("x")])
+
+
+def test_no_source_and_half_given_weights_are_refused(tmp_path: Path) -> None:
+    path = pairs(tmp_path / "a.jsonl", 1)
+    with pytest.raises(InputError, match="sources is empty"):
+        load([], seed=0)
+    with pytest.raises(InputError, match="1 of 2 sources have a weight; give one to each, or to none"):
+        load([TRLPairs(path, weight=1), TRLPairs(path)], seed=0)
+
+
+def test_weights_are_shares_and_lose_nothing(tmp_path: Path) -> None:
+    paths = [pairs(tmp_path / f"{name}.jsonl", count) for name, count in (("a", 100), ("b", 10), ("c", 8))]
+    records = load([TRLPairs(path, weight=weight) for path, weight in zip(paths, (1, 1, 0.25), strict=True)], seed=0)
+    shares = counts(records)
+    assert {name: (entry["records"], entry["copies"]) for name, entry in shares.items()} == {"a": (100, 0), "b": (10, 90), "c": (8, 17)}
+    assert len({record.id for record in records}) == len(records)
+    times = Counter(record.id.split("~")[0] for record in records if record.source == "c")
+    assert set(times.values()) == {3, 4}
+    assert [record.id for record in load([TRLPairs(path, weight=w) for path, w in zip(paths, (1, 1, 0.25), strict=True)], seed=0)] == [
+        one.id for one in records
+    ]
+
+
+def test_copies_stay_out_of_the_held_out_parts(tmp_path: Path) -> None:
+    sources = [TRLPairs(pairs(tmp_path / "a.jsonl", 200), weight=1), TRLPairs(pairs(tmp_path / "b.jsonl", 50), weight=1)]
+    parts = split_by_prompt(load(sources, seed=0), {"validation": 0.2}, seed=0)
+    assert counts(parts["validation"])["b"]["copies"] == 0 and counts(parts["train"])["b"]["copies"] > 0
+
+
+def test_merge_prompts_gathers_rows_of_one_prompt(tmp_path: Path) -> None:
+    rows = [{"p": p, "out": out, "stars": stars} for p, out, stars in (("q", "a", 4), ("r", "c", 3), ("q", "b", 2))]
+    path = write(tmp_path / "h.jsonl", rows)
+    source = Mapping(path, prompt="p", merge_prompts=True, completions=[Fields(text="out", rating="stars")], scales={"overall": [0, 4]})
+    records = {record.prompt[0].text: record for record in load([source], seed=0)}
+    assert records["q"].candidates == (Candidate("a", ratings={"overall": 4.0}), Candidate("b", ratings={"overall": 2.0}))
+    assert records["q"].extra == {"merged": [f"{path}:1", f"{path}:3"]}
+    assert len(records["r"].candidates) == 1
+    with pytest.raises(InputError, match="merge_prompts can't join rankings"):
+        load([TRLPairs(pairs(tmp_path / "a.jsonl", 2), merge_prompts=True)], seed=0)
+
+
+def test_limit_reads_only_the_first_rows(tmp_path: Path) -> None:
+    assert len(load([TRLPairs(pairs(tmp_path / "a.jsonl", 9), limit=4)], seed=0)) == 4
+
+
+# ------------------------------------------------------------------------------------------------------------ splits
+
+
+def asked(text: str, *, id: str = "", system: str | None = None) -> Feedback:
+    prompt = (Turn("user", (Part(text),)),)
+    return Feedback(id=id or text, prompt=prompt if system is None else (Turn("system", (Part(system),)), *prompt), candidates=(Candidate("a"),))
+
+
+def test_a_prompt_is_the_same_in_any_case_blanks_and_form() -> None:
+    assert prompt_key(" \uff37hy\n\tIS  it? ") == "why is it?"
+    assert feedback_key(asked("Why?", system="s")) == feedback_key(asked(" why? "))
+    assert feedback_key(asked("Why?")) != feedback_key(asked("Why not?"))
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1), st.integers(0, 5))
+def test_no_prompt_stands_on_both_sides_and_none_is_lost(texts: list[str], seed: int) -> None:
+    records = [asked(form, id=f"{number}{place}") for number, text in enumerate(texts) for place, form in enumerate((text, f" {text}\n", text.casefold()))]
+    parts = split_by_prompt(records, {"validation": 0.3, "test": 0.3}, seed=seed)
+    sides = [{feedback_key(one) for one in part} for part in parts.values()]
+    assert list(parts) == ["train", "validation", "test"]
+    assert sum(map(len, parts.values())) == len(records)
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+def test_shares_are_met_and_do_not_depend_on_the_others() -> None:
+    records = [asked(f"prompt {number}") for number in range(4000)]
+    parts = split_by_prompt(records, {"validation": 0.05, "test": 0.1}, seed=0)
+    assert abs(len(parts["validation"]) - 200) < 50 and abs(len(parts["test"]) - 400) < 70
+    assert split_by_prompt(records[:100], {"validation": 0.05, "test": 0.1}, seed=0)["test"] == [one for one in records[:100] if one in parts["test"]]
+    assert split_by_prompt(records, {"validation": 0.05, "test": 0.1}, seed=1) != parts
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [({"train": 0.5}, "name only the held-out parts"), ({"test": 1.0}, "the share 'test' is 1.0"), ({"a": 0.6, "b": 0.6}, "add up to 1.2")],
+)
+def test_impossible_shares_are_refused(shares: dict[str, float], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        split_by_prompt([asked("a")], shares, seed=0)
+
+
+def test_prompts_of_the_test_set_leave_the_training_set_counted() -> None:
+    kept, lost = without_prompts_of([asked("a"), asked("b")], [asked(" A ", id="t")])
+    assert [one.id for one in kept] == ["b"]
+    assert [(one.id, one.reason) for one in lost] == [("a", "the prompt is also in the held-out data")]

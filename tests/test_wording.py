@@ -1,0 +1,79 @@
+"""Feedback -> sentences: exact strings."""
+
+import pytest
+import yaml
+
+from coh_lightning.errors import InputError
+from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.wording import Pair, Wording, asked
+
+
+def record(*candidates: Candidate, **fields: object) -> Feedback:
+    return Feedback("r", (Turn("user", (Part("Q"),)),), candidates or (Candidate("x"),), **fields)  # type: ignore[arg-type]
+
+
+def test_a_pair_of_sentences_speaks_of_the_aspect_then_of_the_task_then_generally() -> None:
+    wording = Wording(pairs=(Pair("good", "bad"),), tasks={"summary": (Pair("good {task}", "bad {task}"),)}, aspects={"harmless": (Pair("safe", "unsafe"),)})
+    assert wording.polarity(record(), True) == ("good",)
+    assert wording.polarity(record(task="summary"), False) == ("bad summary",)
+    assert wording.polarity(record(task="summary", aspect="harmless"), True) == ("safe",)
+    assert wording.polarity(record(aspect="brevity"), True) == ("good",)
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(1, "very poor"), (1.7, "very poor"), (1.9, "poor"), (3, "fair"), (4.1, "good"), (4.2, "excellent"), (5, "excellent")]
+)
+def test_a_rating_falls_into_one_of_equal_parts_of_its_scale(value: float, word: str) -> None:
+    assert Wording().level(value, 1, 5) == word
+
+
+def test_a_scale_may_run_downwards() -> None:
+    assert Wording().level(1, 5, 1) == "excellent"
+
+
+def test_ratings_are_named_in_the_order_of_the_alphabet_and_the_nameless_one_is_quality() -> None:
+    scales = {"coverage": (0.0, 1.0), "accuracy": (0.0, 1.0), "overall": (1.0, 5.0)}
+    rated = Candidate("x", ratings={"coverage": 0.1, "accuracy": 0.9})
+    assert Wording().rated(record(scales=scales), rated) == "An answer with excellent accuracy and very poor coverage:"
+    assert Wording().rated(record(scales=scales), Candidate("x", ratings={"overall": 3})) == "An answer with fair quality:"
+
+
+def test_peoples_words_are_never_read_as_placeholders() -> None:
+    assert Wording().criticised(record(), " it says {task} and {0}. ") == "An answer of which people say that it says {task} and {0}:"
+    assert Wording().revised(record(), "it trails off...") == "People say of it that it trails off.... A better answer:"
+
+
+def test_what_is_asked_at_inference() -> None:
+    wording = Wording()
+    assert asked(wording, "none", record(), ()) == {"good": ""}
+    assert asked(wording, "polarity", record(), ()) == {"good": "A helpful answer:", "bad": "An unhelpful answer:"}
+    assert asked(wording, "ranking", record(), ()) == {"good": "The best answer:", "bad": "The worst answer:"}
+    assert asked(wording, "critique", record(), ())["good"] == "An answer of which people say that it is right and complete:"
+    rated = asked(wording, "rating", record(), ("coverage", "accuracy"))
+    assert rated["bad"] == "An answer with very poor accuracy and very poor coverage:"
+    assert rated["good accuracy"] == "An answer with excellent accuracy:"
+    with pytest.raises(InputError, match="No attribute to ask for"):
+        asked(wording, "rating", record(), ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"critique": "no place for words"}, r"wording.critique .* must have \['critique'\]"),
+        ({"better": "A {quality} one"}, "wording.better"),
+        ({"best": "A { brace"}, "braces do not match"),
+        ({"tie": "  "}, "wording.tie of 'x' is empty"),
+        ({"pairs": ()}, "empty list of pairs"),
+        ({"levels": ("one",)}, "1 level"),
+    ],
+)
+def test_a_wording_that_can_not_be_said_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Wording(name="x", **fields)
+
+
+def test_the_printed_tables_swapped_rows_are_put_right() -> None:
+    for pairs in [p for k in ("tasks",) for p in yaml.safe_load(open("conf/wording/paper.yaml"))[k].values()]:
+        for pair in pairs:
+            assert not any(word in pair["good"].split() for word in ("bad:", "bad", "worse", "unhelpful", "disrespectful", "harmful")), pair
+            assert pair["good"] != pair["bad"]
