@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coh_lightning.callbacks import CompletionWriter as CompletionWriter
+    from coh_lightning.callbacks import HumanEvalExport as HumanEvalExport
     from coh_lightning.chains import Method as Method
     from coh_lightning.data import CoHDataModule as CoHDataModule
     from coh_lightning.errors import InputError as InputError
@@ -25,7 +27,9 @@ _HOMES = {
     "CoHDataModule": "data",
     "CoHModule": "module",
     "Completion": "records",
+    "CompletionWriter": "callbacks",
     "Feedback": "records",
+    "HumanEvalExport": "callbacks",
     "InputError": "errors",
     "Method": "chains",
     "PromptFormat": "formats",

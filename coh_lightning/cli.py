@@ -251,7 +251,8 @@ class CoHCLI(LightningCLI):
             loggers += given
         callbacks = list(config.get("callbacks") or []) if isinstance(config.get("callbacks"), (list, tuple, type(None))) else [config.get("callbacks")]
         keep = not config.get("fast_dev_run")
-        callbacks += [RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep), CompletionWriter()]
+        # what the model wrote is kept first: callbacks of the configuration (HumanEvalExport) read it
+        callbacks = [CompletionWriter(), *callbacks, RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep)]
         if config.get("enable_checkpointing") is not False and not any(isinstance(callback, Checkpoint) for callback in callbacks):
             callbacks.append(ModelCheckpoint(self.run.folder / CHECKPOINTS, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
         try:

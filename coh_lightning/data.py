@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -31,12 +30,13 @@ from transformers import AutoTokenizer
 from coh_lightning.chains import Chain, Link, Method, Unusable, strict_pairs
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
+from coh_lightning.exchange import Blank
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Request, Sampling, Unmoved, Written
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.records import Completion, Feedback, Rejected, did_you_mean, write_jsonl
+from coh_lightning.records import Completion, Feedback, Rejected, did_you_mean, prompt_sha, read_prompt, write_jsonl
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.sources import Records, Source, counts, load, split_by_prompt, without_prompts_of
 from coh_lightning.sources.texts import read_texts
@@ -104,6 +104,7 @@ class CoHDataModule(LightningDataModule):
         regulariser_weight: lambda of equation 3 (paper 1.5, its code 0.01).
         asks: Feedback sentences to write under in `test` and `predict`, by name; `good` and `bad` where the method has sentences.
         max_test_prompts: Prompts that `test` writes completions for; the losses are of all. None: all.
+        max_validation_prompts: Prompts that are written for during `fit` (`model.write_every`). None: all.
         on_bad_record: What an unreadable row does: stop, or be skipped and counted.
         max_lost_share: Stop where the method can use fewer training records than this leaves; raise it for a method that is meant to choose few.
         seed: Of every draw of the data: order, packing, wording, hiding.
@@ -136,6 +137,7 @@ class CoHDataModule(LightningDataModule):
         regulariser_weight: float = 1.5,
         asks: list[str] | None = None,
         max_test_prompts: int | None = 256,
+        max_validation_prompts: int | None = 64,
         on_bad_record: Literal["stop", "skip"] = "stop",
         max_lost_share: float = 0.5,
         seed: int = 0,
@@ -186,6 +188,7 @@ class CoHDataModule(LightningDataModule):
         self.regulariser_weight = regulariser_weight
         self.asks = asks
         self.max_test_prompts = max_test_prompts
+        self.max_validation_prompts = max_validation_prompts
         self.on_bad_record = on_bad_record
         self.max_lost_share = max_lost_share
         self.seed = seed
@@ -382,26 +385,43 @@ class CoHDataModule(LightningDataModule):
     def completion(self, written: Written, sampling: Sampling, *, system: str) -> Completion:
         """The record of one completion, with the exact prompt and settings."""
         request = written.request
-        record: Feedback = request.payload["record"]
-        lead = self.chain_tokenizer.output_lead(request.marker)
         text = self.chain_tokenizer.encoder.decode(written.ids, skip_special_tokens=True)
+        return replace(
+            self._unwritten(request, written.sample, sampling, system=system),
+            text=text.removeprefix(self._lead(request)),
+            stop=written.stop,
+            completion_tokens=written.new_tokens,
+        )
+
+    def blanks(self, sampling: Sampling, *, system: str, stage: Stage = "test") -> list[Blank]:
+        """All that `predict` would write, to be written elsewhere (exchange.py)."""
+        return [
+            Blank(self._unwritten(request, sample, sampling, system=system), tuple(request.prompt_ids.tolist()), self._lead(request))
+            for request in self.requests(stage)
+            for sample in range(sampling.samples)
+        ]
+
+    def _lead(self, request: Request) -> str:
+        return self.chain_tokenizer.output_lead(request.marker, request.payload.get("place", 0))
+
+    def _unwritten(self, request: Request, sample: int, sampling: Sampling, *, system: str) -> Completion:
+        record: Feedback = request.payload["prepared"].record
         return Completion(
-            id=f"{record.id}:{request.ask}:{written.sample}",
+            id=f"{record.id}:{request.ask}:{sample}",
             prompt_id=record.id,
             system=system,
             prompt=self.chain_tokenizer.encoder.decode(request.prompt_ids),
             prompt_sha=prompt_sha(record),
             ask=request.ask,
             marker=request.marker,
-            text=text.removeprefix(lead),
+            text="",
             sampling=asdict(sampling),
-            stop=written.stop,
             seed=sampling.seed,
-            prompt_tokens=written.prompt_tokens,
-            completion_tokens=written.new_tokens,
+            prompt_tokens=len(request.prompt_ids),
             reference=record.reference,
             task=record.task,
             source=record.source,
+            shown=read_prompt(record),
         )
 
     # Rows
@@ -441,11 +461,18 @@ class CoHDataModule(LightningDataModule):
         return lay_out(trees, coefficients, row_tokens=row_tokens or self.row_tokens, pad_id=self.pad_id, kinds=self._kinds, scored=scored)
 
     def comparison(self, one: Prepared) -> dict[str, Any] | None:
-        """All completions of a record that its judge orders strictly, under the same good sentence, as rows to score; None where there is nothing to compare."""
+        """All completions of a record that its judge orders strictly, under the good sentence and, where the method has one, under the bad sentence too, as rows
+        to score; None where there is nothing to compare. Outputs are numbered first under the one sentence, then under the other; the prompt is shared.
+        """
         pairs = strict_pairs(one.record, self.method)
-        marker = asked(self.wording, self.method.sentences, one.record, self.attributes)["good"]
+        asks = asked(self.wording, self.method.sentences, one.record, self.attributes)
         numbers = sorted({number for pair in pairs for number in pair})
-        chains = [self.chain_tokenizer.chain(one.prompt, (Link(marker, one.record.candidates[number].text, 1.0, kind=TEXT[0]),)) for number in numbers]
+        chains = [
+            self.chain_tokenizer.chain(one.prompt, (Link(asks[name], one.record.candidates[number].text, 1.0, kind=TEXT[0]),))
+            for name in ("good", "bad")
+            if name in asks
+            for number in numbers
+        ]
         if not pairs or max(len(chain.ids) for chain in chains) > self.max_chain_tokens:
             return None
         places = {number: place for place, number in enumerate(numbers)}
@@ -474,12 +501,32 @@ class CoHDataModule(LightningDataModule):
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[Request]:
         """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
-        every = [
-            Request(one.record.id, name, marker, self.chain_tokenizer.inference_prompt(one.prompt, marker), {"record": one.record})
-            for one in islice(self.splits[stage], limit)
-            for name, marker in self.ask(one.record).items()
-        ]
+        every = [self.request(one, name, marker) for one in islice(self.splits[stage], limit) for name, marker in self.ask(one.record).items()]
         return sorted(every, key=lambda request: (len(request.prompt_ids), request.prompt_id, request.ask))
+
+    def request(self, one: Prepared, name: str, marker: str) -> Request:
+        """A prompt under a feedback sentence, with the very ids that training chains begin with."""
+        return Request(one.record.id, name, marker, self.chain_tokenizer.inference_prompt(one.prompt, marker), {"prepared": one})
+
+    def refinement(self, one: Prepared, answers: Sequence[str], remarks: Sequence[str | None], name: str) -> Request | None:
+        """The prompt of the next answer: all `answers` so far, each under the bad sentence, then the good sentence (paper section 4.4).
+
+        A remark, what was said of an answer, stands where the method has critiques: between the answer and the next (orders with `revised`), else before it.
+        None where that leaves no room within `max_chain_tokens`.
+        """
+        asks = asked(self.wording, self.method.sentences, one.record, self.attributes)
+        if "revised" in self.method.orders:
+            said = [self.wording.revised(one.record, remark or self.wording.blame) for remark in remarks]
+            markers = [self.wording.polarity(one.record, False)[0], *said]
+        elif self.method.sentences == "critique":
+            markers = [*(self.wording.criticised(one.record, remark) if remark else asks["bad"] for remark in remarks), asks["good"]]
+        else:
+            markers = [*[asks["bad"]] * len(answers), asks["good"]]
+        links = tuple(Link(marker, text) for marker, text in zip(markers, answers, strict=False))
+        ids = self.chain_tokenizer.continued_prompt(one.prompt, links, markers[-1])
+        if len(ids) >= self.max_chain_tokens:
+            return None
+        return Request(one.record.id, name, markers[-1], ids, {"prepared": one, "place": len(links)})
 
     # Loaders. Every rank has the same number of batches in each, filled up with empty ones.
 
@@ -655,11 +702,6 @@ class _EpochSampler(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         return self.count
-
-
-def prompt_sha(record: Feedback) -> str:
-    """A hash of a record's whole prompt, roles included, that any system's completion of the same prompt carries."""
-    return sha256(json.dumps([(turn.role, turn.text) for turn in record.prompt]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _text_tree(ids: np.ndarray) -> Tree:

@@ -7,7 +7,9 @@ gradients are averaged; the module multiplies by both once, and nothing else is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, cast
@@ -25,14 +27,28 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTr
 from coh_lightning.attention import attention_implementation, check_layout, row_logits
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
-from coh_lightning.generation import Sampling, Unmoved, generate
+from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
+from coh_lightning.exchange import read_completions, write_prompts
+from coh_lightning.generation import Request, Sampling, Unmoved, generate
 from coh_lightning.losses import output_log_likelihoods, row_loss
-from coh_lightning.metrics import VALUES, Sums, completion_values
+from coh_lightning.metrics import Sums
 from coh_lightning.records import Completion, did_you_mean
+from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.world.feedback import BASE
 
-PREFERENCES = ("preference_accuracy_sum", "preference_accuracy_mean")
-"""Share of the strictly ordered pairs of a record that the model ranks right, by the sum and by the mean of log p (end token included); chance is 0.5."""
+PREFERENCES = (
+    "preference_accuracy_sum",
+    "preference_accuracy_mean",
+    "preference_accuracy_swapped_sum",
+    "preference_accuracy_swapped_mean",
+    "preference_accuracy_marker",
+)
+"""Share of the strictly ordered pairs of a record that the model ranks right, ties counted out; chance is 0.5. y is an output with its end token.
+
+* sum, mean: by log p(y | good sentence), summed over its tokens or averaged.
+* swapped: with the sentences' sides swapped, the worse output should be the likelier one under the bad sentence.
+* marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as p(good sentence | y) does.
+"""
 
 CHECKPOINT_KEY = "coh_lightning"
 """Where a checkpoint holds, as plain JSON, what its model was trained with."""
@@ -53,7 +69,15 @@ class CoHModule(LightningModule):
         weight_decay: On matrices only.
         warmup_share: Share of all steps in which the learning rate rises to its peak.
         final_lr_share: Where the cosine ends, as a share of the peak.
-        sampling: How completions are written in `test` and `predict`.
+        sampling: How completions are written in `test` and `predict`, and during `fit`.
+        write_every: During `fit`, completions are written at every so-manieth validation, for `data.max_validation_prompts` prompts; 0: never.
+        refine: Rounds in which the model is asked for a better answer than its own last one, in `test` and during `fit`, each beside a fresh draw as its control.
+        critic: With `refine`: what is said of an answer before the next one, a function `Completion -> str` by its import path (`package.module:name`);
+            None says that it is bad, in the method's words.
+        scorers: Raters in code that score every completion: functions `Completion -> {name: number}` by import path; `world` is the embedded world's rater.
+        prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no completions; no model is loaded.
+        completions_from: In `predict` and `test`: take the completions from this file, which a server made of such prompts, instead of writing them.
+        reward_model: A reward model of transformers (sequence classification) that scores every completion, by name or folder.
         trust_remote_code: Run code that comes with the model. Only for models that you trust.
 
     Raises:
@@ -77,6 +101,13 @@ class CoHModule(LightningModule):
         warmup_share: float = 0.03,
         final_lr_share: float = 0.1,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        write_every: int = 0,
+        refine: int = 0,
+        critic: str | None = None,
+        scorers: list[str] | None = None,
+        reward_model: str | None = None,
+        prompts_to: str | None = None,
+        completions_from: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
@@ -86,6 +117,8 @@ class CoHModule(LightningModule):
             raise InputError(f"model.from_config has the keys {sorted(from_config)} but no model_type; name the architecture (llama, gpt2, ...).")
         if lr <= 0 or not 0 <= warmup_share < 1 or not 0 <= final_lr_share <= 1:
             raise InputError(f"model.lr is {lr}, warmup_share {warmup_share}, final_lr_share {final_lr_share}; they must be > 0, in [0, 1) and in [0, 1].")
+        if write_every < 0 or refine < 0:
+            raise InputError(f"model.write_every is {write_every} and model.refine {refine}; neither can be negative (0 switches it off).")
         self.model = model
         self.from_config = from_config
         self.attention = attention
@@ -98,18 +131,36 @@ class CoHModule(LightningModule):
         self.warmup_share = warmup_share
         self.final_lr_share = final_lr_share
         self.sampling = sampling
+        self.write_every = write_every
+        self.refine = refine
+        self.critic = critic
+        self.scorers = scorers
+        self.reward_model = reward_model
+        if prompts_to is not None and completions_from is not None:
+            raise InputError(f"model.prompts_to is '{prompts_to}' and model.completions_from '{completions_from}'; prompts go out first, give one of the two.")
+        self.prompts_to = prompts_to
+        self.completions_from = completions_from
         self.trust_remote_code = trust_remote_code
         self.trained_with: dict[str, Any] | None = None
         """What a checkpoint that was loaded says of wording, method, prompt format and tokenizer."""
         self._layout_checked = False
         self._sums: dict[str, Tensor] = {}
         self._meters: dict[str, Sums] = {}  # in a dict, so that they are no part of the model's state
+        self._raters: list[Scorer] | None = None
+        self._validations = 0
+        self.written: list[Completion] = []
+        """What this rank has written since its stage began (`CompletionWriter` keeps it)."""
 
     # The model
 
     def configure_model(self) -> None:
         """Builds the model once; Lightning calls this again before validation and test."""
         if "lm" in self._modules:
+            return
+        if self._elsewhere:
+            if self.model is not None and self.model.endswith(".ckpt"):
+                self.trained_with = json.loads(_read_checkpoint(self.model)[CHECKPOINT_KEY])["data"]
+            self.strict_loading = False  # of a checkpoint, only what it was trained with is read
             return
         dtype = getattr(torch, self.dtype_name)
         if self.from_config is not None:
@@ -147,6 +198,11 @@ class CoHModule(LightningModule):
         self.lm.train()  # transformers gives it in evaluation mode, and Lightning leaves modes as they are
         if self.gradient_checkpointing:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether this is a `predict` that needs no model."""
+        return (self.prompts_to or self.completions_from) is not None and self._trainer is not None and self.trainer.predicting
 
     def _prepare(self, config: Any) -> None:
         if not self.dropout:
@@ -250,8 +306,12 @@ class CoHModule(LightningModule):
         self._agree()
 
     def on_predict_start(self) -> None:
-        self._start()
+        if not self._elsewhere:
+            self._start()
         self._agree()
+        if self.prompts_to is not None and self.trainer.is_global_zero:
+            number = write_prompts(self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids)
+            print(f"{number} prompts in {self.prompts_to}; give the answers back with --model.completions_from=FILE")
 
     def _agree(self) -> None:
         """A model is asked as it was trained, whichever way its checkpoint came: ckpt_path, load_from_checkpoint or model."""
@@ -337,27 +397,29 @@ class CoHModule(LightningModule):
     # Held-out data
 
     def on_validation_epoch_start(self) -> None:
-        self._meters["val"] = Sums(["nll", *self._kind_names(), *PREFERENCES]).to(self.device)
+        self._begin("val")
 
     def on_test_epoch_start(self) -> None:
-        written = [f"{value}_{ask}" for value in VALUES for ask in self.data.ask_names]
-        self._meters["test"] = Sums(["nll", *self._kind_names(), *PREFERENCES, *written]).to(self.device)
+        self._begin("test")
+
+    def on_predict_epoch_start(self) -> None:
+        self.written = []
+
+    def _begin(self, stage: str) -> None:
+        self._meters[stage] = Sums(["nll", *self._kind_names(), *PREFERENCES]).to(self.device)
+        self.written = []
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._held_out(batch, self._meters["val"])
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Unmoved[Completion] | None:  # type: ignore[override]
-        if "requests" not in batch:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        if "requests" in batch:
+            self._write(batch["requests"])
+        else:
             self._held_out(batch, self._meters["test"])
-            return None
-        completions = self._write(batch)
-        for one in completions:
-            values = completion_values(one.text, tokens=one.completion_tokens, ended=one.stop == "end", reference=one.reference)
-            self._meters["test"].add({f"{name}_{one.ask}": value for name, value in values.items()})
-        return Unmoved(completions)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Unmoved[Completion]:
-        return Unmoved(self._write(batch))
+        return Unmoved([] if self.prompts_to is not None else self._write(batch["requests"]))
 
     def _held_out(self, batch: dict[str, Any], meter: Sums) -> None:
         """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of them the model finds likelier)."""
@@ -368,19 +430,24 @@ class CoHModule(LightningModule):
             return
         scored = [output_log_likelihoods(row_logits(self.lm, row), row, outputs=row["outputs"]) for row in batch["rows"]]
         total, tokens = (torch.cat(parts) for parts in zip(*scored, strict=True))
-        for name, score in zip(PREFERENCES, (total.tolist(), (total / tokens).tolist()), strict=True):
-            decided = [(better, worse) for better, worse in batch["pairs"] if score[better] != score[worse]]
-            if decided:
-                meter.add({name: sum(score[better] > score[worse] for better, worse in decided) / len(decided)})
+        meter.add(_preferences(batch["pairs"], total, total / tokens))
 
     def _kind_names(self) -> list[str]:
         return [f"nll_{name}" for name in self.data.kinds]
 
     def on_validation_epoch_end(self) -> None:
         self._log("val")
+        if self.trainer.sanity_checking or not self.write_every:
+            return
+        self._validations += 1
+        if self._validations % self.write_every == 0:
+            share = self.data.requests("validation", self.data.max_validation_prompts)[self.trainer.global_rank :: self.trainer.world_size]
+            self._write(share)
+            self._log_written("val")
 
     def on_test_epoch_end(self) -> None:
         self._log("test")
+        self._log_written("test")
 
     def _log(self, stage: str) -> None:
         """The stage's means, the same on all ranks."""
@@ -388,13 +455,100 @@ class CoHModule(LightningModule):
 
     # Writing
 
-    def _write(self, batch: dict[str, Any]) -> list[Completion]:
-        data = self.data
+    def _write(self, requests: Sequence[Request], sampling: Sampling | None = None) -> list[Completion]:
+        """This rank's completions of its requests, scored; they are added to `written`. Every rank must call it equally often."""
+        data, sampling = self.data, sampling or self.sampling
+        if self.completions_from is not None and not self.trainer.training:
+            return self._keep([self._from_elsewhere[f"{one.prompt_id}:{one.ask}:{sample}"] for one in requests for sample in range(sampling.samples)])
         # ranks that hold parts of one model must all run each forward pass; ranks with a model each need not wait for one another
         sharded = isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy))
         everyone_done = self.trainer.strategy.reduce_boolean_decision if sharded and self.trainer.world_size > 1 else None
-        written = generate(self.lm, batch["requests"], self.sampling, stop_ids=data.stop_ids, pad_id=data.pad_id, everyone_done=everyone_done)
-        return [data.completion(one, self.sampling, system=Path(self.trainer.default_root_dir).name) for one in written]
+        written = generate(self.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id, everyone_done=everyone_done)
+        return self._keep([data.completion(one, sampling, system=self._system) for one in written])
+
+    @property
+    def _system(self) -> str:
+        return Path(self.trainer.default_root_dir).name
+
+    @cached_property
+    def _from_elsewhere(self) -> dict[str, Completion]:
+        assert self.completions_from is not None
+        encoder = self.data.chain_tokenizer.encoder
+        blanks = self.data.blanks(self.sampling, system=self._system)
+        return {one.id: one for one in read_completions(self.completions_from, blanks, count=lambda text: len(encoder.encode_texts([text])[0]))}
+
+    def _keep(self, completions: list[Completion]) -> list[Completion]:
+        for scorer in self._scorers():
+            completions = score(completions, scorer)
+        self.written += completions
+        return completions
+
+    def write_share(self, stage: Literal["validation", "test"], *, system: str | None = None) -> list[Completion]:
+        """Completions of a held-out split, shared out over the ranks and gathered on all of them, in the order of prompt, ask and sample.
+
+        Args:
+            system: Name of the system that they carry, in the place of the run folder's.
+        """
+        limit = self.data.max_test_prompts if stage == "test" else self.data.max_validation_prompts
+        own = self._write(self.data.requests(stage, limit)[self.trainer.global_rank :: self.trainer.world_size])
+        every = [one for part in self._gathered(own) for one in part]
+        named = [replace(one, system=system) for one in every] if system else every
+        return sorted(named, key=lambda one: (one.prompt_id, one.ask))
+
+    def _gathered(self, own: list[Any]) -> list[list[Any]]:
+        """The lists of all ranks, on every rank."""
+        if self.trainer.world_size == 1:
+            return [own]
+        every: list[list[Any]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(every, own)
+        return every
+
+    def _scorers(self) -> list[Scorer]:
+        if self._raters is None:
+            self._raters = [load_scorer(path) for path in self.scorers or []]
+            if self.reward_model is not None:
+                self._raters.append(RewardModel(self.reward_model, device=self.device, trust_remote_code=self.trust_remote_code))
+        return self._raters
+
+    def _log_written(self, stage: str) -> None:
+        """The figures of all that was written, by all ranks together, after the rounds of refinement."""
+        together: list[Valued] = [row for part in self._gathered(with_samples(self.written) + self._refined()) for row in part]
+        if len({row.id for row in together}) < len(together):
+            raise RuntimeError(f"{len(together)} completions were gathered from {self.trainer.world_size} rank(s), and some have the same id")
+        figures = summary(together, seed=self.data.seed)
+        shown = headline(figures)
+        for name, value in figures.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name in shown)
+
+    def _refined(self) -> list[Valued]:
+        """The rounds of refinement of this rank's first answers (sample 0 of each prompt), with the fresh draws that they are compared with."""
+        if not self.refine:
+            return []
+        first = [one for one in self.written if one.ask == FIRST and one.id.endswith(":0")]
+        answers = {one.prompt_id: [one] for one in first}
+        prepared = {one.record.id: one for stage in ("validation", "test") for one in self.data.splits[stage]}
+        critic = load_critic(self.critic) if self.critic else None
+        once = replace(self.sampling, samples=1)
+        rows: list[Valued] = []
+        if self.completions_from is not None:
+            raise InputError(
+                f"model.refine is {self.refine}, but the completions come from '{self.completions_from}': a second answer would need another's model; set refine to 0."
+            )
+        for number in range(2, self.refine + 2):
+            refined, fresh = [], []
+            for prompt_id, own in answers.items():
+                if len(own) < number - 1:  # there was no room for the answer before
+                    continue
+                remarks = [critic(answer) if critic else None for answer in own]
+                request = self.data.refinement(prepared[prompt_id], [answer.text for answer in own], remarks, f"refined {number}")
+                if request is not None:
+                    refined.append(request)
+                    fresh.append(self.data.request(prepared[prompt_id], f"fresh {number}", own[0].marker))
+            second, control = self._write(refined, once), self._write(fresh, once)
+            for one in second:
+                answers[one.prompt_id].append(one)
+            rows += with_copies(first, second) + with_copies(first, control)
+        return rows
 
     # Checkpoints
 
@@ -416,6 +570,26 @@ class CoHModule(LightningModule):
         """The model of a checkpoint, with the wording and method that it was trained with in `trained_with`. Loads plain data only (`weights_only`)."""
         saved = json.loads(_read_checkpoint(checkpoint_path)[CHECKPOINT_KEY])
         return super().load_from_checkpoint(checkpoint_path, *args, **({"from_config": saved["model"], "weights_only": True} | kwargs))
+
+
+def _preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) -> dict[str, float]:
+    """The share of a record's pairs (better, worse) that are ranked right, by each way that there is to rank them (`PREFERENCES`).
+
+    `total` and `mean` are log p of the outputs under the good sentence and, where there is one, of the same outputs under the bad sentence.
+    """
+    if not pairs:
+        return {}
+    outputs = 1 + max(number for pair in pairs for number in pair)
+    scores = {"sum": total[:outputs], "mean": mean[:outputs]}
+    if len(total) == 2 * outputs:
+        scores |= {"swapped_sum": -total[outputs:], "swapped_mean": -mean[outputs:], "marker": total[:outputs] - total[outputs:]}
+    found = {}
+    for name, score_of in scores.items():
+        by = score_of.tolist()
+        decided = [(better, worse) for better, worse in pairs if by[better] != by[worse]]
+        if decided:
+            found[f"preference_accuracy_{name}"] = sum(by[better] > by[worse] for better, worse in decided) / len(decided)
+    return found
 
 
 def _bytes(number: float) -> str:

@@ -209,12 +209,16 @@ class Completion:
     reference: str | None = None
     task: str = "answer"
     source: str = ""
+    shown: str | None = None
+    """The prompt as people read it, without the feedback sentence: what a rater is shown."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What raters in code said of it."""
 
     _types: ClassVar[dict[str, tuple[type, ...]]] = {
         **dict.fromkeys(("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"), (str,)),
-        "sampling": (dict,),
+        **dict.fromkeys(("sampling", "scores"), (dict,)),
         **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
-        "reference": (str, type(None)),
+        **dict.fromkeys(("reference", "shown"), (str, type(None))),
     }
 
     @classmethod
@@ -226,23 +230,42 @@ class Completion:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
+def prompt_sha(record: Feedback) -> str:
+    """A hash of a record's whole prompt, roles included, that any system's completion of the same prompt carries."""
+    return hashlib.sha256(json.dumps([(turn.role, turn.text) for turn in record.prompt]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_prompt(record: Feedback) -> str:
+    """A record's prompt as people read it: one user turn bare, a conversation with its roles before its turns."""
+    turns = record.prompt
+    return turns[0].text if len(turns) == 1 else "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """What one rater said of the completions of one item, on one attribute."""
+    """What one rater said of the two completions of one item, on one attribute: one line of `judgements.jsonl`."""
 
     item: str
+    row: str
+    """The very showing that was answered: a rater may see an item twice, its sides swapped."""
+    prompt_id: str
     rater: str
     attribute: str
     choice: str
-    """The name of the chosen system, or "tie"; a grade where a single system is rated."""
+    """The name of the chosen system, or "tie"."""
     systems: tuple[str, ...]
-    """The systems that were compared, in the order shown to the rater."""
+    """The systems that were compared, in the order shown to the rater: left, right."""
+    check: str = ""
+    """What the row was there to test: "" (nothing: it counts), "swap" (shown again, sides swapped), "identical" (equal texts), "gold" (an obvious answer)."""
+    passed: bool | None = None
+    """Whether the check was answered rightly; None where no one answer is right."""
     seconds: float | None = None
     comment: str = ""
 
     _types: ClassVar[dict[str, tuple[type, ...]]] = {
-        **dict.fromkeys(("item", "rater", "attribute", "choice", "comment"), (str,)),
+        **dict.fromkeys(("item", "row", "prompt_id", "rater", "attribute", "choice", "check", "comment"), (str,)),
         "systems": (list,),
+        "passed": (bool, type(None)),
         "seconds": (int, float, type(None)),
     }
 

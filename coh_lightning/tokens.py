@@ -517,9 +517,13 @@ class ChainTokenizer:
         """All ids up to the first output: exactly those that a training chain with this marker begins with."""
         return self._before_output(prompt, marker, 0)[0]
 
-    def output_lead(self, marker: str) -> str:
+    def continued_prompt(self, prompt: CutPrompt, chain: Chain, marker: str) -> Ids:
+        """All ids up to the output after `chain`: exactly those that a training chain of one more link, under this marker, has before its last output."""
+        return np.concatenate([self.chain(prompt, chain).ids, self._before_output(prompt, marker, len(chain))[0]])
+
+    def output_lead(self, marker: str, place: int = 0) -> str:
         """The spaces that an output under this marker begins with in training (for most formats none): to be taken off a completion."""
-        return self.layout.before_output((CutTurn("user", "x", ()),), marker)[1]
+        return self.layout.before_output((CutTurn("user", "x", ()),), marker, place)[1]
 
     def link_lengths(self, prompt: CutPrompt, chain: Chain) -> list[LinkLength]:
         """What each link of the chain takes at most; no arrays are made."""

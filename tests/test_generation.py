@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import transformers as hf
+from ranks_for_tests import end_rank
 
 from coh_lightning.errors import InputError
 from coh_lightning.generation import Request, Sampling, Written, generate, generating, next_tokens
@@ -316,7 +317,7 @@ def _one_rank(rank: int, folder: str) -> None:
         rows.append(_plain(written))
     lm(input_ids=torch.tensor([[20, 21, 22]]), labels=torch.tensor([[20, 21, 22]])).loss.backward()
     Path(folder, f"{rank}.json").write_text(json.dumps([rows, passes]))
-    dist.destroy_process_group()
+    end_rank()
 
 
 def test_ranks_of_a_sharded_model_with_uneven_requests_stay_in_step(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ STREAM = [
     ["errors"],
     ["draws"],
     ["records", "generation"],
-    ["sources", "wording"],
+    ["sources", "wording", "human_eval"],
     ["world"],
     ["chains"],
     ["formats"],
@@ -52,6 +52,8 @@ LIGHT = [
     "prepare",
     "sources",
     "world",
+    "human_eval",
+    *(f"human_eval.{path.stem}" for path in sorted((PACKAGE / "human_eval").glob("[!_]*.py"))),
     "runs",
     "complaints",
     "__main__",
@@ -114,21 +116,31 @@ def loads(code: str) -> tuple[set[str], float]:
 
 
 def test_what_only_touches_files_does_not_import_torch() -> None:
-    names = [name for name in LIGHT if name in modules()]
+    names = [name for name in LIGHT if name.split(".")[0] in modules()]
     found, _ = loads("\n".join(f"import coh_lightning.{name}" for name in names))
     assert found & HEAVY == set()
 
 
-@pytest.mark.parametrize("name", ["", *[name for name in OWN if (PACKAGE / f"{OWN[name][0].split('.')[-1]}.py").exists()]])
+@pytest.mark.parametrize("name", ["", *[name for name in OWN if (ROOT / f"{OWN[name][0].replace('.', '/')}.py").exists()]])
 def test_help_of_our_own_commands_imports_nothing_heavy(name: str) -> None:
+    assert_starts_light([*([name] if name else []), "--help"])
+
+
+@pytest.mark.parametrize("part", ["plan", "export", "import", "report"])
+@pytest.mark.parametrize("words", [["--help"], ["--no-such-option"]])
+def test_help_and_mistakes_of_a_human_study_import_nothing_heavy(part: str, words: list[str]) -> None:
+    assert_starts_light(["human-eval", part, *words])
+
+
+def assert_starts_light(words: list[str]) -> None:
     code = f"""
 from coh_lightning.__main__ import main
 try:
-    main({[*([name] if name else []), "--help"]!r})
+    main({words!r})
 except SystemExit:
     pass"""
     found, _ = loads(code)
-    assert found & (HEAVY | {"numpy"}) == set()
+    assert found & (HEAVY | {"numpy", "scipy", "matplotlib", "pandas", "openpyxl"}) == set()
 
 
 def test_the_top_help_lists_every_command() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from ranks_for_tests import end_rank
 
 from coh_lightning.metrics import (
     VALUES,
@@ -177,7 +178,7 @@ def _one_rank(rank: int, folder: str) -> None:
     if rank == 0:
         idle.add({"words": 5.0})
     Path(folder, f"{rank}.json").write_text(json.dumps([means, {name: value.item() for name, value in idle.compute().items()}]))
-    dist.destroy_process_group()
+    end_rank()
 
 
 def test_all_ranks_get_the_means_of_all_values(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
-from coh_lightning.module import CHECKPOINT_KEY, CoHModule
+from coh_lightning.module import CHECKPOINT_KEY, CoHModule, _preferences
 from coh_lightning.records import Completion, read_jsonl
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
@@ -322,7 +322,7 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
     run.fit(model, datamodule=data)
     [metrics] = run.validate(model, datamodule=data, verbose=False)
     sums: dict[str, list[float]] = {}
-    right: dict[str, list[float]] = {"sum": [], "mean": []}
+    right: dict[str, list[float]] = {name: [] for name in ("sum", "mean", "swapped_sum", "swapped_mean", "marker")}
     with torch.no_grad():
         for one in data.splits["validation"]:
             for chain in data.chains(one):
@@ -330,20 +330,37 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
                 nll = _nll(model.lm, tokens.ids)[0]
                 for span in tokens.spans:
                     sums.setdefault(f"val/nll_{span.kind}_{span.place + 1}", []).extend(nll[span.start - 1 : span.stop - 1].tolist())
-            scores = []
-            for candidate in one.record.candidates:
-                chain = next(chain for chain in data.chains(one) if chain[0].kind == "good")
-                tokens = data.chain_tokenizer.chain(one.prompt, (type(chain[0])(chain[0].marker, candidate.text),))
-                begin, end, *_ = tokens.spans[0]
-                scores.append(_nll(model.lm, tokens.ids)[0][begin - 1 : end - 1])
+            scores: dict[str, list[Tensor]] = {"good": [], "bad": []}
+            for kind in scores:
+                link = next(chain for chain in data.chains(one) if chain[0].kind == kind)[0]
+                for candidate in one.record.candidates:
+                    tokens = data.chain_tokenizer.chain(one.prompt, (type(link)(link.marker, candidate.text),))
+                    begin, end, *_ = tokens.spans[0]
+                    scores[kind].append(-_nll(model.lm, tokens.ids)[0][begin - 1 : end - 1])
+            good, bad = scores["good"], scores["bad"]
             for better, worse in strict_pairs(one.record, data.method):
-                right["sum"].append(float(scores[better].sum() < scores[worse].sum()))
-                right["mean"].append(float(scores[better].mean() < scores[worse].mean()))
+                right["sum"].append(float(good[better].sum() > good[worse].sum()))
+                right["mean"].append(float(good[better].mean() > good[worse].mean()))
+                right["swapped_sum"].append(float(bad[better].sum() < bad[worse].sum()))
+                right["swapped_mean"].append(float(bad[better].mean() < bad[worse].mean()))
+                right["marker"].append(float(good[better].sum() - bad[better].sum() > good[worse].sum() - bad[worse].sum()))
     assert len(right["sum"]) == len(data.splits["validation"]) > 3
     for name, values in sums.items():
         assert metrics[name] == pytest.approx(sum(values) / len(values), rel=1e-6)
     for name, shares in right.items():
         assert metrics[f"val/preference_accuracy_{name}"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_pairs_are_ranked_by_likelihood_by_the_other_sentence_and_by_their_ratio() -> None:
+    total, mean = torch.tensor([-4.0, -5.0, -9.0, -4.0]), torch.tensor([-2.0, -1.0, -2.0, -2.0])  # two outputs under good, the same under bad
+    assert _preferences([(0, 1)], total, mean) == {
+        "preference_accuracy_sum": 1.0,  # -4 > -5
+        "preference_accuracy_mean": 0.0,  # -2 < -1
+        "preference_accuracy_swapped_sum": 1.0,  # under the bad sentence the worse one is the likelier: -4 > -9
+        "preference_accuracy_marker": 1.0,  # 5 > -1
+    }, "swapped_mean is a tie, which counts for nothing"
+    assert _preferences([(0, 1)], total[:2], mean[:2]) == {"preference_accuracy_sum": 1.0, "preference_accuracy_mean": 0.0}, "no bad sentence"
+    assert _preferences([], total, mean) == {}
 
 
 def test_test_and_predict_write_every_prompt_under_every_ask(tmp_path: Path) -> None:

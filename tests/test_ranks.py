@@ -21,6 +21,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from feedback_for_tests import TINY, data_of, method, pairs, wording
+from ranks_for_tests import end_rank
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.generation import Sampling
@@ -70,7 +71,8 @@ def run(folder: Path, *, precision: Any, devices: int, config: dict[str, Any] = 
         regulariser=[str(text)],
         regulariser_rows_per_step=2,
     )
-    model = CoHModule(from_config=config, lr=1e-2, warmup_share=0.0, sampling=Sampling(max_new_tokens=4))
+    writing = {"write_every": 1, "refine": 1} if write else {}
+    model = CoHModule(from_config=config, lr=1e-2, warmup_share=0.0, sampling=Sampling(max_new_tokens=4, temperature=1.0), **writing)
     pl.seed_everything(0, verbose=False)
     seen = Steps()
     trainer = pl.Trainer(
@@ -234,3 +236,6 @@ def test_a_run_repeats_itself_to_the_last_bit_on_two_threads(tmp_path: Path) -> 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads sometimes abort an interpreter that ends while they wind up; all that is checked has been written
+    end_rank()

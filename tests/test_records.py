@@ -190,14 +190,19 @@ def completion(**changes: Any) -> Completion:
     return Completion(**(values | changes))
 
 
+def judgement(**changes: Any) -> Judgement:
+    values: dict[str, Any] = {"item": "i", "row": "r1", "prompt_id": "p", "rater": "r", "attribute": "accuracy", "choice": "s", "systems": ("s", "t")}
+    return Judgement(**(values | changes))
+
+
 def test_completions_and_judgements_come_back_as_they_went(tmp_path: Path) -> None:
     completions = [
-        completion(sampling={"temperature": 1.0}, stop="end", seed=3, prompt_tokens=2, completion_tokens=1, reference="r"),
+        completion(sampling={"temperature": 1.0}, stop="end", seed=3, prompt_tokens=2, completion_tokens=1, reference="r", shown="q"),
         completion(id="2", text=""),
     ]
     assert write_jsonl(tmp_path / "c.jsonl", completions) == 2
     assert list(read_jsonl(tmp_path / "c.jsonl", Completion)) == completions
-    judgements = [Judgement("i", "r", "accuracy", "s", ("s", "t"), seconds=2.5, comment="c"), Judgement("i", "r", "accuracy", "tie", ("s", "t"))]
+    judgements = [judgement(check="swap", passed=True, seconds=2.5, comment="c"), judgement(choice="tie", check="gold", passed=False), judgement()]
     write_jsonl(tmp_path / "j.jsonl", judgements)
     assert list(read_jsonl(tmp_path / "j.jsonl", Judgement)) == judgements
 
@@ -217,6 +222,21 @@ def test_a_bad_completion_is_refused(changes: dict[str, Any], says: str) -> None
     assert str(caught.value) == says
     with pytest.raises(InputError, match="c:1: the key 'marker' of a Completion is missing"):
         Completion.from_json({name: value for name, value in completion().to_json().items() if name != "marker"}, "c:1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"passed": 1}, "j:1: passed is int 1; it must be bool or null."),
+        ({"row": None}, "j:1: row is NoneType None; it must be str."),
+        ({"systems": ["s", 2]}, "j:1: systems is int 2; it must be text."),
+        ({"chosen": "s"}, "j:1: unknown key 'chosen' for a Judgement; did you mean 'choice'?"),
+    ],
+)
+def test_a_bad_judgement_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Judgement.from_json(judgement().to_json() | changes, "j:1")
+    assert str(caught.value) == says
 
 
 def test_a_rejection_is_one_line_with_its_reason(tmp_path: Path) -> None:

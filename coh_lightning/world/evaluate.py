@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coh_lightning.draws import key64
+from coh_lightning.records import Completion
 from coh_lightning.world import raters
 from coh_lightning.world.posts import Post
 
@@ -48,6 +49,20 @@ def rate(post: Post | str, completion: str) -> dict[str, float]:
     """accuracy, coverage, coherence, overall and faultless (1 or 0) of any text as a summary of the post, or of the post in a prompt."""
     rating = raters.rate_facts(post.facts, completion) if isinstance(post, Post) else raters.rate(post, completion)
     return {**rating.scores(), "faultless": float(rating.faultless)}
+
+
+def score(completion: Completion) -> dict[str, float]:
+    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). InputError where its prompt holds no post of the world."""
+    return _rating(completion).scores()
+
+
+def critique(completion: Completion) -> str:
+    """What the world's rater says of a completion, as a critic (`critic="world"`). InputError where its prompt holds no post of the world."""
+    return _rating(completion).critique
+
+
+def _rating(completion: Completion) -> raters.Rating:
+    return raters.rate(completion.prompt if completion.shown is None else completion.shown, completion.text)
 
 
 def interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Interval:

@@ -1,0 +1,33 @@
+"""`python -m coh_lightning human-eval plan|export|import|report`: each part is imported only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+PARTS = {
+    "plan": ("plan", "how many prompts a study needs"),
+    "export": ("export", "completions of two or more systems -> blind sheets and a page to rate in"),
+    "import": ("ratings", "what raters sent back -> checked judgements"),
+    "report": ("report", "judgements -> who is better, with intervals, tests and agreement"),
+}
+"""Subcommand -> its module in this package, with `add_arguments(parser)` and `run(arguments) -> exit status`; and what it does."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command `human-eval`; gives its exit status. Raises InputError for what the user can put right."""
+    parser = argparse.ArgumentParser(
+        prog="python -m coh_lightning human-eval",
+        description="A blind human study of two or more systems.",
+        epilog="python -m coh_lightning human-eval SUBCOMMAND --help lists the options of each.",
+    )
+    subparsers = parser.add_subparsers(dest="part", metavar="SUBCOMMAND", required=True)
+    for name, (_, what) in PARTS.items():
+        subparsers.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
+    if argv and argv[0] in PARTS:
+        part = import_module(f"coh_lightning.human_eval.{PARTS[argv[0]][0]}")
+        part.add_arguments(subparsers.choices[argv[0]])
+        return int(part.run(parser.parse_args(argv)))
+    parser.parse_args(argv)
+    return 2

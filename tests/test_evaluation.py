@@ -1,0 +1,287 @@
+"""What is written, as numbers: means, control gaps, and refinement against the control that matters. By hand on a few completions, then through `fit` and `test`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from feedback_for_tests import EVERY_KIND, data_of, method, tiny, usable, wording
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from test_module import fitted, held_out_data, trainer
+
+from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
+from coh_lightning.errors import InputError
+from coh_lightning.evaluation import summary, valued, with_copies, with_samples
+from coh_lightning.generation import Sampling
+from coh_lightning.records import Completion, read_jsonl
+
+
+def completion(prompt: str, ask: str, text: str, sample: int = 0, **scores: float) -> Completion:
+    return Completion(
+        id=f"{prompt}:{ask}:{sample}",
+        prompt_id=prompt,
+        system="m",
+        prompt="P",
+        prompt_sha="s",
+        ask=ask,
+        marker="G",
+        text=text,
+        stop="end",
+        completion_tokens=len(text.split()) + 1,
+        scores=scores,
+    )
+
+
+def figures(*completions: Completion) -> dict[str, float]:
+    return summary([valued(one) for one in completions])
+
+
+def test_means_are_over_completions_and_named_by_value_and_ask() -> None:
+    found = figures(completion("a", "good", "one two", help=1.0), completion("b", "good", "one two three four", help=0.5))
+    assert found["words_good"] == 3
+    assert found["tokens_good"] == 4
+    assert found["help_good"] == 0.75
+    assert found["ended_good"] == 1
+
+
+def test_the_control_gap_is_good_minus_bad_prompt_by_prompt() -> None:
+    written = [
+        completion("a", "good", "x", help=1.0),
+        completion("a", "bad", "x", help=0.5),
+        completion("b", "good", "x", help=0.25),
+        completion("b", "bad", "x", help=0.5),
+        completion("c", "good", "x", help=9.0),  # not asked for bad: of no use for a gap
+    ]
+    found = figures(*written)
+    assert found["gap_help"] == pytest.approx((0.5 - 0.25) / 2)
+    assert found["gap_help_low"] == -0.25 and found["gap_help_high"] == 0.5
+
+
+def test_samples_of_a_prompt_count_as_one_prompt_in_a_gap() -> None:
+    written = [
+        *(completion("a", "good", "x", sample, help=1.0) for sample in range(9)),
+        completion("a", "bad", "x", help=0.0),
+        completion("b", "good", "x", help=0.0),
+        completion("b", "bad", "x", help=0.0),
+    ]
+    assert figures(*written)["gap_help"] == 0.5
+
+
+def test_each_attribute_has_a_gap_of_its_own() -> None:
+    found = figures(completion("a", "good accuracy", "x", help=1.0), completion("a", "bad accuracy", "x", help=0.25))
+    assert found["gap_accuracy_help"] == 0.75
+    assert "gap_help" not in found
+
+
+def test_figures_do_not_depend_on_the_order_of_the_completions() -> None:
+    written = [completion(f"p{i}", ask, "x " * i, help=i * (2.0 if ask == "good" else 0.3)) for i in range(30) for ask in ("good", "bad")]
+    assert figures(*written) == figures(*reversed(written))
+
+
+def test_an_improvement_is_measured_against_a_fresh_draw_and_not_against_the_first_answer() -> None:
+    first = [completion("a", "good", "x", help=0.2), completion("b", "good", "x", help=0.4)]
+    second = [completion("a", "refined 2", "x", help=0.7), completion("b", "refined 2", "x", help=0.7)]
+    fresh = [completion("a", "fresh 2", "x", help=0.8), completion("b", "fresh 2", "x", help=0.8)]
+    found = figures(*first, *second, *fresh)
+    assert found["improvement_2_help"] == pytest.approx(-0.1)
+    assert found["regression_2_help"] == pytest.approx(0.5), "what would have passed for an improvement"
+
+
+def test_copies_are_counted_from_the_first_answer_of_the_same_prompt() -> None:
+    first = [completion("a", "good", "the cat sat on the mat"), completion("b", "good", "a dog")]
+    rows = with_copies(first, [completion("a", "refined 2", "the cat sat on a chair"), completion("b", "refined 2", "the cat sat on the mat")])
+    assert [row.values["copied"] for row in rows] == [0.5, 0.0]
+
+
+def test_how_unlike_the_samples_of_a_prompt_are_is_counted_once_a_prompt() -> None:
+    rows = with_samples([completion("a", "good", "one two three", 0), completion("a", "good", "one two four", 1), completion("b", "good", "one two", 0)])
+    assert [row.values.get("distinct") for row in rows] == [0.75, None, None]
+
+
+# Through Lightning
+
+
+def length(one: Completion) -> dict[str, float]:
+    """A scorer: longer is better."""
+    return {"length": float(len(one.text))}
+
+
+def remark(one: Completion) -> str:
+    """A critic."""
+    return f"it has {len(one.text)} characters"
+
+
+SAMPLED = Sampling(max_new_tokens=6, temperature=1.0)
+
+
+def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, max_validation_prompts=3)
+    model = tiny(sampling=SAMPLED, write_every=2, scorers=["test_evaluation:length"])
+    writer = CompletionWriter()
+    run = trainer(tmp_path, writer, max_steps=6, val_check_interval=data_interval(data, 1), check_val_every_n_epoch=None, num_sanity_val_steps=1)
+    run.fit(model, datamodule=data)
+    files = sorted(path.name for path in (tmp_path / "completions").iterdir())
+    assert files == ["step=2.jsonl", "step=4.jsonl", "step=6.jsonl"]
+    written = list(read_jsonl(tmp_path / "completions" / "step=4.jsonl", Completion))
+    assert len(written) == 3 * 2 and len({one.id for one in written}) == 6
+    assert all(one.scores == {"length": float(len(one.text))} for one in written)
+    assert {"val/length_good", "val/gap_length", "val/gap_length_low", "val/nll"} <= set(run.callback_metrics)
+    assert (tmp_path / "samples.html").read_text().count("step 6") >= 1
+
+
+def data_interval(data: Any, steps: int) -> int:
+    """Micro-batches between validations, for a validation every so many steps of one process."""
+    data.setup("fit")
+    return steps * data.plan.accumulate(1)
+
+
+def test_writing_during_fit_leaves_the_training_losses_as_they_are(tmp_path: Path) -> None:
+    losses = []
+    for number, every in enumerate((0, 1)):
+        data = held_out_data(tmp_path, max_validation_prompts=2)
+        settings = {"max_steps": 4, "val_check_interval": data_interval(data, 1), "check_val_every_n_epoch": None}
+        losses.append(fitted(data, tiny(sampling=SAMPLED, write_every=every), tmp_path / str(number), **settings).losses)
+    assert losses[0] == losses[1]
+
+
+def test_training_stops_early_and_keeps_its_best_checkpoint_by_the_control_gap(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, max_validation_prompts=4)
+    best = ModelCheckpoint(tmp_path / "best", monitor="val/gap_length", mode="max", filename="{step}")
+    stop = EarlyStopping("val/gap_length", mode="max", min_delta=1e9, patience=2)
+    run = trainer(tmp_path, stop, best, max_steps=9, val_check_interval=data_interval(data, 1), check_val_every_n_epoch=None, enable_checkpointing=True)
+    run.fit(tiny(sampling=SAMPLED, write_every=1, scorers=["test_evaluation:length"]), datamodule=data)
+    assert run.global_step == 3, "one that counts, and two without a gain of a thousand million"
+    assert best.best_model_score is not None and len(list((tmp_path / "best").glob("*.ckpt"))) == 1
+
+
+@pytest.mark.parametrize(("of", "spoken"), [("coh", "default"), ("coh_critique", "critique")])
+def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_output(of: str, spoken: str, tmp_path: Path) -> None:
+    data = data_of(usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(spoken), max_lost_share=1.0)
+    data.setup("fit")
+    seen = 0
+    for one in data.splits["train"]:
+        for chain in data.chains(one):
+            if len(chain) != 2 or (chain[0].kind, chain[1].kind) not in (("bad", "good"), ("bad", "revision")):
+                continue
+            critique = next((c.critique for c in one.record.candidates if c.text == chain[0].text), None)
+            if of == "coh_critique" and critique is None:
+                continue
+            tokens = data.chain_tokenizer.chain(one.prompt, chain)
+            request = data.refinement(one, [chain[0].text], [critique], "refined 2")
+            assert request is not None
+            assert request.prompt_ids.tolist() == tokens.ids[: tokens.spans[1].start].tolist()
+            assert request.marker == chain[1].marker
+            seen += 1
+    assert seen > 0
+
+
+def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, max_test_prompts=3)
+    model = tiny(sampling=SAMPLED, refine=2, scorers=["test_evaluation:length"], critic="test_evaluation:remark")
+    run = trainer(tmp_path, CompletionWriter(), max_steps=1)
+    run.fit(model, datamodule=data)
+    [metrics] = run.test(model, datamodule=data, verbose=False)
+    written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
+    by_ask = {ask: [one for one in written if one.ask == ask] for ask in ("good", "bad", "refined 2", "fresh 2", "refined 3", "fresh 3")}
+    assert {ask: len(ones) for ask, ones in by_ask.items()} == dict.fromkeys(by_ask, 3)
+    assert sum(map(len, by_ask.values())) == len(written)
+    for one in by_ask["refined 3"]:
+        before = [next(o for o in by_ask[ask] if o.prompt_id == one.prompt_id).text for ask in ("good", "refined 2")]
+        assert all(text in one.prompt for text in before), "it sees both of its answers"
+    for one in by_ask["fresh 2"]:
+        first = next(o for o in by_ask["good"] if o.prompt_id == one.prompt_id)
+        assert one.prompt == first.prompt and one.text != first.text, "the same prompt, drawn anew"
+    assert {"test/improvement_2_length", "test/improvement_3_length_low", "test/regression_2_length", "test/copied_refined_2"} <= set(metrics)
+
+
+def test_a_second_answer_without_room_is_left_out_with_its_control(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, max_prompt_tokens=60, max_chain_tokens=100, row_tokens=200)
+    data.setup("test")
+    one = data.splits["test"][0]
+    assert data.refinement(one, ["x" * 200], [None], "refined 2") is None
+
+
+@pytest.mark.parametrize("setting", [{"write_every": -1}, {"refine": -1}])
+def test_negative_settings_are_refused(setting: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"neither can be negative"):
+        tiny(**setting)
+
+
+# Completions made elsewhere
+
+
+def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(tmp_path: Path) -> None:
+    data, out, back = held_out_data(tmp_path), tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
+    here = tiny(sampling=SAMPLED, scorers=["test_evaluation:length"])
+    run = trainer(tmp_path, CompletionWriter(), max_steps=1)
+    run.fit(here, datamodule=data)
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    run.predict(here, datamodule=data)
+    own = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
+    (tmp_path / "completions.jsonl").unlink()
+
+    asking = tiny(sampling=SAMPLED, prompts_to=str(out))
+    trainer(tmp_path, CompletionWriter()).predict(asking, datamodule=data, ckpt_path=str(tmp_path / "one.ckpt"), weights_only=True)
+    assert not hasattr(asking, "lm"), "no model was needed"
+    assert not (tmp_path / "completions.jsonl").exists()
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {(line["id"], line["prompt"]) for line in lines} == {(one.id, one.prompt) for one in own}
+
+    texts = {one.id: one for one in own}
+    answers = [
+        {
+            "id": line["id"],
+            "prompt_sha": line["prompt_sha"],
+            "completion": texts[line["id"]].text,
+            "finish_reason": {"end": "stop"}.get(texts[line["id"]].stop, "length"),
+        }
+        for line in reversed(lines)
+    ]
+    back.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    taking = tiny(sampling=SAMPLED, completions_from=str(back), scorers=["test_evaluation:length"])
+    trainer(tmp_path, CompletionWriter()).predict(taking, datamodule=data)
+    again = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
+    assert [(one.id, one.text, one.prompt, one.scores) for one in again] == [(one.id, one.text, one.prompt, one.scores) for one in own]
+
+    back.write_text("".join(json.dumps(answer) + "\n" for answer in answers[1:]))
+    taking = tiny(sampling=SAMPLED, completions_from=str(back))
+    with pytest.raises(InputError, match=answers[0]["id"]):
+        trainer(tmp_path).predict(taking, datamodule=data)
+
+
+def test_prompts_out_and_completions_back_at_once_are_refused() -> None:
+    with pytest.raises(InputError, match=r"prompts go out first"):
+        tiny(prompts_to="a", completions_from="b")
+
+
+# A study at the end
+
+
+def test_a_study_of_before_and_after_training_is_made_at_the_end_of_fit(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    export = HumanEvalExport("before", raters=2, overlap=2)
+    trainer(tmp_path, export, max_steps=2).fit(tiny(sampling=SAMPLED), datamodule=data)
+    assert (tmp_path / "human_eval" / "sheets" / "rater-1.csv").is_file()
+    key = json.loads((tmp_path / "human_eval" / "key.json").read_text())
+    assert sorted(key["systems"]) == ["after", "before"]
+
+
+def test_a_study_of_good_against_bad_must_be_asked_for(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    run = trainer(tmp_path, CompletionWriter(), HumanEvalExport("bad", raters=1, overlap=0), max_steps=1)
+    model = tiny(sampling=SAMPLED)
+    run.test(model, datamodule=data, verbose=False)
+    assert (tmp_path / "human_eval" / "rate.html").is_file()
+
+
+def test_a_study_needs_something_to_compare_with() -> None:
+    with pytest.raises(InputError, match=r"HumanEvalExport.against is 'nothing.jsonl', and there is no such file"):
+        HumanEvalExport("nothing.jsonl")
+
+
+def test_a_study_needs_the_completions_first(tmp_path: Path) -> None:
+    run = trainer(tmp_path, HumanEvalExport("references"))
+    with pytest.raises(InputError, match=r"put a CompletionWriter before it"):
+        run.test(tiny(sampling=SAMPLED), datamodule=held_out_data(tmp_path), verbose=False)
