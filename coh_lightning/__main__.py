@@ -22,6 +22,7 @@ LIGHTNING = {
 OWN = {
     "preview": ("coh_lightning.preview", "show what feedback becomes: its chains, and which tokens are learned"),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
+    "judge": ("coh_lightning.judge", "let a language model compare completions, both orders played"),
 }
 """Command -> the module whose `main(argv) -> exit status` it is, and what it does."""
 

@@ -209,6 +209,7 @@ class HumanEvalExport(pl.Callback):
             against_references=self.against == "references",
             control=("bad", "good") if self.against == "bad" else None,
             forms=self.forms,
+            overwrite=True,  # a study that has judgements is never replaced
         )
         print(
             f"{len(study.items)} items for {self.raters} rater(s) in {folder / self.folder}; key.json there says which side is whose, so send only the sheets"

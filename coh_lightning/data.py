@@ -421,7 +421,7 @@ class CoHDataModule(LightningDataModule):
             reference=record.reference,
             task=record.task,
             source=record.source,
-            shown=read_prompt(record),
+            shown=read_prompt(record.prompt),
         )
 
     # Rows

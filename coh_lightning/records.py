@@ -235,9 +235,8 @@ def prompt_sha(record: Feedback) -> str:
     return hashlib.sha256(json.dumps([(turn.role, turn.text) for turn in record.prompt]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def read_prompt(record: Feedback) -> str:
-    """A record's prompt as people read it: one user turn bare, a conversation with its roles before its turns."""
-    turns = record.prompt
+def read_prompt(turns: Sequence[Turn]) -> str:
+    """A prompt as people read it: one turn bare, a conversation with its roles before its turns."""
     return turns[0].text if len(turns) == 1 else "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
 
 

@@ -34,12 +34,18 @@ FAMILIES = ("good", "bad", "refined")
 """First words of the asks that have a colour of their own."""
 FEW = 3
 """Up to so many columns leave room for the prompt at their side."""
+MANY = 6
+"""More boxes to tick than these stand in one line that scrolls."""
 LONG = 480
 """A prompt of more characters is shown from its start, and whole when asked for."""
 LONG_LINES = 7
 
+EMPTY = '<span class="empty">(empty)</span>'
+
 Column = Mapping[str, Sequence[Completion]]
 """Ask -> the samples of one prompt in one round."""
+Measure = Callable[[Completion], float | None]
+"""A number of a completion, None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
         `path`.
 
     Raises:
-        InputError: no completions, a limit below 1, a score that is no number, or a file that can't be written.
+        InputError: no completions, a limit below 1, a score that is no finite number, or a file that can't be written.
     """
     if limit < 1:
         raise InputError(f"{path}: the limit of prompts is {limit}; it must be at least 1.")
@@ -104,7 +110,7 @@ def sample_rows(completions: Sequence[Completion], *, label: str | None = None) 
     under `score_{name}`, None where a completion hasn't got it; `reference` is there when any completion has one. A `label` comes first, as `round`.
 
     Raises:
-        InputError: a score that is no number.
+        InputError: a score that is no finite number.
     """
     scores = list(dict.fromkeys(name for one in completions for name in _scores(one)))
     referenced = any(one.reference is not None for one in completions)
@@ -149,21 +155,21 @@ def _round(label: str, completions: Sequence[Completion]) -> Round:
 
 def _scores(completion: Completion) -> dict[str, float]:
     for name, value in completion.scores.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"The completion '{completion.id}' has the score {name!r} = {value!r}; a score must be a number.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"The completion '{completion.id}' has the score {name!r} = {value!r}; a score must be a finite number.")
     return {name: float(value) for name, value in completion.scores.items()}
 
 
-def _measures(rounds: Sequence[Round]) -> dict[str, Callable[[Completion], float | None]]:
+def _measures(rounds: Sequence[Round]) -> dict[str, Measure]:
     """What is averaged, by name: each score, the length, and how it ended, as far as the completions say so."""
     every = [one for round in rounds for one in round.completions]
-    measures: dict[str, Callable[[Completion], float | None]] = {}
+    measures: dict[str, Measure] = {}
     for name in dict.fromkeys(name for one in every for name in _scores(one)):
         measures[name] = lambda one, name=name: _scores(one).get(name)  # type: ignore[misc]
     if any(one.completion_tokens for one in every):
         measures[_free("tokens", measures)] = lambda one: float(one.completion_tokens)
     if any(one.stop for one in every):
-        measures[_free("ended", measures)] = lambda one: float(one.stop == "end")
+        measures[_free("ended by itself", measures)] = lambda one: float(one.stop == "end")
     return measures
 
 
@@ -172,9 +178,8 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return f"{name} (counted)" if name in taken else name
 
 
-def _trends(rounds: Sequence[Round], asks: Sequence[str]) -> list[Trend]:
+def _trends(rounds: Sequence[Round], asks: Sequence[str], measures: Mapping[str, Measure]) -> list[Trend]:
     """A row for each ask: means over all of its completions."""
-    measures = _measures(rounds)
     trends = []
     for ask in asks:
         by_round = [[one for column in round.prompts.values() for one in column.get(ask, ())] for round in reversed(rounds)]
@@ -184,9 +189,8 @@ def _trends(rounds: Sequence[Round], asks: Sequence[str]) -> list[Trend]:
     return trends
 
 
-def _gaps(rounds: Sequence[Round], asks: Sequence[str]) -> list[Trend]:
+def _gaps(rounds: Sequence[Round], asks: Sequence[str], measures: Mapping[str, Measure]) -> list[Trend]:
     """A row for each pair of asks that are compared, good minus bad and refined minus fresh: the mean over the prompts that have both."""
-    measures = _measures(rounds)
     trends = []
     for ask in asks:
         head, _, rest = ask.partition(" ")
@@ -248,11 +252,11 @@ def _count(number: int, noun: str) -> str:
 def _number(value: float) -> str:
     """About three digits, in as many places for all numbers of one size."""
     size = abs(value)
-    if not math.isfinite(value):
-        return str(value)
     if 0 < size < 0.0005:
-        return f"{value:.1g}"
-    return f"{value:.3f}" if size < 1 else f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:,.0f}"
+        shown = f"{size:.1g}"
+    else:
+        shown = f"{size:.3f}" if size <= 1 else f"{size:.2f}" if size < 10 else f"{size:.1f}" if size < 100 else f"{size:,.0f}"
+    return f"−{shown}" if value < 0 else shown
 
 
 # ---------------------------------------------------------------------------------------------------------------- the page
@@ -301,29 +305,28 @@ def _facts(rounds: Sequence[Round], every: Sequence[Completion], asks: int, prom
         settings = ", ".join(" ".join((name, " or ".join(found))) for name, found in values.items())
         lines.append(f'<p class="facts">{_safe(settings)}</p>\n')
     if prompts > limit:
-        lines.append(f'<p class="limit">{limit:,} of {prompts:,} prompts are shown, the first of the newest round; the figures are over all of them.</p>\n')
+        lines.append(f'<p class="limit">{limit:,} of {prompts:,} prompts are shown, those of the newest round first; the figures are over all of them.</p>\n')
     return "".join(lines)
 
 
 def _figures(rounds: Sequence[Round], asks: Sequence[str]) -> str:
     """The table of trends, and below it, folded, every figure."""
-    trends, gaps = _trends(rounds, asks), _gaps(rounds, asks)
-    names = list(trends[0].means)
-    if not names:
+    measures = _measures(rounds)
+    if not measures:
         return ""
-    head = "".join(f'<th scope="col">{_safe(name)}</th>' for name in names)
+    trends, gaps = _trends(rounds, asks, measures), _gaps(rounds, asks, measures)
+    head = "".join(f'<th scope="col">{_safe(name)}</th>' for name in measures)
     labels = [round.label for round in reversed(rounds)]
     bodies = [f"<tbody>\n{_trend_rows(trends, labels, zero=False)}</tbody>\n"]
     if gaps:
         bodies.append(f'<tbody class="gaps">\n{_trend_rows(gaps, labels, zero=True)}</tbody>\n')
-    caption = f"Means of {_safe(rounds[0].label)}" + (f", and how they went since {_safe(labels[0])}" if len(rounds) > 1 else "")
-    table = f'<table>\n<caption>{caption}</caption>\n<thead><tr><th scope="col">sentence</th>{head}</tr></thead>\n{"".join(bodies)}</table>\n'
+    heading = f"Means of {_safe(rounds[0].label)}" + (f", and how they went since {_safe(labels[0])}" if len(rounds) > 1 else "")
+    table = f'<table>\n<thead><tr><th scope="col">sentence</th>{head}</tr></thead>\n{"".join(bodies)}</table>\n'
     notes = ["Means are over all completions of a round" + (", differences over the prompts that have both." if gaps else ".")]
-    if "ended" in names:
-        notes.append("ended is the share that stopped by itself.")
     if len(rounds) > 1:
         notes.append("The lines of a column share one scale" + ("; those of the differences share another, on which the dotted line is 0." if gaps else "."))
-    return f'{_scroller(table, "Means")}<p class="note">{" ".join(notes)}</p>\n{_every_figure(rounds, asks, names) if len(rounds) > 1 else ""}'
+    everything = _every_figure(rounds, asks, trends) if len(rounds) > 1 else ""
+    return f'<p class="heading">{heading}</p>\n{_scroller(table, "Means")}<p class="note">{" ".join(notes)}</p>\n{everything}'
 
 
 def _scroller(table: str, name: str) -> str:
@@ -336,7 +339,7 @@ def _trend_rows(trends: Sequence[Trend], labels: Sequence[str], *, zero: bool) -
     for trend in trends:
         cells = []
         for name, series in trend.means.items():
-            points = [point for other in trends for point in other.means[name] if point is not None and math.isfinite(point)] + ([0.0] if zero else [])
+            points = [point for other in trends for point in other.means[name] if point is not None] + ([0.0] if zero else [])
             line = _line(series, labels, min(points), max(points), zero=zero) if len(series) > 1 and points else ""
             newest = "–" if series[-1] is None else _signed(series[-1]) if zero else _number(series[-1])
             cells.append(f'<td class="{trend.family}"><span class="value">{newest}</span>{line}</td>')
@@ -347,7 +350,7 @@ def _trend_rows(trends: Sequence[Trend], labels: Sequence[str], *, zero: bool) -
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{_number(value)}".replace("-", "−")
+    return f"{'+' if value > 0 else ''}{_number(value)}"
 
 
 def _line(series: Sequence[float | None], labels: Sequence[str], low: float, high: float, *, zero: bool) -> str:
@@ -359,7 +362,7 @@ def _line(series: Sequence[float | None], labels: Sequence[str], low: float, hig
 
     runs: list[list[tuple[str, str]]] = [[]]
     for number, value in enumerate(series):
-        if value is not None and math.isfinite(value):
+        if value is not None:
             runs[-1].append(place(number, value))
         elif runs[-1]:
             runs.append([])
@@ -372,16 +375,15 @@ def _line(series: Sequence[float | None], labels: Sequence[str], low: float, hig
     return f'<svg class="line" viewBox="0 0 88 26" role="img"><title>{_safe(said)}</title>{"".join(drawn)}</svg>'
 
 
-def _every_figure(rounds: Sequence[Round], asks: Sequence[str], names: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{_safe(name)}</th>' for name in ("completions", *names))
+def _every_figure(rounds: Sequence[Round], asks: Sequence[str], trends: Sequence[Trend]) -> str:
+    head = "".join(f'<th scope="col">{_safe(name)}</th>' for name in ("completions", *trends[0].means))
     rows = []
-    trends = dict(zip(asks, _trends(rounds, asks), strict=True))
     for number, round in enumerate(rounds):
-        for ask in asks:
+        for ask, trend in zip(asks, trends, strict=True):
             written = sum(len(column.get(ask, ())) for column in round.prompts.values())
-            values = [trends[ask].means[name][-1 - number] for name in names]
+            values = [series[-1 - number] for series in trend.means.values()]
             cells = "".join(f'<td class="number">{"–" if value is None else _number(value)}</td>' for value in values)
-            tag = f'<span class="tag {_family(ask)}">{_safe(trends[ask].name)}</span>'
+            tag = f'<span class="tag {trend.family}">{_safe(trend.name)}</span>'
             rows.append(f'<tr><th scope="row">{_safe(round.label)} {tag}</th><td class="number">{written:,}</td>{cells}</tr>\n')
     table = f'<table>\n<thead><tr><th scope="col">round and sentence</th>{head}</tr></thead>\n<tbody>\n{"".join(rows)}</tbody>\n</table>\n'
     return f'<details class="rounds">\n<summary>Every figure, round by round</summary>\n{_scroller(table, "Every figure")}</details>\n'
@@ -400,7 +402,10 @@ def _choices(rounds: Sequence[Round], asks: Sequence[str]) -> str:
             f'<label><input class="unseen" type="checkbox" id="{box}" checked><span class="tag {family}">{_safe(label)}</span></label>\n'
             for box, label, family in boxes
         )
-        out.append(f'<fieldset>\n<legend class="unseen">{name} that are shown</legend><span class="by" aria-hidden="true">{name}</span>\n{ticked}</fieldset>\n')
+        wide = ' class="many"' if len(boxes) > MANY else ""
+        out.append(
+            f'<fieldset{wide}>\n<legend class="unseen">{name} that are shown</legend><span class="by" aria-hidden="true">{name}</span>\n{ticked}</fieldset>\n'
+        )
     return "".join(out)
 
 
@@ -417,7 +422,7 @@ def _prompt(number: int, key: tuple[str, str], rounds: Sequence[Round], asks: Se
     first = next((one for one in every if one.shown), every[0])
     reference = next((one.reference for one in every if one.reference is not None), None)
     about = " · ".join(_safe(word) for word in dict.fromkeys((first.prompt_id, first.task, first.source)) if word)
-    title = "Prompt" if first.shown else f"Prompt, as it is continued under “{_safe(first.ask)}”"
+    title = "Prompt" if first.shown or not first.ask else f"Prompt, as it is continued under “{_safe(first.ask)}”"
     shown = _Shown({ask: {first.shown or first.prompt} for ask in own}, {ask: set() for ask in own}, named)
     sections = [_section(place, label, column, [(asks.index(ask), ask) for ask in own], shown) for place, label, column in columns]
     out = [f'<article id="p{number}">\n<h2><a href="#p{number}">{number}</a> · {about}</h2>\n<div class="prompt">\n<h3>{title}</h3>\n']
@@ -471,9 +476,6 @@ def _cell(number: int, ask: str, samples: Sequence[Completion], sample: int, sho
     text = f'<div class="text">{_safe(one.text) or EMPTY}</div>'
     foot = f'<div class="foot">{_about(one, shown.named)}{exact}</div>'
     return f'<div class="cell {_family(ask)} ask-{number}">{top}{marker}{text}{foot}</div>\n'
-
-
-EMPTY = '<span class="empty">(empty)</span>'
 
 
 def _about(one: Completion, named: bool) -> str:

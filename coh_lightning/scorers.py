@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, did_you_mean
+from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, did_you_mean, prompt_sha, read_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -328,7 +328,7 @@ class RewardModel:
 
     def _encoded(self, prompt: Sequence[Turn], text: str, completion: Completion) -> dict[str, list[int]]:
         if self.tokenizer.chat_template is None:
-            found = self.tokenizer(_read(prompt), text, verbose=False)
+            found = self.tokenizer(read_prompt(prompt), text, verbose=False)
         else:
             from jinja2 import TemplateError
 
@@ -371,14 +371,7 @@ def turns(completion: Completion) -> tuple[Turn, ...]:
     return (Turn("user", (Part(completion.shown),)),)
 
 
-def _read(prompt: Sequence[Turn]) -> str:
-    """Turns as one text: one user turn bare, a conversation with its roles before its turns, as in `shown`."""
-    return prompt[0].text if len(prompt) == 1 else "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in prompt)
-
-
 def _sha(prompt: tuple[Turn, ...]) -> str | None:
-    from coh_lightning.data import prompt_sha  # late: it brings Lightning, which only a model's user has loaded already
-
     try:
         return prompt_sha(Feedback("-", prompt, (Candidate("-"),)))
     except InputError:  # no prompt that a record could have

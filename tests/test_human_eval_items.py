@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from completions_for_tests import completions, lines_of, own
 
-from coh_lightning.data import prompt_sha, read_prompt
+from coh_lightning.records import prompt_sha, read_prompt
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.items import Gold, Matched, Pair, match, read_gold, read_systems, references
 from coh_lightning.records import Feedback
@@ -56,7 +56,7 @@ def test_hash_and_words_of_a_prompt_are_those_of_our_own_completions(tmp_path: P
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", prompt)])
     (output,) = read_systems([a], seed=0)[0].outputs.values()
     assert output.shas[0] == prompt_sha(record)
-    assert output.prompt == read_prompt(record)
+    assert output.prompt == read_prompt(record.prompt)
 
 
 def test_prompts_on_one_side_only_are_reported(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_prompts_that_nobody_rated_count_nothing() -> None:
 # ------------------------------------------------------------------------------------------------------------ agreement
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.sampled_from([None, 0, 1, 2]), min_size=3, max_size=3), min_size=2, max_size=25))
 def test_alpha_is_that_of_evalica(answers: list[list[int | None]]) -> None:
     counts = [[sum(answer == choice for answer in item) for choice in range(3)] for item in answers]

@@ -181,17 +181,17 @@ def test_scorers_of_the_world_need_no_torch() -> None:
 
 
 def test_a_conversation_is_taken_apart_again_and_its_hash_says_whether_rightly() -> None:
-    from coh_lightning.data import prompt_sha, read_prompt
+    from coh_lightning.records import prompt_sha, read_prompt
 
     talk = (
         Turn("system", (Part("Be brief."),)),
         *(Turn(role, (Part(text),)) for role, text in [("user", "Hi\n\nthere"), ("assistant", ""), ("user", "Fruit?")]),
     )
     record = Feedback("7", talk, (Candidate("Apple"),))  # type: ignore[arg-type]
-    one = completion("Apple", read_prompt(record), prompt_sha=prompt_sha(record))
+    one = completion("Apple", read_prompt(record.prompt), prompt_sha=prompt_sha(record))
     assert turns(one) == talk
     said = Feedback("8", (Turn("user", (Part("User: a\n\nAssistant: b\n\nUser: what did I say?"),)),), (Candidate("a"),))
-    assert turns(completion("a", read_prompt(said), prompt_sha=prompt_sha(said))) == said.prompt
+    assert turns(completion("a", read_prompt(said.prompt), prompt_sha=prompt_sha(said))) == said.prompt
 
 
 def test_a_feedback_sentence_is_never_scored_with_the_prompt() -> None:
@@ -350,12 +350,12 @@ def test_the_limit_is_what_the_model_has_positions_for(tmp_path: Path) -> None:
 
 
 def test_a_chat_template_that_refuses_a_prompt_is_named_with_the_completion(tmp_path: Path) -> None:
-    from coh_lightning.data import prompt_sha, read_prompt
+    from coh_lightning.records import prompt_sha, read_prompt
 
     model = RewardModel(saved(tmp_path, "llama", template=GEMMA, pad_token_id=0), device="cpu")
     record = Feedback("7", (Turn("system", (Part("Be brief."),)), Turn("user", (Part("Hi"),))), (Candidate("a"),))
     with pytest.raises(InputError, match="refuses the completion 'r0:good:0': System role not supported"):
-        model([completion("a", read_prompt(record), prompt_sha=prompt_sha(record))])
+        model([completion("a", read_prompt(record.prompt), prompt_sha=prompt_sha(record))])
 
 
 def test_a_language_model_without_a_head_is_no_reward_model(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from coh_lightning.records import did_you_mean
 
 FORMS = ("xlsx", "label-studio", "potato")
 ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
-EXCLUSION: Mapping[str, float] = {"min_consistency": 0.5, "min_identical": 0.5, "min_gold": 0.8, "min_median_seconds": 3.0, "min_check_answers": 4}
+EXCLUSION: Mapping[str, float] = {"min_consistency": 0.4, "min_identical": 0.5, "min_gold": 0.8, "min_median_seconds": 3.0, "min_check_answers": 12}
 """Which raters the report leaves out in its second set of numbers, fixed here before anybody sees who is who: those with a smaller share of swapped duplicates
 answered alike, of identical pairs called a tie, of gold items answered rightly (each where at least `min_check_answers` answers tell), or a smaller median of
-seconds a row. Who answers by chance is consistent in a third of the cases."""
+seconds a row. Who answers by chance is consistent in a third of the cases, an honest but unsure rater often in little more than a half: few answers tell nothing."""
 JUDGEMENTS = "judgements.jsonl"
 
 
@@ -91,10 +91,10 @@ def export_study(
     definitions = _definitions(attributes, define or {})
     rules = _rules(exclusion or {})
     forms = _checked(forms, FORMS, "form")
+    if against_references and dialogues:
+        raise InputError("References are single answers, which can't stand against whole dialogues; give a second completions file.")
     systems = read_systems([Path(path) for path in completions], seed=seed, names=names, ask=ask, control=control, dialogues=dialogues)
     if against_references:
-        if dialogues:
-            raise InputError("References are single answers, which can't stand against whole dialogues; give a second completions file.")
         systems.append(references(systems))
         against = against or REFERENCE
     _check_words(title, define or {}, systems)

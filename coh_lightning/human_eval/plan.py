@@ -31,7 +31,7 @@ POWERS = (0.8, 0.9)
 ITEMS = (50, 100, 200, 500, 1000)
 TIES = 0.3
 ALPHA = 0.05
-LARGEST = 1_000_000
+LARGEST = 100_000
 """Items beyond which no search is made: nobody rates them."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
@@ -66,10 +66,10 @@ def power(n: ArrayLike, share: float, alpha: float = ALPHA) -> Floats:
     from coh_lightning.human_eval.statistics import needed
 
     special = needed("scipy.special")
-    items = np.asarray(n, dtype=np.float64)
+    items = np.asarray(n, dtype=np.int64)  # bdtr wants whole numbers
     # the most wins of the weaker side at which both tails together are at most alpha; -1: the test can't reject at all
     most = np.floor(special.bdtrik(alpha / 2, items, 0.5)) + 1
-    for _ in range(3):
+    for _ in range(2):  # bdtrik may round either way
         most = np.where((most >= 0) & (2 * special.bdtr(np.maximum(most, 0), items, 0.5) > alpha), most - 1, most)
     tails = special.bdtr(np.maximum(most, 0), items, share) + special.bdtr(np.maximum(most, 0), items, 1 - share)
     return np.where(most >= 0, tails, 0.0)
@@ -91,10 +91,12 @@ def smallest(share: float, mark: float, alpha: float = ALPHA) -> int:
     special = needed("scipy.special")
     away = abs(share - 0.5)
     about = ((special.ndtri(1 - alpha / 2) / 2 + special.ndtri(mark) * math.sqrt(share * (1 - share))) / away) ** 2
-    if not about < LARGEST / 2:
-        raise InputError(f"a true win share of {share:g} needs about {about:,.0f} decided items for {mark:.0%} power; plan for a larger effect.")
-    # the saw's teeth shrink with n: twice the normal approximation is far beyond the last of them
-    n = np.arange(1, int(2 * about) + 200)
+    if not about < LARGEST:
+        raise InputError(
+            f"a true win share of {share:g} needs about {float(f'{about:.2g}'):,.0f} decided items for {mark * 100:g} % power; plan for a larger effect."
+        )
+    # the saw's teeth shrink with n: the last fall below the mark is near the normal approximation
+    n = np.arange(max(1, int(0.7 * about) - 100), int(1.3 * about) + 200)
     below = np.flatnonzero(power(n, share, alpha) < mark)
     return int(n[below[-1]]) + 1 if len(below) else 1
 
@@ -203,14 +205,14 @@ def _curve_figure(plan: Plan) -> Figure:
 
     last = max(1000, max(max(row.values()) for row in plan.decided.values()))
     shown = np.unique(np.round(np.geomspace(10, last, 400)).astype(int))
-    every = np.arange(10, last + last // 10)
+    every = np.unique(np.concatenate([np.arange(10, min(last, 5000)), shown, np.geomspace(10, 1.1 * last, 2000).astype(int)]))  # all teeth that can be seen
     figure, (axes,) = new_figure(7.2, 3.9)
     for mark in plan.powers:
         axes.axhline(mark, color=GREY, linewidth=0.8, zorder=1)
         axes.text(10, mark + 0.012, f"{mark * 100:g} %", color=INK, fontsize=8, ha="left")
     for place, share in enumerate(plan.shares):
         # the lower edge of the saw: the power that no larger n falls below
-        promised = np.minimum.accumulate(power(every, share, plan.alpha)[::-1])[::-1][shown - 10]
+        promised = np.minimum.accumulate(power(every, share, plan.alpha)[::-1])[::-1][np.searchsorted(every, shown)]
         axes.plot(shown, promised, color=ACCENT, alpha=0.35 + 0.65 * (place + 1) / len(plan.shares), linewidth=1.8)
         at = int(np.argmax(promised >= 0.5)) if (promised >= 0.5).any() else len(shown) - 1
         axes.text(shown[at], promised[at], f" {share:g} ", color=INK, fontsize=8.5, ha="center", va="center", bbox=PAPER)

@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,8 +61,6 @@ class Answer:
     """None where the form has none."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """Those of prompt, answer_a and answer_b that the form shows."""
-    codepage: bool = False
-    """Whether the file was in Windows-1252, which holds few characters: others came as question marks."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +161,11 @@ class _Merge:
         if wrong:
             self.impossible.append(f"{answer.where}: {wrong}")
             return
-        seconds, comment = self._seconds(answer), unguard(answer.comment)
+        seconds = self._seconds(answer)
         about = self.study.key["items"][row.item]
         systems = tuple(about["systems"][place] for place in (row.left, 1 - row.left))
         for attribute, written in answer.choices.items():
-            word = _plain(unguard(written)).casefold()
+            word = _plain(unguard(written)).lstrip("'").casefold()
             if not word:
                 self._blank.setdefault((row.row, attribute), answer.where)
                 continue
@@ -186,7 +183,7 @@ class _Merge:
                 systems=systems,
                 check=self.study.key["rows"][row.row]["check"],
                 seconds=seconds,
-                comment=comment,
+                comment=answer.comment,
             )
             self._stand(new, answer.where)
 
@@ -221,7 +218,7 @@ class _Merge:
         except ValueError:
             seconds = math.nan
         if not (math.isfinite(seconds) and seconds >= 0):
-            self.impossible.append(f"{answer.where}: {answer.seconds[:40]!r} is no number of seconds; the row counts without its time.")
+            self.impossible.append(f"{answer.where}: {unguard(answer.seconds)[:40]!r} is no number of seconds; the row counts without its time.")
             return None
         return seconds
 
@@ -249,24 +246,29 @@ def _mismatch(answer: Answer, row: Row, item: Item, study: Study) -> str | None:
     hashed = answer.text_hash == row.text_hash(item)
     expected = dict(zip(TEXTS, (item.prompt, *row.shown(item)), strict=True))
     for name, cell in answer.texts.items():
-        if not same_text(cell, expected[name], codepage=answer.codepage) and not (hashed and _taken_for_a_value(expected[name])):
+        if not same_text(cell, expected[name]) and not (hashed and _taken_for_a_value(expected[name], cell)):
             return f"{name} of row '{row.row}' is not the text that was exported; it is not counted. Put the text back, or leave the columns of texts out."
     if len(answer.texts) < len(TEXTS) and answer.text_hash is not None and not hashed:
         return f"the text_hash of row '{row.row}' is {answer.text_hash[:40]!r}, not {row.text_hash(item)}, so other texts were rated; it is not counted."
     return None
 
 
-def same_text(cell: str, text: str, *, codepage: bool = False) -> bool:
-    """Whether a cell still holds a text, guarded or not, after what spreadsheets do: line ends, control characters, blanks and apostrophes at the ends."""
-    if codepage:
-        text = text.encode("cp1252", "replace").decode("cp1252")
-    return cell in (text, unguard(text)) or unguard(cell) == text or _settled(cell) == _settled(text)
+def same_text(cell: str, text: str) -> bool:
+    """Whether a cell still holds a text, guarded or not, after what spreadsheets do.
+
+    That is: other line ends, no control characters, no blanks or apostrophes at the ends, and question marks for what Windows-1252 doesn't have.
+    """
+    if cell == text or unguard(cell) == text or _settled(cell) == _settled(text):
+        return True
+    narrow = text.encode("cp1252", "replace").decode("cp1252")
+    return narrow != text and re.sub(r"\?+", "?", _settled(cell)) == re.sub(r"\?+", "?", _settled(narrow))
 
 
-def _taken_for_a_value(text: str) -> bool:
-    """Whether a spreadsheet may have shown another text without anybody's doing: 42.0 as 42, 1/2 as a date, true as TRUE."""
-    short = _settled(text)
-    return len(short) <= 40 and (any(letter.isdigit() for letter in short) or short.casefold() in ("true", "false"))
+def _taken_for_a_value(text: str, cell: str) -> bool:
+    """Whether a spreadsheet may have made the cell of the text without anybody's doing: 42 of 42.0, a date of 1/2 or of May 5, TRUE of true."""
+    text = _settled(text)
+    value = re.fullmatch(r"[\d\s.,:/+\-%$€£()]*([^\W\d_]{0,9})[\d\s.,:/+\-%$€£()]*", text) and any(letter.isdigit() for letter in text)
+    return (bool(value) and any(letter.isdigit() for letter in cell)) or (text.casefold() in ("true", "false") and cell.strip() != "")
 
 
 def _settled(text: str) -> str:
@@ -313,13 +315,13 @@ def answers_of(path: Path, study: Study) -> list[Answer]:
         raise InputError(f"{path}: there is no such file{did_you_mean(path.name, beside)}")
     content = path.read_bytes()
     if content[:4] == b"PK\x03\x04":
-        return _answers(_workbook(path), path, study, codepage=False)
-    text, codepage = _decoded(content, path)
+        return _answers(_workbook(path), study)
+    text = _decoded(content, path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
     if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in ("[", "{"):
         return _from_form("label_studio" if text.lstrip().startswith("[") else "potato", path, study)
-    return _read_table(text, path, study, codepage=codepage)
+    return _read_table(text, path, study)
 
 
 def _from_form(form: str, path: Path, study: Study) -> list[Answer]:
@@ -333,23 +335,24 @@ def _from_form(form: str, path: Path, study: Study) -> list[Answer]:
             choices={name: str(choice) for name, choice in one["choices"].items() if name in study.attributes},
             comment=str(one.get("comment") or ""),
             seconds="" if one.get("seconds") is None else str(one["seconds"]),
+            text_hash=None if one.get("text_hash") is None else str(one["text_hash"]),
         )
         for one in read(path, study)
     ]
 
 
-def _decoded(content: bytes, path: Path) -> tuple[str, bool]:
-    """The text of a file, and whether it had to be read as Windows-1252."""
+def _decoded(content: bytes, path: Path) -> str:
+    """The text of a file in UTF-8, in UTF-16 with its mark, or else in Windows-1252."""
     for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if content.startswith(mark):
             try:
-                return content.decode(name), False
+                return content.decode(name)
             except UnicodeDecodeError as error:
                 raise InputError(f"{path}: the file begins as {name} but is damaged at byte {error.start + 1}; save it again as CSV UTF-8.") from error
     try:
-        return content.decode("utf-8"), False
+        return content.decode("utf-8")
     except UnicodeDecodeError:
-        return content.decode("cp1252", "replace"), True
+        return content.decode("cp1252", "replace")
 
 
 @dataclass(frozen=True)
@@ -358,7 +361,7 @@ class _Line:
     cells: Sequence[str]
 
 
-def _read_table(text: str, path: Path, study: Study, *, codepage: bool) -> list[Answer]:
+def _read_table(text: str, path: Path, study: Study) -> list[Answer]:
     """The rows of separated text, under whichever separator and quote the most rows are whole."""
     marked = re.match(r"sep=(.)\r?\n", text)
     skipped, separators = 0, SEPARATORS
@@ -369,18 +372,20 @@ def _read_table(text: str, path: Path, study: Study, *, codepage: bool) -> list[
         for separator in separators:
             lines = list(_lines(text, path, separator, quote, skipped))
             if lines and "row_id" in _header(lines[0].cells):
-                readings.append(_answers(lines, path, study, codepage=codepage))
+                answers = _answers(lines, study)
+                readings.append((_whole(lines, answers, study), answers))
     if not readings:
         first = text.splitlines()[0]
         raise InputError(f"{path}: the first line, {first[:60]!r}, has no column row_id, so this is no sheet of a study; send the sheet back with its header.")
-    return max(readings, key=partial(_whole, study=study))
+    return max(readings, key=lambda reading: reading[0])[1]
 
 
-def _whole(answers: Sequence[Answer], study: Study) -> int:
-    """How many rows are of the study and hold their texts."""
+def _whole(lines: Sequence[_Line], answers: Sequence[Answer], study: Study) -> int:
+    """How well a reading fits: rows that are as wide as the header, and rows that hold the texts of a row of the study."""
     items = {item.item: item for item in study.items}
     rows = {row.row: row for row in study.rows}
-    return sum(answer.row_id in rows and _mismatch(answer, rows[answer.row_id], items[rows[answer.row_id].item], study) is None for answer in answers)
+    held = (answer.row_id in rows and _mismatch(answer, rows[answer.row_id], items[rows[answer.row_id].item], study) is None for answer in answers)
+    return sum(held) + sum(len(line.cells) == len(lines[0].cells) for line in lines)
 
 
 def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> Iterator[_Line]:
@@ -401,6 +406,8 @@ def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> I
 
 def _workbook(path: Path) -> list[_Line]:
     """The rows of the first worksheet with a column row_id."""
+    from coh_lightning.human_eval.forms import unescaped
+
     try:
         from openpyxl import load_workbook
     except ImportError as error:
@@ -409,14 +416,12 @@ def _workbook(path: Path) -> list[_Line]:
         book = load_workbook(path, read_only=True, data_only=True)
         for sheet in book.worksheets:
             lines = [
-                _Line(f"{path}:{number}", ["" if cell is None else str(cell) for cell in cells])
+                _Line(f"{path}:{number}", ["" if cell is None else unescaped(str(cell)) for cell in cells])
                 for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1)
                 if any(cell is not None and str(cell).strip() for cell in cells)
             ]
             if lines and "row_id" in _header(lines[0].cells):
                 return lines
-    except InputError:
-        raise
     except Exception as error:  # openpyxl raises whatever it meets in a damaged archive
         raise InputError(f"{path}: the workbook can't be read ({type(error).__name__}: {error}); save it again, or as CSV UTF-8.") from error
     raise InputError(f"{path}: no sheet of the workbook has a column row_id in its first row; send the sheet back with its header.")
@@ -427,7 +432,7 @@ def _header(cells: Iterable[str]) -> list[str]:
     return [re.sub(r"[\s_]+", "_", unguard(cell).strip("\ufeff \t'\"")).casefold() for cell in cells]
 
 
-def _answers(lines: Sequence[_Line], path: Path, study: Study, *, codepage: bool) -> list[Answer]:
+def _answers(lines: Sequence[_Line], study: Study) -> list[Answer]:
     """The rows below the header. Raises InputError where the header lacks what a sheet needs, or has it twice."""
     header = _header(lines[0].cells)
     attributes = {name: _header([name])[0] for name in study.attributes}
@@ -451,13 +456,12 @@ def _answers(lines: Sequence[_Line], path: Path, study: Study, *, codepage: bool
                 where=line.where,
                 row_id=cell("row_id"),
                 choices={name: cells.get(column, "") for name, column in attributes.items() if column in header},
-                comment=cells.get("comment", ""),
+                comment=unguard(cells.get("comment", "")),
                 seconds=cells.get("seconds", ""),
                 study_id=cell("study_id"),
                 rater=cell("rater"),
                 text_hash=cell("text_hash") if "text_hash" in header else "",
                 texts={name: cells.get(name, "") for name in TEXTS if name in header},
-                codepage=codepage,
             )
         )
     return answers

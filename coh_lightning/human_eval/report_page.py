@@ -59,7 +59,7 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
     analysis = numbers["analyses"]["all"]
     blocks: list[Block] = [Words(_facts(numbers, analysis))]
     blocks += [Words(sentence, "finding") for sentence in findings(analysis)]
-    blocks += [Words(warning, "warning") for warning in numbers["warnings"]]
+    blocks += [Words(plain(warning, 2000), "warning") for warning in numbers["warnings"]]
     blocks += [Heading("Votes"), *_picture("votes", figures), _votes_table(numbers, analysis)]
     blocks.append(Words("Percent of votes: baseline/tie/model (model less baseline); the average is the plain mean over attributes.", "note"))
     blocks += [Heading("Win rates"), *_picture("win_rates", figures), _win_table(analysis)]
@@ -349,7 +349,8 @@ def _md(text: str) -> str:
 
 
 def _title(numbers: Numbers) -> str:
-    return f"Human evaluation: {plain(numbers['title'] or _listed(numbers['systems']), 120)}"
+    # the study's own title is for raters, and names no system
+    return f"Human evaluation: {plain(_listed(numbers['systems']), 120)}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- the terminal

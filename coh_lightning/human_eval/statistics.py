@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +67,7 @@ def wilson(wins: float, n: float, level: float = LEVEL) -> Interval:
     """
     if n <= 0:
         return Interval(math.nan, math.nan, math.nan)
-    z = float(needed("scipy.special").ndtri((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     share = wins / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

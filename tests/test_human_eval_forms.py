@@ -1,0 +1,332 @@
+"""Workbooks, Label Studio and potato: what is written, and that what comes back from them is read as it was answered."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import openpyxl
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from openpyxl.cell.cell import Cell
+
+from coh_lightning.errors import InputError
+from coh_lightning.human_eval.forms import (
+    SCHEME,
+    escaped,
+    label_studio_interface,
+    read_label_studio,
+    read_potato,
+    read_xlsx,
+    unescaped,
+    write_label_studio,
+    write_potato,
+    write_xlsx,
+)
+from coh_lightning.human_eval.sheets import sheet_cells
+from coh_lightning.human_eval.study import Item, Row, Study, digest
+
+TEXTS = (
+    ("Name a fruit.", "=HYPERLINK(\"http://x\",\"Apple\")", "- pear\r\n- fig\rand \x07bell _x0007_"),
+    ("  +1+1 ", "#N/A", "42"),
+    ("<b>bold</b> & <img src=//x.invalid/y>", "", "TRUE"),
+    ("日本語 😀 \0 nul", "@SUM(A1)", "\ufffe\uffff \u202e end"),
+)  # fmt: skip
+
+
+def study_of(texts: tuple[tuple[str, str, str], ...] = TEXTS) -> Study:
+    """Two raters, who see every item, A on either side in turn, with the attributes in different orders."""
+    items = tuple(Item(f"i{number}", prompt, (one, other), digest(prompt, one, other)) for number, (prompt, one, other) in enumerate(texts))
+    rows = tuple(Row(f"r{rater}{number}", f"i{number}", f"rater-{rater}", (number + rater) % 2) for rater in (1, 2) for number in range(len(texts)))
+    definitions = {"accuracy": 'Which answer says "what is so" & <nothing> else?', "overall": "Which answer is better? " * 20}
+    orders = {"rater-1": ("accuracy", "overall"), "rater-2": ("overall", "accuracy")}
+    return Study("s1", 271828, "Fruit & more", ("accuracy", "overall"), definitions, orders, items, rows, {"systems": ["SYSTEM-ONE", "SYSTEM-TWO"]})
+
+
+def shown(study: Study, rater: str) -> list[tuple[str, str, str]]:
+    """Prompt, A and B of each row."""
+    return [(item.prompt, *row.shown(item)) for row, item in study.rater_rows(rater)]
+
+
+def test_no_form_tells_a_system_or_the_seed(tmp_path: Path) -> None:
+    for write in (write_xlsx, write_label_studio, write_potato):
+        write(study_of(), tmp_path)
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert [str(path.relative_to(tmp_path)) for path in files] == [
+        "label_studio/rater-1.json",
+        "label_studio/rater-1.xml",
+        "label_studio/rater-2.json",
+        "label_studio/rater-2.xml",
+        "potato/config.yaml",
+        "potato/data.jsonl",
+        "rater-1.xlsx",
+        "rater-2.xlsx",
+    ]
+    for path in files:
+        parts = [path.read_bytes()]
+        if path.suffix == ".xlsx":
+            with zipfile.ZipFile(path) as book:
+                parts = [book.read(name) for name in book.namelist()]
+        assert not any(secret in part for part in parts for secret in (b"SYSTEM", b"271828"))
+
+
+# --- workbooks
+
+
+@given(st.text() | st.lists(st.sampled_from(["_", "x", "_x", "0007", "_x0007_", "_x005F_", "\x07", "\r", "\ufffe", "A", "\ud800"])).map("".join))
+@example("_x0041\x07")
+@example("__x000D_\r")
+def test_escapes_of_workbooks_are_reversible_and_xml(text: str) -> None:
+    cell = escaped(text)
+    assert unescaped(cell) == text
+    assert ElementTree.fromstring(f"<t>{cell.translate({38: '&amp;', 60: '&lt;'})}</t>").text in (cell, cell or None)
+
+
+def cells_of(path: Path) -> list[list[Cell]]:
+    return [list(row) for row in openpyxl.load_workbook(path)["ratings"].iter_rows()]
+
+
+def test_a_workbook_holds_the_sheet_as_strings_and_never_as_formulas(tmp_path: Path) -> None:
+    study = study_of()
+    write_xlsx(study, tmp_path)
+    for rater in study.raters:
+        cells = cells_of(tmp_path / f"{rater}.xlsx")
+        assert [[unescaped(cell.value or "") for cell in row] for row in cells] == sheet_cells(study, rater)
+        assert {cell.data_type for row in cells for cell in row if cell.value is not None} == {"s"}
+        with zipfile.ZipFile(tmp_path / f"{rater}.xlsx") as book:
+            sheet = book.read("xl/worksheets/sheet1.xml")
+        assert b"<f>" not in sheet and b"<f " not in sheet and b"_x0007_bell _x005F_x0007_" in sheet
+
+
+def test_only_answers_can_be_written_and_choices_come_from_a_list(tmp_path: Path) -> None:
+    study = study_of()
+    write_xlsx(study, tmp_path)
+    sheet = openpyxl.load_workbook(tmp_path / "rater-2.xlsx")["ratings"]
+    head = [cell.value for cell in sheet[1]]
+    assert head[7:] == ["overall", "accuracy", "comment", "seconds"]
+    assert sheet.protection.sheet and sheet.freeze_panes == "B2"
+    open_cells = {(cell.column - 1, cell.row) for row in sheet.iter_rows() for cell in row if not cell.protection.locked}
+    assert open_cells == {(column, row) for column in range(7, 11) for row in range(2, 6)}
+    rules = {str(rule.sqref): rule for rule in sheet.data_validations.dataValidation}
+    assert set(rules) == {"H2:H5", "I2:I5"} and {rule.formula1 for rule in rules.values()} == {'"A,tie,B"'}
+    assert rules["I2:I5"].prompt == study.definitions["accuracy"] and len(rules["H2:H5"].prompt) == 255
+    assert all(cell.alignment.wrap_text for row in sheet.iter_rows() for cell in row)
+
+
+def test_a_text_longer_than_a_cell_is_refused_by_item_and_nothing_is_written(tmp_path: Path) -> None:
+    fits, long = "x" * 32_767, "😀" * 16_384
+    write_xlsx(study_of((("p", fits, "b"),)), tmp_path / "fits")
+    with pytest.raises(InputError, match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, and a cell of a workbook holds 32,767"):
+        write_xlsx(study_of((("p", fits, "b"), ("q", "c", long))), tmp_path / "long")
+    assert not (tmp_path / "long").exists()
+
+
+def test_a_workbook_comes_back_as_it_was_answered(tmp_path: Path) -> None:
+    study = study_of()
+    write_xlsx(study, tmp_path)
+    path = tmp_path / "rater-2.xlsx"
+    book = openpyxl.load_workbook(path)
+    sheet = book["ratings"]
+    sheet["H2"], sheet["I2"], sheet["J2"], sheet["K2"] = "A", "tie", "=not a formula", 12.5
+    sheet["J2"].data_type = "s"
+    sheet["I4"] = " B "
+    sheet["J5"] = "can't say"
+    book.save(path)
+    first, third, fourth = (row.text_hash(item) for row, item in (study.rater_rows("rater-2")[place] for place in (0, 2, 3)))
+    assert read_xlsx(path) == [
+        {
+            "row_id": "r20",
+            "text_hash": first,
+            "choices": {"overall": "A", "accuracy": "tie"},
+            "comment": "=not a formula",
+            "seconds": 12.5,
+            "where": f"{path}:2",
+        },
+        {"row_id": "r22", "text_hash": third, "choices": {"accuracy": "B"}, "comment": "", "seconds": None, "where": f"{path}:4"},
+        {"row_id": "r23", "text_hash": fourth, "choices": {}, "comment": "can't say", "seconds": None, "where": f"{path}:5"},
+    ]
+    assert read_xlsx(tmp_path / "rater-1.xlsx") == []
+
+
+# --- Label Studio
+
+
+def test_the_labelling_interface_has_a_block_of_three_choices_per_attribute_in_the_raters_order() -> None:
+    study = study_of()
+    view = ElementTree.fromstring(label_studio_interface(study, "rater-2"))
+    texts = {each.get("name"): (each.get("value"), each.get("valueType")) for each in view.iter("Text")}
+    assert texts == {name: (f"${name}", "text") for name in ("prompt", "answer_a", "answer_b")}
+    assert [(each.get("name"), each.get("toName"), [choice.get("value") for choice in each]) for each in view.iter("Choices")] == [
+        ("overall", "prompt", ["A", "tie", "B"]),
+        ("accuracy", "prompt", ["A", "tie", "B"]),
+    ]
+    assert f"Accuracy: {study.definitions['accuracy']}" in [each.get("value") for each in view.iter("Header")]
+    assert [each.get("name") for each in view.iter("TextArea")] == ["comment"]
+
+
+def test_tasks_hold_the_texts_as_they_are_but_for_nul(tmp_path: Path) -> None:
+    study = study_of()
+    write_label_studio(study, tmp_path)
+    for rater in study.raters:
+        tasks = json.loads((tmp_path / "label_studio" / f"{rater}.json").read_text(encoding="utf-8"))
+        assert [set(task) for task in tasks] == [{"data"}] * 4
+        found = [tuple(task["data"][name] for name in ("prompt", "answer_a", "answer_b")) for task in tasks]
+        assert found == [tuple(text.replace("\0", "␀") for text in texts) for texts in shown(study, rater)]
+        assert [task["data"]["row_id"] for task in tasks] == [row.row for row, _ in study.rater_rows(rater)]
+        assert tasks[0]["data"]["text_hash"] == digest(*shown(study, rater)[0])
+
+
+def result(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    """One result as Label Studio exports it."""
+    return {"value": value, "id": f"{name}-x1", "from_name": name, "to_name": "prompt", "type": kind, "origin": "manual"}
+
+
+def annotation(*results: dict[str, Any], by: Any = 4, **more: Any) -> dict[str, Any]:
+    dates = {"created_at": "2026-11-20T10:00:00.000000Z", "updated_at": "2026-11-20T10:00:31.000000Z", "draft_created_at": None}
+    about = {"id": 12, "completed_by": by, "was_cancelled": False, "ground_truth": False, "prediction": {}, "result_count": len(results), "lead_time": 31.204}
+    return {**about, **dates, "result": list(results), "unique_id": "8f0c", "parent_prediction": None, **more}
+
+
+def test_an_export_of_label_studio_is_read(tmp_path: Path) -> None:
+    study = study_of()
+    write_label_studio(study, tmp_path)
+    tasks = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))
+    accuracy, overall = (
+        (lambda choice: result("accuracy", "choices", {"choices": [choice]})),
+        (lambda choice: result("overall", "choices", {"choices": [choice]})),
+    )
+    annotations = [
+        [annotation(accuracy("A"), overall("tie"), result("comment", "textarea", {"text": ["one line", "- another"]}))],
+        [annotation(accuracy("B"), was_cancelled=True), annotation(overall("B"), by={"id": 7, "email": "someone@example.org"}, lead_time=None)],
+        [],
+        [annotation(result("other", "choices", {"choices": ["A"]}), result("prompt", "labels", {"start": 0, "end": 3, "labels": ["x"]}))],
+    ]
+    export = [{"id": 90 + number, **task, "annotations": each, "predictions": [], "project": 3, "file_upload": "1-rater-1.json"} for number, (task, each) in enumerate(zip(tasks, annotations, strict=True))]  # fmt: skip
+    path = tmp_path / "project-3.json"
+    path.write_text(json.dumps(export))
+    hashes = [row.text_hash(item) for row, item in study.rater_rows("rater-1")]
+    assert read_label_studio(path, study) == [
+        {
+            "row_id": "r10",
+            "text_hash": hashes[0],
+            "choices": {"accuracy": "A", "overall": "tie"},
+            "comment": "one line\n- another",
+            "seconds": 31.204,
+            "where": f"{path}, task 1 by 4",
+        },
+        {
+            "row_id": "r11",
+            "text_hash": hashes[1],
+            "choices": {"overall": "B"},
+            "comment": "",
+            "seconds": None,
+            "where": f"{path}, task 2 by someone@example.org",
+        },
+    ]
+
+
+# --- potato
+
+
+def test_potato_gives_each_rater_their_rows_and_asks_for_each_attribute_with_ties(tmp_path: Path) -> None:
+    study = study_of()
+    write_potato(study, tmp_path)
+    config = yaml.safe_load((tmp_path / "potato" / "config.yaml").read_text(encoding="utf-8"))
+    scheme, comment = config["annotation_schemes"]
+    assert (scheme["annotation_type"], scheme["mode"], scheme["items_key"]) == ("pairwise", "multi_dimension", "responses")
+    assert [(each["name"], each["description"], each["allow_tie"]) for each in scheme["dimensions"]] == [
+        ("accuracy", study.definitions["accuracy"], True),
+        ("overall", study.definitions["overall"], True),
+    ]
+    assert (comment["annotation_type"], comment["name"]) == ("text", "comment")
+    assert (config["assignment_strategy"], config["batch_assignment"], config["item_properties"]) == (
+        "batch",
+        {"annotator_key": "annotators"},
+        {"id_key": "id", "text_key": "text"},
+    )
+    assert "randomize_order" not in scheme  # sides are the study's
+    lines = [json.loads(line) for line in (tmp_path / "potato" / config["data_files"][0]).read_text(encoding="utf-8").splitlines()]
+    assert [(line["id"], line["annotators"]) for line in lines] == [(row.row, [row.rater]) for row in study.rows]
+    assert [tuple(line["responses"]) for line in lines] == [texts[1:] for rater in study.raters for texts in shown(study, rater)]
+    assert lines[2]["text"] == "&lt;b&gt;bold&lt;/b&gt; &amp; &lt;img src=//x.invalid/y&gt;"
+
+
+def user_state(user: str, values: dict[str, list[tuple[str, str, Any]]], seconds: dict[str, float]) -> dict[str, Any]:
+    """A user_state.json as potato 2.12 writes it, cut to what matters."""
+    return {
+        "user_id": user,
+        "instance_id_ordering": list(values),
+        "current_instance_index": 1,
+        "current_phase_and_page": ["annotation", "annotation"],
+        "instance_id_to_behavioral_data": {
+            row: {"instance_id": row, "session_start": 1795489601.4, "session_end": 1795489601.9, "total_time_ms": int(1000 * time), "interactions": []}
+            for row, time in seconds.items()
+        },
+        "instance_id_to_label_to_value": {row: [[{"schema": scheme, "name": name}, value] for scheme, name, value in each] for row, each in values.items()},
+        "instance_id_to_span_to_value": {},
+        "phase_to_page_to_label_to_value": {},
+    }
+
+
+def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> None:
+    study = study_of()
+    states = {
+        "rater-1": user_state(
+            "rater-1",
+            {
+                "r10": [(SCHEME, "accuracy", "A"), (SCHEME, "overall", "tie"), ("comment", "text_box", "so so")],
+                "r11": [(SCHEME, "accuracy", ""), (SCHEME, "overall", "B"), ("other", "x", "A")],
+                "r12": [],
+            },
+            {"r10": 3.256, "r11": 0},
+        ),
+        "rater-2": user_state("rater-2", {"r23": [("comment", "text_box", "neither")]}, {}),
+    }
+    for name, state in states.items():
+        (tmp_path / "annotation_output" / name).mkdir(parents=True)
+        (tmp_path / "annotation_output" / name / "user_state.json").write_text(json.dumps(state, indent=2))
+    first, second = (tmp_path / "annotation_output" / name / "user_state.json" for name in states)
+    expected = [
+        {"row_id": "r10", "choices": {"accuracy": "A", "overall": "tie"}, "comment": "so so", "seconds": 3.256, "where": f"{first}, instance r10"},
+        {"row_id": "r11", "choices": {"overall": "B"}, "comment": "", "seconds": None, "where": f"{first}, instance r11"},
+        {"row_id": "r23", "choices": {}, "comment": "neither", "seconds": None, "where": f"{second}, instance r23"},
+    ]
+    expected = [{**each, "text_hash": None} for each in expected]
+    assert read_potato(first, study) == expected[:2]
+    assert read_potato(tmp_path / "annotation_output", study) == expected
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "words"),
+    [
+        (lambda path, _: read_xlsx(path), b"no archive", "can't be read"),
+        (read_label_studio, b"[{]", "no JSON"),
+        (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "no export of Label Studio"),
+        (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
+        (read_potato, b"[]", "none of potato's"),
+        (read_potato, b"\xff", "no JSON"),
+    ],
+)
+def test_what_is_no_such_file_is_refused_by_name(tmp_path: Path, read: Callable[[Path, Study], Any], content: bytes, words: str) -> None:
+    path = tmp_path / "came-back.xlsx"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as refused:
+        read(path, study_of())
+    assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
+
+
+def test_a_workbook_without_row_ids_and_a_folder_without_answers_are_refused(tmp_path: Path) -> None:
+    openpyxl.Workbook().save(tmp_path / "empty.xlsx")
+    with pytest.raises(InputError, match="has a column row_id"):
+        read_xlsx(tmp_path / "empty.xlsx")
+    with pytest.raises(InputError, match=r"no user_state\.json"):
+        read_potato(tmp_path, study_of())
