@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -42,7 +43,7 @@ from coh_lightning.sources import Records, Source, counts, load, split_by_prompt
 from coh_lightning.sources.texts import read_texts
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
-from coh_lightning.wording import Wording, asked
+from coh_lightning.wording import Wording, asked, markers
 from coh_lightning.world.feedback import BASE, world_feedback
 from coh_lightning.world.pretraining import pretraining_text
 
@@ -385,11 +386,12 @@ class CoHDataModule(LightningDataModule):
     def completion(self, written: Written, sampling: Sampling, *, system: str) -> Completion:
         """The record of one completion, with the exact prompt and settings."""
         request = written.request
-        text = self.chain_tokenizer.encoder.decode(written.ids, skip_special_tokens=True)
+        text = self.chain_tokenizer.encoder.decode(written.ids, skip_special_tokens=True).removeprefix(self._lead(request))
+        marker = self._next_marker(request.payload["prepared"].record).search(text)
         return replace(
             self._unwritten(request, written.sample, sampling, system=system),
-            text=text.removeprefix(self._lead(request)),
-            stop=written.stop,
+            text=text[: marker.start()] if marker else text,
+            stop="marker" if marker else written.stop,
             completion_tokens=written.new_tokens,
         )
 
@@ -400,6 +402,20 @@ class CoHDataModule(LightningDataModule):
             for request in self.requests(stage)
             for sample in range(sampling.samples)
         ]
+
+    def markers(self, record: Feedback) -> tuple[str, ...]:
+        """The feedback sentences that may stand before an output of this record."""
+        return markers(self.wording, self.method.sentences, record, self.attributes)
+
+    def _next_marker(self, record: Feedback) -> re.Pattern[str]:
+        """Where an output is over because the model went on with the next feedback sentence. A marker of one word (a control token) counts only framed as in training."""
+        framed = [
+            rf"\s*(?:^|(?<=\s)){re.escape(text)}(?=\s|$)"
+            if " " in text
+            else re.escape(self.prompt_format.before_marker + text) + rf"(?={re.escape(self.prompt_format.before_output)}|$)"
+            for text in self.markers(record)
+        ]
+        return re.compile("|".join(framed) or r"(?!)")
 
     def _lead(self, request: Request) -> str:
         return self.chain_tokenizer.output_lead(request.marker, request.payload.get("place", 0))

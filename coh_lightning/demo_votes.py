@@ -57,7 +57,9 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m coh_lightning.demo_votes", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("study", type=Path, metavar="STUDY", help="folder that human-eval export has written, of completions on the embedded world")
-    parser.add_argument("--noise", type=float, default=0.1, metavar="SD", help="standard deviation of what is added to each score, 0 to 1 (default %(default)s)")
+    parser.add_argument(
+        "--noise", type=float, default=0.1, metavar="SD", help="standard deviation of what is added to each score, 0 to 1 (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
     args = parser.parse_args(argv)
     try:

@@ -310,7 +310,9 @@ class CoHModule(LightningModule):
             self._start()
         self._agree()
         if self.prompts_to is not None and self.trainer.is_global_zero:
-            number = write_prompts(self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids)
+            number = write_prompts(
+                self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids, stop=self._stop_texts
+            )
             print(f"{number} prompts in {self.prompts_to}; give the answers back with --model.completions_from=FILE")
 
     def _agree(self) -> None:
@@ -470,12 +472,20 @@ class CoHModule(LightningModule):
     def _system(self) -> str:
         return Path(self.trainer.default_root_dir).name
 
+    @property
+    def _stop_texts(self) -> list[str]:
+        """Feedback sentences at which a server stops; control tokens of one word would end an ordinary text."""
+        return sorted({text for one in self.data.splits["test"] for text in self.data.markers(one.record) if " " in text})
+
     @cached_property
     def _from_elsewhere(self) -> dict[str, Completion]:
         assert self.completions_from is not None
         encoder = self.data.chain_tokenizer.encoder
         blanks = self.data.blanks(self.sampling, system=self._system)
-        return {one.id: one for one in read_completions(self.completions_from, blanks, count=lambda text: len(encoder.encode_texts([text])[0]))}
+        return {
+            one.id: one
+            for one in read_completions(self.completions_from, blanks, count=lambda text: len(encoder.encode_texts([text])[0]), stop=self._stop_texts)
+        }
 
     def _keep(self, completions: list[Completion]) -> list[Completion]:
         for scorer in self._scorers():

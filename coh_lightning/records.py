@@ -202,7 +202,7 @@ class Completion:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Temperature, top_p, max_new_tokens, ..."""
     stop: str = ""
-    """Why it ended: "end" (the end token), "length", ..."""
+    """Why it ended: "end" (the end token), "marker" (it went on with a feedback sentence, which is cut off), "length", ..."""
     seed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -168,3 +168,17 @@ def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequen
     if len(names) > 1:
         asks |= {f"{end} {name}": wording.levelled(record, {name: level}) for name in names for end, level in ends.items()}
     return asks
+
+
+def markers(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> tuple[str, ...]:
+    """The sentences before a record's outputs, as far as they are fixed: of critiques, what stands before people's words. What a model may go on with after an output."""
+    if sentences == "none":
+        return ()
+    found = list(asked(wording, sentences, record, attributes).values())
+    if sentences in ("polarity", "critique"):
+        found += [*wording.polarity(record, True), *wording.polarity(record, False), _fill(wording.tie, task=record.task)]
+    if sentences == "ranking":
+        found += [_fill(text, task=record.task) for text in (wording.best, wording.better, wording.equal, wording.worse, wording.worst, wording.tie)]
+    if sentences == "critique":
+        found += [template.split("{critique}")[0].replace("{task}", record.task).strip() for template in (wording.critique, wording.revise)]
+    return tuple(dict.fromkeys(text for text in found if text))

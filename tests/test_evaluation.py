@@ -285,3 +285,27 @@ def test_a_study_needs_the_completions_first(tmp_path: Path) -> None:
     run = trainer(tmp_path, HumanEvalExport("references"))
     with pytest.raises(InputError, match=r"put a CompletionWriter before it"):
         run.test(tiny(sampling=SAMPLED), datamodule=held_out_data(tmp_path), verbose=False)
+
+
+def test_what_comes_after_the_next_feedback_sentence_is_cut_off(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("test")
+    pattern = data._next_marker(data.splits["test"][0].record)
+
+    def kept(text: str) -> str:
+        found = pattern.search(text)
+        return text[: found.start()] if found else text
+
+    assert kept("An apple.\n\nAn unhelpful answer:\nA stone.") == "An apple."
+    assert kept("An apple. A helpful answer: is what I give.") == "An apple."
+    assert kept("It is a helpful answer: yes") == "It is a helpful answer: yes", "other letters are other words"
+    assert kept("A helpful answer:") == ""
+
+
+def test_a_marker_of_one_letter_ends_a_text_only_where_it_stands_as_in_training(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, wording=wording("binary"))
+    data.setup("test")
+    pattern = data._next_marker(data.splits["test"][0].record)
+    assert pattern.search("A stone and B trees.\n\nA new line") is None
+    found = pattern.search("A stone.\n\nA\nAn apple")
+    assert found is not None and found.start() == len("A stone.")

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from completions_for_tests import completions, lines_of, own
 
-from coh_lightning.records import prompt_sha, read_prompt
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.items import Gold, Matched, Pair, match, read_gold, read_systems, references
-from coh_lightning.records import Feedback
+from coh_lightning.records import Feedback, prompt_sha, read_prompt
 
 
 def matched(*paths: Path, seed: int = 0, against: str | None = None, max_prompts: int | None = None, **options: Any) -> Matched:

@@ -96,6 +96,16 @@ def test_its_other_commands_are_understood(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_models_are_taken_through_a_study_as_it_is_written(tmp_path: Path) -> None:
+    section = README[README.index("## Two models before people") :]
+    block = section[section.index("```bash\n") + 8 :].split("```")[0]
+    for command in block.splitlines():
+        run(shlex.split(command), tmp_path, seconds=900)
+    assert {"report.html", "report.md", "report.json", "judgements.jsonl", "rate.html"} <= {path.name for path in (tmp_path / "runs" / "study").iterdir()}
+    assert {path.suffix for path in (tmp_path / "runs" / "study" / "forms").rglob("*.*")} >= {".xlsx", ".json", ".xml", ".yaml"}
+
+
+@pytest.mark.slow
 def test_its_lines_of_python_run(tmp_path: Path) -> None:
     write_records(tmp_path)
     [code] = blocks("python")

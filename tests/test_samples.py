@@ -313,7 +313,16 @@ def test_a_page_that_cannot_be_written_is_refused_by_its_name(tmp_path: Path) ->
 
 def everywhere(text: str) -> list[tuple[str, list[Completion]]]:
     """Two rounds in which this text stands wherever a text can stand, the asks apart, which decide how much there is."""
-    more = {"system": text, "marker": text, "prompt": text + "!", "shown": text or "?", "reference": text, "stop": text or "?", "task": text, "source": text}
+    more: dict[str, Any] = {
+        "system": text,
+        "marker": text,
+        "prompt": text + "!",
+        "shown": text or "?",
+        "reference": text,
+        "stop": text or "?",
+        "task": text,
+        "source": text,
+    }
     more |= {"sampling": {"temperature": text, text: 1}, "scores": {text: 0.5}, "prompt_id": text}
     return [(text, [completion("p0", ask, text, **more) for ask in ("good", "bad") for _ in range(2)]) for _ in range(2)]
 
@@ -432,14 +441,14 @@ def rounds_to_look_at() -> list[tuple[str, list[Completion]]]:
 def test_nothing_runs_and_nothing_is_asked_of_the_network(tmp_path: Path, browser: Chrome) -> None:
     for number, text in enumerate(HOSTILE):
         page = write_samples(tmp_path / f"{number}.html", everywhere(text))
-        browser.get_log("browser")  # type: ignore[no-untyped-call]
-        browser.get_log("performance")  # type: ignore[no-untyped-call]
+        browser.get_log("browser")
+        browser.get_log("performance")
         browser.get(page.as_uri())
         browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
         assert browser.execute_script("return [globalThis.ran ?? 0, document.scripts.length, document.images.length]") == [0, 1, 0]
         assert text in seen(browser, ".cell > .text")[0].replace("\xa0", " ")
-        assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
-        logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]  # type: ignore[no-untyped-call]
+        assert browser.get_log("browser") == []
+        logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
         asked = [one["params"] for one in logged if one["method"] == "Network.requestWillBeSent"]
         own = {one["request"]["url"] for one in asked if one["documentURL"] == page.as_uri()}
         assert {url for url in own if not url.startswith("data:")} == {page.as_uri()}
