@@ -107,7 +107,7 @@ class CompletionWriter(pl.Callback):
             write_samples(folder / "samples.html", [(name.stem.replace("=", " "), every)] if name == Path(self.file) else _rounds(folder))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                columns, rows = sample_rows(every)
+                columns, rows = sample_rows(every, label=name.stem.replace("=", " "))
                 logger.log_table(key="completions", columns=columns, data=rows, step=trainer.global_step)
         if name == Path(self.file):
             print(f"{len(every)} completions in {folder / name}")

@@ -370,7 +370,7 @@ def test_the_sign_test_errs_in_at_most_5_of_100_studies_without_an_effect() -> N
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.special", None)
     with pytest.raises(InputError) as caught:
-        wilson(1, 2)
+        sign_test(1, 2)
     assert str(caught.value) == "scipy is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
 
 
