@@ -139,7 +139,12 @@ class Browser:
             self.js("localStorage.clear()")
         self.driver.get("about:blank")
         self.driver.get(path.as_uri() + query)
+        self.painted()
         self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": seen["identifier"]})
+
+    def painted(self) -> None:
+        """Wait for the first picture of a page: the browser drops keys that come before it."""
+        self.driver.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))")
 
     def js(self, code: str, *arguments: object) -> Any:
         return self.driver.execute_script(code, *arguments)
@@ -217,6 +222,7 @@ def test_ten_items_rated_by_keyboard_survive_a_reload_and_are_saved_as_chosen(br
     for first, second in chosen[:6]:
         browser.keys(first, second, "ENTER")
     browser.driver.refresh()
+    browser.painted()
     assert browser.text("count") == "Item 7 of 10 · 6 rated" and browser.text("prompt") == "Prompt 6"
     for first, second in chosen[6:]:
         browser.keys(first, second, "ENTER")
@@ -259,6 +265,7 @@ def test_a_script_or_markup_added_by_hand_is_blocked(browser: Browser) -> None:
     watch = "globalThis.violations = []; addEventListener('securitypolicyviolation', event => violations.push(event.violatedDirective));"
     added = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": watch})
     browser.driver.refresh()
+    browser.painted()
     browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": added["identifier"]})
     assert {"script-src-elem", "img-src", "style-src-attr"} <= set(browser.js("return violations"))
     assert browser.js("return typeof globalThis.ran") == "undefined"
