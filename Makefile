@@ -15,7 +15,7 @@ help:
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,study]"
+	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,study,lora,trl,sweep]"
 	touch $@
 
 # One folder for each call; every command is an ordinary one and is printed as it runs.
