@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from coh_lightning import configurations
 from coh_lightning.errors import InputError
 
 LIGHTNING = {
@@ -55,11 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] == "--version":
             print(version("coh_lightning"))
             return 0
+        words = configurations.found(words)
         if words[0] in OWN:
             return int(import_module(OWN[words[0]][0]).main(words[1:]))
         if words[0] in LIGHTNING:
             from coh_lightning.cli import run
 
+            if argv is None:
+                sys.argv[1:] = words  # which is also what Lightning starts further processes with
             return run(None if argv is None else words)
         if words[0].startswith("-"):
             raise InputError(f"{words[0]} was given before the command; the command comes first: python -m coh_lightning fit {words[0]} ...")

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import yaml
 
+from coh_lightning import configurations
+
 UNKNOWN = (
     re.compile(r"unrecognized arguments: (?P<key>.+)"),
     re.compile(r"Option '(?P<key>[^']+)' is not accepted$"),
@@ -174,7 +176,8 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
             return Typed([f"--config={file}"], typed.folder).broken() or f"{key}: {word} can't be read as settings."
         # a bare word where a file was expected is most likely the name of one of ours
         folder = file.parent if file.suffix else typed.folder / "conf" / key.split(".")[-1]
-        there = {path.stem: typed.shown(path) for path in sorted(folder.glob("*.yaml"))}
+        places = (configurations.ours(Path(typed.shown(folder))) or folder, folder)
+        there = {path.stem: typed.shown(folder / path.name) for place in places for path in sorted(place.glob("*.yaml"))}
         near = difflib.get_close_matches(file.stem, list(there), n=1, cutoff=0.6)
         hint = f"; did you mean {there[near[0]]}?" if near else f"; there are {', '.join(there.values())}." if 0 < len(there) <= 12 else "."
         return f"{key}: there is no file {typed.shown(file)}{hint}"

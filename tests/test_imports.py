@@ -33,6 +33,7 @@ STREAM = [
     ["data", "evaluation"],
     ["module"],
     ["callbacks"],
+    ["configurations"],
     ["runs", "complaints"],
     ["preview", "cli", "demo", "demo_votes"],
     ["__main__"],
@@ -61,6 +62,7 @@ LIGHT = [
     "human_eval",
     *(f"human_eval.{path.stem}" for path in sorted((PACKAGE / "human_eval").glob("[!_]*.py"))),
     "runs",
+    "configurations",
     "complaints",
     "__main__",
 ]
