@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coh_lightning.errors import InputError as InputError
     from coh_lightning.formats import PromptFormat as PromptFormat
     from coh_lightning.generation import Sampling as Sampling
+    from coh_lightning.models import LoRA as LoRA
     from coh_lightning.module import CoHModule as CoHModule
     from coh_lightning.records import Completion as Completion
     from coh_lightning.records import Feedback as Feedback
@@ -31,6 +32,7 @@ _HOMES = {
     "Feedback": "records",
     "HumanEvalExport": "callbacks",
     "InputError": "errors",
+    "LoRA": "models",
     "Method": "chains",
     "PromptFormat": "formats",
     "Sampling": "generation",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
-from coh_lightning.attention import attention_implementation, check_layout, row_logits
+from coh_lightning.attention import check_layout, row_logits
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
@@ -32,7 +32,8 @@ from coh_lightning.exchange import read_completions, write_prompts
 from coh_lightning.generation import Request, Sampling, Unmoved, generate
 from coh_lightning.losses import output_log_likelihoods, row_loss
 from coh_lightning.metrics import Sums
-from coh_lightning.records import Completion, did_you_mean
+from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
+from coh_lightning.records import Completion
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.world.feedback import BASE
 
@@ -49,9 +50,6 @@ PREFERENCES = (
 * swapped: with the sentences' sides swapped, the worse output should be the likelier one under the bad sentence.
 * marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as p(good sentence | y) does.
 """
-
-CHECKPOINT_KEY = "coh_lightning"
-"""Where a checkpoint holds, as plain JSON, what its model was trained with."""
 
 
 class CoHModule(LightningModule):
@@ -78,6 +76,7 @@ class CoHModule(LightningModule):
         prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no completions; no model is loaded.
         completions_from: In `predict` and `test`: take the completions from this file, which a server made of such prompts, instead of writing them.
         reward_model: A reward model of transformers (sequence classification) that scores every completion, by name or folder.
+        lora: Train adapters in the place of the model's own weights (models.py); a checkpoint with adapters brings its own.
         trust_remote_code: Run code that comes with the model. Only for models that you trust.
 
     Raises:
@@ -108,6 +107,7 @@ class CoHModule(LightningModule):
         reward_model: str | None = None,
         prompts_to: str | None = None,
         completions_from: str | None = None,
+        lora: LoRA | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
@@ -140,7 +140,9 @@ class CoHModule(LightningModule):
             raise InputError(f"model.prompts_to is '{prompts_to}' and model.completions_from '{completions_from}'; prompts go out first, give one of the two.")
         self.prompts_to = prompts_to
         self.completions_from = completions_from
+        self.lora = lora
         self.trust_remote_code = trust_remote_code
+        self._base: str | None = None
         self.trained_with: dict[str, Any] | None = None
         """What a checkpoint that was loaded says of wording, method, prompt format and tokenizer."""
         self._layout_checked = False
@@ -159,57 +161,36 @@ class CoHModule(LightningModule):
             return
         if self._elsewhere:
             if self.model is not None and self.model.endswith(".ckpt"):
-                self.trained_with = json.loads(_read_checkpoint(self.model)[CHECKPOINT_KEY])["data"]
+                self.trained_with = said(self.model)["data"]
             self.strict_loading = False  # of a checkpoint, only what it was trained with is read
             return
-        dtype = getattr(torch, self.dtype_name)
-        if self.from_config is not None:
-            settings, kind = {key: value for key, value in self.from_config.items() if key != "model_type"}, self.from_config["model_type"]
-            if kind not in CONFIG_MAPPING:
-                raise InputError(f"model.from_config.model_type is {kind!r}, which transformers doesn't know{did_you_mean(kind, CONFIG_MAPPING)}")
-            config = AutoConfig.for_model(kind, **settings)
-            self._prepare(config)
-            self.lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        elif self.model is not None and self.model.endswith(".ckpt"):
-            checkpoint = _read_checkpoint(self.model)
-            saved = json.loads(checkpoint[CHECKPOINT_KEY])
+        recipe = self._recipe
+        if recipe.checkpoint is not None:
+            saved = said(recipe.checkpoint)
             self.trained_with = saved["data"]
-            config = AutoConfig.for_model(**saved["model"])
-            self._prepare(config)
-            self.lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
-            self.lm.load_state_dict({key.removeprefix("lm."): value for key, value in checkpoint["state_dict"].items()})
-        else:
-            name = self.model or str(BASE)
-            if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
-                raise InputError(f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the folder of one.")
-            try:
-                config = AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
-                self._prepare(config)
-                self.lm = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, trust_remote_code=self.trust_remote_code)
-            except OSError as error:
-                raise InputError(
-                    f"The model '{name}' can't be loaded ({str(error).splitlines()[0]}); give the name of a model on the hub or an existing folder."
-                ) from error
-        self.lm.config.use_cache = False  # with a cache, documents of one row would see each other
-        if not self.dropout:
-            for part in self.lm.modules():
-                if isinstance(part, nn.Dropout):
-                    part.p = 0.0
-        self.lm.train()  # transformers gives it in evaluation mode, and Lightning leaves modes as they are
+            self.lora = self.lora or adapters(saved)
+            self._base = saved.get("base")
+        self.strict_loading = self.lora is None or self.lora.quantise is None  # of a quantised model, checkpoints hold the adapters alone
+        self.lm = recipe.build(self._trainer.strategy.root_device if self._trainer is not None else None)
         if self.gradient_checkpointing:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    @property
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            self.model,
+            self.from_config,
+            dtype=getattr(torch, self.dtype_name),
+            attention=self.attention,
+            dropout=self.dropout,
+            lora=self.lora,
+            trust_remote_code=self.trust_remote_code,
+        )
 
     @property
     def _elsewhere(self) -> bool:
         """Whether this is a `predict` that needs no model."""
         return (self.prompts_to or self.completions_from) is not None and self._trainer is not None and self.trainer.predicting
-
-    def _prepare(self, config: Any) -> None:
-        if not self.dropout:
-            for key, value in config.to_dict().items():
-                if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
-                    setattr(config, key, 0.0)
-        config._attn_implementation = {"auto": attention_implementation(config), "flex": "flex_attention"}.get(self.attention, self.attention)
 
     @property
     def data(self) -> CoHDataModule:
@@ -563,23 +544,39 @@ class CoHModule(LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        model = {key: value for key, value in self.lm.config.to_diff_dict().items() if key not in ("dtype", "transformers_version")}
-        checkpoint[CHECKPOINT_KEY] = json.dumps({"model": model | {"model_type": self.lm.config.model_type}, "data": self.data.settings()})
+        model = {key: value for key, value in self.lm.config.to_diff_dict().items() if key not in ("dtype", "transformers_version", "quantization_config")}
+        lora, base = None, None
+        if self.lora is not None:
+            lora, base = asdict(self.lora), self._base or self.model or str(BASE)
+            if self.lora.quantise:
+                checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
+        model |= {"model_type": self.lm.config.model_type}
+        checkpoint[CHECKPOINT_KEY] = json.dumps({"model": model, "data": self.data.settings(), "lora": lora, "base": base})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if CHECKPOINT_KEY not in checkpoint:
             raise InputError(
                 f"The checkpoint has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give it as model.model if it holds a Hugging Face model."
             )
-        self.trained_with = json.loads(checkpoint[CHECKPOINT_KEY])["data"]
+        saved = json.loads(checkpoint[CHECKPOINT_KEY])
+        if adapters(saved) != self.lora and not self._elsewhere:
+            raise InputError(f"model.lora is {self.lora}, but the checkpoint holds {adapters(saved)}; use the config.yaml of its run folder, or set it alike.")
+        self.trained_with = saved["data"]
         if self._trainer is not None and isinstance(getattr(self.trainer, "datamodule", None), CoHDataModule):
             self.data.agree_with(self.trained_with)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> CoHModule:  # type: ignore[override]
-        """The model of a checkpoint, with the wording and method that it was trained with in `trained_with`. Loads plain data only (`weights_only`)."""
-        saved = json.loads(_read_checkpoint(checkpoint_path)[CHECKPOINT_KEY])
-        return super().load_from_checkpoint(checkpoint_path, *args, **({"from_config": saved["model"], "weights_only": True} | kwargs))
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = None, **kwargs: Any) -> CoHModule:  # type: ignore[override]
+        """The model of a checkpoint (a file, or a folder of shards), with the wording and method that it was trained with in `trained_with`.
+
+        Args:
+            checkpoint_path: A file is loaded as plain data only; the metadata of a folder is pickled, so give only folders that you trust.
+            map_location: The device that the model is put on; None: the CPU.
+            kwargs: Arguments of the module.
+        """
+        module = cls(str(checkpoint_path), **kwargs)
+        module.configure_model()
+        return module if map_location is None else module.to(map_location)
 
 
 def _preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) -> dict[str, float]:
@@ -604,21 +601,3 @@ def _preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) 
 
 def _bytes(number: float) -> str:
     return f"{number / 2**30:.1f} GiB" if number > 2**30 else f"{number / 2**20:.0f} MiB"
-
-
-def _read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A single-file checkpoint of ours; plain data only, so that loading one runs no code.
-
-    Raises InputError where there is no such file, or it is not one of ours.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"There is no checkpoint file {path}; look into the checkpoints/ folder of the run.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise InputError(
-            f"{path} can't be read as a checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}); it may be damaged, or hold more than plain data."
-        ) from error
-    if CHECKPOINT_KEY not in checkpoint:
-        raise InputError(f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give a Hugging Face folder instead.")
-    return dict(checkpoint)

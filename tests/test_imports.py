@@ -30,7 +30,7 @@ STREAM = [
     ["plan"],
     ["prepare"],
     ["attention", "losses", "metrics"],
-    ["data", "evaluation"],
+    ["data", "evaluation", "models"],
     ["module"],
     ["callbacks"],
     ["configurations"],

@@ -23,7 +23,8 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
-from coh_lightning.module import CHECKPOINT_KEY, CoHModule, _preferences
+from coh_lightning.models import CHECKPOINT_KEY
+from coh_lightning.module import CoHModule, _preferences
 from coh_lightning.records import Completion, read_jsonl
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
@@ -435,7 +436,7 @@ def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_with(checkpoi
 def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(checkpoint: tuple[Path, CoHModule, CoHDataModule]) -> None:
     saved = torch.load(checkpoint[0], weights_only=True)
     assert isinstance(saved[CHECKPOINT_KEY], str) and "hyper_parameters" not in saved
-    assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data"}
+    assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "lora", "base"}
 
 
 def test_training_starts_from_a_checkpoint_of_ours(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:

@@ -1,0 +1,273 @@
+"""Which model: one of transformers by name or folder, a configuration with random weights, or a checkpoint of ours; with adapters (LoRA) where asked for.
+
+    build("gpt2", lora=LoRA(rank=8))  ->  GPT2LMHeadModel whose linear layers hold lora_A and lora_B, everything else frozen
+
+A checkpoint of ours is a file, or a folder of shards (what `ModelParallelStrategy` and a sharded `FSDPStrategy` write); `read_checkpoint` reads both alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint import FileSystemReader, load
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+
+from coh_lightning.attention import attention_implementation
+from coh_lightning.errors import InputError
+from coh_lightning.records import did_you_mean
+from coh_lightning.world.feedback import BASE
+
+CHECKPOINT_KEY = "coh_lightning"
+"""Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of the data module), `lora` (the fields of `LoRA`,
+or null) and `base` (the name of the model that `quantise` left out of the checkpoint, or null)."""
+
+META = "meta.pt"
+"""File of a checkpoint that is a folder: everything in it that is no tensor."""
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (Hu et al. 2021) by `peft`: only they are trained, and the model's own weights W stay: W x + alpha / rank * B A x.
+
+    A checkpoint's `state_dict` then has, for each adapted layer `lm.NAME`, the keys `lm.NAME.base_layer.weight` (and `.bias`, where it has one),
+    `lm.NAME.lora_A.default.weight` (rank, in) and `lm.NAME.lora_B.default.weight` (out, rank), and all other weights of the model under their usual names. With
+    `quantise` it has the keys of `lora_A` and `lora_B` alone, and the model's own weights are read again from where they came.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] | None = None
+    """Ends of the names of the layers that get adapters (q_proj, v_proj, ...); None: all linear layers but the head."""
+    quantise: Literal["4bit", "8bit"] | None = None
+    """QLoRA (Dettmers et al. 2023): the frozen weights in 4 bits (NF4) or 8, by `bitsandbytes`, which needs a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.targets is not None:
+            object.__setattr__(self, "targets", tuple(self.targets))  # as JSON gives it back, it is a list
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise InputError(f"lora.rank is {self.rank}, lora.alpha {self.alpha} and lora.dropout {self.dropout}; they must be >= 1, > 0 and in [0, 1).")
+        if self.targets == ():
+            raise InputError(
+                "lora.targets is an empty list, so nothing would be trained; name layers (q_proj, v_proj, ...), or leave it out for all linear layers."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a model before its first step."""
+
+    model: str | None = None
+    """Name, folder, or checkpoint of ours; None: the base model of the embedded world."""
+    from_config: Mapping[str, Any] | None = None
+    """Instead of `model`."""
+    dtype: torch.dtype = torch.float32
+    attention: Literal["auto", "sdpa", "eager", "flex"] = "auto"
+    dropout: bool = False
+    """Keep the dropout of the model's config."""
+    lora: LoRA | None = None
+    """None: that of the checkpoint, where `model` is one with adapters."""
+    trust_remote_code: bool = False
+
+    def build(self, device: torch.device | None = None) -> PreTrainedModel:
+        """The model with its weights, in training mode, on the CPU (quantised weights on `device`).
+
+        Raises:
+            InputError: there is no such model, it can't be read, or the adapters don't fit it.
+        """
+        if (path := self.checkpoint) is not None:
+            saved = said(path)
+            lora = adapters(saved)
+            if lora is not None and self.lora not in (None, lora):
+                raise InputError(
+                    f"model.lora is {self.lora}, but {path} holds {lora}; leave model.lora out to train these further, or export the model merged first."
+                )
+            if lora is not None and lora.quantise:
+                lm = replace(self, model=saved["base"], lora=lora).build(device)
+            else:
+                lm = self._finished(self._bare(), lora)
+            missing, unexpected = lm.load_state_dict(
+                {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}, strict=False
+            )
+            if unexpected or [key for key in missing if not (lora and lora.quantise and "lora_" not in key)]:
+                raise InputError(f"{path} has other weights than its own configuration ({len(missing)} missing, {len(unexpected)} too many); it is damaged.")
+            return lm if lora is not None or self.lora is None else self._finished(lm, self.lora)
+        if self.from_config is not None:
+            if self.lora is not None and self.lora.quantise:
+                raise InputError(
+                    f"model.lora.quantise is '{self.lora.quantise}', but model.from_config has random weights; give a pretrained model as model.model."
+                )
+            return self._finished(self._bare(), self.lora)
+        quantised = {} if self.lora is None else _quantisation(self.lora, self.dtype, device)
+        with _explained(self._name):
+            lm = AutoModelForCausalLM.from_pretrained(self._name, config=self.config(), dtype=self.dtype, trust_remote_code=self.trust_remote_code, **quantised)
+        return self._finished(lm, self.lora)
+
+    def outline(self) -> PreTrainedModel:
+        """The same model without its weights: on the meta device, for ranks that are given theirs."""
+        lora = self.lora
+        if lora is None and self.checkpoint is not None:
+            lora = adapters(said(self.checkpoint))
+        with torch.device("meta"):
+            return self._finished(self._bare(), lora)
+
+    def config(self) -> PreTrainedConfig:
+        """The model's configuration, with the attention and dropout that were asked for.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        if self.checkpoint is not None:
+            config = AutoConfig.for_model(**said(self.checkpoint)["model"])
+        elif self.from_config is not None:
+            settings, kind = {key: value for key, value in self.from_config.items() if key != "model_type"}, self.from_config["model_type"]
+            if kind not in CONFIG_MAPPING:
+                raise InputError(f"model.from_config.model_type is {kind!r}, which transformers doesn't know{did_you_mean(kind, CONFIG_MAPPING)}")
+            config = AutoConfig.for_model(kind, **settings)
+        else:
+            with _explained(self._name):
+                config = AutoConfig.from_pretrained(self._name, trust_remote_code=self.trust_remote_code)
+        if not self.dropout:
+            for key, value in config.to_dict().items():
+                if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
+                    setattr(config, key, 0.0)
+        config._attn_implementation = {"auto": attention_implementation(config), "flex": "flex_attention"}.get(self.attention, self.attention)
+        config.use_cache = False  # with a cache, documents of one row would see each other
+        return config
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint of ours that `model` names: a file, or a folder called .ckpt."""
+        return Path(self.model) if self.model is not None and (self.model.endswith(".ckpt") or Path(self.model).is_file()) else None
+
+    @property
+    def _name(self) -> str:
+        name = self.model or str(BASE)
+        if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
+            raise InputError(f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the folder of one.")
+        return name
+
+    def _bare(self) -> PreTrainedModel:
+        """With random weights, or none."""
+        return AutoModelForCausalLM.from_config(self.config(), dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+
+    def _finished(self, lm: PreTrainedModel, lora: LoRA | None) -> PreTrainedModel:
+        if not self.dropout:
+            for part in lm.modules():
+                if isinstance(part, nn.Dropout):
+                    part.p = 0.0
+        if lora is not None:
+            _adapt(lm, lora)
+        lm.train()  # transformers gives it in evaluation mode, and Lightning leaves modes as they are
+        return lm
+
+
+def _adapt(lm: PreTrainedModel, lora: LoRA) -> None:
+    """Puts adapters into the model, in place, and freezes all else."""
+    peft = _peft()
+    targets = "all-linear" if lora.targets is None else list(lora.targets)
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    try:
+        lm.add_adapter(settings)
+    except ValueError as error:
+        raise InputError(f"model.lora does not fit the {lm.config.model_type} model: {' '.join(str(error).split())}") from error
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise InputError("model.lora needs the package peft, which is not installed: pip install 'coh_lightning[lora]'.") from error
+    return peft
+
+
+def _quantisation(lora: LoRA, dtype: torch.dtype, device: torch.device | None) -> dict[str, Any]:
+    """What `from_pretrained` needs to load weights in few bits."""
+    if lora.quantise is None:
+        return {}
+    if device is None or device.type != "cuda":
+        raise InputError(f"model.lora.quantise is '{lora.quantise}', which works on a GPU only, and this runs on {device or 'the CPU'}; leave it out.")
+    if find_spec("bitsandbytes") is None:
+        raise InputError(f"model.lora.quantise is '{lora.quantise}' and needs the package bitsandbytes, which is not installed: pip install bitsandbytes.")
+    if lora.quantise == "8bit":
+        bits = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": bits, "device_map": {"": device}}
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """In one sentence, what transformers says of a model that it can't load."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"The model '{name}' can't be loaded ({str(error).splitlines()[0]}); give the name of a model on the hub or an existing folder."
+        ) from error
+
+
+# Checkpoints of ours
+
+
+def said(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of its model: the entries of `CHECKPOINT_KEY`. Reads no weights.
+
+    Raises:
+        InputError: there is no such checkpoint, or it is not one of ours.
+    """
+    found: dict[str, Any] = json.loads(_read(Path(path))[CHECKPOINT_KEY])
+    return found
+
+
+def adapters(saved: Mapping[str, Any]) -> LoRA | None:
+    """The adapters that a checkpoint holds."""
+    return LoRA(**saved["lora"]) if saved.get("lora") else None
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of ours, a file or a folder of shards, with the whole of its `state_dict` on the CPU. Of a folder, states of optimisers are left out.
+
+    Files are read as plain data, so that loading one runs no code; the metadata of a folder is pickled by torch, so only folders that are trusted may be given.
+
+    Raises:
+        InputError: there is no such checkpoint, or it is not one of ours.
+    """
+    checkpoint = _read(Path(path))
+    if Path(path).is_dir():
+        checkpoint["state_dict"] = _gathered(Path(path))
+    return checkpoint
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file as it is; of a folder, all that is no tensor."""
+    if not path.is_file() and not (path / META).is_file():
+        raise InputError(f"There is no checkpoint file {path}; look into the checkpoints/ folder of the run.")
+    try:
+        checkpoint = torch.load(path / META if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} can't be read as a checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}); it may be damaged, or hold more than plain data."
+        ) from error
+    if CHECKPOINT_KEY not in checkpoint:
+        raise InputError(f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give a Hugging Face folder instead.")
+    return dict(checkpoint)
+
+
+def _gathered(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder of shards, whole, by one process alone, however many wrote it."""
+    stored = FileSystemReader(folder).read_metadata().state_dict_metadata
+    # `state_dict.` is ModelParallelStrategy's, `model.` FSDPStrategy's
+    weights = {key: one for key, one in stored.items() if key.startswith(("state_dict.", "model.")) and isinstance(one, TensorStorageMetadata)}
+    whole: dict[str, Any] = {key: torch.empty(one.size, dtype=one.properties.dtype) for key, one in weights.items()}
+    load(whole, checkpoint_id=folder, no_dist=True)
+    return {key.split(".", 1)[1]: value for key, value in whole.items()}

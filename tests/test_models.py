@@ -1,0 +1,163 @@
+"""Models with adapters: what is trained, what a checkpoint of them holds, how it comes back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from feedback_for_tests import TINY, data_of, pairs
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from coh_lightning.errors import InputError
+from coh_lightning.models import CHECKPOINT_KEY, LoRA, read_checkpoint, said
+from coh_lightning.module import CoHModule
+
+SMALL = LoRA(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
+IDS = torch.arange(3, 60)[None]
+
+
+def adapted(**settings: Any) -> CoHModule:
+    return CoHModule(from_config=TINY, **({"lr": 1e-2, "warmup_share": 0.0, "lora": SMALL} | settings))
+
+
+class Seeded(pl.Callback):
+    """The same dropout in the same step, wherever a run begins."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(trainer.global_step)
+
+
+def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    shape = {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False, "default_root_dir": str(folder), "max_steps": 3}
+    return pl.Trainer(**(quiet | shape | {"enable_checkpointing": bool(callbacks)} | settings), callbacks=list(callbacks))
+
+
+def logits(model: CoHModule) -> Tensor:
+    model.configure_model()
+    with torch.no_grad():
+        return model.lm.eval()(input_ids=IDS).logits
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CoHModule, dict[str, Tensor]]:
+    """The checkpoint of three steps, the module, and its weights before them."""
+    folder = tmp_path_factory.mktemp("lora")
+    pl.seed_everything(0, verbose=False)
+    model = adapted()
+    model.configure_model()
+    before = {key: value.clone() for key, value in model.lm.state_dict().items()}
+    run = trainer(folder)
+    run.fit(model, datamodule=data_of(pairs(8), folder))
+    run.save_checkpoint(folder / "lora.ckpt")
+    return folder / "lora.ckpt", model, before
+
+
+def test_adapters_alone_are_trained(trained: tuple[Path, CoHModule, dict[str, Tensor]]) -> None:
+    _, model, before = trained
+    changed = {key for key, value in model.lm.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {
+        f"model.layers.{layer}.self_attn.{name}.lora_{side}.default.weight" for layer in (0, 1) for name in ("q_proj", "v_proj") for side in "AB"
+    }
+    [held] = model.trainer.optimizers
+    assert sum(parameter.numel() for group in held.param_groups for parameter in group["params"]) == 2 * 2 * (32 + 32 + 32 + 16)
+
+
+def test_new_adapters_change_nothing_until_they_are_trained() -> None:
+    both = []
+    for lora in (None, SMALL, LoRA()):
+        pl.seed_everything(0, verbose=False)
+        both.append(logits(adapted(lora=lora)))
+    assert torch.equal(both[0], both[1]) and torch.equal(both[0], both[2])
+
+
+def test_a_checkpoint_has_the_keys_that_the_docstring_states(trained: tuple[Path, CoHModule, dict[str, Tensor]]) -> None:
+    path, _, _ = trained
+    shapes = {key: tuple(value.shape) for key, value in torch.load(path, weights_only=True)["state_dict"].items()}
+    layer = "lm.model.layers.0.self_attn.q_proj"
+    assert {key: shape for key, shape in shapes.items() if key.startswith(layer)} == {
+        f"{layer}.base_layer.weight": (32, 32),
+        f"{layer}.lora_A.default.weight": (2, 32),
+        f"{layer}.lora_B.default.weight": (32, 2),
+    }
+    assert shapes["lm.model.layers.0.self_attn.k_proj.weight"] == (16, 32)
+    assert said(path)["lora"] == {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": ["q_proj", "v_proj"], "quantise": None}
+
+
+@pytest.mark.parametrize("road", ["load_from_checkpoint", "model"])
+def test_a_checkpoint_brings_its_adapters(road: str, trained: tuple[Path, CoHModule, dict[str, Tensor]]) -> None:
+    path, model, _ = trained
+    loaded = CoHModule.load_from_checkpoint(path) if road == "load_from_checkpoint" else CoHModule(str(path))
+    assert torch.equal(logits(loaded), logits(model)) and loaded.lora == SMALL
+    assert [name for name, parameter in loaded.lm.named_parameters() if parameter.requires_grad and "lora_" not in name] == []
+
+
+def test_adapters_on_a_checkpoint_without_any_start_from_its_weights(tmp_path: Path) -> None:
+    run, plain = trainer(tmp_path, max_steps=1), adapted(lora=None)
+    run.fit(plain, datamodule=data_of(pairs(8), tmp_path))
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    model = CoHModule(str(tmp_path / "plain.ckpt"), lora=SMALL)
+    assert torch.equal(logits(model), logits(plain))
+    assert {key.split(".")[-3] for key, parameter in model.lm.named_parameters() if parameter.requires_grad} == {"lora_A", "lora_B"}
+
+
+def test_a_run_with_adapters_that_is_gone_on_with_is_the_run_without_a_break(tmp_path: Path) -> None:
+    ends = []
+    for start in (None, tmp_path / "step=2.ckpt"):
+        model = adapted(lora=LoRA(rank=2, dropout=0.5, targets=("q_proj",)))
+        keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+        run = trainer(tmp_path, Seeded(), *([] if start else [keep]), max_steps=4)
+        run.fit(model, datamodule=data_of(pairs(24), tmp_path), ckpt_path=start)
+        ends.append(model.lm.state_dict())
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+def test_dropout_of_adapters_is_kept_and_that_of_the_model_is_not() -> None:
+    model = CoHModule(from_config={"model_type": "gpt2", "vocab_size": 50, "n_embd": 32, "n_layer": 1, "n_head": 2}, lora=LoRA(dropout=0.25))
+    model.configure_model()
+    assert {part.p for name, part in model.lm.named_modules() if isinstance(part, torch.nn.Dropout) and "lora" not in name} == {0.0}
+    assert {part.p for name, part in model.lm.named_modules() if isinstance(part, torch.nn.Dropout) and "lora" in name} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LoRA(rank=0), r"lora.rank is 0"),
+        (lambda: LoRA(targets=()), r"lora.targets is an empty list"),
+        (lambda: adapted(lora=LoRA(targets=("query",))).configure_model(), r"does not fit the llama model: .*query"),
+        (lambda: adapted(lora=LoRA(quantise="4bit")).configure_model(), r"has random weights"),
+        (lambda: CoHModule(lora=LoRA(quantise="4bit")).configure_model(), r"works on a GPU only, and this runs on the CPU"),
+    ],
+)
+def test_adapters_that_can_not_be_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"pip install 'coh_lightning\[lora\]'"):
+        adapted().configure_model()
+
+
+def test_other_adapters_than_the_checkpoints_are_refused_whichever_way_it_comes(trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path) -> None:
+    path, _, _ = trained
+    for other in (None, LoRA(rank=4)):
+        with pytest.raises(InputError, match=r"model.lora is .*, but the checkpoint holds LoRA\(rank=2"):
+            trainer(tmp_path).fit(adapted(lora=other), datamodule=data_of(pairs(8), tmp_path), ckpt_path=path)
+    with pytest.raises(InputError, match=r"model.lora is LoRA\(rank=4.*holds LoRA\(rank=2"):
+        CoHModule(str(path), lora=LoRA(rank=4)).configure_model()
+
+
+def test_weights_that_are_not_the_configurations_are_refused(trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(trained[0])
+    for change in ({"lora": None}, {"lora": {"rank": 2, "targets": ["o_proj"]}}):
+        torch.save(checkpoint | {CHECKPOINT_KEY: json.dumps(said(trained[0]) | change)}, tmp_path / "other.ckpt")
+        with pytest.raises(InputError, match="has other weights than its own configuration"):
+            CoHModule(str(tmp_path / "other.ckpt")).configure_model()
