@@ -1,6 +1,6 @@
 """`fit`, `validate`, `test` and `predict`: LightningCLI over `CoHModule` and `CoHDataModule`, each run in a folder of its own (runs.py).
 
-What is added to Lightning's: `run.name` and `run.folder`; the resolved configuration kept beside the results; a run that stopped is gone on with by the same command;
+What is added to Lightning's: `run.name`, `run.folder` and `run.wandb`; the resolved configuration kept beside the results; a run that stopped is gone on with by the same command;
 a mistake in the input ends in one line (complaints.py). Our other commands don't come here (__main__.py), since this import takes seconds.
 """
 
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 import yaml
@@ -25,7 +25,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.complaints import Typed, complaint, keys_of
 from coh_lightning.errors import InputError
-from coh_lightning.runs import CHECKPOINTS, CONFIG, FINISHED, Run, checked_checkpoint, new_folder, open_fit
+from coh_lightning.runs import CHECKPOINTS, CONFIG, FINISHED, Run, checked_checkpoint, code_versions, new_folder, open_fit, wandb_id, with_versions
 
 RUN_FOLDER = "COH_RUN_FOLDER"
 """Environment variable by which the first process tells the processes that Lightning starts for it where the run is kept."""
@@ -160,11 +160,12 @@ class RunConfig(pl.Callback):
         folder = trainer.strategy.broadcast(str(self.run.folder))
         trainer._default_root_dir = folder  # type: ignore[attr-defined]
         if trainer.is_global_zero and self.keep:
+            file = Path(folder) / self.file
             part = Path(folder) / (self.file + ".part")
-            part.write_text(self.text, encoding="utf-8")
-            part.replace(Path(folder) / self.file)
+            part.write_text(with_versions(self.text, file), encoding="utf-8")
+            part.replace(file)
             for logger in trainer.loggers:
-                logger.log_hyperparams(yaml.safe_load(self.text))
+                logger.log_hyperparams({**yaml.safe_load(self.text), "versions": code_versions()})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.checkpoint_callbacks and self.keep:
@@ -192,6 +193,12 @@ class CoHCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Keep the run exactly here. A fit that stopped here goes on; a finished one is never overwritten.",
+        )
+        parser.add_argument(
+            "--run.wandb",
+            type=Literal["offline", "online"] | None,
+            default=None,
+            help="Log to W&B too, into wandb/ of the run folder; online sends it as well. WANDB_PROJECT, WANDB_RUN_GROUP, ... are W&B's own variables.",
         )
         for key, kind in (("model", self._model_class), ("data", self._datamodule_class)):
             parser.set_defaults({key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}})
@@ -239,6 +246,11 @@ class CoHCLI(LightningCLI):
             new.insert(0, self.run.folder)
         self._new = new
         os.environ[RUN_FOLDER] = str(self.run.folder)
+        loggers = config.trainer.get("logger")
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            # left to itself, W&B writes into the working folder
+            if str(getattr(logger, "class_path", "")).endswith("WandbLogger") and logger.init_args.get("save_dir") in (None, "."):
+                logger.init_args.save_dir = str(self.run.folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         fit = self.subcommand == "fit"
@@ -249,6 +261,8 @@ class CoHCLI(LightningCLI):
             loggers.append(given)
         elif isinstance(given, (list, tuple)):
             loggers += given
+        if (mode := self.config_init[self.subcommand].run.wandb) is not None and _first():
+            loggers.append(self._wandb(mode))
         callbacks = list(config.get("callbacks") or []) if isinstance(config.get("callbacks"), (list, tuple, type(None))) else [config.get("callbacks")]
         keep = not config.get("fast_dev_run")
         # what the model wrote is kept first: callbacks of the configuration (HumanEvalExport) read it
@@ -259,6 +273,17 @@ class CoHCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs, default_root_dir=str(self.run.folder), logger=loggers, callbacks=callbacks)
         except (MisconfigurationException, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _wandb(self, mode: Literal["offline", "online"]) -> WandbLogger:
+        """W&B's record of this run, kept in its folder; a run that goes on is the same one for W&B. What W&B's own variables say comes first."""
+        folder = self.run.folder
+        return WandbLogger(
+            project=os.environ.get("WANDB_PROJECT", "coh_lightning"),
+            name=os.environ.get("WANDB_NAME", folder.name),
+            id=os.environ.get("WANDB_RUN_ID") or wandb_id(folder),
+            save_dir=folder,
+            offline=mode == "offline",
+        )
 
     def before_fit(self) -> None:
         if self.run.resume is not None:

@@ -5,6 +5,7 @@
       metrics.csv      one row for each logged step
       checkpoints/     step=N.ckpt on the way, last.ckpt at the end
       finished         written at the clean end of fit, and only then
+      wandb/           what goes to W&B, with --run.wandb
       test.yaml, test.csv, ...   the same of validate, test and predict, where they were sent to this folder with --run.folder
 
 Files only: neither torch nor Lightning is imported here.
@@ -14,10 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+import subprocess
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ from coh_lightning.errors import InputError
 FINISHED = "finished"
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
-LEFT_BY_SETUP = {"data.json", "rejected.jsonl", CHECKPOINTS}
+LEFT_BY_SETUP = {"data.json", "rejected.jsonl", CHECKPOINTS, "wandb"}
 """What a run that stopped before its first step may have left: such a folder may be used again."""
 
 
@@ -52,6 +56,39 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the resolved configuration; the same wherever it is run."""
     text = json.dumps(comparable(config), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+
+
+def code_versions() -> dict[str, str]:
+    """The versions of what a run is made with; of this package the commit too, where it stands in a git checkout (`-dirty`: with changes)."""
+    found = {name: version(name) for name in ("coh_lightning", "torch", "lightning", "transformers")} | {"python": platform.python_version()}
+    here = Path(__file__)
+    # a package installed beside somebody's project lies in their checkout, but isn't part of it
+    questions = (["ls-files", "--error-unmatch", here.name], ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+    try:
+        answers = [subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True) for words in questions]
+    except (OSError, subprocess.CalledProcessError):
+        return found
+    return found | {"commit": answers[-1].stdout.strip()}
+
+
+def with_versions(text: str, file: Path) -> str:
+    """A configuration under a comment that says what it was run with; a run that went on with other code has a line for each (`file` is what stood there before).
+
+    # run with coh_lightning 0.1.0, torch 2.13.0, lightning 2.6.6, transformers 5.23.0, python 3.11.9, commit 1a2b3c4d5e6f
+    """
+    before = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    now = "# run with " + ", ".join(f"{name} {found}" for name, found in code_versions().items())
+    lines = [line for line in before if line.startswith("# run with ") and line != now]
+    return "\n".join([*lines, now, text])
+
+
+def wandb_id(folder: Path) -> str | None:
+    """The id under which a run folder's run was last known to W&B, from the folders that W&B keeps in it; None where there is none.
+
+    wandb/offline-run-20260101_120000-a1b2c3d4   ->   a1b2c3d4
+    """
+    names = sorted((path.name.split("run-", 1)[1] for path in (folder / "wandb").glob("*run-*-*")), reverse=True)
+    return names[0].split("-", 1)[1] if names else None
 
 
 def differences(old: Any, new: Any, *, key: str = "") -> list[str]:
