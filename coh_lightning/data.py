@@ -226,7 +226,7 @@ class CoHDataModule(LightningDataModule):
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
-        splits = self._read()
+        splits = self.records_by_split()
         self.source_counts = {name: counts(records) for name, records in splits.items()}
         fields = (
             each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record, marked=self.method.sentences != "none")
@@ -262,8 +262,8 @@ class CoHDataModule(LightningDataModule):
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
         self.splits = prepared
 
-    def _read(self) -> dict[Stage, list[Feedback]]:
-        """The records of each split; what is left out goes to `rejected`."""
+    def records_by_split(self) -> dict[Stage, list[Feedback]]:
+        """The records of each split as they are read, before any method has looked at them; what is left out goes to `rejected`."""
         test: list[Feedback] | None = None
         validation: list[Feedback] | None = None
         sources = [Records(self.feedback)] if self.feedback is not None else self.sources

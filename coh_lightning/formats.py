@@ -123,7 +123,7 @@ class Layout:
     `end` is the text that ends an output: the end token, or what the template has after an output up to its first special token, whose id is `end_id`.
     `stop_ids` end an output at inference: the learned one first, then the tokenizer's own end token where that is another.
     `bos_ids` begin a plain document: what the tokenizer itself adds in front, once. Empty in chat, whose template has its own.
-    `notes` is what the user should know of this template, a sentence each.
+    `notes` is what the user should know of this template, a sentence each. `system_role` (chat): the template takes a system turn.
     """
 
     def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -246,7 +246,7 @@ class Layout:
         elif marked:
             system = messages.pop(0)[1] if roles[0] == "system" else []
             messages.insert(0, ("system", _joined(system, [_Slot("marker")], self.format.before_marker)))
-        if messages[0][0] == "system" and not self._system_role:
+        if messages[0][0] == "system" and not self.system_role:
             system = messages.pop(0)[1]
             messages[0] = (messages[0][0], _joined(system, messages[0][1], BLANK_LINE))
         try:
@@ -262,11 +262,11 @@ class Layout:
         if self.tokenizer.chat_template is None:
             raise InputError(f"{describe(self.tokenizer)} has no chat template; set one, or use prompt_format plain.")
         self._strips: dict[str, tuple[bool, bool]] = {}
-        self._system_role = self._knows_system()
-        if not self._system_role:
+        self.system_role = self._knows_system()
+        if not self.system_role:
             self.notes.append("The chat template takes no system turn: system text is put before the first user turn.")
         for role in ("system", "user", "assistant"):
-            if role != "system" or self._system_role:
+            if role != "system" or self.system_role:
                 self._strips[role] = (self._is_stripped(role, " x"), self._is_stripped(role, "x "))
         _, after = self._split([("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])])
         specials = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special and token.content in after}
@@ -304,24 +304,29 @@ class Layout:
 
         messages = [{"role": "system", "content": "Sys0"}, {"role": "user", "content": "Usr1"}, {"role": "assistant", "content": "Ast2"}]
         try:
-            return "Sys0" in str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+            return "Sys0" in str(self.tokenizer.apply_chat_template(messages, tokenize=False, feedback_sentence=""))
         except TemplateError:
             return False
 
     def _is_stripped(self, role: str, text: str) -> bool:
         def render(content: str) -> str:
-            head = [("system", content if role == "system" else "s")] if self._system_role else []
+            head = [("system", content if role == "system" else "s")] if self.system_role else []
             history = [("user", content if role == "user" else "u"), ("assistant", content if role == "assistant" else "a")]
-            return self._render([*head, *history, ("user", content if role == "user" else "u"), ("assistant", "a")])
+            return self.render([*head, *history, ("user", content if role == "user" else "u"), ("assistant", "a")])
 
         return render(text) == render("x")
 
-    def _render(self, messages: Sequence[tuple[str, str]], *, generation: bool = False) -> str:
+    def render(self, messages: Sequence[tuple[str, str]], *, generation: bool = False) -> str:
+        """What the tokenizer's own template makes of messages (role, text).
+
+        Raises InputError where it refuses them.
+        """
         from jinja2.exceptions import TemplateError
 
         listed = [{"role": role, "content": content} for role, content in messages]
         try:
-            return str(self.tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=generation))
+            # the template of a model that we exported would add a feedback sentence (chat_template.py)
+            return str(self.tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=generation, feedback_sentence=""))
         except TemplateError as error:
             roles = ", ".join(role for role, _ in messages)
             raise InputError(
@@ -340,7 +345,7 @@ class Layout:
             first = len(stripped)
             stripped += [slot._replace(strip=(left and i == 0, right and i == len(slots) - 1)) for i, slot in enumerate(slots)]
             contents.append((role, "".join(_sentinel(i) for i in range(first, len(stripped)))))
-        text = self._render(contents)
+        text = self.render(contents)
         counts = [text.count(_sentinel(i)) for i in range(len(stripped))]
         if set(counts) != {1}:
             roles = ", ".join(role for role, _ in messages)
@@ -367,9 +372,9 @@ class Layout:
         turn = CutTurn("user", "Question", (Part("Question"),))
         segments = self.segments([turn], (Link("", "Answer"), Link("More", "Other")))
         prompt = "".join(segment.text for segment in self.before_output([turn], "")[0])
-        if prompt.rstrip(" ") != self._render([("user", "Question")], generation=True).rstrip(" "):
+        if prompt.rstrip(" ") != self.render([("user", "Question")], generation=True).rstrip(" "):
             self.notes.append("The chat template's generation prompt differs from what it puts before an output; training and inference both use the latter.")
-        whole = self._render([("user", "Question"), ("assistant", "Answer"), ("user", "More"), ("assistant", "Other")])
+        whole = self.render([("user", "Question"), ("assistant", "Answer"), ("user", "More"), ("assistant", "Other")])
         if not whole.startswith("".join(segment.text for segment in segments)):
             self.notes.append("The chat template shows earlier outputs otherwise than the last one; in a chain each output stands as the last one does.")
         if "strftime_now" in str(self.tokenizer.chat_template):

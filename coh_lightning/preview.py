@@ -25,7 +25,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         InputError: something that the user can put right.
     """
-    own, settings = _sorted_words(argv)
+    own, settings = sorted_words(argv, OWN, "preview")
     options = _options().parse_args(own)
     if options.help:
         print(_options().format_help(), end="")
@@ -142,8 +142,12 @@ each line of --json: {"record", "chain", "segments": [{"text", "weight"}], "ids"
     return parser
 
 
-def _sorted_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own words, and those of the configuration with their values, each in their order.
+def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str) -> tuple[list[str], list[str]]:
+    """A command's own words, and those of the configuration with their values, each in their order.
+
+    Args:
+        options: The command's own options, and whether a value follows.
+        command: Its name.
 
     Raises InputError for an option that neither has, with the nearest one.
     """
@@ -153,12 +157,12 @@ def _sorted_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     while words:
         word = words.pop(0)
         name = word.split("=", 1)[0]
-        mine = name in OWN or not word.startswith("--")
+        mine = name in options or not word.startswith("--")
         if not mine and name.lstrip("-").split(".")[0].rstrip("+") not in SETTINGS:
-            raise InputError(f"preview has no option {name}{did_you_mean(name, [*OWN, *(f'--{key}' for key in SETTINGS)]) or '; --help lists them.'}")
+            raise InputError(f"{command} has no option {name}{did_you_mean(name, [*options, *(f'--{key}' for key in SETTINGS)]) or '; --help lists them.'}")
         target = own if mine else settings
         target.append(word)
-        takes_value = OWN[name] if name in OWN else not mine
+        takes_value = options[name] if name in options else not mine
         if takes_value and "=" not in word and words and not words[0].startswith("--"):
             target.append(words.pop(0))
     return own, settings
@@ -174,7 +178,7 @@ def _check_page(page: Path) -> None:
 
 def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     """The data module of this configuration, prepared; with a feedback file in the place of its sources."""
-    data = _configured(settings)
+    data = configured(settings)
     if file is not None:
         data.feedback, data.sources, data.validation_sources, data.test_sources = file, None, None, None
         data.validation_share = data.test_share = 0.0
@@ -191,7 +195,7 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     return data
 
 
-def _configured(settings: Sequence[str]) -> CoHDataModule:
+def configured(settings: Sequence[str]) -> CoHDataModule:
     """Parses the settings with the parser of `fit`, and makes the data module alone."""
     from jsonargparse import ActionConfigFile, set_parsing_settings
     from omegaconf.errors import OmegaConfBaseException

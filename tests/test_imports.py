@@ -25,6 +25,7 @@ STREAM = [
     ["chains"],
     ["formats"],
     ["tokens"],
+    ["chat_template"],
     ["trees"],
     ["rows"],
     ["plan"],
@@ -36,6 +37,7 @@ STREAM = [
     ["configurations"],
     ["runs", "complaints"],
     ["preview", "cli", "demo", "demo_votes"],
+    ["convert"],
     ["__main__"],
 ]
 """Each may import what stands above it. What is not named here is not yet placed, and the first test says so."""
@@ -48,6 +50,7 @@ LIGHT = [
     "chains",
     "formats",
     "tokens",
+    "chat_template",
     "trees",
     "rows",
     "plan",
@@ -64,6 +67,8 @@ LIGHT = [
     "runs",
     "configurations",
     "complaints",
+    "preview",
+    "convert",
     "__main__",
 ]
 HEAVY = {"torch", "lightning", "transformers", "datasets", "wandb", "torchmetrics"}

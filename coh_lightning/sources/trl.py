@@ -1,4 +1,7 @@
-"""The preference formats of TRL: pairs (`prompt`, `chosen`, `rejected`) and unpaired thumbs (`prompt`, `completion`, `label`), as text or as messages."""
+"""The preference formats of TRL: pairs (`prompt`, `chosen`, `rejected`) and unpaired thumbs (`prompt`, `completion`, `label`), as text or as messages.
+
+Text stands in a layout of its maker's, so the blanks at its ends are taken off; the contents of messages are taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class TRLPairs(Source):
             # The common beginning, back to the last blank: a word that both begin alike belongs to the completions.
             alike = next((place for place, (one, other) in enumerate(zip(*sides, strict=False)) if one != other), min(map(len, sides)))
             common = max(sides[0].rfind(" ", 0, alike), sides[0].rfind("\n", 0, alike)) + 1
-            prompt, texts = (user_turn(sides[0][:common].strip()),), [side[common:] for side in sides]
+            prompt, texts = (user_turn(sides[0][:common].strip()),), [side[common:].strip() for side in sides]
         elif all(is_messages(side) for side in sides):
             turns = [turns_of_messages(side, name, where) for name, side in zip(("chosen", "rejected"), sides, strict=True)]
             if turns[0][:-1] != turns[1][:-1]:
@@ -44,7 +47,7 @@ class TRLPairs(Source):
             prompt, texts = turns[0][:-1], [side[-1].text for side in turns]
         else:
             raise InputError(f"{where}: 'chosen' and 'rejected' must both be text or both be lists of messages.")
-        candidates = [Candidate(text.strip(), rank=rank) for text, rank in zip(texts, (1.0, 2.0), strict=True)]
+        candidates = [Candidate(text, rank=rank) for text, rank in zip(texts, (1.0, 2.0), strict=True)]
         return self.record(prompt, candidates, where=where, task="response")
 
 
@@ -70,7 +73,7 @@ class TRLUnpaired(Source):
             if completion is None:
                 return self.rejected("a completion is more than one assistant message", where)
             text = completion
-        return self.record(prompt, [Candidate(text.strip(), thumb=label)], where=where, task="response")
+        return self.record(prompt, [Candidate(text, thumb=label)], where=where, task="response")
 
 
 def _prompt(value: object, key: str, where: str) -> tuple[Turn, ...]:
@@ -82,7 +85,7 @@ def _prompt(value: object, key: str, where: str) -> tuple[Turn, ...]:
 def _completion(value: object, key: str, where: str, prompt: tuple[Turn, ...]) -> str | None:
     """The text of a completion: text, one message, or a list of messages of which the last is new (some files repeat the prompt); None for more than that."""
     if isinstance(value, str):
-        return value
+        return value.strip()
     if isinstance(value, dict):
         return turn_of_message(value, key, where).text
     turns = turns_of_messages(value, key, where)

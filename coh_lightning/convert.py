@@ -1,0 +1,246 @@
+"""`python -m coh_lightning convert`: feedback of any source as records, or in the two forms of preferences that TRL trains on (DPO, KTO, ...), and back.
+
+    record      {"id": "7", "prompt": "Hi", "completions": [{"text": "Hello!", "rank": 1}, {"text": "What?", "rank": 2}]}
+    trl-pairs   {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"], "id": "7", "task": "answer"}
+    trl-unpaired  {"prompt": [user "Hi"], "completion": [assistant "Hello!"], "label": true, "id": "7#1", "task": "answer"}
+                {"prompt": [user "Hi"], "completion": [assistant "What?"], "label": false, "id": "7#2", "task": "answer"}
+
+Which output is better, and which good or bad, is decided as for Chain of Hindsight (chains.py). Texts are kept to the character; what a form can't hold is counted
+by reading back what was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from coh_lightning.chains import Link, Method, Unusable, build_chains
+from coh_lightning.errors import InputError
+from coh_lightning.preview import configured, sorted_words
+from coh_lightning.records import Feedback, Turn, unique, write_jsonl
+from coh_lightning.sources import Records, Source, TRLPairs, TRLUnpaired
+from coh_lightning.wording import Wording
+
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
+
+OPTIONS = {"--to": True, "--output": True, "--help": False, "-h": False}
+FORMS = ("records", "trl-pairs", "trl-unpaired")
+CARRIED = ("task", "aspect", "reference")
+"""Fields of a record that stand beside a row of TRL's in columns of their own, as does its id; TRL passes over them."""
+
+
+@dataclass(frozen=True)
+class TRLRow:
+    """One line in a form of TRL's."""
+
+    columns: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.columns
+
+
+# --- the command
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command `convert`; gives its exit status.
+
+    Raises:
+        InputError: something that the user can put right.
+    """
+    own, settings = sorted_words(argv, OPTIONS, "convert")
+    options = _options().parse_args(own)
+    if options.help:
+        print(_options().format_help(), end="")
+        return 0
+    for name in ("to", "output"):
+        if getattr(options, name) is None:
+            raise InputError(f"convert: --{name} is missing; --help shows how it is called.")
+    output = Path(options.output)
+    if options.file is not None and settings:
+        raise InputError(f"convert: both the file {options.file} and {settings[0]} say what to convert; give one of them.")
+    if options.file is not None and output.exists() and output.samefile(options.file):
+        raise InputError(f"convert: {output} would be written over while it is read; give another --output.")
+    method = Method()
+    if options.file is not None:
+        records: Iterable[Feedback] = read_file(options.file)
+    else:
+        with contextlib.redirect_stdout(sys.stderr):
+            data = configured(settings)
+            records, method = _training_records(data), data.method
+    if options.to == "records":
+        print(f"{write_jsonl(output, records)} records in {output}", file=sys.stderr)
+        return 0
+    report = Report()
+    print(f"{write_jsonl(output, rows(records, options.to, method, report))} rows in {output}", file=sys.stderr)
+    for line in report.lines():
+        print(line, file=sys.stderr)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"convert: {message}; --help lists the options.")
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m coh_lightning convert",
+        usage="%(prog)s [FILE] --to {records,trl-pairs,trl-unpaired} --output FILE [--config FILE ...] [--data.KEY=VALUE ...]",
+        description="Feedback of any source as records, or in the forms of preferences that TRL trains on, and back.",
+        epilog="""trl-pairs: every pair of outputs of which one is better, as messages (prompt, chosen, rejected).
+trl-unpaired: outputs that are good or bad (prompt, completion, label): those with a thumb, else the best and the worst.
+What the form can't hold is counted on the screen; so are the records that give no row.
+
+settings, as for fit, in the place of FILE:
+  --config FILE         a configuration; of its data, the training records are converted, and what is held out stays so
+  --data.KEY=VALUE      any setting of the data
+
+examples:
+  python -m coh_lightning convert feedback.jsonl --to trl-pairs --output pairs/train.jsonl
+  python -m coh_lightning convert pairs/train.jsonl --to records --output again.jsonl
+  python -m coh_lightning convert --config conf/data/hh.yaml --to trl-unpaired --output unpaired/train.jsonl""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", nargs="?", metavar="FILE", help="records, pairs or unpaired rows of TRL; which of them, its first row says")
+    parser.add_argument("--to", choices=FORMS, help="what to write")
+    parser.add_argument("--output", metavar="FILE", help="where to (.jsonl, or .jsonl.gz)")
+    parser.add_argument("-h", "--help", action="store_true", help="show this and exit")
+    return parser
+
+
+def _training_records(data: CoHDataModule) -> list[Feedback]:
+    splits = data.records_by_split()
+    held_out = [f"{len(records):,} for {name}" for name, records in splits.items() if name != "train"]
+    print(f"held out and not converted: {', '.join(held_out)}; left out: {len(data.rejected):,}", file=sys.stderr)
+    return splits["train"]
+
+
+# --- reading
+
+
+def read_file(path: str) -> Iterator[Feedback]:
+    """The records of a file in one of the three forms, in its order, under its own ids.
+
+    Raises:
+        InputError: a row that can't be read, or that gives no record; naming file and line.
+    """
+    listed = Records(path).rows()
+    first = next(listed)
+    source = _source(path, first[1])
+    seen: dict[str, str] = {}
+    for where, row in chain([first], listed):
+        if isinstance(row, InputError):
+            raise row
+        record = Feedback.from_json(row, where) if isinstance(source, Records) else source.feedback(row, where)
+        if not isinstance(record, Feedback):
+            raise InputError(f"{where}: {record.reason}; take the row out.")
+        if not isinstance(source, Records):
+            record = replace(record, **{name: row[name] for name in ("id", *CARRIED) if isinstance(row.get(name), str)})
+        yield unique(record, seen, where)
+
+
+def _source(path: str, row: object) -> Source:
+    if isinstance(row, dict) and "completions" not in row:
+        if "chosen" in row:
+            return TRLPairs(path)
+        if "label" in row:
+            return TRLUnpaired(path)
+    return Records(path)
+
+
+# --- writing
+
+
+class Report:
+    """What became of the records on their way into a form of TRL's."""
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        """What people said that the form can't hold, by kind."""
+
+    def lines(self) -> Iterator[str]:
+        if self.left_out:
+            yield f"{self.left_out.total():,} records give no row: " + ", ".join(f"{times:,} {reason}" for reason, times in self.left_out.most_common())
+        if self.lost:
+            yield "the form can't hold: " + ", ".join(f"{times:,} {what}" for what, times in self.lost.most_common())
+
+
+def rows(records: Iterable[Feedback], form: str, method: Method, report: Report) -> Iterator[TRLRow]:
+    """The rows of the records in a form of TRL's, `trl-pairs` or `trl-unpaired`.
+
+    Args:
+        method: By which feedback outputs are judged (`judge`, `good_above`, `bad_below`).
+        report: Gets the records that give no row, with the reason, and what the rows can't hold.
+    """
+    source = TRLPairs("rows") if form == "trl-pairs" else TRLUnpaired("rows")
+    for record in records:
+        try:
+            made = list(_pairs(record, method) if form == "trl-pairs" else _unpaired(record, method))
+        except Unusable as unusable:
+            report.left_out[str(unusable)] += 1
+            continue
+        prompt = [_message(turn.role, turn.text) for turn in record.prompt]
+        carried = {name: value for name in CARRIED if (value := getattr(record, name)) is not None}
+        back = []
+        for number, columns in enumerate(made, start=1):
+            id = record.id if len(made) == 1 else f"{record.id}#{number}"
+            row = {"prompt": prompt, **columns, "id": id, **carried}
+            back.append(source.feedback(row, record.where))
+            yield TRLRow(row)
+        report.lost += Counter(kind for kind, *_ in said([record]) - said([one for one in back if isinstance(one, Feedback)]))
+
+
+def _pairs(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
+    """Every pair of outputs of which one is better."""
+    for better, worse in _chains(record, replace(method, orders=("pn",), pairs="all")):
+        yield {"chosen": [_message("assistant", better.text)], "rejected": [_message("assistant", worse.text)]}
+
+
+def _unpaired(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
+    """The outputs that are good or bad: a thumb says so itself; of others the best is good and the worst is bad."""
+    judge = "thumb" if any(candidate.thumb is not None for candidate in record.candidates) else method.judge
+    for (link,) in _chains(record, replace(method, orders=("p", "n"), pairs="extremes", judge=judge)):
+        yield {"completion": [_message("assistant", link.text)], "label": link.kind == "good"}
+
+
+def _chains(record: Feedback, method: Method) -> tuple[tuple[Link, ...], ...]:
+    return build_chains(record, replace(method, sentences="polarity", ties="skip"), Wording())
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
+    """All that records of one prompt say, as (kind, ...) tuples that can be compared; what is said of the order of outputs, pair by pair."""
+    found: list[tuple[Any, ...]] = []
+    for record in records:
+        found += [("limits of truncation", turn.role, index) for index, turn in enumerate(record.prompt) if not _usual(turn)]
+        found += [("further keys", name) for name in record.extra]
+        for candidate in record.candidates:
+            found += [("ratings", candidate.text, name, value) for name, value in candidate.ratings.items()]
+            for kind in ("thumb", "critique", "revision", "author"):
+                if (value := getattr(candidate, kind)) is not None:
+                    found.append((f"{kind}s", candidate.text, value))
+        ranked = [candidate for candidate in record.candidates if candidate.rank is not None]
+        for one in ranked:
+            for other in ranked:
+                if one.rank is not None and other.rank is not None and (one.rank < other.rank or (one.rank == other.rank and one.text < other.text)):
+                    found.append(("orders of two outputs" if one.rank < other.rank else "ties of two outputs", one.text, other.text))
+    return Counter(found)
+
+
+def _usual(turn: Turn) -> bool:
+    return len(turn.parts) == 1 and turn.parts[0].cut == ("never" if turn.role == "system" else "front")

@@ -1,0 +1,136 @@
+"""An exported chat template asks as in training: the same ids, for every format and kind of tokenizer, under every sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jinja2.exceptions import TemplateError
+from tokenizers_for_tests import CHATML, GEMMA, MAKERS, MISTRAL, TEMPLATES, THINKING, byte_level, character
+
+from coh_lightning.chains import Link
+from coh_lightning.chat_template import PROBES, asking_template, check_template
+from coh_lightning.errors import InputError
+from coh_lightning.formats import PromptFormat
+from coh_lightning.records import Part, Role, Turn
+from coh_lightning.tokens import ChainTokenizer, Encoder
+
+ASKS = {"good": "A helpful answer:", "bad": 'An "unhelpful" answer \\ {{ x }} %} — é:', "good accuracy": "An answer with excellent accuracy:", "none": ""}
+FORMATS = {
+    "plain": PromptFormat(),
+    "spaces": PromptFormat(before_marker=" ", before_output=" "),
+    "both": PromptFormat(before_marker="\n ", before_output=" \n ", user_label="Q {{", assistant_label="end"),
+    "nothing": PromptFormat(before_output=""),
+    "chat": PromptFormat("chat"),
+    "system": PromptFormat("chat", marker_in="system"),
+    "one line": PromptFormat("chat", before_marker=" "),
+}
+
+
+def tokens(tokenizer: Any, format: PromptFormat) -> ChainTokenizer:
+    return ChainTokenizer(Encoder(tokenizer), format, max_prompt_tokens=1000)
+
+
+def asking(tokenizer: Any, format: PromptFormat, asks: dict[str, str] = ASKS) -> tuple[ChainTokenizer, str]:
+    made = tokens(tokenizer, format)
+    return made, asking_template(made.layout, asks)
+
+
+def turns(*texts: str, system: str | None = None) -> tuple[Turn, ...]:
+    roles: list[Role] = ["user", "assistant"]
+    return tuple([*([] if system is None else [Turn("system", (Part(system),))]), *(Turn(roles[i % 2], (Part(text),)) for i, text in enumerate(texts))])
+
+
+def messages(prompt: tuple[Turn, ...]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.text} for turn in prompt]
+
+
+@pytest.mark.parametrize("format", [name for name, one in FORMATS.items() if one.kind == "plain"])
+@pytest.mark.parametrize("maker", MAKERS)
+def test_plain_prompts_have_the_ids_of_training(maker: str, format: str) -> None:
+    made, template = asking(MAKERS[maker](), FORMATS[format])
+    assert check_template(made, template, ASKS) == []
+
+
+@pytest.mark.parametrize("format", [name for name, one in FORMATS.items() if one.kind == "chat"])
+@pytest.mark.parametrize("style", [*TEMPLATES, "thinking"])
+@pytest.mark.parametrize("maker", ["byte_level", "sentencepiece"])
+def test_chat_prompts_have_the_ids_of_training(maker: str, style: str, format: str) -> None:
+    made, template = asking(MAKERS[maker]((TEMPLATES | {"thinking": THINKING})[style]), FORMATS[format])
+    assert check_template(made, template, ASKS) == []
+
+
+def test_a_tokenizer_whose_joint_ids_are_others_is_told() -> None:
+    made, template = asking(MAKERS["unigram"](MISTRAL), PromptFormat("chat"))
+    assert "system, user under 'good'" in check_template(made, template, ASKS)
+
+
+def test_a_template_that_does_not_ask_as_in_training_is_found() -> None:
+    made, template = asking(byte_level(CHATML), PromptFormat("chat"))
+    with pytest.raises(RuntimeError, match="but the training prompt is"):
+        check_template(made, template.replace("<|im_start|>assistant", "<|im_start|> assistant"), ASKS)
+
+
+@pytest.mark.parametrize("format", ["plain", "spaces", "chat", "system"])
+def test_odd_prompts_have_the_text_of_training(format: str) -> None:
+    tokenizer = character() if FORMATS[format].kind == "plain" else byte_level(GEMMA)
+    made, template = asking(tokenizer, FORMATS[format])
+    for prompt in (turns("x", system=""), turns("a", "", "b"), turns(" x ", " y ", "\nz\n", system=" s ")):
+        cut = made.cut_prompt(prompt)
+        wanted = "".join(segment.text for segment in made.layout.before_output(cut.turns, ASKS["bad"])[0])
+        given: dict[str, Any] = {"chat_template": template, "feedback": "bad", "add_generation_prompt": True, "tokenize": False}
+        assert tokenizer.apply_chat_template(messages(prompt), **given) == wanted
+
+
+def test_the_good_sentence_is_asked_under_unless_another_is_named_or_given() -> None:
+    tokenizer = character()
+    _, template = asking(tokenizer, PromptFormat())
+
+    def prompt(**variables: Any) -> str:
+        given: dict[str, Any] = {"chat_template": template, "add_generation_prompt": True, "tokenize": False}
+        return str(tokenizer.apply_chat_template([{"role": "user", "content": "Why?"}], **given, **variables))
+
+    assert prompt() == prompt(feedback=None) == "<s>Why?\n\nA helpful answer:\n"
+    assert prompt(feedback="good accuracy") == "<s>Why?\n\nAn answer with excellent accuracy:\n"
+    assert prompt(feedback_sentence="Some {{ words }}:") == "<s>Why?\n\nSome {{ words }}:\n"
+    assert prompt(feedback_sentence="") == "<s>Why?\n"
+    with pytest.raises(TemplateError, match="There is no feedback 'godo'; known are good, bad, good accuracy, none; or give a feedback_sentence"):
+        prompt(feedback="godo")
+
+
+@pytest.mark.parametrize(("style", "format"), [(None, "plain"), (None, "spaces"), *((style, "chat") for style in TEMPLATES), ("gemma", "system")])
+def test_a_conversation_with_its_answer_is_a_training_chain_and_begins_with_its_prompt(style: str | None, format: str) -> None:
+    tokenizer = byte_level(TEMPLATES[style] if style else None)
+    made, template = asking(tokenizer, FORMATS[format])
+    for probe in PROBES:
+        chain = made.segments(made.cut_prompt(probe), (Link(ASKS["good"], "yes"),))
+        answered = [*messages(probe), {"role": "assistant", "content": "yes"}]
+        text = str(tokenizer.apply_chat_template(answered, chat_template=template, tokenize=False))
+        assert text.removesuffix("\n") == "".join(segment.text for segment in chain)
+        prompt = str(tokenizer.apply_chat_template(messages(probe), chat_template=template, tokenize=False, add_generation_prompt=True))
+        assert text.startswith(prompt)
+
+
+def test_contents_in_parts_are_their_texts() -> None:
+    tokenizer = byte_level(CHATML)
+    _, template = asking(tokenizer, PromptFormat("chat"))
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]}]
+    given: dict[str, Any] = {"chat_template": template, "add_generation_prompt": True, "tokenize": False}
+    assert tokenizer.apply_chat_template(parts, **given) == tokenizer.apply_chat_template([{"role": "user", "content": "Why?"}], **given)
+
+
+@pytest.mark.parametrize(("style", "format"), [*((style, "chat") for style in TEMPLATES), ("gemma", "system"), (None, "plain")])
+def test_a_model_trained_further_on_an_asking_template_is_asked_once(style: str | None, format: str) -> None:
+    tokenizer = byte_level(TEMPLATES[style] if style else None)
+    first, template = asking(tokenizer, FORMATS[format])
+    tokenizer.chat_template = template
+    second, again = asking(tokenizer, FORMATS[format], {"good": "Second sentence:"})
+    for probe in PROBES:
+        assert second.inference_prompt(second.cut_prompt(probe), "x y").tolist() == first.inference_prompt(first.cut_prompt(probe), "x y").tolist()
+    assert check_template(second, again, {"good": "Second sentence:"}) == []
+
+
+def test_a_template_that_can_not_end_where_outputs_begin_is_refused() -> None:
+    odd = """{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|im_end|>' }}{% endfor %}{{ 'assistant> ' if add_generation_prompt else '</s>' }}"""
+    with pytest.raises(InputError, match=r"ends a prompt with .*, but outputs were trained after .*; export with"):
+        asking(byte_level(odd), PromptFormat("chat"))
