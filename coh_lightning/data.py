@@ -25,13 +25,13 @@ from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import AutoTokenizer
 
 from coh_lightning.chains import Chain, Link, Method, Unusable, strict_pairs
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.exchange import Blank
+from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Request, Sampling, Unmoved, Written
 from coh_lightning.losses import Batch, to_batch
@@ -546,16 +546,24 @@ class CoHDataModule(LightningDataModule):
 
     # Loaders. Every rank has the same number of batches in each, filled up with empty ones.
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> TrainLoader:
+        def row(epoch: int, index: int) -> Batch:
+            return self._train_batch(self._planned(epoch, index), epoch)
+
+        return TrainLoader(_Rows(row), self.plan.steps_per_epoch * self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
+
+    def _planned(self, epoch: int, index: int) -> PlannedRow:
+        """What stands in this rank's micro-batch of that number."""
         ranks, rank = self._ranks()
         micro_batches = self.plan.accumulate(ranks)
+        return self.plan.step(epoch, index // micro_batches)[index % micro_batches * ranks + rank]
 
-        def row(epoch: int, index: int) -> Batch:
-            planned = self.plan.step(epoch, index // micro_batches)[index % micro_batches * ranks + rank]
-            return self._train_batch(planned, epoch)
-
-        sampler = _EpochSampler(self.plan.steps_per_epoch * micro_batches)
-        return StatefulDataLoader(_Rows(row), batch_size=None, sampler=sampler, num_workers=self.num_workers, persistent_workers=False)
+    def names(self, epoch: int, index: int) -> list[str]:
+        """What stands in this rank's micro-batch of that number, for a message: the ids of records, the numbers of the regulariser's texts."""
+        planned = self._planned(epoch, index)
+        if planned.regulariser:
+            return [f"text {number} of the regulariser" for number in planned.members]
+        return [f"record '{self.splits['train'][self.plan.items[number].record].record.id}'" for number in planned.members]
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._held_out("validation"))
@@ -667,10 +675,8 @@ class CoHDataModule(LightningDataModule):
 
     def write_report(self, folder: Path) -> None:
         """`data.json` and, where anything was left out, `rejected.jsonl`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / ".data.json.part"
-        aside.write_text(json.dumps(self.report(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        aside.replace(folder / "data.json")
+        with written_aside(folder / "data.json") as aside:
+            aside.write_text(json.dumps(self.report(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if self.rejected:
             write_jsonl(folder / "rejected.jsonl", self.rejected)
 
@@ -704,20 +710,50 @@ class _Rows(Dataset[Any]):
 
 
 class _EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, 0), (epoch, 1), ...; Lightning sets the epoch."""
+    """(epoch, start), (epoch, start + 1), ...; Lightning sets the epoch."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.epoch = 0
+        self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in range(self.count))
+        return iter([(self.epoch, index) for index in range(self.start, self.count)])
 
     def __len__(self) -> int:
         return self.count
+
+
+class TrainLoader(DataLoader[Any]):
+    """One rank's rows of one epoch after another. Its state is (epoch, rows handed out), so a run that goes on gets the very next row, whatever workers had built ahead.
+
+    torchdata's StatefulDataLoader lets workers build rows before Lightning has set the epoch of a run that goes on, and takes an epoch that was used up for one
+    that is still to come.
+    """
+
+    sampler: _EpochSampler
+
+    def __init__(self, rows: Dataset[Any], count: int, *, num_workers: int) -> None:
+        super().__init__(rows, batch_size=None, sampler=_EpochSampler(count), num_workers=num_workers)
+        self._handed_out = 0
+        self._stopped_at: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """A generator, so that nothing is built before the first row is asked for: by then Lightning has set the epoch."""
+        (epoch, start), self._stopped_at = self._stopped_at or (0, 0), None
+        self.sampler.start = self._handed_out = start if epoch == self.sampler.epoch else 0
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.sampler.epoch, "handed_out": self._handed_out}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self._stopped_at = (state["epoch"], state["handed_out"])
 
 
 def _text_tree(ids: np.ndarray) -> Tree:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -212,8 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(f"\nScore and summary (temperature {args.temperature:g}):\n", style="bold")
     print(shown)
     output: Path = args.output or args.runs[0].parent
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "report.md").write_text(f"{as_markdown(lines)}\n\n{note}\n\n```\n{shown}\n```\n", encoding="utf-8")
+    with written_aside(output / "report.md") as aside:
+        aside.write_text(f"{as_markdown(lines)}\n\n{note}\n\n```\n{shown}\n```\n", encoding="utf-8")
     print(f"\n{output / 'report.md'}")
     return 0
 

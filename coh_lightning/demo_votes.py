@@ -15,6 +15,7 @@ from pathlib import Path
 
 from coh_lightning.draws import generator
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.human_eval.guard import unguard
 from coh_lightning.human_eval.sheets import csv_text
 from coh_lightning.human_eval.study import read_study
@@ -49,7 +50,8 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
                 difference = scores[0][name] - scores[1][name]
                 row[name] = "tie" if abs(difference) < TIE else "A" if difference > 0 else "B"
         path = folder / "filled" / f"{rater}.csv"
-        path.write_bytes(csv_text([list(rows[0]), *(list(row.values()) for row in rows)]).encode("utf-8-sig"))
+        with written_aside(path) as aside:
+            aside.write_bytes(csv_text([list(rows[0]), *(list(row.values()) for row in rows)]).encode("utf-8-sig"))
         written.append(path)
     return written
 

@@ -41,6 +41,7 @@ from typing import IO, Any, NoReturn
 
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.human_eval.items import match, read_systems
 from coh_lightning.human_eval.study import DEFINITIONS, STUDY, digest, read_study
 from coh_lightning.records import Judgement, parse_json, read_jsonl, read_lines, write_jsonl
@@ -546,7 +547,8 @@ def _replies(log: Path) -> dict[str, Reply]:
         return {}
     raw = log.read_bytes()
     if not raw.endswith(b"\n"):
-        log.write_bytes(raw[: raw.rfind(b"\n") + 1])
+        with written_aside(log) as aside:
+            aside.write_bytes(raw[: raw.rfind(b"\n") + 1])
         return _replies(log)
     found = {}
     for where, line in read_lines(log):

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, get_scheduler
 
 from coh_lightning.attention import check_layout, row_logits
 from coh_lightning.data import CoHDataModule
+from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
 from coh_lightning.exchange import read_completions, write_prompts
@@ -50,6 +51,9 @@ PREFERENCES = (
 * swapped: with the sentences' sides swapped, the worse output should be the likelier one under the bad sentence.
 * marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as p(good sentence | y) does.
 """
+
+NAMED = 8
+"""Records that a message names at most."""
 
 
 class CoHModule(LightningModule):
@@ -147,6 +151,8 @@ class CoHModule(LightningModule):
         """What a checkpoint that was loaded says of wording, method, prompt format and tokenizer."""
         self._layout_checked = False
         self._sums: dict[str, Tensor] = {}
+        self._losses: list[tuple[int, Tensor]] = []
+        """(Number of the micro-batch, its loss) of the step that is being made."""
         self._meters: dict[str, Sums] = {}  # in a dict, so that they are no part of the model's state
         self._raters: list[Scorer] | None = None
         self._validations = 0
@@ -304,10 +310,32 @@ class CoHModule(LightningModule):
     # Training
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        if self.dropout:  # keyed like every draw, so that a run that goes on drops what it would have dropped
+            torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx, self.trainer.global_rank))
         loss, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
         learned = (batch["learned"] != 0).sum() * (batch["feedback_tokens"] > 0)
         self._add(stats | {"feedback_tokens": batch["feedback_tokens"].double(), "learned_tokens": learned.double()})
+        self._losses.append((batch_idx, loss.detach()))
         return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A loss that is no number stops every rank before it reaches the weights: one number of a step is looked at, not one of each micro-batch.
+
+        Raises:
+            InputError: the step, its loss, and the records or texts in the rows where it is no number.
+        """
+        losses, self._losses = self._losses, []
+        total = self._over_ranks(torch.stack([loss for _, loss in losses]).sum())
+        if torch.isfinite(total):
+            return
+        bad = [self.data.names(self.current_epoch, index) for index, loss in losses if not torch.isfinite(loss)]
+        rows = [names for of_rank in self._gathered(bad) for names in of_rank]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        raise InputError(
+            f"The loss of step {self.global_step + 1} (epoch {self.current_epoch}) is {total.item()}: it is no number in {len(rows)} of the step's "
+            f"{self.trainer.accumulate_grad_batches * self.trainer.world_size} rows, that of {shown}; lower model.lr, or look at them with `preview`."
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
@@ -316,12 +344,7 @@ class CoHModule(LightningModule):
         if self.global_step % self.trainer.log_every_n_steps and not self.trainer.is_last_batch:  # type: ignore[attr-defined]
             return
         sums = {name: self._over_ranks(value) for name, value in sums.items()}
-        loss = sums["learned"] + sums["unlearned"]
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"The loss of step {self.global_step} (epoch {self.current_epoch}) is {loss.item()}; lower model.lr, or look at the rows of this step with `preview`."
-            )
-        self.log("train/loss", loss.float(), prog_bar=True)
+        self.log("train/loss", (sums["learned"] + sums["unlearned"]).float(), prog_bar=True)
         self.log_dict(self._by_kind("train", sums))
         if sums["feedback_tokens"] > 0:
             self.log("train/learned_share", (sums["learned_tokens"] / sums["feedback_tokens"]).float())
@@ -551,7 +574,7 @@ class CoHModule(LightningModule):
             if self.lora.quantise:
                 checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
         model |= {"model_type": self.lm.config.model_type}
-        checkpoint[CHECKPOINT_KEY] = json.dumps({"model": model, "data": self.data.settings(), "lora": lora, "base": base})
+        checkpoint[CHECKPOINT_KEY] = json.dumps({"model": model, "data": self.data.settings(), "lora": lora, "base": base, "validations": self._validations})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if CHECKPOINT_KEY not in checkpoint:
@@ -562,6 +585,7 @@ class CoHModule(LightningModule):
         if adapters(saved) != self.lora and not self._elsewhere:
             raise InputError(f"model.lora is {self.lora}, but the checkpoint holds {adapters(saved)}; use the config.yaml of its run folder, or set it alike.")
         self.trained_with = saved["data"]
+        self._validations = saved["validations"]
         if self._trainer is not None and isinstance(getattr(self.trainer, "datamodule", None), CoHDataModule):
             self.data.agree_with(self.trained_with)
 

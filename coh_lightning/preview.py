@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from coh_lightning.complaints import did_you_mean
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -735,10 +736,5 @@ def _safe(text: str) -> str:
 
 
 def _write_page(page: Path, text: str) -> None:
-    aside = page.with_name(f".{page.name}.part")
-    try:
+    with written_aside(page) as aside:
         aside.write_text(text, encoding="utf-8")
-        aside.replace(page)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"{page}: the page can't be written ({error.strerror}).") from error

@@ -12,13 +12,13 @@ import gzip
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 
 Role = Literal["system", "user", "assistant"]
 Cut = Literal["never", "front", "back"]
@@ -350,24 +350,17 @@ def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
 
 def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
     """Write the records beside the file and rename at the end, so that nobody ever reads half a file; returns how many. A name in .gz is compressed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with _open_to_write(aside, compressed=path.suffix == ".gz") as file:
-            for record in records:
-                file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
-                count += 1
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside, aside.open("wb") as plain:
+        # Neither time nor name in a compressed file: the same records give the same bytes.
+        compressed = gzip.GzipFile("", "wb", mtime=0, fileobj=plain) if Path(path).suffix == ".gz" else None
+        file = cast("IO[bytes]", compressed or plain)
+        for record in records:
+            file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+            count += 1
+        if compressed is not None:
+            compressed.close()
     return count
-
-
-def _open_to_write(path: Path, *, compressed: bool) -> IO[bytes]:
-    # No time stamp in the compressed file: the same records give the same bytes.
-    return cast("IO[bytes]", gzip.GzipFile(path, "wb", mtime=0)) if compressed else path.open("wb")
 
 
 def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:

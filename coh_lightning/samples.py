@@ -16,7 +16,6 @@ import base64
 import hashlib
 import html
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from importlib import resources
 from pathlib import Path
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.records import Completion
 
 POLICY = (
@@ -91,15 +91,8 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
             f"{path}: there are no completions to show in {len(rounds)} round(s); write some first (`test`, `predict`, or `fit` with model.write_every)."
         )
     text = _page([_round(label, completions) for label, completions in reversed(rounds)], limit)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="\n")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: the page can't be written ({error.strerror}).") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

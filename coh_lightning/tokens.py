@@ -14,8 +14,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 
 from coh_lightning.chains import Chain, Link, Unusable
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.formats import At, CutRange, CutTurn, Layout, PromptFormat, Segment, bos_ids, describe
 from coh_lightning.records import Feedback, Turn
 
@@ -384,14 +383,8 @@ def _read_cache(path: Path, key: str, number: int) -> list[Ids] | None:
 def _write_cache(path: Path, key: str, ids: Sequence[Ids]) -> None:
     joint = np.concatenate([np.zeros(0, dtype=np.int32), *ids])
     bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, ids=joint, bounds=bounds, key=np.array(key), checksum=np.array(_checksum(joint, bounds)))
-        os.replace(aside, path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez(file, ids=joint, bounds=bounds, key=np.array(key), checksum=np.array(_checksum(joint, bounds)))
 
 
 def _checksum(ids: NDArray[Any], bounds: NDArray[Any]) -> str:

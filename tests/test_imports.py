@@ -17,6 +17,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
+    ["files"],
     ["draws"],
     ["records", "generation"],
     ["sources", "wording", "human_eval", "exchange", "samples"],

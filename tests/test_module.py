@@ -23,6 +23,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
+from coh_lightning.losses import row_loss
 from coh_lightning.models import CHECKPOINT_KEY
 from coh_lightning.module import CoHModule, _preferences
 from coh_lightning.records import Completion, read_jsonl
@@ -303,9 +304,27 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> No
     assert found[0].losses == pytest.approx(found[1].losses, rel=1e-10)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"The loss of step \d+ .* lower model.lr"):
-        fitted(data_of(pairs(6), tmp_path, rows_per_step=1), gpt2(lr=1e30), tmp_path, max_steps=20)
+def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_and_names_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model, weights = data_of(pairs(12), tmp_path, rows_per_step=3), tiny(), []
+    data.setup()
+    bad = data._train_batch(data._planned(0, 4), 0)["input_ids"]  # the second row of the second step
+
+    def spoilt(logits: torch.Tensor, batch: Any, **settings: Any) -> Any:
+        loss, stats = row_loss(logits, batch, **settings)
+        return (loss * float("nan") if torch.equal(batch["input_ids"], bad) else loss), stats
+
+    class Last(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+            weights.append(pl_module.lm.lm_head.weight.detach().clone())
+
+    monkeypatch.setattr("coh_lightning.module.row_loss", spoilt)
+    members = data.plan.step(0, 1)[1].members
+    named = ", ".join(f"record '{data.splits['train'][data.plan.items[number].record].record.id}'" for number in members)
+    with pytest.raises(
+        InputError, match=rf"^The loss of step 2 \(epoch 0\) is nan: it is no number in 1 of the step's 3 rows, that of {named}; lower model.lr, or look"
+    ):
+        trainer(tmp_path, Last(), max_steps=9, log_every_n_steps=1000).fit(model, datamodule=data)
+    assert members and torch.equal(model.lm.lm_head.weight, weights[2])
 
 
 # Held-out data
@@ -436,7 +455,7 @@ def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_with(checkpoi
 def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(checkpoint: tuple[Path, CoHModule, CoHDataModule]) -> None:
     saved = torch.load(checkpoint[0], weights_only=True)
     assert isinstance(saved[CHECKPOINT_KEY], str) and "hyper_parameters" not in saved
-    assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "lora", "base"}
+    assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "lora", "base", "validations"}
 
 
 def test_training_starts_from_a_checkpoint_of_ours(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:

@@ -7,12 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +16,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from feedback_for_tests import TINY, data_of, method, pairs, wording
-from ranks_for_tests import end_rank
+from ranks_for_tests import end_rank, rank_of, started
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.generation import Sampling
@@ -29,7 +24,6 @@ from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
-SECONDS = 120
 STEPS = 10
 CLIP = 0.05
 """Below the norm of every gradient here, so that each step is clipped."""
@@ -104,7 +98,7 @@ def run(folder: Path, *, precision: Any, devices: int, config: dict[str, Any] = 
 
 def main(folder: str, what: str) -> None:
     """One rank (or the only process) of one test."""
-    rank, ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("RANKS", "1"))
+    rank, ranks = rank_of()
     own = Path(folder) / f"rank{rank}"
     own.mkdir()
     if what == "repeat":
@@ -119,54 +113,13 @@ def main(folder: str, what: str) -> None:
         )
 
 
-def started(folder: Path, what: str, *, ranks: int = 1, threads: int = 1) -> list[str]:
-    """What the processes of a run print; all of them are ended when one fails or the time is up."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    root = Path(__file__).parents[1]
-    processes: list[subprocess.Popen[str]] = []
-    with tempfile.TemporaryFile("w+") as errors:
-        try:
-            for rank in range(ranks):
-                inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "PYTEST_"))}
-                of_rank = (
-                    {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-                    if ranks > 1
-                    else {}
-                )
-                environment = (
-                    inherited
-                    | of_rank
-                    | {"RANKS": str(ranks), "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(root)}
-                )
-                command = [sys.executable, __file__, str(folder), what]
-                processes.append(
-                    subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, cwd=folder)
-                )
-            end = time.monotonic() + SECONDS
-            while any(process.poll() is None for process in processes):
-                if time.monotonic() > end or any(process.poll() for process in processes):
-                    break
-                time.sleep(0.1)
-            codes = [process.poll() for process in processes]
-            errors.seek(0)
-            assert codes == [0] * ranks, f"exit codes {codes} (None: still running after {SECONDS} s)\n{errors.read()[-4000:]}"
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    return [process.stdout.read() for process in processes if process.stdout is not None]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, dict[str, list[dict[str, Any]]]]]:
     """The same run on one process (8 micro-batches a step) and on two (4 each): ranks -> precision -> what each rank saw."""
     found: dict[int, dict[str, list[dict[str, Any]]]] = {}
     for ranks in (1, 2):
         folder = tmp_path_factory.mktemp(f"ranks{ranks}")
-        started(folder, "trajectory", ranks=ranks)
+        started(__file__, folder, "trajectory", ranks=ranks)
         found[ranks] = {
             precision: [torch.load(folder / f"{precision}.rank{rank}.pt", weights_only=True) for rank in range(ranks)] for precision in ("64-true", "32-true")
         }
@@ -230,7 +183,7 @@ def test_a_run_repeats_itself_to_the_last_bit_on_two_threads(tmp_path: Path) -> 
     printed = []
     for repetition in ("first", "second"):
         (tmp_path / repetition).mkdir()
-        printed += started(tmp_path / repetition, "repeat", threads=2)
+        printed += started(__file__, tmp_path / repetition, "repeat", threads=2)
     assert printed[0].startswith("2 ") and printed[0] == printed[1]
 
 

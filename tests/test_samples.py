@@ -303,7 +303,7 @@ def test_a_score_that_is_no_finite_number_is_refused_by_the_completions_id(tmp_p
 
 def test_a_page_that_cannot_be_written_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "samples.html").mkdir()
-    with pytest.raises(InputError, match=r"samples.html: the page can't be written"):
+    with pytest.raises(InputError, match=r"samples.html can't be written"):
         page_of(tmp_path, ("test", [completion("p0", "good", "x")]))
     assert [path.name for path in tmp_path.iterdir()] == ["samples.html"]
 

@@ -10,14 +10,13 @@ DIR/key.json                 who is A; the seed; the rules of exclusion         
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.human_eval.items import REFERENCE, Gold, System, match, read_gold, read_systems, references
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, write_sheets
 from coh_lightning.human_eval.study import DEFINITIONS, ITEMS, KEY, STUDY, TITLE, Design, Study, make_study, read_key, write_study
@@ -217,10 +216,7 @@ def _write_folder(study: Study, output: Path, forms: Sequence[str]) -> None:
     """Write everything beside the folder and rename at the end, so that there is never half a study."""
     from coh_lightning.human_eval.page import write_page
 
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
-    old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    try:
+    with written_aside(output.absolute()) as aside:
         aside.mkdir()
         write_study(study, aside)
         write_sheets(study, aside / "sheets")
@@ -231,14 +227,6 @@ def _write_folder(study: Study, output: Path, forms: Sequence[str]) -> None:
             (aside / "forms").mkdir()
             for form in forms:
                 {"xlsx": write_xlsx, "label-studio": write_label_studio, "potato": write_potato}[form](study, aside / "forms")
-        if output.exists():
-            os.replace(output, old)
-        os.replace(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        if old.exists() and not output.exists():
-            os.replace(old, output)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the command

@@ -5,7 +5,6 @@ One accent colour stands for the model; everything else is grey. Drawn without p
 
 from __future__ import annotations
 
-import os
 import textwrap
 import unicodedata
 import warnings
@@ -14,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,16 +93,10 @@ def new_figure(width: float, height: float, panels: int = 1, **options: Any) -> 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure by its file's ending, aside first; the same figure gives the same bytes. Raises InputError where it can't be written."""
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for it; the tables have the name itself
-            figure.savefig(aside, dpi=DOTS_PER_INCH, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None}, facecolor="white")
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path}: the figure can't be written ({error.strerror}).") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    kind = path.suffix.removeprefix(".")
+    with written_aside(path) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for it; the tables have the name itself
+        figure.savefig(aside, format=kind, dpi=DOTS_PER_INCH, metadata={"Date": None} if kind == "svg" else {"Software": None}, facecolor="white")
 
 
 # --- the figures

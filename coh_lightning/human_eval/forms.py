@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, CHOICES, instructions, sheet_cells
 from coh_lightning.human_eval.study import Study
 
@@ -63,7 +63,8 @@ def write_xlsx(study: Study, folder: Path) -> None:
     for rater in study.raters:
         _check_lengths(study, rater)
     for rater in study.raters:
-        _aside(folder / f"{rater}.xlsx", _workbook(study, rater).save)
+        with written_aside(folder / f"{rater}.xlsx") as aside:
+            _workbook(study, rater).save(aside)
 
 
 def _check_lengths(study: Study, rater: str) -> None:
@@ -389,15 +390,5 @@ def _json(path: Path) -> Any:
 
 
 def _text(path: Path, text: str) -> None:
-    _aside(path, lambda aside: aside.write_bytes(text.encode("utf-8")))
-
-
-def _aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write a file beside and rename it at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside:
+        aside.write_bytes(text.encode("utf-8"))

@@ -12,13 +12,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.human_eval.guard import PATTERN
 
 if TYPE_CHECKING:
@@ -46,13 +46,8 @@ def write_page(study: Study, path: Path) -> None:
     except UnicodeEncodeError as error:
         broken = ascii(error.object[error.start : error.end])
         raise InputError(f"{path}: a text of the study has the lone surrogate {broken}, which UTF-8 can't hold; repair that completion.") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_aside(path) as aside:
         aside.write_bytes(page)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def page_of(study: Study) -> str:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from coh_lightning.files import written_aside
 from coh_lightning.human_eval.guard import guard
 from coh_lightning.human_eval.study import Study
 
@@ -66,16 +66,11 @@ A comment is welcome where a choice was hard. Don't change the other columns; le
 
 def write_sheets(study: Study, folder: Path) -> None:
     """Write RATER.csv for each rater, and instructions.txt, into the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for rater in study.raters:
         _write(folder / f"{rater}.csv", csv_text(sheet_cells(study, rater)).encode("utf-8-sig"))
     _write(folder / "instructions.txt", instructions(study).encode("utf-8"))
 
 
 def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_aside(path) as aside:
         aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import written_aside
 from coh_lightning.records import Candidate, Feedback, Part, Turn, read_jsonl, write_jsonl
 from coh_lightning.world.posts import SUMMARISE, Post, Split, difficulty_of, gold_summary, make_posts
 from coh_lightning.world.raters import ATTRIBUTES, RATER_NOISE, Rating, noisy_overall, rate_facts
@@ -72,7 +72,8 @@ def world_feedback(
         records = _draw(posts, samples=samples, seed=seed, difficulty=difficulty, noise=noise, split=split)
         write_jsonl(file, records)
         # The note comes last: without it, or with another checksum in it, the file is not trusted.
-        _write_aside(note, json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n")
+        with written_aside(note) as aside:
+            aside.write_text(json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n", encoding="utf-8")
     return records
 
 
@@ -136,16 +137,6 @@ def _read_cache(file: Path, note: Path, made_from: Mapping[str, Any]) -> list[Fe
     if said != {"made_from": dict(made_from), "sha256": _sha256(file)}:
         return None
     return [dataclasses.replace(record, where="") for record in read_jsonl(file, Feedback)]
-
-
-def _write_aside(path: Path, text: str) -> None:
-    """Write beside and rename, so that nobody ever sees half a file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

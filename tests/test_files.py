@@ -1,0 +1,83 @@
+"""What is written is whole or not there, and what can't be written says so in a sentence."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from coh_lightning.errors import InputError
+from coh_lightning.files import put_in_place, unwritten, written_aside
+from coh_lightning.records import Rejected, write_jsonl
+
+
+def test_nothing_stands_under_the_name_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "data.json"
+    with written_aside(path) as aside:
+        aside.write_text("half")
+        assert not path.exists() and aside.parent == path.parent and aside.name.startswith(".") and aside.name.endswith(".part")
+    assert path.read_text() == "half" and os.listdir(path.parent) == ["data.json"]
+
+
+def test_what_stood_there_stays_where_the_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_aside(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["data.json"]
+
+
+def test_a_folder_takes_the_place_of_a_folder_whole(tmp_path: Path) -> None:
+    path = tmp_path / "study"
+    for number in ("one", "two"):
+        with written_aside(path) as aside:
+            (aside / "sheets").mkdir(parents=True)
+            (aside / "sheets" / number).write_text(number)
+    assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*")) == ["study", "study/sheets", "study/sheets/two"]
+
+
+def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    with (
+        pytest.raises(InputError, match=r"folder can't be written \(Is a directory\); a folder has this name: choose another"),
+        written_aside(tmp_path / "folder") as aside,
+    ):
+        aside.write_text("x")
+    with pytest.raises(InputError, match=r"file can't be written \(Not a directory\)"), written_aside(tmp_path / "file") as aside:
+        aside.mkdir()
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_that_can_not_be_renamed_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with pytest.raises(FileNotFoundError):
+        put_in_place(tmp_path / "never written", tmp_path / "old")
+    assert os.listdir(tmp_path) == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "make room there"), (errno.EROFS, "name a folder that can be written to"), (errno.EACCES, "permissions")]
+)
+def test_an_error_of_the_disk_names_the_path_and_the_remedy(code: int, words: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=rf"data.json can't be written \(.*\); .*{words}.*, and run the same command again\.$"),
+        written_aside(tmp_path / "data.json"),
+    ):
+        raise OSError(code, os.strerror(code))
+
+
+def test_an_error_that_nobody_can_put_right_is_not_dressed_up(tmp_path: Path) -> None:
+    bug = OSError(errno.EBADF, "Bad file descriptor")
+    assert unwritten(tmp_path, bug) is bug
+
+
+def test_the_same_records_give_the_same_compressed_bytes(tmp_path: Path) -> None:
+    rows = [Rejected("tie", "file:1", "source", "7")]
+    one, other = tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
+    assert write_jsonl(one, rows) == write_jsonl(other, rows) == 1
+    assert one.read_bytes() == other.read_bytes() and b"tie" in gzip.decompress(one.read_bytes())
