@@ -255,6 +255,7 @@ class CoHDataModule(LightningDataModule):
             separate=self.layout == "separate",
             documents=[len(ids) for ids in self._texts],
             regulariser_rows_per_step=self.regulariser_rows_per_step,
+            weigh=(lambda item, epoch: self.preparer.weight(prepared["train"][item.record], item, epoch)) if self.preparer.weight_varies else None,
         )
         for name, items in self._items.items():
             self.counts[name].tokens_tree = sum(item.length for item in items)

@@ -11,7 +11,7 @@ The lengths are upper bounds over all wordings of a record, so rows always fit a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,7 +40,7 @@ class Item:
     length: int
     """Most tokens that it takes under any wording."""
     weight: float
-    """Sum of the learned and unlearned weight of its tokens; no wording changes it."""
+    """Sum of the learned and unlearned weight of its tokens; no wording changes it, but see `Plan.weigh`."""
 
 
 def tree_items(record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSize]], row_tokens: int) -> list[Item]:
@@ -99,6 +99,8 @@ class Plan:
     """One item a row (`layout: separate`)."""
     documents: Sequence[int] = ()
     regulariser_rows_per_step: int = 0
+    weigh: Callable[[Item, int], float] | None = None
+    """The weight of an item in an epoch, where it is another in each; None: it is `Item.weight` in all."""
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -132,7 +134,8 @@ class Plan:
         """The rows of one step, regulariser first; position k belongs to rank k % ranks as its micro-batch k // ranks."""
         start = step * self.rows_per_step
         rows = self._ordered(epoch)[start : start + self.rows_per_step]
-        total = sum(self.items[i].weight for row in rows for i in row)
+        items = [self.items[i] for row in rows for i in row]
+        total = sum(item.weight if self.weigh is None else self.weigh(item, epoch) for item in items)
         feedback = [PlannedRow(False, tuple(row), total) for row in rows]
         feedback += [PlannedRow(False, (), total)] * (self.rows_per_step - len(rows))
         texts = [self._document_row((epoch * self.steps_per_epoch + step) * self.regulariser_rows_per_step + i) for i in range(self.regulariser_rows_per_step)]

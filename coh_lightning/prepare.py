@@ -116,13 +116,26 @@ class Preparer:
         at_first = build_chains(one.record, self.method, self.wording, seed=self.seed) if still else every
         return [(at_first if first and every[number][0].shuffled else every)[number][first:] for number, first in one.kept]
 
+    @property
+    def weight_varies(self) -> bool:
+        """Whether items weigh differently from epoch to epoch: only the last output counts, and a shuffled chain ends in another one each time."""
+        return self.method.loss_on == "last" and "shuffled" in self.method.orders
+
+    def weight(self, one: Prepared, item: Item, epoch: int) -> float:
+        """Sum of the weights of an item's tokens in this epoch."""
+        if not self.weight_varies:
+            return item.weight
+        chains = self.chains(one, epoch)
+        linked = [pair for number in item.chains for pair in zip(chains[number], self.tokens.link_lengths(one.prompt, chains[number]), strict=True)]
+        return sum((link.learned + link.unlearned) * length.output for link, length in linked)
+
     def tree(self, one: Prepared, item: Item, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
         chains = self.chains(one, epoch)
         tree = Tree.from_chains([self.tokens.chain(one.prompt, chains[number]) for number in item.chains])
-        weight = tree.learned.sum() + tree.unlearned.sum()
-        if abs(weight - item.weight) > 1e-6 or tree.tokens > item.length:
-            raise RuntimeError(f"the tree of record {one.record.id} has {tree.tokens} tokens and weight {weight}, planned were {item.length} and {item.weight}")
+        weight, planned = tree.learned.sum() + tree.unlearned.sum(), self.weight(one, item, epoch)
+        if abs(weight - planned) > 1e-6 or tree.tokens > item.length:
+            raise RuntimeError(f"the tree of record {one.record.id} has {tree.tokens} tokens and weight {weight}, planned were {item.length} and {planned}")
         return tree
 
     def _fit(self, prompt: CutPrompt, chain: Chain) -> tuple[int, Sequence[LinkLength]]:

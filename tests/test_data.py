@@ -257,6 +257,15 @@ def test_an_order_shuffled_anew_keeps_its_weight_where_chains_are_cut(tmp_path: 
     check_epochs(data, 5)
 
 
+@pytest.mark.parametrize("layout", ["tree", "separate"])
+def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where_only_the_last_is_learned(layout: Any, tmp_path: Path) -> None:
+    settings = {"max_chain_tokens": 200, "max_prompt_tokens": 32, "row_tokens": 256, "rows_per_step": 3, "layout": layout, "hide": (0.0, 0.0)}
+    data = built(rankings(12), tmp_path, method=method("coh_ranking", loss_on="last"), **settings)
+    check_epochs(data, 3)
+    weights = [sum(len(row.members) and row.total for row in data.plan.step(epoch, 0)) for epoch in range(3)]
+    assert len(set(weights)) == 3, "the last outputs must differ from epoch to epoch for this test to tell"
+
+
 def test_two_orders_cut_to_the_same_first_output_do_not_share_its_sentence(tmp_path: Path) -> None:
     """Cut at the front, ascending begins with "A better answer: 2" and descending with "A worse answer: 2"."""
     rows = [{"id": "0", "prompt": "Go.", "completions": [{"text": f"{i}" * 30, "rank": i} for i in (1, 2, 3)]}]
