@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from coh_lightning.draws import generator
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.records import Candidate, Feedback, place_on_scale
 from coh_lightning.wording import Wording
 
 Order = Literal["p", "n", "pn", "np", "each", "ascending", "descending", "shuffled", "revised"]
@@ -155,8 +155,8 @@ def _score(record: Feedback, candidate: Candidate, judge: Judge, method: Method)
         return (0.0, False) if candidate.revision is not None else (None, None)
     if not candidate.ratings:
         return None, None
-    shares = {name: (value - record.scales[name][0]) / (record.scales[name][1] - record.scales[name][0]) for name, value in candidate.ratings.items()}
-    share = shares["overall"] if "overall" in shares else sum(shares.values()) / len(shares)
+    shares = {name: place_on_scale(value, *record.scales[name]) for name, value in candidate.ratings.items()}
+    share = shares["overall"] if "overall" in shares else round(sum(shares.values()) / len(shares), 9)
     return share, True if share > method.good_above else False if share < method.bad_below else None
 
 
@@ -216,7 +216,7 @@ class _Builder:
                 if tied[0] is not None and tied[1] is not None:
                     yield (tied[0], tied[1])
         elif order == "revised":
-            yield from self._revised(outputs)
+            yield from self._revised(outputs, self._polarities(outputs, pairs))
         else:
             ranked = sorted(_told_apart(outputs), key=lambda o: o.score or 0.0, reverse=order == "descending")
             if len({o.score for o in ranked}) < 2:
@@ -235,8 +235,7 @@ class _Builder:
     def _singles(self, order: Order, outputs: Sequence[_Output], pairs: Sequence[tuple[_Output, _Output]]) -> list[tuple[_Output, bool | None]]:
         """The outputs that stand alone under this order, with the polarity that they stand for."""
         if order == "each":
-            best = {id(a.candidate): True for a, _ in pairs} | {id(b.candidate): False for _, b in pairs if not any(b is a for a, _ in pairs)}
-            return [(output, output.good if output.good is not None else best.get(id(output.candidate))) for output in outputs]
+            return list(zip(outputs, self._polarities(outputs, pairs), strict=True))
         if self._all_tie(outputs):
             return [(output, None) for output in outputs]
         good = order == "p"
@@ -244,6 +243,11 @@ class _Builder:
         # thumbs speak for themselves: every liked (disliked) output counts; ratings only where no rival says which of two is better
         own = [(output, good) for output in outputs if output.good is good and (output.candidate.thumb is not None or not pairs)]
         return [*chosen, *own]
+
+    def _polarities(self, outputs: Sequence[_Output], pairs: Sequence[tuple[_Output, _Output]]) -> list[bool | None]:
+        """Whether each output is good: by itself, else by the pairs that it stands in; None: nothing says so."""
+        of_pairs = {id(a.candidate): True for a, _ in pairs} | {id(b.candidate): False for _, b in pairs if not any(b is a for a, _ in pairs)}
+        return [output.good if output.good is not None else of_pairs.get(id(output.candidate)) for output in outputs]
 
     def _link(self, output: _Output, good: bool | None, *, alone: bool = False) -> Link | None:
         """The output under the sentence of what was said of it; None where the record doesn't say what the sentence needs."""
@@ -295,9 +299,9 @@ class _Builder:
                     raise Unusable(f"a completion between best and worst has nothing that '{self.method.sentences}' sentences could say")
                 yield replace(found, kind=kind, shuffled=shuffled)
 
-    def _revised(self, outputs: Sequence[_Output]) -> Iterator[Chain]:
-        """A bad output, what was said of it, and its revision; where there is no revision, the best of the better outputs."""
-        for output in outputs:
+    def _revised(self, outputs: Sequence[_Output], good: Sequence[bool | None]) -> Iterator[Chain]:
+        """An output, what was said of it, and its revision; where there is no revision, the best of the better outputs. It is called bad unless people liked it."""
+        for output, liked in zip(outputs, good, strict=True):
             candidate = output.candidate
             if output.is_revision or (candidate.critique is None and candidate.revision is None):
                 continue
@@ -310,9 +314,9 @@ class _Builder:
                 continue
             if text == candidate.text:
                 continue
-            bad = self._weighted(self.wording.polarity(self.record, False), candidate.text, "bad")
+            first = self._weighted(self.wording.polarity(self.record, liked is True), candidate.text, "good" if liked else "bad")
             sentence = self._say(self.wording.better) if candidate.critique is None else self.wording.revised(self.record, candidate.critique)
-            yield (bad, self._weighted((sentence,), text, "revision"))
+            yield (first, self._weighted((sentence,), text, "revision"))
 
     def _say(self, text: str) -> str:
         return text.format(task=self.record.task)

@@ -230,6 +230,11 @@ class Completion:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
+def place_on_scale(value: float, worst: float, best: float) -> float:
+    """Where a rating stands between the worst (0) and the best (1) value; rounded, so that binary fractions don't take it off a bound: 2.8 of 1 to 10 is 0.2."""
+    return round((value - worst) / (best - worst), 9)
+
+
 def prompt_sha(record: Feedback) -> str:
     """A hash of a record's whole prompt, roles included, that any system's completion of the same prompt carries."""
     return hashlib.sha256(json.dumps([(turn.role, turn.text) for turn in record.prompt]).encode("utf-8", "surrogatepass")).hexdigest()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.records import Candidate, Feedback, place_on_scale
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ class Wording:
 
     def level(self, value: float, worst: float, best: float) -> str:
         """The word for a value on the scale worst..best: equal parts, the upper end belonging to the last one."""
-        share = (value - worst) / (best - worst)
-        return self.levels[min(int(share * len(self.levels)), len(self.levels) - 1)]
+        return self.levels[min(int(round(place_on_scale(value, worst, best) * len(self.levels), 6)), len(self.levels) - 1)]
 
     def criticised(self, record: Feedback, critique: str) -> str:
         """The sentence that puts people's words before an output; the final stop of a sentence is left to the wording."""

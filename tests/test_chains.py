@@ -142,6 +142,20 @@ def test_a_critique_stands_before_its_output_and_between_it_and_the_revision() -
     assert shown(build_chains(pair, Method(orders=("revised",), sentences="critique"), wording)) == ["B b | said dull, better: g"]
 
 
+def test_an_output_that_people_liked_is_not_called_bad_before_its_revision() -> None:
+    method = Method(orders=("each", "revised"), sentences="critique")
+    liked = record(Candidate("fine", thumb=True, critique="one word too many", revision="better"))
+    assert shown(build_chains(liked, method, first_wording())) == ["says one word too many: fine", "G fine | said one word too many, better: better"]
+    ranked = record(Candidate("g", rank=0, revision="g+"), Candidate("b", rank=1))
+    assert shown(build_chains(ranked, method, first_wording())) == ["G g", "B b", "G g | better g+"]
+
+
+def test_a_rating_on_the_threshold_is_neither_good_nor_bad_whatever_its_binary_fraction() -> None:
+    halfway = record(Candidate("a", ratings={"overall": 0.3}), scales={"overall": (0.1, 0.5)})
+    with pytest.raises(Unusable, match="without a clear polarity"):
+        build_chains(halfway, Method(), WORDING)
+
+
 def test_a_revision_is_better_than_what_it_revises() -> None:
     assert shown(build_chains(record(Candidate("old", revision="new")), Method(orders=("pn", "np")), first_wording())) == ["G new | B old", "B old | G new"]
 

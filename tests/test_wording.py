@@ -31,6 +31,10 @@ def test_a_scale_may_run_downwards() -> None:
     assert Wording().level(1, 5, 1) == "excellent"
 
 
+def test_a_rating_on_the_bound_of_two_levels_belongs_to_the_better_one_whatever_its_binary_fraction() -> None:
+    assert [Wording().level(value, 1, 10) for value in (2.8, 4.6, 6.4, 8.2)] == ["poor", "fair", "good", "excellent"]
+
+
 def test_ratings_are_named_in_the_order_of_the_alphabet_and_the_nameless_one_is_quality() -> None:
     scales = {"coverage": (0.0, 1.0), "accuracy": (0.0, 1.0), "overall": (1.0, 5.0)}
     rated = Candidate("x", ratings={"coverage": 0.1, "accuracy": 0.9})
