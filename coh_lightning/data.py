@@ -69,17 +69,23 @@ class Counts:
     records: int = 0
     used: int = 0
     chains: int = 0
+    completions_unused: int = 0
+    """Completions of the used records that stand in none of their chains."""
     prompts_cut: int = 0
     prompt_tokens_cut: int = 0
     links_cut: int = 0
     """Links that were left out at the front of chains longer than max_chain_tokens, ..."""
     chains_dropped: int = 0
     """... and chains that were then too long still, or the same as another."""
+    pairs: int = 0
+    """Held-out data only: pairs of completions for preference accuracy, ..."""
+    pairs_too_long: int = 0
+    """... and those that are left out of it, because one of the two is longer than max_chain_tokens."""
     tokens_plain: int = 0
     tokens_tree: int = 0
     rows: int = 0
-    tokens_in_loss: float = 0.0
-    """Sum of weights: a token in two chains counts twice, as it does in `tokens_plain`."""
+    tokens_in_loss: int = 0
+    """Learned or unlearned, whatever their weight; a token in two chains counts twice, as it does in `tokens_plain`."""
 
 
 class CoHDataModule(LightningDataModule):
@@ -257,9 +263,10 @@ class CoHDataModule(LightningDataModule):
             regulariser_rows_per_step=self.regulariser_rows_per_step,
             weigh=(lambda item, epoch: self.preparer.weight(prepared["train"][item.record], item, epoch)) if self.preparer.weight_varies else None,
         )
+        for one in prepared["train"][:1]:
+            self.ask(one.record)  # a wrong name in `asks` is refused now and not after training
         for name, items in self._items.items():
             self.counts[name].tokens_tree = sum(item.length for item in items)
-            self.counts[name].tokens_in_loss = sum(item.weight for item in items)
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
         self.splits = prepared
 
@@ -306,13 +313,20 @@ class CoHDataModule(LightningDataModule):
             count.chains_dropped += one.chains_dropped
             count.prompts_cut += one.prompt.cut > 0
             count.prompt_tokens_cut += one.prompt.cut
+            count.completions_unused += one.completions_unused
             count.tokens_plain += one.tokens_plain
+            count.tokens_in_loss += one.tokens_in_loss
             prepared.append(one)
+            if stage != "train":
+                pairs, too_long = self.pairs(one)
+                count.pairs += len(pairs)
+                count.pairs_too_long += too_long
         self.rejected += lost
         if stage == "train" and len(lost) > self.max_lost_share * len(records):
             (reason, times), *_ = Counter(one.reason for one in lost).most_common(1)
+            first = next(one.where or one.id for one in lost if one.reason == reason)
             raise InputError(
-                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, most often ({times} times) because of: {reason}; "
+                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, most often ({times} times, first {first}) because of: {reason}; "
                 f"choose a method that fits the feedback, or raise data.max_lost_share ({self.max_lost_share:g})."
             )
         return prepared
@@ -374,7 +388,7 @@ class CoHDataModule(LightningDataModule):
         )
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:
-        """Refuses (InputError) data settings that differ from those that a checkpoint was trained with."""
+        """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes to ask for are the checkpoint's."""
         for key, value in self.settings().items():
             was = saved.get(key)
             if was == value or key == "attributes":
@@ -383,6 +397,7 @@ class CoHDataModule(LightningDataModule):
                 name = next(part for part in value if was.get(part) != value[part])
                 key, value, was = f"{key}.{name}", value[name], was.get(name)
             raise InputError(f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its run folder, or set it back.")
+        self.attributes = tuple(saved["attributes"])
 
     def completion(self, written: Written, sampling: Sampling, *, system: str) -> Completion:
         """The record of one completion, with the exact prompt and settings."""
@@ -477,21 +492,38 @@ class CoHDataModule(LightningDataModule):
             return replace(lay_out([], [], row_tokens=2, pad_id=self.pad_id), causal=True)
         return lay_out(trees, coefficients, row_tokens=row_tokens or self.row_tokens, pad_id=self.pad_id, kinds=self._kinds, scored=scored)
 
-    def comparison(self, one: Prepared) -> dict[str, Any] | None:
-        """All completions of a record that its judge orders strictly, under the good sentence and, where the method has one, under the bad sentence too, as rows
-        to score; None where there is nothing to compare. Outputs are numbered first under the one sentence, then under the other; the prompt is shared.
+    def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
+        """The pairs (better, worse) of a record's completions that its judge orders strictly, for preference accuracy; and how many more there are of which
+        a completion, under the good or the bad sentence, is longer than `max_chain_tokens`.
         """
+        asks = self._compared_under(one)
         pairs = strict_pairs(one.record, self.method)
+        too_long = {
+            number
+            for number in {number for pair in pairs for number in pair}
+            for marker in asks
+            for (length,) in [self.chain_tokenizer.link_lengths(one.prompt, (Link(marker, one.record.candidates[number].text),))]
+            if length.before + length.marker + length.output > self.max_chain_tokens
+        }
+        kept = [pair for pair in pairs if too_long.isdisjoint(pair)]
+        return kept, len(pairs) - len(kept)
+
+    def _compared_under(self, one: Prepared) -> list[str]:
+        """The good sentence and, where the method has one, the bad sentence."""
         asks = asked(self.wording, self.method.sentences, one.record, self.attributes)
+        return [asks[name] for name in ("good", "bad") if name in asks]
+
+    def comparison(self, one: Prepared) -> dict[str, Any]:
+        """The completions of a record's `pairs`, under the good sentence and, where the method has one, under the bad sentence too, as rows to score.
+        Outputs are numbered first under the one sentence, then under the other; the prompt is shared. The record must have such pairs.
+        """
+        pairs, _ = self.pairs(one)
         numbers = sorted({number for pair in pairs for number in pair})
         chains = [
-            self.chain_tokenizer.chain(one.prompt, (Link(asks[name], one.record.candidates[number].text, 1.0, kind=TEXT[0]),))
-            for name in ("good", "bad")
-            if name in asks
+            self.chain_tokenizer.chain(one.prompt, (Link(marker, one.record.candidates[number].text, 1.0, kind=TEXT[0]),))
+            for marker in self._compared_under(one)
             for number in numbers
         ]
-        if not pairs or max(len(chain.ids) for chain in chains) > self.max_chain_tokens:
-            return None
         places = {number: place for place, number in enumerate(numbers)}
         trees = [Tree.from_chains([chain]) for chain in chains] if self.layout == "separate" else [Tree.from_chains(chains)]
         rows = [self._row([tree], [1.0], scored=True, row_tokens=tree.tokens) for tree in trees]
@@ -587,15 +619,16 @@ class CoHDataModule(LightningDataModule):
     def _held_out(self, stage: Stage) -> list[_Table]:
         """Rows of chains for the losses, and comparisons for the preference accuracy. No hiding, the wording of epoch 0."""
         items, rows = self._items[stage], self._held_out_rows(stage)
-        compared = [one for one in self.splits[stage] if strict_pairs(one.record, self.method)]
+        compared = [one for one in self.splits[stage] if self.pairs(one)[0]]
 
         def row(index: int) -> Batch:
             members = rows[index] if index < len(rows) else []
             return to_batch(self._row([self.tree(items[number], stage) for number in members], [1.0] * len(members)))
 
         def comparison(index: int) -> dict[str, Any]:
-            found = self.comparison(compared[index]) if index < len(compared) else None
-            return found or {"pairs": [], "rows": [to_batch(self._row([], [])) | {"outputs": 0}]}
+            if index < len(compared):
+                return self.comparison(compared[index])
+            return {"pairs": [], "rows": [to_batch(self._row([], [])) | {"outputs": 0}]}
 
         return [_Table(row, len(rows)), _Table(comparison, len(compared))]
 
@@ -650,9 +683,10 @@ class CoHDataModule(LightningDataModule):
         held_out = ", ".join(f"{count.used:,} for {name}" for name, count in self.counts.items() if name != "train")
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in report["rejected"].items()) or "none"
         cut = f"{train.prompts_cut:,} prompts cut by {train.prompt_tokens_cut:,} tokens, {train.links_cut:,} links and {train.chains_dropped:,} chains left out"
+        unused = f" ({train.completions_unused:,} completions stand in none)" if train.completions_unused else ""
         lines = [
             ("records", f"{train.used:,} to train on, {held_out}; left out: {left_out}"),
-            ("chains", f"{train.chains:,} by the method '{self.method.name}' in the wording '{self.wording.name}'; {cut}"),
+            ("chains", f"{train.chains:,} by the method '{self.method.name}' in the wording '{self.wording.name}'{unused}; {cut}"),
             (
                 "tokens",
                 f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out ({report['tree_saves']:.2f}x fewer); {report['share_in_loss']:.1%} in the loss",

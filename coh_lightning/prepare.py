@@ -36,6 +36,10 @@ class Prepared:
     """Links left out at the front of chains longer than max_chain_tokens, ..."""
     chains_dropped: int
     """... and chains that were then too long still, or the same as another."""
+    completions_unused: int
+    """Completions of the record that stand in none of its kept chains: between the best and the worst, or nothing said of them that this method could use."""
+    tokens_in_loss: int
+    """Tokens of all kept chains one by one that are learned or unlearned, whatever their weight, at most."""
 
     @property
     def tokens_plain(self) -> int:
@@ -69,7 +73,8 @@ class Preparer:
         kinds: set[tuple[str, int]] = set()
         keys: dict[tuple[object, ...], int] = {}
         seen: set[tuple[object, ...]] = set()
-        before = links_cut = 0
+        used: set[str] = set()
+        before = links_cut = in_loss = 0
         fits = [self._fit(prompt, chain) for chain in chains]
         for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):  # whole chains first: a cut one may equal one of them
             first, lengths = fits[number]
@@ -79,6 +84,8 @@ class Preparer:
                 continue
             links_cut += first
             seen.add(spoken)
+            used |= {link.text for link in links}
+            in_loss += sum(length.output for link, length in zip(links, lengths, strict=True) if link.learned or link.unlearned)
             kept.append((number, first))
             # a chain in an order drawn anew each epoch shares no link for sure with another chain
             own = (number,) if links[0].shuffled else ()
@@ -98,7 +105,18 @@ class Preparer:
             raise Unusable(f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})")
         if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
             raise Unusable("nothing to learn in any of its chains")
-        return Prepared(record, prompt, before, tuple(kept), tuple(sizes), tuple(sorted(kinds)), links_cut, len(chains) - len(kept))
+        return Prepared(
+            record,
+            prompt,
+            before,
+            tuple(kept),
+            tuple(sizes),
+            tuple(sorted(kinds)),
+            links_cut=links_cut,
+            chains_dropped=len(chains) - len(kept),
+            completions_unused=sum(candidate.text not in used for candidate in record.candidates),
+            tokens_in_loss=in_loss,
+        )
 
     def items(self, number: int, one: Prepared) -> list[Item]:
         """The trees of a record, whose number among the prepared ones the items carry."""

@@ -517,9 +517,9 @@ def _totals(data: CoHDataModule) -> list[tuple[str, str]]:
     rows = [
         ("settings", f"method {method}, wording {wording}, format {data.prompt_format.kind}, tokenizer {report['tokenizer']}"),
         ("records", f"{train.records:,}, of which {train.used:,} are used" + (f" (besides {held_out})" if held_out else "")),
-        ("chains", f"{train.chains:,}"),
+        ("chains", f"{train.chains:,}" + (f"; {_count(train.completions_unused, 'completion')} in none of them" if train.completions_unused else "")),
         ("tokens", f"{train.tokens_plain:,} in plain chains, {as_trees}"),
-        ("in the loss", f"{train.tokens_in_loss:,.0f} of the tokens in plain chains ({report['share_in_loss']:.1%})"),
+        ("in the loss", f"{train.tokens_in_loss:,} of the tokens in plain chains ({report['share_in_loss']:.1%})"),
         ("cut", f"{_count(train.prompts_cut, 'prompt')} lost {_count(train.prompt_tokens_cut, 'token')} (data.max_prompt_tokens {data.max_prompt_tokens})"),
         ("dropped", f"{_count(train.links_cut, 'link')} and {_count(train.chains_dropped, 'whole chain')} (data.max_chain_tokens {data.max_chain_tokens})"),
     ]

@@ -302,7 +302,7 @@ def test_a_tree_longer_than_a_row_is_split_and_loses_no_weight(tmp_path: Path) -
     whole = built(rankings(6), tmp_path, method=method("coh_ranking"), row_tokens=1024, rows_per_step=2)
     split = built(rankings(6), tmp_path, method=method("coh_ranking"), row_tokens=256, rows_per_step=2)
     assert len(split.plan.items) > len(whole.plan.items) == 6
-    assert split.counts["train"].tokens_in_loss == whole.counts["train"].tokens_in_loss
+    assert sum(item.weight for item in split.plan.items) == sum(item.weight for item in whole.plan.items) == whole.counts["train"].tokens_in_loss
     check_epochs(split, 2)
 
 
@@ -328,7 +328,7 @@ def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path)
     data = built(EVERY_KIND, tmp_path, layout="separate", rows_per_step=4)
     check_epochs(data, 2)
     together = built(EVERY_KIND, tmp_path, rows_per_step=4)
-    assert data.counts["train"].tokens_in_loss == together.counts["train"].tokens_in_loss
+    assert sum(item.weight for item in data.plan.items) == sum(item.weight for item in together.plan.items) == together.counts["train"].tokens_in_loss
     rows = [data.train_row(planned, 0) for planned in data.plan.step(0, 0)]
     assert all(row.causal and row.bounds[-1] == len(row.ids) for row in rows)
     assert len(rows[0].ids) == max(len(tokens) for one in train(data) for tokens in tokens_of(data, one)), "the longest runs first"
@@ -484,8 +484,32 @@ def test_a_record_with_nothing_to_learn_is_rejected_not_silently_kept(tmp_path: 
 
 def test_more_than_half_lost_stops_with_the_commonest_reason(tmp_path: Path) -> None:
     rows = [*pairs(3), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))]
-    with pytest.raises(InputError, match=r"can.t use 4 of 7 training records, most often \(4 times\) because of: tie"):
+    with pytest.raises(InputError, match=r"can.t use 4 of 7 training records, most often \(4 times, first .*feedback\.jsonl:\d\) because of: tie"):
         built(rows, tmp_path)
+
+
+def test_tokens_in_the_loss_are_counted_whatever_their_weight(tmp_path: Path) -> None:
+    data = built(pairs(4), tmp_path, method=method("unlikelihood"))
+    tokens = [tokens for one in train(data) for tokens in tokens_of(data, one)]
+    assert data.counts["train"].tokens_in_loss == sum(int(((one.learned > 0) | (one.unlearned > 0)).sum()) for one in tokens)
+
+
+def test_completions_that_no_chain_holds_are_counted(tmp_path: Path) -> None:
+    middle = {"id": "middle", "prompt": "Rank.", "completions": [{"text": text, "rank": rank} for rank, text in enumerate("abc")]}
+    unrated = {"id": "unrated", "prompt": "Rate.", "completions": [{"text": "a", "thumb": True}, {"text": "b"}]}
+    data = built([middle, unrated], tmp_path)
+    assert data.counts["train"].completions_unused == 2 and "(2 completions stand in none)" in dict(data.summary())["chains"]
+    assert built([middle], tmp_path, method=method("coh_ranking")).counts["train"].completions_unused == 0
+
+
+def test_a_completion_too_long_to_be_compared_takes_only_its_own_pairs_out_of_the_preference_accuracy_and_is_counted(tmp_path: Path) -> None:
+    texts = ["fine", "so so", "long " * 100]
+    row = {"id": "0", "prompt": "Go.", "completions": [{"text": text, "rank": rank} for rank, text in enumerate(texts)]}
+    held_out = write(tmp_path / "held_out.jsonl", [row])
+    data = built(pairs(4), tmp_path, train_only=False, test_sources=[Records(held_out)], validation_share=0.0)
+    assert (data.counts["test"].pairs, data.counts["test"].pairs_too_long) == (1, 2)
+    (batch,) = [batch for batch in data.test_dataloader() if "pairs" in batch]
+    assert list(map(list, batch["pairs"])) == [[0, 1]] and [row["outputs"] for row in batch["rows"]] == [4]
 
 
 def test_ties_are_spoken_of_where_the_method_says_so(tmp_path: Path) -> None:
@@ -532,9 +556,8 @@ def test_the_cache_holds_ids_for_every_wording_and_method(tmp_path: Path) -> Non
 
 
 def test_an_unknown_ask_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["goood"])
     with pytest.raises(InputError, match="did you mean 'good'"):
-        data.requests()
+        built(pairs(4), tmp_path, asks=["goood"])
 
 
 def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
@@ -567,6 +590,21 @@ def test_a_checkpoints_settings_that_disagree_are_refused_with_both(tmp_path: Pa
         with pytest.raises(InputError) as refused:
             built(pairs(4), tmp_path, **changes).agree_with(saved)
         assert message in str(refused.value)
+
+
+def test_the_attributes_asked_for_are_those_of_the_checkpoint_whatever_is_rated_now(tmp_path: Path) -> None:
+    rows = [EVERY_KIND[4] | {"id": str(i), "prompt": f"Post {i}"} for i in range(6)]
+    saved = json.loads(json.dumps(built(rows, tmp_path, method=method("coh_ratings")).settings()))
+    other = [
+        {"prompt": f"Post {i}", "scale": [0, 1], "completions": [{"text": "a", "rating": {"style": 1}}, {"text": "b", "rating": {"style": 0}}]}
+        for i in range(9)
+    ]
+    data = built(other, tmp_path, train_only=False, test_share=0.4, validation_share=0.0, method=method("coh_ratings"))
+    data.agree_with(saved)
+    assert {request.marker for request in data.requests()} == {
+        "An answer with excellent accuracy and excellent coverage:",
+        "An answer with very poor accuracy and very poor coverage:",
+    }
 
 
 def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str, str], tmp_path: Path) -> None:
