@@ -163,8 +163,12 @@ class CoHModule(LightningModule):
 
     def configure_model(self) -> None:
         """Builds the model once; Lightning calls this again before validation and test."""
-        if "lm" in self._modules:
-            return
+        if "lm" not in self._modules:
+            self._build()
+        if self._trainer is not None and (self.trainer.testing or self.trainer.predicting) and not self.trainer.ckpt_path:
+            self._agree()  # before the loaders are made, since what to ask for is the checkpoint's; of ckpt_path, see on_load_checkpoint
+
+    def _build(self) -> None:
         if self._elsewhere:
             if self.model is not None and self.model.endswith(".ckpt"):
                 self.trained_with = said(self.model)["data"]
@@ -290,12 +294,10 @@ class CoHModule(LightningModule):
 
     def on_test_start(self) -> None:
         self._start()
-        self._agree()
 
     def on_predict_start(self) -> None:
         if not self._elsewhere:
             self._start()
-        self._agree()
         if self.prompts_to is not None and self.trainer.is_global_zero:
             number = write_prompts(
                 self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids, stop=self._stop_texts

@@ -495,6 +495,24 @@ def test_other_settings_than_the_checkpoints_are_refused_whichever_way_it_comes(
     trainer(tmp_path).predict(model, datamodule=held_out_data(tmp_path), **given)
 
 
+@pytest.mark.parametrize("road", ["ckpt_path", "load_from_checkpoint", "model"])
+def test_the_attributes_asked_for_are_the_checkpoints_whichever_way_it_comes(road: str, tmp_path: Path) -> None:
+    def data(attribute: str, folder: str) -> CoHDataModule:
+        (tmp_path / folder).mkdir()
+        rated = [{"text": text, "rating": {attribute: value}} for text, value in (("yes", 1), ("no", 0))]
+        rows = [{"prompt": f"Post {i}", "scale": [0, 1], "completions": rated} for i in range(9)]
+        return data_of(rows, tmp_path / folder, train_only=False, test_share=0.5, validation_share=0.0, method=method("coh_ratings"))
+
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(tiny(), datamodule=data("style", "one"))
+    run.save_checkpoint(path := tmp_path / "one.ckpt")
+    model = {"ckpt_path": tiny, "load_from_checkpoint": lambda: CoHModule.load_from_checkpoint(path), "model": lambda: CoHModule(str(path))}[road]()
+    model.sampling = Sampling(max_new_tokens=3)
+    given = {"ckpt_path": str(path), "weights_only": True} if road == "ckpt_path" else {}
+    trainer(tmp_path).predict(model, datamodule=data("tone", "two"), **given)
+    assert {one.marker for one in model.written} == {"An answer with excellent style:", "An answer with very poor style:"}
+
+
 def test_a_model_trained_further_is_asked_as_it_was_trained_last(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:
     model = CoHModule(str(checkpoint[0]), sampling=Sampling(max_new_tokens=3))
     other = held_out_data(tmp_path, wording=wording("binary"))

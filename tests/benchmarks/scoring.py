@@ -76,7 +76,6 @@ def trees(lm: torch.nn.Module, data: CoHDataModule, *, markers: int) -> list[flo
     scores: list[float] = []
     for one in data.splits["train"]:
         found = data.comparison(one)
-        assert found is not None
         for row in found["rows"]:
             total, _ = output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"])
             scores += total.tolist()[: 2 * markers]
