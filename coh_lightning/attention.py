@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.rows import Row, lay_out
 from coh_lightning.tokens import Tokens
 from coh_lightning.trees import Ints, Tree
@@ -118,7 +118,7 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
             except (TypeError, ValueError, IndexError, RuntimeError) as error:
                 if isinstance(error, (torch.OutOfMemoryError, InputError)):
                     raise
-                reason = (str(error).strip() or "no reason given").splitlines()[0]
+                reason = words_of(error)
                 raise InputError(f"{name} can't run a row of several trees ({type(error).__name__}: {reason}): {REMEDY}.") from error
     finally:
         lm.train(training)

@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.complaints import Typed, complaint, keys_of
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.runs import CHECKPOINTS, CONFIG, FINISHED, Run, checked_checkpoint, code_versions, new_folder, open_fit, wandb_id, with_versions
 
 RUN_FOLDER = "COH_RUN_FOLDER"
@@ -401,7 +401,7 @@ def run(args: list[str] | None = None) -> int:
     try:
         build(model_class, data_class, open_classes=open_classes, args=args)
     except OmegaConfBaseException as error:
-        raise InputError(f"the configuration refers to something that is not there: {str(error).splitlines()[0]}") from error
+        raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
     except SIGTERMException:  # Lightning's word for it would be an exit with 0, which a scheduler takes for success
         return 128 + signal.SIGTERM
     except SystemExit as stop:

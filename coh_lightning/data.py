@@ -29,7 +29,7 @@ from transformers import AutoTokenizer
 
 from coh_lightning.chains import Chain, Link, Method, Unusable, strict_pairs
 from coh_lightning.draws import key64
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.exchange import Blank
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
@@ -802,4 +802,4 @@ def _load_tokenizer(name: str | None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name or BASE)
     except (OSError, ValueError) as error:
-        raise InputError(f"The tokenizer '{name}' can't be loaded ({str(error).splitlines()[0]}); give a name on the hub or an existing folder.") from error
+        raise InputError(f"The tokenizer '{name}' can't be loaded ({words_of(error)}); give a name on the hub or an existing folder.") from error

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from coh_lightning.attention import attention_implementation
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import did_you_mean
 from coh_lightning.world.feedback import BASE
 
@@ -211,9 +211,7 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"The model '{name}' can't be loaded ({str(error).splitlines()[0]}); give the name of a model on the hub or an existing folder."
-        ) from error
+        raise InputError(f"The model '{name}' can't be loaded ({words_of(error)}); give the name of a model on the hub or an existing folder.") from error
 
 
 # Checkpoints of ours
@@ -256,7 +254,7 @@ def _read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path / META if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise InputError(
-            f"{path} can't be read as a checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}); it may be damaged, or hold more than plain data."
+            f"{path} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be damaged, or hold more than plain data."
         ) from error
     if CHECKPOINT_KEY not in checkpoint:
         raise InputError(f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give a Hugging Face folder instead.")

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from coh_lightning.complaints import did_you_mean
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     try:
         config = parser.parse_args(list(settings))
     except OmegaConfBaseException as error:
-        raise InputError(f"the configuration refers to something that is not there: {str(error).splitlines()[0]}") from error
+        raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
     except UnicodeDecodeError as error:
         raise InputError(CoHParser.typed.broken() or f"a configuration file is no text: {error}") from error
     for key in ("model", *OTHERS):

@@ -10,14 +10,16 @@ import dataclasses
 import difflib
 import gzip
 import hashlib
+import io
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 
 Role = Literal["system", "user", "assistant"]
@@ -25,6 +27,16 @@ Cut = Literal["never", "front", "back"]
 
 ROLES: tuple[str, ...] = get_args(Role)
 CUTS: tuple[str, ...] = get_args(Cut)
+
+LONGEST_LINE = 32 * 2**20
+"""Bytes of one line that are read; a longer one is no record, and what it would take as Python objects is many times that."""
+LARGEST_WHOLE = 2**30
+"""Bytes of a file that can't be read line by line (JSON, CSV, text)."""
+DEEPEST = 200
+"""Levels of objects and lists in JSON; a tree of messages has two for each message."""
+FREELY_UNPACKED = 64 * 2**20
+MOST_UNPACKED = 200
+"""A compressed file may unpack to so many bytes, or to so many times its own size if that is more; text packs ten times or so, a bomb a thousand times."""
 
 _PLACES: dict[str, tuple[str, ...]] = {
     "record": ("id", "prompt", "system", "completions", "scale", "task", "aspect", "reference", "source", "extra"),
@@ -120,8 +132,8 @@ class Feedback:
         if not self.candidates:
             raise InputError(f"{where}: completions is empty; a record needs at least one completion.")
         for attribute, (worst, best) in self.scales.items():
-            if not (math.isfinite(worst) and math.isfinite(best) and worst != best):
-                raise InputError(f"{where}: the scale of {attribute!r} is [{worst:g}, {best:g}]; give two different finite numbers, [worst, best].")
+            if not math.isfinite(best - worst) or worst == best:
+                raise InputError(f"{where}: the scale of {attribute!r:.60} is [{worst:g}, {best:g}]; give two different finite numbers, [worst, best].")
         for index, candidate in enumerate(self.candidates):
             _check_candidate(candidate, f"completions[{index}]", self.scales, where)
 
@@ -143,7 +155,7 @@ class Feedback:
                 raise InputError(f"{where}: both the key 'system' and the first message of 'prompt' give a system turn; keep one of them.")
             turns = (Turn("system", (Part(_text(record["system"], "system", where)),)), *turns)
         if not isinstance(record["completions"], list):
-            raise InputError(f"{where}: completions is {_shown(record['completions'])}; give a list of objects, each with 'text'.")
+            raise InputError(f"{where}: completions is {shown(record['completions'])}; give a list of objects, each with 'text'.")
         candidates = []
         for index, item in enumerate(record["completions"]):
             candidate, unknown = _candidate_from_json(item, f"completions[{index}]", where)
@@ -344,7 +356,7 @@ def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
     id = record.id
     if id in seen:
         if id != content_id(record):
-            raise InputError(f"{where}: the id {id!r} was given before, at {seen[id]}; every record needs an id of its own (or none: it is then made).")
+            raise InputError(f"{where}: the id {id!r:.60} was given before, at {seen[id]}; every record needs an id of its own (or none: it is then made).")
         copy = 2
         while (id := f"{record.id}#{copy}") in seen:
             copy += 1
@@ -361,7 +373,8 @@ def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
         compressed = gzip.GzipFile("", "wb", mtime=0, fileobj=plain) if Path(path).suffix == ".gz" else None
         file = cast("IO[bytes]", compressed or plain)
         for record in records:
-            file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+            # a lone surrogate (in what a message quotes of a bad row) is written as JSON's own escape of it
+            file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace"))
             count += 1
         if compressed is not None:
             compressed.close()
@@ -369,7 +382,8 @@ def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
 
 
 def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
-    """("file:line", text) of each line with something in it; a line of bytes that are no text comes as an InputError, so that a caller may skip it.
+    """("file:line", text) of each line with something in it; a line of bytes that are no text, or one that is far too long, comes as an InputError, so that a
+    caller may skip it.
 
     Lines end at "\\n" alone: U+2028 and its kind are ordinary text.
 
@@ -381,19 +395,26 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
     with open_bytes(path) as file:
         number = 0
         try:
-            for number, raw in enumerate(file, start=1):
+            while raw := file.readline(LONGEST_LINE + 1):
+                number += 1
+                where = f"{path}:{number}"
+                if len(raw) > LONGEST_LINE:
+                    any_line = True
+                    while raw and not raw.endswith(b"\n"):
+                        raw = file.readline(LONGEST_LINE)
+                    yield where, InputError(f"{where}: the line is longer than {LONGEST_LINE >> 20} MiB, so it is no record; end each record with a line end.")
+                    continue
                 if number == 1:
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 if not raw.strip():
                     continue
                 any_line = True
-                where = f"{path}:{number}"
                 try:
                     yield where, raw.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
                     yield where, not_text(where, error)
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
-            raise InputError(f"{path}:{number + 1}: the file can't be read on ({error}); is it whole?") from error
+        except UNREADABLE as error:
+            raise InputError(f"{path}:{number + 1}: the file can't be read on ({words_of(error)}); is it whole?") from error
     if not any_line:
         raise InputError(f"{path}: the file is empty.")
 
@@ -403,6 +424,41 @@ def not_text(where: str, error: UnicodeDecodeError) -> InputError:
     return InputError(f"{where}: bytes that are no text (0x{bad} at byte {error.start + 1}); save the file as UTF-8.")
 
 
+UNREADABLE = (EOFError, OSError, zlib.error)
+"""What reading a damaged file, packed or not, may raise."""
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a packed file, which is refused where it grows out of all proportion: a bomb of some kilobytes unpacks to gigabytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = gzip.open(path, "rb")
+        self._path = path
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._count += count
+        check_unpacked(self._path, self._count)
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def check_unpacked(path: Path, count: int) -> None:
+    """Raises InputError where a compressed file has become `count` bytes and that is out of all proportion to its size."""
+    most = max(FREELY_UNPACKED, MOST_UNPACKED * path.stat().st_size)
+    if count > most:
+        raise InputError(
+            f"{path}: it unpacks to more than {most:,} bytes, {most // max(path.stat().st_size, 1)} times its size; unpack it yourself if it is right."
+        )
+
+
 def open_bytes(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked if its name ends in .gz. Raises InputError when it is missing (with the nearest name beside it) or no file."""
     if not path.exists():
@@ -410,17 +466,52 @@ def open_bytes(path: Path) -> IO[bytes]:
         raise InputError(f"{path}: there is no such file{did_you_mean(path.name, beside)}")
     if not path.is_file():
         raise InputError(f"{path}: this is not a file.")
-    return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+    return io.BufferedReader(_Unpacked(path)) if path.suffix == ".gz" else path.open("rb")
 
 
-def parse_json(line: str, where: str) -> Any:
-    """The value of one line of JSON. Raises InputError naming `where` and the column."""
+def read_text(path: Path) -> str:
+    """The whole text of a file, packed or not, without a byte order mark.
+
+    Raises:
+        InputError: the file is missing, damaged, no text, or too large to be read at once.
+    """
+    with open_bytes(path) as file:
+        try:
+            raw = file.read(LARGEST_WHOLE + 1)
+        except UNREADABLE as error:
+            raise InputError(f"{path}: the file can't be read ({words_of(error)}); is it whole?") from error
+    if len(raw) > LARGEST_WHOLE:
+        raise InputError(f"{path}: it is larger than {LARGEST_WHOLE >> 20} MiB and would have to be read at once; split it, or give JSON lines.")
     try:
-        return json.loads(line)
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise not_text(f"{path}:{line}", error) from error
+
+
+def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
+    """The value of one line of JSON (or, with `whole`, of a whole file). Raises InputError naming `where` and the column (or the file's line and column)."""
+    try:
+        value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: broken JSON at column {error.colno} ({error.msg}).") from error
+        raise InputError(f"{where}{f':{error.lineno}' if whole else ''}: broken JSON at column {error.colno} ({error.msg}).") from error
     except RecursionError as error:
         raise InputError(f"{where}: broken JSON (nested too deeply).") from error
+    except ValueError as error:  # Python reads no whole number of more than 4300 digits
+        raise InputError(f"{where}: broken JSON (a number of too many digits).") from error
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise InputError(f"{where}: broken JSON (nested more than {DEEPEST} deep).")
+    return value
+
+
+def _is_deep(value: object) -> bool:
+    """Whether a JSON value is nested so deeply that what walks through it by calling itself could meet Python's limit."""
+    level: list[Any] = [[value]]
+    for _ in range(DEEPEST + 1):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one) if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -432,15 +523,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------------- checks
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value for a message: its kind and its start."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
+def named(name: str) -> str:
+    """A name for a message: as it is, or quoted and shortened where it would not fit into a line."""
+    return name if len(name) <= 60 and name.isprintable() else f"{name!r:.60}..."
+
+
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{where}: {key} is {_shown(value)}; it must be text.")
+        raise InputError(f"{where}: {key} is {shown(value)}; it must be text.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -453,17 +549,22 @@ def _optional_text(value: object, key: str, where: str) -> str | None:
     return None if value is None else _text(value, key, where)
 
 
-def _number(value: object, key: str, where: str) -> float:
+def number(value: object, key: str, where: str) -> float:
+    """The value as a finite number. Raises InputError naming `where` and the key."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where}: {key} is {_shown(value)}; it must be a number.")
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {key} is {value}; it must be a finite number.")
-    return float(value)
+        raise InputError(f"{where}: {key} is {shown(value)}; it must be a number.")
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        found = math.inf
+    if not math.isfinite(found):
+        raise InputError(f"{where}: {key} is {found}; it must be a finite number.")
+    return found
 
 
 def _object(value: object, key: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"{where}: {key} is {_shown(value)}; it must be a JSON object.")
+        raise InputError(f"{where}: {key} is {shown(value)}; it must be a JSON object.")
     return value
 
 
@@ -472,13 +573,13 @@ def _check_prompt(prompt: Sequence[Turn], where: str) -> None:
         raise InputError(f"{where}: prompt has no user turn; its last turn must be the user's.")
     for index, turn in enumerate(prompt):
         if turn.role not in ROLES:
-            raise InputError(f"{where}: prompt[{index}].role is {turn.role!r}; it must be one of {', '.join(ROLES)}.")
+            raise InputError(f"{where}: prompt[{index}].role is {turn.role!r:.60}; it must be one of {', '.join(ROLES)}.")
         if turn.role == "system" and index:
             raise InputError(f"{where}: prompt[{index}] is a system turn; a prompt has at most one, and it comes first.")
         for part in turn.parts:
             _text(part.text, f"prompt[{index}]", where)
             if part.cut not in CUTS:
-                raise InputError(f"{where}: prompt[{index}] has a part with cut {part.cut!r}; it must be one of {', '.join(CUTS)}.")
+                raise InputError(f"{where}: prompt[{index}] has a part with cut {part.cut!r:.60}; it must be one of {', '.join(CUTS)}.")
     if prompt[-1].role != "user":
         raise InputError(f"{where}: prompt ends with the {prompt[-1].role}'s turn; its last turn must be the user's.")
     if not prompt[-1].text.strip():
@@ -489,10 +590,10 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
     if not _text(candidate.text, f"{key}.text", where).strip():
         raise InputError(f"{where}: {key}.text is empty; a completion needs words.")
     if candidate.rank is not None:
-        _number(candidate.rank, f"{key}.rank", where)
+        number(candidate.rank, f"{key}.rank", where)
     for attribute, value in candidate.ratings.items():
-        name = f"{key}.rating" if attribute == "overall" else f"{key}.rating.{attribute}"
-        _number(value, name, where)
+        name = f"{key}.rating" if attribute == "overall" else f"{key}.rating.{named(attribute)}"
+        number(value, name, where)
         if attribute not in scales:
             raise InputError(
                 f"{where}: {name} is {value:g}, but nothing says on which scale; give 'scale': [worst, best], or one for each attribute by its name."
@@ -501,7 +602,7 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
             worst, best = scales[attribute]
             raise InputError(f"{where}: {name} is {value:g}, outside its scale {worst:g} to {best:g}.")
     if candidate.thumb is not None and not isinstance(candidate.thumb, bool):
-        raise InputError(f"{where}: {key}.thumb is {_shown(candidate.thumb)}; it must be true or false.")
+        raise InputError(f"{where}: {key}.thumb is {shown(candidate.thumb)}; it must be true or false.")
     for name, words in (("critique", candidate.critique), ("revision", candidate.revision)):
         if words is not None and not _text(words, f"{key}.{name}", where).strip():
             raise InputError(f"{where}: {key}.{name} is empty; leave the key out where there is none.")
@@ -534,12 +635,12 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
     if isinstance(value, str):
         return (Part(value, cut),)
     if not isinstance(value, list):
-        raise InputError(f"{where}: {key} is {_shown(value)}; it must be text or a list of parts.")
+        raise InputError(f"{where}: {key} is {shown(value)}; it must be text or a list of parts.")
     parts = []
     for index, item in enumerate(value):
         part = _known(item, "part", f"{key}[{index}]", where)
         if part["unknown"]:
-            raise InputError(f"{where}: unknown key {next(iter(part['unknown']))!r} in {key}[{index}]; a part has 'text' and 'cut'.")
+            raise InputError(f"{where}: unknown key {next(iter(part['unknown']))!r:.60} in {key}[{index}]; a part has 'text' and 'cut'.")
         if "text" not in part:
             raise InputError(f"{where}: {key}[{index}] has no 'text'.")
         parts.append(Part(_text(part["text"], f"{key}[{index}].text", where), part.get("cut", cut)))
@@ -552,7 +653,7 @@ def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict
     if isinstance(value, str) or in_parts:
         return (Turn("user", _parts_from_json(value, "prompt", "front", where)),), {}
     if not isinstance(value, list):
-        raise InputError(f"{where}: prompt is {_shown(value)}; it must be text or a list of messages.")
+        raise InputError(f"{where}: prompt is {shown(value)}; it must be text or a list of messages.")
     turns = []
     unknown: dict[str, Any] = {}
     for index, item in enumerate(value):
@@ -563,7 +664,7 @@ def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict
                 raise InputError(f"{where}: {key} has no {name!r}; a message has 'role' and 'content'.")
         role = message["role"]
         if role not in ROLES:
-            raise InputError(f"{where}: {key}.role is {_shown(role)}; it must be one of {', '.join(ROLES)}{did_you_mean(str(role), ROLES)}")
+            raise InputError(f"{where}: {key}.role is {shown(role)}; it must be one of {', '.join(ROLES)}{did_you_mean(str(role), ROLES)}")
         turns.append(Turn(role, _parts_from_json(message["content"], f"{key}.content", "never" if role == "system" else "front", where)))
         if message["unknown"]:
             unknown[key] = message["unknown"]
@@ -578,12 +679,12 @@ def _candidate_from_json(item: object, key: str, where: str) -> tuple[Candidate,
     if rating is None:
         ratings: dict[str, float] = {}
     elif isinstance(rating, dict):
-        ratings = {_text(name, f"{key}.rating", where): _number(value, f"{key}.rating.{name}", where) for name, value in rating.items()}
+        ratings = {_text(name, f"{key}.rating", where): number(value, f"{key}.rating.{named(name)}", where) for name, value in rating.items()}
     else:
-        ratings = {"overall": _number(rating, f"{key}.rating", where)}
+        ratings = {"overall": number(rating, f"{key}.rating", where)}
     candidate = Candidate(
         text=_text(values["text"], f"{key}.text", where),
-        rank=None if values.get("rank") is None else _number(values["rank"], f"{key}.rank", where),
+        rank=None if values.get("rank") is None else number(values["rank"], f"{key}.rank", where),
         ratings=ratings,
         thumb=values.get("thumb"),
         critique=_optional_text(values.get("critique"), f"{key}.critique", where),
@@ -601,8 +702,8 @@ def _scales_from_json(value: object, rated: Set[str], where: str) -> dict[str, t
     scales = {}
     for attribute, ends in by_attribute.items():
         if not isinstance(ends, list) or len(ends) != 2:
-            raise InputError(f"{where}: the scale of {attribute!r} is {_shown(ends)}; give [worst, best].")
-        scales[attribute] = (_number(ends[0], f"scale.{attribute}", where), _number(ends[1], f"scale.{attribute}", where))
+            raise InputError(f"{where}: the scale of {attribute!r:.60} is {shown(ends)}; give [worst, best].")
+        scales[_text(attribute, "scale", where)] = (number(ends[0], f"scale.{named(attribute)}", where), number(ends[1], f"scale.{named(attribute)}", where))
     return scales
 
 
@@ -630,15 +731,15 @@ def _flat_from_json(cls: type, types: Mapping[str, tuple[type, ...]], obj: objec
     values = _object(obj, "the line", where)
     for name, value in values.items():
         if name not in types:
-            raise InputError(f"{where}: unknown key {name!r} for a {cls.__name__}{did_you_mean(name, types)}")
+            raise InputError(f"{where}: unknown key {name!r:.60} for a {cls.__name__}{did_you_mean(name, types)}")
         kinds = types[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise InputError(f"{where}: {name} is {_shown(value)}; it must be {wanted}.")
+            raise InputError(f"{where}: {name} is {shown(value)}; it must be {wanted}.")
         if isinstance(value, str):
             _text(value, name, where)
         if isinstance(value, float):
-            _number(value, name, where)
+            number(value, name, where)
     for entry in dataclasses.fields(cls):
         if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING and entry.name not in values:
             raise InputError(f"{where}: the key {entry.name!r} of a {cls.__name__} is missing.")

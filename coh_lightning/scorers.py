@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, did_you_mean, prompt_sha, read_prompt
 
 if TYPE_CHECKING:
@@ -389,7 +389,7 @@ def _load_reward_model(name: str, dtype: torch.dtype, trust_remote_code: bool) -
         model, told = AutoModelForSequenceClassification.from_pretrained(name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The reward model '{name}' can't be loaded ({str(error).splitlines()[0]}); give the name of a model for sequence classification, or its folder."
+            f"The reward model '{name}' can't be loaded ({words_of(error)}); give the name of a model for sequence classification, or its folder."
         ) from error
     missing = sorted(told["missing_keys"])
     if missing:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import Candidate, Completion, Feedback, Judgement, Part, Rejected, Turn, content_id, read_jsonl, write_jsonl
 
 
@@ -329,3 +329,33 @@ def test_a_scale_without_names_is_that_of_everything_rated() -> None:
 def test_a_rating_without_a_scale_is_refused() -> None:
     with pytest.raises(InputError, match=r"f:1: completions\[0\].rating is 3, but nothing says on which scale"):
         Feedback.from_json({"prompt": "Q", "completions": [{"text": "a", "rating": 3}]}, "f:1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"completions": [{"text": "a", "rank": 10**400}]}, r"completions[0].rank is inf; it must be a finite number."),
+        ({"completions": [{"text": "a", "rating": 10**400}], "scale": [0, 1]}, r"completions[0].rating is inf; it must be a finite number."),
+        (
+            {"completions": [{"text": "a", "rating": 0}], "scale": [-1e308, 1e308]},
+            "the scale of 'overall' is [-1e+308, 1e+308]; give two different finite numbers",
+        ),
+        ({"scale": {"\ud800": [0, 1]}}, "scale holds the lone surrogate U+D800"),
+        ({"completions": [{"text": "a", "rating": {"a\nb" * 50: "x"}}]}, r"completions[0].rating.'a\nba\nb"),
+    ],
+)
+def test_numbers_and_names_beyond_all_measure_are_refused_on_one_line(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(**changes)
+    assert str(caught.value).startswith(f"f.jsonl:3: {says}") and str(caught.value).isprintable() and len(str(caught.value)) < 300
+
+
+def test_a_lone_surrogate_in_what_a_message_quotes_is_written_as_an_escape(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rejected.jsonl", [Rejected("the key is \ud800, ü")])
+    assert (tmp_path / "rejected.jsonl").read_text(encoding="utf-8") == '{"reason": "the key is \\ud800, ü"}\n'
+
+
+def test_what_a_library_says_becomes_one_printable_line() -> None:
+    assert words_of(ValueError("it is\x0e bad\nat byte 3")) == "it is\\x0e bad"
+    assert words_of(ValueError("")) == "ValueError"
+    assert len(words_of(ValueError("x" * 5000))) == 300

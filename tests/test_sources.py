@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
-from coh_lightning.sources import HH, OASST, Fields, Mapping, Piece, Records, Source, Summarize, TRLPairs, TRLUnpaired, WebGPT
+from coh_lightning.sources import HH, OASST, Fields, Mapping, Piece, Records, Source, Summarize, TRLPairs, TRLUnpaired, WebGPT, load
 from coh_lightning.sources.hh import split_transcript
 from coh_lightning.sources.webgpt import renumbered
 
@@ -491,3 +492,63 @@ def test_the_label_comes_from_the_name_or_the_path() -> None:
 def test_settings_without_sense_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         HH(**({"path": "x"} | options))
+
+
+# --------------------------------------------------------------------------------------------------------- broken values
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"replies": 5}, "replies is int 5; it must be a list of messages"),
+        ({"emojis": [1]}, r"emojis is list \[1\]; it must be an object"),
+        ({"emojis": {"+1": "x"}}, r"emojis\.\+1 is str 'x'; it must be a number"),
+        ({"rank": "first"}, "rank is str 'first'; it must be a number"),
+        ({"rank": math.nan}, "rank is nan; it must be a finite number"),
+    ],
+)
+def test_oasst_names_what_is_wrong_in_an_answer(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    tree = {"prompt": node("a", "prompter", [node("b", "assistant", [], rank=0) | changes, node("c", "assistant", [], rank=1)])}
+    path = write_rows(tmp_path / "o.jsonl", [tree])
+    with pytest.raises(InputError, match=rf"o\.jsonl:1.*: {says}"):
+        load([OASST(path)], seed=0)
+
+
+def test_an_oasst_tree_without_answers_is_counted(tmp_path: Path) -> None:
+    rejected: list[Rejected] = []
+    path = write_rows(tmp_path / "o.jsonl", [oasst_tree(), {"prompt": node("x", "prompter", [])}])
+    assert len(load([OASST(path)], seed=0, rejected=rejected)) == 2
+    assert (rejected[0].reason, rejected[0].where) == ("no message of the tree has answers", f"{path}:2")
+
+
+def test_webgpt_scores_must_be_finite_and_quotes_texts() -> None:
+    with pytest.raises(InputError, match="f:1: score_1 is nan; it must be a finite number"):
+        WebGPT("w").feedback(webgpt_row() | {"score_1": math.nan}, "f:1")
+    with pytest.raises(InputError, match="f:1: the lists 'title' and 'extract' of quotes_0 hold something else than texts"):
+        WebGPT("w").feedback(webgpt_row() | {"quotes_0": {"title": [None], "extract": ["a"]}}, "f:1")
+
+
+def test_a_citation_of_thousands_of_digits_stays() -> None:
+    answer = f"[{'7' * 5000}]"
+    assert renumbered(answer, [("A", "a")], [("A", "a")]) == answer
+
+
+def test_the_head_of_a_post_must_be_text() -> None:
+    with pytest.raises(InputError, match=r"f:1: info\.title is list \['T'\]; it must be text"):
+        Summarize("s").feedback(summary_row(post="p", title=["T"]), "f:1")
+
+
+def test_a_mapping_reads_ids_that_are_texts_or_numbers_and_makes_those_that_are_missing() -> None:
+    source = Mapping("m.jsonl", prompt="p", completions=[Fields(text="c", rating="r")], scales={"overall": [0, 9]}, id="i")
+    ids = [record(source, {"p": "q", "c": "a", "r": 1, "i": id}).id for id in ("x", 7, None)]
+    assert ids[:2] == ["x", "7"] and re.fullmatch("[0-9a-f]{16}", ids[2])
+    with pytest.raises(InputError, match=r"f:1: i is dict \{\}; an id is a text or a whole number"):
+        source.feedback({"p": "q", "c": "a", "r": 1, "i": {}}, "f:1")
+    with pytest.raises(InputError, match=r"f:1: r is 1000.*; it must be a number"):
+        source.feedback({"p": "q", "c": "a", "r": 10**400, "i": "x"}, "f:1")
+
+
+def test_the_names_of_columns_never_break_a_message() -> None:
+    with pytest.raises(InputError) as caught:
+        TRLPairs("t").feedback({"a\nb": 1, "k" * 3000: 2, "\ud800": 3}, "f:1")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400

@@ -18,6 +18,7 @@ from coh_lightning.sources import TRLPairs, load
 from coh_lightning.sources.files import is_local, local_files, read_rows
 
 ROWS = [{"prompt": 'He said: "a,\tb"\n\nand left', "chosen": "ü\u2028x", "rejected": "no"}, {"prompt": "p2", "chosen": "c", "rejected": "r"}]
+PACKED = gzip.compress(b'{"a": 1}\n{"a": 2}\n', mtime=0)
 
 
 def as_bytes(kind: str) -> bytes:
@@ -74,6 +75,12 @@ def test_a_json_file_of_lines_is_read_as_lines(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n1,2\n\xe9,3\n", ":3: bytes that are no text (0xe9 at byte 9); save the file as UTF-8."),
         ("a.parquet", b"PAR1 not really", ": this is no whole Parquet file ("),
         ("a.parquet", b"", ": this is no whole Parquet file ("),
+        ("a.json", b"[" * 5000 + b"]" * 5000, ": broken JSON (nested too deeply)."),
+        ("a.json", b'[{"a": ' + b"[" * 300 + b"]" * 300 + b"}]", ": broken JSON (nested more than 200 deep)."),
+        ("a.json", b'[{"a": ' + b"1" * 5000 + b"}]", ": broken JSON (a number of too many digits)."),
+        ("a.jsonl.gz", PACKED[:-9] + b"\xff" + PACKED[-8:], ":1: the file can't be read on ("),
+        ("a.json.gz", PACKED[:-9] + b"\xff" + PACKED[-8:], ": the file can't be read ("),
+        ("a.jsonl.gz", PACKED[:-1], ":1: the file can't be read on ("),
         ("a.jsonl.gz", b"not packed", ":1: the file can't be read on ("),
         ("a.json.gz", b"not packed", ": the file can't be read ("),
         ("a.xlsx", b"x", ": the name does not say what kind of file this is; end it in one of .jsonl,"),
@@ -94,6 +101,8 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
         ("a.jsonl", b'{"a": 1}\n"\xff"\n{"a": 2}\n', ":2: bytes that are no text (0xff at byte 2); save the file as UTF-8."),
         ("a.jsonl", b'{"a": 1}\n[1]\n{"a": 2}\n', ":2: this row is a list; it must be a JSON object with named fields."),
         ("a.json", b'[{"a": 1}, 7, {"a": 2}]', ": item 2: this row is a int; it must be a JSON object with named fields."),
+        ("a.jsonl", b'{"a": 1}\n{"a": ' + b"1" * 5000 + b'}\n{"a": 2}\n', ":2: broken JSON (a number of too many digits)."),
+        ("a.jsonl", b'{"a": 1}\n{"a": ' + b"[" * 300 + b"]" * 300 + b'}\n{"a": 2}\n', ":2: broken JSON (nested more than 200 deep)."),
         ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells under 1 column names; quote cells that hold a ',' or a line end."),
         ("a.txt", b"1\n\xff\n2\n", ":2: bytes that are no text (0xff at byte 1); save the file as UTF-8."),
     ],
@@ -104,6 +113,51 @@ def test_a_bad_row_comes_in_its_place_so_that_it_can_be_skipped(tmp_path: Path, 
     first, bad, last = [row for _, row in read_rows(path)]
     assert isinstance(first, dict) and isinstance(last, dict)
     assert str(bad) == f"{path}{says}"
+
+
+def test_a_value_of_parquet_that_python_does_not_have_makes_its_row_a_bad_one(tmp_path: Path) -> None:
+    text = pyarrow.array([b"one", b"\xff", b"two"], pyarrow.binary()).view(pyarrow.string())
+    day = pyarrow.array([0, 0, 2**31 - 1], pyarrow.int32()).view(pyarrow.date32())
+    pyarrow.parquet.write_table(pyarrow.table({"text": text, "day": day}), tmp_path / "a.parquet")
+    first, second, third = [row for _, row in read_rows(tmp_path / "a.parquet")]
+    assert isinstance(first, dict) and first["text"] == "one"
+    assert str(second).startswith(f"{tmp_path / 'a.parquet'}: row 2: it holds what can't be read ('utf-8' codec can't decode byte 0xff")
+    assert str(third).startswith(f"{tmp_path / 'a.parquet'}: row 3: it holds what can't be read (")
+
+
+def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: two columns have the same name \(text, text\)"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_a_line_far_too_long_is_a_bad_row_and_what_follows_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.records.LONGEST_LINE", 2**20)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * (3 * 2**20) + b'"}\n{"a": 2}\n')
+    first, long, last = read_rows(path)
+    assert (first[1], last) == ({"a": 1}, (f"{path}:3", {"a": 2}))
+    assert str(long[1]) == f"{path}:2: the line is longer than 1 MiB, so it is no record; end each record with a line end."
+
+
+def test_a_packed_file_that_grows_out_of_all_proportion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    for kind in ("jsonl", "json", "csv", "parquet", "txt"):
+        path = tmp_path / f"a.{kind}.gz"
+        path.write_bytes(gzip.compress(b"[1]\n" * 100_000))
+        with pytest.raises(InputError, match=rf"a\.{kind}\.gz: it unpacks to more than [\d,]+ bytes, \d+ times its size; unpack it yourself if it is right\."):
+            list(read_rows(path))
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x" * 5000] * 500}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: it unpacks to more than"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_a_file_that_must_be_read_at_once_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.records.LARGEST_WHOLE", 2**20)
+    (tmp_path / "a.csv").write_bytes(b"a\n" + b"x" * 2**20)
+    with pytest.raises(InputError, match=r"a\.csv: it is larger than 1 MiB and would have to be read at once; split it, or give JSON lines\."):
+        list(read_rows(tmp_path / "a.csv"))
 
 
 def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected, Turn, content_id, did_you_mean
+from coh_lightning.errors import InputError, words_of
+from coh_lightning.records import Candidate, Feedback, Rejected, Turn, content_id, did_you_mean, named
 from coh_lightning.sources.files import SUFFIXES, Row, Rows, data_suffix, is_local, local_files, read_rows
 
 
@@ -103,9 +103,8 @@ class Source(ABC):
         try:
             table = datasets.load_dataset(**self.hub_arguments(), split=self.stored_split(), revision=self.revision)
         except Exception as error:  # whatever the hub's client raises, of which there are many kinds, the user hears it with the remedy
-            reason = (str(error).splitlines() or [""])[0]
             raise InputError(
-                f"{self.path}: this is no local file and it could not be had from the hub ({type(error).__name__}: {reason}); "
+                f"{self.path}: this is no local file and it could not be had from the hub ({type(error).__name__}: {words_of(error)}); "
                 f"check the name and the network, or give a local file ({', '.join(SUFFIXES)}) as path."
             ) from error
         for number, row in enumerate(table, start=1):
@@ -170,5 +169,5 @@ def text_column(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _names(row: Mapping[str, Any]) -> str:
-    names = list(map(str, row))
+    names = [named(str(name)) for name in row]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

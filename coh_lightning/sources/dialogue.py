@@ -72,7 +72,7 @@ def turn_of_message(message: object, key: str, where: str) -> Turn:
             raise InputError(f"{where}: {key} has no {name!r}{did_you_mean(name, map(str, message))}")
     role: Any = message[who]
     if not isinstance(role, str) or role not in _ROLES:
-        raise InputError(f"{where}: {key}.{who} is {role!r}; it must be one of {', '.join(_ROLES)}.")
+        raise InputError(f"{where}: {key}.{who} is {role!r:.60}; it must be one of {', '.join(_ROLES)}.")
     content = message[words]
     if not isinstance(content, str):
         raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text.")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import did_you_mean, not_text, open_bytes, parse_json, read_lines
+from coh_lightning.errors import InputError, words_of
+from coh_lightning.records import check_unpacked, did_you_mean, named, open_bytes, parse_json, read_lines, read_text
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row | InputError]]
@@ -124,38 +123,22 @@ def _json_lines(path: Path) -> Rows:
 
 def _json(path: Path) -> Rows:
     """A JSON list of objects; a file of this name that holds one object a line is read as JSON lines, as the hub does."""
-    text = _whole_text(path)
+    text = read_text(path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
     if text.lstrip()[0] != "[":
         yield from _json_lines(path)
         return
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: broken JSON at column {error.colno} ({error.msg}).") from error
+    values = parse_json(text, str(path), whole=True)
     for number, value in enumerate(values, start=1):
         where = f"{path}: item {number}"
         yield where, _as_row(value, where)
 
 
-def _whole_text(path: Path) -> str:
-    with open_bytes(path) as file:
-        try:
-            raw = file.read()
-        except (EOFError, OSError) as error:
-            raise InputError(f"{path}: the file can't be read ({error}); is it whole?") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise not_text(f"{path}:{line}", error) from error
-
-
 def _csv(path: Path, delimiter: str) -> Rows:
     """Rows by the names of the first line; `where` is the line on which a row begins (a quoted cell may run over several)."""
     csv.field_size_limit(2**31 - 1)  # the module's own limit of 128 kB is shorter than some conversations
-    text = _whole_text(path)
+    text = read_text(path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -163,7 +146,7 @@ def _csv(path: Path, delimiter: str) -> Rows:
     try:
         header = next(reader)
         if len(set(header)) < len(header):
-            raise InputError(f"{path}:1: two columns have the same name ({', '.join(header)}).")
+            raise InputError(f"{path}:1: two columns have the same name ({named(', '.join(header))}).")
         begin = reader.line_num + 1
         for cells in reader:
             where = f"{path}:{begin}"
@@ -175,21 +158,44 @@ def _csv(path: Path, delimiter: str) -> Rows:
                 continue
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise InputError(f"{path}:{begin}: broken {'CSV' if delimiter == ',' else 'TSV'} ({error}).") from error
+        raise InputError(f"{path}:{begin}: broken {'CSV' if delimiter == ',' else 'TSV'} ({words_of(error)}).") from error
 
 
 def _parquet(path: Path) -> Rows:
-    import pyarrow
     import pyarrow.parquet
 
     with open_bytes(path) as file:
         try:
             # A packed file can't be read from its end, where Parquet keeps its table of contents, so it is unpacked in memory.
             table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.suffix == ".gz" else file)
-            number = 0
-            for batch in table.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
+            # of a row group alone: asking a damaged file for its columns ends the process
+            check_unpacked(path, sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups)))
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
+            number = size = 0
+            for batch in table.iter_batches(batch_size=64):
+                size += batch.nbytes
+                check_unpacked(path, size)
+                for row in _rows_of_batch(batch):
                     number += 1
-                    yield f"{path}: row {number}", row
-        except (pyarrow.ArrowException, EOFError, OSError) as error:
-            raise InputError(f"{path}: this is no whole Parquet file ({str(error).splitlines()[0]}).") from error
+                    where = f"{path}: row {number}"
+                    yield where, InputError(f"{where}: {row}") if isinstance(row, str) else row
+        except InputError:
+            raise
+        except Exception as error:  # pyarrow raises whatever it meets in a damaged file
+            raise InputError(f"{path}: this is no whole Parquet file ({words_of(error)}).") from error
+
+
+def _rows_of_batch(batch: Any) -> list[Row | str]:
+    """The rows of a batch; one that Python has no value for (bytes that are no text, a date beyond the calendar) as the reason."""
+    try:
+        return batch.to_pylist()
+    except Exception:  # whichever value it was, its row is found one by one
+        rows: list[Row | str] = []
+        for place in range(batch.num_rows):
+            try:
+                rows += batch.slice(place, 1).to_pylist()
+            except Exception as error:
+                rows.append(f"it holds what can't be read ({words_of(error)}).")
+        return rows

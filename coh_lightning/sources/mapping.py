@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Cut, Feedback, Part, Rejected, Turn, did_you_mean
+from coh_lightning.records import Candidate, Cut, Feedback, Part, Rejected, Turn, did_you_mean, shown
 from coh_lightning.sources.base import Source, column
 from coh_lightning.sources.dialogue import is_messages, turns_of_messages, turns_of_text, user_turn
 from coh_lightning.sources.files import Row
@@ -157,11 +157,18 @@ class Mapping(Source):
             candidates,
             where=where,
             task="answer",
-            id="" if self.id is None else str(value_at(row, self.id, where)),
+            id="" if self.id is None else self._id(value_at(row, self.id, where), where),
             scales={attribute: (float(worst), float(best)) for attribute, (worst, best) in self.scales.items()},
             reference=None if self.reference is None else self._text(value_at(row, self.reference, where), self.reference, where),
             extra=extra,
         )
+
+    def _id(self, value: Any, where: str) -> str:
+        if self._is_missing(value):
+            return ""
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InputError(f"{where}: {self.id} is {shown(value)}; an id is a text or a whole number.")
+        return str(value)
 
     def _prompt(self, row: Row, where: str) -> tuple[Turn, ...]:
         turns: tuple[Turn, ...]
@@ -215,7 +222,7 @@ class Mapping(Source):
         """1 for the completion with the most votes and 2 for the others; a tie, 1 for all, where "tie" has the most votes or nothing has more than the rest."""
         for vote in votes:
             if vote not in self.vote_for:
-                raise InputError(f"{where}: a vote is {vote!r}; vote_for knows {', '.join(self.vote_for)}.")
+                raise InputError(f"{where}: a vote is {vote!r:.60}; vote_for knows {', '.join(self.vote_for)}.")
         (winner, most), *others = Counter(self.vote_for[vote] for vote in votes).most_common()
         if winner == TIE or (others and others[0][1] == most):
             return [1.0] * len(self.completions)
@@ -227,7 +234,7 @@ class Mapping(Source):
         for thumb, meaning in ((True, fields.up), (False, fields.down)):
             if value in meaning:
                 return thumb
-        raise InputError(f"{where}: {fields.thumb} is {value!r}; 'up' has {fields.up} and 'down' has {fields.down}.")
+        raise InputError(f"{where}: {fields.thumb} is {value!r:.60}; 'up' has {fields.up} and 'down' has {fields.down}.")
 
     def _is_missing(self, value: Any) -> bool:
         return value is None or (isinstance(value, str) and not value.strip()) or (not isinstance(value, list | dict) and value in self.missing)
@@ -256,7 +263,7 @@ class Mapping(Source):
             return float(self.values[value.strip()])
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
             known = f"; 'values' knows {', '.join(self.values)}" if self.values else ""

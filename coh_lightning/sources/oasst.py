@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Candidate, Feedback, Rejected, named, number, shown
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.dialogue import turns_of_messages
 from coh_lightning.sources.files import Row, Rows
@@ -38,19 +38,27 @@ class OASST(Source):
             except InputError as error:
                 yield where, error
                 continue
+            if not rows:
+                yield where, {"replies": []}
             for row in rows:
-                yield f"{where} ({row['id']})", row
+                yield f"{where} ({named(row['id'])})", row
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+        if not row["replies"]:
+            return self.rejected("no message of the tree has answers", where)
         candidates = []
         for reply in row["replies"]:
             if reply.get("deleted") or reply.get("review_result") is False:
                 continue
             emojis = reply.get("emojis") or {}
-            balance = emojis.get("+1", 0) - emojis.get("-1", 0)
+            if not isinstance(emojis, dict):
+                raise InputError(f"{where}: emojis is {shown(emojis)}; it must be an object.")
+            balance = number(emojis.get("+1", 0), "emojis.+1", where) - number(emojis.get("-1", 0), "emojis.-1", where)
             rank = reply.get("rank")
             text = text_column(reply, "text", where).strip()
-            candidates.append(Candidate(text, rank=None if rank is None else float(rank), thumb=None if balance == 0 else balance > 0, author=_author(reply)))
+            candidates.append(
+                Candidate(text, rank=None if rank is None else number(rank, "rank", where), thumb=None if balance == 0 else balance > 0, author=_author(reply))
+            )
         if not candidates:
             return self.rejected("all answers were deleted or failed review", where)
         if all(candidate.rank is None and candidate.thumb is None for candidate in candidates):
@@ -68,6 +76,8 @@ def _questions(node: Row, before: list[Row], where: str) -> Iterator[Row]:
         raise InputError(f"{where}: a message of the tree is a {type(node).__name__}; it must be an object.")
     path = [*before, {"role": text_column(node, "role", where), "content": text_column(node, "text", where)}]
     replies = node.get("replies") or []
+    if not isinstance(replies, list):
+        raise InputError(f"{where}: replies is {shown(replies)}; it must be a list of messages.")
     if path[-1]["role"] == "prompter" and replies:
         yield {"id": text_column(node, "message_id", where), "messages": path, "replies": replies}
     for reply in replies:

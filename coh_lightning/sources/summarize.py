@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn, shown
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.files import Row
 
@@ -35,10 +35,13 @@ class Summarize(Source):
         if not isinstance(info, dict) or not isinstance(summaries, list) or len(summaries) != 2 or not all(isinstance(one, dict) for one in summaries):
             raise InputError(f"{where}: 'info' must be an object and 'summaries' a list of two objects.")
         if isinstance(choice, bool) or choice not in (0, 1):
-            raise InputError(f"{where}: choice is {choice!r}; it must be 0 or 1.")
+            raise InputError(f"{where}: choice is {choice!r:.60}; it must be 0 or 1.")
         kind, body = ("post", info.get("post")) if info.get("post") else ("article", info.get("article"))
         if not isinstance(body, str) or not body.strip():
             return self.rejected("neither a post nor an article", where)
+        for name in ("subreddit", "title"):
+            if info.get(name) and not isinstance(info[name], str):
+                raise InputError(f"{where}: info.{name} is {shown(info[name])}; it must be text.")
         head = [f"Subreddit: r/{info['subreddit']}"] if kind == "post" and info.get("subreddit") else []
         head += [f"Title: {info['title']}"] if info.get("title") else []
         task_sentence = f"Write a summary of the following {kind}.\n\n" + "".join(line + "\n" for line in head) + ("\n" if head else "")

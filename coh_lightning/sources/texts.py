@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import not_text, open_bytes
+from coh_lightning.errors import InputError, words_of
+from coh_lightning.records import read_text
 from coh_lightning.sources.base import text_column
 from coh_lightning.sources.files import data_suffix, is_local, local_files, read_rows
 
@@ -25,9 +25,8 @@ def read_texts(path: str) -> list[str]:
         try:
             table = datasets.load_dataset(path, split="train")
         except Exception as error:  # whatever the hub's client raises, the user hears it with the remedy
-            reason = (str(error).splitlines() or [""])[0]
             raise InputError(
-                f"{path}: this is no local file and could not be had from the hub ({type(error).__name__}: {reason}); give a local text file."
+                f"{path}: this is no local file and could not be had from the hub ({type(error).__name__}: {words_of(error)}); give a local text file."
             ) from error
         texts = [text_column(dict(row), "text", f"{path}: row {number}") for number, row in enumerate(table, start=1)]
     texts = [text for text in texts if text.strip()]
@@ -43,10 +42,4 @@ def _of_file(path: Path) -> list[str]:
         if bad is not None:
             raise bad
         return [text_column(row, "text", where) for where, row in rows if not isinstance(row, InputError)]
-    with open_bytes(path) as file:
-        data = file.read()
-    try:
-        whole = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise not_text(str(path), error) from error
-    return [part.strip() for part in re.split(r"\n\s*\n", whole)]
+    return [part.strip() for part in re.split(r"\n\s*\n", read_text(path))]

@@ -60,7 +60,7 @@ class TRLUnpaired(Source):
         if not isinstance(label, bool):
             named = {"true": True, "false": False, "1": True, "0": False}.get(str(label).lower())
             if named is None:
-                raise InputError(f"{where}: label is {label!r}; it must be true or false.")
+                raise InputError(f"{where}: label is {label!r:.60}; it must be true or false.")
             label = named
         if "messages" in row and "completion" not in row:
             turns = turns_of_messages(row["messages"], "messages", where)

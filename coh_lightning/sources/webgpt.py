@@ -8,13 +8,13 @@ from typing import Literal
 
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn, number
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.files import Row, Rows
 from coh_lightning.sources.prompts import prompt_key
 
 Quote = tuple[str, str]
-_CITATION = re.compile(r"\[(\d+(?:,\s*\d+)*)\]")
+_CITATION = re.compile(r"\[(\d{1,6}(?:,\s*\d{1,6})*)\]")
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ class WebGPT(Source):
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         question = _question(row, where)
         answers = [text_column(row, f"answer_{side}", where).strip() for side in (0, 1)]
-        scores = [column(row, f"score_{side}", where) for side in (0, 1)]
-        if any(isinstance(score, bool) or not isinstance(score, int | float) for score in scores):
-            raise InputError(f"{where}: score_0 and score_1 are {scores[0]!r} and {scores[1]!r}; both must be numbers.")
+        scores = [number(column(row, f"score_{side}", where), f"score_{side}", where) for side in (0, 1)]
         parts = [Part(question.strip(), "never")]
         if self.quotes == "both":
             quotes = [_quotes(column(row, f"quotes_{side}", where), f"quotes_{side}", where) for side in (0, 1)]
@@ -96,16 +94,18 @@ def _quotes(value: object, key: str, where: str) -> list[Quote]:
     titles, extracts = column(value, "title", where), column(value, "extract", where)
     if not isinstance(titles, list) or not isinstance(extracts, list) or len(titles) != len(extracts):
         raise InputError(f"{where}: the lists 'title' and 'extract' of {key} are not equally long.")
-    return [(str(title).strip(), str(extract).strip()) for title, extract in zip(titles, extracts, strict=True)]
+    if not all(isinstance(one, str) for one in titles + extracts):
+        raise InputError(f"{where}: the lists 'title' and 'extract' of {key} hold something else than texts.")
+    return [(title.strip(), extract.strip()) for title, extract in zip(titles, extracts, strict=True)]
 
 
 def renumbered(answer: str, own: list[Quote], listed: list[Quote]) -> str:
     """The answer with its citations in the numbers of the joint list."""
 
-    def number(match: re.Match[str]) -> str:
+    def joint(match: re.Match[str]) -> str:
         cited = [int(one) for one in match[1].split(",")]
         if not all(1 <= one <= len(own) for one in cited):
             return match[0]
         return "[" + ", ".join(str(listed.index(own[one - 1]) + 1) for one in cited) + "]"
 
-    return _CITATION.sub(number, answer)
+    return _CITATION.sub(joint, answer)
