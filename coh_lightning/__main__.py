@@ -24,6 +24,7 @@ OWN = {
     "preview": ("coh_lightning.preview", "show what feedback becomes: its chains, and which tokens are learned"),
     "convert": ("coh_lightning.convert", "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back"),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
+    "sweep": ("coh_lightning.sweep", "search settings: each trial a fit, its study in a local file"),
     "judge": ("coh_lightning.judge", "let a language model compare completions, both orders played"),
 }
 """Command -> the module whose `main(argv) -> exit status` it is, and what it does."""

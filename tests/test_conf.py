@@ -20,7 +20,8 @@ PARTS = {"method": Method, "wording": Wording}
 FILES = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml"))
 NAMED = [name for name in FILES if name.split("/")[0] in PARTS]
 TRAINERS = [name for name in FILES if name.startswith("trainer/")]
-EXPERIMENTS = [name for name in FILES if name not in NAMED and name not in TRAINERS]
+SWEEPS = [name for name in FILES if name.startswith("sweep/")]  # test_sweep.py
+EXPERIMENTS = [name for name in FILES if name not in [*NAMED, *TRAINERS, *SWEEPS]]
 HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
 """This machine need not have what a file asks for."""
 

@@ -37,7 +37,7 @@ STREAM = [
     ["callbacks"],
     ["configurations"],
     ["runs", "complaints"],
-    ["preview", "cli", "demo", "demo_votes"],
+    ["preview", "cli", "sweep", "demo", "demo_votes"],
     ["convert"],
     ["__main__"],
 ]
@@ -70,6 +70,7 @@ LIGHT = [
     "complaints",
     "preview",
     "convert",
+    "sweep",
     "__main__",
 ]
 HEAVY = {"torch", "lightning", "transformers", "datasets", "wandb", "torchmetrics"}

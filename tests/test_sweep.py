@@ -1,0 +1,308 @@
+"""Searching settings: the files of conf/sweep/ as W&B's agent runs them, and the same search without any service."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coh_lightning.__main__ import main
+from coh_lightning.errors import InputError
+from coh_lightning.sweep import command_words, counts, read_sweep, rows, search
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
+TINY = ["--trainer.max_steps=1", "--trainer.val_check_interval=3", "--trainer.limit_val_batches=14", "--data.max_validation_prompts=2"]
+
+STUB = """
+import os, sys, time
+given = dict(word[2:].split("=", 1) for word in sys.argv if word.startswith("--"))
+folder, x = given["run.folder"], float(given["x"])
+os.makedirs(folder, exist_ok=True)
+with open("order.txt", "a") as file:
+    file.write(f"{folder.split('/')[-1]} {given['x']}\\n")
+if x < 0:
+    sys.exit("error: x is below 0")
+with open(folder + "/metrics.csv", "w") as file:
+    file.write(f"step,val/score\\n1,{given.get('start', x)}\\n2,\\n")
+if os.path.exists("hang") and len(open("order.txt").readlines()) >= int(open("hang").read()):
+    os.remove("hang")
+    open("hanging", "w").write(str(os.getpid()))
+    time.sleep(60)
+with open(folder + "/metrics.csv", "a") as file:
+    file.write(f"3,{x * x if given.get('kind') != 'nan' else 'nan'}\\n")
+"""
+"""Stands in the place of a fit: takes a setting x, and logs val/score, x first and x squared at the end."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stub.py").write_text(STUB)
+    return tmp_path
+
+
+def sweep_file(folder: Path, **changes: Any) -> Path:
+    """A sweep of the stub: x at random from 0 to 1."""
+    source: dict[str, Any] = {
+        "program": "coh_lightning",
+        "method": "random",
+        "metric": {"name": "val/score", "goal": "minimize"},
+        "parameters": {"x": {"min": 0.0, "max": 1.0}},
+        "command": ["${env}", "${interpreter}", "stub.py", "${program}", "fit", "${args}"],
+    }
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in (source | changes).items() if value is not None}, sort_keys=False))
+    return file
+
+
+def order(folder: Path) -> list[str]:
+    return (folder / "order.txt").read_text().splitlines()
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# The search without a service
+
+
+def test_a_grid_runs_every_combination_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = sweep_file(here, method="grid", parameters={"x": {"values": [3, 1, 2]}, "kind": {"values": ["a", "b"]}, "fixed": {"value": "c"}})
+    assert main(["sweep", str(file), "--folder=s"]) == 0
+    assert order(here) == [f"trial-000{number} {x}" for number, x in enumerate([3, 3, 1, 1, 2, 2])]
+    assert [(row["trial"], row["val/score"], row["x"], row["kind"], row["fixed"]) for row in table(here / "s")][:3] == [
+        ("2", "1.0", "1", "a", "c"),
+        ("3", "1.0", "1", "b", "c"),
+        ("4", "4.0", "2", "a", "c"),
+    ]
+    printed = capsys.readouterr().out
+    assert "6 trials: 6 complete, 0 stopped early, 0 failed\nbest: val/score 1 in s/trial-0002\n" in printed
+    assert main(["sweep", str(file), "--folder=s"]) == 0
+    assert len(order(here)) == 6, "what is done is not done again"
+
+
+def test_the_metric_of_a_trial_is_the_last_one_that_it_logged(here: Path) -> None:
+    study = search(read_sweep(sweep_file(here, parameters={"x": {"values": [3.0]}})), here / "s", trials=1)
+    assert study.trials[0].value == 9.0
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_search_draws_the_same_however_often_it_is_broken_off(method: str, here: Path) -> None:
+    sweep = read_sweep(sweep_file(here, method=method))
+    search(sweep, here / "whole", trials=4, seed=5)
+    for trials in (1, 3, 4):
+        search(sweep, here / "parts", trials=trials, seed=5)
+    assert order(here)[:4] == order(here)[4:]
+    assert len({line.split()[1] for line in order(here)}) == 4
+
+
+def test_a_search_that_was_killed_runs_its_last_trial_again_in_its_folder(here: Path) -> None:
+    sweep = read_sweep(sweep_file(here))
+    search(sweep, here / "whole", trials=3, seed=5)
+    whole = order(here)
+    (here / "order.txt").unlink()
+    (here / "hang").write_text("2")
+    start = [sys.executable, "-m", "coh_lightning", "sweep", "sweep.yaml", "--folder=s", "--trials=3", "--seed=5"]
+    process = subprocess.Popen(start, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (here / "hanging").exists() or not (here / "hanging").read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with pytest.raises(InputError, match=r"a sweep is going on in .*s, or a trial of one that was killed"):
+        search(sweep, here / "s", trials=3, seed=5)
+    os.kill(int((here / "hanging").read_text()), signal.SIGKILL)
+    while True:
+        try:
+            study = search(sweep, here / "s", trials=3, seed=5)
+            break
+        except InputError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)  # the kernel is still ending the trial
+    assert order(here) == [whole[0], whole[1], whole[1], whole[2].replace("trial-0002", "trial-0003")]
+    assert str(counts(study)) == "3 trials: 3 complete, 0 stopped early, 0 failed, 1 interrupted and run again"
+    assert [(row["state"], row["folder"]) for row in rows(study, sweep)][-1] == ("interrupted", "trial-0001")
+
+
+def test_a_trial_that_fails_is_counted_and_says_why(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = {"x": {"values": [1, -1]}, "kind": {"values": ["nan", "a"]}}
+    assert main(["sweep", str(sweep_file(here, method="grid", parameters=grid)), "--folder=s"]) == 0
+    assert "4 trials: 1 complete, 0 stopped early, 3 failed" in capsys.readouterr().out
+    assert [row["reason"] for row in table(here / "s")] == ["", "val/score is nan", "error: x is below 0", "error: x is below 0"]
+
+
+def test_three_failures_at_the_start_end_the_search(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = sweep_file(here, metric={"name": "val/scor", "goal": "maximize"})
+    assert main(["sweep", str(file), "--folder=s"]) == 2
+    assert len(order(here)) == 3
+    assert (
+        "the first 3 trials failed, the last because of: s/trial-0002/metrics.csv has no value of val/scor; did you mean 'val/score'?"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_trial_that_lags_behind_is_stopped_early(here: Path) -> None:
+    file = sweep_file(here, method="grid", parameters={"x": {"values": [1, 9]}}, early_terminate={"type": "hyperband", "min_iter": 1, "eta": 2})
+    (here / "hang").write_text("2")
+    study = search(read_sweep(file), here / "s", trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
+    assert str(counts(study)) == "2 trials: 1 complete, 1 stopped early, 0 failed"
+
+
+def test_another_search_does_not_go_on_in_the_same_folder(here: Path) -> None:
+    search(read_sweep(sweep_file(here)), here / "s", trials=1)
+    with pytest.raises(InputError, match=r"holds another sweep; it differs in parameters.x.max \(was 1.0, is 2.0\); give another --folder"):
+        search(read_sweep(sweep_file(here, parameters={"x": {"min": 0.0, "max": 2.0}})), here / "s", trials=2)
+    (here / "letters").mkdir()
+    (here / "letters" / "to_anna.txt").write_text("dear Anna")
+    with pytest.raises(InputError, match=r"holds no sweep, but to_anna\.txt"):
+        search(read_sweep(here / "sweep.yaml"), here / "letters", trials=1)
+    search(read_sweep(sweep_file(here, run_cap=9)), here / "s", trials=1)
+
+
+def test_the_plots_are_written(here: Path) -> None:
+    file = sweep_file(here, parameters={"x": {"min": 0.0, "max": 1.0}, "kind": {"values": ["a", "b"]}})
+    assert main(["sweep", str(file), "--folder=s", "--trials=10"]) == 0
+    for name in ("history", "slices", "importance"):
+        assert (here / "s" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "key": ({"metrics": 1}, "there is no key metrics; did you mean 'metric'?"),
+    "method": ({"method": "genetic"}, "method is 'genetic'; it must be grid, random or bayes."),
+    "no parameters": ({"parameters": None}, "has no parameters"),
+    "goal": ({"metric": {"name": "val/nll"}}, "it needs a name, and as its goal minimize or maximize."),
+    "list": ({"parameters": {"hide": {"values": [[0, 1]]}}}, "parameters.hide has the value [0, 1]; write a list or a mapping as text: '[0, 1]'."),
+    "distribution": ({"parameters": {"x": {"distribution": "log_uniform", "min": 0, "max": 1}}}, "must be one of uniform, log_uniform_values, q_uniform"),
+    "range": ({"parameters": {"x": {"min": 1, "max": 0}}}, "parameters.x is from 1 to 0; min and max must be numbers that rise."),
+    "log": ({"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "must be numbers that rise, above 0."),
+    "grid of a range": ({"method": "grid"}, "parameters.x is a range, and a grid needs values"),
+    "command": ({"command": ["python", "train.py", "${args}"]}, "command is no `python -m coh_lightning fit`"),
+    "macro": ({"command": ["${interpreter}", "coh_lightning", "fit", "${args_json}"]}, "the sweep's command has ${args_json}"),
+    "early": ({"early_terminate": {"type": "median"}}, "it may be type: hyperband, with min_iter and eta."),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_a_sweep_file_names_the_key(name: str, here: Path) -> None:
+    changes, message = MISTAKES[name]
+    with pytest.raises(InputError) as error:
+        read_sweep(sweep_file(here, **changes))
+    assert message in str(error.value)
+
+
+# The files of conf/sweep/, as an agent of W&B runs them
+
+
+def settings(file: Path) -> dict[str, Any]:
+    """The first of each parameter's values, or the least."""
+    return {name: about["values"][0] if "values" in about else about["min"] for name, about in yaml.safe_load(file.read_text())["parameters"].items()}
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """W&B's own agent, at the moment when its service has told it to start a run; gives the process that it starts."""
+    from wandb.wandb_agent import Agent
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    for name, value in {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "", "WANDB_SWEEP_PARAM_PATH": "", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("COH_RUN_FOLDER", raising=False)
+
+    def start(file: Path, run_id: str, *more: str) -> Any:
+        one = Agent.__new__(Agent)
+        one._in_jupyter, one._function, one._forward_signals, one._run_processes = False, None, False, {}
+        one._sweep_command = [*yaml.safe_load(file.read_text())["command"], *more]
+        program = yaml.safe_load(file.read_text())["program"]
+        one._command_run({"run_id": run_id, "program": program, "args": {name: {"value": value} for name, value in settings(file).items()}})
+        return one._run_processes[run_id]._popen
+
+    return start
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_command_of_a_trial_is_the_one_of_an_agent(file: Path, agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    class Started:
+        stdin = open(os.devnull)
+
+        def __init__(self, words: list[str], **_: Any) -> None:
+            started.append(words)
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    agent(file, "run1")
+    assert started == [command_words(read_sweep(file), settings(file))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_own(file: Path, agent: Callable[..., Any], tmp_path: Path) -> None:
+    both = [agent(file, run_id, *TINY) for run_id in ("run1", "run2")]
+    assert [process.wait(timeout=400) for process in both] == [0, 0]
+    assert agent(file, "run3", *TINY).wait(timeout=400) == 0
+    folders = sorted((tmp_path / "runs" / "sweep").iterdir())
+    assert len(folders) == 3
+    for folder in folders:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert config["model"]["init_args"]["lr"] == settings(file)["model.lr"]
+        assert config["data"]["init_args"]["regulariser_weight"] == settings(file)["data.regulariser_weight"]
+        assert config["data"]["init_args"]["method"]["name"] == Path(settings(file)["data.method"]).stem
+        with (folder / "metrics.csv").open(newline="") as lines:
+            first = next(row for row in csv.DictReader(lines) if row["val/nll"])
+        assert first[read_sweep(file).metric], "the objective is logged from the first validation"
+    ids = [path.name.split("-")[-1] for folder in folders for path in (folder / "wandb").glob("offline-run-*")]
+    assert sorted(ids) == ["run1", "run2", "run3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_method_and_wording_of_a_sweep_builds(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with each, up to the rows of the first step: a trial that can't start would be a hole in the search."""
+    from coh_lightning import cli
+
+    monkeypatch.chdir(ROOT)
+    parameters = yaml.safe_load(file.read_text())["parameters"]
+    model_class, data_class, open_classes = cli.ours()
+    monkeypatch.setattr(cli.CoHCLI, "_run_subcommand", lambda self, command: None)
+    for method in parameters["data.method"]["values"]:
+        for wording in parameters["data.wording"]["values"]:
+            words = ["fit", "--config=conf/quickstart.yaml", f"--data.method={method}", f"--data.wording={wording}", f"--trainer.default_root_dir={tmp_path}"]
+            words += [f"--data.hide={value}" for value in parameters["data.hide"]["values"]]
+            monkeypatch.setattr(sys, "argv", ["coh_lightning", *words])
+            monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
+            built = cli.build(model_class, data_class, open_classes=open_classes)
+            built.datamodule.prepare_data()
+            assert built.datamodule.plan.steps_per_epoch > 0
+            assert set(built.datamodule.requests("validation", 1)[0].ask for _ in range(1)) <= {"good", "bad"}
+
+
+@pytest.mark.slow
+def test_a_search_of_real_fits_is_run_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    source = yaml.safe_load((ROOT / "conf" / "sweep" / "bayes.yaml").read_text())
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(source | {"command": [*source["command"], *TINY]}))
+    assert main(["sweep", "short.yaml", "--trials=1"]) == 0
+    assert main(["sweep", "short.yaml", "--trials=2"]) == 0
+    assert "2 trials: 2 complete, 0 stopped early, 0 failed" in capsys.readouterr().out
+    for folder in ("trial-0000", "trial-0001"):
+        assert (tmp_path / "runs" / "sweep" / "short" / folder / "finished").exists()
+        assert not (tmp_path / "runs" / "sweep" / "short" / folder / "wandb").exists()
