@@ -25,6 +25,7 @@ OWN = {
     "convert": ("coh_lightning.convert", "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back"),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
     "sweep": ("coh_lightning.sweep", "search settings: each trial a fit, its study in a local file"),
+    "cost": ("coh_lightning.cost", "memory and throughput of a training on paper, by model and GPUs"),
     "judge": ("coh_lightning.judge", "let a language model compare completions, both orders played"),
 }
 """Command -> the module whose `main(argv) -> exit status` it is, and what it does."""

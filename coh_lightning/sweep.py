@@ -185,7 +185,7 @@ class Counts:
 
     def __str__(self) -> str:
         more = f", {self.interrupted} interrupted and run again" if self.interrupted else ""
-        return f"{self.done} trials: {self.complete} complete, {self.pruned} stopped early, {self.failed} failed{more}"
+        return f"{self.done} trial{'' if self.done == 1 else 's'}: {self.complete} complete, {self.pruned} stopped early, {self.failed} failed{more}"
 
 
 def counts(study: optuna.Study) -> Counts:

@@ -37,7 +37,7 @@ STREAM = [
     ["callbacks"],
     ["configurations"],
     ["runs", "complaints"],
-    ["preview", "cli", "sweep", "demo", "demo_votes"],
+    ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
     ["convert"],
     ["__main__"],
 ]
@@ -71,6 +71,7 @@ LIGHT = [
     "preview",
     "convert",
     "sweep",
+    "cost",
     "__main__",
 ]
 HEAVY = {"torch", "lightning", "transformers", "datasets", "wandb", "torchmetrics"}
