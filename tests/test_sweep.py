@@ -299,7 +299,7 @@ def test_a_search_of_real_fits_is_run_and_gone_on_with(tmp_path: Path, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     source = yaml.safe_load((ROOT / "conf" / "sweep" / "bayes.yaml").read_text())
-    (tmp_path / "short.yaml").write_text(yaml.safe_dump(source | {"command": [*source["command"], *TINY]}))
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(source | {"command": [*source["command"], *TINY], "early_terminate": None}))
     assert main(["sweep", "short.yaml", "--trials=1"]) == 0
     assert main(["sweep", "short.yaml", "--trials=2"]) == 0
     assert "2 trials: 2 complete, 0 stopped early, 0 failed" in capsys.readouterr().out
