@@ -400,16 +400,24 @@ class CoHDataModule(LightningDataModule):
         self.attributes = tuple(saved["attributes"])
 
     def completion(self, written: Written, sampling: Sampling, *, system: str) -> Completion:
-        """The record of one completion, with the exact prompt and settings."""
+        """The record of one completion, with the exact prompt and settings; a text that goes on with another feedback sentence is cut there."""
         request = written.request
-        text = self.chain_tokenizer.encoder.decode(written.ids, skip_special_tokens=True).removeprefix(self._lead(request))
+        text = self._text(request, written.ids)
         marker = self._next_marker(request.payload["prepared"].record).search(text)
-        return replace(
-            self._unwritten(request, written.sample, sampling, system=system),
-            text=text[: marker.start()] if marker else text,
-            stop="marker" if marker else written.stop,
-            completion_tokens=written.new_tokens,
-        )
+        blank = self._unwritten(request, written.sample, sampling, system=system)
+        if marker is None:
+            return replace(blank, text=text, stop=written.stop, completion_tokens=written.new_tokens)
+        text = text[: marker.start()]
+        return replace(blank, text=text, stop="marker", completion_tokens=len(self.chain_tokenizer.encoder.encode_texts([self._lead(request) + text])[0]))
+
+    def over(self, request: Request, ids: Sequence[int]) -> bool:
+        """Whether what is written goes on with another feedback sentence, and behind it, so that nothing further counts (`generate`)."""
+        text = self._text(request, ids)
+        marker = self._next_marker(request.payload["prepared"].record).search(text)
+        return marker is not None and marker.end() < len(text)
+
+    def _text(self, request: Request, ids: Sequence[int] | np.ndarray) -> str:
+        return self.chain_tokenizer.encoder.decode(ids, skip_special_tokens=True).removeprefix(self._lead(request))
 
     def blanks(self, sampling: Sampling, *, system: str, stage: Stage = "test") -> list[Blank]:
         """All that `predict` would write, to be written elsewhere (exchange.py)."""

@@ -48,7 +48,7 @@ class Blank:
     @property
     def sampling(self) -> dict[str, Any]:
         """The settings that change what is written."""
-        return {name: value for name, value in self.completion.sampling.items() if name != "batch_size"}
+        return {name: value for name, value in self.completion.sampling.items() if name not in ("batch_size", "max_seconds")}
 
     @property
     def sha(self) -> str:

@@ -1,14 +1,15 @@
-"""Writing: prompts go in as token ids, what the model writes comes out, greedy or sampled, in sorted, left-padded batches with a key-value cache.
+"""Writing: prompts go in as token ids, what the model writes comes out, greedy or sampled, in left-padded batches with a key-value cache.
 
-The decoding loop is our own, over the model's own forward pass, for three things that `transformers.generate` doesn't give:
+The decoding loop is our own, over the model's own forward pass, for four things that `transformers.generate` doesn't give:
 
 * a sample is keyed by (seed, prompt, ask, sample number), so it doesn't depend on what else is in its batch, on the rank, or on the global generator;
-* a row that is done leaves its batch instead of being padded to the end;
+* a row that is done makes room for the next prompt at once (slots.py), instead of being padded to the end of the longest;
+* a time budget, after which no completion is begun;
 * ranks that share one sharded model may hold different numbers of prompts, of different lengths, and still make the same number of forward passes.
 
-A batch of three prompts, `.` a pad that nobody sees, `|` where writing begins, `#` the stop id:
+A batch of three rows, `.` a pad that nobody sees, `|` where writing begins, `#` the stop id:
 
-    . . P P P | a b #            done after 3 tokens: leaves the batch, with its part of the cache
+    . . P P P | a b #            done after 3 tokens: the next prompt takes its place
     P P P P P | a b c d #
     . P P P P | a b c d e f      max_new_tokens reached: stop = "length"
 """
@@ -16,6 +17,8 @@ A batch of three prompts, `.` a pad that nobody sees, `|` where writing begins, 
 from __future__ import annotations
 
 import inspect
+import random
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,10 +31,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from coh_lightning.draws import generator
+from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
+from coh_lightning.slots import Slots
 
 Item = TypeVar("Item")
+
+SLACK = 32
+"""Columns of the cache that may stand before the first token of all rows until they are moved to the left over them."""
+
+LOOK = 8
+"""Tokens from one look at a text to the next, whether it is over (`generate`'s `over`)."""
 
 
 class Unmoved(Generic[Item]):
@@ -65,12 +75,19 @@ class Sampling:
     samples: int = 1
     """Completions per prompt."""
     batch_size: int = 16
+    """Completions that are written at a time."""
     seed: int = 0
+    max_seconds: float | None = None
+    """Time budget of a round of writing (all prompts of a validation, of `test` or of `predict`, rounds of refinement included), on each rank: no completion is
+    begun later. Those under way are written to their ends, since to drop them would drop the long ones. Prompts then go in a random order, the same each time,
+    so that what is left out makes no figure lean; how many those are is logged (`left_out`). None: no limit."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"sampling.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise InputError(f"sampling.max_seconds is {self.max_seconds}; it must be above 0, or null for no limit.")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"sampling.temperature is {self.temperature}; it must be 0 (greedy) or a positive number.")
         if self.top_k < 0:
@@ -129,6 +146,8 @@ def generate(
     *,
     stop_ids: Collection[int],
     pad_id: int,
+    over: Callable[[Request, Sequence[int]], bool] | None = None,
+    until: float | None = None,
     everyone_done: Callable[[bool], bool] | None = None,
     progress: bool = False,
 ) -> list[Written]:
@@ -142,6 +161,9 @@ def generate(
         lm: a causal model of transformers (or a sharded or adapted one around it); its root is called, so that hooks of FSDP run.
         stop_ids: writing stops at any of these; empty: only at the length.
         pad_id: any id of the vocabulary; pads are masked.
+        over: (request, ids so far) -> whether the text is over although no stop id came, as where the model went on with another feedback sentence. Asked every
+            few tokens (`LOOK`), so the ids may go on a little (stop "length"): whoever says what is over also cuts.
+        until: when `time.monotonic()` is beyond it, no further completion is begun, and fewer come back than were asked for.
         everyone_done: for a model whose ranks must run in step (FSDP): an all-reduce that gives True when every rank says True, as
             `lambda done: trainer.strategy.reduce_boolean_decision(done, all=True)`. It is called before each forward pass; a rank that is done (or had no
             request at all) runs empty passes until all are. Ranks need not have the same number of requests. With None, ranks are on their own.
@@ -150,18 +172,20 @@ def generate(
         InputError: a prompt fills all positions of the model, a model without a cache of its past, logits that are not finite.
     """
     rooms = _rooms(lm, requests, sampling.max_new_tokens)
-    stops = frozenset(stop_ids)
-    jobs = [_Job(i, sample, rooms[i]) for i in range(len(requests)) for sample in range(sampling.samples)]
-    # the longest first: memory then fails at once or not at all
-    queue = sorted(jobs, key=lambda job: -len(requests[job.request].prompt_ids))
+    jobs = [
+        _Job(request, sample, room, generator(sampling.seed, "sampling", request.prompt_id, request.ask, sample))
+        for request, room in zip(requests, rooms, strict=True)
+        for sample in range(sampling.samples)
+    ]
+    if until is None:  # the longest first: memory then fails at once or not at all
+        queue = sorted(jobs, key=lambda job: -job.prompt_tokens)
+    else:  # all asks of a prompt together, for differences between them
+        queue = sorted(jobs, key=lambda job: key64(sampling.seed, "budget", job.request.prompt_id))
     with generating(lm), tqdm(total=len(jobs), desc="writing", unit="completion", disable=not progress) as bar:
         forward = _Forward(lm, pad_id, everyone_done)
-        for start in range(0, len(queue), sampling.batch_size):
-            batch = queue[start : start + sampling.batch_size]
-            _write(forward, batch, requests, sampling, stops)
-            bar.update(len(batch))
+        _write(forward, queue, sampling, _Limits(frozenset(stop_ids), over, until), bar)
         forward.wait_for_others()
-    return [Written(requests[job.request], job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length") for job in jobs]
+    return [Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length") for job in jobs if job.begun]
 
 
 @contextmanager
@@ -227,23 +251,49 @@ def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     return torch.searchsorted(sums, point, right=True)[:, 0]
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Limits:
+    """What ends a text, and all writing."""
+
+    stops: frozenset[int]
+    over: Callable[[Request, Sequence[int]], bool] | None
+    until: float | None
+
+    @property
+    def too_late(self) -> bool:
+        return self.until is not None and time.monotonic() > self.until
+
+
+@dataclass(eq=False)
 class _Job:
     """One completion in the making."""
 
-    request: int
+    request: Request
     sample: int
     room: int
     """New tokens that it may have."""
+    chance: random.Random
+    """Of its own, a draw for each token, so a longer `max_new_tokens` only writes on."""
     ids: list[int] = field(default_factory=list)
     ended: bool = False
 
-    def take(self, token: int, stops: frozenset[int]) -> bool:
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def begun(self) -> bool:
+        return self.ended or bool(self.ids)
+
+    def take(self, token: int, limits: _Limits) -> bool:
         """Adds a token; whether the job goes on."""
-        self.ended = token in stops
-        if not self.ended:
-            self.ids.append(token)
-        return not self.ended and len(self.ids) < self.room
+        self.ended = token in limits.stops
+        if self.ended:
+            return False
+        self.ids.append(token)
+        if len(self.ids) >= self.room:
+            return False
+        return limits.over is None or len(self.ids) % LOOK > 0 or not limits.over(self.request, self.ids)
 
 
 def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> list[int]:
@@ -289,6 +339,8 @@ class _Forward:
         self._cache_name = cache_names[0]
         self._recurrent = self._cache_name == "cache_params"
         self._has_positions = "position_ids" in accepted  # not those with ALiBi or a recurrence
+        chunked = "chunked_attention" in (getattr(plain.config.get_text_config(), "layer_types", None) or ())
+        self.rows_may_move = self._has_positions and not chunked  # to other columns of the cache
         self._keeps_last = "logits_to_keep" in accepted
         self._everyone_done = everyone_done
 
@@ -316,52 +368,96 @@ class _Forward:
         return out.logits[:, -1], getattr(out, self._cache_name)
 
 
-def _write(forward: _Forward, jobs: list[_Job], requests: Sequence[Request], sampling: Sampling, stops: frozenset[int]) -> None:
-    """Writes one batch of jobs to their ends; several samples of one prompt share its prefill."""
-    device = forward.device
-    distinct = list(dict.fromkeys(job.request for job in jobs))
-    prompts = [requests[i].prompt_ids for i in distinct]
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), forward.pad_id, dtype=torch.long)
+def _write(forward: _Forward, queue: list[_Job], sampling: Sampling, limits: _Limits, bar: Any) -> None:
+    """Writes the jobs of the queue, in its order, as long as there is time. A row that is done leaves the batch, and where the model's cache lets rows join
+    (`Slots`), others take its place; else the next batch begins when all of this one are done."""
+    size = sampling.batch_size
+    # samples of one prompt begin together, as they share its prefill; and a few prompts at once are cheaper than each alone
+    group = min(sampling.samples, size)
+    enough = max(group, size // 4)
+    columns = max((job.prompt_tokens + job.room for job in queue), default=0) + SLACK
+    alive: list[_Job] = []
+    starts: list[int] = []  # the column of each row's first token
+    length = 0  # columns in use
+    cache: Any = None
+    slots: Slots | None = None
+    while queue or alive:
+        free = size - len(alive)
+        if queue and (free >= enough if slots is not None else not alive):
+            if limits.too_late:
+                queue = []
+                continue
+            number = free - free % group
+            new, queue = queue[:number], queue[number:]
+            source, rows, logits = _prefill(forward, new)
+            tokens = next_tokens(logits[rows], _draws(new, sampling, forward.device), sampling).tolist()
+            joining = [row for row, (job, token) in enumerate(zip(new, tokens, strict=True)) if job.take(token, limits)]
+            bar.update(len(new) - len(joining))
+            if not joining:
+                continue
+            lengths, rows = [new[row].prompt_tokens for row in joining], [rows[row] for row in joining]
+            if slots is None and forward.rows_may_move and Slots.hold(source):
+                slots = Slots(size, columns, source)
+            if slots is None:
+                source.reorder_cache(torch.tensor(rows, device=forward.device))
+                cache, length = source, max(job.prompt_tokens for job in new)
+            else:
+                if not alive:
+                    length = max(lengths)
+                elif length < max(lengths):
+                    starts = [start + max(lengths) - length for start in starts]
+                    slots.shift(max(lengths) - length)
+                    length = max(lengths)
+                slots.admit(source, rows, lengths)
+                cache = slots
+            alive += [new[row] for row in joining]
+            starts += [length - tokens for tokens in lengths]
+        if not alive:
+            continue
+        if slots is not None and min(starts) >= SLACK:
+            unused = min(starts)
+            slots.shift(-unused)
+            starts, length = [start - unused for start in starts], length - unused
+        length += 1
+        mask = torch.arange(length, device=forward.device) >= torch.tensor(starts, device=forward.device)[:, None]
+        last = torch.tensor([[job.ids[-1], job.prompt_tokens + len(job.ids) - 1] for job in alive], device=forward.device)
+        logits, cache = forward(last[:, :1], mask.long(), last[:, 1:], cache)
+        tokens = next_tokens(logits, _draws(alive, sampling, forward.device), sampling).tolist()
+        gone = {row for row, (job, token) in enumerate(zip(alive, tokens, strict=True)) if not job.take(token, limits)}
+        if gone:
+            bar.update(len(gone))
+            order = _closed_up(len(alive), gone)
+            alive, starts = [alive[row] for row in order], [starts[row] for row in order]
+            if slots is not None:
+                slots.keep(order)
+            elif order:
+                cache.reorder_cache(torch.tensor(order, device=forward.device))
+
+
+def _prefill(forward: _Forward, jobs: Sequence[_Job]) -> tuple[Any, list[int], Tensor]:
+    """The cache of the jobs' prompts, each prompt once; the row of each job in it; and the logits after each row."""
+    distinct = {id(job.request): job.request.prompt_ids for job in jobs}
+    longest = max(map(len, distinct.values()))
+    ids = torch.full((len(distinct), longest), forward.pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
+    for row, prompt in enumerate(distinct.values()):
         ids[row, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
         mask[row, longest - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
+    ids, mask = ids.to(forward.device), mask.to(forward.device)
     logits, cache = forward(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), None)
-
-    alive = jobs
-    rows = [distinct.index(job.request) for job in jobs]
-    draws = _draws(jobs, requests, sampling).to(device)
-    positions = mask.sum(dim=-1, keepdim=True)
-    if rows != list(range(len(prompts))):
-        logits, mask, positions = _select(rows, cache, logits, mask, positions)
-    for step in range(sampling.max_new_tokens):
-        tokens = next_tokens(logits, draws[:, step], sampling)
-        going = [row for row, (job, token) in enumerate(zip(alive, tokens.tolist(), strict=True)) if job.take(token, stops)]
-        if not going:
-            return
-        if len(going) < len(alive):
-            alive = [alive[row] for row in going]
-            tokens, mask, positions, draws = _select(going, cache, tokens, mask, positions, draws)
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1)
-        logits, cache = forward(tokens[:, None], mask, positions, cache)
-        positions = positions + 1
+    places = {key: row for row, key in enumerate(distinct)}
+    return cache, [places[id(job.request)] for job in jobs], logits
 
 
-def _draws(jobs: Sequence[_Job], requests: Sequence[Request], sampling: Sampling) -> Tensor:
-    """Uniform numbers, (jobs, max_new_tokens) float32 or wider, each row from a generator of its own; a longer `max_new_tokens` only adds columns."""
+def _draws(jobs: Sequence[_Job], sampling: Sampling, device: torch.device) -> Tensor:
+    """A uniform number for each job, (jobs,): the next of its own."""
     if sampling.temperature == 0:
-        return torch.zeros((len(jobs), sampling.max_new_tokens))
-    rows = []
-    for job in jobs:
-        chance = generator(sampling.seed, "sampling", requests[job.request].prompt_id, requests[job.request].ask, job.sample)
-        rows.append([chance.random() for _ in range(sampling.max_new_tokens)])
-    return torch.tensor(rows, dtype=torch.float64)
+        return torch.zeros(len(jobs), device=device)
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    return torch.tensor([job.chance.random() for job in jobs], dtype=precise, device=device)
 
 
-def _select(rows: Sequence[int], cache: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """These rows of the cache (changed in place) and of each tensor."""
-    index = torch.tensor(rows, device=tensors[0].device)
-    cache.reorder_cache(index)
-    return tuple(tensor.index_select(0, index) for tensor in tensors)
+def _closed_up(rows: int, gone: Collection[int]) -> list[int]:
+    """The rows that stay, gaps filled from the back: 5 rows without 1 and 2 -> [0, 4, 3]."""
+    back = [row for row in range(rows - len(gone), rows) if row not in gone]
+    return [back.pop() if row in gone else row for row in range(rows - len(gone))]

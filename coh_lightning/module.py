@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from rich.console import Console
 from rich.markup import escape
@@ -158,6 +159,8 @@ class CoHModule(LightningModule):
         self._validations = 0
         self.written: list[Completion] = []
         """What this rank has written since its stage began (`CompletionWriter` keeps it)."""
+        self._left_out = 0  # completions of this rank that `sampling.max_seconds` left no time for, ...
+        self._until: float | None = None  # ... which was over at this time of `monotonic()`
 
     # The model
 
@@ -411,11 +414,18 @@ class CoHModule(LightningModule):
         self._begin("test")
 
     def on_predict_epoch_start(self) -> None:
-        self.written = []
+        self._begin_round()
+
+    def on_predict_epoch_end(self) -> None:
+        self._count_left_out()
 
     def _begin(self, stage: str) -> None:
         self._meters[stage] = Sums(["nll", *self._kind_names(), *PREFERENCES]).to(self.device)
-        self.written = []
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        """Nothing is written yet, and the time budget runs from the first prompt on."""
+        self.written, self._left_out, self._until = [], 0, None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._held_out(batch, self._meters["val"])
@@ -471,7 +481,12 @@ class CoHModule(LightningModule):
         # ranks that hold parts of one model must all run each forward pass; ranks with a model each need not wait for one another
         sharded = isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy))
         everyone_done = self.trainer.strategy.reduce_boolean_decision if sharded and self.trainer.world_size > 1 else None
-        written = generate(self.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id, everyone_done=everyone_done)
+        if sampling.max_seconds is not None and self._until is None:
+            self._until = monotonic() + sampling.max_seconds
+        written = generate(
+            self.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id, over=data.over, until=self._until, everyone_done=everyone_done
+        )
+        self._left_out += len(requests) * sampling.samples - len(written)
         return self._keep([data.completion(one, sampling, system=self._system) for one in written])
 
     @property
@@ -506,7 +521,9 @@ class CoHModule(LightningModule):
             system: Name of the system that they carry, in the place of the run folder's.
         """
         limit = self.data.max_test_prompts if stage == "test" else self.data.max_validation_prompts
+        self._begin_round()
         own = self._write(self.data.requests(stage, limit)[self.trainer.global_rank :: self.trainer.world_size])
+        self._count_left_out()
         every = [one for part in self._gathered(own) for one in part]
         named = [replace(one, system=system) for one in every] if system else every
         return sorted(named, key=lambda one: (one.prompt_id, one.ask))
@@ -532,9 +549,20 @@ class CoHModule(LightningModule):
         if len({row.id for row in together}) < len(together):
             raise RuntimeError(f"{len(together)} completions were gathered from {self.trainer.world_size} rank(s), and some have the same id")
         figures = summary(together, seed=self.data.seed)
+        if self.sampling.max_seconds is not None:
+            figures["left_out"] = float(self._count_left_out())
         shown = headline(figures)
         for name, value in figures.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in shown)
+
+    def _count_left_out(self) -> int:
+        """Completions that all ranks had no time for, the same number on each; the first rank says so where there are any."""
+        number = sum(one for part in self._gathered([self._left_out]) for one in part)
+        if number:
+            rank_zero_warn(
+                f"{number} completions were left out, because sampling.max_seconds = {self.sampling.max_seconds:g} was over; raise it, or write fewer."
+            )
+        return number
 
     def _refined(self) -> list[Valued]:
         """The rounds of refinement of this rank's first answers (sample 0 of each prompt), with the fresh draws that they are compared with."""

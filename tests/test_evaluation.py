@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from feedback_for_tests import EVERY_KIND, data_of, method, tiny, usable, wording
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from test_module import fitted, held_out_data, trainer
@@ -14,7 +17,7 @@ from test_module import fitted, held_out_data, trainer
 from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import summary, valued, with_copies, with_samples
-from coh_lightning.generation import Sampling
+from coh_lightning.generation import Sampling, Written
 from coh_lightning.records import Completion, read_jsonl
 
 
@@ -209,6 +212,26 @@ def test_negative_settings_are_refused(setting: dict[str, int]) -> None:
         tiny(**setting)
 
 
+# A time budget
+
+
+def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_path: Path) -> None:
+    seen = {}
+    for seconds in (None, 1e6, 1e-9):
+        data = held_out_data(tmp_path, max_validation_prompts=3)
+        run = trainer(tmp_path / str(seconds), CompletionWriter(), max_steps=1, val_check_interval=data_interval(data, 1), check_val_every_n_epoch=None)
+        model = tiny(sampling=replace(SAMPLED, max_seconds=seconds), write_every=1, refine=1)
+        torch.manual_seed(0)
+        with (
+            pytest.warns(UserWarning, match=r"6 completions were left out, because sampling.max_seconds = 1e-09 was over") if seconds == 1e-9 else nullcontext()
+        ):
+            run.fit(model, datamodule=data)
+        file = next((tmp_path / str(seconds) / "completions").glob("*"), None) if seconds != 1e-9 else None
+        seen[seconds] = [(one.id, one.text) for one in read_jsonl(file, Completion)] if file else []
+        assert run.callback_metrics.get("val/left_out") == {None: None, 1e6: 0.0, 1e-9: 6.0}[seconds]
+    assert seen[None] == seen[1e6] and len(seen[None]) == 3 * 4 and seen[1e-9] == []
+
+
 # Completions made elsewhere
 
 
@@ -300,6 +323,21 @@ def test_what_comes_after_the_next_feedback_sentence_is_cut_off(tmp_path: Path) 
     assert kept("An apple. A helpful answer: is what I give.") == "An apple."
     assert kept("It is a helpful answer: yes") == "It is a helpful answer: yes", "other letters are other words"
     assert kept("A helpful answer:") == ""
+
+
+def test_writing_stops_behind_the_next_feedback_sentence_and_only_tokens_of_the_text_count(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("test")
+    request, encode = data.requests("test")[0], data.chain_tokenizer.encoder.encode_texts
+    said = "An apple.\n\nAn unhelpful answer:"
+    assert not data.over(request, encode([said])[0]), "it may be the beginning of other words"
+    beyond = encode([said + " A"])[0]
+    assert data.over(request, beyond)
+    one = data.completion(Written(request, 0, beyond, "length"), SAMPLED, system="m")
+    assert (one.text, one.stop, one.completion_tokens) == ("An apple.", "marker", len(encode(["An apple."])[0]))
+
+    whole = data.completion(Written(request, 0, encode(["An apple."])[0], "end"), SAMPLED, system="m")
+    assert (whole.text, whole.stop, whole.completion_tokens) == ("An apple.", "end", one.completion_tokens + 1)
 
 
 def test_a_marker_of_one_letter_ends_a_text_only_where_it_stands_as_in_training(tmp_path: Path) -> None:

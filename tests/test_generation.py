@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -16,8 +17,10 @@ import torch.distributed as dist
 import transformers as hf
 from ranks_for_tests import end_rank
 
+from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.generation import Request, Sampling, Written, generate, generating, next_tokens
+from coh_lightning.slots import Slots
 
 VOCABULARY = 97
 STOPS = list(range(5, 13))  # many, so that untrained models end at different places
@@ -77,12 +80,12 @@ def _plain(written: list[Written]) -> list[tuple[str, int, list[int], str]]:
 
 
 @torch.no_grad()
-def _one_by_one(lm: hf.PreTrainedModel, requests: list[Request]) -> list[tuple[str, int, list[int], str]]:
+def _one_by_one(lm: hf.PreTrainedModel, requests: list[Request], limit: int = GREEDY.max_new_tokens) -> list[tuple[str, int, list[int], str]]:
     """What transformers writes, alone and greedily."""
     rows = []
     for request in requests:
         ids = torch.tensor(request.prompt_ids[None].astype(np.int64))
-        options = {"max_new_tokens": GREEDY.max_new_tokens, "do_sample": False, "eos_token_id": STOPS, "pad_token_id": PAD}
+        options = {"max_new_tokens": limit, "do_sample": False, "eos_token_id": STOPS, "pad_token_id": PAD}
         new = lm.eval().generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)[0, ids.shape[1] :].tolist()
         rows.append((request.prompt_id, 0, new[:-1], "end") if new[-1] in STOPS else (request.prompt_id, 0, new, "length"))
     return rows
@@ -94,6 +97,25 @@ def test_greedy_is_token_for_token_transformers_one_by_one(name: str) -> None:
     expected = _one_by_one(lm, requests)
     assert _plain(_write(lm, requests, GREEDY)) == expected
     assert len({token for row in expected for token in row[2]}) > 5  # the models do write different things
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_that_join_later_and_move_to_other_columns_write_what_they_write_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[int] = []
+    shift = Slots.shift
+    monkeypatch.setattr(Slots, "shift", lambda self, by: (moves.append(by), shift(self, by))[1])
+    monkeypatch.setattr("coh_lightning.generation.SLACK", 2)
+    lm, requests = _model(name), _requests((1, 1, 2, 3, 9, 12, 25, 30, 34))
+    random_order = sorted(range(9), key=lambda i: key64(0, "budget", f"p{i}"))
+    rising = [replace(requests[random_order.index(i)], prompt_id=f"p{i}") for i in range(9)]  # with a budget, the short ones come first
+    sampling = replace(GREEDY, max_new_tokens=6, batch_size=3)
+    expected = _one_by_one(lm, rising, 6)
+    for until in (None, time.monotonic() + 1000):
+        assert _plain(generate(lm, rising, sampling, stop_ids=STOPS, pad_id=PAD, until=until)) == expected
+    if name not in ("bloom", "falcon_alibi", "mamba"):  # these can't be told the position of a token: batch by batch
+        assert max(moves) > 0
+    if name in ("llama", "mistral", "opt", "gpt_neo"):  # in these, rows that begin together end apart
+        assert min(moves) < 0
 
 
 def test_training_mode_checkpointing_and_a_config_without_cache_change_nothing_and_stay() -> None:
@@ -268,11 +290,60 @@ def test_a_diverged_model_is_refused() -> None:
         ({"top_p": 0.0}, "sampling.top_p is 0.0"),
         ({"top_p": 1.1}, "sampling.top_p is 1.1"),
         ({"samples": 2}, "all would be the same"),
+        ({"max_seconds": 0.0}, "sampling.max_seconds is 0.0"),
+        ({"max_seconds": float("nan")}, "sampling.max_seconds is nan"),
     ],
 )
 def test_bad_settings_are_refused_by_name(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**setting)
+
+
+def test_a_row_that_is_done_makes_room_for_the_next_prompt_at_once() -> None:
+    lm, sizes = _model("gpt2"), []
+    lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
+    written = _write(lm, _requests((9,) * 6), replace(GREEDY, batch_size=2))
+    steps = [rows for rows, tokens in sizes if tokens == 1]
+    assert sum(tokens == 9 for _, tokens in sizes) > 3  # the prompts come one by one
+    assert sum(rows == 1 for rows in steps) < max(w.new_tokens for w in written)  # a slot is empty only once the queue is
+    assert sum(steps) == sum(w.new_tokens - 1 for w in written)
+
+
+def test_after_the_time_budget_no_completion_is_begun_and_those_under_way_are_whole() -> None:
+    lm, requests = _model(), _requests((9,) * 12)
+    expected = {row[0]: row for row in _one_by_one(lm, requests)}
+    passes = 0
+
+    def later(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    lm.register_forward_pre_hook(later)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coh_lightning.generation.time.monotonic", lambda: float(passes))
+        some = _plain(generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=4.0))
+        again = _plain(generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=passes + 4.0))
+        none = generate(lm, requests, GREEDY, stop_ids=STOPS, pad_id=PAD, until=passes - 1.0)
+    assert 2 <= len(some) < 12 and some == again and none == []
+    assert all(row == expected[row[0]] for row in some)
+    assert [row[0] for row in some] == [id for id in expected if id in {row[0] for row in some}]  # in the order asked
+    assert [row[0] for row in some] != [f"p{i}" for i in range(len(some))]  # not simply the first ones
+
+
+def test_a_text_that_is_over_for_another_reason_is_not_written_on() -> None:
+    lm, requests = _model("gpt2"), _requests()
+    looks: list[int] = []
+
+    def over(request: Request, ids: Any) -> bool:
+        looks.append(len(ids))
+        return request.prompt_id == "p1" and len(ids) >= 8
+
+    settings = {"stop_ids": (), "pad_id": PAD}
+    whole = generate(lm, requests, GREEDY, **settings)
+    cut = generate(lm, requests, GREEDY, over=over, **settings)
+    assert [w.new_tokens for w in cut] == [8 if w.request.prompt_id == "p1" else 24 for w in whole]
+    assert all(b.ids.tolist() == a.ids.tolist()[: b.new_tokens] for a, b in zip(whole, cut, strict=True))
+    assert set(looks) == {8, 16}
 
 
 def test_rows_that_are_done_leave_their_batch() -> None:

@@ -39,7 +39,7 @@ GOLD = ("gold: good", "gold: bad")
 RESERVED = ("tie", *GOLD)
 GOOD = "good"
 """The ask that is compared where a file holds several."""
-NOT_COMPARED = ("seed", "samples", "batch_size")
+NOT_COMPARED = ("seed", "samples", "batch_size", "max_seconds")
 """Sampling settings that two systems may differ in without a warning: they don't change what is likely to be written."""
 USER = "\n\nUser: "
 
