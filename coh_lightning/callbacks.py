@@ -173,7 +173,7 @@ class HumanEvalExport(pl.Callback):
         self._export(trainer, "completions.jsonl")
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._export(trainer, "completions.jsonl")
+        self._export(trainer, "completions.jsonl", dialogues=isinstance(pl_module, CoHModule) and pl_module.dialogues)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, when: str) -> None:
         """The held-out prompts of the test split, by all ranks, into completions_before.jsonl or completions_after.jsonl."""
@@ -183,7 +183,7 @@ class HumanEvalExport(pl.Callback):
         if trainer.is_global_zero:
             write_jsonl(Path(trainer.default_root_dir) / f"completions_{when}.jsonl", every)
 
-    def _export(self, trainer: pl.Trainer, name: str) -> None:
+    def _export(self, trainer: pl.Trainer, name: str, *, dialogues: bool = False) -> None:
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -208,6 +208,7 @@ class HumanEvalExport(pl.Callback):
             seed=self.seed,
             against_references=self.against == "references",
             control=("bad", "good") if self.against == "bad" else None,
+            dialogues=dialogues,
             forms=self.forms,
             overwrite=True,  # a study that has judgements is never replaced
         )

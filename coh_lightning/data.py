@@ -37,7 +37,7 @@ from coh_lightning.generation import Request, Sampling, Unmoved, Written
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.records import Completion, Feedback, Rejected, did_you_mean, prompt_sha, read_prompt, write_jsonl
+from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.sources import Records, Source, counts, load, split_by_prompt, without_prompts_of
 from coh_lightning.sources.texts import read_texts
@@ -462,6 +462,7 @@ class CoHDataModule(LightningDataModule):
             task=record.task,
             source=record.source,
             shown=read_prompt(record.prompt),
+            human=request.payload.get("human"),
         )
 
     # Rows
@@ -584,6 +585,38 @@ class CoHDataModule(LightningDataModule):
         if len(ids) >= self.max_chain_tokens:
             return None
         return Request(one.record.id, name, markers[-1], ids, {"prepared": one, "place": len(links)})
+
+    def replies(self, one: Prepared) -> int:
+        """Answers in the pseudo-dialogue of a prompt; 0 where one of the user's turns has no words or more tokens than a prompt may have."""
+        said = _said(one.record.prompt)
+        system = tuple(turn for turn in one.record.prompt[:1] if turn.role == "system")
+        try:
+            for number, turns in enumerate(said):
+                self.chain_tokenizer.cut_prompt(turns if number == 0 else system + turns)
+        except Unusable:
+            return 0
+        return len(said) if all(turns[-1].text.strip() for turns in said) else 0
+
+    @property
+    def most_replies(self) -> int:
+        """Answers in the longest dialogue of the test split, the same on all ranks."""
+        return max((len(_said(one.record.prompt)) for one in self.splits["test"]), default=0)
+
+    def reply(self, asked: Request, answers: Sequence[str]) -> Request:
+        """The prompt of the next answer of a pseudo-dialogue (paper section 3): the user's turns as they were, and the model's own `answers` between them.
+
+        user 1, assistant 1, user 2, assistant 2, user 3    after the answer "A"    ->    user 1, "A", user 2        of id DIALOGUE#2
+        """
+        one: Prepared = asked.payload["prepared"]
+        said = _said(one.record.prompt)[: len(answers) + 1]
+        turns = list(said[0])
+        for answer, following in zip(answers, said[1:], strict=True):
+            turns += [Turn("assistant", (Part(answer, "front"),)), *following]
+        record = replace(one.record, id=f"{one.record.id}#{len(said)}", prompt=tuple(turns), reference=None)
+        prompt = self.chain_tokenizer.cut_prompt(turns)
+        ids = self.chain_tokenizer.inference_prompt(prompt, asked.marker)
+        human = "\n\n".join(turn.text for turn in said[-1] if turn.role == "user")
+        return Request(record.id, asked.ask, asked.marker, ids, {"prepared": replace(one, record=record, prompt=prompt), "human": human})
 
     # Loaders. Every rank has the same number of batches in each, filled up with empty ones.
 
@@ -797,6 +830,17 @@ class TrainLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self._stopped_at = (state["epoch"], state["handed_out"])
+
+
+def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
+    """What stands before each answer of a dialogue, the answers themselves left out; a system turn and an opening of the assistant's belong to the first."""
+    pieces: list[list[Turn]] = [[]]
+    for turn in prompt:
+        if turn.role != "assistant" or (len(pieces) == 1 and not any(before.role == "user" for before in pieces[0])):
+            pieces[-1].append(turn)
+        elif pieces[-1]:
+            pieces.append([])
+    return [tuple(piece) for piece in pieces]
 
 
 def _text_tree(ids: np.ndarray) -> Tree:

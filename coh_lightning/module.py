@@ -80,6 +80,8 @@ class CoHModule(LightningModule):
         scorers: Raters in code that score every completion: functions `Completion -> {name: number}` by import path; `world` is the embedded world's rater.
         prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no completions; no model is loaded.
         completions_from: In `predict` and `test`: take the completions from this file, which a server made of such prompts, instead of writing them.
+        dialogues: In `predict`: write pseudo-dialogues, as the paper's raters read them: the user's turns are kept, and each of the assistant's turns is written anew after
+            the model's own ones before. Compare them with `human-eval export --dialogues`.
         reward_model: A reward model of transformers (sequence classification) that scores every completion, by name or folder.
         lora: Train adapters in the place of the model's own weights (models.py); a checkpoint with adapters brings its own.
         trust_remote_code: Run code that comes with the model. Only for models that you trust.
@@ -112,6 +114,7 @@ class CoHModule(LightningModule):
         reward_model: str | None = None,
         prompts_to: str | None = None,
         completions_from: str | None = None,
+        dialogues: bool = False,
         lora: LoRA | None = None,
         trust_remote_code: bool = False,
     ) -> None:
@@ -145,6 +148,14 @@ class CoHModule(LightningModule):
             raise InputError(f"model.prompts_to is '{prompts_to}' and model.completions_from '{completions_from}'; prompts go out first, give one of the two.")
         self.prompts_to = prompts_to
         self.completions_from = completions_from
+        if dialogues and (prompts_to or completions_from):
+            raise InputError("model.dialogues needs the model at hand, since each answer follows the one before; leave out prompts_to and completions_from.")
+        if dialogues and (sampling.samples > 1 or sampling.max_seconds is not None):
+            raise InputError(
+                f"model.dialogues writes whole dialogues, one of each, but model.sampling has samples {sampling.samples} and max_seconds {sampling.max_seconds}; "
+                "set samples to 1 and max_seconds to null."
+            )
+        self.dialogues = dialogues
         self.lora = lora
         self.trust_remote_code = trust_remote_code
         self._base: str | None = None
@@ -301,6 +312,12 @@ class CoHModule(LightningModule):
     def on_predict_start(self) -> None:
         if not self._elsewhere:
             self._start()
+        if self.dialogues:
+            unusable = sum(not self.data.replies(one) for one in self.data.splits["test"])
+            if unusable:
+                rank_zero_warn(
+                    f"{unusable} of {len(self.data.splits['test'])} dialogues are left out: a turn of the user's is empty or longer than data.max_prompt_tokens."
+                )
         if self.prompts_to is not None and self.trainer.is_global_zero:
             number = write_prompts(
                 self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids, stop=self._stop_texts
@@ -437,7 +454,9 @@ class CoHModule(LightningModule):
             self._held_out(batch, self._meters["test"])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Unmoved[Completion]:
-        return Unmoved([] if self.prompts_to is not None else self._write(batch["requests"]))
+        if self.prompts_to is not None:
+            return Unmoved([])
+        return Unmoved(self._write_dialogues(batch["requests"]) if self.dialogues else self._write(batch["requests"]))
 
     def _held_out(self, batch: dict[str, Any], meter: Sums) -> None:
         """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of them the model finds likelier)."""
@@ -488,6 +507,19 @@ class CoHModule(LightningModule):
         )
         self._left_out += len(requests) * sampling.samples - len(written)
         return self._keep([data.completion(one, sampling, system=self._system) for one in written])
+
+    def _write_dialogues(self, requests: Sequence[Request]) -> list[Completion]:
+        """The pseudo-dialogues of some prompts, turn by turn; of each turn a completion with the id DIALOGUE#TURN."""
+        replies = {request: self.data.replies(request.payload["prepared"]) for request in requests}
+        answers: dict[Request, list[str]] = {request: [] for request in requests}
+        written: list[Completion] = []
+        for number in range(self.data.most_replies):  # also where this rank has no dialogue that long
+            speaking = [request for request in requests if number < replies[request]]
+            new = self._write([self.data.reply(request, answers[request]) for request in speaking])
+            for request, completion in zip(speaking, new, strict=True):
+                answers[request].append(completion.text)
+            written += new
+        return written
 
     @property
     def _system(self) -> str:

@@ -223,6 +223,8 @@ class Completion:
     source: str = ""
     shown: str | None = None
     """The prompt as people read it, without the feedback sentence: what a rater is shown."""
+    human: str | None = None
+    """In a pseudo-dialogue, what the user said last: the turns of `shown` before it hold what this system wrote itself."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """What raters in code said of it."""
 
@@ -230,7 +232,7 @@ class Completion:
         **dict.fromkeys(("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"), (str,)),
         **dict.fromkeys(("sampling", "scores"), (dict,)),
         **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
-        **dict.fromkeys(("reference", "shown"), (str, type(None))),
+        **dict.fromkeys(("reference", "shown", "human"), (str, type(None))),
     }
 
     @classmethod

@@ -15,10 +15,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from test_module import fitted, held_out_data, trainer
 
 from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
+from coh_lightning.data import _said
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import summary, valued, with_copies, with_samples
 from coh_lightning.generation import Sampling, Written
-from coh_lightning.records import Completion, read_jsonl
+from coh_lightning.records import Completion, Part, Turn, read_jsonl, read_prompt
 
 
 def completion(prompt: str, ask: str, text: str, sample: int = 0, **scores: float) -> Completion:
@@ -230,6 +231,75 @@ def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_p
         seen[seconds] = [(one.id, one.text) for one in read_jsonl(file, Completion)] if file else []
         assert run.callback_metrics.get("val/left_out") == {None: None, 1e6: 0.0, 1e-9: 6.0}[seconds]
     assert seen[None] == seen[1e6] and len(seen[None]) == 3 * 4 and seen[1e-9] == []
+
+
+# Pseudo-dialogues
+
+
+def conversations(number: int) -> list[dict[str, Any]]:
+    """Dialogues of one to three turns of the user's, the last with two answers to compare."""
+    rows = []
+    for i in range(number):
+        said = [f"Question {i}, part {part}?" for part in range(1 + i % 3)]
+        turns = [turn for text in said for turn in ({"role": "user", "content": text}, {"role": "assistant", "content": "Their answer."})][:-1]
+        rows.append({"id": str(i), "prompt": turns, "completions": [{"text": "Yes.", "rank": 1}, {"text": "No.", "rank": 2}]})
+    return rows
+
+
+def dialogue_data(tmp_path: Path) -> Any:
+    return data_of(conversations(40), tmp_path, train_only=False, validation_share=0.1, test_share=0.3)
+
+
+def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_the_models_own(tmp_path: Path) -> None:
+    data = dialogue_data(tmp_path)
+    model = tiny(sampling=SAMPLED, dialogues=True)
+    trainer(tmp_path, CompletionWriter()).predict(model, datamodule=data)
+    written = {one.id: one for one in read_jsonl(tmp_path / "completions.jsonl", Completion)}
+    held_out = data.splits["test"]
+    assert len(written) == sum(2 * len([turn for turn in one.record.prompt if turn.role == "user"]) for one in held_out)
+    assert {len(one.record.prompt) for one in held_out} == {1, 3, 5}
+    longest = next(one for one in held_out if len(one.record.prompt) == 5)
+    for ask, marker in data.ask(longest.record).items():
+        turns: list[Turn] = []
+        for number, turn in enumerate(turn for turn in longest.record.prompt if turn.role == "user"):
+            one = written[f"{longest.record.id}#{number + 1}:{ask}:0"]
+            turns.append(turn)
+            ids = data.chain_tokenizer.inference_prompt(data.chain_tokenizer.cut_prompt(turns), marker)
+            assert (one.prompt, one.shown, one.human) == (data.chain_tokenizer.encoder.decode(ids), read_prompt(turns), turn.text)
+            assert "Their answer." not in one.prompt
+            turns.append(Turn("assistant", (Part(one.text, "front"),)))
+    assert len({one.text for one in written.values()}) > len(held_out)
+
+
+def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        torch.manual_seed(len(files))
+        last = [HumanEvalExport(str(files[0]), raters=1, overlap=3, attributes=("helpful", "harmless"))] if files else []
+        trainer(tmp_path / name, CompletionWriter(), *last).predict(tiny(sampling=SAMPLED, dialogues=True), datamodule=dialogue_data(tmp_path))
+        files.append(tmp_path / name / "completions.jsonl")
+    items = [json.loads(line) for line in (tmp_path / "other" / "human_eval" / "items.jsonl").read_text().splitlines()]
+    long = next(item for item in items if "3 user turns" in item["prompt"])
+    spoken = [[line for line in text.split("\n\n") if line.startswith("User: ")] for text in long["texts"]]
+    assert spoken[0] == spoken[1] and len(spoken[0]) == 3
+    assert long["texts"][0] != long["texts"][1]
+
+
+@pytest.mark.parametrize("setting", [{"prompts_to": "a"}, {"completions_from": "a"}, {"sampling": Sampling(samples=2, temperature=1.0)}])
+def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"model.dialogues"):
+        tiny(dialogues=True, **setting)
+
+
+@pytest.mark.parametrize(
+    ("roles", "before"),
+    [("u", ["u"]), ("suau", ["su", "u"]), ("uaau", ["u", "u"]), ("uuau", ["uu", "u"]), ("auau", ["au", "u"]), ("uauau", ["u", "u", "u"])],
+)
+def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: list[str]) -> None:
+    names = {"s": "system", "u": "user", "a": "assistant"}
+    pieces = _said([Turn(names[role], (Part("x"),)) for role in roles])  # type: ignore[arg-type]
+    assert ["".join(turn.role[0] for turn in piece) for piece in pieces] == before
 
 
 # Completions made elsewhere
