@@ -455,7 +455,7 @@ class CoHDataModule(LightningDataModule):
             ask=request.ask,
             marker=request.marker,
             text="",
-            sampling=asdict(sampling),
+            sampling={name: value for name, value in asdict(sampling).items() if value is not None},
             seed=sampling.seed,
             prompt_tokens=len(request.prompt_ids),
             reference=record.reference,

@@ -362,7 +362,7 @@ def test_samples_of_one_prompt_share_its_prefill() -> None:
 
 
 def _one_rank(rank: int, folder: str) -> None:
-    """Four short calls on a model whose weights are spread over both ranks, which hang or fail when the ranks get out of step."""
+    """Five short calls on a model whose weights are spread over both ranks, which hang or fail when the ranks get out of step."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -386,6 +386,8 @@ def _one_rank(rank: int, folder: str) -> None:
     for share in (slice(0, 5) if rank == 0 else slice(5, 8), slice(0, 8 * (1 - rank)), slice(0, 8 * rank), slice(0, 0)):
         written = generate(lm, _requests()[share], SHORT, stop_ids=STOPS, pad_id=PAD, everyone_done=everyone_done)
         rows.append(_plain(written))
+    # no time left on one rank only
+    rows.append(_plain(generate(lm, _requests(), SHORT, stop_ids=STOPS, pad_id=PAD, until=None if rank == 0 else 0.0, everyone_done=everyone_done)))
     lm(input_ids=torch.tensor([[20, 21, 22]]), labels=torch.tensor([[20, 21, 22]])).loss.backward()
     Path(folder, f"{rank}.json").write_text(json.dumps([rows, passes]))
     end_rank()
@@ -399,3 +401,4 @@ def test_ranks_of_a_sharded_model_with_uneven_requests_stay_in_step(tmp_path: Pa
     assert first[0] + second[0] == expected
     assert (first[1], second[1], first[2], second[2]) == (expected, [], [], expected)
     assert first[3] == second[3] == []
+    assert (first[4], second[4]) == (expected, [])
