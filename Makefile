@@ -3,13 +3,18 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 RUN = .venv/bin/python
+IMAGE ?= coh_lightning
+IMAGE_ARGS ?=
+FAST = -m "not slow and not realdata"
 
-.PHONY: help demo test test-all check format
+.PHONY: help demo test test-all test-lowest test-newest image check format
 
 help:
 	@echo "make demo      train, evaluate and show the result on the embedded world (some minutes)"
 	@echo "make test      the tests that need neither long nor data from elsewhere"
 	@echo "make test-all  all tests; those on real data need COH_REAL_DATA=FOLDER"
+	@echo "make test-lowest, make test-newest: as make test, with the lowest, or the newest, versions that pyproject.toml allows"
+	@echo "make image     the container image, in which the demo is run; for CUDA: make image IMAGE_ARGS='--build-arg TORCH_INDEX='"
 	@echo "make check     lint, format, types"
 	@echo "make format    put the code into the common form"
 
@@ -28,12 +33,29 @@ demo: .venv/.installed
 	$(RUN) -m coh_lightning.demo $(DEMO)/sft_best $(DEMO)/sft_faultless $(DEMO)/coh $(DEMO)/coh_critiques
 
 test: .venv/.installed
-	$(RUN) -m pytest -m "not slow and not realdata"
+	$(RUN) -m pytest $(FAST)
 
 test-all: .venv/.installed
 	$(RUN) -m pytest
 
+# What these two depend on in turn is the newest in both.
+test-lowest:
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install $(PIP_ARGS) uv
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev --extra study --output-file .venv-lowest/versions.txt pyproject.toml
+	.venv-lowest/bin/python -m pip install $(PIP_ARGS) --constraint .venv-lowest/versions.txt --editable ".[dev,study]"
+	.venv-lowest/bin/python -m pytest $(FAST)
+
+test-newest:
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study]"
+	.venv-newest/bin/python -m pytest $(FAST)
+
+image:
+	PYTHON=$(PYTHON) scripts/image.sh $(IMAGE) $(IMAGE_ARGS)
+
 check: .venv/.installed
+	.venv/bin/hadolint Dockerfile
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy

@@ -37,7 +37,9 @@ REMEDY = "use `layout: separate` (one chain a row, the model's own causal mask),
 def attention_implementation(config: PreTrainedConfig) -> str:
     """The default back end for this architecture: "sdpa" where transformers has it, else "eager" (GPT-J, GPT-Neo, Gemma-2, ...)."""
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    return "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+    # sdpa caps no logits, and yet some versions of transformers offer it for Gemma-2
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "sdpa" if getattr(model, "_supports_sdpa", False) and not capped else "eager"
 
 
 def attention_mask(config: PreTrainedConfig, seen_until: Tensor, depth: Tensor, *, dtype: torch.dtype) -> Mask | dict[str, Mask]:
