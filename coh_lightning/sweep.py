@@ -442,6 +442,9 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
         for name, plot in plots.items():
             axes = plot()
             figure = axes.flat[0].figure if hasattr(axes, "flat") else axes.figure
+            if name == "slices":  # paths would run into one another
+                for one in figure.axes:
+                    one.tick_params(axis="x", labelrotation=90)
             figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=100)
             matplotlib.pyplot.close(figure)
             written.append(folder / f"{name}.png")
