@@ -107,7 +107,8 @@ def test_a_search_draws_the_same_however_often_it_is_broken_off(method: str, her
     assert len({line.split()[1] for line in order(here)}) == 4
 
 
-def test_a_search_that_was_killed_runs_its_last_trial_again_in_its_folder(here: Path) -> None:
+@pytest.mark.parametrize(("by", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_search_that_was_killed_runs_its_last_trial_again_in_its_folder(by: signal.Signals, status: int, here: Path) -> None:
     sweep = read_sweep(sweep_file(here))
     search(sweep, here / "whole", trials=3, seed=5)
     whole = order(here)
@@ -119,11 +120,16 @@ def test_a_search_that_was_killed_runs_its_last_trial_again_in_its_folder(here: 
     while not (here / "hanging").exists() or not (here / "hanging").read_text():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    with pytest.raises(InputError, match=r"a sweep is going on in .*s, or a trial of one that was killed"):
-        search(sweep, here / "s", trials=3, seed=5)
-    os.kill(int((here / "hanging").read_text()), signal.SIGKILL)
+    process.send_signal(by)
+    assert process.wait() == status
+    trial = int((here / "hanging").read_text())
+    if by is signal.SIGTERM:
+        with pytest.raises(ProcessLookupError):  # it was stopped first
+            os.kill(trial, 0)
+    else:
+        with pytest.raises(InputError, match=r"a sweep is going on in .*s, or a trial of one that was killed"):
+            search(sweep, here / "s", trials=3, seed=5)
+        os.kill(trial, signal.SIGKILL)
     while True:
         try:
             study = search(sweep, here / "s", trials=3, seed=5)
