@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from coh_lightning.chains import Unusable
@@ -258,16 +259,12 @@ class Layout:
     # --- reading a chat template
 
     def _read_template(self) -> None:
-        """What all shapes share: does it know a system role, what does it strip, what ends an output, what stands between two links."""
+        """What all shapes share: does it know a system role, what ends an output, what stands between two links."""
         if self.tokenizer.chat_template is None:
             raise InputError(f"{describe(self.tokenizer)} has no chat template; set one, or use prompt_format plain.")
-        self._strips: dict[str, tuple[bool, bool]] = {}
         self.system_role = self._knows_system()
         if not self.system_role:
             self.notes.append("The chat template takes no system turn: system text is put before the first user turn.")
-        for role in ("system", "user", "assistant"):
-            if role != "system" or self.system_role:
-                self._strips[role] = (self._is_stripped(role, " x"), self._is_stripped(role, "x "))
         _, after = self._split([("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])])
         specials = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special and token.content in after}
         if not specials:
@@ -308,14 +305,6 @@ class Layout:
         except TemplateError:
             return False
 
-    def _is_stripped(self, role: str, text: str) -> bool:
-        def render(content: str) -> str:
-            head = [("system", content if role == "system" else "s")] if self.system_role else []
-            history = [("user", content if role == "user" else "u"), ("assistant", content if role == "assistant" else "a")]
-            return self.render([*head, *history, ("user", content if role == "user" else "u"), ("assistant", "a")])
-
-        return render(text) == render("x")
-
     def render(self, messages: Sequence[tuple[str, str]], *, generation: bool = False) -> str:
         """What the tokenizer's own template makes of messages (role, text).
 
@@ -338,20 +327,24 @@ class Layout:
 
         user: [turn], assistant: [output]    ->    [<|user|>\\n | turn | <|end|>\\n<|bot|>\\n | output], <|end|>\\n
         """
-        stripped: list[_Slot] = []
-        contents: list[tuple[str, str]] = []
-        for role, slots in messages:
-            left, right = self._strips.get(role, (False, False))
-            first = len(stripped)
-            stripped += [slot._replace(strip=(left and i == 0, right and i == len(slots) - 1)) for i, slot in enumerate(slots)]
-            contents.append((role, "".join(_sentinel(i) for i in range(first, len(stripped)))))
-        text = self.render(contents)
-        counts = [text.count(_sentinel(i)) for i in range(len(stripped))]
+        slots = [slot for _, listed in messages for slot in listed]
+        bounds = list(pairwise(accumulate((len(listed) for _, listed in messages), initial=0)))
+        named = [(role, "".join(map(_sentinel, range(*bound)))) for (role, _), bound in zip(messages, bounds, strict=True)]
+        text = self.render(named)
+        counts = [text.count(_sentinel(i)) for i in range(len(slots))]
         if set(counts) != {1}:
             roles = ", ".join(role for role, _ in messages)
             raise InputError(
                 f"The chat template of {describe(self.tokenizer)} shows the texts of {roles} {counts} times instead of once each; use prompt_format plain."
             )
+        # a template that takes white space away may do so in one place and not in another, so it is tried in each: a space more that does not show was taken
+        left, right = self.render([(role, " " + content) for role, content in named]), self.render([(role, content + " ") for role, content in named])
+        stripped = list(slots)
+        for first, stop in bounds:
+            if _spaces_before(left, first) == _spaces_before(text, first):
+                stripped[first] = stripped[first]._replace(strip=(True, False))
+            if _spaces_after(right, stop - 1) == _spaces_after(text, stop - 1):
+                stripped[stop - 1] = stripped[stop - 1]._replace(strip=(stripped[stop - 1].strip[0], True))
         placed: list[_Slot] = []
         begin = 0
         for number in sorted(range(len(stripped)), key=lambda i: text.index(_sentinel(i))):
@@ -397,6 +390,16 @@ def bos_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 def _sentinel(number: int) -> str:
     """Stands in the place of a text while a template is rendered: letters and digits only, so that no template treats it specially."""
     return f"Zq{number}Slot{number}qZ"
+
+
+def _spaces_before(text: str, number: int) -> int:
+    head = text[: text.index(_sentinel(number))]
+    return len(head) - len(head.rstrip(" "))
+
+
+def _spaces_after(text: str, number: int) -> int:
+    tail = text[text.index(_sentinel(number)) + len(_sentinel(number)) :]
+    return len(tail) - len(tail.lstrip(" "))
 
 
 def _split_spaces(text: str) -> tuple[str, str]:

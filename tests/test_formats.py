@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers_for_tests import CHATML, GEMMA, LLAMA3, MISTRAL, TEMPLATES, THINKING, byte_level, character
+from tokenizers_for_tests import CHATML, GEMMA, LLAMA2, LLAMA3, MISTRAL, TEMPLATES, THINKING, byte_level, character
 
 from coh_lightning.chains import Chain, Link, Unusable
 from coh_lightning.errors import InputError
@@ -112,6 +112,17 @@ def test_what_a_template_strips_is_stripped_and_outputs_never_are() -> None:
     assert [segment.text for segment in stripping if not segment.special] == ["hi", "hello", "Why? \n\n", "Good:", " yes\n"]
     keeping = Layout(CHAT, byte_level(CHATML)).segments(turns(" hi ", " hello\n", "\nWhy? "), chain)
     assert [segment.text for segment in keeping if not segment.special] == [" hi ", " hello\n", "\nWhy? \n\n", "Good: ", " yes\n"]
+
+
+@pytest.mark.parametrize("system", [None, " Be kind. "])
+def test_white_space_is_taken_away_in_the_places_where_the_template_takes_it_and_in_no_other(system: str | None) -> None:
+    """Llama-2's strips system and first user turn together, so that with a system turn the first user turn keeps its leading space and a later one doesn't."""
+    layout = Layout(CHAT, character(LLAMA2))
+    texts = [" one ", " two ", " three "]
+    segments, _ = layout.before_output(turns(*texts, system=system), " Good: ")
+    messages = [("system", system)] if system else []
+    messages += [(role, text) for role, text in zip(("user", "assistant", "user"), (*texts[:2], " three \n\n Good: "), strict=True)]
+    assert "".join(shown(segments)) == layout.render(messages, generation=True)
 
 
 def test_a_template_that_shows_the_last_output_otherwise_is_used_as_before_the_last_one_and_noted() -> None:

@@ -31,6 +31,11 @@ MISTRAL = """{{ bos_token }}{% set system = messages[0]['content'] + '\n\n' if m
 {% if m['role'] == 'user' %}{{ '[INST] ' + (system if loop.first else '') + m['content'] + '[/INST]' }}\
 {% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"""
 
+LLAMA2 = """{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}{% set turns = messages[1:] %}\
+{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}{% for m in turns %}\
+{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + ((system if loop.first else '') + m['content']).strip() + ' [/INST]' }}\
+{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"""
+
 THINKING = """{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}\
 {% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
 {{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
