@@ -17,6 +17,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -84,8 +85,12 @@ class Typed:
     folder: Path = Path()
 
     def configs(self) -> Iterator[Path]:
-        """The YAML files named in the arguments, and those that they name in turn."""
-        waiting = [self.folder / word.split("=", 1)[-1] for word in self.argv if word.endswith((".yaml", ".yml"))]
+        """The YAML files named in the arguments, whatever their names end in, and those that they name in turn."""
+        waiting = [
+            self.folder / word.split("=", 1)[-1]
+            for before, word in pairwise(["", *self.argv])
+            if before == "--config" or word.startswith("--config=") or word.endswith((".yaml", ".yml"))
+        ]
         seen: set[Path] = set()
         while waiting:
             file = waiting.pop(0)
