@@ -34,7 +34,19 @@ from omegaconf.errors import OmegaConfBaseException
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.complaints import Typed, complaint, keys_of
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.runs import CHECKPOINTS, CONFIG, FINISHED, Run, checked_checkpoint, code_versions, new_folder, open_fit, wandb_id, with_versions
+from coh_lightning.runs import (
+    CHECKPOINTS,
+    CONFIG,
+    FILES_OF_SETUP,
+    FINISHED,
+    Run,
+    checked_checkpoint,
+    code_versions,
+    new_folder,
+    open_fit,
+    wandb_id,
+    with_versions,
+)
 
 RUN_FOLDER = "COH_RUN_FOLDER"
 """Environment variable by which the first process tells the processes that Lightning starts for it where the run is kept."""
@@ -167,6 +179,14 @@ class RunConfig(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_hyperparams({**yaml.safe_load(self.text), "versions": code_versions()})
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """A mistake found before the first step (no such model, a layout that it can't hold, ...) leaves nothing in a folder that it began,
+        so that the same command, put right, may be given again."""
+        begun = self.file == CONFIG and self.run.resume is None and trainer.global_step == 0
+        if trainer.is_global_zero and begun and isinstance(exception, InputError):
+            for name in (self.file, *FILES_OF_SETUP):
+                (Path(trainer.default_root_dir) / name).unlink(missing_ok=True)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.checkpoint_callbacks and self.keep:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / "last.ckpt")
@@ -271,7 +291,7 @@ class CoHCLI(LightningCLI):
             callbacks.append(ModelCheckpoint(self.run.folder / CHECKPOINTS, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
         try:
             return super().instantiate_trainer(**kwargs, default_root_dir=str(self.run.folder), logger=loggers, callbacks=callbacks)
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, TypeError, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _wandb(self, mode: Literal["offline", "online"]) -> WandbLogger:

@@ -32,7 +32,8 @@ from coh_lightning.errors import InputError
 FINISHED = "finished"
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
-LEFT_BY_SETUP = {"data.json", "rejected.jsonl", CHECKPOINTS, "wandb"}
+FILES_OF_SETUP = ("data.json", "rejected.jsonl")
+LEFT_BY_SETUP = {*FILES_OF_SETUP, CHECKPOINTS, "wandb"}
 """What a run that stopped before its first step may have left: such a folder may be used again."""
 
 

@@ -151,6 +151,7 @@ MISTAKES = {
     "fit --config conf/broken.yaml": "conf/broken.yaml:2: this is no YAML: expected ',' or '}', but got ':'.",
     "fit --config conf/empty.yaml": "conf/empty.yaml: this file holds nothing; settings are written as key: value.",
     "fit --config conf/bytes.yaml": "conf/bytes.yaml: this is no text: ",
+    "fit --config conf/bytes.jsonl": "conf/bytes.jsonl: this is no text: ",
     "fit --config conf/bas.yaml": "config: there is no file conf/bas.yaml; did you mean conf/base.yaml?",
     "fit --data.method=conf/method/lost.yaml": "data.method: there is no file conf/method/lost.yaml; did you mean conf/method/last.yaml?",
     "fit --data.method=lost": "data.method: there is no file lost; did you mean conf/method/last.yaml?",
@@ -161,6 +162,7 @@ MISTAKES = {
     "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean last?",
     "fit --config conf/reference.yaml": "the configuration refers to something that is not there: ",
     "fit --trainer.accelerator=gpux": "trainer: You selected an invalid accelerator name",
+    "fit --trainer.devices=2x": "trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
     "fit --run.name=a/b": "run.name is 'a/b'; it names a folder under runs, so give one word without slashes.",
     "fit --ckpt_path=none.ckpt": "ckpt_path: there is no checkpoint at none.ckpt.",
     "test --ckpt_path=conf/base.yaml": "ckpt_path: conf/base.yaml is no whole checkpoint (",
@@ -179,12 +181,26 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(words: str, call: 
         "reference": "model: {init_args: {lr: '${model.init_args.rate}'}}\n",
     }.items():
         (here / "conf" / f"{name}.yaml").write_text(text)
-    (here / "conf" / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x81abc")
+    for name in ("bytes.yaml", "bytes.jsonl"):
+        (here / "conf" / name).write_bytes(b"\xff\xfe\x00\x81abc")
     status = call(*words.split(), *(QUIET if words.split()[0] == "fit" and "gpux" not in words else []))
     complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:") or "Traceback" in line]
     assert status == 2
     assert len(complaints) == 1 and complaints[0].startswith("error: " + MISTAKES[words])
     assert not (here / "runs").exists()
+
+
+def test_a_mistake_found_before_the_first_step_leaves_nothing_and_the_command_put_right_goes(
+    call: Callable[..., int], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_model(self: Model) -> None:
+        raise InputError("there is no such model.")
+
+    with monkeypatch.context() as wrong:
+        wrong.setattr(Model, "configure_model", no_model)
+        assert call("fit", "--model.lr=0.3", "--run.folder=mine", *SIX) == call("fit", *SIX) == 2
+    assert not (here / "mine").exists() and not (here / "runs").exists()
+    assert call("fit", "--run.folder=mine", *SIX) == 0
 
 
 def test_no_command_at_all_shows_the_usage(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
