@@ -230,7 +230,7 @@ def _answer(line: object, wanted: Mapping[str, Blank], by_custom_id: Mapping[str
     given = line.get("id", line.get("custom_id"))
     id = str(given) if "id" in line else by_custom_id.get(str(given), "")
     if id not in wanted:
-        raise InputError(f"{where}: nobody asked for the completion '{given}'{did_you_mean(str(given), wanted)}")
+        raise InputError(f"{where}: nobody asked for the completion {_shown(given)}{did_you_mean(str(given), wanted)}")
     _prove(line, wanted[id], where)
     keys = [key for key in ("completion", "text") if key in line]
     if len(keys) != 1:
@@ -272,7 +272,7 @@ def _served(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: str
     if custom_id not in by_custom_id:
         ours = custom_id.startswith("coh-")
         raise InputError(
-            f"{where}: nobody asked for the completion '{custom_id}'"
+            f"{where}: nobody asked for the completion {_shown(custom_id)}"
             + (
                 "; its prompt or its settings have changed since the batch was written: write the batch again."
                 if ours
@@ -284,7 +284,7 @@ def _served(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: str
     status = response.get("status_code", 200) if isinstance(response, dict) else None
     body = response.get("body", response) if isinstance(response, dict) else None
     if line.get("error") or status != 200 or not isinstance(body, dict) or not isinstance(body.get("choices"), list):
-        raise InputError(f"{where}: the server failed at '{id}' (status {status}: {_shown(line.get('error') or body)}); complete it again.")
+        raise InputError(f"{where}: the server failed at '{id}' (status {status!r:.20}: {_shown(line.get('error') or body)}); complete it again.")
     if len(body["choices"]) != 1 or not isinstance(body["choices"][0], dict):
         raise InputError(f"{where}: there are {len(body['choices'])} choices for '{id}', which asks for one; samples have ids of their own.")
     choice = body["choices"][0]

@@ -43,8 +43,8 @@ from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.items import match, read_systems
-from coh_lightning.human_eval.study import DEFINITIONS, STUDY, digest, read_study
-from coh_lightning.records import Judgement, parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.human_eval.study import DEFINITIONS, digest, read_study
+from coh_lightning.records import Judgement, number, parse_json, read_jsonl, read_lines, write_jsonl
 
 TIE = "tie"
 EQUAL = "equal texts, not asked"
@@ -229,7 +229,7 @@ class Reply:
     def from_json(cls, obj: object, where: str) -> Reply:
         match obj:
             case {"row": str(row), "verdict": str(found), "text": str(text), "seconds": (int() | float()) as seconds}:
-                return cls(row, found, text, float(seconds))
+                return cls(row, found, text, number(seconds, "seconds", where))
         raise InputError(f"{where}: this is no line of a judge's replies; give another --output, or move the file away.")
 
     def to_json(self) -> dict[str, Any]:
@@ -746,8 +746,8 @@ def main(argv: Sequence[str]) -> int:
         if options.names or options.ask or options.max_prompts:
             raise InputError(f"{folder} is a study, whose pairs are fixed; --names, --ask and --max-prompts are for completions files.")
         comparisons = comparisons_of_study(folder)
-        study = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-        attributes = _attributes(options.attributes or study["attributes"], {**DEFINITIONS, **study["definitions"]})
+        study = read_study(folder)
+        attributes = _attributes(options.attributes or study.attributes, {**DEFINITIONS, **study.definitions})
     else:
         comparisons, warnings = comparisons_of_files(options.inputs, seed=options.seed, names=options.names, ask=options.ask, max_prompts=options.max_prompts)
         attributes = _attributes(options.attributes or ["overall"], DEFINITIONS)

@@ -238,7 +238,14 @@ class Completion:
     @classmethod
     def from_json(cls, obj: object, where: str) -> Completion:
         """Read one line of `completions.jsonl`. Raises InputError naming `where` and the key."""
-        return cls(**_flat_from_json(cls, cls._types, obj, where))
+        values = _flat_from_json(cls, cls._types, obj, where)
+        try:
+            json.dumps(values.get("sampling"), allow_nan=False)
+        except ValueError as error:
+            raise InputError(f"{where}: sampling holds a number that is not finite.") from error
+        if "scores" in values:
+            values["scores"] = {_text(name, "scores", where): number(value, f"scores.{named(name)}", where) for name, value in values["scores"].items()}
+        return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
@@ -291,6 +298,8 @@ class Judgement:
     def from_json(cls, obj: object, where: str) -> Judgement:
         """Read one line of judgements. Raises InputError naming `where` and the key."""
         values = _flat_from_json(cls, cls._types, obj, where)
+        if len(values["systems"]) != 2:
+            raise InputError(f"{where}: systems is {shown(values['systems'])}; it must be the two that were compared, left and right.")
         values["systems"] = tuple(_text(name, "systems", where) for name in values["systems"])
         return cls(**values)
 
@@ -310,7 +319,9 @@ class Rejected:
     """Whether the row was bad input (skipped by `on_bad_record: skip`) and not merely of no use here."""
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in dataclasses.asdict(self).items() if value not in ("", False)}
+        """A lone surrogate, in what a message quotes of a bad row, is spelt out: no file can hold it."""
+        values = {name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value for name, value in vars(self).items()}
+        return {name: value for name, value in values.items() if value not in ("", False)}
 
 
 class JsonRecord(Protocol):
@@ -375,8 +386,7 @@ def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
         compressed = gzip.GzipFile("", "wb", mtime=0, fileobj=plain) if Path(path).suffix == ".gz" else None
         file = cast("IO[bytes]", compressed or plain)
         for record in records:
-            # a lone surrogate (in what a message quotes of a bad row) is written as JSON's own escape of it
-            file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace"))
+            file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
             count += 1
         if compressed is not None:
             compressed.close()

@@ -18,8 +18,11 @@ import io
 import json
 import math
 import re
+import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -28,6 +31,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from completions_for_tests import filled, lines_of, own, save
 from feedback_for_tests import METHODS, WORDINGS, method, wording
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,14 +41,31 @@ from tokenizers_for_tests import byte_level
 import coh_lightning.sources.mix as mix
 from coh_lightning.chains import Unusable
 from coh_lightning.errors import InputError
+from coh_lightning.exchange import Blank, read_completions
 from coh_lightning.formats import PromptFormat
+from coh_lightning.human_eval.export import export_study
+from coh_lightning.human_eval.items import match, read_gold, read_systems
+from coh_lightning.human_eval.ratings import import_ratings
+from coh_lightning.human_eval.report import excluded_raters, rater_table, read_answers, report_numbers
+from coh_lightning.human_eval.study import read_study
+from coh_lightning.judge import Comparison, Endpoint, Reply, comparisons_of_study, judge, questions, show
 from coh_lightning.prepare import Preparer
-from coh_lightning.records import Feedback, Rejected
+from coh_lightning.records import Completion, Feedback, Judgement, Rejected, read_jsonl, write_jsonl
 from coh_lightning.sources import Source, load
 from coh_lightning.sources.files import read_rows
 from coh_lightning.tokens import ChainTokenizer, Encoder
 
-CASES = {"rows": (2600, 68_000), "values": (400, 8_000), "files": (1200, 16_000)}
+CASES = {
+    "rows": (2600, 64_000),
+    "values": (300, 6_000),
+    "files": (800, 15_000),
+    "answers": (300, 4_000),
+    "systems": (300, 4_000),
+    "judgements": (300, 4_000),
+    "sheets": (120, 1_200),
+    "studies": (120, 1_200),
+    "replies": (160, 600),
+}
 """Kind -> cases in `make test`, and in `make test-all` in their place."""
 PER_FILE = 20
 SECONDS = 10.0
@@ -87,7 +108,7 @@ def check_told(rejected: Sequence[Rejected], path: Path) -> None:
     for one in rejected:
         assert one.where.startswith(str(path)) and one.reason.isprintable() and 0 < len(one.reason) < 1000, one
         assert not one.unreadable or one.reason.startswith(one.where.split(" (")[0]), one
-        json.dumps(one.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")  # as write_jsonl does
+        json.dumps(one.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8")  # as write_jsonl does
 
 
 def lines_named(where: str, path: Path) -> int:
@@ -268,3 +289,281 @@ def test_changed_files_are_accepted_or_refused_by_line(cases: int, tmp_path: Pat
         except Exception as error:
             raise AssertionError(f"files, seed {number} ({name}, {path.name}): {type(error).__name__}: {error}\n{content[:1500]!r}") from error
     tally.check("files", cases, accepted=0.1, refused=0.4)
+
+
+# ---------------------------------------------------------------------------------------------------------------- completions, judgements, studies
+
+
+def told(error: InputError, path: Path, *, lines: int = 1) -> None:
+    """A refusal names a file of the folder, and has no more lines than it may, each of bounded length."""
+    assert str(path) in str(error) or str(error).startswith(("No prompt id", "None of the completions")) or " ids stand for different prompts" in str(error), (
+        error
+    )
+    assert len(str(error).split("\n")) <= lines and all(line.isprintable() and len(line) < 1500 for line in str(error).split("\n")), error
+
+
+def lines_or_bytes(lines: Sequence[Any], chance: Random) -> bytes:
+    """Lines of JSON of which one to three are changed, or their bytes; or all as they are."""
+    lines = list(lines)
+    kind = chance.random()
+    if kind < 0.7:
+        for _ in range(chance.choice((1, 1, 2))):
+            place = chance.randrange(len(lines))
+            lines[place] = mutated(lines[place], chance)
+    if 0.6 < kind < 0.7 and len(lines) > 1:
+        lines.insert(chance.randrange(len(lines)), chance.choice(lines))
+    content = "".join(line_of(line, chance if kind < 0.7 else None) + "\n" for line in lines).encode()
+    return mutated_bytes(content, chance) if 0.7 < kind < 0.97 else content
+
+
+def each(kind: str, cases: int, path: Path, lines: Sequence[Any], read: Callable[[], Any], *, accepted: float, refused: float, most_lines: int = 1) -> None:
+    """Plays the cases of one kind of file of JSON lines; whatever is read must be all of it, which is `read`'s to say."""
+    tally = Tally()
+    for number in range(cases):
+        content = lines_or_bytes(lines, Random(f"{kind} {number}"))
+        path.write_bytes(content)
+        try:
+            with within(SECONDS, f"{kind}, seed {number}"):
+                try:
+                    read()
+                    tally["accepted"] += 1
+                except InputError as error:
+                    told(error, path, lines=most_lines)
+                    tally["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"{kind}, seed {number}: {type(error).__name__}: {error}\n{content[:3000]!r}") from error
+    tally.check(kind, cases, accepted=accepted, refused=refused)
+
+
+BLANKS = [
+    Blank(
+        Completion(f"{n}:good:0", str(n), "run", f"<s>Name {n}.", f"sha {n}", "good", "A good answer:", "", sampling={"temperature": 0.7}, reference="Apple"),
+        (1, 20 + n),
+        lead=" ",
+    )
+    for n in range(3)
+]
+
+
+@share("answers")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_completions_made_elsewhere_are_taken_or_refused(cases: int, tmp_path: Path) -> None:
+    plain = [{"id": one.completion.id, "prompt_sha": one.completion.prompt_sha, "completion": " An apple", "finish_reason": "stop"} for one in BLANKS]
+    usage = {"completion_tokens": 3, "prompt_tokens": 2}
+    served = [
+        {
+            "id": "b",
+            "custom_id": one.custom_id,
+            "response": {"status_code": 200, "body": {"choices": [{"text": " An apple", "finish_reason": "length"}], "usage": usage}},
+            "error": None,
+        }
+        for one in BLANKS
+    ]
+    path = tmp_path / "answers.jsonl"
+
+    def read() -> None:
+        got = read_completions(path, BLANKS, count=lambda text: len(text.split()), stop=("A good answer:",))
+        assert [one.id for one in got] == [one.completion.id for one in BLANKS]
+        write_jsonl(tmp_path / "completions.jsonl", got)
+        assert list(read_jsonl(tmp_path / "completions.jsonl", Completion)) == got
+
+    for name, lines in (("plain", plain), ("served", served)):
+        each(f"answers, {name}", cases // 2, path, lines, read, accepted=0.05, refused=0.3, most_lines=6)
+
+
+@share("systems")
+def test_completions_files_of_a_study_are_taken_or_refused(cases: int, tmp_path: Path) -> None:
+    other = lines_of(tmp_path / "y.jsonl", [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"y {n}"} for n in range(4)])
+    forms: dict[str, list[dict[str, Any]]] = {
+        "plain": [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"x {n}", "reference": "so"} for n in range(4)],
+        "own": [own(f"p{n}", f"x {n}", shown=f"Question {n}?", prompt_sha=None) for n in range(4)],
+        "gold": [{"id": f"g{n}", "prompt": f"{n} + {n}?", "good": str(2 * n), "bad": "no"} for n in range(4)],
+        "dialogue": [
+            {"id": f"d#{n}", "prompt": [{"role": "user", "content": "Hi"}] if n == 1 else [{"role": "user", "content": "Why?"}], "completion": "So."}
+            for n in (1, 2)
+        ],
+    }
+
+    def read(name: str, path: Path) -> None:
+        if name == "gold":
+            assert len(read_gold(path)) == lines_in(path)
+            return
+        systems = read_systems([path, other], seed=0, dialogues=False) if name != "dialogue" else read_systems([path], seed=0, dialogues=True)
+        if name != "dialogue":
+            matched = match(systems, seed=0)
+            for system in systems:
+                paired = {pair.prompt_id for pair in matched.pairs if system.name in pair.systems}
+                assert paired | set(matched.unmatched[system.name]) == set(system.outputs)
+
+    for name, lines in forms.items():
+        path = tmp_path / "x.jsonl"
+        each(f"systems, {name}", cases // 4, path, lines, partial(read, name, path), accepted=0.05, refused=0.2)
+
+
+def lines_in(path: Path) -> int:
+    return sum(bool(line.strip()) for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+
+
+JUDGED = [
+    Judgement("i1", f"r{n}", "p1", "rater-1", "overall", ("x", "y", "tie")[n], ("x", "y"), seconds=2.5, comment="so").to_json() for n in range(3)
+]  # fmt: skip
+
+
+@share("judgements")
+def test_judgements_and_completions_are_read_or_refused(cases: int, tmp_path: Path) -> None:
+    completions = [replace(one.completion, text="Apple", scores={"polite": 0.5}).to_json() for one in BLANKS]
+    kinds: tuple[tuple[type[Completion] | type[Judgement], list[Any]], ...] = ((Judgement, JUDGED), (Completion, completions))
+    for kind, lines in kinds:
+        path = tmp_path / f"{kind.__name__}.jsonl"
+
+        def read(kind: type[Completion] | type[Judgement] = kind, path: Path = path) -> None:
+            found = list(read_jsonl(path, kind))
+            assert len(found) == lines_in(path)
+            write_jsonl(tmp_path / "again.jsonl", found)
+            assert list(read_jsonl(tmp_path / "again.jsonl", kind)) == found
+
+        each(f"judgements, {kind.__name__}", cases // 2, path, lines, read, accepted=0.05, refused=0.3)
+
+
+@pytest.fixture(scope="module")
+def a_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of two systems by two raters, and in `filled` their sheets in every form."""
+    folder = tmp_path_factory.mktemp("study")
+    files = [
+        lines_of(folder / f"{name}.jsonl", [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"{name}; {n}\n- so"} for n in range(4)]) for name in "xy"
+    ]
+    gold = lines_of(folder / "gold.jsonl", [{"id": "g", "prompt": "2 + 2?", "good": "4", "bad": "5"}])
+    study = export_study(files, folder / "study", raters=2, overlap=99, attributes=("accuracy", "overall"), gold=gold)
+    cells = filled(study, "rater-1", lambda attribute, prompt, a, b: "tie" if attribute == "overall" else "A")
+    (folder / "filled").mkdir()
+    save(folder / "filled" / "sheet.csv", cells)
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in cells:
+        book.active.append(row)
+        for cell in book.active[book.active.max_row]:
+            cell.data_type = "s"
+    book.save(folder / "filled" / "sheet.xlsx")
+    rows = [(row.row, row.text_hash(item)) for row, item in study.rater_rows("rater-1")]
+    tasks = [
+        {
+            "data": {"row_id": row, "text_hash": sha},
+            "annotations": [{"completed_by": 3, "lead_time": 7.5, "result": [{"type": "choices", "from_name": "overall", "value": {"choices": ["A"]}}]}],
+        }
+        for row, sha in rows
+    ]
+    (folder / "filled" / "label_studio.json").write_text(json.dumps(tasks))
+    labels = {row: [[{"schema": "comparison", "name": "overall"}, "A"], [{"schema": "comment", "name": "c"}, "so"]] for row, _ in rows}
+    state = {"instance_id_to_label_to_value": labels, "instance_id_to_behavioral_data": {row: {"total_time_ms": 9000} for row, _ in rows}}
+    (folder / "filled" / "user_state.json").write_text(json.dumps(state))
+    return folder
+
+
+def changed_file(content: bytes, name: str, chance: Random) -> bytes:
+    """A file changed as a value, where it is one of JSON, or as bytes; an archive as a part of it now and then."""
+    if name.endswith(".json") and chance.random() < 0.7:
+        return line_of(mutated(json.loads(content), chance), chance).encode()
+    if name.endswith(".xlsx") and chance.random() < 0.8:
+        out = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w") as new:
+            names = old.namelist()
+            hit = chance.choice([one for one in names if "sheet1" in one or "shared" in one.lower()] * 4 + names)
+            for one in names:
+                new.writestr(one, mutated_bytes(old.read(one), chance) if one == hit else old.read(one))
+        return out.getvalue()
+    return mutated_bytes(content, chance)
+
+
+@share("sheets")
+def test_what_raters_send_is_counted_or_named(cases: int, a_study: Path, tmp_path: Path) -> None:
+    tally = Tally()
+    study = read_study(a_study / "study")
+    sent = sorted((a_study / "filled").iterdir())
+    for number in range(cases):
+        chance = Random(f"sheets {number}")
+        one = sent[number % len(sent)]
+        path = tmp_path / one.name
+        path.write_bytes(changed_file(one.read_bytes(), one.name, chance))
+        folder = a_study / "study"
+        (folder / "judgements.jsonl").unlink(missing_ok=True)
+        try:
+            with within(SECONDS, f"sheets, seed {number}"):
+                try:
+                    imported = import_ratings(folder, [path])
+                except InputError as error:
+                    told(error, path)
+                    tally["refused"] += 1
+                    continue
+                sentences = (*imported.impossible, *imported.foreign, *imported.conflicts, *imported.doubled, *imported.missing)
+                assert all(sentence.isprintable() and len(sentence) < 1500 for sentence in sentences), sentences
+                assert imported.judgements <= imported.expected and (imported.refused > 0) == bool(
+                    imported.impossible or imported.foreign or imported.conflicts
+                )
+                # what was sent and is not counted is named: as bad, or as not answered yet
+                assert imported.judgements + len(imported.missing) > 0
+                if imported.judgements:
+                    assert len(list(read_jsonl(folder / "judgements.jsonl", Judgement))) == imported.judgements
+                tally["refused" if imported.refused else "accepted"] += 1
+        except Exception as error:
+            raise AssertionError(f"sheets, seed {number} ({one.name}): {type(error).__name__}: {error}") from error
+    assert len(study.rows)
+    tally.check("sheets", cases, accepted=0.1, refused=0.3)
+
+
+@share("studies")
+def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Path, tmp_path: Path) -> None:
+    tally = Tally()
+    folder = tmp_path / "study"
+    shutil.copytree(a_study / "study", folder)
+    sheet = a_study / "filled" / "sheet.csv"
+    (folder / "judgements.jsonl").unlink(missing_ok=True)
+    import_ratings(folder, [sheet])
+    names = ("key.json", "study.json", "items.jsonl", "judgements.jsonl")
+    whole = {name: (folder / name).read_bytes() for name in names}
+    for number in range(cases):
+        chance = Random(f"studies {number}")
+        name = names[number % len(names)]
+        for each_name, content in whole.items():
+            (folder / each_name).write_bytes(content)
+        lines = [json.loads(line) for line in whole[name].splitlines()] if name.endswith(".jsonl") else []
+        (folder / name).write_bytes(lines_or_bytes(lines, chance) if lines else changed_file(whole[name], name, chance))
+        try:
+            with within(SECONDS, f"studies, seed {number}"):
+                try:
+                    import_ratings(folder, [sheet])
+                    comparisons_of_study(folder)
+                    answers = read_answers(folder)
+                    table = rater_table(answers)
+                    excluded_raters(table, answers.key.get("exclusion") or {})
+                    if number % 10 == 0:
+                        report_numbers(answers)
+                    tally["accepted"] += 1
+                except InputError as error:
+                    assert any(one in str(error) for one in names) and str(error).isprintable() and len(str(error)) < 1500, error
+                    tally["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"studies, seed {number} ({name}): {type(error).__name__}: {error}\n{(folder / name).read_bytes()[:3000]!r}") from error
+    tally.check("studies", cases, accepted=0.05, refused=0.3)
+
+
+@share("replies")
+def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path) -> None:
+    compared = [Comparison(f"i{n}", f"p{n}", f"Question {n}?", ("x", "y"), (f"x {n}", f"y {n}")) for n in range(3)]
+    asked = questions(compared, {"overall": "Which is better?"}, model="m", seed=0)
+    nobody = Endpoint("http://127.0.0.1:1/v1", attempts=1, timeout=0.1)
+    output = tmp_path / "judgements.jsonl"
+    log = tmp_path / "judgements.jsonl.replies.jsonl"
+    replies = [Reply(one.row, "A", "Verdict: A", 0.5).to_json() for one in asked]
+
+    def read(kept: Path) -> None:
+        for path in (output, log):
+            if path != kept:
+                path.unlink(missing_ok=True)
+        try:
+            show(judge(asked, nobody, model="m", output=output, progress=False))
+        except InputError as error:
+            if "can't be reached" not in str(error):  # a reply that was lost is asked for again
+                raise
+
+    each("replies, log", cases // 2, log, replies, partial(read, log), accepted=0.05, refused=0.2)
+    each("replies, judgements", cases // 2, output, [one.judgement("A", 0.5).to_json() for one in asked], partial(read, output), accepted=0.05, refused=0.2)

@@ -309,11 +309,11 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
     ("read", "content", "words"),
     [
         (lambda path, _: read_xlsx(path), b"no archive", "can't be read"),
-        (read_label_studio, b"[{]", "no JSON"),
+        (read_label_studio, b"[{]", "broken JSON at column 3"),
         (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "no export of Label Studio"),
         (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
         (read_potato, b"[]", "none of potato's"),
-        (read_potato, b"\xff", "no JSON"),
+        (read_potato, b"\xff", "bytes that are no text"),
     ],
 )
 def test_what_is_no_such_file_is_refused_by_name(tmp_path: Path, read: Callable[[Path, Study], Any], content: bytes, words: str) -> None:

@@ -249,3 +249,10 @@ def test_gold_items_are_read_strictly(tmp_path: Path) -> None:
     lines_of(path, [{"id": "g", "prompt": "2 + 2?", "good": "4", "bad": "4"}])
     with pytest.raises(InputError, match="are the same text"):
         read_gold(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("id", "a\nb"), ("id", "x" * 301), ("system", "a\x1b[31m"), ("ask", "good\n")])
+def test_names_are_one_short_line(tmp_path: Path, key: str, value: str) -> None:
+    path = lines_of(tmp_path / "x.jsonl", [{"id": "p", "prompt": "q", "completion": "a"} | {key: value}])
+    with pytest.raises(InputError, match=rf"x\.jsonl:1.*: {key} is .*, \d+ characters; a name is one line of at most 300"):
+        read_systems([path], seed=0)

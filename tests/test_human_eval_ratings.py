@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -434,3 +435,70 @@ def test_the_summary_counts_and_names(tmp_path: Path) -> None:
     assert lines[:2] == [f"0 of {rows} judgements, 0 of them new", f"impossible: {rows}"]
     assert lines[2].endswith("'?' is no choice for overall; write A, tie or B.")
     assert lines[10:] == [f"  and {rows - 8} more", "missing: 1", f"  rater-1: {rows} of {rows} rows are not answered yet."]
+
+
+# ---------------------------------------------------------------------------------------------------------------- what nobody sends on purpose
+
+
+def test_half_a_picture_sign_in_a_comment_does_not_spoil_the_file(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
+    labels = {study.rows[0].row: [[{"schema": "comparison", "name": "overall"}, "tie"], [{"schema": "comment", "name": "c"}, "so \ud83d"]]}
+    path = tmp_path / "user_state.json"
+    path.write_text(json.dumps({"instance_id_to_label_to_value": labels}))
+    assert clean(bring(tmp_path, path))
+    assert [one.comment for one in judgements(tmp_path)] == ["so ?"]
+
+
+def test_what_a_check_is_stands_in_the_key_whatever_the_judgements_say(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
+    path, _ = sheet(tmp_path, study)
+    bring(tmp_path, path)
+    lines = (tmp_path / "study/judgements.jsonl").read_text()
+    (tmp_path / "study/judgements.jsonl").write_text(lines.replace('"check": ""', '"check": "gold"'))
+    bring(tmp_path, path)
+    assert [(one.check, one.passed) for one in judgements(tmp_path)] == [("", None)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[" * 5000 + "]" * 5000, "broken JSON (nested too deeply); export it again as JSON."),
+        ('[{"data": {}, "annotations": 5}]', ", task 1: 'annotations' is no list; export it again as JSON."),
+        ('{"instance_id_to_label_to_value": {"r\\n1": 5}}', r": what stands under the instance 'r\n1' is no list; give potato's own file."),
+    ],
+)
+def test_a_form_with_something_else_in_it_is_refused(tmp_path: Path, content: str, says: str) -> None:
+    study_at(tmp_path, texts=("one",))
+    (tmp_path / "s.json").write_text(content)
+    with pytest.raises(InputError) as caught:
+        bring(tmp_path, tmp_path / "s.json")
+    assert says in str(caught.value) and str(caught.value).startswith(str(tmp_path / "s.json"))
+
+
+def workbook(path: Path, rows: str, *, dimension: str = "A1:XFD1048576") -> Path:
+    """A workbook whose sheet is just this XML, and says that it is as large as can be."""
+    openpyxl = pytest.importorskip("openpyxl")
+    openpyxl.Workbook().save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    head = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+    parts["xl/worksheets/sheet1.xml"] = f'{head}<dimension ref="{dimension}"/><sheetData>{rows}</sheetData></worksheet>'.encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    return path
+
+
+def test_a_workbook_is_not_believed_how_large_it_is(tmp_path: Path) -> None:
+    study_at(tmp_path, texts=("one",))
+    far = workbook(tmp_path / "far.xlsx", '<row r="1"><c t="inlineStr"><is><t>x</t></is></c></row><row r="99999999999"><c><v>1</v></c></row>')
+    with pytest.raises(InputError, match=r"far\.xlsx: no sheet of the workbook has a column row_id in its first row"):
+        bring(tmp_path, far)
+
+
+def test_a_workbook_that_unpacks_out_of_all_proportion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    study_at(tmp_path, texts=("one",))
+    bomb = workbook(tmp_path / "bomb.xlsx", f'<row r="1"><c t="inlineStr"><is><t>{"x" * 5_000_000}</t></is></c></row>')
+    with pytest.raises(InputError, match=r"bomb\.xlsx: it unpacks to more than"):
+        bring(tmp_path, bomb)

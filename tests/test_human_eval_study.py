@@ -198,6 +198,12 @@ def test_only_the_key_knows_systems_checks_and_seed(tmp_path: Path) -> None:
     assert "secret one" in (tmp_path / "key.json").read_text()
 
 
+def changed(text: str, change: Any) -> str:
+    content = json.loads(text)
+    change(content)
+    return json.dumps(content)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
@@ -205,10 +211,35 @@ def test_only_the_key_knows_systems_checks_and_seed(tmp_path: Path) -> None:
         ("items.jsonl", lambda text: text + text.splitlines()[0], "stands twice"),
         ("items.jsonl", lambda text: '{"item": 3}\n' + text, r"items\.jsonl:1: the line is no item"),
         ("items.jsonl", lambda text: "\n".join(text.splitlines()[3:]), r"study\.json: rows\[\d+\], 'r\w+', has no item in items\.jsonl and key\.json"),
-        ("study.json", lambda text: text[:-9], r"study\.json: the file is damaged"),
+        ("study.json", lambda text: text[:-9], r"study\.json:\d+: broken JSON at column"),
         ("study.json", lambda text: text.replace('"left": 1', '"left": 2', 1), r"rows\[\d+\] is damaged"),
         ("study.json", lambda text: "[]", "it holds no JSON object"),
         ("key.json", lambda text: json.dumps({**json.loads(text), "study": "other"}), "it is of study .*, but key.json beside it of study other"),
+        (
+            "key.json",
+            lambda text: changed(text, lambda key: key["items"].update({next(iter(key["items"])): {"prompt_id": 7, "systems": ["a", "b"]}})),
+            "no prompt id",
+        ),
+        (
+            "key.json",
+            lambda text: changed(text, lambda key: key["items"].update({next(iter(key["items"])): {"prompt_id": "p", "systems": ["a", []]}})),
+            "no prompt id",
+        ),
+        ("key.json", lambda text: changed(text, lambda key: key["rows"].update({next(iter(key["rows"])): {}})), "has no check that is known"),
+        (
+            "key.json",
+            lambda text: changed(text, lambda key: key["rows"].update({row: {"check": "gold"} for row in key["rows"]})),
+            "doesn't say which answer is right",
+        ),
+        (
+            "key.json",
+            lambda text: changed(text, lambda key: key.update(exclusion={"min_gold": "many"})),
+            "exclusion.min_gold is str 'many'; it must be a number",
+        ),
+        ("key.json", lambda text: changed(text, lambda key: key.update(unmatched={"x": 5})), "what stands under 'unmatched' is not what export writes"),
+        ("study.json", lambda text: changed(text, lambda plan: plan.update(attributes=[["overall"]])), "this is not the file of the export"),
+        ("study.json", lambda text: changed(text, lambda plan: plan.update(orders={"rater-1": 5})), "this is not the file of the export"),
+        ("study.json", lambda text: changed(text, lambda plan: plan.update(title="1" * 9)).replace('"111111111"', "1" * 5000), "a number of too many digits"),
         ("key.json", lambda text: "{}", "the key 'study' is missing or no str"),
     ],
 )

@@ -594,3 +594,10 @@ for words in (["--help"], ["a", "b"]):
 print({"torch", "transformers", "lightning", "numpy", "scipy", "tqdm", "rich"} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "1" + "0" * 400])
+def test_a_time_in_the_file_of_replies_that_is_no_number_is_refused(tmp_path: Path, seconds: str) -> None:
+    (tmp_path / "j.jsonl.replies.jsonl").write_text(f'{{"row": "r", "verdict": "A", "text": "A", "seconds": {seconds}}}\n')
+    with pytest.raises(InputError, match=r"replies\.jsonl:1: seconds is (nan|inf); it must be a finite number"):
+        judge([], Endpoint("http://127.0.0.1:1/v1"), model="m", output=tmp_path / "j.jsonl", progress=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -350,12 +351,32 @@ def test_numbers_and_names_beyond_all_measure_are_refused_on_one_line(changes: d
     assert str(caught.value).startswith(f"f.jsonl:3: {says}") and str(caught.value).isprintable() and len(str(caught.value)) < 300
 
 
-def test_a_lone_surrogate_in_what_a_message_quotes_is_written_as_an_escape(tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_what_a_message_quotes_is_spelt_out(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rejected.jsonl", [Rejected("the key is \ud800, ü")])
-    assert (tmp_path / "rejected.jsonl").read_text(encoding="utf-8") == '{"reason": "the key is \\ud800, ü"}\n'
+    assert (tmp_path / "rejected.jsonl").read_text(encoding="utf-8") == '{"reason": "the key is \\\\ud800, ü"}\n'
 
 
 def test_what_a_library_says_becomes_one_printable_line() -> None:
     assert words_of(ValueError("it is\x0e bad\nat byte 3")) == "it is\\x0e bad"
     assert words_of(ValueError("")) == "ValueError"
     assert len(words_of(ValueError("x" * 5000))) == 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scores": {"polite": "very"}}, "scores.polite is str 'very'; it must be a number"),
+        ({"scores": {"polite": math.nan}}, "scores.polite is nan; it must be a finite number"),
+        ({"sampling": {"temperature": math.inf}}, "sampling holds a number that is not finite"),
+    ],
+)
+def test_a_completion_holds_numbers_that_can_be_written_again(changes: dict[str, Any], says: str) -> None:
+    texts = dict.fromkeys(("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text"), "x")
+    with pytest.raises(InputError, match=says):
+        Completion.from_json(texts | changes, "c.jsonl:1")
+
+
+def test_a_judgement_compares_two_systems() -> None:
+    texts = dict.fromkeys(("item", "row", "prompt_id", "rater", "attribute", "choice"), "x")
+    with pytest.raises(InputError, match=r"j\.jsonl:1: systems is list \['x'\]; it must be the two that were compared"):
+        Judgement.from_json(texts | {"systems": ["x"]}, "j.jsonl:1")

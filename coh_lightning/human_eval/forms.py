@@ -16,15 +16,17 @@ from __future__ import annotations
 import html
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, CHOICES, instructions, sheet_cells
 from coh_lightning.human_eval.study import Study
+from coh_lightning.records import check_unpacked, named, parse_json, read_text
 
 TEXTS = {"prompt": "prompt", "answer_a": "answer A", "answer_b": "answer B"}
 """The columns of texts, as messages name them."""
@@ -129,10 +131,11 @@ def _workbook(study: Study, rater: str) -> Any:
 def read_xlsx(path: Path) -> list[dict[str, Any]]:
     """The answered rows of a workbook that `write_xlsx` made, whatever was sorted or hidden. Raises InputError where it is none."""
     load_workbook = _openpyxl().load_workbook
+    check_workbook(path)
     try:
         book = load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # openpyxl raises whatever it meets in a damaged archive
-        raise InputError(f"{path}: the workbook can't be read ({type(error).__name__}: {error}); save it again as xlsx.") from error
+        raise InputError(f"{path}: the workbook can't be read ({type(error).__name__}: {words_of(error)}); save it again as xlsx.") from error
     try:
         for sheet in book.worksheets:
             rows = sheet.iter_rows(values_only=True)
@@ -155,6 +158,16 @@ def _read_rows(head: list[str], rows: Iterator[tuple[object, ...]], path: Path) 
 
 def _cell(value: object) -> str:
     return "" if value is None else unescaped(str(value)).strip()
+
+
+def check_workbook(path: Path) -> None:
+    """Raises InputError where a workbook, which is a zip archive, is none, or unpacks out of all proportion."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path}: the workbook can't be read ({words_of(error)}); save it again as xlsx.") from error
+    check_unpacked(path, size)
 
 
 def _openpyxl() -> Any:
@@ -238,6 +251,8 @@ def read_label_studio(path: Path, study: Study) -> list[dict[str, Any]]:
     for number, task in enumerate(tasks, start=1):
         if "annotations" not in task:
             raise InputError(f"{path}, task {number}: the task has no 'annotations'; export as JSON, not as JSON-MIN and not the tasks alone.")
+        if not isinstance(task["annotations"], list):
+            raise InputError(f"{path}, task {number}: 'annotations' is no list; export it again as JSON.")
         for annotation in task["annotations"]:
             if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
                 continue
@@ -269,7 +284,7 @@ def _by(annotator: object) -> str:
     """Who made an annotation: a number, or with some exports an object."""
     if isinstance(annotator, dict):
         annotator = annotator.get("email") or annotator.get("id")
-    return "" if annotator is None else f" by {str(annotator)[:60]}"
+    return "" if annotator is None else f" by {named(str(annotator)[:60])}"
 
 
 # --- potato
@@ -347,6 +362,8 @@ def _read_user_state(path: Path, study: Study) -> Iterator[dict[str, Any]]:
     for row, values in labels.items():
         choices: dict[str, str] = {}
         comment = ""
+        if not isinstance(values, list):
+            raise InputError(f"{path}: what stands under the instance {row!r:.60} is no list; give potato's own file.")
         for each in values:
             match each:
                 case [{"schema": str(scheme), "name": str(name)}, str(value)] if scheme == SCHEME and name in study.attributes and value:
@@ -355,7 +372,7 @@ def _read_user_state(path: Path, study: Study) -> Iterator[dict[str, Any]]:
                     comment = value
         if choices or comment:
             seconds = _potato_seconds(behaviour.get(row) if isinstance(behaviour, dict) else None)
-            yield _answer(row, None, choices, comment, seconds, f"{path}, instance {row}")
+            yield _answer(row, None, choices, comment, seconds, f"{path}, instance {named(row)}")
 
 
 def _potato_seconds(behaviour: object) -> float | None:
@@ -375,18 +392,16 @@ def _answer(row_id: str, text_hash: object, choices: Mapping[str, str], comment:
 def _seconds(value: object) -> float | None:
     """A number of seconds, or None for what is none."""
     try:
-        return float(str(value).replace(",", "."))
+        return float(str(value)[:40].replace(",", "."))
     except ValueError:
         return None
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: the file can't be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"{path}: the file is no JSON ({error}); export it again.") from error
+        return parse_json(read_text(path), str(path), whole=True)
+    except InputError as error:
+        raise InputError(f"{str(error).removesuffix('.')}; export it again as JSON.") from error
 
 
 def _text(path: Path, text: str) -> None:

@@ -42,6 +42,8 @@ GOOD = "good"
 NOT_COMPARED = ("seed", "samples", "batch_size", "max_seconds")
 """Sampling settings that two systems may differ in without a warning: they don't change what is likely to be written."""
 USER = "\n\nUser: "
+LONGEST_NAME = 300
+"""Characters of an id or of a system's name."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _outputs(path: Path, *, dialogues: bool) -> Iterator[tuple[str, Output]]:
     stem = path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
     for where, record in _objects(path):
         name = record.get("system")
-        yield (name if isinstance(name, str) and name else stem), _output(record, where, dialogues=dialogues)
+        yield (_name(name, "system", where) if isinstance(name, str) and name else stem), _output(record, where, dialogues=dialogues)
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -233,7 +235,7 @@ def _output(record: Mapping[str, Any], where: str, *, dialogues: bool) -> Output
         shas = [_sha([("user", shown)])]
     elif record.get("marker"):
         raise InputError(
-            f"{at}: the prompt holds the feedback sentence {record['marker']!r}, which would tell raters what wrote the answer, and there is no key 'shown' with "
+            f"{at}: the prompt holds the feedback sentence {record['marker']!r:.80}, which would tell raters what wrote the answer, and there is no key 'shown' with "
             "the prompt as people read it; write the completions again, or add it."
         )
     if isinstance(record.get("prompt_sha"), str):
@@ -245,7 +247,7 @@ def _output(record: Mapping[str, Any], where: str, *, dialogues: bool) -> Output
         shas=tuple(dict.fromkeys(shas)),
         text=_text(record[text_key], text_key, at),
         where=where,
-        ask=_text(record["ask"], "ask", at) if isinstance(record.get("ask"), str) else "",
+        ask=_name(record["ask"], "ask", at) if isinstance(record.get("ask"), str) else "",
         sampling=_sampling(record.get("sampling"), at),
         reference=_text(reference, "reference", at) if isinstance(reference, str) else None,
         human=_human(record, shown, turns, at) if dialogues else None,
@@ -291,7 +293,15 @@ def _sha(turns: Sequence[tuple[str, str]]) -> str:
 
 
 def _id(value: object, key: str, where: str) -> str:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, key, where)
+    return _name(str(value) if isinstance(value, int) and not isinstance(value, bool) else value, key, where)
+
+
+def _name(value: object, key: str, where: str) -> str:
+    """A text that names something in messages and files."""
+    text = _text(value, key, where)
+    if not text.isprintable() or len(text) > LONGEST_NAME:
+        raise InputError(f"{where}: {key} is {text!r:.60}, {len(text)} characters; a name is one line of at most {LONGEST_NAME}.")
+    return text
 
 
 def _text(value: object, key: str, where: str) -> str:

@@ -18,14 +18,15 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.human_eval.guard import unguard
-from coh_lightning.human_eval.sheets import BEFORE
+from coh_lightning.human_eval.sheets import BEFORE, ROW_LIMIT
 from coh_lightning.human_eval.study import Item, Row, Study, read_study
-from coh_lightning.records import Judgement, did_you_mean, read_jsonl, write_jsonl
+from coh_lightning.records import Judgement, did_you_mean, named, read_jsonl, write_jsonl
 
 JUDGEMENTS = "judgements.jsonl"
 TIE = "tie"
@@ -127,7 +128,7 @@ def _standing(path: Path, study: Study) -> Iterator[Judgement]:
     rows = {row.row for row in study.rows}
     for number, judgement in enumerate(read_jsonl(path, Judgement), start=1):
         if judgement.row not in rows:
-            raise InputError(f"{path}: judgement {number} is of row '{judgement.row}', which study {study.id} doesn't have; is the file of another study?")
+            raise InputError(f"{path}: judgement {number} is of row {judgement.row!r:.60}, which study {study.id} doesn't have; is the file of another study?")
         yield judgement
 
 
@@ -154,8 +155,8 @@ class _Merge:
         """Put the answers of a row among what stands, or name what is wrong with them."""
         row = self._rows.get(answer.row_id)
         if row is None:
-            of = f"but of {answer.study_id}" if answer.study_id not in ("", self.study.id) else "nor of any known one"
-            self.foreign.append(f"{answer.where}: row '{answer.row_id[:40]}' is not of study {self.study.id}, {of}; it is not counted.")
+            of = f"but of {named(answer.study_id)}" if answer.study_id not in ("", self.study.id) else "nor of any known one"
+            self.foreign.append(f"{answer.where}: row {answer.row_id[:40]!r} is not of study {self.study.id}, {of}; it is not counted.")
             return
         wrong = _mismatch(answer, row, self._items[row.item], self.study)
         if wrong:
@@ -183,7 +184,7 @@ class _Merge:
                 systems=systems,
                 check=self.study.key["rows"][row.row]["check"],
                 seconds=seconds,
-                comment=answer.comment,
+                comment=answer.comment.encode("utf-8", "replace").decode(),  # half of a picture sign, which no file can hold
             )
             self._stand(new, answer.where)
 
@@ -240,9 +241,9 @@ class _Merge:
 def _mismatch(answer: Answer, row: Row, item: Item, study: Study) -> str | None:
     """Why the answer can't be to this row as it was exported; None where it can."""
     if answer.study_id and answer.study_id != study.id:
-        return f"row '{row.row}' is of study {study.id}, but the file says {answer.study_id}; it is not counted."
+        return f"row '{row.row}' is of study {study.id}, but the file says {named(answer.study_id)}; it is not counted."
     if answer.rater and answer.rater.casefold() != row.rater.casefold():
-        return f"row '{row.row}' was given to {row.rater}, but the file says '{answer.rater[:40]}'; it is not counted."
+        return f"row '{row.row}' was given to {row.rater}, but the file says {answer.rater[:40]!r}; it is not counted."
     hashed = answer.text_hash == row.text_hash(item)
     expected = dict(zip(TEXTS, (item.prompt, *row.shown(item)), strict=True))
     for name, cell in answer.texts.items():
@@ -293,13 +294,14 @@ def _checked(study: Study, standing: Mapping[tuple[str, str], Judgement]) -> lis
             if one is None:
                 continue
             passed: bool | None = None
-            if one.check == "swap":
+            check = about[row.row]["check"]
+            if check == "swap":
                 first = standing.get((about[row.row].get("of", ""), attribute))
                 passed = None if first is None else first.choice == one.choice
-            elif one.check:
+            elif check:
                 key = study.key["items"][row.item]
                 passed = one.choice == (key["expected"] if key["expected"] == TIE else key["systems"][key["expected"]])
-            judgements.append(replace(one, passed=passed))
+            judgements.append(replace(one, check=check, passed=passed))
     return judgements
 
 
@@ -399,31 +401,33 @@ def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> I
                 yield _Line(f"{path}:{start + skipped}", cells)
             start = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num + skipped}: the sheet can't be read on ({error}); save it again as CSV.") from error
+        raise InputError(f"{path}:{reader.line_num + skipped}: the sheet can't be read on ({words_of(error)}); save it again as CSV.") from error
     finally:
         csv.field_size_limit(limit)
 
 
 def _workbook(path: Path) -> list[_Line]:
     """The rows of the first worksheet with a column row_id."""
-    from coh_lightning.human_eval.forms import unescaped
+    from coh_lightning.human_eval.forms import check_workbook, unescaped
 
     try:
         from openpyxl import load_workbook
     except ImportError as error:
         raise InputError(f"{path}: a workbook needs openpyxl: pip install 'coh_lightning[study]', or save the sheet as CSV UTF-8.") from error
+    check_workbook(path)
     try:
         book = load_workbook(path, read_only=True, data_only=True)
         for sheet in book.worksheets:
+            sheet.reset_dimensions()  # what a file says of its size is not believed: rows would be filled up to it
             lines = [
                 _Line(f"{path}:{number}", ["" if cell is None else unescaped(str(cell)) for cell in cells])
-                for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1)
+                for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), ROW_LIMIT), start=1)
                 if any(cell is not None and str(cell).strip() for cell in cells)
             ]
             if lines and "row_id" in _header(lines[0].cells):
                 return lines
     except Exception as error:  # openpyxl raises whatever it meets in a damaged archive
-        raise InputError(f"{path}: the workbook can't be read ({type(error).__name__}: {error}); save it again, or as CSV UTF-8.") from error
+        raise InputError(f"{path}: the workbook can't be read ({type(error).__name__}: {words_of(error)}); save it again, or as CSV UTF-8.") from error
     raise InputError(f"{path}: no sheet of the workbook has a column row_id in its first row; send the sheet back with its header.")
 
 

@@ -109,14 +109,14 @@ def read_answers(folder: Path | str) -> Answers:
             raise line
         judgement = Judgement.from_json(parse_json(line, where), where)
         if judgement.item not in key["items"] or judgement.item not in items:
-            raise InputError(f"{where}: item {judgement.item!r} is not in this study's key.json and items.jsonl; import the answers of this study alone.")
+            raise InputError(f"{where}: item {judgement.item!r:.60} is not in this study's key.json and items.jsonl; import the answers of this study alone.")
         known = set(key["items"][judgement.item]["systems"])
         if set(judgement.systems) != known or judgement.choice not in known | {TIE}:
             raise InputError(
-                f"{where}: choice {judgement.choice!r} among {list(judgement.systems)} is not of item {judgement.item!r} ({sorted(known)}); import again."
+                f"{where}: choice {judgement.choice!r:.60} among {list(judgement.systems)!r:.80} is not of item {judgement.item!r} ({sorted(known)}); import again."
             )
         if (first := seen.setdefault((judgement.row, judgement.attribute), where)) != where:
-            raise InputError(f"{where}: row {judgement.row!r} has {judgement.attribute!r} twice, first at {first}; import again with --replace.")
+            raise InputError(f"{where}: row {judgement.row!r:.60} has {judgement.attribute!r:.60} twice, first at {first}; import again with --replace.")
         judgements.append(judgement)
     if not any(not judgement.check for judgement in judgements):
         raise InputError(f"{path}: all {len(judgements):,} answers are checks, none is a vote; import more sheets.")
@@ -178,7 +178,9 @@ def excluded_raters(table: Mapping[str, Mapping[str, Any]], rules: Mapping[str, 
         if bound is None or name in ("min_check_answers", "note"):
             continue
         if name not in (*RULES, "min_median_seconds"):
-            raise InputError(f"key.json: unknown exclusion rule {name!r}; this report knows {', '.join((*RULES, 'min_median_seconds', 'min_check_answers'))}.")
+            raise InputError(
+                f"key.json: unknown exclusion rule {name!r:.60}; this report knows {', '.join((*RULES, 'min_median_seconds', 'min_check_answers'))}."
+            )
         for rater, row in table.items():
             if name == "min_median_seconds":
                 median = row["seconds"]["median"]

@@ -22,6 +22,8 @@ BEFORE = ("row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "ans
 AFTER = ("comment", "seconds")
 """The columns before and after the attributes."""
 CHOICES = ("A", "tie", "B")
+ROW_LIMIT = 1_048_576
+"""Rows of a sheet in Excel."""
 CELL_LIMIT = 32_767
 """Characters of a cell in Excel (50,000 in Google Sheets); it cuts what is longer."""
 

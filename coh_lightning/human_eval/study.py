@@ -23,7 +23,7 @@ from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.items import GOLD, Gold, Matched, Pair
-from coh_lightning.records import parse_json, read_lines, write_jsonl
+from coh_lightning.records import named, number, parse_json, read_lines, read_text, write_jsonl
 
 ITEMS, STUDY, KEY = "items.jsonl", "study.json", "key.json"
 
@@ -386,10 +386,10 @@ def read_items(folder: Path) -> list[Item]:
             case {"item": str(id), "prompt": str(prompt), "texts": [str(first), str(second)], "sha": str(sha)}:
                 if digest(prompt, first, second) != sha:
                     raise InputError(
-                        f"{where}: the texts of item '{id}' are not those of the export (their hash is {digest(prompt, first, second)}, not {sha})."
+                        f"{where}: the texts of item {id!r:.60} are not those of the export (their hash is {digest(prompt, first, second)}, not {sha!r:.20})."
                     )
                 if id in items:
-                    raise InputError(f"{where}: item '{id}' stands twice; this is not the file of the export.")
+                    raise InputError(f"{where}: item {id!r:.60} stands twice; this is not the file of the export.")
                 items[id] = Item(id, prompt, (first, second), sha)
             case _:
                 raise InputError(f"{where}: the line is no item; one has item, prompt, two texts and sha, as export writes it.")
@@ -403,9 +403,30 @@ def read_key(folder: Path) -> dict[str, Any]:
     for name, kind in (("study", str), ("seed", int), ("systems", list), ("items", dict), ("rows", dict)):
         if not isinstance(key.get(name), kind):
             raise InputError(f"{path}: the key {name!r} is missing or no {kind.__name__}; this is not the file of the export.")
+    for name, outer, inner in (("systems", list, str), ("warnings", list, str), ("unmatched", dict, list), ("sampling", dict, dict | None)):
+        value = key.get(name) or outer()
+        if not isinstance(value, outer) or not all(isinstance(one, inner) for one in (value.values() if isinstance(value, dict) else value)):
+            raise InputError(f"{path}: what stands under {name!r} is not what export writes there.")
+    rules = key.get("exclusion") or {}
+    if not isinstance(rules, dict):
+        raise InputError(f"{path}: what stands under 'exclusion' is not what export writes there.")
+    for name, bound in rules.items():
+        if name != "note" and bound is not None:
+            number(bound, f"exclusion.{named(name)}", str(path))
     for item, about in key["items"].items():
-        if not isinstance(about, dict) or not isinstance(about.get("systems"), list) or len(about["systems"]) != 2 or "prompt_id" not in about:
-            raise InputError(f"{path}: item '{item}' has no prompt id and two systems; this is not the file of the export.")
+        match about:
+            case {"prompt_id": str(), "systems": [str(), str()]} if about.get("expected") in (None, 0, 1, "tie") and isinstance(about.get("kind", ""), str):
+                pass
+            case _:
+                raise InputError(f"{path}: item {item!r:.60} has no prompt id and two systems; this is not the file of the export.")
+    for row, about in key["rows"].items():
+        match about:
+            case {"check": "" | "swap"} if isinstance(about.get("of", ""), str):
+                pass
+            case {"check": "identical" | "gold"}:
+                pass
+            case _:
+                raise InputError(f"{path}: row {row!r:.60} has no check that is known; this is not the file of the export.")
     return key
 
 
@@ -415,22 +436,32 @@ def read_study(folder: Path) -> Study:
     items, key, path = read_items(folder), read_key(folder), _there(folder, STUDY)
     plan = _read_json(path)
     match plan:
-        case {"id": str(), "title": str(), "attributes": [*_], "definitions": {}, "orders": {}, "rows": [*_]}:
+        case {"id": str(), "title": str(), "attributes": [*names], "definitions": {**words}, "orders": {**orders}, "rows": [*_]} if (
+            all(isinstance(words.get(name), str) for name in names if isinstance(name, str))
+            and all(isinstance(order, list) and sorted(map(str, order)) == sorted(map(str, names)) for order in orders.values())
+            and all(isinstance(name, str) for name in names)
+        ):
             pass
         case _:
             raise InputError(f"{path}: this is not the file of the export; it has id, title, attributes, definitions, orders and rows.")
     if plan["id"] != key["study"]:
-        raise InputError(f"{path}: it is of study {plan['id']}, but {KEY} beside it of study {key['study']}; put the files of one export together.")
+        raise InputError(
+            f"{path}: it is of study {named(plan['id'])}, but {KEY} beside it of study {named(key['study'])}; put the files of one export together."
+        )
     known = {item.item for item in items}
     rows = []
-    for number, line in enumerate(plan["rows"]):
+    for place, line in enumerate(plan["rows"]):
         match line:
             case {"row": str(row), "item": str(item), "rater": str(rater), "left": (0 | 1)}:
                 pass
             case _:
-                raise InputError(f"{path}: rows[{number}] is damaged; a row has row, item, rater, and left 0 or 1.")
+                raise InputError(f"{path}: rows[{place}] is damaged; a row has row, item, rater, and left 0 or 1.")
         if item not in known or item not in key["items"] or row not in key["rows"] or rater not in plan["orders"]:
-            raise InputError(f"{path}: rows[{number}], '{row}', has no item in {ITEMS} and {KEY}, or no rater; put the files of one export together.")
+            raise InputError(f"{path}: rows[{place}], {row!r:.60}, has no item in {ITEMS} and {KEY}, or no rater; put the files of one export together.")
+        if key["rows"][row]["check"] in ("identical", "gold") and key["items"][item].get("expected") is None:
+            raise InputError(
+                f"{path}: rows[{place}], {row!r:.60}, is a check, and {KEY} doesn't say which answer is right; put the files of one export together."
+            )
         rows.append(Row(row, item, rater, line["left"]))
     return Study(
         id=plan["id"],
@@ -453,10 +484,7 @@ def _there(folder: Path, name: str) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: the file is damaged ({error}); is it whole?") from error
+    value = parse_json(read_text(path), str(path), whole=True)
     if not isinstance(value, dict):
         raise InputError(f"{path}: it holds no JSON object; this is not the file of the export.")
     return value
