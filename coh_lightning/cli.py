@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
@@ -225,6 +226,8 @@ class CoHCLI(LightningCLI):
 
     def setup_parser(self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]) -> None:
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        for subcommand in self._subcommand_parsers.values():
+            subcommand.set_defaults({"weights_only": True})  # Lightning would take a pickle from an address
         CoHParser.known = sorted({key for parser in self._subcommand_parsers.values() if isinstance(parser, CoHParser) for key in parser.keys()})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -422,6 +425,8 @@ def run(args: list[str] | None = None) -> int:
         build(model_class, data_class, open_classes=open_classes, args=args)
     except OmegaConfBaseException as error:
         raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
+    except UnpicklingError as error:
+        raise InputError(f"ckpt_path: the checkpoint holds more than plain data, so that loading it could run code ({words_of(error)}).") from error
     except SIGTERMException:  # Lightning's word for it would be an exit with 0, which a scheduler takes for success
         return 128 + signal.SIGTERM
     except SystemExit as stop:

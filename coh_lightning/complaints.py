@@ -10,10 +10,10 @@ what is not known here is passed on, shortened but unchanged.
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import os
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -205,7 +205,7 @@ def _unknown_class(lines: Sequence[str]) -> str | None:
         if match[4]:
             return f"{key}: there is no module {match[4]}."
         if match[2]:
-            module = vars(importlib.import_module(match[2]))
+            module = vars(sys.modules.get(match[2], object))  # the parser has imported what a configuration names; a message alone imports nothing
             return f"{key}: there is no class {match[2]}.{match[3]}" + (
                 did_you_mean(match[3], [name for name, value in module.items() if inspect.isclass(value)]) or "."
             )
@@ -255,7 +255,7 @@ def _shortened(message: str) -> str:
 
 def _import(path: str | None) -> type[object]:
     module, _, name = (path or "builtins.object").rpartition(".")
-    found = getattr(importlib.import_module(module), name)
+    found = getattr(sys.modules.get(module), name, None)
     return found if inspect.isclass(found) else object
 
 
