@@ -16,6 +16,7 @@ from coh_lightning.human_eval.export import export_study
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl, write_jsonl
 from coh_lightning.samples import sample_rows, write_samples
+from coh_lightning.sharding import speaks
 
 ROUNDS = "completions"
 """Folder of what was written during `fit`: one file for each round, named by its step."""
@@ -71,7 +72,7 @@ class CompletionWriter(pl.Callback):
         self._kept = 0
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        new = pl_module.written[self._kept :] if isinstance(pl_module, CoHModule) else []
+        new = pl_module.written[self._kept :] if isinstance(pl_module, CoHModule) and speaks(trainer) else []
         if not new:
             return
         self._kept += len(new)

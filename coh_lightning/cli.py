@@ -28,6 +28,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
@@ -318,6 +319,11 @@ class CoHCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
+            given = self._get(self.config_init, "ckpt_path")
+            if given is not None and Path(given).is_dir() and not isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+                raise InputError(
+                    f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set trainer.strategy, or give the folder as model.model and no ckpt_path."
+                )
         except BaseException:
             self._leave_nothing_empty()
             raise

@@ -39,6 +39,7 @@ from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.sharding import replicas
 from coh_lightning.sources import Records, Source, counts, load, split_by_prompt, without_prompts_of
 from coh_lightning.sources.texts import read_texts
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
@@ -690,7 +691,7 @@ class CoHDataModule(LightningDataModule):
         return DataLoader(_Rows(lambda number, index: tables[number].build(index)), batch_size=None, sampler=indices)
 
     def _ranks(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        return replicas(self.trainer) if self.trainer is not None else (1, 0)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Requests stay on the CPU: Lightning can't look into frozen records, and the module moves their ids itself."""

@@ -202,7 +202,7 @@ def generating(lm: nn.Module) -> Iterator[None]:
         vars(module)["gradient_checkpointing"] = False
     lm.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # lengths change with every token
             yield
     finally:
         # not .train(): it would set children too, and a part may have been frozen in evaluation mode
@@ -319,9 +319,9 @@ def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> l
 
 
 def _plain(lm: nn.Module) -> Any:
-    """The model of transformers itself, also from under PEFT's adapters; only read, never called: hooks sit on the root."""
+    """The model of transformers itself, also from under PEFT's adapters or FSDP1; only read, never called: hooks sit on the root."""
     inner = getattr(lm, "get_base_model", None)
-    return lm if inner is None else inner()
+    return getattr(lm, "_fsdp_wrapped_module", lm) if inner is None else inner()
 
 
 class _Forward:

@@ -180,6 +180,10 @@ def _adapt(lm: PreTrainedModel, lora: LoRA) -> None:
         lm.add_adapter(settings)
     except ValueError as error:
         raise InputError(f"model.lora does not fit the {lm.config.model_type} model: {' '.join(str(error).split())}") from error
+    if not lora.quantise:
+        for name, parameter in lm.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(lm.dtype)  # peft leaves those on the meta device in float32
 
 
 def _peft() -> Any:

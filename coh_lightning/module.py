@@ -17,12 +17,15 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import GradClipAlgorithmType, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, get_scheduler
 
 from coh_lightning.attention import check_layout, row_logits
@@ -37,6 +40,7 @@ from coh_lightning.metrics import Sums
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
 from coh_lightning.records import Completion
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
+from coh_lightning.sharding import TENSOR, blocks, clip_gradients, fill, from_replicas, is_sharded, replicas, shard, wrap_blocks
 from coh_lightning.world.feedback import BASE
 
 PREFERENCES = (
@@ -67,6 +71,7 @@ class CoHModule(LightningModule):
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
         dropout: Keep the dropout of the model's config. Off by default, as in the paper (App. B); with it a tree no longer equals its plain chains exactly.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        compile: Compile the layers (torch.compile) for training; it takes a minute, and pays off on a GPU. Nothing else is compiled: its shapes change too often.
         lr: Peak learning rate. The paper states none.
         betas: AdamW's (paper App. B).
         weight_decay: On matrices only.
@@ -101,6 +106,7 @@ class CoHModule(LightningModule):
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
         dropout: bool = False,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         lr: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
@@ -133,6 +139,7 @@ class CoHModule(LightningModule):
         self.dtype_name = dtype
         self.dropout = dropout
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile_blocks = compile
         self.lr = lr
         self.betas = betas
         self.weight_decay = weight_decay
@@ -179,6 +186,8 @@ class CoHModule(LightningModule):
         """Builds the model once; Lightning calls this again before validation and test."""
         if "lm" not in self._modules:
             self._build()
+        elif self._mesh is not None and not any(isinstance(parameter, DTensor) for parameter in self.lm.parameters()):
+            shard(self.lm, self._mesh)  # it was built before there was a Trainer, so that each rank has it whole
         if self._trainer is not None and (self.trainer.testing or self.trainer.predicting) and not self.trainer.ckpt_path:
             self._agree()  # before the loaders are made, since what to ask for is the checkpoint's; of ckpt_path, see on_load_checkpoint
 
@@ -194,10 +203,29 @@ class CoHModule(LightningModule):
             self.trained_with = saved["data"]
             self.lora = self.lora or adapters(saved)
             self._base = saved.get("base")
+        strategy, mesh = self.trainer.strategy if self._trainer is not None else None, self._mesh
         self.strict_loading = self.lora is None or self.lora.quantise is None  # of a quantised model, checkpoints hold the adapters alone
-        self.lm = recipe.build(self._trainer.strategy.root_device if self._trainer is not None else None)
+        if self.lora is not None and self.lora.quantise and isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)):
+            raise InputError(f"model.lora.quantise is '{self.lora.quantise}', which can't be sharded; use the strategy ddp, or leave it out.")
+        self.lm = recipe.outline() if mesh is not None else recipe.build(strategy.root_device if strategy is not None else None)
+        self._vocabulary = int(cast(nn.Embedding, self.lm.get_input_embeddings()).weight.shape[0])
+        self._matrices = {name for name, parameter in self.lm.named_parameters() if parameter.ndim >= 2}
         if self.gradient_checkpointing:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if self.compile_blocks:
+            for _, block in blocks(self.lm):
+                block.compile()
+        if mesh is not None:
+            shard(self.lm, mesh)
+            fill(self.lm, recipe.build() if self.global_rank == 0 else None, cast(ModelParallelStrategy, strategy).root_device)
+        elif isinstance(strategy, FSDPStrategy):
+            self.lm = cast(PreTrainedModel, wrap_blocks(self.lm))
+
+    @property
+    def _mesh(self) -> DeviceMesh | None:
+        """The ranks that the model is laid out over; None where each rank has all of it (or FSDP1 shards it)."""
+        strategy = self.trainer.strategy if self._trainer is not None else None
+        return strategy.device_mesh if isinstance(strategy, ModelParallelStrategy) else None
 
     @property
     def _recipe(self) -> Recipe:
@@ -229,31 +257,32 @@ class CoHModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            micro_batches = self.data.plan.accumulate(self.trainer.world_size)
+            ranks, _ = replicas(self.trainer)
+            micro_batches = self.data.plan.accumulate(ranks)
             if self.trainer.accumulate_grad_batches not in (1, micro_batches):
                 raise InputError(
-                    f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, but data.rows_per_step and the {self.trainer.world_size} ranks make it {micro_batches}; leave it out."
+                    f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, but data.rows_per_step and the {ranks} ranks make it {micro_batches}; leave it out."
                 )
             self.trainer.accumulate_grad_batches = micro_batches
 
-    def _vocabulary(self) -> int:
-        """Rows of the embedding: ids that the model knows."""
-        return int(cast(nn.Embedding, self.lm.get_input_embeddings()).weight.shape[0])
-
     def _start(self) -> None:
         """Before the first row of a stage: ids and positions that the model doesn't have, and layouts that it can't hold, end here and not in wrong logits."""
-        vocabulary = self._vocabulary()
-        if self.data.largest_id >= vocabulary:
+        if self.data.largest_id >= self._vocabulary:
             raise InputError(
-                f"The tokenizer '{self.data.tokenizer_name or 'embedded'}' has ids up to {self.data.largest_id}, but the model's vocabulary ends at {vocabulary - 1}; set data.tokenizer to the model's own."
+                f"The tokenizer '{self.data.tokenizer_name or 'embedded'}' has ids up to {self.data.largest_id}, but the model's vocabulary ends at {self._vocabulary - 1}; set data.tokenizer to the model's own."
             )
         longest = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and self.data.max_chain_tokens > longest:
             raise InputError(
                 f"data.max_chain_tokens is {self.data.max_chain_tokens}, but the model has {longest} positions; lower it to that (and data.max_prompt_tokens below it)."
             )
+        if self.sampling.max_seconds is not None and self._mesh is not None and self._mesh[TENSOR].size() > 1:
+            raise InputError(
+                f"sampling.max_seconds is {self.sampling.max_seconds:g}, but ranks that share tensors must stop at the same token, and their clocks differ; leave it out."
+            )
         if self.data.layout == "tree" and not self._layout_checked:
-            check_layout(self.lm, row_tokens=self.data.row_tokens)
+            with torch.compiler.set_stance("force_eager"):
+                check_layout(self.lm, row_tokens=self.data.row_tokens)
             self._layout_checked = True
 
     def on_fit_start(self) -> None:
@@ -293,15 +322,16 @@ class CoHModule(LightningModule):
 
     def _expected_memory(self, batch: Mapping[str, Tensor]) -> float:
         """Bytes: what was measured on a GPU, else weights, gradients, logits and activations by the rule of 34 hidden vectors a layer and token; AdamW's two copies in both."""
-        trained = sum(p.numel() * p.element_size() for p in self.parameters() if p.requires_grad)
+        parts = [(p, p.to_local() if isinstance(p, DTensor) else p) for p in self.parameters()]
+        trained = sum(part.numel() * part.element_size() for p, part in parts if p.requires_grad)
         if self.device.type == "cuda":
             return float(torch.cuda.max_memory_allocated(self.device) + 2 * trained)
         config = self.lm.config.get_text_config()
         tokens = batch["input_ids"].shape[1]
-        weights = sum(p.numel() * p.element_size() for p in self.parameters())
+        weights = sum(part.numel() * part.element_size() for _, part in parts)
         layers = 1 if self.gradient_checkpointing else config.num_hidden_layers
         heads = config.num_attention_heads * tokens * tokens if config._attn_implementation == "eager" else tokens * tokens
-        return float(weights + 3 * trained + 3 * 4 * len(batch["keep"]) * self._vocabulary() + layers * (34 * tokens * config.hidden_size + 4 * heads) * 4 / 2)
+        return float(weights + 3 * trained + 3 * 4 * len(batch["keep"]) * self._vocabulary + layers * (34 * tokens * config.hidden_size + 4 * heads) * 4 / 2)
 
     def on_validation_start(self) -> None:
         self._start()
@@ -333,12 +363,12 @@ class CoHModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         if self.dropout:  # keyed like every draw, so that a run that goes on drops what it would have dropped
-            torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx, self.trainer.global_rank))
+            torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx, replicas(self.trainer)[1]))
         loss, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
         learned = (batch["learned"] != 0).sum() * (batch["feedback_tokens"] > 0)
         self._add(stats | {"feedback_tokens": batch["feedback_tokens"].double(), "learned_tokens": learned.double()})
         self._losses.append((batch_idx, loss.detach()))
-        return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+        return loss * (self.trainer.accumulate_grad_batches * replicas(self.trainer)[0])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """A loss that is no number stops every rank before it reaches the weights: one number of a step is looked at, not one of each micro-batch.
@@ -351,12 +381,12 @@ class CoHModule(LightningModule):
         if torch.isfinite(total):
             return
         bad = [self.data.names(self.current_epoch, index) for index, loss in losses if not torch.isfinite(loss)]
-        rows = [names for of_rank in self._gathered(bad) for names in of_rank]
+        rows = [names for of_rank in from_replicas(self.trainer, bad) for names in of_rank]
         names = list(dict.fromkeys(name for row in rows for name in row))
         shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
         raise InputError(
             f"The loss of step {self.global_step + 1} (epoch {self.current_epoch}) is {total.item()}: it is no number in {len(rows)} of the step's "
-            f"{self.trainer.accumulate_grad_batches * self.trainer.world_size} rows, that of {shown}; lower model.lr, or look at them with `preview`."
+            f"{self.trainer.accumulate_grad_batches * replicas(self.trainer)[0]} rows, that of {shown}; lower model.lr, or look at them with `preview`."
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -377,7 +407,18 @@ class CoHModule(LightningModule):
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def _over_ranks(self, value: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
+        """The sum over ranks with rows of their own."""
+        ranks = self.trainer.world_size
+        return self.trainer.strategy.reduce(value, reduce_op="sum") * (replicas(self.trainer)[0] / ranks) if ranks > 1 else value
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None) -> None:
+        """By the norm of all gradients, over all ranks, under every strategy; Lightning's own refuses that under FSDP1."""
+        if gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val and isinstance(self.lm, FullyShardedDataParallel):
+            self.lm.clip_grad_norm_(gradient_clip_val)
+        elif gradient_clip_val:
+            clip_gradients(self.parameters(), gradient_clip_val)
 
     def _by_kind(self, stage: str, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean nll per token (nats) of each kind of segment, of the regulariser's text, and of all outputs together."""
@@ -391,10 +432,11 @@ class CoHModule(LightningModule):
         return means
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        # by name: under FSDP1 a rank's part of a matrix is a vector
+        trained = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in self.lm.named_parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for name, p in trained if name in self._matrices], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in trained if name not in self._matrices], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, betas=self.betas)
         steps = self.total_steps()
@@ -460,6 +502,10 @@ class CoHModule(LightningModule):
 
     def _held_out(self, batch: dict[str, Any], meter: Sums) -> None:
         """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of them the model finds likelier)."""
+        with torch.compiler.set_stance("force_eager"):
+            self._held_out_eagerly(batch, meter)
+
+    def _held_out_eagerly(self, batch: dict[str, Any], meter: Sums) -> None:
         if "pairs" not in batch:
             _, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
             nll, weight = stats["kind_nll"].tolist(), stats["kind_weight"].tolist()
@@ -478,8 +524,8 @@ class CoHModule(LightningModule):
             return
         self._validations += 1
         if self._validations % self.write_every == 0:
-            share = self.data.requests("validation", self.data.max_validation_prompts)[self.trainer.global_rank :: self.trainer.world_size]
-            self._write(share)
+            ranks, rank = replicas(self.trainer)
+            self._write(self.data.requests("validation", self.data.max_validation_prompts)[rank::ranks])
             self._log_written("val")
 
     def on_test_epoch_end(self) -> None:
@@ -498,8 +544,7 @@ class CoHModule(LightningModule):
         if self.completions_from is not None and not self.trainer.training:
             return self._keep([self._from_elsewhere[f"{one.prompt_id}:{one.ask}:{sample}"] for one in requests for sample in range(sampling.samples)])
         # ranks that hold parts of one model must all run each forward pass; ranks with a model each need not wait for one another
-        sharded = isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy))
-        everyone_done = self.trainer.strategy.reduce_boolean_decision if sharded and self.trainer.world_size > 1 else None
+        everyone_done = self.trainer.strategy.reduce_boolean_decision if is_sharded(self.trainer) else None
         if sampling.max_seconds is not None and self._until is None:
             self._until = monotonic() + sampling.max_seconds
         written = generate(
@@ -553,20 +598,13 @@ class CoHModule(LightningModule):
             system: Name of the system that they carry, in the place of the run folder's.
         """
         limit = self.data.max_test_prompts if stage == "test" else self.data.max_validation_prompts
+        ranks, rank = replicas(self.trainer)
         self._begin_round()
-        own = self._write(self.data.requests(stage, limit)[self.trainer.global_rank :: self.trainer.world_size])
+        own = self._write(self.data.requests(stage, limit)[rank::ranks])
         self._count_left_out()
-        every = [one for part in self._gathered(own) for one in part]
+        every = [one for part in from_replicas(self.trainer, own) for one in part]
         named = [replace(one, system=system) for one in every] if system else every
         return sorted(named, key=lambda one: (one.prompt_id, one.ask))
-
-    def _gathered(self, own: list[Any]) -> list[list[Any]]:
-        """The lists of all ranks, on every rank."""
-        if self.trainer.world_size == 1:
-            return [own]
-        every: list[list[Any]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(every, own)
-        return every
 
     def _scorers(self) -> list[Scorer]:
         if self._raters is None:
@@ -577,7 +615,7 @@ class CoHModule(LightningModule):
 
     def _log_written(self, stage: str) -> None:
         """The figures of all that was written, by all ranks together, after the rounds of refinement."""
-        together: list[Valued] = [row for part in self._gathered(with_samples(self.written) + self._refined()) for row in part]
+        together: list[Valued] = [row for part in from_replicas(self.trainer, with_samples(self.written) + self._refined()) for row in part]
         if len({row.id for row in together}) < len(together):
             raise RuntimeError(f"{len(together)} completions were gathered from {self.trainer.world_size} rank(s), and some have the same id")
         figures = summary(together, seed=self.data.seed)
@@ -589,7 +627,7 @@ class CoHModule(LightningModule):
 
     def _count_left_out(self) -> int:
         """Completions that all ranks had no time for, the same number on each; the first rank says so where there are any."""
-        number = sum(one for part in self._gathered([self._left_out]) for one in part)
+        number = sum(from_replicas(self.trainer, self._left_out))
         if number:
             rank_zero_warn(
                 f"{number} completions were left out, because sampling.max_seconds = {self.sampling.max_seconds:g} was over; raise it, or write fewer."

@@ -32,7 +32,7 @@ STREAM = [
     ["rows"],
     ["plan"],
     ["prepare"],
-    ["attention", "losses", "metrics"],
+    ["attention", "losses", "metrics", "sharding"],
     ["data", "evaluation", "models"],
     ["module"],
     ["callbacks"],

@@ -1,0 +1,195 @@
+"""FSDP2 and tensor parallelism, for real, on two processes of a CPU: what one model over two ranks learns, writes, keeps and takes back is what one process does.
+
+Each rank is a process of its own (this very file, as a script), started as a cluster would start it, with a time limit. FSDP1 needs a GPU: tests/gpu/.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from feedback_for_tests import TINY, pairs
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from ranks_for_tests import Steps, commanded, end_rank, losses, module, rank_of, relative, rows, started, trained, trainer, whole
+
+from coh_lightning import cli
+from coh_lightning.callbacks import CompletionWriter
+from coh_lightning.errors import InputError
+from coh_lightning.models import LoRA, read_checkpoint
+from coh_lightning.module import CoHModule
+from coh_lightning.records import Completion, read_jsonl
+from coh_lightning.sharding import full_state
+
+pytestmark = pytest.mark.slow
+
+RUNS: dict[str, dict[str, Any]] = {
+    "float64": {"dtype": "float64"},
+    "float32": {"dtype": "float32"},
+    "recomputed": {"dtype": "float64", "gradient_checkpointing": True},
+    "adapters": {"dtype": "float64", "lora": LoRA(rank=2)},
+    "tied": {"dtype": "float32", "from_config": TINY | {"tie_word_embeddings": True}},
+}
+
+
+def strategy(data: int = 2, tensor: int = 1, **settings: Any) -> ModelParallelStrategy:
+    return ModelParallelStrategy(data_parallel_size=data, tensor_parallel_size=tensor, timeout=timedelta(seconds=60), **settings)
+
+
+def main(folder: str, what: str) -> None:
+    """One rank (or the only process) of one test."""
+    rank, ranks = rank_of()
+    place = Path(folder)
+    if what == "runs":
+        for name, settings in RUNS.items():
+            own = place / name
+            own.mkdir(exist_ok=True)
+            spread = {"devices": 2, "strategy": strategy()} if ranks == 2 else {}
+            long = {"write": True} if name == "float64" else {"max_steps": 4}
+            torch.save(trained(own, settings=settings, **long, **spread), place / f"{name}.rank{rank}.pt")
+    if what == "checkpoints":
+        for kind in ("sharded", "full"):
+            torch.save(gone_on(place, kind), place / f"{kind}.rank{rank}.pt")
+
+
+def gone_on(place: Path, kind: str) -> dict[str, Any]:
+    """The weights at the end of a run, of the same run gone on with from its second step, and what a test of each checkpoint says."""
+
+    def spread() -> dict[str, Any]:
+        return {"devices": 2, "strategy": strategy(save_distributed_checkpoint=kind == "sharded")}
+
+    folder = place / kind
+    folder.mkdir(exist_ok=True)
+    found: dict[str, Any] = {}
+    for name in ("whole", "gone on"):
+        start = folder / "step=2.ckpt" if name == "gone on" else None
+        keep = [] if start else [ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1)]
+        model, data, seen = module(lora=LoRA(rank=2) if kind == "full" else None), rows(folder), Steps()
+        pl.seed_everything(0, verbose=False)
+        run = trainer(folder, seen, *keep, max_steps=4, enable_checkpointing=bool(keep), **spread())
+        run.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
+        found[name] = {key: whole(value) for key, value in model.lm.state_dict().items()}
+        found[f"{name}: losses"] = seen.losses
+    end = folder / "step=4.ckpt"
+    for name, (model, path) in {"ckpt_path": (module(lora=LoRA(rank=2) if kind == "full" else None), end), "model": (module(model=str(end)), None)}.items():
+        [tested] = trainer(folder, CompletionWriter(), **spread()).test(model, datamodule=rows(folder), ckpt_path=path, verbose=False, weights_only=True)
+        found[f"{name}: metrics"] = {key: float(value) for key, value in tested.items()}
+    state = full_state(model.lm)
+    found["full state"] = {key: value.clone() for key, value in state.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, dict[str, list[dict[str, Any]]]]]:
+    """The same runs on one process and sharded over two: ranks -> run -> what each rank saw."""
+    found: dict[int, dict[str, list[dict[str, Any]]]] = {}
+    for ranks in (1, 2):
+        folder = tmp_path_factory.mktemp(f"ranks{ranks}")
+        started(__file__, folder, "runs", ranks=ranks, seconds=400)
+        found[ranks] = {name: [torch.load(folder / f"{name}.rank{rank}.pt", weights_only=True) for rank in range(ranks)] for name in RUNS}
+        found[ranks]["completions"] = [{"all": list(read_jsonl(folder / "float64" / "completions.jsonl", Completion))}]
+    yield found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_model_over_two_ranks_learns_what_it_learns_on_one(name: str, runs: Any) -> None:
+    """With clipping in every step, accumulation, trees and the regulariser."""
+    alone, together = runs[1][name], runs[2][name]
+    exact = 1e-9 if RUNS[name]["dtype"] == "float64" else 1e-5
+    assert losses(together) == pytest.approx(losses(alone), rel=exact)
+    assert together[0]["norms"] == pytest.approx(alone[0]["norms"], rel=exact)
+    assert relative(alone[0]["gradients"], together[0]["gradients"]) < exact
+    assert relative(alone[0]["weights"], together[0]["weights"]) < (1e-9 if exact < 1e-8 else 1e-3)  # AdamW makes much of rounding
+    for one, other in zip(*(list(rank["weights"].values()) for rank in together), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_it_writes_and_its_held_out_figures_are_those_of_one_process(runs: Any) -> None:
+    """Each prompt under each sentence once, though the prompts can't be shared out evenly."""
+    alone, one, other = *runs[1]["float64"], *runs[2]["float64"]
+    assert one["metrics"] == other["metrics"] and one["metrics"] == pytest.approx(alone["metrics"], rel=1e-6, nan_ok=True)
+    texts = [[(one.prompt_id, one.ask, one.text) for one in runs[ranks]["completions"][0]["all"]] for ranks in (1, 2)]
+    assert texts[0] == texts[1] and len(set(texts[0])) == len(texts[0]) > 4
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[dict[str, Any]]]]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    started(__file__, folder, "checkpoints", ranks=2, seconds=400)
+    return folder, {kind: [torch.load(folder / f"{kind}.rank{rank}.pt", weights_only=True) for rank in (0, 1)] for kind in ("sharded", "full")}
+
+
+@pytest.mark.parametrize("kind", ["sharded", "full"])
+def test_a_sharded_run_that_is_gone_on_with_is_the_run_without_a_break(kind: str, checkpoints: Any) -> None:
+    """From a folder of shards, and from a file (with adapters)."""
+    folder, found = checkpoints
+    assert (folder / kind / "step=2.ckpt").is_dir() == (kind == "sharded")
+    for rank in found[kind]:
+        assert rank["gone on: losses"] == rank["whole: losses"][2:]
+        assert all(torch.equal(value, rank["gone on"][key]) for key, value in rank["whole"].items())
+
+
+@pytest.mark.parametrize("kind", ["sharded", "full"])
+def test_a_checkpoint_is_the_same_model_for_one_process_and_for_two(kind: str, checkpoints: Any, tmp_path: Path) -> None:
+    folder, found = checkpoints
+    path, (first, second) = folder / kind / "step=4.ckpt", found[kind]
+    kept = {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}
+    assert kept.keys() == first["whole"].keys() and all(torch.equal(value, first["whole"][key]) for key, value in kept.items())
+    assert second["full state"] == {} and all(torch.equal(value, first["full state"][key]) for key, value in kept.items())
+    loaded = CoHModule.load_from_checkpoint(path)
+    assert all(torch.equal(value, kept[key]) for key, value in loaded.lm.state_dict().items())
+    [alone] = trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False)
+    assert first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"]
+    assert {key: float(value) for key, value in alone.items()} == pytest.approx(first["model: metrics"], rel=1e-5, nan_ok=True)
+
+
+def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"step=4.ckpt is a folder of shards.*give the folder as model.model"):
+        cli.run(["test", "--trainer.accelerator=cpu", f"--ckpt_path={checkpoints[0] / 'sharded' / 'step=4.ckpt'}"])
+    assert not list(tmp_path.iterdir())
+
+
+PARALLEL = """
+trainer:
+  accelerator: cpu
+  devices: 2
+  strategy:
+    class_path: lightning.pytorch.strategies.ModelParallelStrategy
+    init_args: {data_parallel_size: 2, tensor_parallel_size: 1}
+  max_steps: 2
+  limit_val_batches: 0
+  enable_progress_bar: false
+model: {lr: 1.0e-3, sampling: {max_new_tokens: 4}}
+data: {rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
+"""
+
+
+def test_the_commands_train_and_write_on_two_ranks(tmp_path: Path) -> None:
+    """With uneven prompts: as many completions as prompts and sentences, each once. From a folder of shards, as ckpt_path and as model."""
+    (tmp_path / "two.yaml").write_text(PARALLEL)
+    (tmp_path / "feedback.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs(30)))
+    common = ["--config", "two.yaml", "--data.feedback=feedback.jsonl", f"--data.cache_dir={tmp_path / 'cache'}", "--data.test_share=0.3"]
+    common += ["--data.validation_share=0"]
+    commanded(["-m", "coh_lightning", "fit", *common, "--run.folder=run"], tmp_path, ranks=2, seconds=200)
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    assert checkpoint.is_dir() and (tmp_path / "run/finished").exists()
+    texts = []
+    for number, start in enumerate((f"--ckpt_path={checkpoint}", f"--model.model={checkpoint}")):
+        commanded(["-m", "coh_lightning", "predict", *common, start, f"--run.folder=written{number}"], tmp_path, ranks=2, seconds=200)
+        written = list(read_jsonl(tmp_path / f"written{number}/completions.jsonl", Completion))
+        assert len(written) % 4 == 2 and len({(one.prompt_id, one.ask) for one in written}) == len(written) > 4
+        texts.append([one.text for one in written])
+    assert texts[0] == texts[1]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    end_rank()
