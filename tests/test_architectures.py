@@ -50,7 +50,10 @@ REFUSED: dict[str, tuple[Callable[[], hf.PreTrainedConfig], str]] = {
     "bloom": (lambda: hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4), "bloom can't run a row of several trees"),
     "falcon with alibi": (lambda: hf.FalconConfig(**SMALL, alibi=True), "falcon can't run a row of several trees"),
     "mpt": (lambda: hf.MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, max_seq_len=512), "mpt does not give a tree"),
-    "mamba": (lambda: hf.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4), "mamba has layers of type (linear_attention|mamba)"),
+    "mamba": (
+        lambda: hf.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4),
+        "mamba has layers of type (linear_attention|mamba)",
+    ),
     "rwkv": (lambda: hf.RwkvConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, context_length=512), "rwkv does not give a tree"),
     "gpt_neo": (
         lambda: hf.GPTNeoConfig(
