@@ -63,3 +63,10 @@ def test_a_pretrained_model_learns_from_real_feedback(source: str, changes: list
     completions = [json.loads(line) for line in (run / "completions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert completions and {one["ask"] for one in completions} == {"good", "bad"}
     assert all(one["prompt"].endswith(one["marker"] + "\n") for one in completions)
+    if source == "hh_sample":
+        few = ["--trainer.limit_predict_batches=1", "--model.sampling.max_new_tokens=8"]
+        call(tmp_path, "predict", *config, last, *few, "--model.dialogues=true", data=real_data)
+        words = ["--control", "bad", "good", "--dialogues", "--attributes", "helpful", "harmless", "--output", str(tmp_path / "study")]
+        call(tmp_path, "human-eval", "export", str(run / "completions.jsonl"), *words, data=real_data)
+        items = [json.loads(line) for line in (tmp_path / "study" / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert any(text.count("User: ") > 2 for item in items for text in item["texts"])
