@@ -6,6 +6,8 @@ fit, validate, test and predict are LightningCLI's (cli.py), whose import takes 
 from __future__ import annotations
 
 import difflib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -89,5 +91,16 @@ def _mistake(error: BaseException | None) -> InputError | None:
     return error
 
 
+def _process() -> int:
+    """`main` as a process of its own: what nobody reads any longer (`--help | head -1`) ends it as it ends other commands, without a traceback."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at its end
+        return 128 + signal.SIGPIPE
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_process())

@@ -256,6 +256,10 @@ class CoHModule(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
+        for path in self.scorers or []:  # a wrong path ends here, and not at the first writing
+            load_scorer(path)
+        if self.critic:
+            load_critic(self.critic)
         if stage == "fit":
             ranks, _ = replicas(self.trainer)
             micro_batches = self.data.plan.accumulate(ranks)

@@ -135,6 +135,12 @@ def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path
     assert (tmp_path / "samples.html").read_text().count("step 6") >= 1
 
 
+@pytest.mark.parametrize(("settings", "named"), [({"scorers": ["nope"]}, "nope"), ({"critic": "test_evaluation:nope"}, "nope")])
+def test_a_rater_that_is_not_there_ends_a_fit_before_its_first_step(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=named):
+        trainer(tmp_path, max_steps=1).fit(tiny(**settings), datamodule=held_out_data(tmp_path))
+
+
 def data_interval(data: Any, steps: int) -> int:
     """Micro-batches between validations, for a validation every so many steps of one process."""
     data.setup("fit")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -163,6 +165,14 @@ except SystemExit:
 def test_the_top_help_lists_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "coh_lightning", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and "python" not in line] == [*LIGHTNING, *OWN]
+
+
+def test_what_nobody_reads_any_longer_ends_without_a_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "coh_lightning", "--help"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_every_package_is_installed() -> None:
