@@ -12,11 +12,11 @@ ENV PIP_ROOT_USER_ACTION=ignore
 RUN useradd --uid 1000 --create-home coh && python3 -m venv /opt/coh_lightning
 ENV PATH=/opt/coh_lightning/bin:$PATH
 COPY constraints.txt ./
-# the largest layer first; without an index of its own this is the build on PyPI, which is for CUDA. What only a compiler would read goes, 145 MB
+# the largest layer first; without an index of its own this is the build on PyPI, which is for CUDA. Its own tests go, 83 MB
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch \
-    && rm -r /opt/coh_lightning/lib/python3*/site-packages/torch/include /opt/coh_lightning/lib/python3*/site-packages/torch/test
+    && rm -r /opt/coh_lightning/lib/python3*/site-packages/torch/test
 # then what changes seldom: the dependencies, and those of some extras, such as "study lora"
 COPY pyproject.toml ./
 ARG EXTRAS=study
