@@ -35,7 +35,7 @@ REMEDY = "use `layout: separate` (one chain a row, the model's own causal mask),
 
 
 def attention_implementation(config: PreTrainedConfig) -> str:
-    """The default back end for this architecture: "sdpa" where transformers has it, else "eager" (GPT-J, GPT-Neo, Gemma-2, ...)."""
+    """The default back end for this architecture: "sdpa" where transformers has it, else "eager" (Gemma-2, GPT-Neo, ...)."""
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     # sdpa caps no logits, and yet some versions of transformers offer it for Gemma-2
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None

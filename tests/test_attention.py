@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTJConfig, LlamaConfig, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, MistralConfig, Qwen3Config
 
 from coh_lightning.attention import attention_implementation, attention_mask, check_layout, layer_windows, row_logits
 from coh_lightning.errors import InputError
@@ -95,11 +95,18 @@ def test_a_back_end_without_masks_is_refused() -> None:
         attention_mask(config, SEEN_UNTIL, DEPTH, dtype=torch.float32)
 
 
-def test_sdpa_where_the_architecture_has_it() -> None:
+def test_sdpa_where_the_architecture_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attention_implementation(LlamaConfig()) == "sdpa"
     assert attention_implementation(GPT2Config()) == "sdpa"
-    assert attention_implementation(GPTJConfig()) == "eager"
+    monkeypatch.setattr(GPT2LMHeadModel, "_supports_sdpa", False)  # which architectures have none changes with transformers
+    assert attention_implementation(GPT2Config()) == "eager"
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_no_sdpa_where_logits_are_capped_whatever_transformers_offers(offered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gemma2ForCausalLM, "_supports_sdpa", offered)
     assert attention_implementation(Gemma2Config()) == "eager"
+    assert attention_implementation(Gemma2Config(attn_logit_softcapping=None)) == ("sdpa" if offered else "eager")
 
 
 @pytest.mark.parametrize("training", [True, False])
