@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coh_lightning.callbacks import CompletionWriter as CompletionWriter
+    from coh_lightning.callbacks import HuggingFaceExport as HuggingFaceExport
     from coh_lightning.callbacks import HumanEvalExport as HumanEvalExport
     from coh_lightning.chains import Method as Method
     from coh_lightning.data import CoHDataModule as CoHDataModule
@@ -30,6 +31,7 @@ _HOMES = {
     "Completion": "records",
     "CompletionWriter": "callbacks",
     "Feedback": "records",
+    "HuggingFaceExport": "callbacks",
     "HumanEvalExport": "callbacks",
     "InputError": "errors",
     "LoRA": "models",

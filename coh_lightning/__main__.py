@@ -25,6 +25,7 @@ LIGHTNING = {
 OWN = {
     "preview": ("coh_lightning.preview", "show what feedback becomes: its chains, and which tokens are learned"),
     "convert": ("coh_lightning.convert", "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back"),
+    "export": ("coh_lightning.export", "make a Hugging Face folder of a checkpoint, which is asked under the good sentence"),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
     "sweep": ("coh_lightning.sweep", "search settings: each trial a fit, its study in a local file"),
     "cost": ("coh_lightning.cost", "memory and throughput of a training on paper, by model and GPUs"),

@@ -1,4 +1,5 @@
-"""The callbacks that Lightning has not: `CompletionWriter` keeps what the model wrote, `HumanEvalExport` makes a blind rating study of it. Everything else is Lightning's own."""
+"""The callbacks that Lightning has not: `CompletionWriter` keeps what the model wrote, `HumanEvalExport` makes a blind rating study of it, `HuggingFaceExport` takes the
+model out. Everything else is Lightning's own."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ from typing import Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from coh_lightning.errors import InputError
+from coh_lightning.export import write_folder
 from coh_lightning.human_eval.export import export_study
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl, write_jsonl
@@ -216,3 +220,43 @@ class HumanEvalExport(pl.Callback):
         print(
             f"{len(study.items)} items for {self.raters} rater(s) in {folder / self.folder}; key.json there says which side is whose, so send only the sheets"
         )
+
+
+class HuggingFaceExport(pl.Callback):
+    """Writes the model as a Hugging Face folder, as `export` does, at the end of `fit`: huggingface/step=N in the run folder.
+
+    Args:
+        every_validation: After each validation too.
+        adapter: Of a model with adapters (LoRA) write these alone, for peft; else they are merged.
+        folder: Name of the folder in the run folder.
+    """
+
+    def __init__(self, every_validation: bool = False, adapter: bool = False, folder: str = "huggingface") -> None:
+        self.every_validation = every_validation
+        self.adapter = adapter
+        self.folder = folder
+        self._written = -1
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.every_validation and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._write(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By rank 0; the others give it their parts of the model and wait."""
+        if not isinstance(pl_module, CoHModule):
+            raise InputError(f"HuggingFaceExport needs a CoHModule and got {type(pl_module).__name__}; it writes what that module was trained with.")
+        if trainer.global_step == self._written:
+            return
+        self._written = trainer.global_step
+        whole = get_model_state_dict(pl_module.lm, options=StateDictOptions(full_state_dict=True, cpu_offload=True))  # {} off rank 0
+        checkpoint = {"state_dict": whole, "global_step": trainer.global_step, "epoch": trainer.current_epoch}
+        pl_module.on_save_checkpoint(checkpoint)
+        if trainer.is_global_zero:
+            run = Path(trainer.default_root_dir)
+            folder = run / self.folder / f"step={trainer.global_step}"
+            write_folder(folder, checkpoint, pl_module.data.tokenizer, run=run, adapter=self.adapter)
+            print(f"exported to {folder}")
+        trainer.strategy.barrier()

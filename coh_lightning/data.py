@@ -228,7 +228,7 @@ class CoHDataModule(LightningDataModule):
     def _build(self) -> None:
         if self.splits:
             return
-        self.tokenizer = _load_tokenizer(self.tokenizer_name)
+        self.tokenizer = load_tokenizer(self.tokenizer_name)
         self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
@@ -249,6 +249,8 @@ class CoHDataModule(LightningDataModule):
             max_chain_tokens=self.max_chain_tokens,
             row_tokens=None if self.layout == "separate" else self.row_tokens,
         )
+        spoken_of = Counter((record.task, record.aspect) for record in splits["train"])
+        self.tasks = tuple(sorted(spoken_of, key=lambda key: (-spoken_of[key], key[0], key[1] or "")))
         prepared = {name: self._prepare(name, records) for name, records in splits.items()}
         found = sorted({kind for records in prepared.values() for one in records for kind in one.kinds}, key=lambda kind: (kind[1], kind[0]))
         self._kinds = {kind: number for number, kind in enumerate([*found, TEXT])}
@@ -382,6 +384,7 @@ class CoHDataModule(LightningDataModule):
                     "prompt_format": asdict(self.prompt_format),
                     "max_prompt_tokens": self.max_prompt_tokens,
                     "attributes": self.attributes,
+                    "tasks": self.tasks,
                     "tokenizer": self.chain_tokenizer.encoder.tokenizer_hash,
                     "stop_ids": self.stop_ids,
                 }
@@ -392,7 +395,7 @@ class CoHDataModule(LightningDataModule):
         """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes to ask for are the checkpoint's."""
         for key, value in self.settings().items():
             was = saved.get(key)
-            if was == value or key == "attributes":
+            if was == value or key in ("attributes", "tasks"):  # of the data at hand
                 continue
             if isinstance(value, dict) and isinstance(was, dict):
                 name = next(part for part in value if was.get(part) != value[part])
@@ -851,7 +854,11 @@ def _text_tree(ids: np.ndarray) -> Tree:
     return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (Span(1, len(ids), *TEXT),))])
 
 
-def _load_tokenizer(name: str | None) -> Any:
+def load_tokenizer(name: str | None) -> Any:
+    """A tokenizer by name or folder; None is that of the embedded world.
+
+    Raises InputError where there is none.
+    """
     try:
         return AutoTokenizer.from_pretrained(name or BASE)
     except (OSError, ValueError) as error:

@@ -8,17 +8,18 @@ A checkpoint of ours is a file, or a folder of shards (what `ModelParallelStrate
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader, load
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from coh_lightning.attention import attention_implementation
@@ -27,8 +28,8 @@ from coh_lightning.records import did_you_mean
 from coh_lightning.world.feedback import BASE
 
 CHECKPOINT_KEY = "coh_lightning"
-"""Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of the data module), `lora` (the fields of `LoRA`,
-or null) and `base` (the name of the model that `quantise` left out of the checkpoint, or null)."""
+"""Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of the data module), `tokenizer` (its name; null: the
+embedded world's), `lora` (the fields of `LoRA`, or null) and `base` (the name of the model that it began as; null: random weights)."""
 
 META = "meta.pt"
 """File of a checkpoint that is a folder: everything in it that is no tensor."""
@@ -239,7 +240,7 @@ def adapters(saved: Mapping[str, Any]) -> LoRA | None:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of ours, a file or a folder of shards, with the whole of its `state_dict` on the CPU. Of a folder, states of optimisers are left out.
 
-    Files are read as plain data, so that loading one runs no code; the metadata of a folder is pickled by torch, so only folders that are trusted may be given.
+    Nothing in it is run: files are read as plain data, and the metadata of a folder, which torch pickles, only if it names nothing but what torch writes there.
 
     Raises:
         InputError: there is no such checkpoint, or it is not one of ours.
@@ -267,9 +268,52 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _gathered(folder: Path) -> dict[str, Tensor]:
     """The weights in a folder of shards, whole, by one process alone, however many wrote it."""
-    stored = FileSystemReader(folder).read_metadata().state_dict_metadata
+    reader = _Reader(folder)
+    stored = reader.read_metadata().state_dict_metadata
     # `state_dict.` is ModelParallelStrategy's, `model.` FSDPStrategy's
     weights = {key: one for key, one in stored.items() if key.startswith(("state_dict.", "model.")) and isinstance(one, TensorStorageMetadata)}
     whole: dict[str, Any] = {key: torch.empty(one.size, dtype=one.properties.dtype) for key, one in weights.items()}
-    load(whole, checkpoint_id=folder, no_dist=True)
+    load(whole, storage_reader=reader, no_dist=True)
     return {key.split(".", 1)[1]: value for key, value in whole.items()}
+
+
+_METADATA = {
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
+    "pathlib": {"PosixPath"},
+    "pathlib._local": {"PosixPath"},
+}
+"""All that torch itself pickles into the metadata of a folder of shards, by module."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _METADATA.get(module, ()):
+            raise InputError(f"its metadata names {module}.{name}, which torch never writes there and which could run anything; it is not read.")
+        return PurePosixPath if module.startswith("pathlib") else super().find_class(module, name)
+
+
+class _Reader(FileSystemReader):
+    """Reads a folder of shards whose metadata, which is pickled, may hold what torch writes and nothing else. The shards are read as plain data by torch itself."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        path = Path(self.path) / ".metadata"
+        try:
+            with path.open("rb") as file:
+                metadata: Metadata = _Unpickler(file).load()
+        except InputError as error:
+            raise InputError(f"{self.path} can't be read as a checkpoint: {error}") from error
+        except Exception as error:
+            raise InputError(f"{self.path} can't be read as a checkpoint ({type(error).__name__}: {error}); it may be damaged.") from error
+        return metadata

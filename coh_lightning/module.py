@@ -165,7 +165,7 @@ class CoHModule(LightningModule):
         self.dialogues = dialogues
         self.lora = lora
         self.trust_remote_code = trust_remote_code
-        self._base: str | None = None
+        self._base = None if from_config is not None else model or str(BASE)
         self.trained_with: dict[str, Any] | None = None
         """What a checkpoint that was loaded says of wording, method, prompt format and tokenizer."""
         self._layout_checked = False
@@ -672,13 +672,17 @@ class CoHModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         model = {key: value for key, value in self.lm.config.to_diff_dict().items() if key not in ("dtype", "transformers_version", "quantization_config")}
-        lora, base = None, None
-        if self.lora is not None:
-            lora, base = asdict(self.lora), self._base or self.model or str(BASE)
-            if self.lora.quantise:
-                checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
-        model |= {"model_type": self.lm.config.model_type}
-        checkpoint[CHECKPOINT_KEY] = json.dumps({"model": model, "data": self.data.settings(), "lora": lora, "base": base, "validations": self._validations})
+        if self.lora is not None and self.lora.quantise:
+            checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
+        saved = {
+            "model": model | {"model_type": self.lm.config.model_type},
+            "data": self.data.settings(),
+            "tokenizer": self.data.tokenizer_name,
+            "lora": asdict(self.lora) if self.lora is not None else None,
+            "base": self._base,
+            "validations": self._validations,
+        }
+        checkpoint[CHECKPOINT_KEY] = json.dumps(saved)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if CHECKPOINT_KEY not in checkpoint:
@@ -698,7 +702,7 @@ class CoHModule(LightningModule):
         """The model of a checkpoint (a file, or a folder of shards), with the wording and method that it was trained with in `trained_with`.
 
         Args:
-            checkpoint_path: A file is loaded as plain data only; the metadata of a folder is pickled, so give only folders that you trust.
+            checkpoint_path: It is loaded as plain data only.
             map_location: The device that the model is put on; None: the CPU.
             kwargs: Arguments of the module.
         """

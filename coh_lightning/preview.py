@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 OWN = {"--num": True, "--html": True, "--json": False, "--help": False, "-h": False}
 """Our own options, and whether a value follows."""
-OTHERS = ("trainer", "run", "seed_everything", "ckpt_path")
+OTHERS = ("trainer", "run", "seed_everything", "ckpt_path", "weights_only")
 """Keys of a configuration of fit that say nothing of the data."""
 SETTINGS = ("config", "data", "model", *OTHERS)
 """What may stand first in a key of a configuration, as for fit."""
