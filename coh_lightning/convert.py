@@ -204,19 +204,20 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
 
 def _pairs(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
     """Every pair of outputs of which one is better."""
-    for better, worse in _chains(record, replace(method, orders=("pn",), pairs="all")):
+    for better, worse in _chains(record, method, orders=("pn",), pairs="all"):
         yield {"chosen": [_message("assistant", better.text)], "rejected": [_message("assistant", worse.text)]}
 
 
 def _unpaired(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
     """The outputs that are good or bad: a thumb says so itself; of others the best is good and the worst is bad."""
     judge = "thumb" if any(candidate.thumb is not None for candidate in record.candidates) else method.judge
-    for (link,) in _chains(record, replace(method, orders=("p", "n"), pairs="extremes", judge=judge)):
+    for (link,) in _chains(record, method, orders=("p", "n"), pairs="extremes", judge=judge):
         yield {"completion": [_message("assistant", link.text)], "label": link.kind == "good"}
 
 
-def _chains(record: Feedback, method: Method) -> tuple[tuple[Link, ...], ...]:
-    return build_chains(record, replace(method, sentences="polarity", ties="skip"), Wording())
+def _chains(record: Feedback, method: Method, **changes: Any) -> tuple[tuple[Link, ...], ...]:
+    """The chains of another method that judges outputs as `method` does."""
+    return build_chains(record, replace(method, sentences="polarity", ties="skip", **changes), Wording())
 
 
 def _message(role: str, content: str) -> dict[str, str]:

@@ -156,7 +156,7 @@ def _limits(settings: Mapping[str, Any], lora: Mapping[str, Any] | None, notes: 
 
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one not in ({}, []))
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and (not value or value.isspace()) else str(value)

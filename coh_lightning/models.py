@@ -215,7 +215,7 @@ def _explained(name: str) -> Iterator[None]:
     """In one sentence, what transformers says of a model that it can't load."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
         raise InputError(f"The model '{name}' can't be loaded ({words_of(error)}); give the name of a model on the hub or an existing folder.") from error
 
 

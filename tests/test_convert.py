@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feedback_for_tests import EVERY_KIND, IDENTICAL, TIE, write
+import yaml
+from feedback_for_tests import CONF, EVERY_KIND, IDENTICAL, TIE, write
 
 from coh_lightning.__main__ import main
 from coh_lightning.chains import Method
@@ -108,8 +109,10 @@ def test_rows_of_others_become_records_with_their_ids(tmp_path: Path) -> None:
 def test_a_configurations_held_out_records_are_not_converted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     many = [PAIRS[0] | {"id": str(number), "prompt": f"Why {number}?"} for number in range(40)]
     feedback, out = write(tmp_path / "feedback.jsonl", many), tmp_path / "train.jsonl"
-    shares = [f"--data.feedback={feedback}", "--data.test_share=0.3", "--data.validation_share=0"]
-    assert command("--to", "trl-pairs", "--output", str(out), *shares) == 0
+    config = {"data": {"feedback": feedback, "test_share": 0.3, "validation_share": 0, "method": str(CONF / "method" / "sft.yaml")}}
+    config |= {"seed_everything": 0, "trainer": {}, "run": {}, "ckpt_path": None, "weights_only": None}  # as in a run folder
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert command("--to", "trl-pairs", "--output", str(out), "--config", str(tmp_path / "config.yaml")) == 0
     written = [json.loads(line) for line in out.read_bytes().splitlines()]
     printed = capfd.readouterr().err
     assert 20 < len(written) < 40 and f"held out and not converted: 0 for validation, {40 - len(written)} for test; left out: 0" in printed

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from coh_lightning.errors import InputError
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, read_checkpoint, said
+from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, read_checkpoint, said
 from coh_lightning.module import CoHModule
 
 SMALL = LoRA(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
@@ -161,3 +161,8 @@ def test_weights_that_are_not_the_configurations_are_refused(trained: tuple[Path
         torch.save(checkpoint | {CHECKPOINT_KEY: json.dumps(said(trained[0]) | change)}, tmp_path / "other.ckpt")
         with pytest.raises(InputError, match="has other weights than its own configuration"):
             CoHModule(str(tmp_path / "other.ckpt")).configure_model()
+
+
+def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"The model '.*' can't be loaded \(.*\); give the name of a model on the hub or an existing folder"):
+        Recipe(str(tmp_path)).build()

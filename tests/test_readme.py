@@ -108,5 +108,25 @@ def test_two_models_are_taken_through_a_study_as_it_is_written(tmp_path: Path) -
 @pytest.mark.slow
 def test_its_lines_of_python_run(tmp_path: Path) -> None:
     write_records(tmp_path)
-    [code] = blocks("python")
-    run([sys.executable, "-c", code], tmp_path, seconds=300)
+    train, ask = blocks("python")
+    run([sys.executable, "-c", train], tmp_path, seconds=300)
+    [checkpoint] = (tmp_path / "runs" / "mine").rglob("*.ckpt")
+    export = next(command for command in commands() if command.startswith("python -m coh_lightning export"))
+    run([*shlex.split(re.sub(r"runs/\S+", str(checkpoint), export, count=1))], tmp_path, seconds=300)
+    printed = run([sys.executable, "-c", ask], tmp_path, seconds=300)
+    assert printed.count("'role': 'assistant'") == 3
+
+
+@pytest.mark.slow
+def test_dpo_and_kto_are_trained_and_tested_as_it_is_written(tmp_path: Path) -> None:
+    section = README[README.index("`convert` takes the feedback out") :]
+    block = section[section.index("```bash\n") + 8 :].split("```")[0]
+    quick = {"fit": ["--trainer.max_steps=3", "--model.write_every=0"], "test": ["--data.max_test_prompts=4"]}
+    for command in block.splitlines():
+        words = shlex.split(command.replace("--max_steps 100", "--max_steps 2"))
+        if words[0] == "trl":
+            words = [sys.executable, "-c", "from trl.cli import main; main()", *words[1:]]
+        run([*words, *quick.get(words[3], [])], tmp_path, seconds=600)
+    for rival in ("dpo", "kto"):
+        figures = (tmp_path / "runs" / rival / "test" / "test.csv").read_text()
+        assert "test/nll" in figures and "test/rouge_good" in figures
