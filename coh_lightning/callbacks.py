@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from coh_lightning.errors import InputError
 from coh_lightning.export import write_folder
@@ -20,7 +19,7 @@ from coh_lightning.human_eval.export import export_study
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl, write_jsonl
 from coh_lightning.samples import sample_rows, write_samples
-from coh_lightning.sharding import speaks
+from coh_lightning.sharding import full_state, speaks
 
 ROUNDS = "completions"
 """Folder of what was written during `fit`: one file for each round, named by its step."""
@@ -251,8 +250,7 @@ class HuggingFaceExport(pl.Callback):
         if trainer.global_step == self._written:
             return
         self._written = trainer.global_step
-        whole = get_model_state_dict(pl_module.lm, options=StateDictOptions(full_state_dict=True, cpu_offload=True))  # {} off rank 0
-        checkpoint = {"state_dict": whole, "global_step": trainer.global_step, "epoch": trainer.current_epoch}
+        checkpoint = {"state_dict": full_state(pl_module.lm), "global_step": trainer.global_step, "epoch": trainer.current_epoch}
         pl_module.on_save_checkpoint(checkpoint)
         if trainer.is_global_zero:
             run = Path(trainer.default_root_dir)

@@ -19,10 +19,12 @@ from feedback_for_tests import TINY, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks_for_tests import Steps, commanded, end_rank, losses, module, rank_of, relative, rows, started, trained, trainer, whole
+from transformers import AutoModelForCausalLM
 
 from coh_lightning import cli
-from coh_lightning.callbacks import CompletionWriter
+from coh_lightning.callbacks import CompletionWriter, HuggingFaceExport
 from coh_lightning.errors import InputError
+from coh_lightning.export import export_checkpoint
 from coh_lightning.models import LoRA, read_checkpoint
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl
@@ -70,7 +72,7 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("whole", "gone on"):
         start = folder / "step=2.ckpt" if name == "gone on" else None
-        keep = [] if start else [ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1)]
+        keep = [] if start else [ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1), HuggingFaceExport()]
         model, data, seen = module(lora=LoRA(rank=2) if kind == "full" else None), rows(folder), Steps()
         pl.seed_everything(0, verbose=False)
         run = trainer(folder, seen, *keep, max_steps=4, enable_checkpointing=bool(keep), **spread())
@@ -148,6 +150,19 @@ def test_a_checkpoint_is_the_same_model_for_one_process_and_for_two(kind: str, c
     [alone] = trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False)
     assert first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"]
     assert {key: float(value) for key, value in alone.items()} == pytest.approx(first["model: metrics"], rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["sharded", "full"])
+def test_a_model_over_two_ranks_is_exported_in_training_as_one_process_exports_its_checkpoint(kind: str, checkpoints: Any, tmp_path: Path) -> None:
+    """To the last bit, from a folder of shards and from a file, whose adapters are merged."""
+    path, exported = checkpoints[0] / kind / "step=4.ckpt", checkpoints[0] / kind / "huggingface" / "step=4"
+    export_checkpoint(path, tmp_path / "step=4")
+    for name in ("model.safetensors", "config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"):
+        assert (exported / name).read_bytes() == (tmp_path / "step=4" / name).read_bytes(), name
+    ids = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        found, wanted = (lm.eval()(input_ids=ids).logits for lm in (AutoModelForCausalLM.from_pretrained(exported), CoHModule.load_from_checkpoint(path).lm))
+    assert torch.equal(found, wanted) if kind == "sharded" else torch.allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
