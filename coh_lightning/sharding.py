@@ -75,7 +75,7 @@ def shard(lm: PreTrainedModel, mesh: DeviceMesh) -> None:
         InputError: the mesh has a tensor side, and transformers has no plan for this architecture, or one that can't be followed.
     """
     if mesh[TENSOR].size() > 1:
-        parallelize_module(lm, mesh[TENSOR], _tensor_plan(lm, mesh[TENSOR].size()))
+        parallelize_module(lm, mesh[TENSOR], tensor_plan(lm, mesh[TENSOR].size()))
     for _, block in blocks(lm):
         fully_shard(block, mesh=mesh[DATA])
     # the root too gives back what it gathered: by default it would stay whole after a pass without gradients, and a checkpoint can't be loaded into it then
@@ -92,18 +92,22 @@ _STYLES: dict[str, ParallelStyle] = {
 }
 
 
-def _tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
-    """The plan of transformers in torch's terms. Embeddings, and a head that is tied to them, stay whole (FSDP2 still shards them)."""
+def tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
+    """The plan of transformers for `size` ranks, in torch's terms. Embeddings, and a head that is tied to them, stay whole (FSDP2 still shards them).
+
+    Raises:
+        InputError: there is no plan for this architecture, or it can't be followed.
+    """
     name = lm.config.model_type
     config = lm.config.get_text_config()
     whole = {id(lm.get_input_embeddings())} | ({id(lm.get_output_embeddings())} if config.tie_word_embeddings else set())
     kept = {name for name, part in lm.named_modules() if id(part) in whole}
     plan = {key: style for key, style in (lm.tp_plan or {}).items() if key not in kept}
-    if not any(style == "rowwise" for style in plan.values()):
-        raise InputError(f"transformers has no plan for tensor parallelism of {name}: set the strategy's tensor_parallel_size to 1.")
     unknown = sorted({style for style in plan.values() if style not in _STYLES})
     if unknown:
         raise InputError(f"tensor parallelism of {name} needs {', '.join(unknown)}, which is not supported: set the strategy's tensor_parallel_size to 1.")
+    if not any(style == "rowwise" for style in plan.values()):
+        raise InputError(f"transformers has no plan for tensor parallelism of {name}: set the strategy's tensor_parallel_size to 1.")
     heads = {key: value for key in ("num_attention_heads", "num_key_value_heads") if (value := getattr(config, key, None))}
     if any(value % size for value in heads.values()):
         raise InputError(f"{name} has {heads}, which {size} ranks can't share evenly: lower the strategy's tensor_parallel_size.")
@@ -145,12 +149,12 @@ def full_state(lm: nn.Module) -> dict[str, Tensor]:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scales all gradients, whole or sharded, so that their norm over all ranks is at most `max_norm`; the norm before."""
-    by_mesh: dict[Any, list[Tensor]] = defaultdict(list)  # torch can't add up tensors of different meshes
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    by_mesh: dict[Any, list[nn.Parameter]] = defaultdict(list)  # torch can't compute with tensors of different meshes together
     for parameter in parameters:
-        gradient = cast(Tensor, parameter.grad)
-        by_mesh[gradient.device_mesh if isinstance(gradient, DTensor) else None].append(gradient)
-    norms = [nn.utils.get_total_norm(gradients) for gradients in by_mesh.values()]
+        if parameter.grad is not None:
+            by_mesh[parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None].append(parameter)
+    norms = [nn.utils.get_total_norm([cast(Tensor, one.grad) for one in group]) for group in by_mesh.values()]
     total = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
-    nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
+    for group in by_mesh.values():
+        nn.utils.clip_grads_with_norm_(group, max_norm, total)
     return total

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch import strategies
 
 from coh_lightning import cli
 from coh_lightning.chains import Method
@@ -81,6 +82,16 @@ def test_a_trainer_builds(name: str, made: Callable[..., cli.CoHCLI]) -> None:
     got = yaml.safe_load(built.text)["trainer"]
     assert {key: got[key] for key in wanted} == wanted
     assert got["max_steps"] == stated("quickstart.yaml")["trainer"]["max_steps"]
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINERS if isinstance(stated(name).get("strategy"), dict)])
+def test_a_strategy_is_one_that_lightning_builds_and_its_sizes_are_the_devices(name: str) -> None:
+    settings = stated(name)
+    kind = getattr(strategies, settings["strategy"]["class_path"].rpartition(".")[2])
+    built, sizes = kind(**settings["strategy"]["init_args"]), settings["strategy"]["init_args"]
+    assert isinstance(built, strategies.Strategy)
+    if kind is strategies.ModelParallelStrategy:
+        assert sizes["data_parallel_size"] * sizes["tensor_parallel_size"] == settings["devices"] * settings.get("num_nodes", 1)
 
 
 def test_the_default_method_and_wording_are_those_of_their_files(made: Callable[..., cli.CoHCLI]) -> None:

@@ -125,6 +125,21 @@ def test_dropout_of_adapters_is_kept_and_that_of_the_model_is_not() -> None:
     assert {part.p for name, part in model.lm.named_modules() if isinstance(part, torch.nn.Dropout) and "lora" in name} == {0.25}
 
 
+@pytest.mark.slow
+def test_compiled_layers_learn_alike_and_change_no_name_in_a_checkpoint(tmp_path: Path) -> None:
+    ends = []
+    for name, on in (("plain", False), ("compiled", True)):
+        pl.seed_everything(0, verbose=False)
+        model, run = adapted(lora=None, compile=on), trainer(tmp_path, max_steps=2)
+        run.fit(model, datamodule=data_of(pairs(8), tmp_path))
+        run.save_checkpoint(tmp_path / f"{name}.ckpt")
+        ends.append(read_checkpoint(tmp_path / f"{name}.ckpt")["state_dict"])
+        assert all((layer._compiled_call_impl is not None) == on for layer in model.lm.model.layers)
+    assert ends[0].keys() == ends[1].keys()
+    for key, value in ends[0].items():
+        torch.testing.assert_close(ends[1][key], value, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

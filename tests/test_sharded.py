@@ -15,20 +15,23 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import torch.distributed as dist
+import transformers as hf
 from feedback_for_tests import TINY, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from ranks_for_tests import Steps, commanded, end_rank, losses, module, rank_of, relative, rows, started, trained, trainer, whole
-from transformers import AutoModelForCausalLM
+from ranks_for_tests import GPT2, Steps, commanded, end_rank, losses, module, rank_of, relative, rows, started, trained, trainer, whole
+from test_architectures import ACCEPTED
+from torch.distributed.device_mesh import init_device_mesh
 
 from coh_lightning import cli
 from coh_lightning.callbacks import CompletionWriter, HuggingFaceExport
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
-from coh_lightning.models import LoRA, read_checkpoint
+from coh_lightning.models import LoRA, Recipe, read_checkpoint
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl
-from coh_lightning.sharding import full_state
+from coh_lightning.sharding import DATA, TENSOR, fill, full_state, shard, tensor_plan
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +62,44 @@ def main(folder: str, what: str) -> None:
     if what == "checkpoints":
         for kind in ("sharded", "full"):
             torch.save(gone_on(place, kind), place / f"{kind}.rank{rank}.pt")
+    if what == "tensor":
+        for name, settings in TENSOR_RUNS.items():
+            own = place / name
+            own.mkdir(exist_ok=True)
+            spread = {"devices": 2, "strategy": strategy(1, 2)} if ranks == 2 else {}
+            torch.save(trained(own, settings=settings, max_steps=4, write=name == "llama", **spread), place / f"{name}.rank{rank}.pt")
+    if what == "filled":
+        filled(place)
+
+
+TENSOR_RUNS: dict[str, dict[str, Any]] = {
+    "llama": {"from_config": TINY | {"num_key_value_heads": 2}},
+    "qwen3": {"from_config": TINY | {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True}},
+}
+
+
+def filled(place: Path) -> None:
+    """Models of many architectures started without weights: what differs from rank 0's after it was laid out over both ranks, buffers too."""
+    rank, _ = rank_of()
+    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=(DATA, TENSOR))
+    differing = []
+    for name, config in ACCEPTED.items():
+        torch.manual_seed(0)  # both ranks know the weights; only the first may give them
+        reference = hf.AutoModelForCausalLM.from_config(config(), attn_implementation="eager").train()
+        with torch.device("meta"):
+            lm = hf.AutoModelForCausalLM.from_config(config(), attn_implementation="eager").train()
+        shard(lm, mesh)
+        fill(lm, reference if rank == 0 else None, torch.device("cpu"))
+        differing += [f"{name}: {key}" for key, value in lm.state_dict().items() if not torch.equal(whole(value), reference.state_dict()[key])]
+        differing += [f"{name}: {key}" for key, value in lm.named_buffers() if not torch.equal(value, dict(reference.named_buffers())[key])]
+        ids = torch.arange(5, 25)[None]
+        with torch.no_grad():
+            if not torch.allclose(lm(ids, use_cache=False).logits, reference(ids, use_cache=False).logits, atol=1e-6):
+                differing.append(f"{name}: logits")
+        if lm.config.tie_word_embeddings and lm.get_input_embeddings().weight is not lm.get_output_embeddings().weight:
+            differing.append(f"{name}: no longer tied")
+    (place / f"filled{rank}.json").write_text(json.dumps([differing, len(ACCEPTED)]))
 
 
 def gone_on(place: Path, kind: str) -> dict[str, Any]:
@@ -161,7 +202,7 @@ def test_a_model_over_two_ranks_is_exported_in_training_as_one_process_exports_i
         assert (exported / name).read_bytes() == (tmp_path / "step=4" / name).read_bytes(), name
     ids = torch.arange(3, 60)[None]
     with torch.no_grad():
-        found, wanted = (lm.eval()(input_ids=ids).logits for lm in (AutoModelForCausalLM.from_pretrained(exported), CoHModule.load_from_checkpoint(path).lm))
+        found, wanted = (lm.eval()(input_ids=ids).logits for lm in (hf.AutoModelForCausalLM.from_pretrained(exported), CoHModule.load_from_checkpoint(path).lm))
     assert torch.equal(found, wanted) if kind == "sharded" else torch.allclose(found, wanted, rtol=0, atol=1e-5)
 
 
@@ -170,6 +211,44 @@ def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(checkpoi
     with pytest.raises(InputError, match=r"step=4.ckpt is a folder of shards.*give the folder as model.model"):
         cli.run(["test", "--trainer.accelerator=cpu", f"--ckpt_path={checkpoints[0] / 'sharded' / 'step=4.ckpt'}"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_starts_without_weights_gets_those_of_the_first_rank_and_its_buffers(tmp_path: Path) -> None:
+    """For each architecture that can hold trees; frequencies of rotary positions, which no checkpoint holds, among them."""
+    started(__file__, tmp_path, "filled", ranks=2, seconds=200)
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"filled{rank}.json").read_text()) == [[], len(ACCEPTED)]
+
+
+def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path) -> None:
+    """Tensor parallelism: both ranks have the same rows, and what is written is written once."""
+    for ranks in (1, 2):
+        (tmp_path / str(ranks)).mkdir()
+        started(__file__, tmp_path / str(ranks), "tensor", ranks=ranks, seconds=300)
+    for name in TENSOR_RUNS:
+        [alone], together = ([torch.load(tmp_path / f"{ranks}/{name}.rank{rank}.pt", weights_only=True) for rank in range(ranks)] for ranks in (1, 2))
+        for one in together:
+            assert [2 * loss for loss in one["losses"]] == pytest.approx(alone["losses"], rel=1e-5)
+            assert one["norms"] == pytest.approx(alone["norms"], rel=1e-5)
+            assert relative(alone["gradients"], one["gradients"]) < 1e-5
+            assert relative(alone["weights"], one["weights"]) < 1e-3  # AdamW makes much of rounding
+        if "metrics" in alone:
+            assert together[0]["metrics"] == pytest.approx(alone["metrics"], rel=1e-3, nan_ok=True)
+    written = [[(one.prompt_id, one.ask, one.text) for one in read_jsonl(tmp_path / f"{ranks}/llama/completions.jsonl", Completion)] for ranks in (1, 2)]
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (GPT2, "no plan for tensor parallelism of gpt2"),
+        (TINY, r"llama has \{'num_attention_heads': 2, 'num_key_value_heads': 1\}, which 2 ranks can't share evenly"),
+        (TINY | {"model_type": "phi3", "pad_token_id": 0}, "tensor parallelism of phi3 needs "),
+    ],
+)
+def test_tensor_parallelism_that_can_not_be_is_refused(config: dict[str, Any], message: str) -> None:
+    with torch.device("meta"), pytest.raises(InputError, match=message):
+        tensor_plan(Recipe(from_config=config).outline(), 2)
 
 
 PARALLEL = """
