@@ -80,11 +80,11 @@ TENSOR_RUNS: dict[str, dict[str, Any]] = {
 
 def filled(place: Path) -> None:
     """Models of many architectures started without weights: what differs from rank 0's after it was laid out over both ranks, buffers too."""
-    rank, _ = rank_of()
-    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=(DATA, TENSOR))
+    rank, ranks = rank_of()
+    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=ranks, timeout=timedelta(seconds=60))
+    mesh = init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=(DATA, TENSOR))
     differing = []
-    for name, config in ACCEPTED.items():
+    for name, config in ACCEPTED.items() if ranks == 2 else [("llama", ACCEPTED["llama"])]:
         torch.manual_seed(0)  # both ranks know the weights; only the first may give them
         reference = hf.AutoModelForCausalLM.from_config(config(), attn_implementation="eager").train()
         with torch.device("meta"):
@@ -121,7 +121,12 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
         found[name] = {key: whole(value) for key, value in model.lm.state_dict().items()}
         found[f"{name}: losses"] = seen.losses
     end = folder / "step=4.ckpt"
-    for name, (model, path) in {"ckpt_path": (module(lora=LoRA(rank=2) if kind == "full" else None), end), "model": (module(model=str(end)), None)}.items():
+    roads: dict[str, tuple[CoHModule, Path | None]] = {
+        "ckpt_path": (module(lora=LoRA(rank=2) if kind == "full" else None), end),
+        "model": (module(model=str(end)), None),
+        "loaded": (CoHModule.load_from_checkpoint(end, sampling=module().sampling), None),  # whole on each rank before it is laid out
+    }
+    for name, (model, path) in roads.items():
         [tested] = trainer(folder, CompletionWriter(), **spread()).test(model, datamodule=rows(folder), ckpt_path=path, verbose=False, weights_only=True)
         found[f"{name}: metrics"] = {key: float(value) for key, value in tested.items()}
     state = full_state(model.lm)
@@ -189,7 +194,7 @@ def test_a_checkpoint_is_the_same_model_for_one_process_and_for_two(kind: str, c
     loaded = CoHModule.load_from_checkpoint(path)
     assert all(torch.equal(value, kept[key]) for key, value in loaded.lm.state_dict().items())
     [alone] = trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False)
-    assert first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"]
+    assert first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"] == first["loaded: metrics"]
     assert {key: float(value) for key, value in alone.items()} == pytest.approx(first["model: metrics"], rel=1e-5, nan_ok=True)
 
 
@@ -218,6 +223,12 @@ def test_a_model_that_starts_without_weights_gets_those_of_the_first_rank_and_it
     started(__file__, tmp_path, "filled", ranks=2, seconds=200)
     for rank in (0, 1):
         assert json.loads((tmp_path / f"filled{rank}.json").read_text()) == [[], len(ACCEPTED)]
+
+
+def test_four_ranks_can_split_layers_over_two_and_shard_that_over_two(tmp_path: Path) -> None:
+    started(__file__, tmp_path, "filled", ranks=4, seconds=200)
+    for rank in range(4):
+        assert json.loads((tmp_path / f"filled{rank}.json").read_text())[0] == []
 
 
 def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path) -> None:
