@@ -118,6 +118,7 @@ def read_completions(
     by_custom_id = {blank.custom_id: id for id, blank in wanted.items()}
     found: dict[str, tuple[str, Completion]] = {}
     problems: list[str] = []
+    more = 0
     unlike: list[str] = []
     unexplained = 0
     for where, line in read_lines(path):
@@ -131,7 +132,10 @@ def read_completions(
             completion = _filled(blank, answer, count, stop, system)
             found[answer.id] = (where, Completion.from_json(completion.to_json(), where))
         except InputError as error:
-            problems.append(str(error))
+            if len(problems) < PROBLEMS_SHOWN:
+                problems.append(str(error))
+            else:
+                more += 1
             continue
         unexplained += not completion.stop
         if answer.prompt_tokens is not None and answer.prompt_tokens != len(blank.prompt_ids):
@@ -143,8 +147,7 @@ def read_completions(
             f"{path}: {len(missing)} of {len(wanted)} completions are missing ({some}{', ...' if len(missing) > PROBLEMS_SHOWN else ''}); write them too."
         )
     if problems:
-        more = len(problems) - PROBLEMS_SHOWN
-        raise InputError("\n".join(problems[:PROBLEMS_SHOWN]) + (f"\n(and {more} more lines like these)" if more > 0 else ""))
+        raise InputError("\n".join(problems) + (f"\n(and {more:,} more lines like these)" if more else ""))
     if unlike:
         warnings.warn(
             f"{path}: the server read {len(unlike)} of {len(found)} prompts otherwise than they are ({unlike[0]}): a BOS added twice, a chat template of its own, or "

@@ -30,12 +30,14 @@ CUTS: tuple[str, ...] = get_args(Cut)
 
 LONGEST_LINE = 32 * 2**20
 """Bytes of one line that are read; a longer one is no record, and what it would take as Python objects is many times that."""
-LARGEST_WHOLE = 2**30
+LARGEST_WHOLE = 2**29
 """Bytes of a file that can't be read line by line (JSON, CSV, text)."""
+MOST_VALUES = 10_000_000
+"""Of a file of JSON that is read at once: a value of two letters is 60 bytes in Python."""
 DEEPEST = 200
 """Levels of objects and lists in JSON; a tree of messages has two for each message."""
-FREELY_UNPACKED = 64 * 2**20
-MOST_UNPACKED = 200
+FREELY_UNPACKED = 32 * 2**20
+MOST_UNPACKED = 100
 """A compressed file may unpack to so many bytes, or to so many times its own size if that is more; text packs ten times or so, a bomb a thousand times."""
 
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -487,13 +489,15 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: the file is missing, damaged, no text, or too large to be read at once.
     """
+    raw = bytearray()
     with open_bytes(path) as file:
         try:
-            raw = file.read(LARGEST_WHOLE + 1)
+            while piece := file.read(2**20):
+                raw += piece
+                if len(raw) > LARGEST_WHOLE:
+                    raise InputError(f"{path}: it is larger than {LARGEST_WHOLE >> 20} MiB and would have to be read at once; split it, or give JSON lines.")
         except UNREADABLE as error:
             raise InputError(f"{path}: the file can't be read ({words_of(error)}); is it whole?") from error
-    if len(raw) > LARGEST_WHOLE:
-        raise InputError(f"{path}: it is larger than {LARGEST_WHOLE >> 20} MiB and would have to be read at once; split it, or give JSON lines.")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -503,6 +507,8 @@ def read_text(path: Path) -> str:
 
 def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
     """The value of one line of JSON (or, with `whole`, of a whole file). Raises InputError naming `where` and the column (or the file's line and column)."""
+    if whole and (values := text.count(",") + text.count("[") + text.count("{")) > MOST_VALUES:
+        raise InputError(f"{where}: it holds some {values:,} values, and more than {MOST_VALUES:,} are not read at once; split it, or give JSON lines.")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

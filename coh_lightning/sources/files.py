@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import check_unpacked, did_you_mean, named, open_bytes, parse_json, read_lines, read_text
+from coh_lightning.records import LONGEST_LINE, check_unpacked, did_you_mean, named, open_bytes, parse_json, read_lines, read_text
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row | InputError]]
@@ -137,11 +137,11 @@ def _json(path: Path) -> Rows:
 
 def _csv(path: Path, delimiter: str) -> Rows:
     """Rows by the names of the first line; `where` is the line on which a row begins (a quoted cell may run over several)."""
-    csv.field_size_limit(2**31 - 1)  # the module's own limit of 128 kB is shorter than some conversations
+    csv.field_size_limit(LONGEST_LINE)  # the module's own limit of 128 kB is shorter than some conversations
     text = read_text(path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines_of(text, path), delimiter=delimiter, strict=True)
     begin = 1
     try:
         header = next(reader)
@@ -159,6 +159,14 @@ def _csv(path: Path, delimiter: str) -> Rows:
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise InputError(f"{path}:{begin}: broken {'CSV' if delimiter == ',' else 'TSV'} ({words_of(error)}).") from error
+
+
+def _lines_of(text: str, path: Path) -> Iterator[str]:
+    """The lines of a text with their ends: of LF, CRLF or CR, and no other."""
+    for number, line in enumerate(re.finditer(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", text), start=1):
+        if line.end() - line.start() > LONGEST_LINE:
+            raise InputError(f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB, so it is no row.")
+        yield line[0]
 
 
 def _parquet(path: Path) -> Rows:
