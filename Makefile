@@ -15,7 +15,7 @@ help:
 	@echo "make test-all  all tests; those on real data need COH_REAL_DATA=FOLDER"
 	@echo "make test-lowest, make test-newest: as make test, with the lowest, or the newest, versions that pyproject.toml allows"
 	@echo "make image     the container image, in which the demo is run; for CUDA: make image IMAGE_ARGS='--build-arg TORCH_INDEX='"
-	@echo "make check     lint, format, types"
+	@echo "make check     lint, format, types, known flaws of the pinned packages"
 	@echo "make format    put the code into the common form"
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -59,6 +59,7 @@ check: .venv/.installed
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	$(RUN) tests/audit.py constraints.txt
 
 format: .venv/.installed
 	.venv/bin/ruff check --fix-only

@@ -10,6 +10,7 @@ import csv
 import inspect
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -21,7 +22,7 @@ from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -245,6 +246,9 @@ class CoHCLI(LightningCLI):
         given = [word for word in CoHParser.typed.argv if word.startswith(("--data.sources=", "--data.init_args.sources="))]
         if given and config.data.init_args.get("sources") is None:
             raise InputError(f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as --data.feedback.")
+        for key in ("run", "trainer"):
+            if not isinstance(config[key], Namespace):
+                raise InputError(f"{key} is {config[key]!r:.60}; it holds settings, written as key: value.")
         named = config.run.folder
         shown = config.clone()
         shown.run.folder = None  # so that the file can be run again
@@ -324,8 +328,12 @@ class CoHCLI(LightningCLI):
                 raise InputError(
                     f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set trainer.strategy, or give the folder as model.model and no ckpt_path."
                 )
-        except BaseException:
+        except BaseException as error:
             self._leave_nothing_empty()
+            # the parser takes null for any key; what a class says of it is in the middle of the parser's words
+            null = re.findall(r"Problem with given class_path '([^']+)':\s+([^\n]*'NoneType'[^\n]*)", str(error)) if isinstance(error, ValueError) else []
+            if null:
+                raise InputError(f"{null[-1][0]} can't be made: one of its keys is null and needs a value ({null[-1][1].strip()}).") from error
             raise
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -131,6 +131,10 @@ class Typed:
 
 def complaint(message: str, *, known: Sequence[str], typed: Typed) -> str:
     """One line for a message of jsonargparse; `known` are the right keys of this command."""
+    return re.sub(r"\S{200,}", lambda word: f"{word[0][:80]}...", _complaint(message, known=known, typed=typed))
+
+
+def _complaint(message: str, *, known: Sequence[str], typed: Typed) -> str:
     if "Problems parsing config" in message:
         return typed.broken() or _shortened(message)
     if message.startswith("Unexpected config"):

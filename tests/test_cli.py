@@ -43,6 +43,9 @@ class Source:
 class Lines(Source):
     file: str = "lines"
 
+    def __post_init__(self) -> None:
+        self.file.strip()
+
 
 class Data(pl.LightningDataModule):
     def __init__(self, sources: list[Source] | None = None, method: Method = Method(), row_tokens: int = 8, complain: bool = False) -> None:
@@ -160,6 +163,9 @@ MISTAKES = {
     "fit --model=test_cli.Data": "model: test_cli.Data is no Model.",
     "fit --data.row_tokens=many": "data.row_tokens is 'many'; it must be a whole number.",
     "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean last?",
+    "fit --config conf/null.yaml": "test_cli.Lines can't be made: one of its keys is null and needs a value (",
+    "fit --config conf/no_group.yaml": "run is 0; it holds settings, written as key: value.",
+    "fit --data=" + "x" * 3000: "data: there is no class " + "x" * 80 + "...",
     "fit --config conf/reference.yaml": "the configuration refers to something that is not there: ",
     "fit --trainer.accelerator=gpux": "trainer: You selected an invalid accelerator name",
     "fit --trainer.devices=2x": "trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
@@ -178,6 +184,8 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(words: str, call: 
         "source_typo": "data: {sources: [{class_path: Lines, init_args: {fil: x}}]}\n",
         "broken": "model: {lr: 3\ndata: {row_tokens: 4}\n",
         "empty": "",
+        "null": "data: {sources: [{class_path: Lines, init_args: {file: null}}]}\n",
+        "no_group": "run: 0\n",
         "reference": "model: {init_args: {lr: '${model.init_args.rate}'}}\n",
     }.items():
         (here / "conf" / f"{name}.yaml").write_text(text)

@@ -31,8 +31,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
 from completions_for_tests import filled, lines_of, own, save
-from feedback_for_tests import METHODS, WORDINGS, method, wording
+from feedback_for_tests import CONF, METHODS, WORDINGS, method, wording
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutants_for_tests import ROWS, line_of, mutated, mutated_bytes, source_of, within
@@ -65,6 +66,7 @@ CASES = {
     "sheets": (120, 1_200),
     "studies": (120, 1_200),
     "replies": (160, 600),
+    "configurations": (8, 200),
 }
 """Kind -> cases in `make test`, and in `make test-all` in their place."""
 PER_FILE = 20
@@ -567,3 +569,49 @@ def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path)
 
     each("replies, log", cases // 2, log, replies, partial(read, log), accepted=0.05, refused=0.2)
     each("replies, judgements", cases // 2, output, [one.judgement("A", 0.5).to_json() for one in asked], partial(read, output), accepted=0.05, refused=0.2)
+
+
+# ---------------------------------------------------------------------------------------------------------------- configurations
+
+
+@share("configurations")
+def test_changed_configurations_are_built_or_refused_in_one_line(
+    cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the real parser to the Trainer, the data module and the module, short of running them: what can be wrong in a file of settings is found there."""
+    from coh_lightning import cli
+    from coh_lightning.__main__ import main
+
+    files = [
+        CONF / "quickstart.yaml",
+        *sorted((CONF / "data").glob("*.yaml")),
+        *sorted((CONF / "callbacks").glob("*.yaml")),
+        *sorted((CONF / "demo").glob("*.yaml")),
+    ]
+    for kind in ("method", "wording"):
+        (tmp_path / kind).symlink_to(CONF / kind)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COH_REAL_DATA", str(tmp_path))
+    monkeypatch.setattr(cli.CoHCLI, "_run_subcommand", lambda self, command: None)
+    tally = Tally()
+    for number in range(cases):
+        chance = Random(f"configurations {number}")
+        content = files[number % len(files)].read_bytes()
+        if chance.random() < 0.7:
+            content = yaml.safe_dump(mutated(yaml.safe_load(content), chance), allow_unicode=True).encode()
+        else:
+            content = mutated_bytes(content, chance)
+        (tmp_path / "c.yaml").write_bytes(content)
+        words = ["fit", "--config=c.yaml", "--trainer.accelerator=cpu", "--trainer.devices=1", f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+        monkeypatch.setattr("sys.argv", ["coh_lightning", *words])
+        monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
+        try:
+            with within(60, f"configurations, seed {number}"):
+                status = main()
+            complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+            assert status in (0, 2) and len(complaints) == (status == 2) and len("".join(complaints)) < 2000, complaints
+        except BaseException as error:
+            raise AssertionError(f"configurations, seed {number}: {type(error).__name__}: {error}\n{content.decode('utf-8', 'replace')[:3000]}") from error
+        tally["refused" if status else "accepted"] += 1
+    with capsys.disabled():
+        tally.check("configurations", cases, accepted=0.1, refused=0.2)
