@@ -330,17 +330,18 @@ class _Forward:
     def __init__(self, lm: nn.Module, pad_id: int, everyone_done: Callable[[bool], bool] | None) -> None:
         plain = _plain(lm)
         accepted = inspect.signature(plain.forward).parameters
-        cache_names = [name for name in ("past_key_values", "cache_params") if name in accepted]
+        # transformers calls it cache from 5.24 on, in the place of the other two
+        cache_names = [name for name in ("past_key_values", "cache_params", "cache") if name in accepted]
         if not cache_names:
             raise InputError(f"{type(plain).__name__} keeps no cache of its past that this package knows, so it can't write; use a causal model with one.")
         self.lm = lm
         self.pad_id = pad_id
         self.device = next(lm.parameters()).device
         self._cache_name = cache_names[0]
-        self._recurrent = self._cache_name == "cache_params"
+        layers = set(getattr(plain.config.get_text_config(), "layer_types", None) or ())
+        self._recurrent = self._cache_name == "cache_params" or layers == {"linear_attention"}
         self._has_positions = "position_ids" in accepted  # not those with ALiBi or a recurrence
-        chunked = "chunked_attention" in (getattr(plain.config.get_text_config(), "layer_types", None) or ())
-        self.rows_may_move = self._has_positions and not chunked  # to other columns of the cache
+        self.rows_may_move = self._has_positions and "chunked_attention" not in layers  # to other columns of the cache
         self._keeps_last = "logits_to_keep" in accepted
         self._everyone_done = everyone_done
 
