@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 from coh_lightning import configurations
 from coh_lightning.errors import InputError
+from coh_lightning.files import unwritten
 
 LIGHTNING = {
     "fit": "train a model on feedback",
@@ -85,9 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _mistake(error: BaseException | None) -> InputError | None:
-    """The `InputError` that an exception is or comes from: configuration libraries wrap what a constructor raises in words of their own."""
+def _mistake(error: BaseException | None) -> Exception | None:
+    """The `InputError` that an exception is or comes from (configuration libraries wrap what a constructor raises in words of their own), or what the disk refuses."""
     while error is not None and not isinstance(error, InputError):
+        if isinstance(error, PermissionError):  # to read or to write
+            return InputError(f"{error.filename}: {error.strerror}; change its permissions, or name another.")
+        if isinstance(error, OSError) and isinstance(refused := unwritten(error.filename or "a file", error), InputError):
+            return refused
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
 

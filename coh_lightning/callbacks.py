@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from coh_lightning.errors import InputError
 from coh_lightning.export import write_folder
+from coh_lightning.files import unwritten
 from coh_lightning.human_eval.export import export_study
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl, write_jsonl
@@ -80,9 +81,12 @@ class CompletionWriter(pl.Callback):
             return
         self._kept += len(new)
         part = self._part(trainer, trainer.global_rank)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(completion.to_json(), ensure_ascii=False) + "\n" for completion in new)
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(completion.to_json(), ensure_ascii=False) + "\n" for completion in new)
+        except OSError as error:
+            raise unwritten(part, error) from error
 
     def _part(self, trainer: pl.Trainer, rank: int) -> Path:
         return Path(trainer.default_root_dir) / f"{self.file}.rank{rank}"

@@ -11,16 +11,19 @@ import inspect
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -37,11 +40,13 @@ from omegaconf.errors import OmegaConfBaseException
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.complaints import Typed, complaint, keys_of
 from coh_lightning.errors import InputError, words_of
+from coh_lightning.files import unwritten, written_aside
 from coh_lightning.runs import (
     CHECKPOINTS,
     CONFIG,
     FILES_OF_SETUP,
     FINISHED,
+    LAST,
     Run,
     checked_checkpoint,
     code_versions,
@@ -50,6 +55,7 @@ from coh_lightning.runs import (
     wandb_id,
     with_versions,
 )
+from coh_lightning.stops import RunTrainer, StopOnSignal
 
 RUN_FOLDER = "COH_RUN_FOLDER"
 """Environment variable by which the first process tells the processes that Lightning starts for it where the run is kept."""
@@ -136,20 +142,33 @@ class _MetricsWriter(ExperimentWriter):
             path.unlink()
 
     def save(self) -> None:
-        if self._append and self.metrics and Path(self.metrics_file_path).exists():
+        """Raises InputError where the disk is full, or read-only, ..."""
+        if not self.metrics:  # Lightning saves before it logs
+            return
+        if self._append and Path(self.metrics_file_path).exists():
             self._drop_rows_from(min(row["step"] for row in self.metrics))
         self._append = False
-        super().save()
+        try:
+            super().save()
+        except OSError as error:
+            raise unwritten(self.metrics_file_path, error) from error
 
     def _drop_rows_from(self, step: float) -> None:
-        """The run stopped after its newest checkpoint, so that its last steps are made, and logged, again: their old rows go."""
-        path = Path(self.metrics_file_path)
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+        """The run stopped after its newest checkpoint, so that its last steps are made, and logged, again: their old rows go, and a row that was cut short."""
+        with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(line for line in file if line.endswith("\n"))
             rows = [row for row in reader if int(row["step"]) < step]
             self.metrics_keys = list(reader.fieldnames or [])
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+        self._write_anew(self.metrics_keys, rows)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        self._write_anew(fieldnames, rows)
+
+    def _write_anew(self, fieldnames: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+        with written_aside(self.metrics_file_path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
             writer.writeheader()
             writer.writerows(rows)
 
@@ -176,9 +195,8 @@ class RunConfig(pl.Callback):
         trainer._default_root_dir = folder  # type: ignore[attr-defined]
         if trainer.is_global_zero and self.keep:
             file = Path(folder) / self.file
-            part = Path(folder) / (self.file + ".part")
-            part.write_text(with_versions(self.text, file), encoding="utf-8")
-            part.replace(file)
+            with written_aside(file) as aside:
+                aside.write_text(with_versions(self.text, file), encoding="utf-8")
             for logger in trainer.loggers:
                 logger.log_hyperparams({**yaml.safe_load(self.text), "versions": code_versions()})
 
@@ -192,11 +210,22 @@ class RunConfig(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.checkpoint_callbacks and self.keep:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / "last.ckpt")
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / LAST)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and self.keep:
-            (Path(trainer.default_root_dir) / FINISHED).write_text(f"{trainer.global_step} steps\n", encoding="utf-8")
+        if not trainer.is_global_zero or not self.keep:
+            return
+        folder = Path(trainer.default_root_dir)
+        last = folder / CHECKPOINTS / LAST
+        if self.run.resume is not None and not last.exists():  # it had stopped after its last step, so there was no training that could end
+            with written_aside(last) as aside:
+                (shutil.copytree if self.run.resume.is_dir() else shutil.copyfile)(self.run.resume, aside)
+        with written_aside(folder / FINISHED) as aside:
+            aside.write_text(f"{trainer.global_step} steps\n", encoding="utf-8")
+
+
+class Stopped(SystemExit):
+    """A signal ended the run; the code is the exit status."""
 
 
 class CoHCLI(LightningCLI):
@@ -204,6 +233,7 @@ class CoHCLI(LightningCLI):
 
     run: Run
     text: str
+    stop_on_signal: StopOnSignal
     _new: Sequence[Path] = ()
     """The folders that this process made, the innermost first."""
 
@@ -295,6 +325,9 @@ class CoHCLI(LightningCLI):
         keep = not config.get("fast_dev_run")
         # what the model wrote is kept first: callbacks of the configuration (HumanEvalExport) read it
         callbacks = [CompletionWriter(), *callbacks, RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep)]
+        self.stop_on_signal = StopOnSignal(CHECKPOINTS)
+        if keep:
+            callbacks.append(self.stop_on_signal)
         if config.get("enable_checkpointing") is not False and not any(isinstance(callback, Checkpoint) for callback in callbacks):
             callbacks.append(ModelCheckpoint(self.run.folder / CHECKPOINTS, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
         try:
@@ -312,6 +345,20 @@ class CoHCLI(LightningCLI):
             save_dir=folder,
             offline=mode == "offline",
         )
+
+    def _reach_wandb(self) -> None:
+        """W&B that can't be reached is no reason not to train: the run is then kept beside the others, to be sent by `wandb sync` later."""
+        for logger in self.trainer.loggers:
+            if not isinstance(logger, WandbLogger) or not _first():
+                continue
+            import wandb
+
+            try:
+                logger.experiment  # noqa: B018 - what begins a run of W&B
+            except wandb.errors.CommError as error:
+                wandb.teardown()
+                os.environ["WANDB_MODE"] = "offline"
+                self._say(f"W&B can't be reached ({str(error).splitlines()[0]}); the run is logged offline: wandb sync {self.run.folder}/wandb/offline-run-*")
 
     def before_fit(self) -> None:
         if self.run.resume is not None:
@@ -339,9 +386,16 @@ class CoHCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         self._say(f"run folder: {self.run.folder}")
         try:
+            self._reach_wandb()
             super()._run_subcommand(subcommand)
-        except BaseException:
+        except BaseException as error:
             self._leave_nothing_empty()
+            if isinstance(error, SIGTERMException):  # Lightning's word for it would be an exit with 0, which a scheduler takes for success
+                number = self.stop_on_signal.received or signal.SIGTERM
+                self._say(f"stopped by {signal.Signals(number).name}: {self.run.folder}")
+                raise Stopped(128 + number) from error
+            if (misfortune := _misfortune(error)) is not None:
+                raise InputError(misfortune) from error
             raise
         self._say(f"finished: {self.run.folder}")
         self._leave_nothing_empty()
@@ -365,6 +419,19 @@ def plain_defaults(kind: Callable[..., object]) -> dict[str, Any]:
     """The defaults of a class that are dataclasses, as plain values: jsonargparse can't write down a dataclass within a list of another's default."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
     return {name: asdict(value) for name, value in defaults.items() if is_dataclass(value) and not isinstance(value, type)}
+
+
+def _misfortune(error: BaseException) -> str | None:
+    """A sentence for what befell a run from outside: too little memory, a worker that died."""
+    said = textwrap.shorten(str(error), 120, placeholder=" ...")
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
+        return (
+            f"there was not enough memory ({said}); lower data.row_tokens (data.max_chain_tokens is the least that it can be), "
+            "set model.gradient_checkpointing=true, or share the model over GPUs (trainer.strategy)."
+        )
+    if "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said):
+        return f"a process that builds rows died ({said}), most often for want of memory; lower data.num_workers, and run the same command again."
+    return None
 
 
 def _first() -> bool:
@@ -410,6 +477,7 @@ def build(
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=None,  # RunConfig does it
+        trainer_class=RunTrainer,
         trainer_defaults=TRAINER_DEFAULTS,
         seed_everything_default=0,
         parser_class=CoHParser,
@@ -441,8 +509,8 @@ def run(args: list[str] | None = None) -> int:
         raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
     except UnpicklingError as error:
         raise InputError(f"ckpt_path: the checkpoint holds more than plain data, so that loading it could run code ({words_of(error)}).") from error
-    except SIGTERMException:  # Lightning's word for it would be an exit with 0, which a scheduler takes for success
-        return 128 + signal.SIGTERM
+    except Stopped as stop:
+        return int(stop.code or 0)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends with 1 after Ctrl-C
             raise KeyboardInterrupt from stop

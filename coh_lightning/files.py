@@ -79,7 +79,7 @@ def unwritten(path: Path | str, error: OSError) -> OSError | InputError:
     """`error` as a sentence about `path` where it is one that a user can do something about, else `error` itself."""
     if error.errno not in REMEDIES:
         return error
-    return InputError(f"{path} can't be written ({error.strerror}); {REMEDIES[error.errno]}, and run the same command again.")
+    return InputError(f"{path} can't be written ({os.strerror(error.errno)}); {REMEDIES[error.errno]}, and run the same command again.")
 
 
 def _sync(path: Path) -> None:

@@ -684,6 +684,22 @@ class CoHModule(LightningModule):
         }
         checkpoint[CHECKPOINT_KEY] = json.dumps(saved)
 
+        self._at_a_step(checkpoint["loops"]["fit_loop"])
+
+    def _at_a_step(self, progress: dict[str, Any]) -> None:
+        """Lightning may save within a step (after an interval of time, and once again after the first micro-batch of a run that goes on), and a checkpoint holds no gradients.
+        Since the weights are those of the step's beginning, the checkpoint is made one of its beginning: the counters go back to it.
+        """
+        if self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        extra = progress["epoch_loop.batch_progress"]["current"]["ready"] % self.trainer.accumulate_grad_batches
+        for counts in (progress["epoch_loop.batch_progress"][name] for name in ("total", "current")):
+            for name in counts:
+                counts[name] -= extra
+        progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= extra > 0
+        for loader in progress["state_dict"].get("combined_loader", []):
+            loader["handed_out"] -= extra
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if CHECKPOINT_KEY not in checkpoint:
             raise InputError(

@@ -28,10 +28,12 @@ from typing import Any
 import yaml
 
 from coh_lightning.errors import InputError
+from coh_lightning.files import PART, unwritten
 
 FINISHED = "finished"
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
 FILES_OF_SETUP = ("data.json", "rejected.jsonl")
 LEFT_BY_SETUP = {*FILES_OF_SETUP, CHECKPOINTS, "wandb"}
 """What a run that stopped before its first step may have left: such a folder may be used again."""
@@ -116,8 +118,8 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of a run that was written last, among those that are whole; None where there is none yet."""
-    whole = [path for path in (folder / CHECKPOINTS).glob("*.ckpt") if is_whole(path)]
+    """The checkpoint of a run that was written last, among those that are whole (hpc_ckpt_N.ckpt is Lightning's, under SLURM); None where there is none yet."""
+    whole = [path for path in [*(folder / CHECKPOINTS).glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")] if is_whole(path)]
     return max(whole, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
@@ -129,7 +131,7 @@ def new_folder(config: Mapping[str, Any], *, root: Path, name: str) -> Path:
     for attempt in range(1, 1000):
         folder = root / name / (stem if attempt == 1 else f"{stem}-{attempt}")
         try:
-            folder.mkdir(parents=True)
+            _make(folder, new=True)
         except FileExistsError:
             continue
         return folder
@@ -158,11 +160,20 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
             )
         return Run(folder, newest_checkpoint(folder))
     if folder.is_dir():
-        foreign = sorted({path.name for path in folder.iterdir()} - LEFT_BY_SETUP)
+        foreign = sorted({path.name for path in folder.iterdir() if path.suffix != PART} - LEFT_BY_SETUP)
         if foreign:
             raise InputError(f"run.folder is {folder}, which is no run folder: it has no {CONFIG} but holds {foreign[0]}; name a new or an empty folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     return Run(folder)
+
+
+def _make(folder: Path, *, new: bool = False) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=not new)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise unwritten(folder, error) from error
 
 
 def checked_checkpoint(path: Path) -> Path:

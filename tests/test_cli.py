@@ -303,6 +303,49 @@ def test_a_run_that_stopped_goes_on_with_the_same_command(call: Callable[..., in
     assert (here / "broken" / "finished").read_text() == "6 steps\n"
 
 
+def test_steps_that_are_made_again_stand_in_the_metrics_once(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP.replace('1', '2')}", "--run.folder=broken"]
+    monkeypatch.setattr(Model, "break_at", stop)
+    with pytest.raises(RuntimeError, match="went down"):
+        call(*words)
+    assert column(here / "broken" / "metrics.csv", "step") == ["0", "1", "2"]  # and the newest checkpoint is that of two steps
+    with (here / "broken" / "metrics.csv").open("a") as file:
+        file.write("0.5,")  # cut short
+    monkeypatch.setattr(Model, "break_at", None)
+    assert call(*words) == 0
+    assert column(here / "broken" / "metrics.csv", "step") == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_too_little_memory_ends_in_a_sentence_that_names_the_knobs(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.00 GiB is free.")
+
+    monkeypatch.setattr(Model, "break_at", fill)
+    assert call("fit", *SIX, "--run.folder=r") == 2
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert error.startswith("error: there was not enough memory (CUDA out of memory. Tried to allocate 2.00 GiB")
+    assert all(knob in error for knob in ("data.row_tokens", "data.max_chain_tokens", "model.gradient_checkpointing=true", "trainer.strategy"))
+
+
+class Deadly(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 3:
+            os.kill(os.getpid(), 9)
+        return torch.ones(1)
+
+
+def test_a_worker_that_dies_ends_in_a_sentence(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(Deadly(), batch_size=1, num_workers=1))
+    assert call("fit", *SIX, "--run.folder=r") == 2
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert error.startswith("error: a process that builds rows died (DataLoader worker (pid") and "lower data.num_workers" in error
+
+
 def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ STREAM = [
     ["data", "evaluation", "models"],
     ["module"],
     ["configurations"],
-    ["runs", "complaints", "model_card"],
+    ["runs", "complaints", "model_card", "stops"],
     ["export"],
     ["callbacks"],
     ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
@@ -49,6 +49,7 @@ STREAM = [
 
 LIGHT = [
     "errors",
+    "files",
     "records",
     "draws",
     "wording",

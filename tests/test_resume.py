@@ -176,6 +176,28 @@ def test_a_run_may_be_stopped_time_and_again(whole: tuple[Path, Seen], tmp_path:
     same_end(of_whole, run(folder, go_on=at))
 
 
+class Within(ModelCheckpoint):
+    """Saves after each micro-batch, as a checkpoint by the clock may."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.save_checkpoint(Path(self.dirpath or "") / f"{len(list(Path(self.dirpath or '').glob('*.ckpt'))):02}.ckpt")
+
+
+def test_a_checkpoint_within_a_step_is_one_of_its_beginning(tmp_path: Path) -> None:
+    of_whole = run(tmp_path, keep=Within(tmp_path / "kept"), max_steps=EPOCH + 2)
+    for number in (4, 5, 6, 4 * EPOCH, 4 * EPOCH + 2):
+        rest = run(tmp_path, go_on=tmp_path / "kept" / f"{number:02}.ckpt", max_steps=EPOCH + 2)
+        assert len(rest.rows) == 4 * (EPOCH + 2 - (number + 1) // 4)
+        same_end(of_whole, rest)
+
+
+def test_a_run_that_goes_on_is_stopped_before_its_next_checkpoint_and_goes_on_again(whole: tuple[Path, Seen], tmp_path: Path) -> None:
+    folder, of_whole = whole
+    run(folder, go_on=folder / "kept" / "step=2.ckpt", keep=each_step(tmp_path), max_steps=3)
+    assert (tmp_path / "step=2.ckpt").exists()  # Lightning's, after the first micro-batch of the next step
+    same_end(of_whole, run(folder, go_on=tmp_path / "step=2.ckpt"))
+
+
 def test_validation_and_sampling_leave_the_training_bit_equal(whole: tuple[Path, Seen], tmp_path: Path) -> None:
     watched = run(tmp_path, validate_every=1, write_every=2)
     assert list(watched.held_out) == list(range(1, STEPS + 1)) and len(list((tmp_path / "completions").glob("*.jsonl"))) == STEPS // 2
