@@ -276,9 +276,12 @@ class CoHCLI(LightningCLI):
         given = [word for word in CoHParser.typed.argv if word.startswith(("--data.sources=", "--data.init_args.sources="))]
         if given and config.data.init_args.get("sources") is None:
             raise InputError(f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as --data.feedback.")
-        for key in ("run", "trainer"):
-            if not isinstance(config[key], Namespace):
-                raise InputError(f"{key} is {config[key]!r:.60}; it holds settings, written as key: value.")
+        groups = {key: config[key] for key in ("run", "trainer")}
+        for key, made in (("model", self._model_class), ("data", self._datamodule_class)):
+            groups |= {f"{key}.{name}": config[key].init_args[name] for name in plain_defaults(made) if name in config[key].init_args}
+        for key, value in groups.items():  # the parser takes a number in the place of a group
+            if not isinstance(value, Namespace):
+                raise InputError(f"{key} is {value!r:.60}; it holds settings, written as key: value.")
         named = config.run.folder
         shown = config.clone()
         shown.run.folder = None  # so that the file can be run again

@@ -242,9 +242,9 @@ class Completion:
         """Read one line of `completions.jsonl`. Raises InputError naming `where` and the key."""
         values = _flat_from_json(cls, cls._types, obj, where)
         try:
-            json.dumps(values.get("sampling"), allow_nan=False)
+            json.dumps(values.get("sampling"), ensure_ascii=False, allow_nan=False).encode("utf-8")
         except ValueError as error:
-            raise InputError(f"{where}: sampling holds a number that is not finite.") from error
+            raise InputError(f"{where}: sampling holds what no file can: a number that is not finite, or half a character.") from error
         if "scores" in values:
             values["scores"] = {_text(name, "scores", where): number(value, f"scores.{named(name)}", where) for name, value in values["scores"].items()}
         return cls(**values)

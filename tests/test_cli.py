@@ -164,6 +164,7 @@ MISTAKES = {
     "fit --data.row_tokens=many": "data.row_tokens is 'many'; it must be a whole number.",
     "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean last?",
     "fit --config conf/null.yaml": "test_cli.Lines can't be made: one of its keys is null and needs a value (",
+    "fit --config conf/no_method.yaml": "data.method is inf; it holds settings, written as key: value.",
     "fit --config conf/no_group.yaml": "run is 0; it holds settings, written as key: value.",
     "fit --data=" + "x" * 3000: "data: there is no class " + "x" * 80 + "...",
     "fit --config conf/reference.yaml": "the configuration refers to something that is not there: ",
@@ -186,6 +187,7 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(words: str, call: 
         "empty": "",
         "null": "data: {sources: [{class_path: Lines, init_args: {file: null}}]}\n",
         "no_group": "run: 0\n",
+        "no_method": "data: {method: .inf}\n",
         "reference": "model: {init_args: {lr: '${model.init_args.rate}'}}\n",
     }.items():
         (here / "conf" / f"{name}.yaml").write_text(text)

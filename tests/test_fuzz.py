@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -54,12 +55,14 @@ from coh_lightning.prepare import Preparer
 from coh_lightning.records import Completion, Feedback, Judgement, Rejected, read_jsonl, write_jsonl
 from coh_lightning.sources import Source, load
 from coh_lightning.sources.files import read_rows
+from coh_lightning.sources.texts import read_texts
 from coh_lightning.tokens import ChainTokenizer, Encoder
 
 CASES = {
     "rows": (2600, 64_000),
     "values": (300, 6_000),
     "files": (800, 15_000),
+    "texts": (200, 2_000),
     "answers": (300, 4_000),
     "systems": (300, 4_000),
     "judgements": (300, 4_000),
@@ -291,6 +294,61 @@ def test_changed_files_are_accepted_or_refused_by_line(cases: int, tmp_path: Pat
         except Exception as error:
             raise AssertionError(f"files, seed {number} ({name}, {path.name}): {type(error).__name__}: {error}\n{content[:1500]!r}") from error
     tally.check("files", cases, accepted=0.1, refused=0.4)
+
+
+@share("texts")
+def test_changed_texts_of_the_regulariser_are_read_or_refused(cases: int, tmp_path: Path) -> None:
+    tally = Tally()
+    for number in range(cases):
+        chance = Random(f"texts {number}")
+        kind = chance.choice(("txt", "jsonl", "json", "csv", "parquet"))
+        content = mutated_bytes(file_of([{"text": f"It rained on day {n}.\nü"} for n in range(4)], kind), chance)
+        packed = chance.random() < 0.3
+        path = tmp_path / f"t.{kind}{'.gz' if packed else ''}"
+        path.write_bytes(mutated_bytes(gzip.compress(content), chance) if packed else content)
+        try:
+            with within(SECONDS, f"texts, seed {number}"):
+                try:
+                    assert all(text.strip() for text in read_texts(str(path)))
+                    tally["accepted"] += 1
+                except InputError as error:
+                    told(error, path)
+                    tally["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"texts, seed {number} ({path.name}): {type(error).__name__}: {error}\n{content[:1500]!r}") from error
+    tally.check("texts", cases, accepted=0.1, refused=0.3)
+
+
+REAL = {
+    "hh": "hh_harmless_1000",
+    "oasst": "oasst_en_100_trees",
+    "pandalm": "pandalm_200",
+    "summeval": "summeval_20",
+    "feedbackqa": "feedbackqa_who_train",
+    "defacto": "defacto_train",
+    "llmbar": "llmbar_natural_100",
+    "kto": "kto_en_demo_300",
+    "dpo": "dpo_en_demo_300",
+    "hh_helpful_ai": "hh_helpful_ai_pref_363",
+}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", REAL)
+def test_changed_rows_of_real_data_are_accepted_or_refused_by_line(name: str, real_data: Path, tmp_path: Path) -> None:
+    with gzip.open(real_data / f"{REAL[name]}.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in islice(file, 20)]
+    tally = Tally()
+    path = tmp_path / "f.jsonl"
+    source = source_of(name, path)
+    for number in range(15):
+        chance = Random(f"real {name} {number}")
+        lines = [line_of(mutated(chance.choice(rows), chance), chance) for _ in range(PER_FILE)]
+        records, refused = found(f"real {name}", number, lines, partial(check_lines, source, path))
+        tally += Counter(accepted=PER_FILE - refused, refused=refused)
+        for record in records[:2]:
+            found(name, number, [json.dumps(record.to_json())], partial(go_on, record, number))
+    tally.check(f"real rows of {name}", 15 * PER_FILE, accepted=0.05, refused=0.1)
 
 
 # ---------------------------------------------------------------------------------------------------------------- completions, judgements, studies

@@ -367,7 +367,8 @@ def test_what_a_library_says_becomes_one_printable_line() -> None:
     [
         ({"scores": {"polite": "very"}}, "scores.polite is str 'very'; it must be a number"),
         ({"scores": {"polite": math.nan}}, "scores.polite is nan; it must be a finite number"),
-        ({"sampling": {"temperature": math.inf}}, "sampling holds a number that is not finite"),
+        ({"sampling": {"temperature": math.inf}}, "sampling holds what no file can: a number that is not finite"),
+        ({"sampling": {"stop": "\ud800"}}, "sampling holds what no file can: .* half a character"),
     ],
 )
 def test_a_completion_holds_numbers_that_can_be_written_again(changes: dict[str, Any], says: str) -> None:

@@ -113,7 +113,7 @@ def read_answers(folder: Path | str) -> Answers:
         known = set(key["items"][judgement.item]["systems"])
         if set(judgement.systems) != known or judgement.choice not in known | {TIE}:
             raise InputError(
-                f"{where}: choice {judgement.choice!r:.60} among {list(judgement.systems)!r:.80} is not of item {judgement.item!r} ({sorted(known)}); import again."
+                f"{where}: choice {judgement.choice!r:.60} among {list(judgement.systems)!r:.80} is not of item {judgement.item!r:.60} ({sorted(known)!r:.80}); import again."
             )
         if (first := seen.setdefault((judgement.row, judgement.attribute), where)) != where:
             raise InputError(f"{where}: row {judgement.row!r:.60} has {judgement.attribute!r:.60} twice, first at {first}; import again with --replace.")
