@@ -24,6 +24,7 @@ from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.data import CoHDataModule
 from coh_lightning.generation import Sampling
 from coh_lightning.module import CoHModule
+from coh_lightning.stops import RunTrainer
 
 ROOT = Path(__file__).parents[1]
 GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
@@ -88,7 +89,7 @@ def trainer(folder: Path, *callbacks: pl.Callback, devices: int = 1, strategy: A
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     shape = {"accelerator": "cpu", "devices": devices, "strategy": strategy, "use_distributed_sampler": False, "log_every_n_steps": 1}
     clipped = {"gradient_clip_val": CLIP, "max_steps": STEPS, "limit_val_batches": 0, "default_root_dir": str(folder)}
-    return pl.Trainer(**(quiet | shape | clipped | settings), callbacks=list(callbacks))
+    return RunTrainer(**(quiet | shape | clipped | settings), callbacks=list(callbacks))
 
 
 def trained(folder: Path, *, write: bool = False, devices: int = 1, strategy: Any = "auto", settings: Any = None, **of_trainer: Any) -> dict[str, Any]:

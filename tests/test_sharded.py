@@ -120,6 +120,7 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
         run.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         found[name] = {key: whole(value) for key, value in model.lm.state_dict().items()}
         found[f"{name}: losses"] = seen.losses
+    assert not list(folder.glob(".*"))  # a checkpoint takes its name when all of it is there
     end = folder / "step=4.ckpt"
     roads: dict[str, tuple[CoHModule, Path | None]] = {
         "ckpt_path": (module(lora=LoRA(rank=2) if kind == "full" else None), end),

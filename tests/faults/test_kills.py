@@ -18,11 +18,13 @@ import torch
 import yaml
 from commands_for_tests import Commands, Ended, commands_in
 from feedback_for_tests import CONF, TINY, pairs, write
+from safetensors.torch import load_file
 
 from coh_lightning.human_eval.study import read_study
 from coh_lightning.runs import is_whole
 
 SEED = 0
+DONE = ("where a run has finished (6 steps); name another folder, or none for a new one.", "already exists and is not empty; name a new folder.")
 LONGEST = 0.02
 """Seconds at most between the touch of a file and the kill."""
 
@@ -56,6 +58,10 @@ def evaluate(folder: str) -> list[str]:
 
 def export(folder: str) -> list[str]:
     return ["human-eval", "export", "tested/completions.jsonl", "--control", "bad", "good", "--raters", "2", "--overlap", "2", "--overwrite", "-o", folder]
+
+
+def make_folder(folder: str) -> list[str]:
+    return ["export", "whole/checkpoints/last.ckpt", folder]
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +127,8 @@ def killed(commands: Commands, words: Sequence[str], *, times: int, like: Ended,
             break
     else:
         ended = commands.run(*words)
-    # killed after the mark of its end: all had been done, and a finished run is not run again
-    assert ended.status == 0 or ended.error.endswith("where a run has finished (6 steps); name another folder, or none for a new one."), ended.printed[-3000:]
+    # killed after its end: all had been done, and what is done is not done again
+    assert ended.status == 0 or ended.error.endswith(DONE), ended.printed[-3000:]
     return kills
 
 
@@ -158,8 +164,8 @@ def test_a_run_that_is_killed_time_and_again_ends_as_if_it_had_not_been(commands
 
 
 @pytest.mark.slow
-def test_more_than_fifty_kills_of_fit_test_and_export_leave_nothing_half(commands: Commands, whole: Ended) -> None:
-    kills = {"fit": 0, "test": 0, "export": 0}
+def test_more_than_fifty_kills_of_fit_test_and_both_exports_leave_nothing_half(commands: Commands, whole: Ended) -> None:
+    kills = {"fit": 0, "test": 0, "export": 0, "model": 0}
     for number in range(40):
         if kills["fit"] >= 30:
             break
@@ -186,5 +192,16 @@ def test_more_than_fifty_kills_of_fit_test_and_export_leave_nothing_half(command
         kills["export"] += count
         assert read_study(folder).id == read_study(commands.folder / "study").id
         assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in (commands.folder / "study").iterdir())
+    made = commands.run(*make_folder("model"))
+    assert made.status == 0, made.printed[-3000:]
+    expected = load_file(commands.folder / "model" / "model.safetensors")
+    for number in range(40):
+        if kills["model"] >= 6:
+            break
+        folder = commands.folder / f"model{number}"
+        check = lambda folder=folder: folder.exists() and load_file(folder / "model.safetensors") and yaml.safe_load((folder / "config.json").read_text())  # noqa: E731
+        kills["model"] += killed(commands, make_folder(folder.name), times=3, like=made, check=check, draws=draws)
+        assert all(torch.equal(value, expected[key]) for key, value in load_file(folder / "model.safetensors").items())
+        assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in (commands.folder / "model").iterdir())
     print(kills)
-    assert sum(kills.values()) >= 50 and min(kills.values()) >= 10
+    assert sum(kills.values()) >= 50 and min(kills.values()) >= 6
