@@ -38,17 +38,17 @@ test: .venv/.installed
 test-all: .venv/.installed
 	$(RUN) -m pytest
 
-# What these two depend on in turn is the newest in both.
+# What the dependencies depend on in turn is the newest in both. Without trl, which would raise the lowest version of datasets, and which no test imports.
 test-lowest:
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install $(PIP_ARGS) uv
-	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev --extra study --output-file .venv-lowest/versions.txt pyproject.toml
-	.venv-lowest/bin/python -m pip install $(PIP_ARGS) --constraint .venv-lowest/versions.txt --editable ".[dev,study]"
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev --extra study --extra lora --extra sweep --output-file .venv-lowest/versions.txt pyproject.toml
+	.venv-lowest/bin/python -m pip install $(PIP_ARGS) --constraint .venv-lowest/versions.txt --editable ".[dev,study,lora,sweep]"
 	.venv-lowest/bin/python -m pytest $(FAST)
 
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study]"
+	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep]"
 	.venv-newest/bin/python -m pytest $(FAST)
 
 image:
