@@ -556,11 +556,6 @@ class CoHDataModule(LightningDataModule):
                 )
         return {name: known[name] for name in names}
 
-    @property
-    def ask_names(self) -> list[str]:
-        """Names of the sentences that held-out prompts are written under."""
-        return list(self.ask(self.splits["test"][0].record)) if self.splits["test"] else []
-
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[Request]:
         """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
         every = [self.request(one, name, marker) for one in islice(self.splits[stage], limit) for name, marker in self.ask(one.record).items()]

@@ -1,7 +1,7 @@
 """Completions made elsewhere (vLLM, any server of the OpenAI kind, a script): prompts go out as a file, completions come back, matched by id and hash.
 
     write_prompts   prompts.jsonl   {"id": "7:good:0", "prompt_sha": ..., "prompt": ..., "prompt_ids": [...], "stop_token_ids": [...], "body": {...}, ...}
-    write_batch     batch.jsonl     {"custom_id": ..., "method": "POST", "url": "/v1/completions", "body": {...}}
+    write_batch     a.batch.jsonl    {"custom_id": ..., "method": "POST", "url": "/v1/completions", "body": {...}}
 
     read_completions takes   {"id": "7:good:0", "prompt_sha": ..., "completion": "Apple", "finish_reason": "stop"}          the line of a script
                       or     {"custom_id": ..., "response": {"body": {"choices": [{"text": "Apple", "finish_reason": "stop"}], "usage": {...}}}}    of a server
@@ -29,6 +29,9 @@ ENDS = {
     **dict.fromkeys(("length", "max_tokens", "max_new_tokens"), "length"),
 }
 """Why a server says that it stopped -> `Completion.stop`."""
+
+BATCH = ".batch.jsonl"
+"""Ends the name of a file of prompts that is to be the input of a batch service."""
 
 PROBLEMS_SHOWN = 5
 """Bad lines that one message names."""
@@ -88,7 +91,7 @@ def write_prompts(path: Path | str, blanks: Iterable[Blank], *, stop_token_ids: 
     return write_jsonl(path, [_Line(_prompt(blank, stop_token_ids, stop, model)) for blank in _by_id(blanks).values()])
 
 
-def write_batch(path: Path | str, blanks: Iterable[Blank], *, stop_token_ids: Sequence[int], model: str, stop: Sequence[str] = ()) -> int:
+def write_batch(path: Path | str, blanks: Iterable[Blank], *, stop_token_ids: Sequence[int], stop: Sequence[str] = (), model: str | None = None) -> int:
     """The same as the input file of a batch service (`vllm run-batch`, `/v1/batches`), with nothing in a line but what it asks for. See `write_prompts`."""
     lines = [
         _Line({"custom_id": blank.custom_id, "method": "POST", "url": "/v1/completions", "body": _body(blank, stop_token_ids, stop, model)})

@@ -33,7 +33,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
-from coh_lightning.exchange import read_completions, write_prompts
+from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
 from coh_lightning.generation import Request, Sampling, Unmoved, generate
 from coh_lightning.losses import output_log_likelihoods, row_loss
 from coh_lightning.metrics import Sums
@@ -83,7 +83,8 @@ class CoHModule(LightningModule):
         critic: With `refine`: what is said of an answer before the next one, a function `Completion -> str` by its import path (`package.module:name`);
             None says that it is bad, in the method's words.
         scorers: Raters in code that score every completion: functions `Completion -> {name: number}` by import path; `world` is the embedded world's rater.
-        prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no completions; no model is loaded.
+        prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no completions; no model is loaded. As the input of a batch
+            service where its name ends in .batch.jsonl.
         completions_from: In `predict` and `test`: take the completions from this file, which a server made of such prompts, instead of writing them.
         dialogues: In `predict`: write pseudo-dialogues, as the paper's raters read them: the user's turns are kept, and each of the assistant's turns is written anew after
             the model's own ones before. Compare them with `human-eval export --dialogues`.
@@ -353,9 +354,8 @@ class CoHModule(LightningModule):
                     f"{unusable} of {len(self.data.splits['test'])} dialogues are left out: a turn of the user's is empty or longer than data.max_prompt_tokens."
                 )
         if self.prompts_to is not None and self.trainer.is_global_zero:
-            number = write_prompts(
-                self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids, stop=self._stop_texts
-            )
+            write = write_batch if self.prompts_to.endswith(BATCH) else write_prompts
+            number = write(self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids, stop=self._stop_texts)
             print(f"{number} prompts in {self.prompts_to}; give the answers back with --model.completions_from=FILE")
 
     def _agree(self) -> None:

@@ -328,6 +328,10 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {(line["id"], line["prompt"]) for line in lines} == {(one.id, one.prompt) for one in own}
 
+    batch = tmp_path / "prompts.batch.jsonl"
+    trainer(tmp_path).predict(tiny(sampling=SAMPLED, prompts_to=str(batch)), datamodule=data)
+    assert {json.dumps(json.loads(line)["body"]) for line in batch.read_text().splitlines()} == {json.dumps(line["body"]) for line in lines}
+
     texts = {one.id: one for one in own}
     answers = [
         {

@@ -23,7 +23,6 @@ from coh_lightning.human_eval.forms import (
     label_studio_interface,
     read_label_studio,
     read_potato,
-    read_xlsx,
     unescaped,
     write_label_studio,
     write_potato,
@@ -125,33 +124,6 @@ def test_a_text_longer_than_a_cell_is_refused_by_item_and_nothing_is_written(tmp
     with pytest.raises(InputError, match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, and a cell of a workbook holds 32,767"):
         write_xlsx(study_of((("p", fits, "b"), ("q", "c", long))), tmp_path / "long")
     assert not (tmp_path / "long").exists()
-
-
-def test_a_workbook_comes_back_as_it_was_answered(tmp_path: Path) -> None:
-    study = study_of()
-    write_xlsx(study, tmp_path)
-    path = tmp_path / "rater-2.xlsx"
-    book = openpyxl.load_workbook(path)
-    sheet = book["ratings"]
-    sheet["H2"], sheet["I2"], sheet["J2"], sheet["K2"] = "A", "tie", "=not a formula", 12.5
-    sheet["J2"].data_type = "s"
-    sheet["I4"] = " B "
-    sheet["J5"] = "can't say"
-    book.save(path)
-    first, third, fourth = (row.text_hash(item) for row, item in (study.rater_rows("rater-2")[place] for place in (0, 2, 3)))
-    assert read_xlsx(path) == [
-        {
-            "row_id": "r20",
-            "text_hash": first,
-            "choices": {"overall": "A", "accuracy": "tie"},
-            "comment": "=not a formula",
-            "seconds": 12.5,
-            "where": f"{path}:2",
-        },
-        {"row_id": "r22", "text_hash": third, "choices": {"accuracy": "B"}, "comment": "", "seconds": None, "where": f"{path}:4"},
-        {"row_id": "r23", "text_hash": fourth, "choices": {}, "comment": "can't say", "seconds": None, "where": f"{path}:5"},
-    ]
-    assert read_xlsx(tmp_path / "rater-1.xlsx") == []
 
 
 # --- Label Studio
@@ -308,7 +280,6 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("read", "content", "words"),
     [
-        (lambda path, _: read_xlsx(path), b"no archive", "can't be read"),
         (read_label_studio, b"[{]", "broken JSON at column 3"),
         (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "no export of Label Studio"),
         (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
@@ -324,9 +295,6 @@ def test_what_is_no_such_file_is_refused_by_name(tmp_path: Path, read: Callable[
     assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
 
 
-def test_a_workbook_without_row_ids_and_a_folder_without_answers_are_refused(tmp_path: Path) -> None:
-    openpyxl.Workbook().save(tmp_path / "empty.xlsx")
-    with pytest.raises(InputError, match="has a column row_id"):
-        read_xlsx(tmp_path / "empty.xlsx")
+def test_a_folder_without_answers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no user_state\.json"):
         read_potato(tmp_path, study_of())

@@ -4,9 +4,10 @@ r"""Further forms of a study's sheets, for those who rate elsewhere, and how wha
     DIR/forms/label_studio/rater-1.json, rater-1.xml  tasks and labelling interface of a Label Studio project for that rater
     DIR/forms/potato/config.yaml, data.jsonl          one potato task, in which each rater gets their own rows under their name
 
-All are as blind as the sheets and hold the same row ids. Each reader returns a list of dictionaries, one for each row that somebody answered something in:
+All are as blind as the sheets and hold the same row ids. What comes back in a workbook is read as a sheet is (ratings.py); the other readers return a list of
+dictionaries, one for each row that somebody answered something in:
 
-    {"row_id": "r3f...", "text_hash": "0c4...", "choices": {"overall": "A"}, "comment": "", "seconds": 12.5, "where": "rater-1.xlsx:2"}
+    {"row_id": "r3f...", "text_hash": "0c4...", "choices": {"overall": "A"}, "comment": "", "seconds": 12.5, "where": "project.json, task 1"}
 
 `choices` holds what was written, as it was written; `text_hash` and `seconds` are None where the form doesn't tell them.
 """
@@ -24,7 +25,7 @@ from xml.sax.saxutils import quoteattr
 
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
-from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, CHOICES, instructions, sheet_cells
+from coh_lightning.human_eval.sheets import BEFORE, CELL_LIMIT, CHOICES, instructions, sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.records import check_unpacked, named, parse_json, read_text
 
@@ -126,38 +127,6 @@ def _workbook(study: Study, rater: str) -> Any:
         cell = told.cell(row=told.max_row, column=1)
         cell.value, cell.data_type, cell.alignment = escaped(line), "s", top
     return book
-
-
-def read_xlsx(path: Path) -> list[dict[str, Any]]:
-    """The answered rows of a workbook that `write_xlsx` made, whatever was sorted or hidden. Raises InputError where it is none."""
-    load_workbook = _openpyxl().load_workbook
-    check_workbook(path)
-    try:
-        book = load_workbook(path, read_only=True, data_only=True)
-    except Exception as error:  # openpyxl raises whatever it meets in a damaged archive
-        raise InputError(f"{path}: the workbook can't be read ({type(error).__name__}: {words_of(error)}); save it again as xlsx.") from error
-    try:
-        for sheet in book.worksheets:
-            rows = sheet.iter_rows(values_only=True)
-            head = [_cell(value) for value in next(rows, ())]
-            if "row_id" in head:
-                return list(_read_rows(head, rows, path))
-    finally:
-        book.close()
-    raise InputError(f"{path}: no sheet of the workbook has a column row_id in its first line; send back the workbook that was exported.")
-
-
-def _read_rows(head: list[str], rows: Iterator[tuple[object, ...]], path: Path) -> Iterator[dict[str, Any]]:
-    for number, cells in enumerate(rows, start=2):
-        found = dict(zip(head, map(_cell, cells), strict=False))
-        choices = {name: text for name, text in found.items() if name and name not in (*BEFORE, *AFTER) and text}
-        comment = found.get("comment", "")
-        if found.get("row_id") and (choices or comment):
-            yield _answer(found["row_id"], found.get("text_hash") or None, choices, comment, _seconds(found.get("seconds")), f"{path}:{number}")
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else unescaped(str(value)).strip()
 
 
 def check_workbook(path: Path) -> None:
