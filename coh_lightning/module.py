@@ -684,7 +684,8 @@ class CoHModule(LightningModule):
         }
         checkpoint[CHECKPOINT_KEY] = json.dumps(saved)
 
-        self._at_a_step(checkpoint["loops"]["fit_loop"])
+        if "loops" in checkpoint:  # an export has none
+            self._at_a_step(checkpoint["loops"]["fit_loop"])
 
     def _at_a_step(self, progress: dict[str, Any]) -> None:
         """Lightning may save within a step (after an interval of time, and once again after the first micro-batch of a run that goes on), and a checkpoint holds no gradients.
