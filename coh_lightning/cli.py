@@ -17,6 +17,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -40,7 +41,7 @@ from omegaconf.errors import OmegaConfBaseException
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.complaints import Typed, complaint, keys_of
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.files import unwritten, written_aside
+from coh_lightning.files import alone, unwritten, written_aside
 from coh_lightning.runs import (
     CHECKPOINTS,
     CONFIG,
@@ -237,6 +238,10 @@ class CoHCLI(LightningCLI):
     _new: Sequence[Path] = ()
     """The folders that this process made, the innermost first."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with ExitStack() as self._held:
+            super().__init__(*args, **kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--run.name", type=str, default="run", help="Kind of run: it is kept in ROOT/NAME/<time>-<hash>, ROOT being trainer.default_root_dir."
@@ -299,6 +304,9 @@ class CoHCLI(LightningCLI):
         new = [path for path in (kind, *kind.parents) if not path.exists()]
         if named and self.subcommand == "fit":
             self.run = open_fit(resolved, folder=kind)
+            self._held.enter_context(
+                alone(kind, f"run.folder is {kind}, where another process is at work on this run; wait for its end, or name another folder.")
+            )
         elif named:
             self.run = Run(kind)
             kind.mkdir(parents=True, exist_ok=True)
@@ -410,6 +418,7 @@ class CoHCLI(LightningCLI):
     @rank_zero_only
     def _leave_nothing_empty(self) -> None:
         """A command that wrote nothing (it failed early, or was a fast_dev_run) leaves no folder behind."""
+        self._held.close()
         for path in self._new:
             if not path.is_dir():
                 continue

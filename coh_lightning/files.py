@@ -1,8 +1,12 @@
-"""Files and folders that are whole or not there: written beside their name, put on the disk, and renamed. Whatever ends a process, nobody ever reads half of one."""
+"""Files and folders that are whole or not there: written beside their name, put on the disk, and renamed. Whatever ends a process, nobody ever reads half of one.
+
+And folders in which one process works at a time (`alone`).
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,6 +52,34 @@ def written_aside(path: Path | str) -> Iterator[Path]:
         raise unwritten(path, error) from error
     finally:
         remove(aside)
+
+
+@contextmanager
+def alone(folder: Path, busy: str) -> Iterator[int]:
+    """Keeps every other process that asks for it out of a folder, until the body ends or the process does, whatever ends it. Gives the descriptor of the lock: a
+    process that is given it holds the lock too. On a file system without locks nobody is kept out.
+
+    Raises:
+        InputError: another process is in the folder; `busy` is the message.
+    """
+    path = folder / f".lock{PART}"
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(busy) from error
+        except OSError:
+            break
+        if os.fstat(file.fileno()).st_nlink:  # else who held it has just removed it, and it keeps nobody out any longer
+            break
+        file.close()
+    with file:
+        try:
+            yield file.fileno()
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def put_in_place(aside: Path, path: Path) -> None:

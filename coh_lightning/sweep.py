@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fcntl
 import itertools
 import math
 import os
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from coh_lightning.errors import InputError
-from coh_lightning.files import written_aside
+from coh_lightning.files import PART, alone, written_aside
 from coh_lightning.records import did_you_mean
 from coh_lightning.runs import differences
 
@@ -206,7 +205,8 @@ def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     state = optuna.trial.TrialState
     _same_sweep(sweep, folder)
-    with _alone(folder) as lock, _terminated_cleanly():
+    busy = f"a sweep is going on in {folder}, or a trial of one that was killed; wait for it, or give another --folder."
+    with alone(folder, busy) as lock, _terminated_cleanly():
         early = sweep.source.get("early_terminate")
         study = optuna.create_study(
             storage=f"sqlite:///{folder / 'study.db'}",
@@ -357,21 +357,10 @@ def _same_sweep(sweep: Sweep, folder: Path) -> None:
         old, new = ({key: value for key, value in one.items() if key != "run_cap"} for one in (old, sweep.source))
         if changed := differences(old, new):
             raise InputError(f"{folder} holds another sweep; it differs in {', '.join(changed[:8])}; give another --folder.")
-    elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.name != "lock")):
+    elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.suffix != PART)):
         raise InputError(f"{folder} holds no sweep, but {others[0]}; give another --folder.")
     with written_aside(kept) as aside:
         aside.write_text(yaml.safe_dump(dict(sweep.source), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[int]:
-    """Holds the folder's lock; gives its file descriptor, which trials hold too."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"a sweep is going on in {folder}, or a trial of one that was killed; wait for it, or give another --folder.") from error
-        yield file.fileno()
 
 
 @contextmanager

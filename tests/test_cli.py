@@ -19,6 +19,7 @@ import yaml
 from coh_lightning import cli
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
+from coh_lightning.files import alone
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,22 @@ def test_a_run_that_stopped_goes_on_with_the_same_command(call: Callable[..., in
     # the stand-in's loader begins again from the first row after a resume, so its weights differ; its steps don't
     assert torch.load(here / "broken" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
     assert (here / "broken" / "finished").read_text() == "6 steps\n"
+
+
+def test_a_run_that_is_going_on_is_not_gone_on_with_by_another_process(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP}", "--run.folder=broken"]
+    monkeypatch.setattr(Model, "break_at", stop)
+    with pytest.raises(RuntimeError, match="went down"):
+        call(*words)
+    monkeypatch.setattr(Model, "break_at", None)
+    there = names(here / "broken")
+    with alone(here / "broken", "the other process is kept out"):
+        assert call(*words) == 2
+    assert "error: run.folder is broken, where another process is at work on this run" in capsys.readouterr().err
+    assert names(here / "broken") == there
+    assert call(*words) == 0, "the other one has ended"
 
 
 def test_steps_that_are_made_again_stand_in_the_metrics_once(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
