@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import textwrap
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -441,7 +442,12 @@ def _misfortune(error: BaseException) -> str | None:
             f"there was not enough memory ({said}); lower data.row_tokens (data.max_chain_tokens is the least that it can be), "
             "set model.gradient_checkpointing=true, or share the model over GPUs (trainer.strategy)."
         )
-    if "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said):
+    at_work = any(
+        frame.name == "_try_get_data" for frame in traceback.extract_tb(error.__traceback__)
+    )  # of a DataLoader: it was fetching what a worker had built
+    if (at_work and isinstance(error, ConnectionError | EOFError | FileNotFoundError)) or (
+        "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said)
+    ):
         return f"a process that builds rows died ({said}), most often for want of memory; lower data.num_workers, and run the same command again."
     return None
 

@@ -362,7 +362,19 @@ def test_a_worker_that_dies_ends_in_a_sentence(call: Callable[..., int], monkeyp
     monkeypatch.setattr(Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(Deadly(), batch_size=1, num_workers=1))
     assert call("fit", *SIX, "--run.folder=r") == 2
     [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert error.startswith("error: a process that builds rows died (DataLoader worker (pid") and "lower data.num_workers" in error
+    assert error.startswith("error: a process that builds rows died (") and "lower data.num_workers" in error
+
+
+def test_a_worker_that_dies_while_its_row_is_fetched_ends_in_a_sentence_too(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reset(queue: Any, *args: Any, **kwargs: Any) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(torch.multiprocessing.get_context().Queue().__class__, "get", reset)
+    monkeypatch.setattr(Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(torch.ones(8, 1), batch_size=1, num_workers=1))
+    assert call("fit", *SIX, "--run.folder=r") == 2
+    assert "error: a process that builds rows died ([Errno 104] Connection reset by peer)" in capsys.readouterr().err
 
 
 def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
