@@ -416,9 +416,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def seen(browser: Chrome, selector: str) -> list[str]:
-    """The texts of the elements that are on view."""
+    """The texts of the elements that are on view, or would be where one scrolled to them: the browser lays out what is off the screen only after its first picture."""
     return browser.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility()).map(one => one.innerText)", selector
+        "document.querySelectorAll('article').forEach(one => one.style.contentVisibility = 'visible');"
+        "return [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility()).map(one => one.innerText)",
+        selector,
     )
 
 
