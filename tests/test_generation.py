@@ -112,9 +112,7 @@ def test_rows_that_join_later_and_move_to_other_columns_write_what_they_write_al
     expected = _one_by_one(lm, rising, 6)
     for until in (None, time.monotonic() + 1000):
         assert _plain(generate(lm, rising, sampling, stop_ids=STOPS, pad_id=PAD, until=until)) == expected
-    if name in ("bloom", "falcon_alibi", "mamba"):  # these can't be told the position of a token: batch by batch
-        assert not moves
-    if name in ("llama", "mistral", "opt", "gpt_neo"):  # in these, rows that begin together end apart
+    if name in ("llama", "mistral", "opt", "gpt_neo"):  # in these, with every version of transformers, rows that begin together end apart
         assert min(moves) < 0 < max(moves)
 
 
