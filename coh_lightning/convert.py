@@ -19,9 +19,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from coh_lightning.chains import Link, Method, Unusable, build_chains
+from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.preview import configured, sorted_words
 from coh_lightning.records import Feedback, Turn, unique, write_jsonl
@@ -86,13 +87,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"convert: {message}; --help lists the options.")
-
-
 def _options() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog="python -m coh_lightning convert",
         usage="%(prog)s [FILE] --to {records,trl-pairs,trl-unpaired} --output FILE [--config FILE ...] [--data.KEY=VALUE ...]",
         description="Feedback of any source as records, or in the forms of preferences that TRL trains on, and back.",

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from coh_lightning.chat_template import asking_template, check_template
+from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.model_card import model_card
@@ -50,13 +51,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"export: {message}; --help lists the options.")
-
-
 def _options() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog="python -m coh_lightning export",
         description="Make a Hugging Face folder of a checkpoint: safetensors, tokenizer, generation settings, a chat template that asks as in training, a model card.",
         epilog="""examples:

@@ -37,8 +37,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
+from coh_lightning.commands import CommandParser
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
@@ -686,13 +687,8 @@ def show(outcome: Outcome) -> str:
 # ---------------------------------------------------------------------------------------------------------------- the command
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"judge: {message}; --help lists the options.")
-
-
 def _options() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog="python -m coh_lightning judge",
         description="A language model compares the completions of two or more systems, each pair in both orders.",
         epilog="""examples:

@@ -29,8 +29,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from coh_lightning.commands import CommandParser
 from coh_lightning.complaints import did_you_mean
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
@@ -106,13 +107,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"preview: {message}; --help lists the options.")
-
-
 def _options() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog="python -m coh_lightning preview",
         usage="%(prog)s [FEEDBACK_FILE] [--config FILE ...] [--data.KEY=VALUE ...] [--num N] [--json] [--html FILE]",
         description="Show what feedback becomes: its records, their chains, the tokens with what is learned, read and unlearned, and the tree.",

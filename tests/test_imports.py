@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files"],
+    ["files", "commands"],
     ["draws"],
     ["records", "slots"],
     ["generation"],
