@@ -119,6 +119,8 @@ def _training_records(data: CoHDataModule) -> list[Feedback]:
     splits = data.records_by_split()
     held_out = [f"{len(records):,} for {name}" for name, records in splits.items() if name != "train"]
     print(f"held out and not converted: {', '.join(held_out)}; left out: {len(data.rejected):,}", file=sys.stderr)
+    for note in data.notes:
+        print(note, file=sys.stderr)
     return splits["train"]
 
 

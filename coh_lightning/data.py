@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, di
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.sharding import replicas
 from coh_lightning.sources import Records, Source, counts, load, split_by_prompt, without_prompts_of
+from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.texts import read_texts
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
@@ -277,19 +278,22 @@ class CoHDataModule(LightningDataModule):
         """The records of each split as they are read, before any method has looked at them; what is left out goes to `rejected`."""
         test: list[Feedback] | None = None
         validation: list[Feedback] | None = None
+        noticed: list[SourceNotes] = []
+        read = partial(load, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected, noticed=noticed)
         sources = [Records(self.feedback)] if self.feedback is not None else self.sources
         if sources is None:
             records = world_feedback(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir)
         else:
-            records = load(sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            records = read(sources)
         if self.test_sources is not None:
-            test = load(self.test_sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            test = read(self.test_sources)
             records, lost = without_prompts_of(records, test)
             self.rejected += lost
         if self.validation_sources is not None:
-            validation = load(self.validation_sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            validation = read(self.validation_sources)
             records, lost = without_prompts_of(records, validation)
             self.rejected += lost
+        self.notes += [line for notes in noticed for line in notes.lines()]
         shares = {}
         if validation is None:
             shares["validation"] = self.validation_share

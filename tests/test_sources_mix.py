@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
 from coh_lightning.sources import Fields, Mapping, Records, TRLPairs, counts, load, split_by_prompt, stop_if_half_is_lost, without_prompts_of
+from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key, prompt_key
 
 
@@ -84,6 +85,45 @@ def test_rows_of_no_use_are_counted_with_their_reason(tmp_path: Path, caplog: py
     with caplog.at_level(logging.WARNING):
         load([TRLPairs(path)], seed=0)
     assert "a: 2 rows left out: a completion is empty" in caplog.text
+
+
+class Noticing(TRLPairs):
+    """Counts what stands in a column, as an adapter does with what it can't place."""
+
+    def feedback(self, row: dict[str, Any], where: str) -> Feedback | Rejected:
+        if row["prompt"] != "p0":
+            self.notes.count(f"value {row['prompt']!r} is in no entry", where)
+        self.notes.count("a line\nwith \x1b[31mcolor", where)
+        return super().feedback(row, where)
+
+    def after_rows(self) -> None:
+        self.notes.say(f"{self.notes.rows} rows")
+
+
+def test_what_a_source_notices_is_counted_shown_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = Noticing(pairs(tmp_path / "a.jsonl", 3))
+    for _ in range(2):  # nothing is left of an earlier reading
+        noticed: list[SourceNotes] = []
+        load([source], seed=0, noticed=noticed)
+        assert noticed[0].lines() == [
+            "a: 3 rows",
+            f"a: a line\\nwith \\x1b[31mcolor (3 times in 3 rows, first {tmp_path}/a.jsonl:1)",
+            f"a: value 'p1' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:2)",
+            f"a: value 'p2' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:3)",
+        ]
+    with caplog.at_level(logging.WARNING):
+        load([source], seed=0)
+    assert "a: value 'p1' is in no entry (1 time" in caplog.text
+
+
+def test_more_notes_than_a_screen_holds_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.sources.notes.MOST_LINES", 2)
+    monkeypatch.setattr("coh_lightning.sources.notes.MOST_KEPT", 3)
+    notes = SourceNotes()
+    for number in (0, 1, 2, 3, 0, 4):
+        notes.count(f"n{number}", "w")
+    assert [line.split(" (")[0] for line in notes.lines()] == [": n0", ": n1", ": and other notes of this kind"]
+    assert notes.lines()[-1].endswith("(3 times)")
 
 
 def test_more_than_half_lost_stops(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import Candidate, Feedback, Rejected, Turn, content_id, did_you_mean, named
 from coh_lightning.sources.files import SUFFIXES, Row, Rows, data_suffix, is_local, local_files, read_rows
+from coh_lightning.sources.notes import SourceNotes
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,14 @@ class Source(ABC):
         stem = end if suffix is None else end[: end.lower().rindex(suffix)]
         stem = "".join(character for character in stem if character not in "*?[]").strip("-_.") or type(self).__name__.lower()
         return f"{stem}-{self.subset}" if self.subset else stem
+
+    @cached_property
+    def notes(self) -> SourceNotes:
+        """What is noticed while the rows are read; `load` empties it first and shows it afterwards."""
+        return SourceNotes()
+
+    def after_rows(self) -> None:  # noqa: B027 - most sources have nothing to add
+        """Called by `load` behind the last row: the place for notes on what no row had."""
 
     def rows(self) -> Rows:
         """(where, row) of every row, in order; a row that can't be read comes as an `InputError`.

@@ -15,6 +15,7 @@ from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.records import Feedback, Rejected, unique
 from coh_lightning.sources.base import Source
+from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,14 @@ COPY = "~"
 """Between a record's id and the number of its copy, where a source's weight repeats it."""
 
 
-def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "stop", rejected: list[Rejected] | None = None) -> list[Feedback]:
+def load(
+    sources: Sequence[Source],
+    *,
+    seed: int,
+    on_bad_record: OnBadRecord = "stop",
+    rejected: list[Rejected] | None = None,
+    noticed: list[SourceNotes] | None = None,
+) -> list[Feedback]:
     """The records of all sources, in an order that depends on the seed and their ids alone (not on the order of sources or rows).
 
     Ids are unique: "<source's label>/<the record's own id>". Every row is either a record, or part of one (`merge_prompts`), or in `rejected` with its reason.
@@ -39,6 +47,7 @@ def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "
     Args:
         on_bad_record: what to do with a row that can't be read or is off its format: "stop" raises its InputError, "skip" notes it in `rejected`.
         rejected: gets every row that was left out; without it their counts are logged.
+        noticed: gets the notes of each source; without it their lines are logged.
 
     Raises:
         InputError: a bad row (with "stop"), a damaged file, weights on some sources only, or more than half of all rows lost.
@@ -59,7 +68,10 @@ def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "
         for source in sources:
             label = _free_label(source.label, by_label)
             task = progress.add_task(label, total=source.limit)
+            source.notes.start(label)
             records, left_out, count = _read(source, label, on_bad_record, lambda task=task: progress.advance(task))
+            source.notes.rows = count
+            source.after_rows()
             by_label[label] = records
             lost += left_out
             rows += count
@@ -69,6 +81,11 @@ def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "
             log.warning("%s: %d rows left out: %s", label, times, reason)
     else:
         rejected += lost
+    if noticed is None:
+        for line in (line for source in sources for line in source.notes.lines()):
+            log.warning("%s", line)
+    else:
+        noticed += [source.notes for source in sources]
     if with_weight:
         weights = {label: source.weight or 0.0 for label, source in zip(by_label, sources, strict=True)}
         by_label = repeated_by_weight(by_label, weights, seed=seed)
