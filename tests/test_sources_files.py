@@ -15,7 +15,8 @@ import pytest
 
 from coh_lightning.errors import InputError
 from coh_lightning.sources import TRLPairs, load
-from coh_lightning.sources.files import is_local, local_files, read_rows
+from coh_lightning.sources.files import read_rows
+from coh_lightning.sources.folders import is_local, local_files
 
 ROWS = [{"prompt": 'He said: "a,\tb"\n\nand left', "chosen": "ü\u2028x", "rejected": "no"}, {"prompt": "p2", "chosen": "c", "rejected": "r"}]
 PACKED = gzip.compress(b'{"a": 1}\n{"a": 2}\n', mtime=0)

@@ -135,6 +135,22 @@ class Mapping(Source):
             if len(scale) != 2:
                 raise InputError(f"Mapping of {self.path}: the scale of {attribute!r} has {len(scale)} entries; give [worst, best].")
 
+    def columns(self) -> Sequence[str]:
+        """The paths of the prompt and the completions, which every row has."""
+        pieces = [self.prompt] if isinstance(self.prompt, str) else [piece.field for piece in self.prompt if piece.field and not piece.optional]
+        return [*pieces, *([one.text for one in self.completions] if self.each is None else [self.each])]
+
+    def structured(self) -> set[str]:
+        """Where a path leads into a column, and the list `each`."""
+        paths = [*self.columns(), *self.votes, *self.equal, self.system, self.reference, self.id]
+        for one in self.completions if self.each is None else ():
+            paths += [one.rating, one.thumb, one.revision, one.author, *one.ratings.values(), one.rank if isinstance(one.rank, str) else None]
+        inner = {path.split(".")[0].strip("\"'`") for path in paths if path and "." in path.strip(ITSELF)}
+        return inner if self.each is None else inner | {self.each}
+
+    def fits(self, header: Sequence[str]) -> bool:
+        return all(path in header or path.split(".")[0].strip("\"'`") in header for path in self.columns())
+
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         if self.equal and any(value_at(row, path, where) != value_at(row, self.equal[0], where) for path in self.equal):
             return self.rejected(f"{', '.join(self.equal)} differ", where)
@@ -177,10 +193,12 @@ class Mapping(Source):
         else:
             value = value_at(row, self.prompt, where)
             if is_messages(value):
-                turns = turns_of_messages(value, self.prompt, where)
+                turns = turns_of_messages(value, self.prompt, where, self.notes)
+            elif self.turn_markers is not None and isinstance(value, str) and not self._is_missing(value):
+                turns = turns_of_text(value, self.turn_markers[0], self.turn_markers[1])
             else:
                 text = self._text(value, self.prompt, where) or ""
-                turns = (user_turn(text.strip()),) if self.turn_markers is None else turns_of_text(text, self.turn_markers[0], self.turn_markers[1])
+                turns = (user_turn(text.strip()),)
         system = None if self.system is None else self._text(value_at(row, self.system, where), self.system, where)
         return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns)
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.records import Feedback, Rejected, unique
+from coh_lightning.records import Feedback, Rejected, content_id, unique
 from coh_lightning.sources.base import Source
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key
@@ -105,6 +105,7 @@ def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) 
     records: list[Feedback] = []
     lost: list[Rejected] = []
     seen: dict[str, str] = {}
+    contents: set[str] = set()
     count = 0
     for where, row in source.rows():
         count += 1
@@ -115,6 +116,9 @@ def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) 
             result = source.feedback(row, where)
             if isinstance(result, Feedback):
                 records.append(unique(result, seen, where))
+                if (content := content_id(result)) in contents:
+                    source.notes.count("the record is the same, word for word, as an earlier one", where)
+                contents.add(content)
             else:
                 lost.append(dataclasses.replace(result, source=label))
         except InputError as error:
