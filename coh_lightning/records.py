@@ -52,7 +52,14 @@ BESIDE_CONTENT = frozenset(
     "tool_calls tool_call tool_call_id function_call function_calls tools functions reasoning_content reasoning reasoning_details "
     "thinking thoughts thinking_blocks refusal audio image images image_url video videos".split()
 )
-"""Keys that change what a message says and that no text of ours holds: without them a model would learn to stop where it should call or think."""
+"""Keys of a message that change what it says and that no text of ours holds: without them a model would learn to stop where it should call or think."""
+BESIDE_COMPLETION = frozenset("tool_calls tool_call function_call function_calls reasoning_content reasoning_details thinking_blocks".split())
+"""Likewise of a completion, where `reasoning` may as well be what a rater wrote."""
+BESIDE_PROMPT = frozenset("tools functions image images video videos audio".split())
+"""Likewise of a whole row."""
+
+
+_BESIDE = {"record": BESIDE_PROMPT, "message": BESIDE_CONTENT, "completion": BESIDE_COMPLETION}
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,8 @@ class Feedback:
     where: str = ""
     """File and line that it came from, for messages."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    copy: int = 1
+    """Which repetition of the record this is, where a source's weight repeats it: 1 is the record itself. Made when sources are mixed; no part of the JSON form."""
 
     def __post_init__(self) -> None:
         where = self.where or f"record {self.id or '(no id)'}"
@@ -586,10 +595,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------------- checks
 
 
-def refuse_beside_content(message: Mapping[Any, Any], key: str, where: str) -> None:
-    """Raises InputError where a message says something beside its text, such as the call of a tool."""
+def refuse_beside_content(message: Mapping[Any, Any], key: str, where: str, names: Set[str] = BESIDE_CONTENT) -> None:
+    """Raises InputError where a message (or a completion, or a row: `names`) says something beside its text, such as the call of a tool."""
     for name in message:
-        if name in BESIDE_CONTENT and message[name] not in (None, False, "", [], {}):
+        if name in names and message[name] not in (None, False, "", [], {}):
             raise InputError(
                 f"{where}: {key} has {name!r} beside its text ({shown(message[name])}), which would be lost; write it into the text, or leave the row out."
             )
@@ -688,8 +697,8 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
 def _known(obj: object, place: str, key: str, where: str) -> dict[str, Any]:
     """The object, its keys that this place does not know moved to "unknown"; one that is a slip of a known key is refused, naming that."""
     known = _PLACES[place]
-    if place in ("message", "completion"):
-        refuse_beside_content(_object(obj, key, where), key, where)
+    if place in _BESIDE:
+        refuse_beside_content(_object(obj, key, where), key, where, _BESIDE[place])
     out: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
     for name, value in _object(obj, key, where).items():

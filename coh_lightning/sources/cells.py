@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -75,7 +76,9 @@ def _literal(text: str) -> Any:
     if len(text) > LONGEST_LITERAL or not re.match(r"""\s*[\[{]\s*(["'\[{\]}]|-?\d|None|True|False)""", text) or _depth(text) > DEEPEST_LITERAL:
         return _NOTHING
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return _NOTHING
 

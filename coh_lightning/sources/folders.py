@@ -98,7 +98,7 @@ def local_files(path: str, *, subset: str | None = None, split: str = "train") -
 def _of_pattern(path: str, here: Path) -> Chosen:
     anchor = Path(here.anchor) if here.is_absolute() else Path()
     pattern = here.relative_to(anchor) if here.is_absolute() else here
-    hidden_wanted = any(part.startswith(".") for part in pattern.parts)
+    hidden_wanted = any(part.startswith(".") and _GLOB.search(part) for part in pattern.parts)
     plain = [part for part in pattern.parts if not _GLOB.search(part)]
     chosen = Chosen([])
     for file in sorted(file for file in anchor.glob(str(pattern)) if file.is_file()):

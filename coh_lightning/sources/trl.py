@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn, named, refuse_beside_content
+from coh_lightning.records import BESIDE_PROMPT, Candidate, Feedback, Part, Rejected, Turn, named, refuse_beside_content
 from coh_lightning.sources.base import Source, column
 from coh_lightning.sources.dialogue import Unlike, is_messages, prompt_and_answers, turn_of_message, turns_of_messages, user_turn
 from coh_lightning.sources.files import Row
@@ -95,7 +95,7 @@ def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Tur
 
 def _count_others(source: Source, row: Row, read: Sequence[str], where: str) -> None:
     """Count the columns that are not read; a row of tools is refused, since a template would put them before the prompt."""
-    refuse_beside_content(row, "the row", where)
+    refuse_beside_content(row, "the row", where, BESIDE_PROMPT)
     for name, value in row.items():
         if name not in read and value not in (None, "", [], {}):
             source.notes.count(f"the column {named(str(name))!r} is not read", where)
