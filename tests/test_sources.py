@@ -341,7 +341,7 @@ def test_a_mapping_reads_a_list_of_rated_completions() -> None:
     }
     assert record(source, row) == Feedback(
         id="7",
-        prompt=(Turn("user", (Part("q", "front"),)),),
+        prompt=(Turn("user", (Part(" q ", "front"),)),),
         candidates=(Candidate("a", ratings={"overall": 4.0}, author="m"), Candidate("b")),
         scales={"overall": (1.0, 5.0)},
         reference="r",
@@ -401,15 +401,15 @@ def test_the_most_votes_win_and_no_majority_is_a_tie(votes: str, ranks: list[flo
     source = Mapping("m", prompt="p", completions=[Fields(text="a"), Fields(text="b")], votes=columns, vote_for={"0": "tie", "1": 0, "2": 1})
     row = {"p": "q", "a": "x", "b": "y"} | {column: int(vote) for column, vote in zip(columns, votes, strict=True)}
     assert [candidate.rank for candidate in record(source, row).candidates] == ranks
-    with pytest.raises(InputError, match="f:1: a vote is '9'; vote_for knows 0, 1, 2"):
+    with pytest.raises(InputError, match="f:1: a vote is 9; vote_for knows 0, 1, 2"):
         source.feedback(row | {"v0": 9}, "f:1")
 
 
 def test_thumbs_mean_what_the_mapping_says() -> None:
     source = Mapping("m", prompt="p", completions=[Fields(text="out", thumb="wrong", up=[False], down=[True])])
     assert [record(source, {"p": "q", "out": "x", "wrong": wrong}).candidates[0].thumb for wrong in (False, True, None)] == [True, False, None]
-    with pytest.raises(InputError, match=r"f:1: wrong is 'no'; 'up' has \[False\] and 'down' has \[True\]"):
-        source.feedback({"p": "q", "out": "x", "wrong": "no"}, "f:1")
+    with pytest.raises(InputError, match=r"f:1: wrong is 'maybe'; 'up' has false and 'down' has true"):
+        source.feedback({"p": "q", "out": "x", "wrong": "maybe"}, "f:1")
 
 
 def test_scalars_are_no_text_unless_the_mapping_says_so() -> None:
@@ -442,7 +442,8 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
         ),
         ({"q": "p", "answers": [{"text": "a", "at": {"rates": [1, 9]}}]}, "f:1: completions[0].rating is 9, outside its scale 1 to 5."),
         ({"q": "p", "answers": [{"text": "a", "at": 3}]}, "f:1, answers[0]: at is a int; there is no 'rates' in it."),
-        ({"q": "p", "answers": {"text": "a"}}, "f:1: answers is a dict; it must be a list of completions."),
+        ({"q": "p", "answers": {"text": "a"}}, "f:1, answers['text']: the element is a str; there is no 'text' in it."),
+        ({"q": "p", "answers": "a"}, "f:1: answers is a str; it must be a list of completions, or an object of them by name."),
     ],
 )
 def test_a_path_that_leads_nowhere_is_refused_with_the_nearest_name(row: dict[str, Any], says: str) -> None:
