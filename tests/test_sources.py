@@ -239,7 +239,8 @@ user, good, bad = ({"role": "user", "content": "Hi there"}, {"role": "assistant"
         {"prompt": [user], "chosen": good, "rejected": bad},
         {"prompt": [user], "chosen": [user, good], "rejected": [user, bad]},
         {"chosen": [user, good], "rejected": [user, bad]},
-        {"chosen": "Hi there Hello!", "rejected": "Hi there What?"},
+        {"prompt": "Hi there", "chosen": [user, good], "rejected": [user, bad]},
+        {"prompt": "Hi there", "chosen": [{"role": "user", "content": " Hi there\n"}, good], "rejected": [user, bad]},
         {"prompt": [{"from": "human", "value": "Hi there"}], "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}},
     ],
 )
@@ -249,17 +250,52 @@ def test_trl_pairs_in_every_form_are_one_record(row: dict[str, Any]) -> None:
     assert one.candidates == (Candidate("Hello!", rank=1.0), Candidate("What?", rank=2.0))
 
 
-def test_an_implicit_prompt_ends_at_a_blank() -> None:
-    one = record(TRLPairs("t"), {"chosen": "Say it: well done", "rejected": "Say it: welcome"})
-    assert (turns(one), [candidate.text for candidate in one.candidates]) == ([("user", "Say it:")], ["well done", "welcome"])
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt", "texts"),
+    [
+        ("Say it: well done", "Say it: welcome", "Say it:", [" well done", " welcome"]),
+        ("Hi there Hello!", "Hi there What?", "Hi there", [" Hello!", " What?"]),
+        ("def f():\n    return y\n", "def f():\n    pass\n", "def f():", ["\n    return y\n", "\n    pass\n"]),
+        ("Q a", "Q a b", "Q", [" a", " a b"]),
+    ],
+)
+def test_an_implicit_prompt_ends_where_the_blanks_before_the_difference_begin(chosen: str, rejected: str, prompt: str, texts: list[str]) -> None:
+    one = record(TRLPairs("t"), {"chosen": chosen, "rejected": rejected})
+    assert (turns(one), [candidate.text for candidate in one.candidates]) == ([("user", prompt)], texts)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_an_implicit_prompt_and_its_completions_are_the_texts_that_stand_there(chosen: str, rejected: str) -> None:
+    result = TRLPairs("t").feedback({"chosen": chosen, "rejected": rejected}, "f:1")
+    if isinstance(result, Feedback):
+        assert [result.prompt[0].text + candidate.text for candidate in result.candidates] == [chosen, rejected]
+
+
+def test_a_text_prompt_beside_conversations_takes_the_turns_before_it_from_them() -> None:
+    system, before = {"role": "system", "content": "Be kind."}, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    whole = [("system", "Be kind."), ("user", "a"), ("assistant", "b"), ("user", "Hi there")]
+    assert turns(record(TRLPairs("t"), {"prompt": "Hi there", "chosen": [system, *before, user, good], "rejected": [system, *before, user, bad]})) == whole
+    assert turns(record(TRLUnpaired("t"), {"prompt": "Hi there", "completion": [system, *before, user, good], "label": True})) == whole
+    assert turns(record(TRLPairs("t"), {"prompt": [system, *before, user], "chosen": [user, good], "rejected": [bad]})) == whole
+    assert (
+        reason(TRLPairs("t"), {"prompt": "Hi there", "chosen": [system, user, good], "rejected": [user, bad]})
+        == "the two conversations differ before the last turn"
+    )
+
+
+def test_a_text_prompt_that_is_not_the_conversations_is_rejected_at_the_character_that_differs() -> None:
+    result = TRLPairs("t").feedback({"prompt": "Hi then", "chosen": [user, good], "rejected": [user, bad]}, "f:1")
+    assert result == Rejected("the prompt is not what stands before the completion's turn", "f:1, chosen, character 7 of the turn that differs", "t")
 
 
 def test_trl_pairs_keep_system_turns_and_reject_what_is_no_pair() -> None:
+    more = {"role": "user", "content": "And?"}
     system = {"role": "system", "content": "Be kind."}
     assert record(TRLPairs("t"), {"chosen": [system, user, good], "rejected": [system, user, bad]}).prompt[0] == Turn("system", (Part("Be kind.", "never"),))
     assert reason(TRLPairs("t"), {"chosen": [user, good], "rejected": [system, bad]}) == "the two conversations differ before the last turn"
     assert reason(TRLPairs("t"), {"chosen": [user, user], "rejected": [user, bad]}) == "a conversation does not end with the assistant's turn"
     assert reason(TRLPairs("t"), {"prompt": "p", "chosen": [good, user, good], "rejected": [bad]}) == "a completion is more than one assistant message"
+    assert reason(TRLPairs("t"), {"prompt": [user], "chosen": [user, good, more, good], "rejected": [bad]}) == "a completion is more than one assistant message"
     assert reason(TRLPairs("t"), {"chosen": "same", "rejected": "other"}) == "the prompt is empty"
     with pytest.raises(InputError, match="must both be text or both be lists of messages"):
         TRLPairs("t").feedback({"chosen": "a", "rejected": [bad]}, "f:1")
