@@ -116,6 +116,7 @@ SYSTEM, BEFORE = message("system", "Be kind."), [message("user", "One"), message
         ([message("user", "Hi there")], [SYSTEM, ASK], [("system", "Be kind."), ("user", "Hi there ")]),
         ([SYSTEM, message("user", "Hi there")], [ASK], [("system", "Be kind."), ("user", "Hi there")]),
         ([*BEFORE, ASK], [SYSTEM, *BEFORE, ASK], [("system", "Be kind."), ("user", "One"), ("assistant", "Two"), ("user", "Hi there ")]),
+        ([SYSTEM, *BEFORE, ASK], [ASK], [("system", "Be kind."), ("user", "One"), ("assistant", "Two"), ("user", "Hi there ")]),
         (None, [SYSTEM, ASK], [("system", "Be kind."), ("user", "Hi there ")]),
     ],
 )
@@ -137,6 +138,11 @@ def test_a_prompt_beside_whole_conversations_is_found_in_them(prompt: Any, conte
         ),
         (
             {"prompt": "Hi there", "chosen": [ASK, GOOD], "rejected": [message("user", "Hi them"), BAD]},
+            "the prompt is not in the conversation of 'rejected'",
+            "message 1 (user), character 7: 're' and 'm'",
+        ),
+        (
+            {"chosen": [ASK, GOOD], "rejected": [message("user", "Hi them"), BAD]},
             "the two conversations differ before the last turn",
             "chosen and rejected, message 1 (user), character 7: 're' and 'm'",
         ),
@@ -146,6 +152,11 @@ def test_a_prompt_beside_whole_conversations_is_found_in_them(prompt: Any, conte
             "chosen and rejected, message 1: of the system and of the user",
         ),
         ({"prompt": "p", "chosen": [GOOD, ASK, GOOD], "rejected": [BAD]}, "a completion is more than one assistant message", "chosen has 3 messages"),
+        (
+            {"prompt": "Hi there", "chosen": [ASK, GOOD, message("user", "And?"), GOOD], "rejected": [BAD]},
+            "a completion is more than one assistant message",
+            "chosen has 4 messages",
+        ),
         ({"prompt": "p", "chosen": [GOOD, GOOD], "rejected": [BAD]}, "a completion is more than one assistant message", "chosen has 2"),
         ({"prompt": "p", "chosen": [ASK], "rejected": [BAD]}, "a conversation does not end with the assistant's turn", "chosen ends with a turn of the user"),
         ({"chosen": [GOOD], "rejected": [BAD]}, "there is no prompt before the answer", ""),

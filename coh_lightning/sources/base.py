@@ -39,6 +39,8 @@ class Source(ABC):
         separator: what stands between the cells of CSV and TSV; None: what a first line `sep=;` says, or the one under which the header has all columns.
         decode: whether a cell of text that is JSON or a Python literal is read as what it says: true, false, or None, which reads lists of messages alone and
             counts the others.
+        strip: take the blanks at the ends of every text away (turns of the prompt, completions, critiques, revisions, references); how many texts lost some is
+            counted. Without it texts are kept to the character.
     """
 
     path: str
@@ -54,6 +56,7 @@ class Source(ABC):
     aspect: str | None = None
     separator: str | None = None
     decode: bool | None = None
+    strip: bool = False
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -188,14 +191,50 @@ class Source(ABC):
             where=where,
             extra=extra or {},
         )
+        feedback = self.stripped(feedback)
         return feedback if id else dataclasses.replace(feedback, id=content_id(feedback))
+
+    def stripped(self, feedback: Feedback) -> Feedback:
+        """The record as it is, or with `strip` without the blanks at the ends of its texts, which are counted in the notes."""
+        if not self.strip:
+            return feedback
+
+        def bare(text: str | None) -> str | None:
+            if text is None or text == text.strip():
+                return text
+            self.notes.count("strip: a text lost the blanks at its ends", feedback.where)
+            return text.strip()
+
+        return dataclasses.replace(
+            feedback,
+            prompt=tuple(self._stripped_turn(turn, feedback.where) for turn in feedback.prompt),
+            candidates=tuple(
+                dataclasses.replace(one, text=bare(one.text) or one.text, critique=bare(one.critique), revision=bare(one.revision))
+                for one in feedback.candidates
+            ),
+            reference=bare(feedback.reference),
+        )
+
+    def _stripped_turn(self, turn: Turn, where: str) -> Turn:
+        """The turn without the blanks at its two ends; those between its parts stay."""
+        parts = list(turn.parts)
+        before = turn.text
+        for places, bare in ((range(len(parts)), str.lstrip), (range(len(parts) - 1, -1, -1), str.rstrip)):
+            for place in places:
+                parts[place] = dataclasses.replace(parts[place], text=bare(parts[place].text))
+                if parts[place].text:
+                    break
+        if "".join(part.text for part in parts) != before:
+            self.notes.count("strip: a text lost the blanks at its ends", where)
+        return dataclasses.replace(turn, parts=tuple(parts))
 
     def rejected(self, reason: str, where: str, detail: str = "") -> Rejected:
         return Rejected(reason=reason, where=where, source=self.label, detail=detail)
 
 
 def _words(text: str | None) -> str | None:
-    return text.strip() or None if isinstance(text, str) else text
+    """The text, or None where it is blank."""
+    return None if isinstance(text, str) and not text.strip() else text
 
 
 def column(row: Mapping[str, Any], name: str, where: str) -> Any:

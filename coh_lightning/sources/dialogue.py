@@ -129,9 +129,9 @@ def prompt_and_answers(prompt: tuple[Turn, ...] | None, sides: Mapping[str, tupl
     """The prompt and one answer a side, where a side is its answer alone or a whole conversation that ends with it.
 
     A conversation's own turns before the answer are the prompt: they hold the system turn and earlier turns that a column `prompt` often lacks. That column
-    must then be one of their user turns, or their end, but for blanks at the ends of texts::
+    must be their end, or a single one of their user turns; blanks at the ends of texts make no difference, and the column's own text counts::
 
-        prompt "Hi "                 chosen [system "Be kind.", user "Hi", assistant "Hello!"]      ->  system "Be kind.", user "Hi"    "Hello!"
+        prompt "Hi "                 chosen [system "Be kind.", user "Hi", assistant "Hello!"]      ->  system "Be kind.", user "Hi "    "Hello!"
 
     Args:
         prompt: The turns of the column; None where there is none.
@@ -148,33 +148,38 @@ def prompt_and_answers(prompt: tuple[Turn, ...] | None, sides: Mapping[str, tupl
             contexts[name] = turns[:-1]
         elif len(turns) > 1:
             raise Unlike("a completion is more than one assistant message", f"{name} has {len(turns)}")
-    if not contexts and prompt is None:
-        raise Unlike("there is no prompt before the answer")
     answers = [turns[-1].text for turns in sides.values()]
     if not contexts:
-        assert prompt is not None
+        if prompt is None:
+            raise Unlike("there is no prompt before the answer")
         return prompt, answers
     first, *others = contexts
+    if prompt is not None:
+        for name, context in contexts.items():
+            contexts[name] = _with_prompt(context, prompt, name, alone=len(contexts) == len(sides))
     for other in others:
         if (unlike := difference(contexts[first], contexts[other])) is not None:
             raise Unlike("the two conversations differ before the last turn", f"{first} and {other}, {unlike}")
-    context = contexts[first]
-    if prompt is None or _holds(context, prompt):
-        return context, answers
-    if _holds(prompt, context):
-        return prompt, answers
-    # a completion of several turns: what the assistant says in it first is no prompt
-    if context[0].role == "assistant":
-        raise Unlike("a completion is more than one assistant message", f"{first} has {len(sides[first])} messages")
-    asked = [turn for turn in context if turn.role == "user"][-len(prompt) :]
-    raise Unlike(f"the prompt is not in the conversation of {first!r}", difference(prompt, tuple(asked)) or "")
+    return contexts[first], answers
 
 
-def _holds(context: tuple[Turn, ...], prompt: tuple[Turn, ...]) -> bool:
-    """Whether a prompt is the end of a conversation's turns, all that is no system turn, or a single one of its user's."""
-    told = [(turn.role, turn.text.strip()) for turn in context]
-    wanted = [(turn.role, turn.text.strip()) for turn in prompt]
-    return told[-len(wanted) :] == wanted or (len(wanted) == 1 and wanted[0] in told)
+def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str, *, alone: bool) -> tuple[Turn, ...]:
+    """The turns before a side's answer, as the column of the prompt and the side's own turns tell them together.
+
+    Args:
+        alone: Every side has turns of its own. One that is the answer alone follows the prompt, which must be the end of the others' turns then.
+    """
+    told, wanted = ([(turn.role, turn.text.strip()) for turn in turns] for turns in (context, prompt))
+    if told[-len(wanted) :] == wanted:
+        return (*context[: len(context) - len(prompt)], *prompt)
+    if wanted[-len(told) :] == told:
+        return prompt
+    if len(wanted) == 1 and wanted[0] in told and alone:
+        return context
+    if context[0].role == "assistant" or told[: len(wanted)] == wanted:  # what the assistant says in a completion of several turns is no prompt
+        raise Unlike("a completion is more than one assistant message", f"{name} has {len(context) + 1} messages")
+    same = [turn for turn in context if turn.role == "user"] if len(prompt) == 1 else context
+    raise Unlike(f"the prompt is not in the conversation of {name!r}", difference(prompt, same[-len(prompt) :]) or "")
 
 
 def difference(one: Sequence[Turn], other: Sequence[Turn]) -> str | None:

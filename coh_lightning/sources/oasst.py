@@ -61,7 +61,7 @@ class OASST(Source):
                 raise InputError(f"{where}: emojis is {shown(emojis)}; it must be an object.")
             balance = number(emojis.get("+1", 0), "emojis.+1", where) - number(emojis.get("-1", 0), "emojis.-1", where)
             rank = reply.get("rank")
-            text = text_column(reply, "text", where).strip()
+            text = text_column(reply, "text", where)
             candidates.append(
                 Candidate(text, rank=None if rank is None else number(rank, "rank", where), thumb=None if balance == 0 else balance > 0, author=_author(reply))
             )

@@ -1,6 +1,7 @@
 """The preference formats of TRL: pairs (`prompt`, `chosen`, `rejected`) and unpaired thumbs (`prompt`, `completion`, `label`), as text or as messages.
 
-Text stands in a layout of its maker's, so the blanks at its ends are taken off; the contents of messages are taken as they are.
+Texts are kept to the character. The forms have no separator of their own: in a pair without `prompt` the blanks where the two begin to differ begin the
+completions, so that prompt and completion together are the text that stands in the file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ class TRLPairs(Source):
     {"prompt": "Hi", "chosen": " Hello!", "rejected": " What?"}                                      text
     {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"]}         messages
     {"chosen": [user "Hi", assistant "Hello!"], "rejected": [user "Hi", assistant "What?"]}          implicit prompt
+
+    Beside a `prompt`, `chosen` and `rejected` may be whole conversations that repeat it; what they have before it (a system turn, earlier turns) belongs to the
+    prompt then (`dialogue.prompt_and_answers`). A row whose conversations have another prompt is rejected, with the first character that differs.
     """
 
     def columns(self) -> Sequence[str]:
@@ -33,13 +37,13 @@ class TRLPairs(Source):
         sides = {name: column(row, name, where) for name in self.columns()}
         given = row.get("prompt")
         if given is not None and all(isinstance(side, str) for side in sides.values()):
-            prompt, texts = _prompt(given, "prompt", where, self.notes), [side.strip() for side in sides.values()]
+            prompt, texts = _prompt(given, "prompt", where, self.notes), [*sides.values()]
         elif all(isinstance(side, str) for side in sides.values()):
-            # The common beginning, back to the last blank: a word that both begin alike belongs to the completions.
+            # The common beginning, back to the last blank: a word that both begin alike belongs to the completions, and so do the blanks before it.
             one, other = sides.values()
-            alike = next((place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))
-            common = max(one.rfind(" ", 0, alike), one.rfind("\n", 0, alike)) + 1
-            prompt, texts = (user_turn(one[:common].strip()),), [side[common:].strip() for side in sides.values()]
+            begin = one[: next((place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))]
+            common = len(begin[: max(begin.rfind(" "), begin.rfind("\n")) + 1].rstrip(" \n"))
+            prompt, texts = (user_turn(one[:common]),), [side[common:] for side in sides.values()]
         elif given is None and not all(is_messages(side) for side in sides.values()):
             raise InputError(f"{where}: 'chosen' and 'rejected' must both be text or both be lists of messages.")
         else:
@@ -80,14 +84,14 @@ class TRLUnpaired(Source):
 
 def _prompt(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
     if isinstance(value, str):
-        return (user_turn(value.strip()),)
+        return (user_turn(value),)
     return turns_of_messages(value, key, where, notes)
 
 
 def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
     """A side as turns: a text or one message is the answer alone, a list of messages may be the whole conversation."""
     if isinstance(value, str):
-        return (Turn("assistant", (Part(value.strip(), "front"),)),)
+        return (Turn("assistant", (Part(value, "front"),)),)
     if isinstance(value, dict):
         return (turn_of_message(value, key, where, notes),)
     return turns_of_messages(value, key, where, notes)
