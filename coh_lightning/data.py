@@ -374,7 +374,7 @@ class CoHDataModule(LightningDataModule):
         return prepared
 
     def _shorter(self, records: Sequence[Feedback], lost: set[str]) -> str | None:
-        """How many of the lost records would be used with shorter prompts or longer chains, as a remedy; None where lengths are not what they are lost for."""
+        """How many of the lost records would be used under other limits of prompts and chains, as a remedy; None where lengths are not what they are lost for."""
         some = [record for record in records if record.id in lost][:TRIED]
         remedies: list[tuple[int, str]] = []
 
@@ -391,10 +391,16 @@ class CoHDataModule(LightningDataModule):
             limit = self.max_chain_tokens * part
             if fit := used(self.max_prompt_tokens, limit):
                 remedies.append((fit, f"data.max_chain_tokens={limit} and data.row_tokens={max(limit, self.row_tokens)}"))
+        if not remedies:  # what may not be cut of a prompt is too long
+            for part in (2, 4):
+                limit, chain = self.max_prompt_tokens * part, self.max_chain_tokens + self.max_prompt_tokens * (part - 1)
+                if fit := used(limit, chain):
+                    setting = f"data.max_prompt_tokens={limit}, data.max_chain_tokens={chain} and data.row_tokens={max(chain, self.row_tokens)}"
+                    remedies.append((fit, setting))
         if not remedies:
             return None
         listed = ", ".join(f"{fit} with {setting}" for fit, setting in remedies)
-        return f"they are too long: of {'all' if len(some) == len(lost) else 'the first'} {len(some)} of them, would be used: {listed}"
+        return f"they are too long: of {'these' if len(some) == len(lost) else 'the first'} {len(some)}, these many would fit: {listed}"
 
     def _read_regulariser(self) -> list[np.ndarray]:
         """The ids of the regulariser's text: each document begins with BOS, ends with the end token, and is cut into pieces of at most a row."""

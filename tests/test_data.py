@@ -580,6 +580,9 @@ def test_a_file_of_trl_is_recognized_by_its_keys(tmp_path: Path) -> None:
         data.setup()
         assert data.counts["train"].used == 6
         assert data.notes == [f"{path} is read as {form.replace(' (', ' of TRL (')}, by the columns of its first row."]
+    dialogues = [{"chosen": f"\n\nHuman: {row['prompt']}\n\nAssistant: Yes", "rejected": f"\n\nHuman: {row['prompt']}\n\nAssistant: No"} for row in records]
+    data = CoHDataModule(write(tmp_path / "hh.jsonl", dialogues), validation_share=0.0, test_share=0.0)
+    assert {one.candidates[0].text for one in data.records_by_split()["train"]} == {"Yes"} and "dialogues of HH" in data.notes[0]
     data = CoHDataModule(write(tmp_path / "own.jsonl", records))
     assert sum(map(len, data.records_by_split().values())) == 6 and data.notes == []
 
@@ -589,9 +592,12 @@ def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path)
     with pytest.raises(InputError) as caught:
         built(rows, tmp_path, max_prompt_tokens=120, max_chain_tokens=122, row_tokens=512)
     assert "can't use 6 of 6 training records" in str(caught.value)
-    assert "they are too long: of all 6 of them, would be used: 6 with data.max_prompt_tokens=60, " in str(caught.value)
+    assert "they are too long: of these 6, these many would fit: 6 with data.max_prompt_tokens=60, " in str(caught.value)
     assert "6 with data.max_chain_tokens=244 and data.row_tokens=512" in str(caught.value)
     built(rows, tmp_path, max_prompt_tokens=60, max_chain_tokens=122, row_tokens=512)
+    kept = [row | {"prompt": [{"text": "word " * (20 + number), "cut": "never"}, {"text": row["prompt"]}]} for number, row in enumerate(pairs(6))]
+    with pytest.raises(InputError, match=r"most often \(6 times, first .* would fit: .*6 with data\.max_prompt_tokens=240, data\.max_chain_tokens=280 and"):
+        built(kept, tmp_path, max_prompt_tokens=60, max_chain_tokens=100, row_tokens=512)
     with pytest.raises(InputError, match="choose a method that fits the feedback, or raise"):
         built([*pairs(1), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))], tmp_path)
 
