@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from coh_lightning.records import Cut
 
-PLACE = "#"
-"""In place of a path: the place in `each`, counted from 1."""
-NAME = "#name"
-"""In place of a path: the key under which the element stands in `each`."""
 ITSELF = "."
 """In place of a path: the element of `each` itself."""
+PLACES = (".place", "#")
+"""In place of a path: the place in `each`, counted from 1. "#" needs quotes in YAML, where it begins a comment."""
+KEY = ".key"
+"""In place of a path: the key under which the element stands in `each`."""
 
 UP: list[bool | int] = [True, 1]
 DOWN: list[bool | int] = [False, 0]
@@ -41,7 +41,8 @@ class Fields:
 
     Args:
         text: the completion; "." is the element of `each` itself.
-        rank: path of a rank, a number for all rows (1 for the chosen column, 2 for the rejected one), or "#", the place in the list `each`. Smaller is better.
+        rank: path of a rank, a number for all rows (1 for the chosen column, 2 for the rejected one), or ".place", the
+            place in the list `each` ("#", in quotes, is the same). Smaller is better.
         rating: path of a rating (it gets the name "overall").
         ratings: attribute -> path of its rating.
         thumb: path of a value that is one of `up` or of `down`.
@@ -49,7 +50,8 @@ class Fields:
         down: the values that mean a thumb down; without it false and 0.
         critique: path, or several, of what somebody said; several texts are joined by a blank.
         revision: path of a better text.
-        author: path of who wrote the completion; "#name" is the key under which the element stands, where `each` is an object, and "#" its place.
+        author: path of who wrote the completion; ".key" is the key under which the element stands, where `each` is an
+            object, and ".place" its place.
     """
 
     text: str

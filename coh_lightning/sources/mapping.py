@@ -14,7 +14,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
 from coh_lightning.sources.base import Source
 from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_of_messages, turns_of_text, user_turn
-from coh_lightning.sources.fields import DOWN, ITSELF, NAME, PLACE, UP, Fields, Piece, paths_of
+from coh_lightning.sources.fields import DOWN, ITSELF, KEY, PLACES, UP, Fields, Piece, paths_of
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.history import turns_of_history
 from coh_lightning.sources.paths import has_column, value_at
@@ -56,7 +56,7 @@ class Mapping(Source):
 
         prompt: q
         each: systems                                             "Hello!" by gpt-3.5, rank 1; "What?" by llama, rank 2
-        completions: [{text: text, author: "#name"}]
+        completions: [{text: text, author: .key}]
         votes: [best]
 
     How strongly the second of two was preferred, several raters' mean, with the words about the one that won::
@@ -133,8 +133,9 @@ class Mapping(Source):
             raise InputError(f"{owner}: 'prompt' and 'completions' must say where they stand in a row.")
         if self.each is not None and len(self.completions) != 1:
             raise InputError(f"{owner}: with 'each' give one entry of 'completions', for all elements alike.")
-        if self.each is None and any(PLACE == one.rank or ITSELF == one.text or {PLACE, NAME} & {one.author, one.text} for one in self.completions):
-            raise InputError(f"{owner}: {PLACE!r}, {NAME!r} and {ITSELF!r} mean elements of a list; name the list by 'each'.")
+        special = {ITSELF, KEY, *PLACES}
+        if self.each is None and any(special & {one.rank, one.text, one.author} for one in self.completions):
+            raise InputError(f"{owner}: {', '.join(sorted(special))} mean elements of a list; name the list by 'each'.")
         if self.turn_markers is not None and (len(self.turn_markers) != 2 or not all(self.turn_markers)):
             raise InputError(f"{owner}: turn_markers has {len(self.turn_markers)} entries; give the user's and the assistant's marker.")
         if len(self.history_keys) != 2:
@@ -184,7 +185,7 @@ class Mapping(Source):
         for table in (self._reader.values, self._reader.missing, *thumbs, *self._preferences.tables):
             unused = table.never_found()
             if unused:
-                self.notes.say(f"in no row is a value of these entries of '{table.name}': {', '.join(unused)}")
+                self.notes.say(f"entries of '{table.name}' that no row uses: {', '.join(unused)}")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         if self.equal and len({normal(value_at(row, path, where)) for path in self.equal}) > 1:
@@ -277,10 +278,11 @@ class Mapping(Source):
         """What stands at a path of a completion's fields."""
         if self.each is None:
             return value_at(item.value, path, item.where)
-        if path == NAME and item.name is None:
-            raise InputError(f"{item.where}: {NAME!r} is a key of an object, and {self.each} is a list here; {PLACE!r} is the place in it.")
-        special = {ITSELF: item.value, PLACE: str(item.place + 1), NAME: item.name}
-        return special[path] if path in special else value_at(item.value, path, item.where)
+        if path == KEY and item.name is None:
+            raise InputError(f"{item.where}: {KEY} is the key in an object, and {self.each} is a list here; {PLACES[0]} is the place in it.")
+        if path in PLACES:
+            return str(item.place + 1)
+        return item.value if path == ITSELF else item.name if path == KEY else value_at(item.value, path, item.where)
 
     def _rank(self, item: _Item, rank: float | str | None) -> float | None:
         if isinstance(rank, str):
