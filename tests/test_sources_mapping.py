@@ -38,21 +38,25 @@ def mapping(text: str, path: str = "m.jsonl") -> Mapping:
     return source
 
 
+mapping_once = cache(mapping)
+"""For tests that don't look at notes: a parser takes its time to make."""
+
+
 def record(text: str, row: dict[str, Any]) -> Feedback:
-    result = mapping(text).feedback(row, "f:1")
+    result = mapping_once(text).feedback(row, "f:1")
     assert isinstance(result, Feedback), result
     return result
 
 
 def reason(text: str, row: dict[str, Any]) -> str:
-    result = mapping(text).feedback(row, "f:1")
+    result = mapping_once(text).feedback(row, "f:1")
     assert isinstance(result, Rejected), result
     return result.reason
 
 
 def refusal(text: str, row: dict[str, Any]) -> str:
     with pytest.raises(InputError) as caught:
-        mapping(text).feedback(row, "f:1")
+        mapping_once(text).feedback(row, "f:1")
     return str(caught.value)
 
 
@@ -292,9 +296,6 @@ def test_a_mapping_changes_no_character(prompt: str, system: str, completion: st
     assert one.reference == reference
     pieces = record_of(mapping_once("{prompt: [{text: '> ', field: p}, {field: s, cut: never}], completions: [{text: a}]}"), row)
     assert turns(pieces) == [("user", "> " + prompt + system)]
-
-
-mapping_once = cache(mapping)
 
 
 def record_of(source: Source, row: dict[str, Any]) -> Feedback:
