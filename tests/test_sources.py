@@ -285,7 +285,7 @@ def test_a_text_prompt_beside_conversations_takes_the_turns_before_it_from_them(
 
 def test_a_text_prompt_that_is_not_the_conversations_is_rejected_at_the_character_that_differs() -> None:
     result = TRLPairs("t").feedback({"prompt": "Hi then", "chosen": [user, good], "rejected": [user, bad]}, "f:1")
-    assert result == Rejected("the prompt is not what stands before the completion's turn", "f:1, chosen, character 7 of the turn that differs", "t")
+    assert result == Rejected("the prompt is not in the conversation of 'chosen'", "f:1", "t", detail="message 1 (user), character 7: 'n' and 're'")
 
 
 def test_trl_pairs_keep_system_turns_and_reject_what_is_no_pair() -> None:

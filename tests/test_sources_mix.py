@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
-from coh_lightning.sources import Fields, Mapping, Records, TRLPairs, counts, load, split_by_prompt, stop_if_half_is_lost, without_prompts_of
+from coh_lightning.sources import Fields, Mapping, Records, TRLPairs, counts, load, split_by_prompt, stop_if_too_many_are_lost, without_prompts_of
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key, prompt_key
 
@@ -130,9 +130,9 @@ def test_more_than_half_lost_stops(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load([TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))], seed=0)
     assert str(caught.value).startswith(
-        f"3 of 5 rows are of no use here, more than half; most often (3 times, first {tmp_path}/a.jsonl:3): a completion is empty; check"
+        f"3 of 5 rows are of no use here, most often (3 times, first {tmp_path}/a.jsonl:3) because of: a completion is empty; check that the source's settings fit"
     )
-    stop_if_half_is_lost(2, [Rejected("x")])
+    stop_if_too_many_are_lost(2, [Rejected("x")])
 
 
 def test_no_source_and_half_given_weights_are_refused(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import Part, Role, Turn
 from coh_lightning.sources.base import column
 from coh_lightning.sources.dialogue import turn_of_message
+from coh_lightning.sources.notes import SourceNotes
 
 
-def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str) -> tuple[Turn, ...]:
+def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str, notes: SourceNotes | None = None) -> tuple[Turn, ...]:
     """Earlier turns, the user's first; none for null or an empty list::
 
         [["Hi", "Hello!"], ["And?", "So."]]          [{"user": "Hi", "assistant": "Hello!"}, ...]          ["Hi", "Hello!", "And?", "So."]
@@ -36,7 +37,7 @@ def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str) -> 
         if isinstance(entry, dict) and not ({"role", "from"} & set(entry)):
             turns += [_turn(column(entry, key, f"{where}, {at}"), side, f"{at}.{key}", where) for side, key in enumerate(keys)]
         elif isinstance(entry, dict):
-            turns.append(turn_of_message(entry, at, where))
+            turns.append(turn_of_message(entry, at, where, notes))
         elif isinstance(entry, list | tuple) and len(entry) == 2:
             turns += [_turn(text, side, f"{at}[{side}]", where) for side, text in enumerate(entry)]
         else:

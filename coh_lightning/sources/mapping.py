@@ -17,7 +17,7 @@ from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_o
 from coh_lightning.sources.fields import DOWN, ITSELF, KEY, PLACES, UP, Fields, Piece, paths_of
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.history import turns_of_history
-from coh_lightning.sources.paths import has_column, value_at
+from coh_lightning.sources.paths import has_column, steps_of, value_at
 from coh_lightning.sources.preferences import NO_VOTE, Preferences
 from coh_lightning.sources.reader import Reader
 from coh_lightning.sources.values import Table, normal
@@ -177,6 +177,24 @@ class Mapping(Source):
     def _thumbs(self) -> list[tuple[Table, Table]]:
         return [(Table("up", one.up, self._owner), Table("down", one.down, self._owner)) for one in self.completions]
 
+    def columns(self) -> Sequence[str]:
+        """The paths of the prompt and the completions, which every row has."""
+        pieces = [self.prompt] if isinstance(self.prompt, str) else [piece.field for piece in self.prompt if piece.field and not piece.optional]
+        return [*pieces, *([one.text for one in self.completions] if self.each is None else [self.each])]
+
+    def fits(self, header: Sequence[str]) -> bool:
+        return all(has_column(dict.fromkeys(header), path) for path in self.columns())
+
+    def structured(self) -> set[str]:
+        """Where a path leads into a column, and the list `each`."""
+        paths = [*self.columns(), *self.votes, *self.equal, *self.keep, self.system, self.history, self.reference, self.id, self.matrix, self.strength]
+        paths += [*paths_of(self.winner_critique), *paths_of(self.loser_critique)]
+        for one in self.completions if self.each is None else ():
+            paths += [one.rating, one.thumb, one.revision, one.author, *one.ratings.values(), *paths_of(one.critique)]
+            paths += [one.rank] if isinstance(one.rank, str) else []
+        inner = {steps_of(path)[0].name for path in paths if path and len(steps_of(path)) > 1}
+        return inner | {steps_of(path)[0].name for path in (self.each, self.matrix, self.history) if path}
+
     def after_rows(self) -> None:
         """Notes the entries of tables that no value was equal to."""
         thumbs: list[Table] = []
@@ -232,15 +250,15 @@ class Mapping(Source):
         else:
             value = value_at(row, self.prompt, where)
             if is_messages(value):
-                turns = turns_of_messages(value, self.prompt, where)
+                turns = turns_of_messages(value, self.prompt, where, self.notes)
             elif isinstance(value, dict):
-                turns = (turn_of_message(value, self.prompt, where),)
+                turns = (turn_of_message(value, self.prompt, where, self.notes),)
             else:
                 raw = self._reader.text(value, self.prompt, where) or ""
                 turns = (user_turn(raw),) if self.turn_markers is None else turns_of_text(raw, self.turn_markers[0], self.turn_markers[1])
         fronts = [text for text in (raw, turns[-1].text if turns else "") if text.strip()]
         if self.history is not None:
-            turns = (*turns_of_history(value_at(row, self.history, where), self.history_keys, self.history, where), *turns)
+            turns = (*turns_of_history(value_at(row, self.history, where), self.history_keys, self.history, where, self.notes), *turns)
         system = None if self.system is None else self._reader.text(value_at(row, self.system, where), self.system, where)
         return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns), fronts
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import read_text
 from coh_lightning.sources.base import text_column
-from coh_lightning.sources.files import data_suffix, is_local, local_files, read_rows
+from coh_lightning.sources.files import Reading, read_rows
+from coh_lightning.sources.folders import data_suffix, is_local, local_files
 
 
 def read_texts(path: str) -> list[str]:
@@ -37,7 +38,7 @@ def read_texts(path: str) -> list[str]:
 
 def _of_file(path: Path) -> list[str]:
     if data_suffix(path) not in (".txt",):
-        rows = list(read_rows(path))
+        rows = list(read_rows(path, Reading(fits=lambda names: "text" in names)))
         bad = next((row for _, row in rows if isinstance(row, InputError)), None)
         if bad is not None:
             raise bad

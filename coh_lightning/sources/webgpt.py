@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,12 @@ class WebGPT(Source):
                 if held_out != (self.split == "validation"):
                     continue
             yield where, row
+
+    def columns(self) -> Sequence[str]:
+        return ("question", "answer_0", "answer_1", "score_0", "score_1")
+
+    def structured(self) -> Sequence[str]:
+        return ("question", "quotes_0", "quotes_1")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         question = _question(row, where)
