@@ -551,3 +551,19 @@ def test_what_is_kept_can_be_written(tmp_path: Path) -> None:
         "{prompt: p, completions: [{text: a}], keep: [x, y.*.z]}", {"p": "P", "a": "A", "x": math.nan, "y": [{"z": math.inf}, {"z": {"k": (1, b"2")}}]}
     )
     assert json.loads(json.dumps(one.to_json(), allow_nan=False))["extra"] == {"x": None, "y.*.z": [None, {"k": [1, "b'2'"]}]}
+
+
+def test_lists_beside_each_other_are_read_by_place_or_by_key() -> None:
+    text = """{prompt: p, each: answers, completions: [{text: ., author: .beside.models, rating: .beside.notes.*.score}], scales: {overall: [1, 5]}}"""
+    row = {"p": "P", "answers": ["A", "B"], "models": ["x", "y"], "notes": [{"score": 5}, {"score": 3}]}
+    want = (Candidate("A", ratings={"overall": 5.0}, author="x"), Candidate("B", ratings={"overall": 3.0}, author="y"))
+    assert record(text, row).candidates == want
+    says = "f:1, answers[0]: models is a list of 1; beside the 2 elements of answers it must have one for each."
+    assert refusal(text, row | {"models": ["x"]}) == says
+    assert refusal(text, row | {"models": "xy"}) == says.replace("a list of 1", "a str")
+    named = text.replace("notes.*.score", "notes").replace(".beside.models", ".key")
+    by_name = {"p": "P", "answers": {"x": "A", "y": "B"}, "notes": {"y": 3, "x": 5}}
+    assert record(named, by_name).candidates == want
+    assert refusal(named, by_name | {"notes": {"x": 5, "z": 3}}) == "f:1, answers['y']: notes has no 'y'."
+    with pytest.raises((InputError, ValueError), match="mean elements of a list; name the list by 'each'"):
+        mapping("{prompt: p, completions: [{text: a, rating: .beside.b}]}")

@@ -12,6 +12,8 @@ PLACES = (".place", "#")
 """In place of a path: the place in `each`, counted from 1. "#" needs quotes in YAML, where it begins a comment."""
 KEY = ".key"
 """In place of a path: the key under which the element stands in `each`."""
+BESIDE = ".beside."
+"""Before a path of the row: what stands there in a list (or object) beside `each`, at the place (or under the key) of the element."""
 
 UP: list[bool | int] = [True, 1]
 DOWN: list[bool | int] = [False, 0]
@@ -39,6 +41,10 @@ class Piece:
 class Fields:
     """Where one completion stands, and what people said of it. All are paths inside the row, or inside an element of `each`.
 
+    Where the row has several lists of the same length, one is `each`, and `.beside.` leads to the others::
+
+        {"answers": ["A", "B"], "scores": [5, 3]}        each: answers        {text: ., rating: .beside.scores}
+
     Args:
         text: the completion; "." is the element of `each` itself.
         rank: path of a rank, a number for all rows (1 for the chosen column, 2 for the rejected one), or ".place", the
@@ -64,6 +70,11 @@ class Fields:
     critique: str | list[str] | None = None
     revision: str | None = None
     author: str | None = None
+
+    def paths(self) -> list[str]:
+        """All the paths."""
+        given = [self.text, self.rank, self.rating, *self.ratings.values(), self.thumb, *paths_of(self.critique), self.revision, self.author]
+        return [path for path in given if isinstance(path, str)]
 
 
 def paths_of(paths: str | list[str] | None) -> list[str]:
