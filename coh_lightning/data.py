@@ -229,7 +229,8 @@ class CoHDataModule(LightningDataModule):
         if self.splits:
             return
         self.tokenizer = load_tokenizer(self.tokenizer_name)
-        self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
+        encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
+        self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
@@ -255,6 +256,7 @@ class CoHDataModule(LightningDataModule):
         found = sorted({kind for records in prepared.values() for one in records for kind in one.kinds}, key=lambda kind: (kind[1], kind[0]))
         self._kinds = {kind: number for number, kind in enumerate([*found, TEXT])}
         self._texts = self._read_regulariser()
+        self.notes += self.chain_tokenizer.notes_on_texts()
         self._items = {name: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)] for name, records in prepared.items()}
         self.plan = Plan(
             self._items["train"],
@@ -386,6 +388,7 @@ class CoHDataModule(LightningDataModule):
                     "attributes": self.attributes,
                     "tasks": self.tasks,
                     "tokenizer": self.chain_tokenizer.encoder.tokenizer_hash,
+                    "chat_template": self.chain_tokenizer.layout.template_hash,
                     "stop_ids": self.stop_ids,
                 }
             )
@@ -397,7 +400,15 @@ class CoHDataModule(LightningDataModule):
             was = saved.get(key)
             if was == value or key in ("attributes", "tasks"):  # of the data at hand
                 continue
+            if key == "chat_template":
+                if key in saved:  # not in older checkpoints
+                    raise InputError(
+                        f"The chat template of '{self.tokenizer_name}' is not the one that the checkpoint was trained with; give the tokenizer of the training as data.tokenizer."
+                    )
+                continue
             if isinstance(value, dict) and isinstance(was, dict):
+                if key == "prompt_format" and (was := {"kept_tokens": [], **was}) == value:  # likewise
+                    continue
                 name = next(part for part in value if was.get(part) != value[part])
                 key, value, was = f"{key}.{name}", value[name], was.get(name)
             raise InputError(f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its run folder, or set it back.")
