@@ -42,6 +42,7 @@ from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.sharding import replicas
 from coh_lightning.sources import Records, Source, counts, load, split_by_prompt, without_prompts_of
 from coh_lightning.sources.texts import read_texts
+from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording, asked, markers
@@ -274,6 +275,8 @@ class CoHDataModule(LightningDataModule):
             self.counts[name].tokens_tree = sum(item.length for item in items)
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
         self.splits = prepared
+        if note := note_on_outputs(self.chain_tokenizer.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains(50))):
+            self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
         """The records of each split as they are read, before any method has looked at them; what is left out goes to `rejected`."""

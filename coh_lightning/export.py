@@ -133,6 +133,9 @@ def write_folder(
     sentences = next(iter(asks.values()))
     exported = copy.deepcopy(tokenizer)
     exported.chat_template = asking_template(tokens.layout, sentences)
+    spelled = sorted(tokens.encoder.added.control)
+    if hasattr(exported, "chat_control_tokens"):  # what newer transformers spell out in messages where they are asked to sanitize
+        exported.chat_control_tokens = spelled
     notes = [*tokens.notes, *notes_on(tokens, check_template(tokens, exported.chat_template, sentences))]
     lm = _model(saved, checkpoint["state_dict"])
     generation = GenerationConfig(
@@ -151,9 +154,7 @@ def write_folder(
         exported.save_pretrained(aside)
         generation.save_pretrained(aside)
         parameters = sum(parameter.numel() for parameter in lm.parameters())
-        card = model_card(
-            folder.name, saved, checkpoint, asks, parameters=parameters, notes=notes, run=run, adapter=adapter, spelled=sorted(tokens.encoder.added.control)
-        )
+        card = model_card(folder.name, saved, checkpoint, asks, parameters=parameters, notes=notes, run=run, adapter=adapter, spelled=spelled)
         (aside / "README.md").write_text(card, encoding="utf-8")
     return notes
 

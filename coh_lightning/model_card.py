@@ -148,7 +148,8 @@ def _limits(settings: Mapping[str, Any], lora: Mapping[str, Any] | None, notes: 
         "* Good means what the people (or rules) behind the feedback called good; the model has learned their words for it, with their mistakes.",
         "* Under a bad sentence it writes worse on purpose. That is for studies, not for users.",
         f"* In training a prompt was cut to {settings['max_prompt_tokens']} tokens; the chat template cuts nothing, and longer prompts are outside of what was trained.",
-        f"* In training, special tokens in people's text{others} were spelled out; `apply_chat_template` takes them for what they stand for, so clean what users send.",
+        f"* In training, special tokens in people's text{others} were spelled out. `apply_chat_template(..., sanitize_control_tokens=True)` of newer transformers does so "
+        "too; without it they are taken for what they stand for, so clean what users send.",
         *([f"* In training, {_code(kept)} in people's text were tokens, as `apply_chat_template` has them."] if kept else []),
         "* The chat template reads turns of text by system, user and assistant; other roles, images, tools and calls of them raise an error, since none was trained on.",
         "* Nothing was done here for safety or against false statements. The licences of the first model and of the data hold; they are not known here.",

@@ -7,13 +7,16 @@ shown_turns     it rewrites the turns of some conversations (drops the thinking 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coh_lightning.chains import Unusable
+from coh_lightning.errors import InputError
 from coh_lightning.records import Part, Role, Turn
 
 if TYPE_CHECKING:
+    from coh_lightning.chains import Chain
     from coh_lightning.formats import CutTurn, Layout
 
 _MARKER = "A good answer:"
@@ -84,6 +87,33 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
         raise Rewritten(f"the chat template shows this conversation otherwise than turn by turn: {left[1]!r} instead of {left[0]!r}")
     layout.rewritten += [(turn.text, other.text) for turn, other in zip(whole, shown, strict=True) if turn.text.strip() != other.text.strip()]
     return shown
+
+
+def note_on_outputs(layout: Layout, chains: Iterable[tuple[Sequence[CutTurn], Chain]]) -> str | None:
+    """How many first outputs of some chains the template itself would show otherwise than training lays them out, with an example; None: none of them.
+
+    White space around an output is left aside: templates trim it, training never does.
+    """
+    if layout.format.kind == "plain":
+        return None
+    seen, different = 0, []
+    for turns, chain in chains:
+        link = replace(chain[0], text=chain[0].text.strip())
+        laid_out = "".join(segment.text for segment in layout.segments(turns, (link,)))
+        try:
+            given = layout.render([*layout.messages([(turn.role, turn.text) for turn in turns], link.marker), ("assistant", link.text)])
+        except InputError:  # it refuses the conversation, which is said elsewhere
+            continue
+        seen += 1
+        if not given.startswith(laid_out):
+            different.append(first_difference(laid_out, given.rstrip()))
+    if not different:
+        return None
+    here, there = different[0]
+    return (
+        f"The chat template shows {len(different):,} of the first {seen:,} outputs as something else than training learns, e.g. {there!r} for {here!r}; "
+        "give outputs as the template shows them, or use prompt_format plain."
+    )
 
 
 def _shown(layout: Layout, names: Sequence[tuple[Role, str]], index: int, text: str, base: str) -> str | None:

@@ -474,9 +474,8 @@ class ChainTokenizer:
         notes = self.encoder.added.notes()
         if self.layout.rewritten:
             was, shown = self.layout.rewritten[0]
-            notes.append(
-                f"The chat template rewrites {len(self.layout.rewritten):,} turns of prompts, and training shows them as it does, e.g. {was[:80]!r} as {shown[:80]!r}."
-            )
+            turns = f"{len(self.layout.rewritten):,} turn" + ("s" if len(self.layout.rewritten) > 1 else "")
+            notes.append(f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. {was[:80]!r} as {shown[:80]!r}.")
         return notes
 
     def cut_prompt(self, prompt: Sequence[Turn]) -> CutPrompt:

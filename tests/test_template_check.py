@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+from feedback_for_tests import data_of, pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers_for_tests import CHATML, LLAMA2, NO_EMPTY_SYSTEM, REWRITING, TEMPLATES, byte_level, character
+from tokenizers import AddedToken
+from tokenizers_for_tests import CHATML, LLAMA2, NO_EMPTY_SYSTEM, REASONING, REWRITING, TEMPLATES, byte_level, character
 
 from coh_lightning.chains import Link, Unusable
 from coh_lightning.chat_template import asking_template
@@ -74,7 +77,7 @@ def test_thinking_that_the_template_drops_is_not_trained_on_and_said() -> None:
     cut = made.cut_prompt(prompt)
     assert cut.turns[1] == CutTurn("assistant", "Hello.", (Part("Hello."),)) and cut.turns[::2] == (CutTurn.whole(prompt[0]), CutTurn.whole(prompt[2]))
     assert made.notes_on_texts() == [
-        "The chat template rewrites 1 turns of prompts, and training shows them as it does, e.g. '<think>\\nA greeting.\\n</think>\\n\\nHello.' as 'Hello.'."
+        "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. '<think>\\nA greeting.\\n</think>\\n\\nHello.' as 'Hello.'."
     ]
     messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
     chain = made.chain(cut, (Link("A good answer:", "So."),))
@@ -111,6 +114,66 @@ def test_a_template_that_writes_the_date_is_read_once(monkeypatch: pytest.Monkey
     made.layout.tokenizer.chat_template = made.layout.template.replace("Today is", "It is now")  # the next day
     assert made.inference_prompt(made.cut_prompt(talk("Why?")), "Good:").tolist() == before
     assert "today's date" in made.notes[0]
+
+
+# What set-up says
+
+
+@pytest.fixture
+def reasoner(tmp_path: Path) -> str:
+    tokenizer = byte_level(REASONING)
+    tokenizer.add_tokens([AddedToken("<think>"), AddedToken("</think>")])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    return str(tmp_path / "tokenizer")
+
+
+def test_set_up_says_what_the_template_and_the_tokenizer_make_of_the_texts(reasoner: str, tmp_path: Path) -> None:
+    history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>Hm.</think>Yes."}, {"role": "user", "content": "Why?"}]
+    rows = [
+        {"prompt": history, "completions": [{"text": "<think>A.</think>B.", "rank": 1}, {"text": "No.", "rank": 2}]},
+        {"prompt": "Say </s>.", "completions": [{"text": "Good.", "rank": 1}, {"text": "Bad.", "rank": 2}]},
+    ]
+    data = data_of(rows, tmp_path, tokenizer=reasoner, prompt_format=CHAT)
+    data.setup()
+    assert data.notes[2:] == [
+        "Special tokens in the data's texts are spelled out: '</s>' in 1 text.",
+        "Added tokens in the data's texts are spelled out: '</think>' in 2 texts, '<think>' in 2 texts. What encodes an exported model's chat template reads "
+        "them as tokens; if the model itself is to write them, keep them as tokens: data.prompt_format.kept_tokens=['</think>','<think>'].",
+        "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. '<think>Hm.</think>Yes.' as 'Yes.'.",
+        "The chat template shows 2 of the first 8 outputs as something else than training learns, e.g. 'sistant\\n<think>\\nA.\\n</think>\\n\\nB.<|' "
+        "for 'sistant\\n<think>\\n\\n</think>\\n\\n<think>A.</think>B.<|'; give outputs as the template shows them, or use prompt_format plain.",
+    ]
+    assert all(note in dict.fromkeys(text for _, text in data.summary()) for note in data.notes)
+    kept = data_of(rows, tmp_path, tokenizer=reasoner, prompt_format=PromptFormat("chat", kept_tokens=("<think>", "</think>")))
+    kept.setup()
+    assert "Added tokens in the data's texts are kept as tokens: '</think>' in 2 texts, '<think>' in 2 texts." in kept.notes
+
+
+def test_records_that_the_template_shows_otherwise_are_left_out_with_their_reason(tmp_path: Path) -> None:
+    grouping = CHATML.replace("{% for m in messages %}", "{% for m in messages if 'secret' not in m['content'] %}")
+    byte_level(grouping).save_pretrained(tmp_path / "tokenizer")
+    rows = [*pairs(4), {"prompt": [{"role": "system", "content": "a secret"}, {"role": "user", "content": "Hi"}], "completions": pairs(1)[0]["completions"]}]
+    data = data_of(rows, tmp_path, tokenizer=str(tmp_path / "tokenizer"), prompt_format=CHAT)
+    data.setup()
+    [lost] = data.rejected
+    assert lost.reason.startswith("the chat template shows this conversation otherwise than turn by turn") and lost.where.endswith(":5")
+
+
+def test_a_checkpoint_is_of_one_chat_template(tmp_path: Path) -> None:
+    made = {}
+    for name, template in (("one", CHATML), ("other", CHATML.replace("assistant", "model"))):
+        byte_level(template).save_pretrained(tmp_path / name)
+        made[name] = data_of(pairs(4), tmp_path, tokenizer=str(tmp_path / name), prompt_format=CHAT)
+        made[name].setup()
+    saved = made["one"].settings()
+    made["one"].agree_with(saved)
+    with pytest.raises(InputError, match=r"The chat template of '.*other' is not the one that the checkpoint was trained with; give the tokenizer of"):
+        made["other"].agree_with(saved)
+    del saved["chat_template"], saved["prompt_format"]["kept_tokens"]  # of a version that stored neither
+    made["one"].agree_with(saved)
+    kept = saved | {"prompt_format": saved["prompt_format"] | {"kept_tokens": ["<x>"]}}
+    with pytest.raises(InputError, match=r"data.prompt_format.kept_tokens is \[\], but the checkpoint was trained with \['<x>'\]"):
+        made["one"].agree_with(kept)
 
 
 # A template that changes texts
