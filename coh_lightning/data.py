@@ -43,6 +43,7 @@ from coh_lightning.sharding import replicas
 from coh_lightning.sources import Source, counts, load, most_often, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.texts import read_texts
+from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording, asked, markers
@@ -245,7 +246,8 @@ class CoHDataModule(LightningDataModule):
         if self.splits:
             return
         self.tokenizer = load_tokenizer(self.tokenizer_name)
-        self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
+        encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
+        self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
@@ -271,6 +273,7 @@ class CoHDataModule(LightningDataModule):
         found = sorted({kind for records in prepared.values() for one in records for kind in one.kinds}, key=lambda kind: (kind[1], kind[0]))
         self._kinds = {kind: number for number, kind in enumerate([*found, TEXT])}
         self._texts = self._read_regulariser()
+        self.notes += self.chain_tokenizer.notes_on_texts()
         self._items = {name: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)] for name, records in prepared.items()}
         self.plan = Plan(
             self._items["train"],
@@ -288,6 +291,8 @@ class CoHDataModule(LightningDataModule):
             self.counts[name].tokens_tree = sum(item.length for item in items)
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
         self.splits = prepared
+        if note := note_on_outputs(self.chain_tokenizer.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains(50))):
+            self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
         """The records of each split as they are read, before any method has looked at them; what is left out goes to `rejected`."""
@@ -454,6 +459,7 @@ class CoHDataModule(LightningDataModule):
                     "attributes": self.attributes,
                     "tasks": self.tasks,
                     "tokenizer": self.chain_tokenizer.encoder.tokenizer_hash,
+                    "chat_template": self.chain_tokenizer.layout.template_hash,
                     "stop_ids": self.stop_ids,
                 }
             )
@@ -465,7 +471,15 @@ class CoHDataModule(LightningDataModule):
             was = saved.get(key)
             if was == value or key in ("attributes", "tasks"):  # of the data at hand
                 continue
+            if key == "chat_template":
+                if key in saved:  # not in older checkpoints
+                    raise InputError(
+                        f"The chat template of '{self.tokenizer_name}' is not the one that the checkpoint was trained with; give the tokenizer of the training as data.tokenizer."
+                    )
+                continue
             if isinstance(value, dict) and isinstance(was, dict):
+                if key == "prompt_format" and (was := {"kept_tokens": [], **was}) == value:  # likewise
+                    continue
                 name = next(part for part in value if was.get(part) != value[part])
                 key, value, was = f"{key}.{name}", value[name], was.get(name)
             raise InputError(f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its run folder, or set it back.")
