@@ -39,6 +39,7 @@ from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
 from coh_lightning.sources import Source, counts, load, most_often, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.sources.notes import SourceNotes
@@ -239,6 +240,9 @@ class CoHDataModule(LightningDataModule):
         if self.trainer is not None:
             if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
                 raise InputError("trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set it to false.")
+            if stage == "fit":
+                ranks, _ = self._ranks()
+                follow_plan(self.trainer, self.plan.steps_per_epoch, self.plan.accumulate(ranks), ranks=ranks)
             if self.trainer.is_global_zero and stage == "fit":
                 self.write_report(Path(self.trainer.default_root_dir))
 
@@ -464,6 +468,11 @@ class CoHDataModule(LightningDataModule):
                 }
             )
         )
+
+    def plan_settings(self) -> dict[str, Any]:
+        """What decides which rows stand in which step, whatever the ranks; plain JSON, stored in the checkpoint."""
+        names = ("seed", "layout", "row_tokens", "rows_per_step", "regulariser_rows_per_step")
+        return {name: getattr(self, name) for name in names} | {"rows": self.plan.digest}
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:
         """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes to ask for are the checkpoint's."""
@@ -705,7 +714,7 @@ class CoHDataModule(LightningDataModule):
         def row(epoch: int, index: int) -> Batch:
             return self._train_batch(self._planned(epoch, index), epoch)
 
-        return TrainLoader(_Rows(row), self.plan.steps_per_epoch * self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
+        return TrainLoader(_Rows(row), self.plan.steps_per_epoch, self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
 
     def _planned(self, epoch: int, index: int) -> PlannedRow:
         """What stands in this rank's micro-batch of that number."""
@@ -827,9 +836,28 @@ class CoHDataModule(LightningDataModule):
             )
         return [*lines, *(("note", note) for note in self.notes)]
 
-    def first_batch(self) -> Batch:
-        """The largest micro-batch of the plan: of pretraining text, all of it in the loss, where there is any; else its first row."""
-        return self._train_batch(self.plan.step(0, 0)[0], 0)
+    def largest_batches(self) -> list[tuple[Batch, bool]]:
+        """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of feedback, of pretraining text, held out, compared.
+        The same on all ranks."""
+        trained = [next(row for row in self.plan.step(0, 0) if not row.regulariser)]
+        if self.regulariser_rows_per_step:
+            trained.append(self.plan.largest_text())
+        found = [(self._train_batch(planned, 0), True) for planned in trained]
+        for stage in ("validation", "test"):
+            items, rows = self._items[stage], self._held_out_rows(stage)
+            if rows:
+                most = max(rows, key=lambda row: self.plan.size([items[number] for number in row]))
+                found.append((to_batch(self._row([self.tree(items[number], stage) for number in most], [1.0] * len(most))), False))
+            compared = [one for one in self.splits[stage] if self.pairs(one)[0]]
+            if compared:
+                longest = max(compared, key=self._tokens_compared)
+                found.append((max(self.comparison(longest)["rows"], key=lambda row: len(row["keep"])), False))
+        return found
+
+    def _tokens_compared(self, one: Prepared) -> int:
+        """Tokens of a record's completions, those that `comparison` scores."""
+        links = tuple(Link("", one.record.candidates[number].text) for number in sorted({number for pair in self.pairs(one)[0] for number in pair}))
+        return sum(length.output for length in self.chain_tokenizer.link_lengths(one.prompt, links))
 
     def write_report(self, folder: Path) -> None:
         """`data.json` and, where anything was left out, `rejected.jsonl`."""
@@ -886,7 +914,8 @@ class _EpochSampler(Sampler[tuple[int, int]]):
 
 
 class TrainLoader(DataLoader[Any]):
-    """One rank's rows of one epoch after another. Its state is (epoch, rows handed out), so a run that goes on gets the very next row, whatever workers had built ahead.
+    """One rank's rows of one epoch after another. Its state is (epoch, whole steps handed out), so a run that goes on gets the very next row, whatever workers had built
+    ahead and however many ranks there are now.
 
     torchdata's StatefulDataLoader lets workers build rows before Lightning has set the epoch of a run that goes on, and takes an epoch that was used up for one
     that is still to come.
@@ -894,24 +923,26 @@ class TrainLoader(DataLoader[Any]):
 
     sampler: _EpochSampler
 
-    def __init__(self, rows: Dataset[Any], count: int, *, num_workers: int) -> None:
-        super().__init__(rows, batch_size=None, sampler=_EpochSampler(count), num_workers=num_workers)
+    def __init__(self, rows: Dataset[Any], steps: int, micro_batches: int, *, num_workers: int) -> None:
+        super().__init__(rows, batch_size=None, sampler=_EpochSampler(steps * micro_batches), num_workers=num_workers)
+        self._micro_batches = micro_batches
         self._handed_out = 0
         self._stopped_at: tuple[int, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """A generator, so that nothing is built before the first row is asked for: by then Lightning has set the epoch."""
-        (epoch, start), self._stopped_at = self._stopped_at or (0, 0), None
-        self.sampler.start = self._handed_out = start if epoch == self.sampler.epoch else 0
+        (epoch, step), self._stopped_at = self._stopped_at or (0, 0), None
+        self.sampler.start = self._handed_out = step * self._micro_batches if epoch == self.sampler.epoch else 0
         for batch in super().__iter__():
             self._handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.sampler.epoch, "handed_out": self._handed_out}
+        """A step that is not over counts as not begun, since a checkpoint holds no gradients."""
+        return {"epoch": self.sampler.epoch, "step": self._handed_out // self._micro_batches}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._stopped_at = (state["epoch"], state["handed_out"])
+        self._stopped_at = (state["epoch"], state["step"])
 
 
 def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
