@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from coh_lightning.records import Cut
 
-PLACE = "#"
-"""In place of a path: the place in `each`, counted from 1."""
-NAME = "#name"
-"""In place of a path: the key under which the element stands in `each`."""
 ITSELF = "."
 """In place of a path: the element of `each` itself."""
+PLACES = (".place", "#")
+"""In place of a path: the place in `each`, counted from 1. "#" needs quotes in YAML, where it begins a comment."""
+KEY = ".key"
+"""In place of a path: the key under which the element stands in `each`."""
+BESIDE = ".beside."
+"""Before a path of the row: what stands there in a list (or object) beside `each`, at the place (or under the key) of the element."""
 
 UP: list[bool | int] = [True, 1]
 DOWN: list[bool | int] = [False, 0]
@@ -39,9 +41,14 @@ class Piece:
 class Fields:
     """Where one completion stands, and what people said of it. All are paths inside the row, or inside an element of `each`.
 
+    Where the row has several lists of the same length, one is `each`, and `.beside.` leads to the others::
+
+        {"answers": ["A", "B"], "scores": [5, 3]}        each: answers        {text: ., rating: .beside.scores}
+
     Args:
         text: the completion; "." is the element of `each` itself.
-        rank: path of a rank, a number for all rows (1 for the chosen column, 2 for the rejected one), or "#", the place in the list `each`. Smaller is better.
+        rank: path of a rank, a number for all rows (1 for the chosen column, 2 for the rejected one), or ".place", the
+            place in the list `each` ("#", in quotes, is the same). Smaller is better.
         rating: path of a rating (it gets the name "overall").
         ratings: attribute -> path of its rating.
         thumb: path of a value that is one of `up` or of `down`.
@@ -49,7 +56,8 @@ class Fields:
         down: the values that mean a thumb down; without it false and 0.
         critique: path, or several, of what somebody said; several texts are joined by a blank.
         revision: path of a better text.
-        author: path of who wrote the completion; "#name" is the key under which the element stands, where `each` is an object, and "#" its place.
+        author: path of who wrote the completion; ".key" is the key under which the element stands, where `each` is an
+            object, and ".place" its place.
     """
 
     text: str
@@ -62,6 +70,11 @@ class Fields:
     critique: str | list[str] | None = None
     revision: str | None = None
     author: str | None = None
+
+    def paths(self) -> list[str]:
+        """All the paths."""
+        given = [self.text, self.rank, self.rating, *self.ratings.values(), self.thumb, *paths_of(self.critique), self.revision, self.author]
+        return [path for path in given if isinstance(path, str)]
 
 
 def paths_of(paths: str | list[str] | None) -> list[str]:

@@ -8,29 +8,21 @@ from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
 from coh_lightning.sources.base import Source
 from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_of_messages, turns_of_text, user_turn
-from coh_lightning.sources.fields import DOWN, ITSELF, NAME, PLACE, UP, Fields, Piece, paths_of
+from coh_lightning.sources.fields import BESIDE, DOWN, ITSELF, KEY, PLACES, UP, Fields, Piece, paths_of
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.history import turns_of_history
+from coh_lightning.sources.items import Item, items_of
 from coh_lightning.sources.paths import has_column, steps_of, value_at
 from coh_lightning.sources.preferences import NO_VOTE, Preferences
 from coh_lightning.sources.reader import Reader
 from coh_lightning.sources.values import Table, normal
 from coh_lightning.sources.votes import Pairs, best_and_worse
-
-
-class _Item(NamedTuple):
-    """What a completion is read from: the row, or an element of `each`, with its place and its key."""
-
-    value: Any
-    place: int
-    name: str | None
-    where: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Mapping(Source):
 
         prompt: q
         each: systems                                             "Hello!" by gpt-3.5, rank 1; "What?" by llama, rank 2
-        completions: [{text: text, author: "#name"}]
+        completions: [{text: text, author: .key}]
         votes: [best]
 
     How strongly the second of two was preferred, several raters' mean, with the words about the one that won::
@@ -133,8 +125,8 @@ class Mapping(Source):
             raise InputError(f"{owner}: 'prompt' and 'completions' must say where they stand in a row.")
         if self.each is not None and len(self.completions) != 1:
             raise InputError(f"{owner}: with 'each' give one entry of 'completions', for all elements alike.")
-        if self.each is None and any(PLACE == one.rank or ITSELF == one.text or {PLACE, NAME} & {one.author, one.text} for one in self.completions):
-            raise InputError(f"{owner}: {PLACE!r}, {NAME!r} and {ITSELF!r} mean elements of a list; name the list by 'each'.")
+        if self.each is None and any(path in (ITSELF, KEY, *PLACES) or path.startswith(BESIDE) for one in self.completions for path in one.paths()):
+            raise InputError(f"{owner}: {ITSELF}, {KEY}, {' and '.join(PLACES)} mean elements of a list; name the list by 'each'.")
         if self.turn_markers is not None and (len(self.turn_markers) != 2 or not all(self.turn_markers)):
             raise InputError(f"{owner}: turn_markers has {len(self.turn_markers)} entries; give the user's and the assistant's marker.")
         if len(self.history_keys) != 2:
@@ -185,14 +177,16 @@ class Mapping(Source):
         return all(has_column(dict.fromkeys(header), path) for path in self.columns())
 
     def structured(self) -> set[str]:
-        """Where a path leads into a column, and the list `each`."""
-        paths = [*self.columns(), *self.votes, *self.equal, *self.keep, self.system, self.history, self.reference, self.id, self.matrix, self.strength]
-        paths += [*paths_of(self.winner_critique), *paths_of(self.loser_critique)]
-        for one in self.completions if self.each is None else ():
-            paths += [one.rating, one.thumb, one.revision, one.author, *one.ratings.values(), *paths_of(one.critique)]
-            paths += [one.rank] if isinstance(one.rank, str) else []
-        inner = {steps_of(path)[0].name for path in paths if path and len(steps_of(path)) > 1}
-        return inner | {steps_of(path)[0].name for path in (self.each, self.matrix, self.history) if path}
+        """The columns into which a path leads, or that are read as a list or an object as a whole."""
+        inside = [path for one in self.completions for path in one.paths()]
+        paths = [*self.columns(), *self.votes, *self.equal, *self.keep, self.system, self.reference, self.id, self.strength]
+        paths += [*paths_of(self.winner_critique), *paths_of(self.loser_critique), *(inside if self.each is None else [])]
+        for pair in [one for one in self.pairs if one.each is None]:
+            paths += [pair.vote, *(side for side in pair.sides if isinstance(side, str))]
+        whole = [self.each, self.matrix, self.history, *(pair.each for pair in self.pairs)]
+        whole += [path.removeprefix(BESIDE) for path in inside if path.startswith(BESIDE)]
+        steps = [steps_of(path) for path in paths if path]
+        return {one[0].name for one in steps if len(one) > 1} | {steps_of(path)[0].name for path in whole if path}
 
     def after_rows(self) -> None:
         """Notes the entries of tables that no value was equal to."""
@@ -202,12 +196,12 @@ class Mapping(Source):
         for table in (self._reader.values, self._reader.missing, *thumbs, *self._preferences.tables):
             unused = table.never_found()
             if unused:
-                self.notes.say(f"in no row is a value of these entries of '{table.name}': {', '.join(unused)}")
+                self.notes.say(f"entries of '{table.name}' that no row uses: {', '.join(unused)}")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         if self.equal and len({normal(value_at(row, path, where)) for path in self.equal}) > 1:
             return self.rejected(f"{', '.join(self.equal)} differ", where)
-        items = self._items(row, where)
+        items = items_of(row, self.each, len(self.completions), where)
         if not items:
             return self.rejected("no completions", where)
         prompt, fronts = self._prompt(row, where)
@@ -229,16 +223,6 @@ class Mapping(Source):
             reference=None if self.reference is None else self._reader.text(value_at(row, self.reference, where), self.reference, where),
             extra=extra,
         )
-
-    def _items(self, row: Row, where: str) -> list[_Item]:
-        if self.each is None:
-            return [_Item(row, place, None, where) for place in range(len(self.completions))]
-        elements = value_at(row, self.each, where)
-        if isinstance(elements, AnyMapping):
-            return [_Item(one, place, str(name), f"{where}, {self.each}[{name!r}]") for place, (name, one) in enumerate(elements.items())]
-        if not isinstance(elements, list):
-            raise InputError(f"{where}: {self.each} is a {type(elements).__name__}; it must be a list of completions, or an object of them by name.")
-        return [_Item(one, place, None, f"{where}, {self.each}[{place}]") for place, one in enumerate(elements)]
 
     def _prompt(self, row: Row, where: str) -> tuple[tuple[Turn, ...], list[str]]:
         """The turns, and the texts by which a completion may repeat them."""
@@ -274,35 +258,26 @@ class Mapping(Source):
             return []
         return [*fixed, Part(text, piece.cut)]
 
-    def _candidate(self, item: _Item, number: int, fronts: Sequence[str]) -> Candidate:
+    def _candidate(self, item: Item, number: int, fronts: Sequence[str]) -> Candidate:
         fields = self.completions[number]
         reader = self._reader
-        text = reader.text(self._at(item, fields.text), fields.text, item.where) or ""
+        text = reader.text(item.at(fields.text), fields.text, item.where) or ""
         paths = ({} if fields.rating is None else {"overall": fields.rating}) | fields.ratings
-        ratings = {attribute: reader.number(self._at(item, path), path, item.where) for attribute, path in paths.items()}
-        said = [words for path in paths_of(fields.critique) for words in reader.texts(self._at(item, path), path, item.where)]
+        ratings = {attribute: reader.number(item.at(path), path, item.where) for attribute, path in paths.items()}
+        said = [words for path in paths_of(fields.critique) for words in reader.texts(item.at(path), path, item.where)]
         return Candidate(
             text=self._without_prompt(text, fronts, item.where) if self.drop_prompt else text,
             rank=self._rank(item, fields.rank),
             ratings={attribute: value for attribute, value in ratings.items() if value is not None},
-            thumb=None if fields.thumb is None else reader.thumb(self._at(item, fields.thumb), fields.thumb, *self._thumbs[number], item.where),
+            thumb=None if fields.thumb is None else reader.thumb(item.at(fields.thumb), fields.thumb, *self._thumbs[number], item.where),
             critique=" ".join(said) or None,
-            revision=None if fields.revision is None else reader.text(self._at(item, fields.revision), fields.revision, item.where),
-            author=None if fields.author is None else reader.text(self._at(item, fields.author), fields.author, item.where),
+            revision=None if fields.revision is None else reader.text(item.at(fields.revision), fields.revision, item.where),
+            author=None if fields.author is None else reader.text(item.at(fields.author), fields.author, item.where),
         )
 
-    def _at(self, item: _Item, path: str) -> Any:
-        """What stands at a path of a completion's fields."""
-        if self.each is None:
-            return value_at(item.value, path, item.where)
-        if path == NAME and item.name is None:
-            raise InputError(f"{item.where}: {NAME!r} is a key of an object, and {self.each} is a list here; {PLACE!r} is the place in it.")
-        special = {ITSELF: item.value, PLACE: str(item.place + 1), NAME: item.name}
-        return special[path] if path in special else value_at(item.value, path, item.where)
-
-    def _rank(self, item: _Item, rank: float | str | None) -> float | None:
+    def _rank(self, item: Item, rank: float | str | None) -> float | None:
         if isinstance(rank, str):
-            return self._reader.number(self._at(item, rank), rank, item.where, only_words=True)
+            return self._reader.number(item.at(rank), rank, item.where, only_words=True)
         return None if rank is None else float(rank)
 
     def _without_prompt(self, text: str, fronts: Sequence[str], where: str) -> str:

@@ -69,7 +69,7 @@ class TRLUnpaired(Source):
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         label = column(row, "label", where)
         if not isinstance(label, bool):
-            named = {"true": True, "false": False, "1": True, "0": False}.get(str(label).lower())
+            named = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(str(label).lower())
             if named is None:
                 raise InputError(f"{where}: label is {label!r:.60}; it must be true or false.")
             label = named
