@@ -88,6 +88,14 @@ def test_messages_that_lost_their_commas_are_refused_by_row(tmp_path: Path) -> N
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(["'", '"', "\\'", "]}", "[{'role': 'user'}]", "it's", "a\nb", "None"])
 
 
+@pytest.mark.parametrize(
+    "value", [[{"role": "user", "content": "a"}, {"role": "user"}], [{"role": "user", "content": "a"}, "b"], [], [[{"role": "u", "content": "c"}]]]
+)
+def test_what_is_not_all_messages_stays_text(value: list[Any]) -> None:
+    for text in (json.dumps(value), repr(value)):
+        assert decoded({"a": text}, None, "f:1", SourceNotes()) == {"a": text}
+
+
 @given(
     st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": texts}), min_size=1, max_size=4), st.booleans(), st.booleans()
 )
@@ -114,6 +122,8 @@ def test_no_cell_ends_in_anything_but_its_text_its_structure_or_a_refusal(text: 
         "[1" + "+1" * 100_000 + "]",
         "['" + "\\'" * 100_000,
         "[" * 100_000 + "]" * 100_000,
+        "['a', " + "[" * 5000 + "]" * 5000 + "]",
+        "{'a':" * 300 + "1" + "}" * 300,
         "{1: 2}",
         "[(1,)]",
         "[b'x']",

@@ -20,8 +20,6 @@ from coh_lightning.sources.notes import SourceNotes
 
 LONGEST_LITERAL = 2**18
 """Characters of a Python literal that are read; as a tree it takes some hundred times as much."""
-DEEPEST_LITERAL = 20
-"""Brackets within brackets of a Python literal: nobody's messages have more, and its parser calls itself."""
 _KEYS = ({"role", "content"}, {"from", "value"})
 _MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value|name|id|weight|tool_calls)["']\s*:""")
 _NOTHING = object()
@@ -73,7 +71,7 @@ def structure(text: str) -> Any:
 
 
 def _literal(text: str) -> Any:
-    if len(text) > LONGEST_LITERAL or not re.match(r"""\s*[\[{]\s*(["'\[{\]}]|-?\d|None|True|False)""", text) or _depth(text) > DEEPEST_LITERAL:
+    if len(text) > LONGEST_LITERAL or not re.match(r"""\s*[\[{]\s*(["'\[{\]}]|-?\d|None|True|False)""", text):
         return _NOTHING
     try:
         with warnings.catch_warnings():
@@ -81,18 +79,6 @@ def _literal(text: str) -> Any:
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return _NOTHING
-
-
-def _depth(text: str) -> int:
-    """The most brackets that are open at once, those inside of quotes left out."""
-    depth = most = 0
-    for piece in re.finditer(r"""'(?:[^'\\]|\\.)*(?:'|\Z)|"(?:[^"\\]|\\.)*(?:"|\Z)|[\[{(]|[\]})]""", text, re.DOTALL):
-        if piece[0] in "[{(":
-            depth += 1
-            most = max(most, depth)
-        elif piece[0] in "]})":
-            depth -= 1
-    return most
 
 
 def _is_plain(value: Any) -> bool:
