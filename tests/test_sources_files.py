@@ -172,7 +172,7 @@ def test_a_json_object_is_a_row_or_holds_rows(tmp_path: Path, content: str, rows
 
 def test_a_json_object_is_a_row_where_nobody_says_what_a_row_has(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    for value, rows in ({"prompt": "p", "completions": [{"text": "a"}]}, 1), ({"data": [PAIR, PAIR]}, 2), ({"x": PAIR, "y": PAIR, "z": PAIR}, 3):
+    for value, rows in ({"prompt": "p", "completions": [{"text": "a"}, {"text": "b"}]}, 1), ({"data": [PAIR, PAIR]}, 2), ({"x": PAIR, "y": PAIR, "z": PAIR}, 3):
         path.write_text(json.dumps(value, indent=1))
         assert len(list(read_rows(path))) == rows
 
