@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from coh_lightning import configurations
+from coh_lightning.errors import words_of
 
 UNKNOWN = (
     re.compile(r"unrecognized arguments: (?P<key>.+)"),
@@ -123,7 +124,7 @@ class Typed:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
                 return f"{self.shown(file)}:{line}: this is no YAML: {error.problem or error.context}."
             except (yaml.YAMLError, UnicodeDecodeError) as error:
-                return f"{self.shown(file)}: this is no text: {str(error).splitlines()[0]}."
+                return f"{self.shown(file)}: this is no text: {words_of(error)}."
             if not isinstance(found, (dict, list)):
                 return f"{self.shown(file)}: this file holds {'nothing' if found is None else 'no settings'}; settings are written as key: value."
         return None

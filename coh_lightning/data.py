@@ -39,10 +39,12 @@ from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
 from coh_lightning.sources import Source, counts, load, most_often, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.texts import read_texts
+from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording, asked, markers
@@ -238,6 +240,9 @@ class CoHDataModule(LightningDataModule):
         if self.trainer is not None:
             if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
                 raise InputError("trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set it to false.")
+            if stage == "fit":
+                ranks, _ = self._ranks()
+                follow_plan(self.trainer, self.plan.steps_per_epoch, self.plan.accumulate(ranks), ranks=ranks)
             if self.trainer.is_global_zero and stage == "fit":
                 self.write_report(Path(self.trainer.default_root_dir))
 
@@ -245,7 +250,8 @@ class CoHDataModule(LightningDataModule):
         if self.splits:
             return
         self.tokenizer = load_tokenizer(self.tokenizer_name)
-        self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
+        encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
+        self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
@@ -271,6 +277,7 @@ class CoHDataModule(LightningDataModule):
         found = sorted({kind for records in prepared.values() for one in records for kind in one.kinds}, key=lambda kind: (kind[1], kind[0]))
         self._kinds = {kind: number for number, kind in enumerate([*found, TEXT])}
         self._texts = self._read_regulariser()
+        self.notes += self.chain_tokenizer.notes_on_texts()
         self._items = {name: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)] for name, records in prepared.items()}
         self.plan = Plan(
             self._items["train"],
@@ -288,6 +295,8 @@ class CoHDataModule(LightningDataModule):
             self.counts[name].tokens_tree = sum(item.length for item in items)
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
         self.splits = prepared
+        if note := note_on_outputs(self.chain_tokenizer.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains(50))):
+            self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
         """The records of each split as they are read, before any method has looked at them; what is left out goes to `rejected`."""
@@ -374,7 +383,7 @@ class CoHDataModule(LightningDataModule):
         return prepared
 
     def _shorter(self, records: Sequence[Feedback], lost: set[str]) -> str | None:
-        """How many of the lost records would be used with shorter prompts or longer chains, as a remedy; None where lengths are not what they are lost for."""
+        """How many of the lost records would be used under other limits of prompts and chains, as a remedy; None where lengths are not what they are lost for."""
         some = [record for record in records if record.id in lost][:TRIED]
         remedies: list[tuple[int, str]] = []
 
@@ -391,10 +400,16 @@ class CoHDataModule(LightningDataModule):
             limit = self.max_chain_tokens * part
             if fit := used(self.max_prompt_tokens, limit):
                 remedies.append((fit, f"data.max_chain_tokens={limit} and data.row_tokens={max(limit, self.row_tokens)}"))
+        if not remedies:  # what may not be cut of a prompt is too long
+            for part in (2, 4):
+                limit, chain = self.max_prompt_tokens * part, self.max_chain_tokens + self.max_prompt_tokens * (part - 1)
+                if fit := used(limit, chain):
+                    setting = f"data.max_prompt_tokens={limit}, data.max_chain_tokens={chain} and data.row_tokens={max(chain, self.row_tokens)}"
+                    remedies.append((fit, setting))
         if not remedies:
             return None
         listed = ", ".join(f"{fit} with {setting}" for fit, setting in remedies)
-        return f"they are too long: of {'all' if len(some) == len(lost) else 'the first'} {len(some)} of them, would be used: {listed}"
+        return f"they are too long: of {'these' if len(some) == len(lost) else 'the first'} {len(some)}, these many would fit: {listed}"
 
     def _read_regulariser(self) -> list[np.ndarray]:
         """The ids of the regulariser's text: each document begins with BOS, ends with the end token, and is cut into pieces of at most a row."""
@@ -402,7 +417,7 @@ class CoHDataModule(LightningDataModule):
             return []
         texts: list[str] = []
         for name in self.regulariser or []:
-            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == "world" else read_texts(name)
+            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == "world" else read_texts(name, self.notes)
         encoder = self.chain_tokenizer.encoder
         cache_fields(encoder, [Field(text, "head") for text in texts], self.cache_dir)
         begin, end = np.array(encoder.bos_ids, np.int32), np.array(self.chain_tokenizer.stop_ids[:1], np.int32)
@@ -448,10 +463,16 @@ class CoHDataModule(LightningDataModule):
                     "attributes": self.attributes,
                     "tasks": self.tasks,
                     "tokenizer": self.chain_tokenizer.encoder.tokenizer_hash,
+                    "chat_template": self.chain_tokenizer.layout.template_hash,
                     "stop_ids": self.stop_ids,
                 }
             )
         )
+
+    def plan_settings(self) -> dict[str, Any]:
+        """What decides which rows stand in which step, whatever the ranks; plain JSON, stored in the checkpoint."""
+        names = ("seed", "layout", "row_tokens", "rows_per_step", "regulariser_rows_per_step")
+        return {name: getattr(self, name) for name in names} | {"rows": self.plan.digest}
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:
         """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes to ask for are the checkpoint's."""
@@ -459,7 +480,15 @@ class CoHDataModule(LightningDataModule):
             was = saved.get(key)
             if was == value or key in ("attributes", "tasks"):  # of the data at hand
                 continue
+            if key == "chat_template":
+                if key in saved:  # not in older checkpoints
+                    raise InputError(
+                        f"The chat template of '{self.tokenizer_name}' is not the one that the checkpoint was trained with; give the tokenizer of the training as data.tokenizer."
+                    )
+                continue
             if isinstance(value, dict) and isinstance(was, dict):
+                if key == "prompt_format" and (was := {"kept_tokens": [], **was}) == value:  # likewise
+                    continue
                 name = next(part for part in value if was.get(part) != value[part])
                 key, value, was = f"{key}.{name}", value[name], was.get(name)
             raise InputError(f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its run folder, or set it back.")
@@ -685,7 +714,7 @@ class CoHDataModule(LightningDataModule):
         def row(epoch: int, index: int) -> Batch:
             return self._train_batch(self._planned(epoch, index), epoch)
 
-        return TrainLoader(_Rows(row), self.plan.steps_per_epoch * self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
+        return TrainLoader(_Rows(row), self.plan.steps_per_epoch, self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
 
     def _planned(self, epoch: int, index: int) -> PlannedRow:
         """What stands in this rank's micro-batch of that number."""
@@ -807,9 +836,28 @@ class CoHDataModule(LightningDataModule):
             )
         return [*lines, *(("note", note) for note in self.notes)]
 
-    def first_batch(self) -> Batch:
-        """The largest micro-batch of the plan: of pretraining text, all of it in the loss, where there is any; else its first row."""
-        return self._train_batch(self.plan.step(0, 0)[0], 0)
+    def largest_batches(self) -> list[tuple[Batch, bool]]:
+        """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of feedback, of pretraining text, held out, compared.
+        The same on all ranks."""
+        trained = [next(row for row in self.plan.step(0, 0) if not row.regulariser)]
+        if self.regulariser_rows_per_step:
+            trained.append(self.plan.largest_text())
+        found = [(self._train_batch(planned, 0), True) for planned in trained]
+        for stage in ("validation", "test"):
+            items, rows = self._items[stage], self._held_out_rows(stage)
+            if rows:
+                most = max(rows, key=lambda row: self.plan.size([items[number] for number in row]))
+                found.append((to_batch(self._row([self.tree(items[number], stage) for number in most], [1.0] * len(most))), False))
+            compared = [one for one in self.splits[stage] if self.pairs(one)[0]]
+            if compared:
+                longest = max(compared, key=self._tokens_compared)
+                found.append((max(self.comparison(longest)["rows"], key=lambda row: len(row["keep"])), False))
+        return found
+
+    def _tokens_compared(self, one: Prepared) -> int:
+        """Tokens of a record's completions, those that `comparison` scores."""
+        links = tuple(Link("", one.record.candidates[number].text) for number in sorted({number for pair in self.pairs(one)[0] for number in pair}))
+        return sum(length.output for length in self.chain_tokenizer.link_lengths(one.prompt, links))
 
     def write_report(self, folder: Path) -> None:
         """`data.json` and, where anything was left out, `rejected.jsonl`."""
@@ -866,7 +914,8 @@ class _EpochSampler(Sampler[tuple[int, int]]):
 
 
 class TrainLoader(DataLoader[Any]):
-    """One rank's rows of one epoch after another. Its state is (epoch, rows handed out), so a run that goes on gets the very next row, whatever workers had built ahead.
+    """One rank's rows of one epoch after another. Its state is (epoch, whole steps handed out), so a run that goes on gets the very next row, whatever workers had built
+    ahead and however many ranks there are now.
 
     torchdata's StatefulDataLoader lets workers build rows before Lightning has set the epoch of a run that goes on, and takes an epoch that was used up for one
     that is still to come.
@@ -874,24 +923,26 @@ class TrainLoader(DataLoader[Any]):
 
     sampler: _EpochSampler
 
-    def __init__(self, rows: Dataset[Any], count: int, *, num_workers: int) -> None:
-        super().__init__(rows, batch_size=None, sampler=_EpochSampler(count), num_workers=num_workers)
+    def __init__(self, rows: Dataset[Any], steps: int, micro_batches: int, *, num_workers: int) -> None:
+        super().__init__(rows, batch_size=None, sampler=_EpochSampler(steps * micro_batches), num_workers=num_workers)
+        self._micro_batches = micro_batches
         self._handed_out = 0
         self._stopped_at: tuple[int, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """A generator, so that nothing is built before the first row is asked for: by then Lightning has set the epoch."""
-        (epoch, start), self._stopped_at = self._stopped_at or (0, 0), None
-        self.sampler.start = self._handed_out = start if epoch == self.sampler.epoch else 0
+        (epoch, step), self._stopped_at = self._stopped_at or (0, 0), None
+        self.sampler.start = self._handed_out = step * self._micro_batches if epoch == self.sampler.epoch else 0
         for batch in super().__iter__():
             self._handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.sampler.epoch, "handed_out": self._handed_out}
+        """A step that is not over counts as not begun, since a checkpoint holds no gradients."""
+        return {"epoch": self.sampler.epoch, "step": self._handed_out // self._micro_batches}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._stopped_at = (state["epoch"], state["handed_out"])
+        self._stopped_at = (state["epoch"], state["step"])
 
 
 def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:

@@ -118,6 +118,7 @@ SYSTEM, BEFORE = message("system", "Be kind."), [message("user", "One"), message
         ([*BEFORE, ASK], [SYSTEM, *BEFORE, ASK], [("system", "Be kind."), ("user", "One"), ("assistant", "Two"), ("user", "Hi there ")]),
         ([SYSTEM, *BEFORE, ASK], [ASK], [("system", "Be kind."), ("user", "One"), ("assistant", "Two"), ("user", "Hi there ")]),
         (None, [SYSTEM, ASK], [("system", "Be kind."), ("user", "Hi there ")]),
+        (" ", [SYSTEM, ASK], [("system", "Be kind."), ("user", "Hi there ")]),
     ],
 )
 def test_a_prompt_beside_whole_conversations_is_found_in_them(prompt: Any, context: list[Any], expected: list[tuple[str, str]]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
@@ -160,6 +160,48 @@ def test_copies_stay_out_of_the_held_out_parts(tmp_path: Path) -> None:
     sources = [TRLPairs(pairs(tmp_path / "a.jsonl", 200), weight=1), TRLPairs(pairs(tmp_path / "b.jsonl", 50), weight=1)]
     parts = split_by_prompt(load(sources, seed=0), {"validation": 0.2}, seed=0)
     assert counts(parts["validation"])["b"]["copies"] == 0 and counts(parts["train"])["b"]["copies"] > 0
+
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.from_regex(r"\A(a|doc)([~#:/]\d{1,2}){0,2}\Z")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(ids, min_size=1, max_size=12, unique=True), min_size=2, max_size=3),
+    st.sampled_from([(None, None, None), (1, 1, 1), (0.2, 3, 1)]),
+    st.integers(0, 3),
+)
+def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
+    tmp_path_factory: pytest.TempPathFactory, ids_of: list[list[str]], weights: tuple[Any, ...], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("ids")
+    sources = []
+    for number, own in enumerate(ids_of):
+        rows = [{"id": id, "prompt": f"{number} {place}", "completions": [{"text": "a"}]} for place, id in enumerate(own)]
+        sources.append(Records(write(folder / f"f{number}.jsonl", rows), weight=weights[number]))
+    records = load(sources, seed=seed)
+    assert len({one.id for one in records}) == len(records)
+    left_out: Counter[str] = Counter()
+    parts = split_by_prompt(records, {"validation": 0.3, "test": 0.3}, seed=seed, copies_left_out=left_out)
+    assert sum(map(len, parts.values())) + left_out.total() == len(records)
+    originals = Counter(one.id for part in parts.values() for one in part if one.copy == 1)
+    assert originals == Counter(f"f{number}/{id}" for number, own in enumerate(ids_of) for id in own)
+    assert all(one.copy == 1 for name in ("validation", "test") for one in parts[name])
+    assert sum(entry["records"] + entry["copies"] for part in parts.values() for entry in counts(part).values()) == sum(map(len, parts.values()))
+
+
+def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
+    row = {"prompt": "p", "completions": [{"text": "a"}]}
+    one, two = (write(tmp_path / f"{name}.jsonl", [row | {"id": id}]) for name, id in (("one", "b/c"), ("two", "c")))
+    with pytest.raises(InputError, match="the sources 'a' and 'a/b' both give a record 'a/b/c'; give one of them another name"):
+        load([Records(one, name="a"), Records(two, name="a/b")], seed=0)
+
+
+def test_one_setting_says_how_many_rows_may_be_lost(tmp_path: Path) -> None:
+    source = TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))
+    assert len(load([source], seed=0, max_lost_share=0.6)) == 2
+    with pytest.raises(InputError, match=r"3 of 5 rows .* or raise data\.max_lost_share \(0\.59\)\."):
+        load([source], seed=0, max_lost_share=0.59)
 
 
 def test_merge_prompts_gathers_rows_of_one_prompt(tmp_path: Path) -> None:

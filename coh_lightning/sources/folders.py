@@ -62,12 +62,12 @@ def is_local(path: str) -> bool:
     return looks_local or here.exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) is None
 
 
-def chosen_files(path: str, *, subset: str | None = None, split: str = "train") -> Chosen:
+def chosen_files(path: str, *, subset: str | None = None, split: str = "train", plain_text: bool = False) -> Chosen:
     """The data files that `path` names.
 
     A file or a pattern means just that, and `split` plays no part. A folder means its data files, or those of its subfolder `subset`, of one split where
     their names tell splits apart (train-00000.parquet, data/test.jsonl.gz, train/part-1.csv). A folder that `datasets` has saved counts as one file.
-    Names that begin with a dot are passed over.
+    Names that begin with a dot are passed over, and so is plain text beside files of rows, unless it is what is wanted (`plain_text`).
 
     Raises:
         InputError: nothing is there, no file of this split, several that could be meant, a missing part, or the same rows in two kinds of files.
@@ -81,7 +81,7 @@ def chosen_files(path: str, *, subset: str | None = None, split: str = "train") 
     if not folder.is_dir():
         inside = [entry.name for entry in here.iterdir() if entry.is_dir()]
         raise InputError(f"{path}: there is no subfolder {subset!r}{did_you_mean(str(subset), inside)}")
-    chosen = _listed(folder)
+    chosen = _listed(folder, plain_text)
     if not chosen.files:
         raise InputError(f"{folder}: no data file in this folder ({', '.join(SUFFIXES)}, also with {', '.join(PACKED)}).")
     _keep_split(chosen, folder, split)
@@ -114,7 +114,7 @@ def _of_pattern(path: str, here: Path) -> Chosen:
     return chosen
 
 
-def _listed(folder: Path) -> Chosen:
+def _listed(folder: Path, plain_text: bool) -> Chosen:
     """All data files below a folder, and what else is there."""
     chosen = Chosen([])
     saved: list[Path] = []
@@ -135,7 +135,7 @@ def _listed(folder: Path) -> Chosen:
                 chosen.files.append(file)
     chosen.passed_over = {name: why for name, why in chosen.passed_over.items() if not any(Path(name).is_relative_to(other) for other in saved)}
     rows = [file for file in chosen.files if data_suffix(file) != ".txt"]
-    if rows:
+    if rows and not plain_text:
         chosen.passed_over |= {str(file): "plain text beside files of rows" for file in chosen.files if data_suffix(file) == ".txt" and file not in rows}
         chosen.files = rows
     return chosen

@@ -49,7 +49,7 @@ class TRLPairs(Source):
         else:
             turns = {name: _turns(side, name, where, self.notes) for name, side in sides.items()}
             try:
-                prompt, texts = prompt_and_answers(None if given is None else _prompt(given, "prompt", where, self.notes), turns)
+                prompt, texts = prompt_and_answers(_given(given, where, self.notes), turns)
             except Unlike as unlike:
                 return self.rejected(unlike.reason, where, unlike.detail)
         candidates = [Candidate(text, rank=rank) for text, rank in zip(texts, (1.0, 2.0), strict=True)]
@@ -62,6 +62,9 @@ class TRLUnpaired(Source):
 
     def columns(self) -> Sequence[str]:
         return ("label",)
+
+    def fits(self, header: Sequence[str]) -> bool:
+        return "label" in header and ("messages" in header or {"prompt", "completion"} <= set(header))
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         label = column(row, "label", where)
@@ -76,7 +79,7 @@ class TRLUnpaired(Source):
         value = column(row, messages, where)
         turns = turns_of_messages(value, messages, where, self.notes) if messages == "messages" else _turns(value, messages, where, self.notes)
         try:
-            prompt, (text,) = prompt_and_answers(None if given is None else _prompt(given, "prompt", where, self.notes), {messages: turns})
+            prompt, (text,) = prompt_and_answers(_given(given, where, self.notes), {messages: turns})
         except Unlike as unlike:
             return self.rejected(unlike.reason, where, unlike.detail)
         return self.record(prompt, [Candidate(text, thumb=label)], where=where, task="response")
@@ -86,6 +89,11 @@ def _prompt(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Tu
     if isinstance(value, str):
         return (user_turn(value),)
     return turns_of_messages(value, key, where, notes)
+
+
+def _given(value: object, where: str, notes: SourceNotes) -> tuple[Turn, ...] | None:
+    """The column of the prompt, or None where it says nothing, as in a table of which other rows have one."""
+    return None if value is None or (isinstance(value, str) and not value.strip()) else _prompt(value, "prompt", where, notes)
 
 
 def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
