@@ -336,7 +336,11 @@ class CoHDataModule(LightningDataModule):
             self.rejected += lost
             self.rejected_of[stage] = lost
         self.notes += [line for notes in noticed for line in notes.lines()]
-        self.files = {notes.label: {"read": notes.files, "passed_over": notes.passed_over} for notes in noticed if notes.files}
+        for notes in noticed:
+            if notes.files:
+                of_source = self.files.setdefault(notes.label, {"read": [], "passed_over": {}})
+                of_source["read"] += notes.files
+                of_source["passed_over"] |= notes.passed_over
         shares = {}
         if validation is None:
             shares["validation"] = self.validation_share

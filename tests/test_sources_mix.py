@@ -111,6 +111,9 @@ def test_what_a_source_notices_is_counted_shown_and_kept(tmp_path: Path, caplog:
             f"a: value 'p1' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:2)",
             f"a: value 'p2' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:3)",
         ]
+    noticed = []
+    load([source, source], seed=0, noticed=noticed)
+    assert [one.lines()[0] for one in noticed] == ["a: 3 rows", "a-2: 3 rows"]
     with caplog.at_level(logging.WARNING):
         load([source], seed=0)
     assert "a: value 'p1' is in no entry (1 time" in caplog.text

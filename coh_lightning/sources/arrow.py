@@ -53,6 +53,7 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
     if len(set(names)) < len(names):
         raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
     for batch in reader:
+        batch.validate(full=True)  # places that lie outside of their buffers would end the process
         for begin in range(0, batch.num_rows, ROWS):
             yield batch.slice(begin, ROWS)
 
