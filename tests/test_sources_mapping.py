@@ -181,7 +181,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(tmp_path: Path) -> None:
     rows = [{"p": f"P{number}", "a": "A", "s": "4"} for number in range(9)] + [{"p": f"X{number}", "a": "A", "s": "awful"} for number in range(3)]
-    text = "{prompt: p, completions: [{text: a, rating: s}], values: {4: 4, 5: 5, Good: 3}, missing: [N/A, 7], scales: {overall: [1, 5]}}"
+    text = "{prompt: p, completions: [{text: a, rating: s}], values: {4: 4, 5: 5, Good: 3}, missing: [N/A, 7, null, 'null'], scales: {overall: [1, 5]}}"
     source = mapping(text, write_csv(tmp_path / "f.csv", rows))
     for _ in range(2):  # the second reading counts anew
         noticed: list[Any] = []

@@ -221,8 +221,8 @@ class Mapping(Source):
         for one, (up, down) in zip(self.completions, self._thumbs, strict=True):
             thumbs += [up] * (one.thumb is not None and one.up != UP) + [down] * (one.thumb is not None and one.down != DOWN)
         for table in (self._reader.values, self._reader.missing, *thumbs, *self._preferences.tables):
-            unused = table.never_found()
-            if unused:
+            unused = [entry for entry in table.never_found() if table is not self._reader.missing or normal(entry) != normal(None)]
+            if unused:  # that a null is missing needs no entry
                 self.notes.say(f"entries of '{table.name}' that no row uses: {', '.join(unused)}")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
