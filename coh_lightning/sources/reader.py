@@ -27,7 +27,15 @@ class Reader:
         InputError: entries that contradict each other, or a number in `values` that is none.
     """
 
-    def __init__(self, values: Mapping[Any, Any], missing: Sequence[Any], *, scalars_as_text: bool, notes: SourceNotes, owner: str) -> None:
+    def __init__(
+        self,
+        values: Mapping[Any, Any],
+        missing: Sequence[Any],
+        *,
+        scalars_as_text: bool,
+        notes: SourceNotes,
+        owner: str,
+    ) -> None:
         self.scalars_as_text = scalars_as_text
         self.notes = notes
         self.missing = Table("missing", missing, owner)
