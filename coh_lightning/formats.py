@@ -131,7 +131,7 @@ class Layout:
     `bos_ids` begin a plain document: what the tokenizer itself adds in front, once. Empty in chat, whose template has its own.
     `notes` is what the user should know of this template, a sentence each. `system_role` (chat): the template takes a system turn.
     `generation` (chat): whether the template's own generation prompt is asked for, and what has to follow so that the text ends where outputs begin in training.
-    `rewritten` (chat): the texts of turns that the template shows otherwise, and how it shows them, as they are found (template_check.py).
+    `rewritten` (chat): how many turns of prompts the template was found to show otherwise than they are, and the first: its text, and what is shown.
     """
 
     def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -140,7 +140,7 @@ class Layout:
         self.notes: list[str] = []
         self.template = ""
         self.generation = (False, "")
-        self.rewritten: list[tuple[str, str]] = []
+        self.rewritten: tuple[int, tuple[str, str]] = (0, ("", ""))
         self._prefixes: dict[tuple[tuple[Role, ...], tuple[bool, ...], bool], tuple[_Slot, ...]] = {}
         self._specials = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content)
         own = tokenizer.eos_token_id

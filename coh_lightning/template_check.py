@@ -85,7 +85,10 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
     left = _difference(layout, said, shown)
     if left is not None:
         raise Rewritten(f"the chat template shows this conversation otherwise than turn by turn: {left[1]!r} instead of {left[0]!r}")
-    layout.rewritten += [(turn.text, other.text) for turn, other in zip(whole, shown, strict=True) if turn.text.strip() != other.text.strip()]
+    changed = [(turn.text, other.text) for turn, other in zip(whole, shown, strict=True) if turn.text.strip() != other.text.strip()]
+    if changed:
+        count, first = layout.rewritten
+        layout.rewritten = count + len(changed), first if count else changed[0]
     return shown
 
 
