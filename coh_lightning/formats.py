@@ -234,7 +234,8 @@ class Layout:
         added token: "\\n\\n" and " x" are other ids in most tokenizers than "\\n\\n" and "x"."""
         for index in range(start, len(filled) - 1):
             one, following = filled[index], filled[index + 1]
-            if one.more and following.kind == "prompt" and (following.text[:1].isspace() or (following.special and following.text.startswith(self._specials))):
+            apart = following.text[:1].isspace() or following.text.startswith(self._specials if following.special else self.format.kept_tokens)
+            if one.more and following.kind == "prompt" and apart:
                 filled[index] = one._replace(more=False)
 
     # --- the layout of a shape: a sequence of roles, with a feedback sentence or without
