@@ -131,6 +131,7 @@ class Layout:
     `bos_ids` begin a plain document: what the tokenizer itself adds in front, once. Empty in chat, whose template has its own.
     `notes` is what the user should know of this template, a sentence each. `system_role` (chat): the template takes a system turn.
     `generation` (chat): whether the template's own generation prompt is asked for, and what has to follow so that the text ends where outputs begin in training.
+    `trims` (chat): the template takes white space off the texts of turns; `trimmed`: how many turns of prompts were found to have some.
     `rewritten` (chat): how many turns of prompts the template was found to show otherwise than they are, and the first: its text, and what is shown.
     """
 
@@ -140,6 +141,8 @@ class Layout:
         self.notes: list[str] = []
         self.template = ""
         self.generation = (False, "")
+        self.trims = False
+        self.trimmed = 0
         self.rewritten: tuple[int, tuple[str, str]] = (0, ("", ""))
         self._prefixes: dict[tuple[tuple[Role, ...], tuple[bool, ...], bool], tuple[_Slot, ...]] = {}
         self._specials = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content)
@@ -295,7 +298,8 @@ class Layout:
         self.system_role = self._knows_system()
         if not self.system_role:
             self.notes.append("The chat template takes no system turn: system text is put before the first user turn.")
-        _, after = self._split([("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])])
+        slots, after = self._split([("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])])
+        self.trims = any(any(slot.strip) for slot in slots if slot.what == "turn")
         specials = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special and token.content in after}
         if not specials:
             raise InputError(

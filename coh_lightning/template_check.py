@@ -71,6 +71,8 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
     whole = [CutTurn.whole(turn) for turn in turns]
     if layout.format.kind == "plain":
         return whole
+    if layout.trims:
+        layout.trimmed += sum(turn.text != turn.text.strip() for turn in whole)
     said = [(turn.role, turn.text) for turn in whole]
     if _difference(layout, said, whole) is None:
         return whole
