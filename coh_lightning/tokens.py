@@ -472,9 +472,13 @@ class ChainTokenizer:
     def notes_on_texts(self) -> list[str]:
         """What became of texts so far: added tokens in those of `cache_fields`, turns of prompts that the chat template shows otherwise than they were given."""
         notes = self.encoder.added.notes()
-        if self.layout.rewritten:
-            was, shown = self.layout.rewritten[0]
-            turns = f"{len(self.layout.rewritten):,} turn" + ("s" if len(self.layout.rewritten) > 1 else "")
+        if self.layout.trimmed:
+            notes.append(
+                f"The chat template trims texts, and training does so too: {self.layout.trimmed:,} of the turns of prompts. Outputs are kept as they are."
+            )
+        count, (was, shown) = self.layout.rewritten
+        if count:
+            turns = f"{count:,} turn" + ("s" if count > 1 else "")
             notes.append(f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. {was[:80]!r} as {shown[:80]!r}.")
         return notes
 

@@ -257,6 +257,20 @@ def test_other_uses_of_the_tokenizer_change_nothing() -> None:
     assert before.tokenizer_hash != Encoder(sentencepiece()).tokenizer_hash
 
 
+@pytest.mark.parametrize("make", [byte_level, sentencepiece, character])
+@pytest.mark.parametrize("text", [" hello", "  hello", "hello", " ", "\n\nhello"])
+def test_line_ends_before_a_text_that_begins_with_white_space_are_encoded_as_before_it(make: Any, text: str) -> None:
+    """A blank line and " hello" are other ids to most tokenizers than a blank line and "hello"."""
+    tokenizer = make()
+    build = builder(tokenizer)
+    ids = build.inference_prompt(build.cut_prompt((Turn("system", (Part("Be kind."),)), *user(text + "?"))), "A good answer:").tolist()
+    joint = tokenizer(f"Be kind.\n\n{text}?\n\nA good answer:\n")["input_ids"]
+    if make is byte_level and text.startswith(("  ", "\n")):  # which joins the line ends with what follows them
+        assert build.encoder.decode(ids) == build.encoder.decode(joint)
+    else:
+        assert ids == joint
+
+
 # --- truncation
 
 WORDS = st.lists(st.sampled_from(["a", "dog", "rain", "é", "日本", "</s>", "answer:", "\n", "x" * 9]), max_size=12).map(" ".join)
