@@ -226,7 +226,7 @@ class CoHDataModule(LightningDataModule):
             if stage == "fit":
                 ranks, _ = self._ranks()
                 follow_plan(self.trainer, self.plan.steps_per_epoch, self.plan.accumulate(ranks), ranks=ranks)
-            if self.trainer.is_global_zero and stage == "fit" and not self.trainer.fast_dev_run:
+            if self.trainer.is_global_zero and stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self.write_report(Path(self.trainer.default_root_dir))
 
     def _build(self) -> None:
