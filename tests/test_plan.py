@@ -75,10 +75,9 @@ def test_every_epoch_packs_and_orders_anew() -> None:
     p = plan(documents=[10] * 9, regulariser_rows_per_step=3)
     packed = [{row.members for step in range(p.steps_per_epoch) for row in p.step(epoch, step) if not row.regulariser} for epoch in range(1, 6)]
     assert len({frozenset(rows) for rows in packed}) == 5
-    assert len({tuple(p._shuffle(20, "rows", epoch)) for epoch in range(5)}) == 5
-    alone = plan(separate=True)  # rows of one item each: only their order can differ
-    orders = [[row.members for step in range(alone.steps_per_epoch) for row in alone.step(epoch, step)] for epoch in range(1, 6)]
-    assert len({tuple(order) for order in orders}) == 5
+    # packing begins with long items, so that rows in the order of packing would have the same lengths in every epoch
+    orders = [[row.members for step in range(p.steps_per_epoch) for row in p.step(epoch, step) if row.members and not row.regulariser] for epoch in range(1, 6)]
+    assert len({tuple(max(p.items[i].length for i in row) for row in order) for order in orders}) == 5
     texts = [row.members for step in range(5 * 9 // 3) for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch) if row.regulariser]
     turns = {tuple(texts[start : start + 9]) for start in range(0, 45, 9)}
     assert len(turns) == 5 and all(sorted(turn) == sorted(texts[:9]) for turn in turns)

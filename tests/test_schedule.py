@@ -179,13 +179,13 @@ def test_an_option_that_can_not_be_followed_is_refused_before_anything_is_writte
 
 
 class Clock(pl.Callback):
-    """Stops the run after a micro-batch, as `max_time` does."""
+    """Stops the run after a micro-batch, as `max_time` does, but says so once."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        trainer.should_stop |= batch_idx + 1 >= self.after
+        trainer.should_stop |= batch_idx + 1 == self.after
 
 
 @pytest.mark.parametrize("after", [4, 5, 6])
