@@ -235,7 +235,7 @@ class CoHDataModule(LightningDataModule):
         self._build()
 
     def setup(self, stage: str | None = None) -> None:
-        """Builds everything once; Lightning calls this before each stage. On rank 0 of a run, `data.json` and `rejected.jsonl` are written to its folder."""
+        """Builds everything once; Lightning calls this before each stage. On rank 0 of a `fit`, `data.json` and `rejected.jsonl` are written to its folder."""
         self._build()
         if self.trainer is not None:
             if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
@@ -243,7 +243,7 @@ class CoHDataModule(LightningDataModule):
             if stage == "fit":
                 ranks, _ = self._ranks()
                 follow_plan(self.trainer, self.plan.steps_per_epoch, self.plan.accumulate(ranks), ranks=ranks)
-            if self.trainer.is_global_zero and stage == "fit":
+            if self.trainer.is_global_zero and stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self.write_report(Path(self.trainer.default_root_dir))
 
     def _build(self) -> None:
