@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from coh_lightning.chains import Chain, Method, Unusable, build_chains
+from coh_lightning.chains import Chain, Method, Unusable, build_chains, without_front
 from coh_lightning.plan import Item, LinkSize, tree_items
 from coh_lightning.records import Feedback
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
@@ -78,7 +78,7 @@ class Preparer:
         fits = [self._fit(prompt, chain) for chain in chains]
         for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):  # whole chains first: a cut one may equal one of them
             first, lengths = fits[number]
-            links = chains[number][first:]
+            links = without_front(chains[number], first)
             spoken = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)
             if not links or (first and spoken in seen):
                 continue
@@ -132,7 +132,8 @@ class Preparer:
         every = build_chains(one.record, self.method, self.wording, seed=self.seed, epoch=epoch)
         still = any(first and every[number][0].shuffled for number, first in one.kept)
         at_first = build_chains(one.record, self.method, self.wording, seed=self.seed) if still else every
-        return [(at_first if first and every[number][0].shuffled else every)[number][first:] for number, first in one.kept]
+        of = [(at_first if first and every[number][0].shuffled else every)[number] for number, first in one.kept]
+        return [without_front(chain, first) for chain, (_, first) in zip(of, one.kept, strict=True)]
 
     @property
     def weight_varies(self) -> bool:
@@ -163,7 +164,7 @@ class Preparer:
         of epoch 0 in all epochs (`chains`), so that what is left of it stays the same.
         """
         for first in range(len(chain)):
-            lengths = self.tokens.link_lengths(prompt, chain[first:])
+            lengths = self.tokens.link_lengths(prompt, without_front(chain, first))
             if first == 0 and chain[0].shuffled:
                 leading = [self.tokens.link_lengths(prompt, (link,))[0] for link in chain]
                 further = self.tokens.link_lengths(prompt, (chain[0], *chain))[1:]

@@ -23,7 +23,7 @@ from coh_lightning.rows import Row
 from coh_lightning.sources import Records
 from coh_lightning.sources.prompts import feedback_key
 from coh_lightning.tokens import Tokens
-from coh_lightning.wording import Wording
+from coh_lightning.wording import Pair, Wording
 
 PLAIN = PromptFormat()
 FORMATS = {"plain": PLAIN, "user": PromptFormat(kind="chat"), "system": PromptFormat(kind="chat", marker_in="system")}
@@ -266,12 +266,44 @@ def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where
     assert len(set(weights)) == 3, "the last outputs must differ from epoch to epoch for this test to tell"
 
 
-def test_two_orders_cut_to_the_same_first_output_do_not_share_its_sentence(tmp_path: Path) -> None:
-    """Cut at the front, ascending begins with "A better answer: 2" and descending with "A worse answer: 2"."""
+def test_two_orders_cut_to_the_same_first_output_share_its_sentence(tmp_path: Path) -> None:
+    """Both have the middle output first, which is compared with nothing now."""
     rows = [{"id": "0", "prompt": "Go.", "completions": [{"text": f"{i}" * 30, "rank": i} for i in (1, 2, 3)]}]
     data = built(rows, tmp_path, method=Method(orders=("ascending", "descending"), sentences="ranking"), max_chain_tokens=110, max_prompt_tokens=32)
-    assert [first for _, first in train(data)[0].kept] == [1, 1]
+    one = train(data)[0]
+    assert [first for _, first in one.kept] == [1, 1]
+    middle = ("A fair answer:", "2" * 30)
+    assert [[(link.marker, link.text) for link in chain] for chain in data.chains(one)] == [
+        [middle, ("The best answer:", "1" * 30)],
+        [middle, ("The worst answer:", "3" * 30)],
+    ]
+    assert one.sizes[0][0] == one.sizes[1][0]
     check_epochs(data, 1)
+
+
+COMPARED = ("better", "worse", "equal", "say of it")
+
+
+@pytest.mark.parametrize("spoken", ["default", "varied"])
+@pytest.mark.parametrize("of", ["coh_ranking", "coh_critique", "revised"])
+def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(of: str, spoken: str, tmp_path: Path) -> None:
+    """Cut or not, in every epoch, in the plan and in the tokens alike."""
+    critiques = [
+        {"id": f"c{i}", "prompt": f"Spell {i}.", "completions": [{"text": "x" * (30 + 5 * i), "critique": "not a word", "revision": "word " * (2 + i)}]}
+        for i in range(8)
+    ]
+    rows = rankings(12) if of == "coh_ranking" else critiques
+    settings = {"max_chain_tokens": 110, "max_prompt_tokens": 32, "row_tokens": 256, "rows_per_step": 3}
+    pairs_of_words = Wording(pairs=(Pair("Good:", "Bad:"), Pair("A really good one:", "A really bad one:")))
+    chosen = Method(orders=("revised",), sentences="critique") if of == "revised" else method(of)
+    data = built(rows, tmp_path, method=chosen, wording=pairs_of_words if spoken == "varied" else Wording(), **settings)
+    count = data.counts["train"]
+    assert (count.chains_dropped if of == "coh_critique" else count.links_cut) > 3, "cut revisions are then the same as single ones of coh_critique"
+    for epoch in range(4):
+        for one in train(data):
+            for chain in data.chains(one, epoch):
+                assert not any(word in chain[0].marker for word in COMPARED)
+    check_epochs(data, 4)
 
 
 def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_what_is_asked_at_inference() -> None:
     [
         ({"critique": "no place for words"}, r"wording.critique .* must have \['critique'\]"),
         ({"better": "A {quality} one"}, "wording.better"),
+        ({"middle": ""}, "wording.middle of 'x' is empty"),
         ({"best": "A { brace"}, "braces do not match"),
         ({"tie": "  "}, "wording.tie of 'x' is empty"),
         ({"pairs": ()}, "empty list of pairs"),
