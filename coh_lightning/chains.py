@@ -60,6 +60,10 @@ class Unusable(Exception):
     """A readable record that this method can't use; the message is its reason in rejected.jsonl. Never stops a run alone."""
 
 
+class TooLong(Unusable):
+    """It could use the record under other limits on tokens (limits.py says which)."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to make chains of a record. The defaults are Chain of Hindsight on comparisons (paper section 2; all outputs learned, as in its code)."""

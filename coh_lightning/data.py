@@ -27,7 +27,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import AutoTokenizer
 
-from coh_lightning.chains import Chain, Link, Method, Unusable, strict_pairs
+from coh_lightning.chains import Chain, Link, Method, TooLong, Unusable, strict_pairs
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.exchange import Blank
@@ -229,15 +229,14 @@ class CoHDataModule(LightningDataModule):
         if self.splits:
             return
         self.tokenizer = load_tokenizer(self.tokenizer_name)
-        self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
+        marked = self.method.sentences != "none"
+        self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens, marked=marked)
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
         splits = self.records_by_split()
         self.source_counts = {name: counts(records) for name, records in splits.items()}
-        fields = (
-            each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record, marked=self.method.sentences != "none")
-        )
+        fields = (each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record))
         cache_fields(self.chain_tokenizer.encoder, fields, self.cache_dir)
         rated = {name for record in splits["train"] for candidate in record.candidates for name in candidate.ratings}
         self.attributes = tuple(sorted(rated - {"overall"} or rated))
@@ -302,6 +301,7 @@ class CoHDataModule(LightningDataModule):
         """The records that the method can use; the others are noted in `rejected` with their reason."""
         count = self.counts[stage] = Counts(records=len(records))
         lost: list[Rejected] = []
+        too_long = 0
         prepared: list[Prepared] = []
         console = Console(stderr=True)
         for record in track(records, f"chains of {stage}", console=console, transient=True, disable=not console.is_terminal or len(records) < 1000):
@@ -309,6 +309,7 @@ class CoHDataModule(LightningDataModule):
                 one = self.preparer.prepare(record)
             except Unusable as unusable:
                 lost.append(Rejected(str(unusable), record.where, record.source, record.id))
+                too_long += isinstance(unusable, TooLong)
                 continue
             count.used += 1
             count.chains += len(one.kept)
@@ -321,16 +322,17 @@ class CoHDataModule(LightningDataModule):
             count.tokens_in_loss += one.tokens_in_loss
             prepared.append(one)
             if stage != "train":
-                pairs, too_long = self.pairs(one)
+                pairs, pairs_too_long = self.pairs(one)
                 count.pairs += len(pairs)
-                count.pairs_too_long += too_long
+                count.pairs_too_long += pairs_too_long
         self.rejected += lost
         if stage == "train" and len(lost) > self.max_lost_share * len(records):
             (reason, times), *_ = Counter(one.reason for one in lost).most_common(1)
             first = next(one.where or one.id for one in lost if one.reason == reason)
+            limits = self.preparer.limits_that_fit(records, row_tokens=self.row_tokens) if 2 * too_long > len(lost) else ""
             raise InputError(
                 f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, most often ({times} times, first {first}) because of: {reason}; "
-                f"choose a method that fits the feedback, or raise data.max_lost_share ({self.max_lost_share:g})."
+                f"{limits or 'choose a method that fits the feedback'}, or raise data.max_lost_share ({self.max_lost_share:g})."
             )
         return prepared
 

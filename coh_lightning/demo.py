@@ -96,7 +96,10 @@ class _Writer:
         self.wording = Wording.from_settings(settings["wording"])
         self.attributes = settings["attributes"]
         self.tokens: ChainTokenizer = ChainTokenizer(
-            Encoder(AutoTokenizer.from_pretrained(BASE)), PromptFormat(**settings["prompt_format"]), max_prompt_tokens=settings["max_prompt_tokens"]
+            Encoder(AutoTokenizer.from_pretrained(BASE)),
+            PromptFormat(**settings["prompt_format"]),
+            max_prompt_tokens=settings["max_prompt_tokens"],
+            marked=self.sentences != "none",
         )
         if self.tokens.encoder.tokenizer_hash != settings.get("tokenizer", self.tokens.encoder.tokenizer_hash):
             raise InputError("a run was not trained with the embedded world's tokenizer, so it can't be judged on the world's posts.")

@@ -121,7 +121,9 @@ def write_folder(
 
     saved = json.loads(checkpoint[CHECKPOINT_KEY])
     settings = saved["data"]
-    tokens = ChainTokenizer(Encoder(tokenizer), PromptFormat(**settings["prompt_format"]), max_prompt_tokens=settings["max_prompt_tokens"])
+    marked = settings["method"]["sentences"] != "none"
+    form = PromptFormat(**settings["prompt_format"])
+    tokens = ChainTokenizer(Encoder(tokenizer), form, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked)
     if tokens.encoder.tokenizer_hash != settings["tokenizer"]:
         raise InputError(f"'{tokenizer.name_or_path}' is not the tokenizer that the model was trained with; give that one as --tokenizer.")
     asks = asks_of(settings)

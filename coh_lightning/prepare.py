@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from coh_lightning.chains import Chain, Method, Unusable, build_chains, without_front
+from coh_lightning.chains import Chain, Method, TooLong, Unusable, build_chains, without_front
+from coh_lightning.limits import Size, limits_that_fit
 from coh_lightning.plan import Item, LinkSize, tree_items
 from coh_lightning.records import Feedback
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
@@ -64,9 +65,14 @@ class Preparer:
         """Cut the prompt, make the chains, and shorten those that are too long: links go from their front, the last output is never cut.
 
         Raises:
-            Unusable: the method can't use the record, nothing of it fits, or there is nothing to learn in it.
+            Unusable: the method can't use the record, nothing of it fits (`TooLong`), or there is nothing to learn in it.
         """
-        prompt = self.tokens.cut_prompt(record.prompt)
+        try:
+            prompt = self.tokens.cut_prompt(record.prompt)
+        except TooLong as too_long:
+            build_chains(record, self.method, self.wording, seed=self.seed)  # no limit helps where the method can't use it anyway
+            limit = self.tokens.max_prompt_tokens
+            raise TooLong(f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut") from too_long
         chains = build_chains(record, self.method, self.wording, seed=self.seed)
         kept: list[tuple[int, int]] = []
         sizes: list[tuple[LinkSize, ...]] = []
@@ -102,7 +108,7 @@ class Preparer:
             before = max(before, *(length.before for length in lengths))
             kinds |= {(link.kind, place) for link in links for place in range(len(links))} if own else {(link.kind, place) for place, link in enumerate(links)}
         if not kept:
-            raise Unusable(f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})")
+            raise TooLong(f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})")
         if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
             raise Unusable("nothing to learn in any of its chains")
         return Prepared(
@@ -117,6 +123,21 @@ class Preparer:
             completions_unused=sum(candidate.text not in used for candidate in record.candidates),
             tokens_in_loss=in_loss,
         )
+
+    def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
+        """How many of the records that the method could use would fit under which other limits on tokens, for a message; empty where none would help."""
+        sizes = [size for record in records if (size := self._size(record)) is not None]
+        prompt = self.tokens.max_prompt_tokens
+        return limits_that_fit(sizes, max_prompt_tokens=prompt, max_chain_tokens=self.max_chain_tokens, row_tokens=row_tokens)
+
+    def _size(self, record: Feedback) -> Size | None:
+        try:
+            whole, least = self.tokens.prompt_bounds(record.prompt)
+            chains = build_chains(record, self.method, self.wording, seed=self.seed)
+        except Unusable:
+            return None
+        lengths = [self.tokens.link_lengths(whole, without_front(chain, len(chain) - 1))[0] for chain in chains]
+        return Size(least.tokens, whole.tokens, min(length.marker + length.output for length in lengths))
 
     def items(self, number: int, one: Prepared) -> list[Item]:
         """The trees of a record, whose number among the prepared ones the items carry."""

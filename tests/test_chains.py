@@ -234,6 +234,28 @@ def test_one_record_may_mix_kinds_of_feedback_and_the_judge_may_be_named() -> No
     assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", judge="thumb"), WORDING)) == ["b"]
 
 
+def test_one_rank_alone_compares_nothing_and_leaves_the_word_to_ratings_and_thumbs() -> None:
+    method = Method(orders=("p", "n", "pn"))
+    thumbs = record(Candidate("a", rank=1, thumb=False), Candidate("b", thumb=True))
+    assert shown(build_chains(thumbs, method, first_wording())) == ["G b", "B a", "G b | B a"]
+    scales = {"overall": (0.0, 1.0)}
+    rated = record(Candidate("a", rank=1, ratings={"overall": 0.1}), Candidate("b", ratings={"overall": 0.9}), scales=scales)
+    assert shown(build_chains(rated, method, first_wording())) == ["G b", "B a", "G b | B a"]
+    assert strict_pairs(thumbs, method) == strict_pairs(rated, method) == [(1, 0)]
+
+
+def test_an_output_of_which_nobody_said_whether_it_is_good_is_called_bad_before_its_revision() -> None:
+    unsaid = record(Candidate("a", critique="dull", revision="a+"), Candidate("b", thumb=True))
+    (chain,) = build_chains(unsaid, Method(orders=("revised",), sentences="critique"), first_wording())
+    assert shown((chain,)) == ["B a | said dull, better: a+"] and chain[0].kind == "bad"
+
+
+def test_a_text_that_was_liked_and_disliked_is_learned_and_unlearned() -> None:
+    both = record(Candidate("a", thumb=True), Candidate("a", thumb=False), Candidate("b", thumb=False))
+    method = Method(orders=("p", "n"), sentences="none", unlikelihood=0.5)
+    assert shown(build_chains(both, method, WORDING)) == ["a", "-a", "-b"]
+
+
 def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:
     same_words = Wording(pairs=(Pair("G", "B"), Pair("x", "x")))
     method = Method(orders=("p", "n", "pn", "np"))

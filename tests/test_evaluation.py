@@ -73,6 +73,20 @@ def test_samples_of_a_prompt_count_as_one_prompt_in_a_gap() -> None:
     assert figures(*written)["gap_help"] == 0.5
 
 
+def test_intervals_are_over_prompts_however_many_samples_both_sides_have() -> None:
+    def written(prompt: str, ask: str, values: list[float]) -> list[Completion]:
+        return [completion(prompt, ask, "x", sample, help=value) for sample, value in enumerate(values)]
+
+    found = figures(
+        *written("a", "good", [1.0, 0.9, 0.8, 0.9] * 5),
+        *written("a", "bad", [0.0, 0.2, 0.1, 0.1] * 5),
+        *written("b", "good", [0.3, 0.5]),
+        *written("b", "bad", [0.2, 0.2]),
+    )
+    assert found["gap_help"] == pytest.approx((0.8 + 0.2) / 2), "each prompt weighs the same"
+    assert (found["gap_help_low"], found["gap_help_high"]) == pytest.approx((0.2, 0.8)), "of two prompts, one or the other"
+
+
 def test_each_attribute_has_a_gap_of_its_own() -> None:
     found = figures(completion("a", "good accuracy", "x", help=1.0), completion("a", "bad accuracy", "x", help=0.25))
     assert found["gap_accuracy_help"] == 0.75
