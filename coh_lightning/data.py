@@ -27,13 +27,14 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import AutoTokenizer
 
-from coh_lightning.chains import Chain, Link, Method, TooLong, Unusable, strict_pairs
+from coh_lightning.chains import Chain, Link, Method, TooLong, Unusable
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.exchange import Blank
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
-from coh_lightning.generation import Request, Sampling, Unmoved, Written
+from coh_lightning.generation import Request, Sampling, Written
+from coh_lightning.held_out import Comparer, Table, comparisons, losses, refuse_empty, writing
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
@@ -49,9 +50,6 @@ from coh_lightning.world.feedback import BASE, world_feedback
 from coh_lightning.world.pretraining import pretraining_text
 
 log = logging.getLogger(__name__)
-
-REQUESTS_PER_BATCH = 64
-"""Most prompts handed to the module at a time; it sorts and batches them itself (`Sampling.batch_size`)."""
 
 WORLD_POSTS = 800
 WORLD_TEXTS = 4000
@@ -508,41 +506,12 @@ class CoHDataModule(LightningDataModule):
         return lay_out(trees, coefficients, row_tokens=row_tokens or self.row_tokens, pad_id=self.pad_id, kinds=self._kinds, scored=scored)
 
     def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
-        """The pairs (better, worse) of a record's completions that its judge orders strictly, for preference accuracy; and how many more there are of which
-        a completion, under the good or the bad sentence, is longer than `max_chain_tokens`.
-        """
-        asks = self._compared_under(one)
-        pairs = strict_pairs(one.record, self.method)
-        too_long = {
-            number
-            for number in {number for pair in pairs for number in pair}
-            for marker in asks
-            for (length,) in [self.chain_tokenizer.link_lengths(one.prompt, (Link(marker, one.record.candidates[number].text),))]
-            if length.before + length.marker + length.output > self.max_chain_tokens
-        }
-        kept = [pair for pair in pairs if too_long.isdisjoint(pair)]
-        return kept, len(pairs) - len(kept)
+        """The pairs of a record's completions for preference accuracy, and how many more are too long (see `Comparer`)."""
+        return self._comparer.pairs(one)
 
-    def _compared_under(self, one: Prepared) -> list[str]:
-        """The good sentence and, where the method has one, the bad sentence."""
-        asks = asked(self.wording, self.method.sentences, one.record, self.attributes)
-        return [asks[name] for name in ("good", "bad") if name in asks]
-
-    def comparison(self, one: Prepared) -> dict[str, Any]:
-        """The completions of a record's `pairs`, under the good sentence and, where the method has one, under the bad sentence too, as rows to score.
-        Outputs are numbered first under the one sentence, then under the other; the prompt is shared. The record must have such pairs.
-        """
-        pairs, _ = self.pairs(one)
-        numbers = sorted({number for pair in pairs for number in pair})
-        chains = [
-            self.chain_tokenizer.chain(one.prompt, (Link(marker, one.record.candidates[number].text, 1.0, kind=TEXT[0]),))
-            for marker in self._compared_under(one)
-            for number in numbers
-        ]
-        places = {number: place for place, number in enumerate(numbers)}
-        trees = [Tree.from_chains([chain]) for chain in chains] if self.layout == "separate" else [Tree.from_chains(chains)]
-        rows = [self._row([tree], [1.0], scored=True, row_tokens=tree.tokens) for tree in trees]
-        return {"pairs": [(places[better], places[worse]) for better, worse in pairs], "rows": [to_batch(row) | {"outputs": len(row.outputs)} for row in rows]}
+    @property
+    def _comparer(self) -> Comparer:
+        return Comparer(self.preparer, self.attributes)
 
     def ask(self, record: Feedback) -> dict[str, str]:
         """The feedback sentences to write under, by name; those named in `asks`, by default good and bad.
@@ -560,7 +529,10 @@ class CoHDataModule(LightningDataModule):
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[Request]:
         """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
-        every = [self.request(one, name, marker) for one in islice(self.splits[stage], limit) for name, marker in self.ask(one.record).items()]
+        return self._requests_of(self.splits[stage][:limit])
+
+    def _requests_of(self, records: Sequence[Prepared]) -> list[Request]:
+        every = [self.request(one, name, marker) for one in records for name, marker in self.ask(one.record).items()]
         return sorted(every, key=lambda request: (len(request.prompt_ids), request.prompt_id, request.ask))
 
     def request(self, one: Prepared, name: str, marker: str) -> Request:
@@ -640,55 +612,45 @@ class CoHDataModule(LightningDataModule):
             return [f"text {number} of the regulariser" for number in planned.members]
         return [f"record '{self.splits['train'][self.plan.items[number].record].record.id}'" for number in planned.members]
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._held_out("validation"))
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Losses, and comparisons where there are any (held_out.py)."""
+        return self._loaders(*self._held_out("validation"))
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        self._refuse_empty_test()
-        return self._loader([*self._held_out("test"), self._writing("test", self.max_test_prompts)])
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Losses, comparisons where there are any, and what to write."""
+        refuse_empty(self.splits["test"], self.test_share)
+        return self._loaders(*self._held_out("test"), self._writing("test", self.max_test_prompts))
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        self._refuse_empty_test()
-        return self._loader([self._writing("test", None)])
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """What to write."""
+        refuse_empty(self.splits["test"], self.test_share)
+        return self._loaders(self._writing("test", None))
 
-    def _refuse_empty_test(self) -> None:
-        """Lightning would skip an empty loader in silence."""
-        if not self.splits["test"]:
-            raise InputError(
-                f"No record is held out for test and predict (data.test_share is {self.test_share:g}); raise data.test_share or give data.test_sources."
-            )
-
-    def _held_out(self, stage: Stage) -> list[_Table]:
+    def _held_out(self, stage: Stage) -> list[Table]:
         """Rows of chains for the losses, and comparisons for the preference accuracy. No hiding, the wording of epoch 0."""
-        items, rows = self._items[stage], self._held_out_rows(stage)
-        compared = [one for one in self.splits[stage] if self.pairs(one)[0]]
+        items, records = self._items[stage], self.splits[stage]
 
-        def row(index: int) -> Batch:
-            members = rows[index] if index < len(rows) else []
-            return to_batch(self._row([self.tree(items[number], stage) for number in members], [1.0] * len(members)))
+        def row(members: Sequence[int]) -> Row:
+            return self._row([self.tree(items[number], stage) for number in members], [1.0] * len(members))
 
-        def comparison(index: int) -> dict[str, Any]:
-            if index < len(compared):
-                return self.comparison(compared[index])
-            return {"pairs": [], "rows": [to_batch(self._row([], [])) | {"outputs": 0}]}
+        def scored(trees: Sequence[Tree], row_tokens: int | None) -> Row:
+            return self._row(trees, [0.0] * len(trees), scored=True, row_tokens=row_tokens)
 
-        return [_Table(row, len(rows)), _Table(comparison, len(compared))]
+        rows = losses(self._held_out_rows(stage), [item.record for item in items], row)
+        compared = comparisons(self._comparer, records, scored, ranks=self._ranks()[0])
+        return [rows, compared] if compared.count else [rows]
 
     def _held_out_rows(self, stage: Stage) -> list[list[int]]:
-        """Items of a held-out split by row."""
+        """Items of a held-out split by row, the rows in a drawn order: packing begins with the longest items, and a limit on batches should not."""
         lengths = [item.length for item in self._items[stage]]
-        return [[number] for number in range(len(lengths))] if self.layout == "separate" else pack(lengths, self.row_tokens)
+        rows = [[number] for number in range(len(lengths))] if self.layout == "separate" else pack(lengths, self.row_tokens)
+        return [rows[i] for i in np.random.default_rng(key64(self.seed, "held out", stage)).permutation(len(rows))]
 
-    def _writing(self, stage: Stage, limit: int | None) -> _Table:
-        requests = self.requests(stage, limit)
-        size = min(REQUESTS_PER_BATCH, max(1, -(-len(requests) // self._ranks()[0])))  # few prompts are shared out too
-        return _Table(lambda index: {"requests": Unmoved(requests[index * size : (index + 1) * size])}, -(-len(requests) // size))
+    def _writing(self, stage: Stage, limit: int | None) -> Table:
+        return writing(self.splits[stage][:limit], self._requests_of, ranks=self._ranks()[0])
 
-    def _loader(self, tables: Sequence[_Table]) -> DataLoader[Any]:
-        """This rank's share of each table, one after another: index i goes to rank i % ranks."""
-        ranks, rank = self._ranks()
-        indices = [(number, index) for number, table in enumerate(tables) for index in range(rank, -(-table.count // ranks) * ranks, ranks)]
-        return DataLoader(_Rows(lambda number, index: tables[number].build(index)), batch_size=None, sampler=indices)
+    def _loaders(self, *tables: Table) -> list[DataLoader[Any]]:
+        return [table.loader(*self._ranks()) for table in tables]
 
     def _ranks(self) -> tuple[int, int]:
         return replicas(self.trainer) if self.trainer is not None else (1, 0)
@@ -768,16 +730,8 @@ class CoHDataModule(LightningDataModule):
                 yield one.prompt, chain
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Batches of held-out data, built when asked for; an index beyond `count` gives an empty one, so that all ranks have as many."""
-
-    build: Callable[[int], Any]
-    count: int
-
-
 class _Rows(Dataset[Any]):
-    """A table whose index is (epoch, index), or (number of the table, index): built when asked for, so that nothing is kept and nothing depends on who asks."""
+    """A table whose index is (epoch, index): built when asked for, so that nothing is kept and nothing depends on who asks."""
 
     def __init__(self, build: Callable[[int, int], Any]) -> None:
         self.build = build

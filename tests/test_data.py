@@ -426,7 +426,7 @@ def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(
             hide=(0.2, 0.3),
             **settings,
         )
-        for loader in (data.val_dataloader(), data.test_dataloader()):
+        for loader in (*data.val_dataloader(), *data.test_dataloader()):
             for batch in loader:
                 if "requests" in batch:
                     continue
@@ -540,7 +540,7 @@ def test_a_completion_too_long_to_be_compared_takes_only_its_own_pairs_out_of_th
     held_out = write(tmp_path / "held_out.jsonl", [row])
     data = built(pairs(4), tmp_path, train_only=False, test_sources=[Records(held_out)], validation_share=0.0)
     assert (data.counts["test"].pairs, data.counts["test"].pairs_too_long) == (1, 2)
-    (batch,) = [batch for batch in data.test_dataloader() if "pairs" in batch]
+    (batch,) = data.test_dataloader()[1]
     assert list(map(list, batch["pairs"])) == [[0, 1]] and [row["outputs"] for row in batch["rows"]] == [4]
 
 
@@ -595,7 +595,7 @@ def test_an_unknown_ask_is_refused_with_the_nearest(tmp_path: Path) -> None:
 def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
     data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["bad"])
     assert list(data.ask(data.splits["test"][0].record)) == ["bad"]
-    comparisons = [batch for batch in data.test_dataloader() if "pairs" in batch]
+    comparisons = list(data.test_dataloader()[1])
     assert comparisons and all(batch["pairs"] for batch in comparisons), "preferences are measured under the good sentence all the same"
 
 

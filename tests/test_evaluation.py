@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, data_of, method, tiny, usable, wording
+from feedback_for_tests import EVERY_KIND, data_of, merged, method, tiny, usable, wording
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from test_module import fitted, held_out_data, trainer
 
@@ -206,7 +206,7 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     model = tiny(sampling=SAMPLED, refine=2, scorers=["test_evaluation:length"], critic="test_evaluation:remark")
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
     run.fit(model, datamodule=data)
-    [metrics] = run.test(model, datamodule=data, verbose=False)
+    metrics = merged(run.test(model, datamodule=data, verbose=False))
     written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
     by_ask = {ask: [one for one in written if one.ask == ask] for ask in ("good", "bad", "refined 2", "fresh 2", "refined 3", "fresh 3")}
     assert {ask: len(ones) for ask, ones in by_ask.items()} == dict.fromkeys(by_ask, 3)

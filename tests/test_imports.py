@@ -35,6 +35,7 @@ STREAM = [
     ["plan", "limits"],
     ["prepare"],
     ["attention", "losses", "metrics", "sharding"],
+    ["held_out", "held_out_figures"],
     ["data", "evaluation", "models"],
     ["module"],
     ["configurations"],
