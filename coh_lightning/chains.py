@@ -61,7 +61,11 @@ class Unusable(Exception):
 
 
 class TooLong(Unusable):
-    """It could use the record under other limits on tokens (limits.py says which)."""
+    """It could use the record under other limits on tokens (limits.py says which). `detail`: the record's own numbers, which the reason leaves out."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
 
 
 @dataclass(frozen=True)

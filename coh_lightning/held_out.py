@@ -10,7 +10,7 @@ Every rank gets the same number of batches in each, filled up with empty ones, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -101,12 +101,22 @@ class Comparer:
         places = {number: place for place, number in enumerate(candidates)}
         placed = tuple((places[better], places[worse]) for better, worse in pairs)
         whole = Comparison(one, placed, tuple(candidates), tuple(self._markers(one)), ())
-        return Comparison(one, placed, whole.candidates, whole.markers, self._parts(one, whole.links))
+        return replace(whole, parts=self._parts(one, whole.links))
 
     def trees(self, compared: Comparison) -> list[Tree]:
         """The tree of each part."""
         chains = [self.preparer.tokens.chain(compared.one.prompt, (link,)) for link in compared.links]
         return [Tree.from_chains([chains[number] for number in part], numbers=part) for part in compared.parts]
+
+    def largest(self, records: Sequence[Prepared]) -> Tree | None:
+        """The tree of all comparisons with the most tokens to score: what takes the most memory. None where nothing is compared."""
+        best, most = None, 0
+        for compared in (found for one in records if (found := self.comparison(one)) is not None):
+            outputs = [self._length(compared.one, link)[2] for link in compared.links]
+            for part in compared.parts:
+                if (tokens := sum(outputs[number] for number in part)) > most:
+                    best, most = (compared, part), tokens
+        return self.trees(replace(best[0], parts=(best[1],)))[0] if best is not None else None
 
     def _parts(self, one: Prepared, links: Sequence[Link]) -> tuple[tuple[int, ...], ...]:
         if self.preparer.row_tokens is None:
@@ -136,10 +146,10 @@ def losses(rows: Sequence[Sequence[int]], record_of: Sequence[int], lay_out: Cal
     return Table(build, len(rows))
 
 
-def comparisons(comparer: Comparer, records: Sequence[Prepared], lay_out: Callable[[Sequence[Tree], int | None], Row], *, ranks: int) -> Table:
+def comparisons(comparer: Comparer, records: Sequence[Prepared], lay_out: Callable[[Sequence[Tree], int | None], dict[str, Any]], *, ranks: int) -> Table:
     """A record a batch: `pairs`, `rows` to score (`outputs`: how many each has), and the number of the record in `records`.
 
-    Outputs are numbered first under the good sentence, then under the bad one, through all rows. `lay_out` makes the row of some trees, of a length of its own.
+    Outputs are numbered first under the good sentence, then under the bad one, through all rows. `lay_out` makes a row of some trees.
     """
     found = [(number, compared) for number, one in enumerate(records) if (compared := comparer.comparison(one)) is not None]
 
@@ -151,7 +161,7 @@ def comparisons(comparer: Comparer, records: Sequence[Prepared], lay_out: Callab
         rows += [lay_out([], None)] * (many - len(rows))
         return {
             "pairs": list(found[index][1].pairs) if trees else [],
-            "rows": [to_batch(row) | {"outputs": len(row.outputs)} for row in rows],
+            "rows": rows,
             "records": [found[index][0]] if trees else [],
         }
 

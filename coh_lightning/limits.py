@@ -40,10 +40,10 @@ def limits_that_fit(sizes: Sequence[Size], *, max_prompt_tokens: int, max_chain_
     found: list[str] = []
 
     def say(prompt: int, chain: int, number: int) -> None:
-        changed = [f"data.max_prompt_tokens {prompt}"] if prompt != max_prompt_tokens else []
-        names = "data.max_chain_tokens" + (" and data.row_tokens" if chain > row_tokens else "")
-        changed += [f"{names} {chain}"] if chain != max_chain_tokens else []
-        text = f"{number:,} with {' and '.join(changed)}"
+        changed = [f"data.max_prompt_tokens={prompt}"] if prompt != max_prompt_tokens else []
+        changed += [f"data.max_chain_tokens={chain}"] if chain != max_chain_tokens else []
+        changed += [f"data.row_tokens={chain}"] if chain > row_tokens else []
+        text = f"{number:,} with {' '.join(changed)}"
         if number > now and text not in found:
             found.append(text)
 

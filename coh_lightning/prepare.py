@@ -72,7 +72,7 @@ class Preparer:
         except TooLong as too_long:
             build_chains(record, self.method, self.wording, seed=self.seed)  # no limit helps where the method can't use it anyway
             limit = self.tokens.max_prompt_tokens
-            raise TooLong(f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut") from too_long
+            raise TooLong(f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut", str(too_long)) from too_long
         chains = build_chains(record, self.method, self.wording, seed=self.seed)
         kept: list[tuple[int, int]] = []
         sizes: list[tuple[LinkSize, ...]] = []
@@ -108,7 +108,9 @@ class Preparer:
             before = max(before, *(length.before for length in lengths))
             kinds |= {(link.kind, place) for link in links for place in range(len(links))} if own else {(link.kind, place) for place, link in enumerate(links)}
         if not kept:
-            raise TooLong(f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})")
+            output = self._shortest(prompt, chains)
+            reason = f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})"
+            raise TooLong(reason, f"the prompt takes {prompt.tokens} tokens, the shortest output with its feedback sentence {output}")
         if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
             raise Unusable("nothing to learn in any of its chains")
         return Prepared(
@@ -136,8 +138,12 @@ class Preparer:
             chains = build_chains(record, self.method, self.wording, seed=self.seed)
         except Unusable:
             return None
-        lengths = [self.tokens.link_lengths(whole, without_front(chain, len(chain) - 1))[0] for chain in chains]
-        return Size(least.tokens, whole.tokens, min(length.marker + length.output for length in lengths))
+        return Size(least.tokens, whole.tokens, self._shortest(whole, chains))
+
+    def _shortest(self, prompt: CutPrompt, chains: Sequence[Chain]) -> int:
+        """Tokens of the shortest chain of one link that cutting can leave, without the prompt."""
+        lengths = [self.tokens.link_lengths(prompt, without_front(chain, len(chain) - 1))[0] for chain in chains]
+        return min(length.marker + length.output for length in lengths)
 
     def items(self, number: int, one: Prepared) -> list[Item]:
         """The trees of a record, whose number among the prepared ones the items carry."""

@@ -27,6 +27,7 @@ from coh_lightning.prepare import Preparer
 from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, read_jsonl
 from coh_lightning.sources import Records
 from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording
 
 
@@ -104,6 +105,13 @@ def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_th
         return
     assert [chain for part in comparison.parts for chain in part] == list(range(2 * len(comparison.candidates)))
     trees = comparer.trees(comparison)
+    largest = comparer.largest([one, one])
+    assert largest is not None
+
+    def scored(tree: Tree) -> int:
+        return sum(span.stop - span.start for spans in tree.spans for span in spans)
+
+    assert scored(largest) == max(map(scored, trees))
     assert all(tree.tokens <= row_tokens for tree in trees)
     assert [number for tree in trees for number in tree.numbers] == list(range(2 * len(comparison.candidates)))
     named = [(comparison.candidates[better], comparison.candidates[worse]) for better, worse in comparison.pairs]

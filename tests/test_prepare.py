@@ -92,7 +92,7 @@ def test_as_many_records_fit_under_other_limits_as_is_said(sizes: list[tuple[int
         assert not said
         return
     assert said.startswith(f"set other limits (of {len(records)} records that it could use {now} fit now, ")
-    found = re.findall(r"(\d+) with (?:data\.max_prompt_tokens (\d+))?(?: and )?(?:data\.max_chain_tokens (\d+))?", said)
+    found = re.findall(r"(\d+) with (?:data\.max_prompt_tokens=(\d+))? ?(?:data\.max_chain_tokens=(\d+))?", said)
     assert found and max(int(number) for number, _, _ in found) == len(records), "some limits let all of them in"
     for number, max_prompt, max_chain in found:
         limits = int(max_prompt or prompt), int(max_chain or prompt + room)
@@ -103,9 +103,9 @@ def test_as_many_records_fit_under_other_limits_as_is_said(sizes: list[tuple[int
 def test_the_limits_are_named_with_the_numbers_of_records_that_they_let_in() -> None:
     sizes = [*[Size(20, 600, 300)] * 18, Size(20, 600, 3000), Size(700, 900, 100)]
     assert limits_that_fit(sizes, max_prompt_tokens=512, max_chain_tokens=800, row_tokens=1000) == (
-        "set other limits (of 20 records that it could use 0 fit now, 18 with data.max_prompt_tokens 500, 18 with data.max_chain_tokens 812, "
-        "19 with data.max_chain_tokens and data.row_tokens 3512, 19 with data.max_prompt_tokens 700 and data.max_chain_tokens 900, "
-        "20 with data.max_prompt_tokens 700 and data.max_chain_tokens and data.row_tokens 3600)"
+        "set other limits (of 20 records that it could use 0 fit now, 18 with data.max_prompt_tokens=500, 18 with data.max_chain_tokens=812, "
+        "19 with data.max_chain_tokens=3512 data.row_tokens=3512, 19 with data.max_prompt_tokens=700 data.max_chain_tokens=900, "
+        "20 with data.max_prompt_tokens=700 data.max_chain_tokens=3600 data.row_tokens=3600)"
     )
     assert limits_that_fit([Size(20, 30, 40)], max_prompt_tokens=512, max_chain_tokens=800, row_tokens=1000) == ""
 
@@ -124,7 +124,7 @@ def test_records_that_are_too_long_stop_the_run_with_limits_under_which_they_fit
         built(rows, tmp_path, **sizes)
     message = str(stopped.value)
     assert "can't use 6 of 6 training records" in message and "choose a method" not in message and "\n" not in message
-    [(prompt, chain)] = re.findall(r"6 with data.max_prompt_tokens (\d+), 6 with data.max_chain_tokens and data.row_tokens (\d+)", message)
+    [(prompt, chain)] = re.findall(r"6 with data.max_prompt_tokens=(\d+), 6 with data.max_chain_tokens=(\d+) data.row_tokens=\2\)", message)
     assert built(rows, tmp_path, **(sizes | {"max_prompt_tokens": int(prompt)})).counts["train"].used == 6
     longer = {"max_chain_tokens": int(chain), "row_tokens": int(chain)}
     assert built(rows, tmp_path, **(sizes | longer)).counts["train"].used == 6
