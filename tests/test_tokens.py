@@ -19,6 +19,7 @@ from coh_lightning.chains import Chain, Link, Unusable
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.records import Candidate, Feedback, Part, Role, Turn
+from coh_lightning.template_check import Rewritten
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, LinkLength, Span, Tokens, cache_fields
 
 GOOD = Link("A good answer:", "An apple is a fruit.", learned=1.0, kind="good")
@@ -285,7 +286,10 @@ def test_truncation_keeps_the_budget_and_all_that_is_never_cut(
     make: Any, template: str | None, format: PromptFormat, prompt: tuple[Turn, ...], limit: int
 ) -> None:
     free, build = kept_builder(make, template, format, 100_000), kept_builder(make, template, format, limit)
-    whole = free.cut_prompt(prompt)
+    try:
+        whole = free.cut_prompt(prompt)
+    except Rewritten:  # a template that trims a turn of white space alone
+        return
     try:
         cut = build.cut_prompt(prompt)
     except Unusable:
@@ -328,7 +332,10 @@ def test_a_prompt_is_cut_only_where_what_stands_there_is_too_long_and_by_no_more
 ) -> None:
     marked = marker != ""
     free = builder(make(template), format, limit=100_000, marked=marked)
-    whole = free.cut_prompt(prompt)
+    try:
+        whole = free.cut_prompt(prompt)
+    except Rewritten:  # a template that trims a turn of white space alone
+        return
     stands = before_the_sentence(free, whole, marker)
     assert whole.tokens == stands
     free.max_prompt_tokens = stands
