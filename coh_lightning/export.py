@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.chat_template import asking_template, check_template
 from coh_lightning.commands import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 from coh_lightning.model_card import model_card
 from coh_lightning.records import Candidate, Feedback, Part, Turn
@@ -185,7 +185,10 @@ def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedM
         lm.load_state_dict(weights, strict=False)
     else:
         lm = Recipe(from_config=saved["model"], dtype=_dtype(weights), lora=lora).outline(buffers=True)
-        lm.load_state_dict(weights, assign=True)
+        try:
+            lm.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise InputError(f"the checkpoint has other weights than its own configuration ({words_of(error)}); it is damaged.") from error
         if lora is None:  # layers with adapters hold their weights elsewhere, where transformers would look in vain, or overwrite them
             lm.tie_weights()
     return lm.eval()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -99,9 +99,11 @@ class Recipe:
                 lm = replace(self, model=saved["base"], lora=lora).build(device)
             else:
                 lm = self._finished(self._bare(), lora)
-            missing, unexpected = lm.load_state_dict(
-                {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}, strict=False
-            )
+            state = {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}
+            try:
+                missing, unexpected = lm.load_state_dict(state, strict=False)
+            except RuntimeError as error:  # sizes, which are not looked over
+                raise InputError(f"{path} has weights of other sizes than its own configuration ({words_of(error)}); it is damaged.") from error
             if unexpected or [key for key in missing if not (lora and lora.quantise and "lora_" not in key)]:
                 raise InputError(f"{path} has other weights than its own configuration ({len(missing)} missing, {len(unexpected)} too many); it is damaged.")
             return lm if lora is not None or self.lora is None else self._finished(lm, self.lora)
@@ -112,8 +114,12 @@ class Recipe:
                 )
             return self._finished(self._bare(), self.lora)
         quantised = {} if self.lora is None else _quantisation(self.lora, self.dtype, device)
+        settings = {"config": self.config(), "dtype": self.dtype, "trust_remote_code": self.trust_remote_code}
+        settings |= quantised or {"ignore_mismatched_sizes": True}  # said by us, with the sizes
         with _explained(self._name):
-            lm = AutoModelForCausalLM.from_pretrained(self._name, config=self.config(), dtype=self.dtype, trust_remote_code=self.trust_remote_code, **quantised)
+            loaded = AutoModelForCausalLM.from_pretrained(self._name, **settings, output_loading_info=True)
+        lm, found = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
+        _check_loaded(self._name, found)
         return self._finished(lm, self.lora)
 
     def outline(self, *, buffers: bool = False) -> PreTrainedModel:
@@ -245,11 +251,33 @@ def _quantisation(lora: LoRA, dtype: torch.dtype, device: torch.device | None) -
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """In one sentence, what transformers says of a model that it can't load."""
+    """In one sentence, what transformers says of a model that it can't load: no such folder, no configuration, a file that is missing or was cut short, ..."""
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
-        raise InputError(f"The model '{name}' can't be loaded ({words_of(error)}); give the name of a model on the hub or an existing folder.") from error
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):
+            raise
+        said = words_of(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {words_of(error)}"
+        there = (Path(name).expanduser() / "config.json").is_file()
+        remedy = "its files are incomplete or damaged, so fetch it again" if there else "give the name of a model on the hub or an existing folder"
+        raise InputError(f"The model '{name}' can't be loaded ({said}); {remedy}.") from error
+
+
+def _check_loaded(name: str, found: Mapping[str, Any]) -> None:
+    """Refuse (InputError) a model whose files lack weights, or hold some of another size: transformers would make random ones in their place."""
+    if mismatched := sorted(found.get("mismatched_keys") or ()):
+        key, held, wanted = mismatched[0]
+        raise InputError(
+            f"The model '{name}' holds {len(mismatched)} weights of another size than its config.json asks for (the first is {key}: {list(held)} in place of "
+            f"{list(wanted)}); its files don't belong together, so fetch it again."
+        )
+    if missing := sorted(found.get("missing_keys") or ()):
+        raise InputError(
+            f"The model '{name}' has no weights for {len(missing)} parameters of its config.json (the first is {missing[0]}); a file is missing or of another model, "
+            "so fetch it again."
+        )
 
 
 # Checkpoints of ours

@@ -41,7 +41,6 @@ from coh_lightning.models import CHECKPOINT_KEY, WORLD, LoRA, Recipe, adapters, 
 from coh_lightning.records import Completion
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, blocks, clip_gradients, fill, from_replicas, is_sharded, replicas, shard, wrap_blocks
-from coh_lightning.shards import METADATA, check_shards
 
 PREFERENCES = (
     "preference_accuracy_sum",
@@ -264,8 +263,6 @@ class CoHModule(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        if self.trainer.ckpt_path is not None and (Path(self.trainer.ckpt_path) / METADATA).is_file():
-            check_shards(Path(self.trainer.ckpt_path))  # before torch reads it, without looking
         for path in self.scorers or []:  # a wrong path ends here, and not at the first writing
             load_scorer(path)
         if self.critic:

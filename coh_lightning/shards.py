@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, load
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
 from coh_lightning.errors import InputError, words_of
@@ -32,16 +35,12 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
     """
     reader = _Reader(folder)
     metadata = reader.read_metadata()
-    try:
+    with _explained(folder):
         weights = _weights(metadata)
         _compare_with_files(folder, metadata, weights)
         whole: dict[str, Any] = {key: torch.empty(one.size, dtype=one.properties.dtype) for key, one in weights.items()}
         load(whole, storage_reader=reader, no_dist=True)
-    except InputError:
-        raise
-    except Exception as error:  # whatever torch, or Python, makes of metadata that is not as torch writes it
-        raise InputError(f"{folder} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be damaged.") from error
-    return {key.split(".", 1)[1]: value for key, value in whole.items()}
+        return {key.split(".", 1)[1]: value for key, value in whole.items()}
 
 
 def check_shards(folder: Path) -> None:
@@ -51,13 +50,23 @@ def check_shards(folder: Path) -> None:
         InputError: as `read_shards`.
     """
     metadata = _Reader(folder).read_metadata()
-    try:
+    with _explained(folder):
         tensors = {key: one for key, one in metadata.state_dict_metadata.items() if isinstance(one, TensorStorageMetadata)}
         _compare_with_files(folder, metadata, tensors)
-    except InputError:
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """In one sentence, whatever torch or Python makes of a folder that is not as torch writes it."""
+    try:
+        yield
+    except (InputError, MemoryError):
         raise
-    except Exception as error:
-        raise InputError(f"{folder} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be damaged.") from error
+    except (Exception, CheckpointException) as error:
+        if "allocate memory" in str(error):  # there is too little, and nothing is wrong with the folder
+            raise
+        cause: BaseException = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) and error.failures else error
+        raise InputError(f"{folder} can't be read as a checkpoint ({type(cause).__name__}: {words_of(cause)}); it may be damaged.") from error
 
 
 def _weights(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
