@@ -36,7 +36,7 @@ from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Request, Sampling, Unmoved, Written
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.model_tokenizer import choose_tokenizer
-from coh_lightning.models import WORLD, Recipe
+from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
@@ -47,7 +47,7 @@ from coh_lightning.sources.texts import read_texts
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording, asked, markers
-from coh_lightning.world.feedback import world_feedback
+from coh_lightning.world.feedback import WORLD, world_feedback
 from coh_lightning.world.pretraining import pretraining_text
 
 log = logging.getLogger(__name__)
@@ -241,6 +241,8 @@ class CoHDataModule(LightningDataModule):
         if choice.note is not None:
             rank_zero_warn(choice.note)
             self.notes.append(choice.note)
+        if self.feedback is None and self.sources is None and recipe is not None and recipe.model not in (None, WORLD) and recipe.checkpoint is None:
+            self.notes.append(f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the embedded world.")
         self.tokenizer_name = choice.name
         if not self.splits:
             self.tokenizer = choice.tokenizer

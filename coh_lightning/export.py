@@ -245,8 +245,8 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    from coh_lightning.models import WORLD, Recipe
-    from coh_lightning.world.feedback import BASE
+    from coh_lightning.models import Recipe
+    from coh_lightning.world.feedback import BASE, WORLD
 
     if not saved.get("lora"):
         raise InputError("the model has no adapters (LoRA); export it without --adapter.")

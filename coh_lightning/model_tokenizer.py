@@ -18,9 +18,9 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.models import WORLD, Recipe, said
+from coh_lightning.models import Recipe, said
 from coh_lightning.tokens import Encoder
-from coh_lightning.world.feedback import BASE
+from coh_lightning.world.feedback import BASE, WORLD
 
 PROBES = (
     "The quick brown fox doesn't jump over 1234567 lazy dogs: £3.50, 20 %!",

@@ -23,14 +23,11 @@ from coh_lightning.attention import attention_implementation
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import did_you_mean
 from coh_lightning.shards import read_shards
-from coh_lightning.world.feedback import BASE
+from coh_lightning.world.feedback import BASE, WORLD
 
 CHECKPOINT_KEY = "coh_lightning"
 """Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of the data module), `tokenizer` (its name; null, in
 older ones: the embedded world's), `lora` (the fields of `LoRA`, or null) and `base` (the name of the model that it began as; null: random weights)."""
-
-WORLD = "world"
-"""The name of the embedded world's base model and of its tokenizer; a folder of that name is `./world`."""
 
 META = "meta.pt"
 """File of a checkpoint that is a folder: everything in it that is no tensor."""

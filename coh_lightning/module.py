@@ -37,10 +37,11 @@ from coh_lightning.exchange import BATCH, read_completions, write_batch, write_p
 from coh_lightning.generation import Request, Sampling, Unmoved, generate
 from coh_lightning.losses import output_log_likelihoods, row_loss
 from coh_lightning.metrics import Sums
-from coh_lightning.models import CHECKPOINT_KEY, WORLD, LoRA, Recipe, adapters, said
+from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
 from coh_lightning.records import Completion
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, blocks, clip_gradients, fill, from_replicas, is_sharded, replicas, shard, wrap_blocks
+from coh_lightning.world.feedback import WORLD
 
 PREFERENCES = (
     "preference_accuracy_sum",

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lightning.pytorch as pl
 import pytest
@@ -22,7 +23,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.model_tokenizer import choose_tokenizer, first_difference, load_tokenizer
-from coh_lightning.models import CHECKPOINT_KEY, Recipe, said
+from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, said
 from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
 
@@ -333,3 +334,24 @@ def test_data_that_are_there_are_compared_with_each_model_that_comes(model: str,
     assert data.splits is before
     with pytest.raises(InputError, match=r"which is not that of the model 'world'"):
         run_in(tmp_path).fit(CoHModule("world"), datamodule=data)
+
+
+def test_a_model_without_feedback_of_its_own_is_trained_on_the_worlds_and_that_is_said(model: str, tmp_path: Path) -> None:
+    said_of = []
+    for feedback, module in ((None, CoHModule(model)), ("world", CoHModule(model)), (None, CoHModule("world")), (None, CoHModule())):
+        data = CoHDataModule(feedback, cache_dir=str(tmp_path / "cache"), max_prompt_tokens=300, max_chain_tokens=512)
+        with mock.patch("coh_lightning.data.WORLD_POSTS", 4):
+            run_in(tmp_path).fit(module, datamodule=data)
+        said_of.append(any("so the model" in note and "has that of the embedded world" in note for note in data.notes))
+    assert said_of == [True, False, False, False]
+
+
+def test_the_card_of_a_model_that_began_as_the_worlds_names_no_model_of_the_hub(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    run.fit(CoHModule("world", lora=LoRA(rank=2)), datamodule=own_data(tmp_path))
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    assert said(tmp_path / "one.ckpt")["base"] == "world"
+    for adapter in (False, True):
+        export_checkpoint(tmp_path / "one.ckpt", tmp_path / f"out-{adapter}", adapter=adapter)
+        card = (tmp_path / f"out-{adapter}" / "README.md").read_text(encoding="utf-8")
+        assert "base_model:" not in card and "that began as `world`" in card
