@@ -226,7 +226,8 @@ class HumanEvalExport(pl.Callback):
 
 
 class HuggingFaceExport(pl.Callback):
-    """Writes the model as a Hugging Face folder, as `export` does, at the end of `fit`: huggingface/step=N in the run folder.
+    """Writes the model as a Hugging Face folder, as `export` does, at the end of `fit`: huggingface/step=N in the run folder. Each folder is loaded afresh and
+    compared with the trained model (export_check.py), which takes memory for one more copy on the CPU of rank 0.
 
     Args:
         every_validation: After each validation too.

@@ -57,6 +57,7 @@ from coh_lightning.runs import (
     wandb_id,
     with_versions,
 )
+from coh_lightning.shards import METADATA, check_shards
 from coh_lightning.stops import RunTrainer, StopOnSignal
 
 RUN_FOLDER = "COH_RUN_FOLDER"
@@ -389,6 +390,9 @@ class CoHCLI(LightningCLI):
                 raise InputError(
                     f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set trainer.strategy, or give the folder as model.model and no ckpt_path."
                 )
+            for path in (given, self.run.resume):
+                if path is not None and (Path(path) / METADATA).is_file():
+                    check_shards(Path(path))  # before torch reads it, which takes the metadata at its word
         except BaseException as error:
             self._leave_nothing_empty()
             # the parser takes null for any key; what a class says of it is in the middle of the parser's words

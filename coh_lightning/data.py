@@ -22,20 +22,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import AutoTokenizer
 
 from coh_lightning.chains import Chain, Link, Method, TooLong, Unusable
 from coh_lightning.draws import key64
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError
 from coh_lightning.exchange import Blank
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Request, Sampling, Written
 from coh_lightning.held_out import Comparer, Table, comparisons, losses, refuse_empty, writing
 from coh_lightning.losses import Batch, to_batch
+from coh_lightning.model_tokenizer import choose_tokenizer
+from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
@@ -49,7 +51,7 @@ from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording, asked, markers
-from coh_lightning.world.feedback import BASE, world_feedback
+from coh_lightning.world.feedback import WORLD, world_feedback
 from coh_lightning.world.pretraining import pretraining_text
 
 log = logging.getLogger(__name__)
@@ -100,12 +102,13 @@ class CoHDataModule(LightningDataModule):
     """Feedback of any kind, laid out for a causal language model.
 
     Args:
-        feedback: A file of our own records (JSON lines); without it, and without `sources`, the feedback is that of the embedded world.
+        feedback: A file of our own records (JSON lines); `world`, or neither this nor `sources`, is the feedback of the embedded world (a file of that name is `./world`).
         sources: Where else the feedback comes from, instead of `feedback`.
         validation_sources: Held-out feedback of its own; None takes `validation_share` of the prompts of `sources`.
         test_sources: Likewise for `test` and `predict`.
         validation_share, test_share: By a hash of the normalised prompt, so that no prompt stands on both sides.
-        tokenizer: Name or folder; None is the tokenizer of the embedded world. It must be the model's.
+        tokenizer: Name or folder; None is the model's own, or that of the embedded world with the world's feedback and no model. One that is named is compared with the
+            model's, id for id. A data module without a model (a notebook) needs a name for feedback of one's own; `world` is the embedded world's.
         method, wording, prompt_format: How records become chains, sentences and text; kept in the checkpoint.
         max_prompt_tokens: The prompt is cut to it once, the same for all its chains and at inference.
         max_chain_tokens: A longer chain loses links from its front.
@@ -210,6 +213,10 @@ class CoHDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.cache_dir = Path(cache_dir).expanduser()
+        self.recipe: Recipe | None = None
+        """The model whose tokenizer is used where no Trainer says which it is."""
+        self._matched: list[Recipe | None] = []
+        """The models that the tokenizer is known to belong to."""
         self.rejected: list[Rejected] = []
         self.rejected_of: dict[Stage, list[Rejected]] = {}
         """Likewise by split; rows of `sources` that belong to no split, since they could not be read or used, stand under train."""
@@ -241,10 +248,33 @@ class CoHDataModule(LightningDataModule):
             if self.trainer.is_global_zero and stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self.write_report(Path(self.trainer.default_root_dir))
 
+    def _match_tokenizer(self) -> None:
+        """Takes the model's tokenizer, or compares the one that there is with it; once for each model."""
+        recipe = getattr(self.trainer.lightning_module, "named_recipe", None) if self.trainer is not None else self.recipe
+        if recipe in self._matched:
+            return
+        choice = choose_tokenizer(self.tokenizer_name, recipe, self.own_feedback)
+        if choice.note is not None:
+            rank_zero_warn(choice.note)
+            self.notes.append(choice.note)
+        if self.feedback is None and self.sources is None and recipe is not None and recipe.model not in (None, WORLD) and recipe.checkpoint is None:
+            self.notes.append(f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the embedded world.")
+        self.tokenizer_name = choice.name
+        if not self.splits:
+            self.tokenizer = choice.tokenizer
+        self._matched.append(recipe)
+
+    @property
+    def own_feedback(self) -> str | None:
+        """What is trained on, in words; None where it is the embedded world's feedback."""
+        if self.feedback is not None:
+            return None if self.feedback == WORLD else f"'{self.feedback}'"
+        return None if self.sources is None else ", ".join(f"{type(source).__name__} '{source.label}'" for source in self.sources)
+
     def _build(self) -> None:
+        self._match_tokenizer()
         if self.splits:
             return
-        self.tokenizer = load_tokenizer(self.tokenizer_name)
         encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
         marked = self.method.sentences != "none"
         self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens, marked=marked)
@@ -310,7 +340,7 @@ class CoHDataModule(LightningDataModule):
             )
 
         sources = self.sources
-        if self.feedback is not None:
+        if self.feedback not in (None, WORLD):
             source, said_of_it = recognized(self.feedback)
             sources = [source]
             self.notes += [] if said_of_it is None else [said_of_it]
@@ -421,7 +451,7 @@ class CoHDataModule(LightningDataModule):
 
     @property
     def largest_id(self) -> int:
-        return len(self.tokenizer) - 1
+        return int(max(self.tokenizer.get_vocab().values()))
 
     def settings(self) -> dict[str, Any]:
         """What a model must be asked with as it was trained with; plain JSON, stored in the checkpoint."""
@@ -740,7 +770,7 @@ class CoHDataModule(LightningDataModule):
             "share_in_loss": train.tokens_in_loss / max(train.tokens_plain, 1),
             "tree_saves": train.tokens_plain / max(train.tokens_tree, 1),
             "fill": train.tokens_tree / max(train.rows * self.row_tokens, 1),
-            "tokenizer": self.tokenizer_name or "embedded",
+            "tokenizer": self.tokenizer_name,
             "boundaries": self._boundaries,
             "notes": self.notes,
             "settings": self.settings(),
@@ -884,14 +914,3 @@ def _text_tree(ids: np.ndarray) -> Tree:
     learned = np.ones(len(ids))
     learned[0] = 0.0
     return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (Span(1, len(ids), *TEXT),))])
-
-
-def load_tokenizer(name: str | None) -> Any:
-    """A tokenizer by name or folder; None is that of the embedded world.
-
-    Raises InputError where there is none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(name or BASE)
-    except (OSError, ValueError) as error:
-        raise InputError(f"The tokenizer '{name}' can't be loaded ({words_of(error)}); give a name on the hub or an existing folder.") from error

@@ -5,7 +5,8 @@
     generation_config.json                  the ids that end an output, and the cache on
     README.md                               the model card (model_card.py)
 
-The folder is written aside and renamed. torch and transformers are imported only when there is something to do.
+The folder is written aside, loaded afresh and compared with the trained model on a probe (export_check.py), and renamed. That takes memory for one more copy of
+the model on the CPU, of the callback too. torch and transformers are imported only when there is something to do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.chat_template import asking_template, check_template, notes_on
 from coh_lightning.commands import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 from coh_lightning.model_card import model_card
 from coh_lightning.records import Candidate, Feedback, Part, Turn
@@ -30,8 +31,9 @@ from coh_lightning.wording import Wording, asked
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 # --- the command
@@ -81,7 +83,8 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
         adapter: Write the adapters alone.
 
     Raises:
-        InputError: no checkpoint of ours, a folder with something in it, another tokenizer than in training, adapters that don't fit their base.
+        InputError: no checkpoint of ours, a folder with something in it, another tokenizer than in training, adapters that don't fit their base,
+            a folder that is not the model that was trained (export_check.py).
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not empty; name a new folder.")
@@ -90,11 +93,10 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
         raise InputError(
             f"{path} is a folder and no checkpoint" + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
         )
-    from coh_lightning.data import load_tokenizer
+    from coh_lightning.model_tokenizer import load_tokenizer, stored_name
     from coh_lightning.models import read_checkpoint, said
 
-    name = tokenizer or said(path).get("tokenizer")
-    loaded = load_tokenizer(name)
+    loaded = load_tokenizer(tokenizer or stored_name(said(path)))
     run = path.parent.parent if path.parent.name == CHECKPOINTS and (path.parent.parent / CONFIG).is_file() else None
     return write_folder(folder, read_checkpoint(path), loaded, run=run, adapter=adapter)
 
@@ -115,6 +117,7 @@ def write_folder(
     """
     from transformers import GenerationConfig
 
+    from coh_lightning.export_check import COPIED, TOLERANCE, check_tokenizer, compare, load_folder, probe_logits
     from coh_lightning.formats import PromptFormat
     from coh_lightning.models import CHECKPOINT_KEY
     from coh_lightning.tokens import ChainTokenizer, Encoder
@@ -140,6 +143,7 @@ def write_folder(
         exported.chat_control_tokens = spelled
     notes = [*tokens.notes, *notes_on(tokens, check_template(tokens, exported.chat_template, sentences))]
     lm = _model(saved, checkpoint["state_dict"])
+    wanted = probe_logits(lm)
     generation = GenerationConfig(
         eos_token_id=list(tokens.stop_ids),
         bos_token_id=tokenizer.bos_token_id,
@@ -148,14 +152,18 @@ def write_folder(
     )
     with written_aside(folder) as aside:
         aside.mkdir()
-        if adapter:
-            _write_adapters(aside, lm, saved)
-        else:
-            lm.config.use_cache = True
-            _merged(lm).save_pretrained(aside)
-        exported.save_pretrained(aside)
-        generation.save_pretrained(aside)
         parameters = sum(parameter.numel() for parameter in lm.parameters())
+        tolerance = TOLERANCE[lm.dtype] if saved.get("lora") else COPIED
+        if adapter:
+            compare(wanted, probe_logits(_write_adapters(aside, lm, saved)), tolerance)
+        else:
+            lm = _merged(lm)
+            lm.config.use_cache = True
+            lm.save_pretrained(aside)
+            compare(wanted, probe_logits(load_folder(aside, like=lm)), tolerance)
+        exported.save_pretrained(aside)
+        check_tokenizer(aside, tokenizer)
+        generation.save_pretrained(aside)
         card = model_card(folder.name, saved, checkpoint, asks, parameters=parameters, notes=notes, run=run, adapter=adapter, spelled=spelled)
         (aside / "README.md").write_text(card, encoding="utf-8")
     return notes
@@ -181,9 +189,13 @@ def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedM
         lm = Recipe(saved["base"], lora=replace(lora, quantise=None)).build()
         lm.load_state_dict(weights, strict=False)
     else:
-        lm = Recipe(from_config=saved["model"], dtype=_dtype(weights), lora=lora).outline()
-        lm.load_state_dict(weights, assign=True)
-        lm.tie_weights()
+        lm = Recipe(from_config=saved["model"], dtype=_dtype(weights), lora=lora).outline(buffers=True)
+        try:
+            lm.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise InputError(f"the checkpoint has other weights than its own configuration ({words_of(error)}); it is damaged.") from error
+        if lora is None:  # layers with adapters hold their weights elsewhere, where transformers would look in vain, or overwrite them
+            lm.tie_weights()
     return lm.eval()
 
 
@@ -192,33 +204,54 @@ def _dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
 
 
 def _merged(lm: PreTrainedModel) -> PreTrainedModel:
-    """The model with its adapters added to its weights, as a plain one; one without adapters as it is."""
+    """The model with its adapters added to its weights, as a plain one; one without adapters as it is.
+
+    Weights that were shared and no longer are, since adapters changed one of the layers, are written both: the configuration then says that nothing is tied.
+    """
     if not getattr(lm, "_hf_peft_config_loaded", False):
         return lm
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
-    from transformers import AutoModelForCausalLM
+    from torch import nn
 
     for layer in lm.modules():
         if isinstance(layer, BaseTunerLayer):
+            own: Any = layer.get_base_layer()
+            own.weight = nn.Parameter(own.weight.detach(), requires_grad=False)  # of its own, where it was shared: merging changes it in place
             layer.merge(safe_merge=True)  # into a copy: the weights may be those of a model in training
     weights = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
-    with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(lm.config, dtype=lm.dtype)
-    plain.load_state_dict(weights, assign=True)
+    plain = _plain(lm, weights, lm.config)
+    if any(not torch.equal(weights[one], weights[other]) for one, other in plain.all_tied_weights_keys.items()):
+        config = copy.deepcopy(lm.config)
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+        return _plain(lm, weights, config)
     plain.tie_weights()
     return plain
 
 
-def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any]) -> None:
-    """The adapters in peft's form, with the name of the model that they belong to.
+def _plain(lm: PreTrainedModel, weights: Mapping[str, Tensor], config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of that configuration with these weights, which are not copied."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=lm.dtype)
+    plain.load_state_dict(weights, assign=True)
+    return plain
+
+
+def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any]) -> PeftModel:
+    """The adapters in peft's form, with the name of the model that they belong to; gives that model with the adapters as peft loads them.
 
     Raises:
         InputError: there are no adapters, or their model can't be named.
     """
     import torch
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors.torch import save_file
 
     from coh_lightning.models import Recipe
+    from coh_lightning.world.feedback import BASE, WORLD
 
     if not saved.get("lora"):
         raise InputError("the model has no adapters (LoRA); export it without --adapter.")
@@ -226,9 +259,15 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
     if base is None:
         raise InputError("the adapters belong to a model with random weights (model.from_config), which nobody else has; export it without --adapter.")
     own = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
-    theirs = Recipe(base, dtype=lm.dtype).build().state_dict()
+    loaded = Recipe(base, dtype=lm.dtype).build()
+    theirs = loaded.state_dict()
     if own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
         raise InputError(f"the adapters were trained on other weights than those of '{base}' (perhaps on another checkpoint); export them without --adapter.")
     (config,) = lm.peft_config.values()
-    config.base_model_name_or_path = base
-    lm.save_pretrained(folder)
+    config.base_model_name_or_path = str(BASE) if base == WORLD else base
+    # transformers' own writer adds the whole embedding where it has adapters, and fails where it shares its weights with the head
+    state = get_peft_model_state_dict(lm, adapter_name="default", save_embedding_layers=False)
+    save_file({f"base_model.model.{key}": value.contiguous() for key, value in state.items()}, folder / "adapter_model.safetensors", {"format": "pt"})
+    config.inference_mode = True
+    config.save_pretrained(folder)
+    return PeftModel.from_pretrained(loaded, folder)

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from coh_lightning.world.feedback import WORLD
+
 
 def model_card(
     name: str,
@@ -39,7 +41,7 @@ def model_card(
     """
     settings, base = saved["data"], saved.get("base")
     head: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
-    if base and not Path(base).exists():  # a name on the hub
+    if base and base != WORLD and not Path(base).exists():  # a name on the hub
         head["base_model"] = base
     head["tags"] = ["chain-of-hindsight", "coh_lightning"]
     sections = [

@@ -8,28 +8,26 @@ A checkpoint of ours is a file, or a folder of shards (what `ModelParallelStrate
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.checkpoint import FileSystemReader, load
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from coh_lightning.attention import attention_implementation
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import did_you_mean
-from coh_lightning.world.feedback import BASE
+from coh_lightning.shards import read_shards
+from coh_lightning.world.feedback import BASE, WORLD
 
 CHECKPOINT_KEY = "coh_lightning"
-"""Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of the data module), `tokenizer` (its name; null: the
-embedded world's), `lora` (the fields of `LoRA`, or null) and `base` (the name of the model that it began as; null: random weights)."""
+"""Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of the data module), `tokenizer` (its name; null, in
+older ones: the embedded world's), `lora` (the fields of `LoRA`, or null) and `base` (the name of the model that it began as; null: random weights)."""
 
 META = "meta.pt"
 """File of a checkpoint that is a folder: everything in it that is no tensor."""
@@ -53,6 +51,8 @@ class LoRA:
     """QLoRA (Dettmers et al. 2023): the frozen weights in 4 bits (NF4) or 8, by `bitsandbytes`, which needs a GPU."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.targets, str):
+            raise InputError(f"lora.targets is '{self.targets}', a text; give a list of the ends of layers' names: [{self.targets}].")
         if self.targets is not None:
             object.__setattr__(self, "targets", tuple(self.targets))  # as JSON gives it back, it is a list
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
@@ -68,7 +68,7 @@ class Recipe:
     """All that decides a model before its first step."""
 
     model: str | None = None
-    """Name, folder, or checkpoint of ours; None: the base model of the embedded world."""
+    """Name, folder, or checkpoint of ours; `world`, or None: the base model of the embedded world."""
     from_config: Mapping[str, Any] | None = None
     """Instead of `model`."""
     dtype: torch.dtype = torch.float32
@@ -96,9 +96,11 @@ class Recipe:
                 lm = replace(self, model=saved["base"], lora=lora).build(device)
             else:
                 lm = self._finished(self._bare(), lora)
-            missing, unexpected = lm.load_state_dict(
-                {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}, strict=False
-            )
+            state = {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}
+            try:
+                missing, unexpected = lm.load_state_dict(state, strict=False)
+            except RuntimeError as error:  # sizes, which are not looked over
+                raise InputError(f"{path} has weights of other sizes than its own configuration ({words_of(error)}); it is damaged.") from error
             if unexpected or [key for key in missing if not (lora and lora.quantise and "lora_" not in key)]:
                 raise InputError(f"{path} has other weights than its own configuration ({len(missing)} missing, {len(unexpected)} too many); it is damaged.")
             return lm if lora is not None or self.lora is None else self._finished(lm, self.lora)
@@ -109,16 +111,24 @@ class Recipe:
                 )
             return self._finished(self._bare(), self.lora)
         quantised = {} if self.lora is None else _quantisation(self.lora, self.dtype, device)
+        settings = {"config": self.config(), "dtype": self.dtype, "trust_remote_code": self.trust_remote_code}
+        settings |= quantised or {"ignore_mismatched_sizes": True}  # said by us, with the sizes
         with _explained(self._name):
-            lm = AutoModelForCausalLM.from_pretrained(self._name, config=self.config(), dtype=self.dtype, trust_remote_code=self.trust_remote_code, **quantised)
+            loaded = AutoModelForCausalLM.from_pretrained(self._name, **settings, output_loading_info=True)
+        lm, found = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
+        _check_loaded(self._name, found)
         return self._finished(lm, self.lora)
 
-    def outline(self) -> PreTrainedModel:
-        """The same model without its weights: on the meta device, for ranks that are given theirs."""
+    def outline(self, *, buffers: bool = False) -> PreTrainedModel:
+        """The same model without its weights: on the meta device, for ranks that are given theirs.
+
+        Args:
+            buffers: Have the buffers (frequencies of rotary positions, ...) on the CPU, so that it runs once it has weights.
+        """
         lora = self.lora
         if lora is None and self.checkpoint is not None:
             lora = adapters(said(self.checkpoint))
-        with torch.device("meta"):
+        with _parameters_on_meta() if buffers else torch.device("meta"):
             return self._finished(self._bare(), lora)
 
     def config(self) -> PreTrainedConfig:
@@ -148,11 +158,13 @@ class Recipe:
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint of ours that `model` names: a file, or a folder called .ckpt."""
-        return Path(self.model) if self.model is not None and (self.model.endswith(".ckpt") or Path(self.model).is_file()) else None
+        if self.model in (None, WORLD):
+            return None
+        return Path(self.model) if self.model.endswith(".ckpt") or Path(self.model).is_file() else None
 
     @property
     def _name(self) -> str:
-        name = self.model or str(BASE)
+        name = str(BASE) if self.model in (None, WORLD) else self.model
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
             raise InputError(f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the folder of one.")
         return name
@@ -172,9 +184,33 @@ class Recipe:
         return lm
 
 
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Modules that are made here have their parameters on the meta device, and their buffers where they are computed."""
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and parameter.device.type != "meta":
+            parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
 def _adapt(lm: PreTrainedModel, lora: LoRA) -> None:
     """Puts adapters into the model, in place, and freezes all else."""
     peft = _peft()
+    layers = [name for name, _ in lm.named_modules()]
+    for target in lora.targets or ():
+        if not any(name == target or name.endswith(f".{target}") for name in layers):  # peft says nothing where another target is there
+            ends = {name.rpartition(".")[2] for name in layers}
+            raise InputError(
+                f"model.lora does not fit the {lm.config.model_type} model: lora.targets names '{target}', and no layer's name ends so{did_you_mean(target, ends)}"
+            )
     targets = "all-linear" if lora.targets is None else list(lora.targets)
     settings = peft.LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     try:
@@ -212,11 +248,33 @@ def _quantisation(lora: LoRA, dtype: torch.dtype, device: torch.device | None) -
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """In one sentence, what transformers says of a model that it can't load."""
+    """In one sentence, what transformers says of a model that it can't load: no such folder, no configuration, a file that is missing or was cut short, ..."""
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
-        raise InputError(f"The model '{name}' can't be loaded ({words_of(error)}); give the name of a model on the hub or an existing folder.") from error
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):
+            raise
+        said = words_of(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {words_of(error)}"
+        there = (Path(name).expanduser() / "config.json").is_file()
+        remedy = "its files are incomplete or damaged, so fetch it again" if there else "give the name of a model on the hub or an existing folder"
+        raise InputError(f"The model '{name}' can't be loaded ({said}); {remedy}.") from error
+
+
+def _check_loaded(name: str, found: Mapping[str, Any]) -> None:
+    """Refuse (InputError) a model whose files lack weights, or hold some of another size: transformers would make random ones in their place."""
+    if mismatched := sorted(found.get("mismatched_keys") or ()):
+        key, held, wanted = mismatched[0]
+        raise InputError(
+            f"The model '{name}' holds {len(mismatched)} weights of another size than its config.json asks for (the first is {key}: {list(held)} in place of "
+            f"{list(wanted)}); its files don't belong together, so fetch it again."
+        )
+    if missing := sorted(found.get("missing_keys") or ()):
+        raise InputError(
+            f"The model '{name}' has no weights for {len(missing)} parameters of its config.json (the first is {missing[0]}); a file is missing or of another model, "
+            "so fetch it again."
+        )
 
 
 # Checkpoints of ours
@@ -247,7 +305,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     checkpoint = _read(Path(path))
     if Path(path).is_dir():
-        checkpoint["state_dict"] = _gathered(Path(path))
+        checkpoint["state_dict"] = read_shards(Path(path))
     return checkpoint
 
 
@@ -264,56 +322,3 @@ def _read(path: Path) -> dict[str, Any]:
     if CHECKPOINT_KEY not in checkpoint:
         raise InputError(f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give a Hugging Face folder instead.")
     return dict(checkpoint)
-
-
-def _gathered(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder of shards, whole, by one process alone, however many wrote it."""
-    reader = _Reader(folder)
-    stored = reader.read_metadata().state_dict_metadata
-    # `state_dict.` is ModelParallelStrategy's, `model.` FSDPStrategy's
-    weights = {key: one for key, one in stored.items() if key.startswith(("state_dict.", "model.")) and isinstance(one, TensorStorageMetadata)}
-    whole: dict[str, Any] = {key: torch.empty(one.size, dtype=one.properties.dtype) for key, one in weights.items()}
-    load(whole, storage_reader=reader, no_dist=True)
-    return {key.split(".", 1)[1]: value for key, value in whole.items()}
-
-
-_METADATA = {
-    "torch.distributed.checkpoint.metadata": {
-        "BytesStorageMetadata",
-        "ChunkStorageMetadata",
-        "Metadata",
-        "MetadataIndex",
-        "StorageMeta",
-        "TensorProperties",
-        "TensorStorageMetadata",
-        "_MEM_FORMAT_ENCODING",
-    },
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-    "torch.serialization": {"_get_layout"},
-    "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
-    "pathlib": {"PosixPath"},
-    "pathlib._local": {"PosixPath"},
-}
-"""All that torch itself pickles into the metadata of a folder of shards, by module."""
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name not in _METADATA.get(module, ()):
-            raise InputError(f"its metadata names {module}.{name}, which torch never writes there and which could run anything; it is not read.")
-        return PurePosixPath if module.startswith("pathlib") else super().find_class(module, name)
-
-
-class _Reader(FileSystemReader):
-    """Reads a folder of shards whose metadata, which is pickled, may hold what torch writes and nothing else. The shards are read as plain data by torch itself."""
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        path = Path(self.path) / ".metadata"
-        try:
-            with path.open("rb") as file:
-                metadata: Metadata = _Unpickler(file).load()
-        except InputError as error:
-            raise InputError(f"{self.path} can't be read as a checkpoint: {error}") from error
-        except Exception as error:
-            raise InputError(f"{self.path} can't be read as a checkpoint ({type(error).__name__}: {error}); it may be damaged.") from error
-        return metadata

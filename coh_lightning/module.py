@@ -42,7 +42,7 @@ from coh_lightning.schedule import steps_of_epoch, total_steps, warmup_cosine
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, blocks, clip_gradients, fill, from_replicas, is_sharded, replicas, shard, wrap_blocks
 from coh_lightning.startup import expected_memory, in_bytes, run_largest, show
-from coh_lightning.world.feedback import BASE
+from coh_lightning.world.feedback import WORLD
 
 NAMED = 8
 """Records that a message names at most."""
@@ -52,7 +52,8 @@ class CoHModule(LightningModule):
     """A causal language model, its loss on rows of trees, and what it writes under a feedback sentence.
 
     Args:
-        model: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); None is the small base model of the embedded world.
+        model: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the small base model of the embedded world (a folder of that name
+            is `./world`). It must be named, or `from_config` given, wherever the feedback is not the embedded world's own.
         from_config: Instead of `model`: the settings of a new model with random weights, `model_type` among them.
         attention: `auto` is sdpa where the architecture has it, else eager; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
@@ -153,7 +154,7 @@ class CoHModule(LightningModule):
         self.dialogues = dialogues
         self.lora = lora
         self.trust_remote_code = trust_remote_code
-        self._base = None if from_config is not None else model or str(BASE)
+        self._base = None if from_config is not None else model or WORLD
         self.trained_with: dict[str, Any] | None = None
         """What a checkpoint that was loaded says of wording, method, prompt format and tokenizer."""
         self._layout_checked = False
@@ -187,7 +188,7 @@ class CoHModule(LightningModule):
                 self.trained_with = said(self.model)["data"]
             self.strict_loading = False  # of a checkpoint, only what it was trained with is read
             return
-        recipe = self._recipe
+        recipe = self.recipe
         if recipe.checkpoint is not None:
             saved = said(recipe.checkpoint)
             self.trained_with = saved["data"]
@@ -218,7 +219,8 @@ class CoHModule(LightningModule):
         return strategy.device_mesh if isinstance(strategy, ModelParallelStrategy) else None
 
     @property
-    def _recipe(self) -> Recipe:
+    def recipe(self) -> Recipe:
+        """All that decides the model before its first step."""
         return Recipe(
             self.model,
             self.from_config,
@@ -228,6 +230,11 @@ class CoHModule(LightningModule):
             lora=self.lora,
             trust_remote_code=self.trust_remote_code,
         )
+
+    @property
+    def named_recipe(self) -> Recipe | None:
+        """The recipe; None in a `predict` that runs no model and names none."""
+        return None if self._elsewhere and self.model is None and self.from_config is None else self.recipe
 
     @property
     def _elsewhere(self) -> bool:
@@ -255,7 +262,8 @@ class CoHModule(LightningModule):
         """Before the first row of a stage: ids and positions that the model doesn't have, and layouts that it can't hold, end here and not in wrong logits."""
         if self.data.largest_id >= self._vocabulary:
             raise InputError(
-                f"The tokenizer '{self.data.tokenizer_name or 'embedded'}' has ids up to {self.data.largest_id}, but the model's vocabulary ends at {self._vocabulary - 1}; set data.tokenizer to the model's own."
+                f"The tokenizer '{self.data.tokenizer_name}' has ids up to {self.data.largest_id}, but the model's embedding ends at {self._vocabulary - 1}; "
+                "name the tokenizer that belongs to the model (data.tokenizer), or enlarge the embedding (transformers' resize_token_embeddings) and save it."
             )
         longest = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and self.data.max_chain_tokens > longest:

@@ -112,13 +112,14 @@ def _options() -> argparse.ArgumentParser:
         prog="python -m coh_lightning preview",
         usage="%(prog)s [FEEDBACK_FILE] [--config FILE ...] [--data.KEY=VALUE ...] [--num N] [--json] [--html FILE]",
         description="Show what feedback becomes: its records, their chains, the tokens with what is learned, read and unlearned, and the tree.",
-        epilog="""A feedback file alone uses the method coh, the default wording and the embedded tokenizer; all of its records count as training data.
+        epilog="""A feedback file alone uses the method coh and the default wording; all of its records count as training data. The tokens are those of the model's tokenizer
+(--model.model=NAME), or those of the embedded world's where no model is named.
 Without a file the data are those of the configuration, and without one those of the embedded world.
 
 settings, as for fit:
   --config FILE         a configuration; several are merged, the later one wins
   --data.KEY=VALUE      any setting of the data, such as --data.method=conf/method/coh_ranking.yaml
-                        (those of model, trainer and run are accepted and have no effect)
+                        (of the model only its tokenizer is read; those of trainer and run are accepted and have no effect)
 
 examples:
   python -m coh_lightning preview feedback.jsonl
@@ -175,10 +176,15 @@ def _check_page(page: Path) -> None:
 
 def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     """The data module of this configuration, prepared; with a feedback file in the place of its sources."""
+    from coh_lightning.world.feedback import WORLD
+
     data = configured(settings)
     if file is not None:
         data.feedback, data.sources, data.validation_sources, data.test_sources = file, None, None, None
         data.validation_share = data.test_share = 0.0
+    if data.recipe is None and data.tokenizer_name is None and data.own_feedback is not None:
+        data.tokenizer_name = WORLD
+        data.notes.append("no model is named, so the tokens are those of the embedded world's tokenizer; see those of yours with --model.model=NAME")
     data.regulariser_rows_per_step = 0  # its text has no feedback in it, and takes time to read
     data.max_lost_share = 1.0  # what can't be used, and why, is what a preview should show
     try:
@@ -200,6 +206,7 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     from coh_lightning.cli import CoHParser, plain_defaults
     from coh_lightning.complaints import Typed
     from coh_lightning.data import CoHDataModule
+    from coh_lightning.models import Recipe
     from coh_lightning.module import CoHModule
     from coh_lightning.sources import Source
 
@@ -220,10 +227,13 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
         raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
     except UnicodeDecodeError as error:
         raise InputError(CoHParser.typed.broken() or f"a configuration file is no text: {error}") from error
+    model = config.model.init_args
     for key in ("model", *OTHERS):
         config[key] = None
     made = parser.instantiate(config)
     data: CoHDataModule = made["data"]
+    if model.get("model") is not None or model.get("from_config") is not None:
+        data.recipe = Recipe(model.get("model"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code")))
     return data
 
 

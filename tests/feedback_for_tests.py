@@ -137,11 +137,11 @@ def usable(rows: Iterable[Mapping[str, Any]], chosen: Method) -> list[Mapping[st
 
 
 def data_of(rows: Iterable[Mapping[str, Any]], folder: Path, *, train_only: bool = True, **settings: Any) -> CoHDataModule:
-    """A data module over a file of these rows, short rows and steps."""
+    """A data module over a file of these rows, short rows and steps, with the embedded world's tokenizer."""
     path = write(folder / "feedback.jsonl", rows)
     if train_only:
         settings = {"validation_share": 0.0, "test_share": 0.0} | settings
-    sizes = {"max_prompt_tokens": 128, "max_chain_tokens": 256, "row_tokens": 256, "rows_per_step": 2, "cache_dir": str(folder / "cache")}
+    sizes = {"max_prompt_tokens": 128, "max_chain_tokens": 256, "row_tokens": 256, "rows_per_step": 2, "cache_dir": str(folder / "cache"), "tokenizer": "world"}
     return CoHDataModule(path, **(sizes | settings))
 
 

@@ -584,7 +584,7 @@ def test_no_record_is_gone_from_the_counts_whatever_its_id(tmp_path: Path) -> No
     unread = [{"prompt": "p", "completions": []}] * 5
     few = write(tmp_path / "few.jsonl", [row | {"prompt": f"Few: {row['prompt']}"} for row in pairs(20)])
     sources = [Records(write(tmp_path / "many.jsonl", [*rows, *ties, *unread]), weight=1), Records(few, weight=1)]
-    data = CoHDataModule(sources=sources, validation_share=0.3, test_share=0.3, on_bad_record="skip", cache_dir=str(tmp_path / "cache"))
+    data = CoHDataModule(sources=sources, tokenizer="world", validation_share=0.3, test_share=0.3, on_bad_record="skip", cache_dir=str(tmp_path / "cache"))
     data.setup()
     report = data.report()
     splits = report["splits"].values()
@@ -609,14 +609,14 @@ def test_a_file_of_trl_is_recognized_by_its_keys(tmp_path: Path) -> None:
     }
     for form, rows in forms.items():
         path = write(tmp_path / f"{form.split()[0]}.jsonl", rows)
-        data = CoHDataModule(path, validation_share=0.0, test_share=0.0, cache_dir=str(tmp_path / "cache"))
+        data = CoHDataModule(path, tokenizer="world", validation_share=0.0, test_share=0.0, cache_dir=str(tmp_path / "cache"))
         data.setup()
         assert data.counts["train"].used == 6
         assert data.notes == [f"{path} is read as {form.replace(' (', ' of TRL (')}, by the columns of its first row."]
     dialogues = [{"chosen": f"\n\nHuman: {row['prompt']}\n\nAssistant: Yes", "rejected": f"\n\nHuman: {row['prompt']}\n\nAssistant: No"} for row in records]
-    data = CoHDataModule(write(tmp_path / "hh.jsonl", dialogues), validation_share=0.0, test_share=0.0)
+    data = CoHDataModule(write(tmp_path / "hh.jsonl", dialogues), tokenizer="world", validation_share=0.0, test_share=0.0)
     assert {one.candidates[0].text for one in data.records_by_split()["train"]} == {"Yes"} and "dialogues of HH" in data.notes[0]
-    data = CoHDataModule(write(tmp_path / "own.jsonl", records))
+    data = CoHDataModule(write(tmp_path / "own.jsonl", records), tokenizer="world")
     assert sum(map(len, data.records_by_split().values())) == 6 and data.notes == []
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from coh_lightning.errors import InputError
+from coh_lightning.export import export_checkpoint
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, read_checkpoint, said
 from coh_lightning.module import CoHModule
 
@@ -181,3 +184,82 @@ def test_weights_that_are_not_the_configurations_are_refused(trained: tuple[Path
 def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"The model '.*' can't be loaded \(.*\); give the name of a model on the hub or an existing folder"):
         Recipe(str(tmp_path)).build()
+
+
+# A model's folder that is not whole
+
+
+@pytest.fixture(scope="module")
+def in_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained model in several files."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    Recipe(from_config=TINY).build().save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("*.safetensors"))) > 3
+    return folder
+
+
+def second(folder: Path) -> Path:
+    return sorted(folder.glob("*.safetensors"))[1]
+
+
+def rewritten(path: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def without_a_file(index: dict[str, Any]) -> None:
+    gone = index["weight_map"]["model.layers.1.mlp.up_proj.weight"]
+    index["weight_map"] = {key: name for key, name in index["weight_map"].items() if name != gone}
+
+
+INDEX = "model.safetensors.index.json"
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file is missing": (lambda folder: second(folder).unlink(), r"No such file.*model-00002-of-.*; its files are incomplete or damaged, so fetch it again"),
+    "a file is cut short": (
+        lambda folder: second(folder).write_bytes(second(folder).read_bytes()[:-1]),
+        "SafetensorError: .*; its files are incomplete or damaged",
+    ),
+    "a file is empty": (lambda folder: second(folder).write_bytes(b""), "SafetensorError: .*; its files are incomplete or damaged"),
+    "a file says that its head is huge": (
+        lambda folder: second(folder).write_bytes((2**40).to_bytes(8, "little") + second(folder).read_bytes()[8:]),
+        "SafetensorError: .*; its files are incomplete or damaged",
+    ),
+    "the index leaves a file out": (
+        lambda folder: rewritten(folder / INDEX, without_a_file),
+        r"has no weights for \d+ parameters of its config.json \(the first is model.layers.*\); a file is missing or of another model, so fetch it again",
+    ),
+    "the index has no map": (lambda folder: (folder / INDEX).write_text("{}"), "KeyError: 'weight_map'"),
+    "the index is cut short": (lambda folder: (folder / INDEX).write_text("{"), "can't be loaded"),
+    "sizes differ": (
+        lambda folder: rewritten(folder / "config.json", lambda config: config.update(intermediate_size=80)),
+        r"holds 6 weights of another size than its config.json asks for \(the first is model.layers.0.mlp.down_proj.weight: \[32, 64\] in place of \[32, 80\]\)",
+    ),
+    "there is a layer too few": (
+        lambda folder: rewritten(folder / "config.json", lambda config: config.update(num_hidden_layers=3)),
+        r"has no weights for 9 parameters of its config.json \(the first is model.layers.2.input_layernorm.weight\)",
+    ),
+    "the configuration is cut short": (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON file"),
+    "the configuration is of other types": (lambda folder: rewritten(folder / "config.json", lambda config: config.update(hidden_size="x")), "hidden_size"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_models_folder_that_is_not_whole_is_refused_and_never_filled_with_random_weights(what: str, in_shards: Path, tmp_path: Path) -> None:
+    spoil, message = BROKEN[what]
+    folder = Path(shutil.copytree(in_shards, tmp_path / "copy"))
+    Recipe(str(folder)).build()
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as refused:
+        Recipe(str(folder)).build()
+    assert "\n" not in str(refused.value) and str(refused.value).count("The model") == 1
+
+
+def test_a_checkpoint_with_weights_of_another_size_is_refused(trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(trained[0])
+    checkpoint["state_dict"]["lm.model.norm.weight"] = torch.ones(31)
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="has weights of other sizes than its own configuration"):
+        CoHModule(str(tmp_path / "other.ckpt")).configure_model()
+    with pytest.raises(InputError, match="the checkpoint has other weights than its own configuration"):
+        export_checkpoint(tmp_path / "other.ckpt", tmp_path / "out")

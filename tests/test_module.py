@@ -585,7 +585,7 @@ def test_a_tokenizer_larger_than_the_models_vocabulary_is_refused(tmp_path: Path
     byte_level(CHATML).save_pretrained(tmp_path / "tokenizer")
     data = held_out_data(tmp_path, tokenizer=str(tmp_path / "tokenizer"), max_prompt_tokens=200)
     for command in ("fit", "validate", "test", "predict"):
-        with pytest.raises(InputError, match=r"ids up to \d+, but the model's vocabulary ends at 299; set data.tokenizer"):
+        with pytest.raises(InputError, match=r"ids up to \d+, but the model's embedding ends at 299; name the tokenizer"):
             getattr(trainer(tmp_path, max_steps=1), command)(tiny(vocab_size=300), datamodule=data)
 
 

@@ -273,7 +273,7 @@ trainer:
   max_steps: 2
   limit_val_batches: 0
   enable_progress_bar: false
-model: {lr: 1.0e-3, sampling: {max_new_tokens: 4}}
+model: {model: world, lr: 1.0e-3, sampling: {max_new_tokens: 4}}
 data: {rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
 """
 

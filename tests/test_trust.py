@@ -76,11 +76,11 @@ def test_no_module_that_unpickles_is_imported() -> None:
             if module.split(".")[0] in PICKLES and names != ["UnpicklingError"]:  # what torch raises of a checkpoint that holds more than data
                 found.append(f"{path.name}: {module}")
             found += [f"{path.name}: {name}" for name in names if isinstance(node, ast.Import) and name.split(".")[0] in PICKLES]
-    assert found == ["models.py: pickle"]
+    assert found == ["shards.py: pickle"]
 
 
 def test_what_is_unpickled_may_name_only_what_is_listed() -> None:
-    tree = ast.parse((PACKAGE / "models.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "shards.py").read_text(encoding="utf-8"))
     uses = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"]
     [reader] = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases)]
     assert uses == ["Unpickler"] and [node.name for node in reader.body if isinstance(node, ast.FunctionDef)] == ["find_class"]
@@ -178,7 +178,9 @@ def test_a_configuration_imports_what_it_names_and_nothing_else_does(
         (tmp_path / f"{name}.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / name)!r}).touch()\n")
     line = '{"class_path": "in_data.Thing", "prompt": "!!python/name:in_data.Thing", "completions": [{"text": "${in_data.Thing}", "thumb": true}], "init_args": {}}\n'
     (tmp_path / "f.jsonl").write_text(line * 40)
-    (tmp_path / "c.yaml").write_text("data: {feedback: f.jsonl, method: {name: as_text.Thing}}\nmodel: {system: 'class_path: as_text.Thing'}\n")
+    (tmp_path / "c.yaml").write_text(
+        "data: {feedback: f.jsonl, tokenizer: world, method: {name: as_text.Thing}}\nmodel: {system: 'class_path: as_text.Thing'}\n"
+    )
     (tmp_path / "d.yaml").write_text("trainer: {callbacks: [{class_path: named.Thing}]}\n")
     (tmp_path / "e.yaml").write_text("data: {feedback: !!python/name:as_text.Thing }\n")
     assert call("preview", "f.jsonl", "--num=1") == 0

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BASE = Path(__file__).parent / "base"
 """The shipped base model and tokenizer, a Hugging Face folder."""
 
+WORLD = "world"
+"""What settings call the embedded world's feedback, base model, tokenizer and text; a file or folder of that name is `./world`."""
+
 FEEDBACK_VERSION = 1
 """Part of the key of the cache: raise it with every change of posts, raters or sampler that changes the feedback."""
 

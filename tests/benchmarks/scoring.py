@@ -40,7 +40,9 @@ def comparisons(folder: Path) -> CoHDataModule:
         {"id": str(i), "prompt": text(20, 400), "completions": [{"text": text(10, 150), "rank": 1}, {"text": text(10, 150), "rank": 2}]} for i in range(PAIRS)
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    data = CoHDataModule(str(folder / "pairs.jsonl"), validation_share=0.0, test_share=0.0, cache_dir=str(folder), row_tokens=2048, max_chain_tokens=1024)
+    data = CoHDataModule(
+        str(folder / "pairs.jsonl"), validation_share=0.0, test_share=0.0, cache_dir=str(folder), row_tokens=2048, max_chain_tokens=1024, tokenizer="world"
+    )
     data.setup("fit")
     return data
 

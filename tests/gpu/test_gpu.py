@@ -32,7 +32,11 @@ STRATEGIES = {
 
 def command(folder: Path, name: str, *words: str) -> None:
     (folder / "feedback.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs(60)))
-    commanded(["-m", "coh_lightning", name, *SMALL, "--data.feedback=feedback.jsonl", f"--data.cache_dir={folder / 'cache'}", *words], folder, seconds=300)
+    commanded(
+        ["-m", "coh_lightning", name, *SMALL, "--data.feedback=feedback.jsonl", "--model.model=world", f"--data.cache_dir={folder / 'cache'}", *words],
+        folder,
+        seconds=300,
+    )
 
 
 def fitted(folder: Path, run: str, *words: str) -> tuple[list[float], dict[str, Any]]:
@@ -74,7 +78,12 @@ def test_adapters_on_quantised_weights_train_come_back_and_write(bits: str, tmp_
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     AutoModelForCausalLM.from_config(LlamaConfig(**{key: value for key, value in TINY.items() if key != "model_type"})).save_pretrained(tmp_path / "base")
-    words = ["--trainer.devices=1", f"--model.model={tmp_path / 'base'}", f"--model.lora={json.dumps(vars(LoRA(rank=4)) | {'quantise': bits})}"]
+    words = [
+        "--trainer.devices=1",
+        f"--model.model={tmp_path / 'base'}",
+        "--data.tokenizer=world",
+        f"--model.lora={json.dumps(vars(LoRA(rank=4)) | {'quantise': bits})}",
+    ]
     losses, state = fitted(tmp_path, "adapters", *words, "--trainer.precision=bf16-mixed")
     assert all(loss == loss for loss in losses) and all("lora_" in key for key in state) and state
     command(tmp_path, "predict", *words, "--trainer.precision=bf16-mixed", "--ckpt_path=adapters/checkpoints/last.ckpt", "--run.folder=written")
