@@ -6,6 +6,7 @@ a mistake in the input ends in one line (complaints.py). Our other commands don'
 
 from __future__ import annotations
 
+import argparse
 import csv
 import inspect
 import logging
@@ -26,7 +27,6 @@ from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -39,8 +39,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
+from coh_lightning import parsing
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.complaints import Typed, complaint, keys_of
+from coh_lightning.complaints import Typed, broken_reference, complaint, keys_of
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import alone, unwritten, written_aside
 from coh_lightning.runs import (
@@ -58,6 +59,7 @@ from coh_lightning.runs import (
     with_versions,
 )
 from coh_lightning.stops import RunTrainer, StopOnSignal
+from coh_lightning.yaml_text import load
 
 RUN_FOLDER = "COH_RUN_FOLDER"
 """Environment variable by which the first process tells the processes that Lightning starts for it where the run is kept."""
@@ -87,10 +89,18 @@ class CoHParser(LightningArgumentParser):
         self.classes[nested_key] = lightning_class
         return super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
 
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """The settings as YAML that reads back as these settings."""
+        return parsing.written(self, super().dump(*args, **kwargs))
+
     def keys(self) -> list[str]:
         """Every key that may stand in a configuration file of this command."""
         nested = [f"{key}.{name}" for key, kind in self.classes.items() for name in keys_of(kind)]
         return sorted({action.dest for action in self._actions if action.dest not in ("help", "config", "print_config")} | set(nested))
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # argparse would take the value of --key=-- for the end of the options
+        return arg_strings[0] if action.nargs is None and arg_strings == ["--"] else super()._get_values(action, arg_strings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line as `InputError`; the parsers of nested classes pass their message on to the one that holds them.
@@ -200,7 +210,7 @@ class RunConfig(pl.Callback):
             with written_aside(file) as aside:
                 aside.write_text(with_versions(self.text, file), encoding="utf-8")
             for logger in trainer.loggers:
-                logger.log_hyperparams({**yaml.safe_load(self.text), "versions": code_versions()})
+                logger.log_hyperparams({**load(self.text), "versions": code_versions()})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A mistake found before the first step (no such model, a layout that it can't hold, ...) leaves nothing in a folder that it began,
@@ -292,7 +302,7 @@ class CoHCLI(LightningCLI):
         shown = config.clone()
         shown.run.folder = None  # so that the file can be run again
         self.text = self._parser(self.subcommand).dump(shown, skip_unset=False)
-        resolved = yaml.safe_load(self.text)
+        resolved = load(self.text)
         if config.ckpt_path not in (None, "best", "last", "hpc", "registry") and "://" not in config.ckpt_path:
             checked_checkpoint(Path(config.ckpt_path))
         if not _first():
@@ -479,7 +489,7 @@ def build(
     """
     CoHParser.typed = Typed(sys.argv[1:] if args is None else args, Path.cwd())
     _quieten()
-    set_parsing_settings(subclasses_enabled=list(open_classes), omegaconf_absolute_to_relative_paths=True)
+    set_parsing_settings(subclasses_enabled=list(open_classes))
     command = CoHParser.typed.argv[0] if CoHParser.typed.argv else "fit"
 
     class OneCommand(CoHCLI):
@@ -524,7 +534,7 @@ def run(args: list[str] | None = None) -> int:
     try:
         build(model_class, data_class, open_classes=open_classes, args=args)
     except OmegaConfBaseException as error:
-        raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
+        raise broken_reference(error) from error
     except UnpicklingError as error:
         raise InputError(f"ckpt_path: the checkpoint holds more than plain data, so that loading it could run code ({words_of(error)}).") from error
     except Stopped as stop:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import yaml
 
-from coh_lightning import configurations
+from coh_lightning import configurations, yaml_text
+from coh_lightning.errors import InputError, words_of
 
 UNKNOWN = (
     re.compile(r"unrecognized arguments: (?P<key>.+)"),
@@ -118,15 +119,23 @@ class Typed:
         """What is wrong with the first of the files that is no YAML, or that holds no settings."""
         for file in self.configs():
             try:
-                found = yaml.safe_load(file.read_bytes())
+                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)
             except yaml.MarkedYAMLError as error:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
                 return f"{self.shown(file)}:{line}: this is no YAML: {error.problem or error.context}."
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 return f"{self.shown(file)}: this is no text: {str(error).splitlines()[0]}."
-            if not isinstance(found, (dict, list)):
+            if not isinstance(found, yaml.CollectionNode):
                 return f"{self.shown(file)}: this file holds {'nothing' if found is None else 'no settings'}; settings are written as key: value."
         return None
+
+
+def broken_reference(error: BaseException) -> InputError:
+    """For a `${...}` in a configuration that names no setting."""
+    return InputError(
+        f"the configuration refers to something that is not there: {words_of(error).rstrip('.')}; ${{...}} stands for the setting that it names, "
+        "and the text itself is written \\${...}."
+    )
 
 
 def complaint(message: str, *, known: Sequence[str], typed: Typed) -> str:
@@ -237,7 +246,16 @@ def _wrong_value(lines: Sequence[str]) -> str | None:
     kinds = [kind for kind in dict.fromkeys(kinds) if kind != "a NoneType"]
     if words:
         return f"{path} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}" + (did_you_mean(value, words) or ".")
+    if kinds == [KINDS["str"]] and not isinstance(_as_yaml(value), str):
+        return f"{path} is {value}, and it must be text; in a file, write it in quotes."
     return f"{path} is {value!r}; it must be {' or '.join(kinds)}." if kinds else None
+
+
+def _as_yaml(value: str) -> object:
+    try:
+        return yaml_text.load(value)
+    except yaml.YAMLError:
+        return value
 
 
 def _key(lines: Sequence[str]) -> str:

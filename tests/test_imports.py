@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands"],
+    ["files", "commands", "yaml_text"],
     ["draws"],
     ["records", "slots"],
     ["generation"],
@@ -38,7 +38,7 @@ STREAM = [
     ["data", "evaluation", "models"],
     ["module"],
     ["configurations"],
-    ["runs", "complaints", "model_card", "stops"],
+    ["parsing", "runs", "complaints", "model_card", "stops"],
     ["export"],
     ["callbacks"],
     ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
@@ -50,6 +50,7 @@ STREAM = [
 LIGHT = [
     "errors",
     "files",
+    "yaml_text",
     "records",
     "draws",
     "wording",
