@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from coh_lightning import parsing
 from coh_lightning.cli import CoHParser
 from coh_lightning.errors import InputError
+from coh_lightning.sweep_file import command_words, read_sweep
 from coh_lightning.yaml_text import dump, escaped, load
 
 
@@ -121,6 +122,20 @@ def test_a_text_in_a_list_or_a_mapping_of_the_command_line_is_what_it_says(one: 
     words = {"texts": [word], "mixed": [word, 1, True], "values": {"a": word, "b": None, "c": 3}, "free": {"a": [word]}}
     found = read(one, *(f"--thing.{key}={dump(value)}" for key, value in words.items()))
     assert [found[key] for key in words] == [[text], [text, 1, True], {"a": text, "b": None, "c": 3}, {"a": [text]}]
+
+
+@QUICK
+@given(text=TEXTS)
+@example("1e-4")
+def test_a_text_of_a_sweep_comes_to_the_trial_as_it_is(one: CoHParser, text: str) -> None:
+    word = escaped(text)
+    command = ["${interpreter}", "coh_lightning", "fit", "${args}"]
+    source = {"method": "grid", "metric": {"name": "x", "goal": "minimize"}, "command": command, "parameters": {"thing.text": {"values": [word, None, 1]}}}
+    file = Path("sweep.yaml")
+    file.write_text(dump(source), encoding="utf-8")
+    sweep = read_sweep(file)
+    assert [value["thing.text"] for value in sweep.combinations] == [word, None, 1]
+    assert read(one, *command_words(sweep, sweep.combinations[0])[3:])["text"] == text
 
 
 @QUICK
