@@ -455,7 +455,7 @@ def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_with(checkpoi
 def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(checkpoint: tuple[Path, CoHModule, CoHDataModule]) -> None:
     saved = torch.load(checkpoint[0], weights_only=True)
     assert isinstance(saved[CHECKPOINT_KEY], str) and "hyper_parameters" not in saved
-    assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "tokenizer", "lora", "base", "validations"}
+    assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "tokenizer", "lora", "base", "validations", "plan"}
 
 
 def test_training_starts_from_a_checkpoint_of_ours(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:

@@ -377,7 +377,7 @@ def _read_table(text: str, path: Path, study: Study) -> list[Answer]:
                 answers = _answers(lines, study)
                 readings.append((_whole(lines, answers, study), answers))
     if not readings:
-        first = text.splitlines()[0]
+        first = re.split(r"[\r\n]", text, maxsplit=1)[0]
         raise InputError(f"{path}: the first line, {first[:60]!r}, has no column row_id, so this is no sheet of a study; send the sheet back with its header.")
     return max(readings, key=lambda reading: reading[0])[1]
 
