@@ -91,7 +91,13 @@ def load(text: str | bytes) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML.
     """
-    return yaml.load(text, Loader)
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deep") from error
+    finally:
+        loader.dispose()
 
 
 def load_setting(text: str) -> Any:

@@ -206,6 +206,12 @@ def test_a_word_of_a_file_is_a_number_a_boolean_null_or_text(written: str, value
     assert load(f"a: {written}") == {"a": value}
 
 
+@pytest.mark.parametrize("text", ["!!python/object/apply:os.getpid []", "!!python/name:os.getpid", "!!int x", "!!float x", "a: {b", "\x00"])
+def test_what_is_no_data_is_refused(text: str) -> None:
+    with pytest.raises(yaml.YAMLError):
+        load(text)
+
+
 @pytest.mark.parametrize(
     ("words", "key", "value"),
     [
