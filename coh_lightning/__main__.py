@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] == "--version":
             print(version("coh_lightning"))
             return 0
+        for word in words:
+            if not word.isprintable() and any("\ud800" <= character <= "\udfff" for character in word):
+                raise InputError(f"{word!a} is no UTF-8: an argument must be text.")
         words = configurations.found(words)
         if words[0] in OWN:
             return int(import_module(OWN[words[0]][0]).main(words[1:]))

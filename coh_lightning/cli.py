@@ -6,6 +6,7 @@ a mistake in the input ends in one line (complaints.py). Our other commands don'
 
 from __future__ import annotations
 
+import argparse
 import csv
 import inspect
 import logging
@@ -26,8 +27,7 @@ from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 import torch
-import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -39,10 +39,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
+from coh_lightning import parsing
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.complaints import Typed, complaint, keys_of
+from coh_lightning.complaints import Typed, broken_reference, complaint, keys_of
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import alone, unwritten, written_aside
+from coh_lightning.launch import as_launched
+from coh_lightning.monitors import MonitorsKnown, missed
 from coh_lightning.runs import (
     CHECKPOINTS,
     CONFIG,
@@ -59,6 +62,7 @@ from coh_lightning.runs import (
 )
 from coh_lightning.shards import METADATA, check_shards
 from coh_lightning.stops import RunTrainer, StopOnSignal
+from coh_lightning.yaml_text import load
 
 RUN_FOLDER = "COH_RUN_FOLDER"
 """Environment variable by which the first process tells the processes that Lightning starts for it where the run is kept."""
@@ -88,10 +92,27 @@ class CoHParser(LightningArgumentParser):
         self.classes[nested_key] = lightning_class
         return super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
 
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """The settings as YAML that reads back as these settings."""
+        return parsing.written(self, super().dump(*args, **kwargs))
+
     def keys(self) -> list[str]:
         """Every key that may stand in a configuration file of this command."""
         nested = [f"{key}.{name}" for key, kind in self.classes.items() for name in keys_of(kind)]
         return sorted({action.dest for action in self._actions if action.dest not in ("help", "config", "print_config")} | set(nested))
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """jsonargparse's, and the settings of the classes that it hides behind `--model CONFIG`."""
+        listed_here = {action.dest for action in self._actions}
+        hidden = {key: kind for key, kind in self.classes.items() if f"{key}.{next(keys_of(kind))}" not in listed_here}
+        listed = CoHParser(usage=argparse.SUPPRESS, description="", add_help=False, parser_mode=self.parser_mode, formatter_class=self.formatter_class)
+        for key, kind in hidden.items():
+            listed.add_class_arguments(kind, key)
+        return super().format_help(formatter) + (f"\n{ArgumentParser.format_help(listed).strip()}\n" if hidden else "")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # argparse would take the value of --key=-- for the end of the options
+        return arg_strings[0] if action.nargs is None and arg_strings == ["--"] else super()._get_values(action, arg_strings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line as `InputError`; the parsers of nested classes pass their message on to the one that holds them.
@@ -191,6 +212,7 @@ class RunConfig(pl.Callback):
         self.text = text
         self.file = file
         self.keep = keep
+        self._log_every: int | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # ranks that were not started by rank 0 (torchrun, SLURM) learn only here which folder it chose
@@ -201,7 +223,7 @@ class RunConfig(pl.Callback):
             with written_aside(file) as aside:
                 aside.write_text(with_versions(self.text, file), encoding="utf-8")
             for logger in trainer.loggers:
-                logger.log_hyperparams({**yaml.safe_load(self.text), "versions": code_versions()})
+                logger.log_hyperparams({**load(self.text), "versions": code_versions()})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A mistake found before the first step (no such model, a layout that it can't hold, ...) leaves nothing in a folder that it began,
@@ -211,7 +233,16 @@ class RunConfig(pl.Callback):
             for name in (self.file, *FILES_OF_SETUP):
                 (Path(trainer.default_root_dir) / name).unlink(missing_ok=True)
 
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # the last step is always logged: a run shorter than log_every_n_steps has its metrics.csv too
+        last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch):
+            self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = min(1, self._log_every)  # type: ignore[attr-defined]
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._log_every is not None:
+            trainer.log_every_n_steps = self._log_every  # type: ignore[attr-defined]
         if trainer.checkpoint_callbacks and self.keep:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / LAST)
 
@@ -293,7 +324,8 @@ class CoHCLI(LightningCLI):
         shown = config.clone()
         shown.run.folder = None  # so that the file can be run again
         self.text = self._parser(self.subcommand).dump(shown, skip_unset=False)
-        resolved = yaml.safe_load(self.text)
+        resolved = load(self.text)
+        config.trainer.devices, config.trainer.num_nodes = as_launched(config.trainer.devices, config.trainer.num_nodes)
         if config.ckpt_path not in (None, "best", "last", "hpc", "registry") and "://" not in config.ckpt_path:
             checked_checkpoint(Path(config.ckpt_path))
         if not _first():
@@ -339,7 +371,7 @@ class CoHCLI(LightningCLI):
         callbacks = list(config.get("callbacks") or []) if isinstance(config.get("callbacks"), (list, tuple, type(None))) else [config.get("callbacks")]
         keep = not config.get("fast_dev_run")
         # what the model wrote is kept first: callbacks of the configuration (HumanEvalExport) read it
-        callbacks = [CompletionWriter(), *callbacks, RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep)]
+        callbacks = [CompletionWriter(), MonitorsKnown(), *callbacks, RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep)]
         self.stop_on_signal = StopOnSignal(CHECKPOINTS)
         if keep:
             callbacks.append(self.stop_on_signal)
@@ -443,7 +475,12 @@ def plain_defaults(kind: Callable[..., object]) -> dict[str, Any]:
 
 
 def _misfortune(error: BaseException) -> str | None:
-    """A sentence for what befell a run from outside: too little memory, a worker that died."""
+    """A sentence for what a library says of a mistake, or for what befell a run from outside: too little memory, a worker that died."""
+    if isinstance(error, InputError):
+        # torch puts the traceback of the process that builds rows into the message
+        return str(error).rpartition(f"\n{InputError.__module__}.InputError: ")[2].strip() if "DataLoader worker" in str(error) else None
+    if (unlogged := missed(error)) is not None:
+        return unlogged
     said = textwrap.shorten(str(error), 120, placeholder=" ...")
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
         return (
@@ -487,7 +524,7 @@ def build(
     """
     CoHParser.typed = Typed(sys.argv[1:] if args is None else args, Path.cwd())
     _quieten()
-    set_parsing_settings(subclasses_enabled=list(open_classes), omegaconf_absolute_to_relative_paths=True)
+    set_parsing_settings(subclasses_enabled=list(open_classes))
     command = CoHParser.typed.argv[0] if CoHParser.typed.argv else "fit"
 
     class OneCommand(CoHCLI):
@@ -532,7 +569,7 @@ def run(args: list[str] | None = None) -> int:
     try:
         build(model_class, data_class, open_classes=open_classes, args=args)
     except OmegaConfBaseException as error:
-        raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
+        raise broken_reference(error) from error
     except UnpicklingError as error:
         raise InputError(f"ckpt_path: the checkpoint holds more than plain data, so that loading it could run code ({words_of(error)}).") from error
     except Stopped as stop:

@@ -18,12 +18,12 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import yaml
 
-from coh_lightning import configurations
-from coh_lightning.errors import words_of
+from coh_lightning import configurations, yaml_text
+from coh_lightning.errors import InputError, words_of
 
 UNKNOWN = (
     re.compile(r"unrecognized arguments: (?P<key>.+)"),
@@ -36,6 +36,53 @@ FILE = re.compile(r"Unable to load config ['\"]([^'\"]+)['\"]|File does not exis
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)|module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'")
 BASE = re.compile(r"Subtypes: \[(?:list\[|<class ')?([\w.]+)")
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list", "dict": "keys with values"}
+
+OTHER_NAMES = {
+    "model.model": ("model_name_or_path", "model_name", "model_path", "pretrained_model_name_or_path", "base_model", "checkpoint"),
+    "model.lr": ("learning_rate", "base_lr", "max_lr", "peak_lr"),
+    "model.warmup_share": ("warmup_ratio", "warmup_steps", "num_warmup_steps"),
+    "model.final_lr_share": ("min_lr", "min_lr_ratio", "lr_scheduler_type"),
+    "model.betas": ("adam_beta1", "adam_beta2"),
+    "model.dtype": ("torch_dtype",),
+    "model.attention": ("attn_implementation",),
+    "model.lora.rank": ("lora_r", "lora_rank", "use_peft", "use_lora"),
+    "model.lora.alpha": ("lora_alpha",),
+    "model.lora.quantise": ("load_in_4bit", "load_in_8bit"),
+    "model.sampling.max_new_tokens": ("max_completion_length", "max_tokens"),
+    "model.sampling.temperature": ("temperature",),
+    "data.feedback": ("dataset", "dataset_name", "dataset_path", "data_path", "train_file", "train_data", "data_files"),
+    "data.tokenizer": ("tokenizer_name", "tokenizer_name_or_path", "tokenizer_path"),
+    "data.rows_per_step": (
+        *("batch_size", "train_batch_size", "global_batch_size", "micro_batch_size", "per_device_train_batch_size", "per_device_batch_size"),
+        *("gradient_accumulation_steps", "grad_accum_steps"),
+    ),
+    "data.max_chain_tokens": (
+        "max_length",
+        "max_seq_length",
+        "max_seq_len",
+        "max_sequence_length",
+        "model_max_length",
+        "seq_length",
+        "cutoff_len",
+        "block_size",
+    ),
+    "data.max_prompt_tokens": ("max_prompt_length",),
+    "data.num_workers": ("dataloader_num_workers",),
+    "trainer.max_epochs": ("num_train_epochs", "num_epochs", "epochs", "n_epochs"),
+    "trainer.max_steps": ("max_train_steps", "num_steps", "num_training_steps", "total_steps", "train_steps"),
+    "trainer.gradient_clip_val": ("max_grad_norm", "grad_clip", "clip_grad_norm"),
+    "trainer.precision": ("bf16", "fp16", "mixed_precision"),
+    "trainer.log_every_n_steps": ("logging_steps", "log_steps", "log_interval"),
+    "trainer.val_check_interval": ("eval_steps", "evaluation_strategy", "eval_strategy", "eval_interval"),
+    "trainer.callbacks": ("save_steps", "save_strategy", "save_total_limit", "early_stopping_patience"),
+    "trainer.devices": ("num_gpus", "gpus", "n_gpus", "num_processes"),
+    "trainer.strategy": ("deepspeed", "fsdp"),
+    "run.folder": ("output_dir", "out_dir", "save_dir"),
+    "run.name": ("run_name", "experiment_name", "exp_name"),
+    "run.wandb": ("report_to", "use_wandb"),
+    "ckpt_path": ("resume_from_checkpoint", "resume", "resume_from"),
+}
+"""Our keys, and what other trainers call the same or nearly the same."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -119,15 +166,23 @@ class Typed:
         """What is wrong with the first of the files that is no YAML, or that holds no settings."""
         for file in self.configs():
             try:
-                found = yaml.safe_load(file.read_bytes())
+                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)
             except yaml.MarkedYAMLError as error:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
                 return f"{self.shown(file)}:{line}: this is no YAML: {error.problem or error.context}."
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 return f"{self.shown(file)}: this is no text: {words_of(error)}."
-            if not isinstance(found, (dict, list)):
+            if not isinstance(found, yaml.CollectionNode):
                 return f"{self.shown(file)}: this file holds {'nothing' if found is None else 'no settings'}; settings are written as key: value."
         return None
+
+
+def broken_reference(error: BaseException) -> InputError:
+    """For a `${...}` in a configuration that names no setting."""
+    return InputError(
+        f"the configuration refers to something that is not there: {words_of(error).rstrip('.')}; ${{...}} stands for the setting that it names, "
+        "and the text itself is written \\${...}."
+    )
 
 
 def complaint(message: str, *, known: Sequence[str], typed: Typed) -> str:
@@ -164,7 +219,8 @@ def _unknown_key(lines: Sequence[str], known: Sequence[str], typed: Typed) -> st
             key = ".".join(part for part in [*path, key] if part).replace("init_args.", "")
             here = ".".join(path) + "." if path else ""
             right = [f"{here}{name}" for name in keys_of(_import(inside))] if inside else known
-            near = nearest_key(key, right)
+            last = key.split(".")[-1].replace("-", "_")
+            near = next((ours for ours, theirs in OTHER_NAMES.items() if last in theirs and ours in known), None) or nearest_key(key, right)
             where = typed.line_of(key.split(".")[-1])
             return f"there is no key {key}" + (f"; did you mean {near}?" if near else "; --help lists them all.") + (f" ({where})" if where else "")
         if match := PATH.search(line):
@@ -186,12 +242,27 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
             return Typed([f"--config={file}"], typed.folder).broken() or f"{key}: {word} can't be read as settings."
         # a bare word where a file was expected is most likely the name of one of ours
         folder = file.parent if file.suffix else typed.folder / "conf" / key.split(".")[-1]
-        places = (configurations.ours(Path(typed.shown(folder))) or folder, folder)
-        there = {path.stem: typed.shown(folder / path.name) for place in places for path in sorted(place.glob("*.yaml"))}
-        near = difflib.get_close_matches(file.stem, list(there), n=1, cutoff=0.6)
-        hint = f"; did you mean {there[near[0]]}?" if near else f"; there are {', '.join(there.values())}." if 0 < len(there) <= 12 else "."
+        last, named = key.split(".")[-1], PurePath(word).parent
+        places = [
+            (folder, typed.shown(folder)),
+            (configurations.ours(PurePath(typed.shown(folder))), typed.shown(folder)),
+            (configurations.ours(named), str(named)),
+        ]
+        there = _yaml_files(places)
+        ours = _yaml_files([(configurations.CONF / last, f"conf/{last}")])
+        near = difflib.get_close_matches(file.stem, list(ours | there), n=1, cutoff=0.6)
+        hint = f"; did you mean {(ours | there)[near[0]]}?" if near else f"; there are {', '.join(there.values())}." if 0 < len(there) <= 12 else "."
         return f"{key}: there is no file {typed.shown(file)}{hint}"
     return None
+
+
+def _yaml_files(places: Sequence[tuple[Path | None, str]]) -> dict[str, str]:
+    """The names, without their endings, of the settings in some folders, and how a user would write each; the first folder that has a name counts."""
+    found: dict[str, str] = {}
+    for folder, shown in places:
+        for path in sorted(folder.glob("*.yaml")) if folder is not None else ():
+            found.setdefault(path.stem, str(PurePath(shown) / path.name))
+    return found
 
 
 def _unknown_class(lines: Sequence[str]) -> str | None:
@@ -238,7 +309,16 @@ def _wrong_value(lines: Sequence[str]) -> str | None:
     kinds = [kind for kind in dict.fromkeys(kinds) if kind != "a NoneType"]
     if words:
         return f"{path} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}" + (did_you_mean(value, words) or ".")
+    if kinds == [KINDS["str"]] and not isinstance(_as_yaml(value), str):
+        return f"{path} is {value}, and it must be text; in a file, write it in quotes."
     return f"{path} is {value!r}; it must be {' or '.join(kinds)}." if kinds else None
+
+
+def _as_yaml(value: str) -> object:
+    try:
+        return yaml_text.load(value)
+    except yaml.YAMLError:
+        return value
 
 
 def _key(lines: Sequence[str]) -> str:

@@ -8,13 +8,13 @@ docs/cost.md is what it prints. Arithmetic alone: neither torch nor transformers
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 
 GIB = 2**30
@@ -251,7 +251,7 @@ def tables(models: Sequence[Model], gpus: Sequence[int], feedback: Sequence[Feed
 
 def main(argv: Sequence[str] | None = None) -> int:
     usual: Any = Machine()
-    parser = argparse.ArgumentParser(prog="python -m coh_lightning cost", description="Memory and throughput of full fine-tuning, on paper, as Markdown.")
+    parser = CommandParser(prog="python -m coh_lightning cost", description="Memory and throughput of full fine-tuning, on paper, as Markdown.")
     parser.add_argument("--model", type=Path, nargs="+", metavar="CONFIG", help="config.json of a model, or its folder (default: models of 1.5B, 7B and 70B)")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N", help="numbers of GPUs (default: 1 8 64)")
     parser.add_argument(

@@ -6,13 +6,13 @@ a bad one; sampled at temperature 1 and greedily, since greedy decoding hides mo
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 
@@ -188,15 +188,15 @@ def samples(lines: Sequence[Line], records: Sequence[Feedback], number: int) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m coh_lightning.demo", description=(__doc__ or "").split("\n")[0])
+    parser = CommandParser(prog="python -m coh_lightning.demo", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world")
     parser.add_argument("--prompts", type=int, default=300, help="posts to summarise (default 300)")
     parser.add_argument("--questions", type=int, default=300, help="questions of general ability (default 300)")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled summaries (default 1.0)")
     parser.add_argument("--samples", type=int, default=2, help="posts whose summaries are shown (default 2)")
     parser.add_argument("--output", type=Path, help="folder to write report.md to (default: the folder of the first run's folder)")
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         from rich.console import Console
 
         lines, records = compare(args.runs, prompts=args.prompts, questions=args.questions, temperature=args.temperature)

@@ -7,12 +7,12 @@ It sees what people would see, the rows of a sheet, and nothing else of the stud
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from coh_lightning.commands import CommandParser
 from coh_lightning.draws import generator
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
@@ -57,14 +57,14 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m coh_lightning.demo_votes", description=(__doc__ or "").split("\n")[0])
+    parser = CommandParser(prog="python -m coh_lightning.demo_votes", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("study", type=Path, metavar="STUDY", help="folder that human-eval export has written, of completions on the embedded world")
     parser.add_argument(
         "--noise", type=float, default=0.1, metavar="SD", help="standard deviation of what is added to each score, 0 to 1 (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         written = fill(args.study, noise=args.noise, seed=args.seed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

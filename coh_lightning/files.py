@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coh_lightning.errors import InputError
@@ -85,6 +85,7 @@ def alone(folder: Path, busy: str) -> Iterator[int]:
 def put_in_place(aside: Path, path: Path) -> None:
     """Rename `aside` to `path` once it is on the disk; the file, or the folder, that stood there is gone then. Raises OSError where one is a file and the other a folder."""
     for part in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
+        _allow(part)
         _sync(part)
     old = path.with_name(f".{path.name}.{os.urandom(4).hex()}.old{PART}")
     if aside.is_dir() and path.is_dir():  # a folder with something in it can't be replaced in one go
@@ -112,6 +113,15 @@ def unwritten(path: Path | str, error: OSError) -> OSError | InputError:
     if error.errno not in REMEDIES:
         return error
     return InputError(f"{path} can't be written ({os.strerror(error.errno)}); {REMEDIES[error.errno]}, and run the same command again.")
+
+
+def _allow(path: Path) -> None:
+    """Gives a file or a folder the permissions of any new one: some libraries write files that only their owner may read (safetensors)."""
+    before = os.umask(0o077)
+    os.umask(before)
+    usual = 0o777 if path.is_dir() else 0o666 | (path.stat().st_mode & 0o111)
+    with suppress(OSError):  # on a file system without permissions
+        path.chmod(usual & ~before)
 
 
 def _sync(path: Path) -> None:

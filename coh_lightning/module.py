@@ -489,6 +489,14 @@ class CoHModule(LightningModule):
         for name, value in figures.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in shown, add_dataloader_idx=False, batch_size=1)
 
+    def figures(self) -> list[str] | None:
+        """The names under which this module logs, once its data are set up; None where that is not known before (a subclass, or completions with their scores)."""
+        if type(self) is not CoHModule or self.write_every:
+            return None
+        kinds = ["nll", *self._kind_names()]
+        held_out = [f"val/{name}" for name in (*kinds, *PREFERENCES)]
+        return [*held_out, "train/loss", "train/learned_share", *(f"train/{name}" for name in kinds), "lr"]
+
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking or not self.write_every:
             return

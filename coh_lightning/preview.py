@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coh_lightning.commands import CommandParser
 from coh_lightning.complaints import did_you_mean
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 
 if TYPE_CHECKING:
@@ -204,13 +204,13 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     from omegaconf.errors import OmegaConfBaseException
 
     from coh_lightning.cli import CoHParser, plain_defaults
-    from coh_lightning.complaints import Typed
+    from coh_lightning.complaints import Typed, broken_reference
     from coh_lightning.data import CoHDataModule
     from coh_lightning.models import Recipe
     from coh_lightning.module import CoHModule
     from coh_lightning.sources import Source
 
-    set_parsing_settings(subclasses_enabled=[Source], omegaconf_absolute_to_relative_paths=True)
+    set_parsing_settings(subclasses_enabled=[Source])
     parser = CoHParser(parser_mode="omegaconf+")
     parser.add_argument("--config", action=ActionConfigFile)
     for key in OTHERS:
@@ -224,7 +224,7 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     try:
         config = parser.parse_args(list(settings))
     except OmegaConfBaseException as error:
-        raise InputError(f"the configuration refers to something that is not there: {words_of(error)}") from error
+        raise broken_reference(error) from error
     except UnicodeDecodeError as error:
         raise InputError(CoHParser.typed.broken() or f"a configuration file is no text: {error}") from error
     model = config.model.init_args

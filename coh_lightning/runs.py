@@ -25,10 +25,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coh_lightning.errors import InputError
 from coh_lightning.files import PART, unwritten
+from coh_lightning.yaml_text import load
 
 FINISHED = "finished"
 CONFIG = "config.yaml"
@@ -151,7 +150,7 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
             f"run.folder is {folder}, where a run has finished ({(folder / FINISHED).read_text().strip()}); name another folder, or none for a new one."
         )
     if (folder / CONFIG).exists():
-        old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        old = load((folder / CONFIG).read_text(encoding="utf-8"))
         # under another number of ranks a run is the same run
         changed = differences(*(comparable(one, without=("default_root_dir", "devices", "num_nodes")) for one in (old, config)))
         if changed:

@@ -13,27 +13,25 @@ A search that was killed goes on: the trial that was running is marked as failed
 
 from __future__ import annotations
 
-import argparse
 import csv
-import itertools
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.files import PART, alone, written_aside
 from coh_lightning.records import did_you_mean
 from coh_lightning.runs import differences
+from coh_lightning.sweep_file import Sweep, command_words, read_sweep
+from coh_lightning.yaml_text import dump, load
 
 if TYPE_CHECKING:
     import optuna
@@ -42,128 +40,6 @@ TRIALS = 20
 """Trials of a search whose file has no `run_cap`; a grid has as many as there are combinations."""
 FAILURES = 3
 """So many failures one after the other, and nothing else so far, stop the search: it is the command that is wrong, not the settings."""
-KEYS = ("command", "description", "early_terminate", "entity", "method", "metric", "name", "parameters", "program", "project", "run_cap")
-RANGES = ("uniform", "log_uniform_values", "q_uniform", "int_uniform")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file, checked."""
-
-    source: Mapping[str, Any]
-    method: str
-    metric: str
-    goal: str
-    command: Sequence[str]
-    program: str
-    constants: dict[str, Any]
-    choices: dict[str, Sequence[Any]]
-    ranges: dict[str, Mapping[str, Any]]
-    """distribution, min, max, and q where there is one."""
-
-    @property
-    def combinations(self) -> list[dict[str, Any]]:
-        """Those of a grid, the last parameter changing fastest."""
-        return [dict(zip(self.choices, values, strict=True)) for values in itertools.product(*self.choices.values())]
-
-
-def read_sweep(file: Path) -> Sweep:
-    """A sweep file in W&B's format.
-
-    Raises:
-        InputError: there is none, or it asks for something that W&B or this search doesn't know; the message names the key.
-    """
-    if not file.is_file():
-        raise InputError(f"there is no sweep file {file}; conf/sweep/ has some.")
-    try:
-        source = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(source, dict):
-        raise InputError(f"{file} holds no sweep; it needs method, metric, parameters and command.")
-    for key in source:
-        if key not in KEYS:
-            raise InputError(f"{file}: there is no key {key}{did_you_mean(str(key), KEYS)}")
-    for key in ("method", "metric", "parameters", "command"):
-        if not source.get(key):
-            raise InputError(f"{file} has no {key}; a sweep needs method, metric, parameters and command.")
-    if source["method"] not in ("grid", "random", "bayes"):
-        raise InputError(f"{file}: method is '{source['method']}'; it must be grid, random or bayes.")
-    metric = source["metric"]
-    if not isinstance(metric, dict) or not metric.get("name") or metric.get("goal") not in ("minimize", "maximize"):
-        raise InputError(f"{file}: metric is {metric}; it needs a name, and as its goal minimize or maximize.")
-    early = source.get("early_terminate")
-    if early is not None and (not isinstance(early, dict) or early.get("type") != "hyperband" or set(early) - {"type", "min_iter", "eta"}):
-        raise InputError(f"{file}: early_terminate is {early}; it may be type: hyperband, with min_iter and eta.")
-    constants: dict[str, Any] = {}
-    choices: dict[str, Sequence[Any]] = {}
-    ranges: dict[str, Mapping[str, Any]] = {}
-    for name, about in source["parameters"].items():
-        kind = _kind(name, about, file)
-        if kind == "constant":
-            constants[name] = about["value"]
-        elif kind == "categorical":
-            choices[name] = about["values"]
-        elif source["method"] == "grid":
-            raise InputError(f"{file}: parameters.{name} is a range, and a grid needs values; list them, or let the method be random or bayes.")
-        else:
-            ranges[name] = {**about, "distribution": kind}
-    sweep = Sweep(
-        source,
-        source["method"],
-        metric["name"],
-        metric["goal"],
-        [str(word) for word in source["command"]],
-        str(source.get("program")),
-        constants,
-        choices,
-        ranges,
-    )
-    if "fit" not in sweep.command or "coh_lightning" not in command_words(sweep, {}):
-        raise InputError(f"{file}: command is no `python -m coh_lightning fit`, so its trials would leave no metrics.csv.")
-    return sweep
-
-
-def _kind(name: str, about: object, file: Path) -> str:
-    where = f"{file}: parameters.{name}"
-    if not isinstance(about, dict):
-        raise InputError(f"{where} is {about!r}; it needs value, values, or min and max.")
-    if "value" in about:
-        return "constant"
-    if "values" in about:
-        wrong = [value for value in about["values"] if not isinstance(value, (str, int, float, bool, type(None)))]
-        if wrong:
-            raise InputError(f"{where} has the value {wrong[0]!r}; write a list or a mapping as text: '{wrong[0]}'.")
-        return "categorical"
-    low, high = about.get("min"), about.get("max")
-    kind = about.get("distribution") or ("int_uniform" if isinstance(low, int) and isinstance(high, int) else "uniform")
-    if kind not in RANGES:
-        raise InputError(f"{where}.distribution is '{kind}'; it must be one of {', '.join(RANGES)}.")
-    numbers = [value for value in (low, high) if isinstance(value, (int, float))]
-    if len(numbers) < 2 or numbers[0] >= numbers[1] or (kind.startswith("log") and numbers[0] <= 0):
-        raise InputError(f"{where} is from {low} to {high}; min and max must be numbers that rise" + (", above 0." if kind.startswith("log") else "."))
-    return str(kind)
-
-
-def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str = "python") -> list[str]:
-    """The command of one trial, as W&B's agent would fill it in.
-
-    [${env}, ${interpreter}, -m, ${program}, fit, ${args}] and {model.lr: 0.1}   ->   /usr/bin/env python -m coh_lightning fit --model.lr=0.1
-    """
-    filled = {
-        "env": ["/usr/bin/env"],
-        "interpreter": [interpreter],
-        "program": [sweep.program],
-        "args": [f"--{name}={value}" for name, value in settings.items()],
-    }
-    words: list[str] = []
-    for word in sweep.command:
-        name = word[2:-1] if re.fullmatch(r"\$\{.*\}", word) else None
-        if name is not None and name not in filled:
-            raise InputError(f"the sweep's command has {word}, and only {', '.join('${' + known + '}' for known in filled)} are known.")
-        words += filled[name] if name is not None else [interpreter if word == "python" else word]
-    return words
-
 
 # The study
 
@@ -225,7 +101,7 @@ def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.
                 study.enqueue_trial(trial.params, user_attrs={"folder": name})
             study.tell(trial.number, state=state.FAIL)
         failures = 0
-        while counts(study).done < trials:
+        while counts(study).done < trials and not _reached(sweep, study):
             # seeded by the number of the draw, so that a search draws the same, however often it was broken off
             number = len(study.get_trials(deepcopy=False)) - counts(study).interrupted
             kind = optuna.samplers.TPESampler if sweep.method == "bayes" else optuna.samplers.RandomSampler
@@ -239,6 +115,11 @@ def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.
                     f"the first {FAILURES} trials failed, the last because of: {failed}; see {folder}/*.log. Put the command right, and give a new --folder."
                 )
     return study
+
+
+def _reached(sweep: Sweep, study: optuna.Study) -> bool:
+    complete = study.get_trials(deepcopy=False, states=(_optuna().trial.TrialState.COMPLETE,))
+    return any(sweep.reached(trial.value) for trial in complete if trial.value is not None)
 
 
 def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, lock: int) -> str | None:
@@ -305,15 +186,15 @@ def metric_values(run: Path, metric: str) -> list[float]:
     file = run / "metrics.csv"
     if not file.is_file():
         return []
-    whole = re.findall(r"[^\n]*\n", file.read_text(encoding="utf-8"))  # the last one may be half written; names may hold other separators than line ends
-    return [float(row[metric]) for row in csv.DictReader(whole) if row.get(metric)]
+    whole = file.read_text(encoding="utf-8").rpartition("\n")[0]  # the last line may be half written
+    return [float(row[metric]) for row in csv.DictReader(whole.split("\n")) if row.get(metric)]
 
 
 def _unusable(values: Sequence[float], run: Path, metric: str) -> str | None:
     if values:
         return None if math.isfinite(values[-1]) else f"{metric} is {values[-1]}"
     file = run / "metrics.csv"
-    known = file.read_text(encoding="utf-8").split("\n", 1)[0].split(",") if file.is_file() else []
+    known = file.read_text(encoding="utf-8").split("\n")[0].split(",") if file.is_file() else []
     return f"{file} has no value of {metric}{did_you_mean(metric, known)}"
 
 
@@ -330,10 +211,10 @@ def _distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribut
             found[name] = kinds.CategoricalDistribution(sweep.choices[name])
         elif name in sweep.ranges:
             one = sweep.ranges[name]
-            if one["distribution"] == "int_uniform":
-                found[name] = kinds.IntDistribution(one["min"], one["max"])
+            if one.whole:
+                found[name] = kinds.IntDistribution(int(one.low), int(one.high))
             else:
-                found[name] = kinds.FloatDistribution(one["min"], one["max"], log=one["distribution"] == "log_uniform_values", step=one.get("q"))
+                found[name] = kinds.FloatDistribution(one.low, one.high, log=one.log, step=one.step)
     return found
 
 
@@ -352,14 +233,14 @@ def _optuna() -> Any:
 def _same_sweep(sweep: Sweep, folder: Path) -> None:
     kept = folder / "sweep.yaml"
     if kept.exists():
-        old = yaml.safe_load(kept.read_text(encoding="utf-8"))
+        old = load(kept.read_text(encoding="utf-8"))
         old, new = ({key: value for key, value in one.items() if key != "run_cap"} for one in (old, sweep.source))
         if changed := differences(old, new):
             raise InputError(f"{folder} holds another sweep; it differs in {', '.join(changed[:8])}; give another --folder.")
     elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.suffix != PART)):
         raise InputError(f"{folder} holds no sweep, but {others[0]}; give another --folder.")
     with written_aside(kept) as aside:
-        aside.write_text(yaml.safe_dump(dict(sweep.source), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        aside.write_text(dump(sweep.source), encoding="utf-8")
 
 
 @contextmanager
@@ -457,7 +338,7 @@ def show(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m coh_lightning sweep", description="Search settings as a sweep file of W&B says, without any service.")
+    parser = CommandParser(prog="python -m coh_lightning sweep", description="Search settings as a sweep file of W&B says, without any service.")
     parser.add_argument("file", type=Path, metavar="FILE", help="a sweep in W&B's format: method, metric, parameters, command (conf/sweep/)")
     parser.add_argument(
         "--trials", type=int, metavar="N", help=f"trials in all, those of a search that goes on included (default: run_cap of the file, else {TRIALS})"
@@ -466,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the settings that are drawn (default %(default)s)")
     args = parser.parse_args(argv)
     sweep = read_sweep(args.file)
-    trials = args.trials or sweep.source.get("run_cap") or (len(sweep.combinations) if sweep.method == "grid" else TRIALS)
+    trials = args.trials if args.trials is not None else sweep.source.get("run_cap") or (len(sweep.combinations) if sweep.method == "grid" else TRIALS)
     if sweep.method == "grid":
         trials = min(trials, len(sweep.combinations))
     if trials < 1:

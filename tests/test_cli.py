@@ -142,6 +142,9 @@ MISTAKES = {
     "--config conf/base.yaml fit": "--config was given before the command; the command comes first: python -m coh_lightning fit --config ...",
     "fit nonsense": "'nonsense' is neither an option nor a value of one; options are written --key=value.",
     "fit --modle.lr=3": "there is no key modle.lr; did you mean model.lr?",
+    "fit --learning_rate=3": "there is no key learning_rate; did you mean model.lr?",
+    "fit --model.learning_rate=3": "there is no key model.learning_rate; did you mean model.lr?",
+    "fit --data.num_train_epochs=3": "there is no key data.num_train_epochs; did you mean trainer.max_epochs?",
     "fit --lr=3": "there is no key lr; did you mean model.lr?",
     "fit --model.lrr=3": "there is no key model.lrr; did you mean model.lr?",
     "fit --model.init_args.lrr=3": "there is no key model.lrr; did you mean model.lr?",
@@ -217,6 +220,19 @@ def test_a_mistake_found_before_the_first_step_leaves_nothing_and_the_command_pu
 def test_no_command_at_all_shows_the_usage(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert call() == 2
     assert "usage: python -m coh_lightning COMMAND" in capsys.readouterr().out
+
+
+def test_other_trainers_names_lead_to_keys_that_there_are() -> None:
+    from coh_lightning.complaints import OTHER_NAMES, keys_of
+    from coh_lightning.data import CoHDataModule
+    from coh_lightning.module import CoHModule
+
+    classes = {"model": CoHModule, "data": CoHDataModule, "trainer": pl.Trainer}
+    keys = {f"{key}.{name}" for key, kind in classes.items() for name in keys_of(kind)} | {"run.folder", "run.name", "run.wandb", "ckpt_path"}
+    assert set(OTHER_NAMES) <= keys
+    theirs = [name for names in OTHER_NAMES.values() for name in names]
+    assert len(theirs) == len(set(theirs))
+    assert not {f"{key.split('.')[0]}.{name}" for key in OTHER_NAMES for name in OTHER_NAMES[key]} & keys
 
 
 # Configuration
@@ -365,6 +381,44 @@ def test_a_worker_that_dies_ends_in_a_sentence(call: Callable[..., int], monkeyp
     assert error.startswith("error: a process that builds rows died (") and "lower data.num_workers" in error
 
 
+class Bad(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 3:
+            try:
+                raise KeyError("text")
+            except KeyError as error:
+                raise InputError("feedback.jsonl:3: no text\u2028 in it.") from error
+        return torch.ones(1)
+
+
+def test_a_mistake_that_a_worker_finds_is_its_sentence(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(Bad(), batch_size=1, num_workers=1))
+    assert call("fit", *SIX, "--run.folder=r") == 2
+    said = capsys.readouterr().err
+    assert "error: feedback.jsonl:3: no text\u2028 in it.\n" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", [["--trainer.max_epochs=1"], ["--trainer.max_steps=2"], ["--trainer.max_steps=8"], ["--trainer.max_epochs=3"]])
+def test_the_last_step_is_always_logged(words: list[str], call: Callable[..., int], here: Path) -> None:
+    quiet = [word for word in QUIET if "log_every" not in word]
+    assert call("fit", *words, *quiet, "--trainer.log_every_n_steps=5", "--trainer.limit_val_batches=0", "--run.folder=r") == 0
+    steps = int((here / "r" / "finished").read_text().split()[0])
+    logged = [int(step) for step in column(here / "r" / "metrics.csv", "step")]
+    assert logged == [step for step in range(steps) if (step + 1) % 5 == 0 or step + 1 == steps]
+
+
+def test_help_lists_the_settings_of_model_and_data(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call("fit", "--help")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for key in ("--model.lr LR", "--model.peak PEAK", "--data.row_tokens ROW_TOKENS", "--data.method.loss_on {all,last}", "--trainer.max_steps", "--run.name"):
+        assert key in shown
+
+
 def test_a_worker_that_dies_while_its_row_is_fetched_ends_in_a_sentence_too(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,11 +507,11 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("torchrun", [False, True])
-def test_two_processes_share_one_folder(torchrun: bool, here: Path) -> None:
+@pytest.mark.parametrize(("torchrun", "devices"), [(False, True), (True, True), (True, False)])
+def test_two_processes_share_one_folder(torchrun: bool, devices: bool, here: Path) -> None:
     (here / "script.py").write_text(SCRIPT)
     start = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29617"] if torchrun else []
-    words = ["fit", *SIX, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    words = ["fit", *SIX, *(["--trainer.devices=2", "--trainer.strategy=ddp"] if devices else [])]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *start, "script.py", *words], env=environment, capture_output=True, text=True, timeout=300)

@@ -59,6 +59,21 @@ def test_a_mistyped_name_is_answered_with_the_nearest_of_the_packages(words: str
     assert "did you mean conf/method/coh.yaml?" in capsys.readouterr().err
 
 
+def test_a_file_of_the_package_is_found_from_inside_another_and_a_mistyped_one_is_answered(
+    empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "deep").mkdir()
+    file = empty / "deep" / "mine.yaml"
+    file.write_text("data: {method: conf/method/sft.yaml}\n")
+    with pytest.raises(SystemExit):
+        call("fit", "--config=deep/mine.yaml", "--print_config")
+    assert "name: sft\n" in capsys.readouterr().out
+    for written, where in (("conf/method/sftt.yaml", "deep/conf/method/sftt.yaml"), ("method/sftt.yaml", "deep/method/sftt.yaml")):
+        file.write_text(f"data: {{method: {written}}}\n")
+        assert call("fit", "--config=deep/mine.yaml", "--print_config") == 2
+        assert capsys.readouterr().err == f"error: data.method: there is no file {where}; did you mean conf/method/sft.yaml?\n"
+
+
 def test_the_processes_of_other_ranks_are_started_with_what_was_found(call: Callable[..., int]) -> None:
     assert call("fit", "--config", "conf/quickstart.yaml", "--data.method=coh") == 2
     assert sys.argv[1:4] == ["fit", "--config", str(CONF / "quickstart.yaml")]

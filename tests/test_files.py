@@ -81,3 +81,22 @@ def test_the_same_records_give_the_same_compressed_bytes(tmp_path: Path) -> None
     one, other = tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
     assert write_jsonl(one, rows) == write_jsonl(other, rows) == 1
     assert one.read_bytes() == other.read_bytes() and b"tie" in gzip.decompress(one.read_bytes())
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_permissions_that_the_umask_gives_whoever_wrote_it(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        with written_aside(tmp_path / "model") as aside:
+            (aside / "deep").mkdir(parents=True)
+            for name in ("a", "deep/b"):
+                (aside / name).touch(0o600)
+            aside.chmod(0o700)
+        with written_aside(tmp_path / "data.json") as aside:
+            os.close(os.open(aside, os.O_CREAT | os.O_WRONLY, 0o600))
+        modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    file, folder = 0o666 & ~umask, 0o777 & ~umask
+    assert modes == {"model": folder, "model/a": file, "model/deep": folder, "model/deep/b": file, "data.json": file}

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands"],
+    ["files", "commands", "yaml_text"],
     ["draws"],
     ["records", "slots"],
     ["generation"],
@@ -42,10 +42,10 @@ STREAM = [
     ["startup", "data", "evaluation"],
     ["module"],
     ["configurations"],
-    ["runs", "complaints", "model_card", "stops"],
+    ["parsing", "launch", "runs", "sweep_file", "complaints", "model_card", "stops"],
     ["export_check"],
     ["export"],
-    ["callbacks"],
+    ["callbacks", "monitors"],
     ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
     ["convert"],
     ["__main__"],
@@ -55,6 +55,7 @@ STREAM = [
 LIGHT = [
     "errors",
     "files",
+    "yaml_text",
     "records",
     "draws",
     "wording",
@@ -85,6 +86,7 @@ LIGHT = [
     "export",
     "preview",
     "convert",
+    "sweep_file",
     "sweep",
     "cost",
     "__main__",

@@ -17,7 +17,9 @@ import yaml
 
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
-from coh_lightning.sweep import command_words, counts, read_sweep, rows, search
+from coh_lightning.sweep import counts, rows, search
+from coh_lightning.sweep_file import DISTRIBUTIONS, KEYS, NOT_DRAWN, command_words, read_sweep
+from coh_lightning.yaml_text import dump
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
@@ -61,7 +63,7 @@ def sweep_file(folder: Path, **changes: Any) -> Path:
         "command": ["${env}", "${interpreter}", "stub.py", "${program}", "fit", "${args}"],
     }
     file = folder / "sweep.yaml"
-    file.write_text(yaml.safe_dump({key: value for key, value in (source | changes).items() if value is not None}, sort_keys=False))
+    file.write_text(dump({key: value for key, value in (source | changes).items() if value is not None}))
     return file
 
 
@@ -191,12 +193,40 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no parameters": ({"parameters": None}, "has no parameters"),
     "goal": ({"metric": {"name": "val/nll"}}, "it needs a name, and as its goal minimize or maximize."),
     "list": ({"parameters": {"hide": {"values": [[0, 1]]}}}, "parameters.hide has the value [0, 1]; write a list or a mapping as text: '[0, 1]'."),
-    "distribution": ({"parameters": {"x": {"distribution": "log_uniform", "min": 0, "max": 1}}}, "must be one of uniform, log_uniform_values, q_uniform"),
+    "distribution": (
+        {"parameters": {"x": {"distribution": "log_uni", "min": 0, "max": 1}}},
+        "must be one of constant, categorical, uniform, int_uniform, q_uniform",
+    ),
     "range": ({"parameters": {"x": {"min": 1, "max": 0}}}, "parameters.x is from 1 to 0; min and max must be numbers that rise."),
     "log": ({"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "must be numbers that rise, above 0."),
     "grid of a range": ({"method": "grid"}, "parameters.x is a range, and a grid needs values"),
     "command": ({"command": ["python", "train.py", "${args}"]}, "command is no `python -m coh_lightning fit`"),
     "macro": ({"command": ["${interpreter}", "coh_lightning", "fit", "${args_json}"]}, "the sweep's command has ${args_json}"),
+    "probabilities": ({"parameters": {"x": {"values": [1, 2], "probabilities": [0.1, 0.9]}}}, "parameters.x.probabilities: values are drawn alike here"),
+    "nested": ({"parameters": {"data": {"parameters": {"seed": {"value": 1}}}}}, "parameters.data.parameters: nested parameters are written with dots"),
+    "key of a parameter": ({"parameters": {"x": {"mn": 0, "max": 1}}}, "parameters.x: there is no key mn; did you mean 'min'?"),
+    "values that are no list": ({"parameters": {"x": {"values": 0.1}}}, "parameters.x.values is 0.1; it must be a list, as in [0.1]."),
+    "no values": ({"parameters": {"x": {"values": []}}}, "parameters.x.values is []; it must be a list, as in [a, b]."),
+    "value twice": ({"parameters": {"x": {"values": [1, 2, 1.0]}}}, "parameters.x has the value 1.0 twice"),
+    "list as value": ({"parameters": {"x": {"value": [1]}}}, "parameters.x has the value [1]; write a list or a mapping as text: '[1]'."),
+    "value and values": ({"parameters": {"x": {"value": 1, "values": [1]}}}, "parameters.x.values: constant takes only value."),
+    "text": ({"parameters": {"x": {"min": "1e-5", "max": 1}}}, "parameters.x.min is '1e-5'; it must be a number (it is text: take off the quotes)."),
+    "boolean": ({"parameters": {"x": {"min": False, "max": 1}}}, "parameters.x.min is False; it must be a number."),
+    "nan": ({"parameters": {"x": {"min": float("nan"), "max": 1}}}, "parameters.x.min is nan; it must be a number."),
+    "no max": ({"parameters": {"x": {"min": 1}}}, "parameters.x has no max; uniform needs min and max."),
+    "q alone": ({"parameters": {"x": {"min": 1, "max": 3, "q": 1}}}, "parameters.x.q: int_uniform takes only min and max."),
+    "q off": ({"parameters": {"x": {"distribution": "q_uniform", "min": 0.1, "max": 1, "q": 0.25}}}, "min and max must be multiples of it."),
+    "exponents": ({"parameters": {"x": {"distribution": "log_uniform", "min": 1, "max": 5000}}}, "log_uniform takes exponents, log_uniform_values the numbers"),
+    "halves": ({"parameters": {"x": {"distribution": "int_uniform", "min": 0.5, "max": 5}}}, "int_uniform needs whole numbers."),
+    "target": ({"metric": {"name": "a", "goal": "minimize", "target": "low"}}, "metric.target is 'low'; it must be a number."),
+    "key of the metric": ({"metric": {"name": "a", "gaol": "minimize"}}, "there is no key metric.gaol; did you mean 'goal'?"),
+    "eta": ({"early_terminate": {"type": "hyperband", "eta": 1}}, "early_terminate.eta is 1; it must be a whole number, at least 2."),
+    "run_cap": ({"run_cap": "30"}, "run_cap is '30'; it must be a whole number above 0."),
+    "words": ({"command": "python -m coh_lightning fit ${args}"}, "it must be a list of words."),
+    "no program": ({"program": None}, "command has ${program}, but there is no program; write program: coh_lightning."),
+    "name": ({"name": 5}, "name is 5; it must be text."),
+    "parameters": ({"parameters": ["x"]}, "parameters is ['x']; it must hold settings"),
+    "parameter": ({"parameters": {"x": 5}}, "parameters.x is 5; it needs value, values, or min and max."),
     "early": ({"early_terminate": {"type": "median"}}, "it may be type: hyperband, with min_iter and eta."),
 }
 
@@ -207,6 +237,74 @@ def test_a_mistake_in_a_sweep_file_names_the_key(name: str, here: Path) -> None:
     with pytest.raises(InputError) as error:
         read_sweep(sweep_file(here, **changes))
     assert message in str(error.value)
+
+
+WANDBS = {
+    *("constant", "categorical", "categorical_w_probabilities", "int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values"),
+    *("q_log_uniform", "q_log_uniform_values", "inv_log_uniform", "inv_log_uniform_values", "normal", "q_normal", "log_normal", "q_log_normal"),
+    *("beta", "q_beta"),
+}
+"""The distributions that W&B's documentation lists."""
+
+
+def test_every_distribution_of_wandb_is_drawn_or_refused_by_its_name(here: Path) -> None:
+    assert set(DISTRIBUTIONS) | set(NOT_DRAWN) == WANDBS
+    for kind in NOT_DRAWN:
+        with pytest.raises(InputError, match=rf"parameters\.x\.distribution is '{kind}' \(one of W&B's that is not drawn here\)"):
+            read_sweep(sweep_file(here, parameters={"x": {"distribution": kind, "min": 1, "max": 2}}))
+
+
+@pytest.mark.parametrize(
+    ("about", "low", "high"),
+    [
+        ("{distribution: log_uniform, min: -9.210340371976182, max: 0}", 1e-4, 1.0),
+        ("{distribution: inv_log_uniform, min: 0, max: 9.210340371976182}", 1e-4, 1.0),
+        ("{distribution: inv_log_uniform_values, min: 1e-4, max: 1}", 1e-4, 1.0),
+        ("{distribution: log_uniform_values, min: 1e-4, max: 1}", 1e-4, 1.0),
+        ("{min: 1e-4, max: 1}", 1e-4, 1.0),
+        ("{min: 1, max: 10}", 1, 10),
+        ("{distribution: q_uniform, min: 0.2, max: 1, q: 0.2}", 0.2, 1.0),
+    ],
+)
+def test_numbers_are_drawn_from_the_range_that_the_file_names(about: str, low: float, high: float, here: Path) -> None:
+    import optuna
+
+    from coh_lightning.sweep import _distributions
+
+    file = sweep_file(here)
+    file.write_text(
+        file.read_text().split("parameters:")[0] + f"parameters: {{x: {about}}}\ncommand: {['${interpreter}', 'coh_lightning', 'fit', '${args}']}\n"
+    )
+    sweep = read_sweep(file)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = sorted(study.ask(_distributions(sweep)).params["x"] for _ in range(300))
+    assert low * 0.999 <= drawn[0] and drawn[-1] <= high * 1.001
+    if "log" in about:  # even by the logarithm: half of them below the geometric mean
+        assert 120 < sum(value < (low * high) ** 0.5 for value in drawn) < 180
+    if "q:" in about:
+        assert {round(value, 9) for value in drawn} == {0.2, 0.4, 0.6, 0.8, 1.0}
+    if about == "{min: 1, max: 10}":
+        assert set(drawn) == set(range(1, 11))
+
+
+def test_null_is_null_in_a_trial_and_other_values_are_as_written(here: Path) -> None:
+    parameters = {"a": {"values": [None, 1]}, "b": {"value": True}, "c": {"value": "1e-4"}, "d": {"value": 1e-4}}
+    sweep = read_sweep(sweep_file(here, method="grid", parameters=parameters))
+    assert command_words(sweep, {"a": None, **sweep.constants})[-4:] == ["--a=null", "--b=True", "--c=1e-4", "--d=0.0001"]
+
+
+def test_a_search_ends_where_the_target_is_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metric = {"name": "val/score", "goal": "minimize", "target": 4}
+    assert main(["sweep", str(sweep_file(here, method="grid", metric=metric, parameters={"x": {"values": [3, 2, 1]}})), "--folder=s"]) == 0
+    assert "2 trials: 2 complete" in capsys.readouterr().out
+    assert main(["sweep", str(here / "sweep.yaml"), "--folder=s", "--trials=0"]) == 2
+    assert "--trials is 0; give a number above 0." in capsys.readouterr().err
+
+
+def test_every_key_of_a_sweep_file_is_read(here: Path) -> None:
+    early = {"type": "hyperband", "min_iter": 1, "eta": 2}
+    read = read_sweep(sweep_file(here, name="n", project="p", entity="e", description="d", run_cap=3, early_terminate=early))
+    assert set(read.source) == set(KEYS)
 
 
 # The files of conf/sweep/, as an agent of W&B runs them

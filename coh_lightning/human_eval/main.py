@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from importlib import import_module
+
+from coh_lightning.commands import CommandParser
 
 PARTS = {
     "plan": ("plan", "how many prompts a study needs"),
@@ -17,14 +18,14 @@ PARTS = {
 
 def main(argv: Sequence[str]) -> int:
     """The command `human-eval`; gives its exit status. Raises InputError for what the user can put right."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m coh_lightning human-eval",
         description="A blind human study of two or more systems.",
         epilog="python -m coh_lightning human-eval SUBCOMMAND --help lists the options of each.",
     )
     subparsers = parser.add_subparsers(dest="part", metavar="SUBCOMMAND", required=True)
     for name, (_, what) in PARTS.items():
-        subparsers.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
+        subparsers.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     if argv and argv[0] in PARTS:
         part = import_module(f"coh_lightning.human_eval.{PARTS[argv[0]][0]}")
         part.add_arguments(subparsers.choices[argv[0]])

@@ -1,0 +1,56 @@
+"""What EarlyStopping and ModelCheckpoint watch: a figure that nothing logs is named before training where that can be known, else when it is first missed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Sequence
+
+import lightning.pytorch as pl
+
+from coh_lightning.complaints import did_you_mean
+from coh_lightning.errors import InputError
+
+MISSED = re.compile(
+    r"Early stopping conditioned on metric `(?P<early>[^`]*)` which is not available.*any of the following: (?P<known>.*)"
+    r"|`ModelCheckpoint\(monitor=(?P<checkpoint>'[^']*'|\"[^\"]*\")\)` could not find the monitored key in the returned metrics: (?P<list>\[.*?\])\.",
+    re.DOTALL,
+)
+"""Lightning's words for it."""
+
+
+class MonitorsKnown(pl.Callback):
+    """Before training: refuses a `monitor` that the module says it will never log (`figures()`, where it has one)."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        figures = getattr(pl_module, "figures", lambda: None)()
+        own = ("lightning.", "coh_lightning.")
+        if figures is None or not all(type(callback).__module__.startswith(own) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            return  # others may log anything
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = getattr(callback, "monitor", None)
+            if isinstance(monitor, str) and monitor not in {*figures, "epoch", "step"}:
+                raise InputError(unlogged(type(callback).__name__, monitor, figures))
+
+
+def unlogged(callback: str, monitor: str, figures: Iterable[str]) -> str:
+    """The sentence for a figure that is not logged."""
+    known = sorted(set(figures) - {"epoch", "step"})
+    near = did_you_mean(monitor, known)
+    there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
+    written = " Figures of what the model writes need model.write_every=1." if monitor.startswith("val/") and not near else ""
+    return f"trainer.callbacks: the monitor of {callback} is '{monitor}', which nothing logs{near or there}{written}"
+
+
+def missed(error: BaseException) -> str | None:
+    """The sentence for Lightning's exception about a figure that was not there when it was asked for; None for any other."""
+    found = MISSED.search(str(error))
+    if found is None:
+        return None
+    if found["early"] is not None:
+        return unlogged("EarlyStopping", found["early"], _names(found["known"].strip().strip("`").split("`, `")))
+    return unlogged("ModelCheckpoint", ast.literal_eval(found["checkpoint"]), _names(re.findall(r"['\"]([^'\"]+)['\"]", found["list"])))
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    return [word for word in words if word]

@@ -1,0 +1,125 @@
+"""How settings are read from YAML and written to it: one set of rules, so that what is written reads back as what was set.
+
+Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what people wrote:
+
+    1e-4  1e5          numbers                      (PyYAML: text)
+    yes  no  on  off   text; a setting that is true or false takes them all the same  (PyYAML: booleans)
+    010                ten                          (PyYAML: eight)
+    12:30              text                         (PyYAML: 750)
+    2026-01-31         text                         (PyYAML: a date)
+
+Writing quotes every text that this reader, PyYAML or OmegaConf could take for something else, and escapes every character that is not printed as itself.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import yaml
+
+INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+")
+FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:_[0-9]+)*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+TAG = "tag:yaml.org,2002:"
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader with the rules above."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+
+class Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which also quotes what `Loader` would read as a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"(?:{pattern.pattern})$")
+
+
+for kind, pattern, first in (
+    ("bool", re.compile("true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("int", INT, "-+0123456789"),
+    ("float", FLOAT, "-+.0123456789"),
+    ("null", re.compile("~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    ("merge", re.compile("<<"), "<"),
+):
+    Loader.add_implicit_resolver(TAG + kind, _whole(pattern), list(first))
+    if kind != "merge":
+        Dumper.add_implicit_resolver(TAG + kind, _whole(pattern), list(first))
+
+
+def _int(loader: Any, node: yaml.ScalarNode) -> int:
+    text = node.value
+    try:
+        return int(text) if text.lstrip("-+0_").isdecimal() or not text.strip("-+0_") else int(text, 0)
+    except ValueError as error:  # under an explicit tag: !!int x
+        raise yaml.constructor.ConstructorError(None, None, f"{text!r} is no whole number", node.start_mark) from error
+
+
+def _float(loader: Any, node: yaml.ScalarNode) -> float:
+    text = node.value.replace("_", "").lower()
+    try:
+        return float(re.sub(r"\.(inf|nan)$", r"\1", text))
+    except ValueError as error:
+        raise yaml.constructor.ConstructorError(None, None, f"{node.value!r} is no number", node.start_mark) from error
+
+
+Loader.add_constructor(TAG + "int", _int)
+Loader.add_constructor(TAG + "float", _float)
+
+
+def _text(dumper: Dumper, data: str) -> yaml.ScalarNode:
+    plain = all(character.isprintable() for character in data)
+    return dumper.represent_scalar(TAG + "str", str(data), style=None if plain else '"')
+
+
+Dumper.add_representer(str, _text)
+Dumper.add_multi_representer(str, _text)
+
+
+def load(text: str | bytes) -> Any:
+    """What a YAML text holds.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deep") from error
+    finally:
+        loader.dispose()
+
+
+def load_setting(text: str) -> Any:
+    """`load` for the value of a setting: a word with a colon at its end, or words in braces, are text and no keys without values.
+
+    "Answer:"  ->  "Answer:"        "{rating}"  ->  "{rating}"        "{rating: 5}"  ->  {"rating": 5}
+    """
+    value = load(text)
+    if isinstance(value, Mapping) and value and "\n" not in text.strip() and all(one is None for one in value.values()):
+        return text
+    return value
+
+
+def dump(data: Any) -> str:
+    """`data` as YAML, in the order of its keys, one line for each text."""
+    return yaml.dump(data, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False, width=sys.maxsize)
+
+
+def escaped(data: Any) -> Any:
+    """`data` with each `${` in its texts written so that it stays text: unescaped, `${name}` stands for the setting of that name."""
+    if isinstance(data, str):
+        return re.sub(r"(\\*)\$\{", lambda found: "\\" * (2 * len(found[1])) + r"\${", data) if "${" in data else data
+    if isinstance(data, Mapping):
+        return {key: escaped(value) for key, value in data.items()}
+    return [escaped(value) for value in data] if isinstance(data, (list, tuple)) else data
