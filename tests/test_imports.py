@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands"],
+    ["files", "commands", "words"],
     ["draws"],
     ["records", "slots"],
     ["generation"],
@@ -52,6 +52,7 @@ LIGHT = [
     "files",
     "records",
     "draws",
+    "words",
     "wording",
     "chains",
     "formats",
