@@ -277,12 +277,40 @@ def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> No
     bring(tmp_path, path)
     other = save(tmp_path / "other.csv", filled(study, "rater-1", lambda *_: "A"))
     refused = bring(tmp_path, other)
-    says = f"{other}:2: overall of row '{cells[1][0]}' was answered before, at an earlier import, with another choice; "
+    says = f"{other}:2: overall of row '{cells[1][0]}' was answered before, at an earlier import, with another choice (tie there, A here); "
     assert (refused.conflicts, refused.refused) == ((f"{says}the first stands (--replace takes this one).",), 1)
     assert [one.choice for one in judgements(tmp_path)] == ["tie"]
     replaced = bring(tmp_path, other, replace=True)
     assert (replaced.conflicts, replaced.refused, replaced.added) == ((f"{says}this one is taken.",), 0, 0)
     assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
+
+
+def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_names_both(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, swaps=0, identical=0, forms=("label-studio",))
+    ((row, item),) = study.rater_rows("rater-1")
+    results = [
+        {"type": "choices", "from_name": name, "value": {"choices": [choice]}} for name, choice in (("overall", "A"), ("overall", "B"), ("accuracy", "tie"))
+    ]
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([{"data": {"row_id": row.row, "text_hash": row.text_hash(item)}, "annotations": [{"result": results, "completed_by": 3}]}]))
+    imported = bring(tmp_path, path)
+    assert imported.impossible == (f"{path}, task 1 by 3: overall of row '{row.row}' has 2 answers, 'A' and 'B'; none of them is counted.",)
+    assert (imported.refused, [(one.attribute, one.choice) for one in judgements(tmp_path)]) == (1, [("accuracy", "tie")])
+
+
+def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
+    path, _ = sheet(tmp_path, study)
+    bring(tmp_path, path)
+    held = tmp_path / "study" / "judgements.jsonl"
+    first = json.loads(held.read_text())
+    held.write_text("".join(json.dumps(one) + "\n" for one in (first, first)))
+    assert bring(tmp_path, path).judgements == 1
+    held.write_text("".join(json.dumps(one) + "\n" for one in (first, {**first, "choice": "x"})))
+    before = held.read_bytes()
+    with pytest.raises(InputError, match=rf"judgement 2 says 'x' to 'overall' of row '{first['row']}', and judgement 1 'tie'; keep one of the two\."):
+        bring(tmp_path, path)
+    assert held.read_bytes() == before
 
 
 def test_a_comment_that_comes_later_is_added_and_another_is_a_conflict(tmp_path: Path) -> None:
