@@ -19,6 +19,7 @@ from coh_lightning.data import _said
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import summary, valued, with_copies, with_samples
 from coh_lightning.generation import Sampling, Written
+from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, Part, Turn, read_jsonl, read_prompt
 
 
@@ -311,7 +312,7 @@ def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: lis
 # Completions made elsewhere
 
 
-def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(tmp_path: Path) -> None:
+def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out, back = held_out_data(tmp_path), tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
     here = tiny(sampling=SAMPLED, scorers=["test_evaluation:length"])
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
@@ -327,9 +328,11 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     assert not (tmp_path / "completions.jsonl").exists()
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {(line["id"], line["prompt"]) for line in lines} == {(one.id, one.prompt) for one in own}
+    assert {line["body"]["model"] for line in lines} == {tmp_path.name}, "a model that was trained here goes by the name of its run"
 
     batch = tmp_path / "prompts.batch.jsonl"
     trainer(tmp_path).predict(tiny(sampling=SAMPLED, prompts_to=str(batch)), datamodule=data)
+    assert f"calls the model '{tmp_path.name}'" in capsys.readouterr().out
     assert {json.dumps(json.loads(line)["body"]) for line in batch.read_text().splitlines()} == {json.dumps(line["body"]) for line in lines}
 
     texts = {one.id: one for one in own}
@@ -352,6 +355,24 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     taking = tiny(sampling=SAMPLED, completions_from=str(back))
     with pytest.raises(InputError, match=answers[0]["id"]):
         trainer(tmp_path).predict(taking, datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, None),
+        ({"model": "gpt2"}, "gpt2"),
+        ({"model": "runs/a/last.ckpt"}, None),
+        ({"model": "gpt2", "served_model": "mine"}, "mine"),
+        ({"served_model": "mine"}, "mine"),
+    ],
+)
+def test_requests_name_the_model_as_the_server_calls_it(tmp_path: Path, settings: dict[str, Any], name: str | None) -> None:
+    module = CoHModule(**settings)
+    module.trainer = trainer(tmp_path)
+    assert module._served_model == (name or tmp_path.name)
+    module.trained_with = {}
+    assert module._served_model == settings.get("served_model", tmp_path.name), "what came of training is no longer the model it began with"
 
 
 def test_prompts_out_and_completions_back_at_once_are_refused() -> None:
