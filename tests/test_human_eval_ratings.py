@@ -177,6 +177,13 @@ def test_what_spreadsheets_do_changes_nothing(tmp_path: Path, what: str) -> None
     assert len(found) == 2 * (len(cells) - 1)
 
 
+@pytest.mark.parametrize("text", ["5 May", "5 мая", "5 जनवरी", "5 มกราคม"])
+def test_a_date_in_any_script_that_a_spreadsheet_rewrote_is_the_same_row(tmp_path: Path, text: str) -> None:
+    study = study_at(tmp_path, texts=(text,))
+    cells = [["05.01.2026" if cell == text else cell for cell in row] for row in filled(study, "rater-1", likes_x)]
+    assert clean(bring(tmp_path, save(tmp_path / "sheet.csv", cells)))
+
+
 def test_a_workbook_is_read(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     study = study_at(tmp_path)
