@@ -207,6 +207,20 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     assert {"test/improvement_2_length", "test/improvement_3_length_low", "test/regression_2_length", "test/copied_refined_2"} <= set(metrics)
 
 
+def test_of_several_samples_of_a_prompt_the_first_is_refined(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, max_test_prompts=3)
+    model = tiny(sampling=replace(SAMPLED, samples=2), refine=1)
+    trainer(tmp_path, CompletionWriter()).test(model, datamodule=data, verbose=False)
+    written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
+    good = {one.id: one.text for one in written if one.ask == "good"}
+    assert len(good) == 3 * 2
+    for ask in ("refined 2", "fresh 2"):
+        assert [one.id for one in written if one.ask == ask] == [f"{prompt}:{ask}:0" for prompt in dict.fromkeys(id.split(":")[0] for id in good)]
+    for one in written:
+        if one.ask == "refined 2":
+            assert good[f"{one.prompt_id}:good:0"] in one.prompt and good[f"{one.prompt_id}:good:1"] not in one.prompt
+
+
 def test_a_second_answer_without_room_is_left_out_with_its_control(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_prompt_tokens=60, max_chain_tokens=100, row_tokens=200)
     data.setup("test")

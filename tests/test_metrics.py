@@ -131,6 +131,19 @@ def test_the_bootstrap_is_keyed_and_close_to_theory() -> None:
     assert low < narrow[0] < narrow[1] < high
 
 
+def test_an_interval_is_the_same_in_every_version() -> None:
+    assert bootstrap_interval([0.0, 1.0, 3.0, 7.0, 8.0], seed=1, resamples=50) == pytest.approx((0.935, 7.0))
+    difference = paired_difference({"a": 2.0, "b": 5.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 4.0}, seed=3, level=0.5, resamples=20)
+    assert (difference.low, difference.high) == bootstrap_interval([1.0, 4.0, -3.0], seed=3, level=0.5, resamples=20)
+
+
+@pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.0}, {"level": -0.1}, {"resamples": 0}])
+def test_an_interval_without_a_level_or_resamples_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a level between 0 and 1 and at least one resample"):
+        bootstrap_interval([1.0, 2.0], seed=0, **settings)
+    assert bootstrap_interval([1.0], seed=0, resamples=1) == (1.0, 1.0)
+
+
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     chance = np.random.default_rng(2)
     intervals = [bootstrap_interval(chance.random(100), seed=i, resamples=300) for i in range(300)]

@@ -118,6 +118,14 @@ def test_a_run_with_adapters_that_is_gone_on_with_is_the_run_without_a_break(tmp
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_adapters_have_the_type_of_the_model_with_weights_and_without(dtype: torch.dtype) -> None:
+    recipe = Recipe(from_config=TINY, dtype=dtype, lora=SMALL)
+    for lm in (recipe.build(), recipe.outline()):
+        assert {parameter.dtype for parameter in lm.parameters()} == {dtype}
+        assert sum("lora_" in name for name, _ in lm.named_parameters()) > 0
+
+
 def test_dropout_of_adapters_is_kept_and_that_of_the_model_is_not() -> None:
     model = CoHModule(from_config={"model_type": "gpt2", "vocab_size": 50, "n_embd": 32, "n_layer": 1, "n_head": 2}, lora=LoRA(dropout=0.25))
     model.configure_model()
