@@ -20,7 +20,7 @@ from coh_lightning.formats import PromptFormat
 from coh_lightning.plan import PlannedRow
 from coh_lightning.prepare import Prepared
 from coh_lightning.rows import Row
-from coh_lightning.sources import Records
+from coh_lightning.sources import Records, load
 from coh_lightning.sources.prompts import feedback_key
 from coh_lightning.tokens import Tokens
 from coh_lightning.wording import Wording
@@ -526,6 +526,25 @@ def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
     begins = {tuple(tokens.ids[: one.prompt.tokens].tolist()) for tokens in tokens_of(data, one)}
     assert one.prompt.tokens == 64 and len(begins) == 1
     assert data.chain_tokenizer.encoder.decode(begins.pop()).rstrip().endswith("end.")
+
+
+def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    records = load([Records(write(tmp_path / "f.jsonl", pairs(4)))], seed=0)
+    monkeypatch.setattr("coh_lightning.data.world_feedback", lambda **settings: asked.append(settings) or records)
+    split = CoHDataModule(seed=3, cache_dir=tmp_path).records_by_split()
+    assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
+    assert sum(map(len, split.values())) == 4
+
+
+@pytest.mark.parametrize("pad", [None, "<pad>"])
+def test_rows_are_padded_with_the_tokenizers_own_pad_or_the_end(tmp_path: Path, pad: str | None) -> None:
+    tokenizer = byte_level()
+    tokenizer.pad_token = pad
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    data = built(pairs(2), tmp_path, tokenizer=str(tmp_path / "tokenizer"))
+    assert data.pad_id == (data.stop_ids[0] if pad is None else data.tokenizer.pad_token_id)
+    assert (data.pad_id != data.stop_ids[0]) == (pad is not None)
 
 
 def test_splits_never_share_a_prompt(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from feedback_for_tests import EVERY_KIND, data_of, method, tiny, usable, wording
@@ -205,6 +206,17 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
         first = next(o for o in by_ask["good"] if o.prompt_id == one.prompt_id)
         assert one.prompt == first.prompt and one.text != first.text, "the same prompt, drawn anew"
     assert {"test/improvement_2_length", "test/improvement_3_length_low", "test/regression_2_length", "test/copied_refined_2"} <= set(metrics)
+
+
+def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("test")
+    one = data.splits["test"][0]
+    monkeypatch.setattr(data.chain_tokenizer, "output_lead", lambda marker, place=0: "ab cd"[: 2 * place])
+    third = data.refinement(one, ["x", "y"], [None, None], "refined 3")
+    assert third is not None
+    written = Written(third, 0, np.array(data.chain_tokenizer.encoder.encode_texts(["ab cd"])[0], dtype=np.int32), "end")
+    assert data.completion(written, SAMPLED, system="s").text == "d"
 
 
 def test_of_several_samples_of_a_prompt_the_first_is_refined(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
 from coh_lightning.losses import row_loss
-from coh_lightning.models import CHECKPOINT_KEY
+from coh_lightning.models import CHECKPOINT_KEY, LoRA
 from coh_lightning.module import CoHModule, _preferences
 from coh_lightning.records import Completion, read_jsonl
 
@@ -458,6 +459,27 @@ def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(checkpoint: tuple
     assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "tokenizer", "lora", "base", "validations"}
 
 
+def test_the_expected_memory_on_a_gpu_is_what_was_measured_and_the_optimizers_two_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(lora=LoRA(rank=2, targets=("q_proj",)))
+    model.configure_model()
+    model._device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1000)
+    trained = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name)
+    assert model._expected_memory({}) == 1000 + 2 * 4 * trained
+
+
+def test_a_checkpoint_of_quantised_weights_holds_the_adapters_alone(tmp_path: Path) -> None:
+    model = tiny(lora=LoRA(rank=2, targets=("q_proj",)))
+    trainer(tmp_path, max_steps=1).fit(model, datamodule=data_of(pairs(4), tmp_path))
+    whole = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(whole)
+    assert set(whole["state_dict"]) == set(model.state_dict())
+    model.lora = replace(model.lora, quantise="4bit")  # type: ignore[type-var]
+    small: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(small)
+    assert set(small["state_dict"]) == {key for key in model.state_dict() if "lora_A" in key or "lora_B" in key} != set()
+
+
 def test_training_starts_from_a_checkpoint_of_ours(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:
     path, model, _ = checkpoint
     assert torch.equal(logits(CoHModule(str(path))), logits(model))
@@ -617,12 +639,37 @@ def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, mon
         ({"model": "x", "from_config": TINY}, "give one of them"),
         ({"from_config": {"hidden_size": 3}}, "no model_type"),
         ({"lr": 0.0}, "they must be"),
+        ({"lr": -1.0}, "they must be"),
         ({"warmup_share": 1.0}, "they must be"),
+        ({"warmup_share": -0.1}, "they must be"),
+        ({"final_lr_share": -0.1}, "they must be"),
+        ({"final_lr_share": 1.1}, "they must be"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CoHModule(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"warmup_share": 0.0, "final_lr_share": 0.0}, {"warmup_share": 0.99, "final_lr_share": 1.0}, {"write_every": 0, "refine": 0}]
+)
+def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
+    model = CoHModule(**settings)
+    assert {name: getattr(model, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_expected_memory_is_that_of_weights_gradients_logits_and_activations(attention: Any, checkpointing: bool, tmp_path: Path) -> None:
+    model = tiny(attention=attention, gradient_checkpointing=checkpointing)
+    model.configure_model()
+    model.trainer = trainer(tmp_path)
+    tokens, learned, heads = 100, 40, 2 if attention == "eager" else 1
+    held = sum(parameter.numel() for parameter in model.parameters()) * 4
+    activations = (1 if checkpointing else 2) * (34 * tokens * 32 + 4 * heads * tokens**2) * 2
+    batch = {"input_ids": torch.zeros(1, tokens), "keep": torch.zeros(learned)}
+    assert model._expected_memory(batch) == 4 * held + 3 * 4 * learned * 520 + activations
 
 
 @pytest.mark.parametrize(
