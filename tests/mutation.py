@@ -281,6 +281,8 @@ def main() -> int:
             runner = Runner(Path(folder))
             names = {name for module in {one.module for one in open_ones} for name in MODULES[module]}
             tested = measured(runner, names, args.output.with_suffix(".tests.json"))
+            for module in dict.fromkeys(one.module for one in open_ones):
+                control(runner, next(one for one in open_ones if one.module == module), tested)
             for number, one in enumerate(open_ones, start=1):
                 results[one.key] = judged(runner, one, tests_of(one, tested, args.budget))
                 with open(args.output, "a") as output:
@@ -289,6 +291,14 @@ def main() -> int:
                 print(f"{number}/{len(open_ones)} {line['result']} in {line['seconds']} s  {shown(line)}", flush=True)
     summary([results[one.key] for one in chosen if one.key not in excused], [one for one in chosen if one.key in excused])
     return 0
+
+
+def control(runner: Runner, one: Mutant, tested: Mapping[str, Sequence[Tested]]) -> None:
+    """Tests must pass on the unchanged code in the very way in which they are run on mutants, or every mutant would seem to be noticed."""
+    tests = tests_of(one, tested, 5.0)
+    found = runner.run([test.id for test in tests], LEAST_LIMIT * 10, mutant=one.module) if tests else {"code": 0}
+    if found["code"]:
+        raise SystemExit(f"{found['failed']} fails on the unchanged code; see {runner.folder}/output.txt")
 
 
 def judged(runner: Runner, one: Mutant, tests: Sequence[Tested]) -> dict[str, Any]:

@@ -305,6 +305,20 @@ def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_nam
     assert (imported.refused, [(one.attribute, one.choice) for one in judgements(tmp_path)]) == (1, [("accuracy", "tie")])
 
 
+def test_two_annotations_of_one_task_that_differ_are_a_conflict_with_both_answers(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
+    ((row, item),) = study.rater_rows("rater-1")
+    each = [{"result": [{"type": "choices", "from_name": "overall", "value": {"choices": [choice]}}], "completed_by": 3} for choice in ("A", "B")]
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([{"data": {"row_id": row.row, "text_hash": row.text_hash(item)}, "annotations": each}]))
+    imported = bring(tmp_path, path)
+    assert imported.conflicts == (
+        f"{path}, task 1, annotation 2 by 3: overall of row '{row.row}' was answered before, at {path}, task 1, annotation 1 by 3, with another choice "
+        "(A there, B here); the first stands (--replace takes this one).",
+    )
+    assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
+
+
 def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, _ = sheet(tmp_path, study)
