@@ -636,9 +636,15 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
     ("settings", "message"),
     [
         ({"max_prompt_tokens": 256}, "the prompt must leave room"),
+        ({"max_prompt_tokens": 0}, "the prompt must leave room"),
         ({"row_tokens": 200}, "a row must hold the longest chain"),
         ({"hide": (0.1, 0.05)}, "must rise within 0 and 1"),
+        ({"hide": (-0.1, 0.05)}, "must rise within 0 and 1"),
+        ({"hide": (0.1, 1.0)}, "must rise within 0 and 1"),
         ({"validation_share": 0.6, "test_share": 0.5}, "leave something to train on"),
+        ({"validation_share": 0.5, "test_share": 0.5}, "leave something to train on"),
+        ({"validation_share": -0.1, "test_share": 0.5}, "leave something to train on"),
+        ({"validation_share": 0.5, "test_share": -0.1}, "leave something to train on"),
         ({"regulariser_weight": -1.0}, "can't be negative"),
         ({"regulariser_rows_per_step": 1}, "the regulariser has no text"),
         ({"rows_per_step": 0}, "the least are 1 and 0"),
@@ -648,6 +654,23 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         built(pairs(4), tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_prompt_tokens": 255}, {"hide": (0.0, 0.0)}, {"hide": (0.3, 0.99)}, {"validation_share": 0.0, "test_share": 0.99}, {"regulariser_weight": 0.0}],
+)
+def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any], tmp_path: Path) -> None:
+    data = data_of(pairs(4), tmp_path, **settings)
+    assert {name: getattr(data, name) for name in settings} == settings
+
+
+def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
+    data = CoHDataModule()
+    assert (data.validation_share, data.test_share, data.max_test_prompts, data.max_validation_prompts) == (0.05, 0.05, 256, 64)
+    assert (data.max_prompt_tokens, data.max_chain_tokens, data.row_tokens, data.rows_per_step, data.layout) == (512, 1024, 1024, 8, "tree")
+    assert (data.hide, data.hide_regulariser, data.regulariser_rows_per_step, data.regulariser_weight) == ((0.0, 0.05), False, 0, 1.5)
+    assert (data.on_bad_record, data.max_lost_share, data.seed, data.num_workers) == ("stop", 0.5, 0, 0)
 
 
 def test_an_unreadable_row_stops_or_is_skipped_and_counted(tmp_path: Path) -> None:

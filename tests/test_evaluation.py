@@ -304,6 +304,18 @@ def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_t
     assert len({one.text for one in written.values()}) > len(held_out)
 
 
+def test_a_dialogue_with_an_empty_or_overlong_turn_of_the_user_has_no_replies(tmp_path: Path) -> None:
+    data = dialogue_data(tmp_path)
+    data.setup("predict")
+    one = next(one for one in data.splits["test"] if len(one.record.prompt) == 3)
+    assert data.replies(one) == 2
+
+    def with_first(text: str) -> Any:
+        return replace(one, record=replace(one.record, prompt=(Turn("user", (Part(text, "never"),)), *one.record.prompt[1:])))
+
+    assert data.replies(with_first(" \n")) == data.replies(with_first("word " * 300)) == 0
+
+
 def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
     files = []
     for name in ("one", "other"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -466,6 +466,16 @@ def test_the_expected_memory_on_a_gpu_is_what_was_measured_and_the_optimizers_tw
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1000)
     trained = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name)
     assert model._expected_memory({}) == 1000 + 2 * 4 * trained
+
+
+def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
+    model = CoHModule()
+    assert (model.lr, model.betas, model.weight_decay, model.warmup_share, model.final_lr_share) == (1e-5, (0.9, 0.95), 0.0, 0.03, 0.1)
+    assert (model.attention, model.dtype_name, model.dropout, model.gradient_checkpointing, model.compile_blocks) == ("auto", "float32", False, False, False)
+    assert (model.write_every, model.refine, model.dialogues, model.sampling) == (0, 0, False, Sampling())
+    assert asdict(Sampling()) == {
+        "max_new_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "samples": 1, "batch_size": 16, "seed": 0, "max_seconds": None,
+    }  # fmt: skip
 
 
 def test_a_checkpoint_of_quantised_weights_holds_the_adapters_alone(tmp_path: Path) -> None:
