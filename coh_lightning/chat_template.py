@@ -7,18 +7,23 @@
 In chat, the feedback sentence is written into the messages and the tokenizer's own template does the rest; what it puts before an output in training and not in its own
 generation prompt follows. In plain, the template is the layout of formats.py. A conversation that ends with the assistant's turn begins with the same prompt, and that
 turn with its end follows: what TRL and others need who train on it.
+
+Content may be a text or a list of text parts, which are joined. What no training conversation has raises: other roles than system, user and assistant, content
+that is null or holds an image, tools and calls of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coh_lightning.chains import Unusable
 from coh_lightning.errors import InputError
-from coh_lightning.formats import BLANK_LINE, CutTurn, Layout, describe
+from coh_lightning.formats import BLANK_LINE, Layout
 from coh_lightning.records import Part, Turn
+from coh_lightning.template_check import Rewritten, first_difference
 
 if TYPE_CHECKING:
     from coh_lightning.tokens import ChainTokenizer
@@ -34,6 +39,29 @@ PROBES: tuple[tuple[Turn, ...], ...] = tuple(
 )
 """Conversations of every shape, on which a new template is compared with the training prompts."""
 
+ODD_PROBES: dict[str, tuple[Turn, ...]] = {
+    what: tuple(Turn(role, (Part(text),)) for role, text in turns)  # type: ignore[arg-type]
+    for what, turns in {
+        "texts that begin with a space": [("system", " Be brief."), ("user", " Hi"), ("assistant", " Hello."), ("user", " Why?")],
+        "texts that begin with a line end": [("system", "\nBe brief."), ("user", "\nHi"), ("assistant", "\n\nHello."), ("user", "\nWhy?")],
+        "texts that end in white space": [("system", "Be brief. "), ("user", "Hi\n"), ("assistant", "Hello. \n"), ("user", "Why?\n\n")],
+        "an empty system turn": [("system", ""), ("user", "Why?")],
+        "an empty earlier turn": [("user", "Hi"), ("assistant", ""), ("user", "Why?")],
+        "earlier turns that think": [
+            ("user", "Hi"),
+            ("assistant", "<think>\nA greeting.\n</think>\n\nHello."),
+            ("user", "2 + 2?"),
+            ("assistant", "<think>Four.</think>4"),
+            ("user", "Why?"),
+        ],
+        "texts with markup": [("system", 'Use <b> & "it\'s".'), ("user", "{{ x }} \\n <i>1 < 2</i>")],
+    }.items()
+}
+"""Conversations that a template may treat otherwise than training did, each with what is odd in it."""
+
+_CALLS = ["tool_calls", "function_call"]
+"""What stands beside the content of a message and no training conversation has."""
+
 _SENTENCE = """\
 {%- if feedback_sentence is defined and feedback_sentence is not none -%}
 {%- set marker = feedback_sentence -%}
@@ -45,6 +73,46 @@ _SENTENCE = """\
 {{- raise_exception("There is no feedback '" ~ feedback ~ "'; known are " ~ (feedback_sentences | join(', ')) ~ "; or give a feedback_sentence.") -}}
 {%- endif -%}
 {%- set wants_answer = add_generation_prompt is defined and add_generation_prompt -%}
+"""
+
+_READ = """\
+{%- macro words(content, number) -%}
+{%- if content is string -%}
+{{- content -}}
+{%- elif content is defined and content is iterable and content is not mapping -%}
+{%- for part in content -%}
+{%- if part is mapping and part['type'] == 'text' and part['text'] is string -%}
+{{- part['text'] -}}
+{%- else -%}
+{%- set kind = part['type'] if part is mapping and part['type'] else part -%}
+{{- raise_exception("Message " ~ number ~ " has a part that is no text (" ~ kind ~ "); this model reads text alone.") -}}
+{%- endif -%}
+{%- endfor -%}
+{%- else -%}
+{%- set found = content if content is defined and content is not none else 'null' -%}
+{{- raise_exception("Message " ~ number ~ " has the content " ~ found ~ "; it must be a text, or a list of text parts.") -}}
+{%- endif -%}
+{%- endmacro -%}
+{%- if not messages -%}
+{{- raise_exception("There are no messages; give at least one of the user's.") -}}
+{%- endif -%}
+{%- if tools is defined and tools -%}
+{{- raise_exception("This model was trained on conversations without tools; ask without tools.") -}}
+{%- endif -%}
+{%- set read = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- set number = loop.index -%}
+{%- if message['role'] not in ['system', 'user', 'assistant'] -%}
+{{- raise_exception("Message " ~ number ~ " has the role '" ~ message['role'] ~ "'; this model knows system, user and assistant.") -}}
+{%- endif -%}
+{%- for key in unread -%}
+{%- if message[key] -%}
+{{- raise_exception("Message " ~ number ~ " holds '" ~ key ~ "', which this model was not trained to read; send role and content.") -}}
+{%- endif -%}
+{%- endfor -%}
+{%- set read.messages = read.messages + [dict(message, content=words(message['content'], number))] -%}
+{%- endfor -%}
+{%- set messages = read.messages -%}
 """
 
 _PLAIN = """\
@@ -68,17 +136,11 @@ _PLAIN = """\
 {{- asked.rstrip(' ') -}}
 {%- endif -%}"""
 
-_WORDS = """\
-{%- macro words(content) -%}
-{%- if content is string -%}{{- content -}}{%- else -%}{%- for part in content -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}
-{%- endmacro -%}
-"""
-
 _IN_USER = """\
 {%- set place = namespace(last=-1) -%}
 {%- for message in messages -%}{%- if message['role'] == 'user' -%}{%- set place.last = loop.index0 -%}{%- endif -%}{%- endfor -%}
 {%- if marker and place.last >= 0 -%}
-{%- set said = words(messages[place.last]['content']) -%}
+{%- set said = messages[place.last]['content'] -%}
 {%- set asking = dict(messages[place.last], content=said ~ before_marker ~ marker if said else marker) -%}
 {%- set messages = messages[:place.last] + [asking] + messages[place.last + 1:] -%}
 {%- endif -%}
@@ -87,7 +149,7 @@ _IN_USER = """\
 _IN_SYSTEM = """\
 {%- if marker -%}
 {%- set has_system = messages[0]['role'] == 'system' -%}
-{%- set said = words(messages[0]['content']) if has_system else '' -%}
+{%- set said = messages[0]['content'] if has_system else '' -%}
 {%- set asking = {'role': 'system', 'content': said ~ before_marker ~ marker if said else marker} -%}
 {%- set messages = [asking] + (messages[1:] if has_system else messages) -%}
 {%- endif -%}
@@ -95,9 +157,9 @@ _IN_SYSTEM = """\
 
 _NO_SYSTEM = """\
 {%- if messages[0]['role'] == 'system' and messages | length > 1 -%}
-{%- set said = words(messages[0]['content']) -%}
-{%- set opening = words(messages[1]['content']) -%}
-{%- set messages = [dict(messages[1], content=said ~ blank_line ~ opening if said else opening)] + messages[2:] -%}
+{%- set said = messages[0]['content'] -%}
+{%- set opening = messages[1]['content'] -%}
+{%- set messages = [dict(messages[1], content=said ~ (blank_line if said and opening else '') ~ opening)] + messages[2:] -%}
 {%- endif -%}
 """
 
@@ -107,9 +169,6 @@ def asking_template(layout: Layout, asks: Mapping[str, str]) -> str:
 
     Args:
         asks: Feedback sentences by name, `good` among them: the one that is asked under by default.
-
-    Raises:
-        InputError: the tokenizer's own template can't be made to end where an output begins.
     """
     format = layout.format
     about = "{#- The feedback sentence before an answer: feedback names one of these, feedback_sentence gives any other (an empty one: none). -#}\n"
@@ -126,58 +185,105 @@ def asking_template(layout: Layout, asks: Mapping[str, str]) -> str:
             "output_ends": format.before_output.rstrip(" "),
             "output_spaces": _spaces(format.before_output),
             "end": layout.end,
+            "unread": [*_CALLS, "reasoning_content", "reasoning", "thinking"],
         }
-        return about + _settings(values) + _SENTENCE + _PLAIN
-    generation, rest = _generation(layout)
-    values = {"feedback_sentences": dict(asks), "before_marker": format.before_marker, "blank_line": BLANK_LINE}
-    written = _WORDS + (_IN_USER if format.marker_in == "user" else _IN_SYSTEM) + ("" if layout.system_role else _NO_SYSTEM)
+        return about + _settings(values) + _SENTENCE + _READ + _PLAIN
+    generation, rest = layout.generation
+    values = {"feedback_sentences": dict(asks), "before_marker": format.before_marker, "blank_line": BLANK_LINE, "unread": _CALLS}
+    written = _READ + (_IN_USER if format.marker_in == "user" else _IN_SYSTEM) + ("" if layout.system_role else _NO_SYSTEM)
     # the tokenizer's own template follows; one that asks already (of a model that was trained once more) adds no sentence
     own = "{%- set feedback_sentence = '' -%}\n{%- set add_generation_prompt = " + ("wants_answer" if generation else "false") + " %}\n"
-    own += layout.tokenizer.get_chat_template().removesuffix("\n")
+    own += layout.template.removesuffix("\n")
     return about + _settings(values) + _SENTENCE + written + own + ("{{ " + _literal(rest) + " if wants_answer else '' }}" if rest else "")
 
 
-def _generation(layout: Layout) -> tuple[bool, str]:
-    """Whether the template's own generation prompt is asked for, and what has to follow so that the text ends where outputs begin in training."""
-    turn = CutTurn.whole(PROBES[0][0])
-    trained = "".join(segment.text for segment in layout.before_output([turn], "")[0])
-    for generation in (True, False):
-        rendered = layout.render([("user", turn.text)], generation=generation)
-        if trained.startswith(rendered):
-            return generation, trained.removeprefix(rendered)
-    raise InputError(
-        f"The chat template of {describe(layout.tokenizer)} ends a prompt with {rendered[-40:]!r}, but outputs were trained after {trained[-40:]!r}, "
-        "so no template can ask as in training; export with a tokenizer whose template agrees with itself, or train with prompt_format plain."
-    )
+class Difference(NamedTuple):
+    """A conversation whose text is that of training, and whose ids are not, because the tokenizer encodes the whole otherwise than its parts."""
+
+    what: str
+    given: tuple[str, ...]
+    trained: tuple[str, ...]
+    """The tokens that differ, as the template gives them and as they were in training."""
+    untrained: str = ""
+    """Why training left such conversations out; no tokens are compared then."""
+
+    def __str__(self) -> str:
+        if self.untrained:
+            return f"{self.what} ({self.untrained})"
+        return f"{self.what} ({' '.join(map(repr, self.given))} instead of {' '.join(map(repr, self.trained))})"
 
 
-def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str]) -> list[str]:
-    """Compare what a template gives with the training prompts, on conversations of every shape that training could have, under every sentence.
+def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str]) -> list[Difference]:
+    """Compare what a template gives with the training prompts, on conversations of every shape that training could have, under every sentence, with contents
+    as texts and as lists of parts.
 
-    Gives the shapes (roles, sentence) whose text is right and whose ids differ, because this tokenizer encodes joint text otherwise than its parts.
+    Gives those whose text is right and whose ids differ, and those that training left out since the template shows them as something else than their turns.
 
     Raises:
-        RuntimeError: the text differs.
+        InputError: the text differs.
     """
     different = []
-    for probe in PROBES:
+    named = [(", ".join(turn.role for turn in probe), probe) for probe in PROBES]
+    for what, probe in [*named, *ODD_PROBES.items()]:
         for name, marker in asks.items():
             try:
                 prompt = tokens.cut_prompt(probe)
                 wanted = "".join(segment.text for segment in tokens.layout.before_output(prompt.turns, marker)[0])
+            except Rewritten as rewritten:
+                different.append(Difference(what, (), (), untrained=str(rewritten)))
+                break
             except Unusable:  # this shape was never trained on
                 continue
             if prompt.cut:
                 continue
             given: dict[str, Any] = {"chat_template": template, "add_generation_prompt": True, "feedback": name}
-            messages = [{"role": turn.role, "content": turn.text} for turn in probe]
-            text = tokens.encoder.tokenizer.apply_chat_template(messages, tokenize=False, **given)
-            if text != wanted:
-                raise RuntimeError(f"the exported chat template gives {text!r}, but the training prompt is {wanted!r}")
-            ids = tokens.encoder.tokenizer.apply_chat_template(messages, return_dict=False, **given)
-            if list(ids) != tokens.inference_prompt(prompt, marker).tolist():
-                different.append(f"{', '.join(turn.role for turn in probe)} under '{name}'")
+            for content in (_parts, str):
+                messages: list[Any] = [{"role": turn.role, "content": content(turn.text)} for turn in probe]
+                text = str(tokens.encoder.tokenizer.apply_chat_template(messages, tokenize=False, **given))
+                if text != wanted:
+                    here, there = first_difference(wanted, text)
+                    raise InputError(
+                        f"The exported chat template would ask otherwise than in training ({what}): it gives {there!r}, but the training prompt is {here!r}; "
+                        "export with the tokenizer and the chat template of the training."
+                    )
+            ids = list(tokens.encoder.tokenizer.apply_chat_template(messages, return_dict=False, **given))
+            trained = tokens.inference_prompt(prompt, marker).tolist()
+            if ids != trained:
+                different.append(Difference(f"{what} under '{name}'", *_differing(tokens, ids, trained)))
     return different
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    """A text as clients of servers send it: a list of parts."""
+    half = len(text) // 2
+    return [{"type": "text", "text": piece} for piece in (text[:half], text[half:])]
+
+
+def _differing(tokens: ChainTokenizer, ids: Sequence[int], trained: Sequence[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tokens of the first place where two lists of ids differ, of each list."""
+    for tag, *bounds in SequenceMatcher(None, ids, trained, autojunk=False).get_opcodes():
+        if tag != "equal":
+            start, stop, begin, end = bounds
+            convert = tokens.encoder.tokenizer.convert_ids_to_tokens
+            return tuple(convert(list(ids[start:stop]))), tuple(convert(list(trained[begin:end])))
+    return (), ()
+
+
+def notes_on(tokens: ChainTokenizer, different: Sequence[Difference]) -> list[str]:
+    """What `check_template` found, for a person, a sentence each."""
+    notes = []
+    if ids := [one for one in different if not one.untrained]:
+        notes.append(f"This tokenizer encodes a whole prompt otherwise than its parts, so some prompts differ from training by some ids: {_some(ids)}.")
+    if left_out := [one for one in different if one.untrained]:
+        notes.append(f"Training left out conversations that the chat template shows as something else than their turns: {_some(left_out)}.")
+    if tokens.layout.rewritten:
+        was, shown = tokens.layout.rewritten[0]
+        notes.append(f"The chat template rewrites some turns, in training too: {was!r} becomes {shown!r}.")
+    return notes
+
+
+def _some(different: Sequence[Difference], number: int = 4) -> str:
+    return "; ".join(map(str, different[:number])) + (f"; and {len(different) - number} more" if len(different) > number else "")
 
 
 def _settings(values: Mapping[str, object]) -> str:

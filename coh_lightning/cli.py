@@ -370,7 +370,7 @@ class CoHCLI(LightningCLI):
             except wandb.errors.CommError as error:
                 wandb.teardown()
                 os.environ["WANDB_MODE"] = "offline"
-                self._say(f"W&B can't be reached ({str(error).splitlines()[0]}); the run is logged offline: wandb sync {self.run.folder}/wandb/offline-run-*")
+                self._say(f"W&B can't be reached ({words_of(error)}); the run is logged offline: wandb sync {self.run.folder}/wandb/offline-run-*")
 
     def before_fit(self) -> None:
         if self.run.resume is not None:

@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from coh_lightning import configurations
+from coh_lightning.errors import words_of
 
 UNKNOWN = (
     re.compile(r"unrecognized arguments: (?P<key>.+)"),
@@ -109,7 +110,7 @@ class Typed:
         if any(re.match(rf"--(?:[\w.]+\.)?{re.escape(name)}(?:=|\+|$)", word) for word in self.argv):
             return None
         for file in self.configs():
-            for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
                 if re.search(rf"(?:^|[\s{{,]){re.escape(name)}\s*:", line.split("#")[0]):
                     return f"{self.shown(file)}:{number}"
         return None
@@ -123,7 +124,7 @@ class Typed:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
                 return f"{self.shown(file)}:{line}: this is no YAML: {error.problem or error.context}."
             except (yaml.YAMLError, UnicodeDecodeError) as error:
-                return f"{self.shown(file)}: this is no text: {str(error).splitlines()[0]}."
+                return f"{self.shown(file)}: this is no text: {words_of(error)}."
             if not isinstance(found, (dict, list)):
                 return f"{self.shown(file)}: this file holds {'nothing' if found is None else 'no settings'}; settings are written as key: value."
         return None
@@ -139,7 +140,7 @@ def _complaint(message: str, *, known: Sequence[str], typed: Typed) -> str:
         return typed.broken() or _shortened(message)
     if message.startswith("Unexpected config"):
         return typed.broken() or "a file given with --config must hold settings, written as key: value, but one holds a list."
-    lines = message.splitlines()
+    lines = message.split("\n")
     return _unknown_key(lines, known, typed) or _missing_file(lines, typed) or _unknown_class(lines) or _wrong_value(lines) or _shortened(message)
 
 
@@ -253,7 +254,7 @@ def _key(lines: Sequence[str]) -> str:
 def _shortened(message: str) -> str:
     """An unknown message without the lines in which a union says that it isn't None, on one line."""
     noise = ("Does not validate against", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
-    kept = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith(noise)]
+    kept = [line.strip() for line in message.split("\n") if line.strip() and not line.strip().startswith(noise)]
     return " ".join(kept)
 
 

@@ -17,7 +17,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.preview import configured, sorted_words
 from coh_lightning.records import Feedback, Turn, unique, write_jsonl
-from coh_lightning.sources import Records, Source, TRLPairs, TRLUnpaired
+from coh_lightning.sources import Records, TRLPairs, TRLUnpaired, recognized
 from coh_lightning.wording import Wording
 
 if TYPE_CHECKING:
@@ -119,6 +118,8 @@ def _training_records(data: CoHDataModule) -> list[Feedback]:
     splits = data.records_by_split()
     held_out = [f"{len(records):,} for {name}" for name, records in splits.items() if name != "train"]
     print(f"held out and not converted: {', '.join(held_out)}; left out: {len(data.rejected):,}", file=sys.stderr)
+    for note in data.notes:
+        print(note, file=sys.stderr)
     return splits["train"]
 
 
@@ -131,28 +132,22 @@ def read_file(path: str) -> Iterator[Feedback]:
     Raises:
         InputError: a row that can't be read, or that gives no record; naming file and line.
     """
-    listed = Records(path).rows()
-    first = next(listed)
-    source = _source(path, first[1])
+    source, said_of_it = recognized(path)
+    if said_of_it is not None:
+        print(said_of_it, file=sys.stderr)
+    source.notes.start(source.label)
     seen: dict[str, str] = {}
-    for where, row in chain([first], listed):
+    for where, row in source.rows():
+        source.notes.rows += 1
         if isinstance(row, InputError):
             raise row
-        record = Feedback.from_json(row, where) if isinstance(source, Records) else source.feedback(row, where)
+        own = {} if isinstance(source, Records) else {name: row[name] for name in ("id", *CARRIED) if isinstance(row.get(name), str)}
+        record = Feedback.from_json(row, where) if isinstance(source, Records) else source.feedback({k: v for k, v in row.items() if k not in own}, where)
         if not isinstance(record, Feedback):
-            raise InputError(f"{where}: {record.reason}; take the row out.")
-        if not isinstance(source, Records):
-            record = replace(record, **{name: row[name] for name in ("id", *CARRIED) if isinstance(row.get(name), str)})
-        yield unique(record, seen, where)
-
-
-def _source(path: str, row: object) -> Source:
-    if isinstance(row, dict) and "completions" not in row:
-        if "chosen" in row:
-            return TRLPairs(path)
-        if "label" in row:
-            return TRLUnpaired(path)
-    return Records(path)
+            raise InputError(f"{where}: {record.reason}{f' ({record.detail})' if record.detail else ''}; take the row out.")
+        yield unique(replace(record, **own), seen, where)
+    for line in source.notes.lines():
+        print(line, file=sys.stderr)
 
 
 # --- writing
@@ -181,6 +176,7 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
         report: Gets the records that give no row, with the reason, and what the rows can't hold.
     """
     source = TRLPairs("rows") if form == "trl-pairs" else TRLUnpaired("rows")
+    taken: set[str] = set()
     for record in records:
         try:
             made = list(_pairs(record, method) if form == "trl-pairs" else _unpaired(record, method))
@@ -192,6 +188,9 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
         back = []
         for number, columns in enumerate(made, start=1):
             id = record.id if len(made) == 1 else f"{record.id}#{number}"
+            while id in taken:  # another record's own id may look like that of a row
+                id += "#"
+            taken.add(id)
             row = {"prompt": prompt, **columns, "id": id, **carried}
             back.append(source.feedback(row, record.where))
             yield TRLRow(row)

@@ -39,9 +39,12 @@ from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
-from coh_lightning.sources import Records, Source, counts, load, split_by_prompt, without_prompts_of
+from coh_lightning.sources import Source, counts, load, most_often, recognized, split_by_prompt, without_prompts_of
+from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.texts import read_texts
+from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording, asked, markers
@@ -57,6 +60,9 @@ WORLD_POSTS = 800
 WORLD_TEXTS = 4000
 """Of the embedded world: posts of its feedback, and pieces of text of its regulariser (`regulariser: [world]`)."""
 
+TRIED = 200
+"""Of the records that were lost, how many are tried with other lengths for the remedy in a message."""
+
 TEXT = ("text", 0)
 """The kind of the regulariser's text in the loss curves."""
 
@@ -69,6 +75,12 @@ class Counts:
 
     records: int = 0
     used: int = 0
+    rejected: int = 0
+    """Records that the method can't use: with those used, all."""
+    copies: int = 0
+    """Of the records, those that a source's weight repeats (training records alone), ..."""
+    copies_left_out: int = 0
+    """... and repetitions that are left out because the split is held out."""
     chains: int = 0
     completions_unused: int = 0
     """Completions of the used records that stand in none of their chains."""
@@ -114,7 +126,8 @@ class CoHDataModule(LightningDataModule):
         max_test_prompts: Prompts that `test` writes completions for; the losses are of all. None: all.
         max_validation_prompts: Prompts that are written for during `fit` (`model.write_every`). None: all.
         on_bad_record: What an unreadable row does: stop, or be skipped and counted.
-        max_lost_share: Stop where the method can use fewer training records than this leaves; raise it for a method that is meant to choose few.
+        max_lost_share: Stop where more than this share is lost: of the rows of sources on reading, and of the training records that the method can't use. Raise it
+            for a method that is meant to choose few.
         seed: Of every draw of the data: order, packing, wording, hiding.
         num_workers: Processes that build rows; 0 is enough unless rows are long.
         cache_dir: Where ids of texts, and the embedded world's feedback, are kept between runs.
@@ -203,6 +216,11 @@ class CoHDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = Path(cache_dir).expanduser()
         self.rejected: list[Rejected] = []
+        self.rejected_of: dict[Stage, list[Rejected]] = {}
+        """Likewise by split; rows of `sources` that belong to no split, since they could not be read or used, stand under train."""
+        self.copies_left_out: Counter[str] = Counter()
+        self.files: dict[str, dict[str, Any]] = {}
+        """Of each source, the local files that were read, and those beside them that were not, with the reason."""
         self.counts: dict[Stage, Counts] = {}
         self.notes: list[str] = []
         self.splits: dict[Stage, list[Prepared]] = {}
@@ -222,6 +240,9 @@ class CoHDataModule(LightningDataModule):
         if self.trainer is not None:
             if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
                 raise InputError("trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set it to false.")
+            if stage == "fit":
+                ranks, _ = self._ranks()
+                follow_plan(self.trainer, self.plan.steps_per_epoch, self.plan.accumulate(ranks), ranks=ranks)
             if self.trainer.is_global_zero and stage == "fit":
                 self.write_report(Path(self.trainer.default_root_dir))
 
@@ -229,12 +250,12 @@ class CoHDataModule(LightningDataModule):
         if self.splits:
             return
         self.tokenizer = load_tokenizer(self.tokenizer_name)
-        self.chain_tokenizer = ChainTokenizer(Encoder(self.tokenizer), self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
+        encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
+        self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
         splits = self.records_by_split()
-        self.source_counts = {name: counts(records) for name, records in splits.items()}
         fields = (
             each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record, marked=self.method.sentences != "none")
         )
@@ -252,9 +273,11 @@ class CoHDataModule(LightningDataModule):
         spoken_of = Counter((record.task, record.aspect) for record in splits["train"])
         self.tasks = tuple(sorted(spoken_of, key=lambda key: (-spoken_of[key], key[0], key[1] or "")))
         prepared = {name: self._prepare(name, records) for name, records in splits.items()}
+        self.source_counts = {name: counts(records, self.rejected_of[name]) for name, records in splits.items()}
         found = sorted({kind for records in prepared.values() for one in records for kind in one.kinds}, key=lambda kind: (kind[1], kind[0]))
         self._kinds = {kind: number for number, kind in enumerate([*found, TEXT])}
         self._texts = self._read_regulariser()
+        self.notes += self.chain_tokenizer.notes_on_texts()
         self._items = {name: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)] for name, records in prepared.items()}
         self.plan = Plan(
             self._items["train"],
@@ -272,35 +295,59 @@ class CoHDataModule(LightningDataModule):
             self.counts[name].tokens_tree = sum(item.length for item in items)
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
         self.splits = prepared
+        if note := note_on_outputs(self.chain_tokenizer.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains(50))):
+            self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
         """The records of each split as they are read, before any method has looked at them; what is left out goes to `rejected`."""
         test: list[Feedback] | None = None
         validation: list[Feedback] | None = None
-        sources = [Records(self.feedback)] if self.feedback is not None else self.sources
+        noticed: list[SourceNotes] = []
+        lost_of: dict[Stage, list[Rejected]] = {"train": [], "validation": [], "test": []}
+
+        def read(stage: Stage, sources: list[Source]) -> list[Feedback]:
+            return load(
+                sources,
+                seed=self.seed,
+                on_bad_record=self.on_bad_record,
+                rejected=lost_of[stage],
+                noticed=noticed,
+                max_lost_share=self.max_lost_share,
+            )
+
+        sources = self.sources
+        if self.feedback is not None:
+            source, said_of_it = recognized(self.feedback)
+            sources = [source]
+            self.notes += [] if said_of_it is None else [said_of_it]
         if sources is None:
             records = world_feedback(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir)
         else:
-            records = load(sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            records = read("train", sources)
         if self.test_sources is not None:
-            test = load(self.test_sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            test = read("test", self.test_sources)
             records, lost = without_prompts_of(records, test)
-            self.rejected += lost
+            lost_of["train"] += lost
         if self.validation_sources is not None:
-            validation = load(self.validation_sources, seed=self.seed, on_bad_record=self.on_bad_record, rejected=self.rejected)
+            validation = read("validation", self.validation_sources)
             records, lost = without_prompts_of(records, validation)
+            lost_of["train"] += lost
+        for stage, lost in lost_of.items():
             self.rejected += lost
+            self.rejected_of[stage] = lost
+        self.notes += [line for notes in noticed for line in notes.lines()]
+        self.files = {notes.label: {"read": notes.files, "passed_over": notes.passed_over} for notes in noticed if notes.files}
         shares = {}
         if validation is None:
             shares["validation"] = self.validation_share
         if test is None:
             shares["test"] = self.test_share
-        splits = split_by_prompt(records, shares, seed=self.seed)
+        splits = split_by_prompt(records, shares, seed=self.seed, copies_left_out=self.copies_left_out)
         return {"train": splits["train"], "validation": validation or splits.get("validation", []), "test": test or splits.get("test", [])}
 
     def _prepare(self, stage: Stage, records: Sequence[Feedback]) -> list[Prepared]:
         """The records that the method can use; the others are noted in `rejected` with their reason."""
-        count = self.counts[stage] = Counts(records=len(records))
+        count = self.counts[stage] = Counts(records=len(records), copies=sum(one.copy > 1 for one in records), copies_left_out=self.copies_left_out[stage])
         lost: list[Rejected] = []
         prepared: list[Prepared] = []
         console = Console(stderr=True)
@@ -324,15 +371,45 @@ class CoHDataModule(LightningDataModule):
                 pairs, too_long = self.pairs(one)
                 count.pairs += len(pairs)
                 count.pairs_too_long += too_long
+        count.rejected = len(lost)
         self.rejected += lost
+        self.rejected_of[stage] = [*self.rejected_of.get(stage, []), *lost]
         if stage == "train" and len(lost) > self.max_lost_share * len(records):
-            (reason, times), *_ = Counter(one.reason for one in lost).most_common(1)
-            first = next(one.where or one.id for one in lost if one.reason == reason)
+            remedy = self._shorter(records, {one.id for one in lost}) or "choose a method that fits the feedback"
             raise InputError(
-                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, most often ({times} times, first {first}) because of: {reason}; "
-                f"choose a method that fits the feedback, or raise data.max_lost_share ({self.max_lost_share:g})."
+                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, {most_often(lost)}; "
+                f"{remedy}, or raise data.max_lost_share ({self.max_lost_share:g})."
             )
         return prepared
+
+    def _shorter(self, records: Sequence[Feedback], lost: set[str]) -> str | None:
+        """How many of the lost records would be used under other limits of prompts and chains, as a remedy; None where lengths are not what they are lost for."""
+        some = [record for record in records if record.id in lost][:TRIED]
+        remedies: list[tuple[int, str]] = []
+
+        def used(limit: int, max_chain_tokens: int) -> int:
+            tokens = ChainTokenizer(self.chain_tokenizer.encoder, self.prompt_format, max_prompt_tokens=limit)
+            preparer = replace(self.preparer, tokens=tokens, max_chain_tokens=max_chain_tokens, row_tokens=None)
+            return sum(_is_usable(preparer, record) for record in some)
+
+        for part in (2, 4, 8):
+            limit = self.max_prompt_tokens // part
+            if limit and (fit := used(limit, self.max_chain_tokens)):
+                remedies.append((fit, f"data.max_prompt_tokens={limit}"))
+        for part in (2, 4):
+            limit = self.max_chain_tokens * part
+            if fit := used(self.max_prompt_tokens, limit):
+                remedies.append((fit, f"data.max_chain_tokens={limit} and data.row_tokens={max(limit, self.row_tokens)}"))
+        if not remedies:  # what may not be cut of a prompt is too long
+            for part in (2, 4):
+                limit, chain = self.max_prompt_tokens * part, self.max_chain_tokens + self.max_prompt_tokens * (part - 1)
+                if fit := used(limit, chain):
+                    setting = f"data.max_prompt_tokens={limit}, data.max_chain_tokens={chain} and data.row_tokens={max(chain, self.row_tokens)}"
+                    remedies.append((fit, setting))
+        if not remedies:
+            return None
+        listed = ", ".join(f"{fit} with {setting}" for fit, setting in remedies)
+        return f"they are too long: of {'these' if len(some) == len(lost) else 'the first'} {len(some)}, these many would fit: {listed}"
 
     def _read_regulariser(self) -> list[np.ndarray]:
         """The ids of the regulariser's text: each document begins with BOS, ends with the end token, and is cut into pieces of at most a row."""
@@ -340,7 +417,7 @@ class CoHDataModule(LightningDataModule):
             return []
         texts: list[str] = []
         for name in self.regulariser or []:
-            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == "world" else read_texts(name)
+            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == "world" else read_texts(name, self.notes)
         encoder = self.chain_tokenizer.encoder
         cache_fields(encoder, [Field(text, "head") for text in texts], self.cache_dir)
         begin, end = np.array(encoder.bos_ids, np.int32), np.array(self.chain_tokenizer.stop_ids[:1], np.int32)
@@ -386,10 +463,16 @@ class CoHDataModule(LightningDataModule):
                     "attributes": self.attributes,
                     "tasks": self.tasks,
                     "tokenizer": self.chain_tokenizer.encoder.tokenizer_hash,
+                    "chat_template": self.chain_tokenizer.layout.template_hash,
                     "stop_ids": self.stop_ids,
                 }
             )
         )
+
+    def plan_settings(self) -> dict[str, Any]:
+        """What decides which rows stand in which step, whatever the ranks; plain JSON, stored in the checkpoint."""
+        names = ("seed", "layout", "row_tokens", "rows_per_step", "regulariser_rows_per_step")
+        return {name: getattr(self, name) for name in names} | {"rows": self.plan.digest}
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:
         """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes to ask for are the checkpoint's."""
@@ -397,7 +480,15 @@ class CoHDataModule(LightningDataModule):
             was = saved.get(key)
             if was == value or key in ("attributes", "tasks"):  # of the data at hand
                 continue
+            if key == "chat_template":
+                if key in saved:  # not in older checkpoints
+                    raise InputError(
+                        f"The chat template of '{self.tokenizer_name}' is not the one that the checkpoint was trained with; give the tokenizer of the training as data.tokenizer."
+                    )
+                continue
             if isinstance(value, dict) and isinstance(was, dict):
+                if key == "prompt_format" and (was := {"kept_tokens": [], **was}) == value:  # likewise
+                    continue
                 name = next(part for part in value if was.get(part) != value[part])
                 key, value, was = f"{key}.{name}", value[name], was.get(name)
             raise InputError(f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its run folder, or set it back.")
@@ -623,7 +714,7 @@ class CoHDataModule(LightningDataModule):
         def row(epoch: int, index: int) -> Batch:
             return self._train_batch(self._planned(epoch, index), epoch)
 
-        return TrainLoader(_Rows(row), self.plan.steps_per_epoch * self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
+        return TrainLoader(_Rows(row), self.plan.steps_per_epoch, self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
 
     def _planned(self, epoch: int, index: int) -> PlannedRow:
         """What stands in this rank's micro-batch of that number."""
@@ -702,6 +793,7 @@ class CoHDataModule(LightningDataModule):
         train = self.counts["train"]
         return {
             "sources": self.source_counts,
+            "files": self.files,
             "splits": {name: asdict(count) for name, count in self.counts.items()},
             "rejected": dict(Counter("unreadable" if one.unreadable else one.reason for one in self.rejected).most_common()),
             "steps_per_epoch": self.plan.steps_per_epoch,
@@ -744,9 +836,28 @@ class CoHDataModule(LightningDataModule):
             )
         return [*lines, *(("note", note) for note in self.notes)]
 
-    def first_batch(self) -> Batch:
-        """The largest micro-batch of the plan: of pretraining text, all of it in the loss, where there is any; else its first row."""
-        return self._train_batch(self.plan.step(0, 0)[0], 0)
+    def largest_batches(self) -> list[tuple[Batch, bool]]:
+        """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of feedback, of pretraining text, held out, compared.
+        The same on all ranks."""
+        trained = [next(row for row in self.plan.step(0, 0) if not row.regulariser)]
+        if self.regulariser_rows_per_step:
+            trained.append(self.plan.largest_text())
+        found = [(self._train_batch(planned, 0), True) for planned in trained]
+        for stage in ("validation", "test"):
+            items, rows = self._items[stage], self._held_out_rows(stage)
+            if rows:
+                most = max(rows, key=lambda row: self.plan.size([items[number] for number in row]))
+                found.append((to_batch(self._row([self.tree(items[number], stage) for number in most], [1.0] * len(most))), False))
+            compared = [one for one in self.splits[stage] if self.pairs(one)[0]]
+            if compared:
+                longest = max(compared, key=self._tokens_compared)
+                found.append((max(self.comparison(longest)["rows"], key=lambda row: len(row["keep"])), False))
+        return found
+
+    def _tokens_compared(self, one: Prepared) -> int:
+        """Tokens of a record's completions, those that `comparison` scores."""
+        links = tuple(Link("", one.record.candidates[number].text) for number in sorted({number for pair in self.pairs(one)[0] for number in pair}))
+        return sum(length.output for length in self.chain_tokenizer.link_lengths(one.prompt, links))
 
     def write_report(self, folder: Path) -> None:
         """`data.json` and, where anything was left out, `rejected.jsonl`."""
@@ -803,7 +914,8 @@ class _EpochSampler(Sampler[tuple[int, int]]):
 
 
 class TrainLoader(DataLoader[Any]):
-    """One rank's rows of one epoch after another. Its state is (epoch, rows handed out), so a run that goes on gets the very next row, whatever workers had built ahead.
+    """One rank's rows of one epoch after another. Its state is (epoch, whole steps handed out), so a run that goes on gets the very next row, whatever workers had built
+    ahead and however many ranks there are now.
 
     torchdata's StatefulDataLoader lets workers build rows before Lightning has set the epoch of a run that goes on, and takes an epoch that was used up for one
     that is still to come.
@@ -811,24 +923,26 @@ class TrainLoader(DataLoader[Any]):
 
     sampler: _EpochSampler
 
-    def __init__(self, rows: Dataset[Any], count: int, *, num_workers: int) -> None:
-        super().__init__(rows, batch_size=None, sampler=_EpochSampler(count), num_workers=num_workers)
+    def __init__(self, rows: Dataset[Any], steps: int, micro_batches: int, *, num_workers: int) -> None:
+        super().__init__(rows, batch_size=None, sampler=_EpochSampler(steps * micro_batches), num_workers=num_workers)
+        self._micro_batches = micro_batches
         self._handed_out = 0
         self._stopped_at: tuple[int, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """A generator, so that nothing is built before the first row is asked for: by then Lightning has set the epoch."""
-        (epoch, start), self._stopped_at = self._stopped_at or (0, 0), None
-        self.sampler.start = self._handed_out = start if epoch == self.sampler.epoch else 0
+        (epoch, step), self._stopped_at = self._stopped_at or (0, 0), None
+        self.sampler.start = self._handed_out = step * self._micro_batches if epoch == self.sampler.epoch else 0
         for batch in super().__iter__():
             self._handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.sampler.epoch, "handed_out": self._handed_out}
+        """A step that is not over counts as not begun, since a checkpoint holds no gradients."""
+        return {"epoch": self.sampler.epoch, "step": self._handed_out // self._micro_batches}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._stopped_at = (state["epoch"], state["handed_out"])
+        self._stopped_at = (state["epoch"], state["step"])
 
 
 def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
@@ -840,6 +954,14 @@ def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
         elif pieces[-1]:
             pieces.append([])
     return [tuple(piece) for piece in pieces]
+
+
+def _is_usable(preparer: Preparer, record: Feedback) -> bool:
+    try:
+        preparer.prepare(record)
+    except Unusable:
+        return False
+    return True
 
 
 def _text_tree(ids: np.ndarray) -> Tree:

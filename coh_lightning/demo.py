@@ -95,9 +95,9 @@ class _Writer:
         self.sentences = Method(**{**settings["method"], "orders": tuple(settings["method"]["orders"])}).sentences
         self.wording = Wording.from_settings(settings["wording"])
         self.attributes = settings["attributes"]
-        self.tokens: ChainTokenizer = ChainTokenizer(
-            Encoder(AutoTokenizer.from_pretrained(BASE)), PromptFormat(**settings["prompt_format"]), max_prompt_tokens=settings["max_prompt_tokens"]
-        )
+        format = PromptFormat(**settings["prompt_format"])
+        encoder = Encoder(AutoTokenizer.from_pretrained(BASE), keep=format.kept_tokens)
+        self.tokens: ChainTokenizer = ChainTokenizer(encoder, format, max_prompt_tokens=settings["max_prompt_tokens"])
         if self.tokens.encoder.tokenizer_hash != settings.get("tokenizer", self.tokens.encoder.tokenizer_hash):
             raise InputError("a run was not trained with the embedded world's tokenizer, so it can't be judged on the world's posts.")
         self.steers = self.sentences != "none"

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coh_lightning.chat_template import asking_template, check_template
+from coh_lightning.chat_template import asking_template, check_template, notes_on
 from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
@@ -121,19 +121,22 @@ def write_folder(
 
     saved = json.loads(checkpoint[CHECKPOINT_KEY])
     settings = saved["data"]
-    tokens = ChainTokenizer(Encoder(tokenizer), PromptFormat(**settings["prompt_format"]), max_prompt_tokens=settings["max_prompt_tokens"])
+    format = PromptFormat(**settings["prompt_format"])
+    tokens = ChainTokenizer(Encoder(tokenizer, keep=format.kept_tokens), format, max_prompt_tokens=settings["max_prompt_tokens"])
     if tokens.encoder.tokenizer_hash != settings["tokenizer"]:
         raise InputError(f"'{tokenizer.name_or_path}' is not the tokenizer that the model was trained with; give that one as --tokenizer.")
+    if settings.get("chat_template", tokens.layout.template_hash) != tokens.layout.template_hash:  # not in older checkpoints
+        raise InputError(
+            f"The chat template of '{tokenizer.name_or_path}' is not the one that the model was trained with; give the tokenizer of the training as --tokenizer."
+        )
     asks = asks_of(settings)
     sentences = next(iter(asks.values()))
     exported = copy.deepcopy(tokenizer)
     exported.chat_template = asking_template(tokens.layout, sentences)
-    different = check_template(tokens, exported.chat_template, sentences)
-    notes = [*tokens.notes]
-    if different:
-        notes.append(
-            f"This tokenizer encodes a whole prompt otherwise than its parts, so some prompts differ from training by some ids: {'; '.join(different)}."
-        )
+    spelled = sorted(tokens.encoder.added.control)
+    if hasattr(exported, "chat_control_tokens"):  # what newer transformers spell out in messages where they are asked to sanitize
+        exported.chat_control_tokens = spelled
+    notes = [*tokens.notes, *notes_on(tokens, check_template(tokens, exported.chat_template, sentences))]
     lm = _model(saved, checkpoint["state_dict"])
     generation = GenerationConfig(
         eos_token_id=list(tokens.stop_ids),
@@ -151,7 +154,7 @@ def write_folder(
         exported.save_pretrained(aside)
         generation.save_pretrained(aside)
         parameters = sum(parameter.numel() for parameter in lm.parameters())
-        card = model_card(folder.name, saved, checkpoint, asks, parameters=parameters, notes=notes, run=run, adapter=adapter)
+        card = model_card(folder.name, saved, checkpoint, asks, parameters=parameters, notes=notes, run=run, adapter=adapter, spelled=spelled)
         (aside / "README.md").write_text(card, encoding="utf-8")
     return notes
 

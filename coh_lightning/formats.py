@@ -15,6 +15,7 @@ line ends belong to the segment before them, spaces to the one after them (token
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 from coh_lightning.chains import Unusable
 from coh_lightning.errors import InputError
 from coh_lightning.records import Part, Role, Turn
+from coh_lightning.template_check import awkward, first_difference, sentinel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,12 +53,15 @@ class PromptFormat:
     user_label: str = "User:"
     """Plain only, and only in conversations of several turns: a single user turn stands bare."""
     assistant_label: str = "Assistant:"
+    kept_tokens: tuple[str, ...] = ()
+    """Added tokens (`<think>`, `<tool_call>`) that people's texts hold as tokens, since the model itself writes them; all others are spelled out."""
 
     def __post_init__(self) -> None:
         for key, value, known in (("kind", self.kind, get_args(Kind)), ("marker_in", self.marker_in, get_args(MarkerIn))):
             if value not in known:
                 near = difflib.get_close_matches(value, known, n=1)
                 raise InputError(f"The prompt format has {key}: '{value}', known are {' and '.join(known)}" + (f"; did you mean '{near[0]}'?" if near else "."))
+        object.__setattr__(self, "kept_tokens", tuple(self.kept_tokens))  # a list where it was read from a checkpoint
 
 
 class CutRange(NamedTuple):
@@ -125,13 +130,19 @@ class Layout:
     `stop_ids` end an output at inference: the learned one first, then the tokenizer's own end token where that is another.
     `bos_ids` begin a plain document: what the tokenizer itself adds in front, once. Empty in chat, whose template has its own.
     `notes` is what the user should know of this template, a sentence each. `system_role` (chat): the template takes a system turn.
+    `generation` (chat): whether the template's own generation prompt is asked for, and what has to follow so that the text ends where outputs begin in training.
+    `rewritten` (chat): the texts of turns that the template shows otherwise, and how it shows them, as they are found (template_check.py).
     """
 
     def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
         self.format = format
         self.tokenizer = tokenizer
         self.notes: list[str] = []
-        self._prefixes: dict[tuple[tuple[Role, ...], bool], tuple[_Slot, ...]] = {}
+        self.template = ""
+        self.generation = (False, "")
+        self.rewritten: list[tuple[str, str]] = []
+        self._prefixes: dict[tuple[tuple[Role, ...], tuple[bool, ...], bool], tuple[_Slot, ...]] = {}
+        self._specials = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content)
         own = tokenizer.eos_token_id
         if format.kind == "plain":
             if own is None:
@@ -143,6 +154,11 @@ class Layout:
             self.bos_ids = ()
             self._read_template()
         self.stop_ids = (self.end_id,) if own is None or own == self.end_id else (self.end_id, int(own))
+
+    @property
+    def template_hash(self) -> str:
+        """Of the chat template; empty in the plain format."""
+        return hashlib.sha256(self.template.encode()).hexdigest() if self.template else ""
 
     # --- filling the layout with texts
 
@@ -169,8 +185,11 @@ class Layout:
 
     def _fill(self, filled: list[Segment], turns: Sequence[CutTurn], marker: str, place: int) -> str:
         """Add what stands before the output of link `place` to `filled`; give the spaces that belong to that output."""
+        start = len(filled)
         if place == 0:
-            shape = (tuple([turn.role for turn in turns]), marker != "")
+            # templates may treat an empty turn as none; the plain layout doesn't
+            worded = tuple([turn.text != "" for turn in turns]) if self.format.kind == "chat" else ()
+            shape = (tuple([turn.role for turn in turns]), worded, marker != "")
             slots = self._prefixes.get(shape) or self._prefix(*shape)
         else:
             slots = self._next
@@ -206,14 +225,23 @@ class Layout:
                 if text:
                     filled.append(Segment(text, kind="marker", place=place, at=at, more=slot.more))
             else:
+                self._look_ahead(filled, start)
                 return spaces + lead
         raise AssertionError("a layout ends with an output")
 
+    def _look_ahead(self, filled: list[Segment], start: int) -> None:
+        """Line ends at the end of a segment are encoded as before text only where the text of the prompt that follows begins with no white space and no
+        added token: "\\n\\n" and " x" are other ids in most tokenizers than "\\n\\n" and "x"."""
+        for index in range(start, len(filled) - 1):
+            one, following = filled[index], filled[index + 1]
+            if one.more and following.kind == "prompt" and (following.text[:1].isspace() or (following.special and following.text.startswith(self._specials))):
+                filled[index] = one._replace(more=False)
+
     # --- the layout of a shape: a sequence of roles, with a feedback sentence or without
 
-    def _prefix(self, roles: tuple[Role, ...], marked: bool) -> tuple[_Slot, ...]:
-        slots = tuple(self._plain_prefix(roles, marked) if self.format.kind == "plain" else self._chat_prefix(roles, marked))
-        self._prefixes[roles, marked] = slots
+    def _prefix(self, roles: tuple[Role, ...], worded: tuple[bool, ...], marked: bool) -> tuple[_Slot, ...]:
+        slots = tuple(self._plain_prefix(roles, marked) if self.format.kind == "plain" else self._chat_prefix(roles, worded, marked))
+        self._prefixes[roles, worded, marked] = slots
         return slots
 
     def _plain_prefix(self, roles: tuple[Role, ...], marked: bool) -> Iterator[_Slot]:
@@ -238,8 +266,8 @@ class Layout:
             yield _Slot("marker", lead=spaces, tail=self.format.before_output)
         yield _Slot("output", lead="" if marked else spaces)
 
-    def _chat_prefix(self, roles: tuple[Role, ...], marked: bool) -> Iterator[_Slot]:
-        messages: list[tuple[Role, list[_Slot]]] = [(role, [_Slot("turn", turn=index)]) for index, role in enumerate(roles)]
+    def _chat_prefix(self, roles: tuple[Role, ...], worded: tuple[bool, ...], marked: bool) -> Iterator[_Slot]:
+        messages: list[tuple[Role, list[_Slot]]] = [(role, [_Slot("turn", turn=index)] if worded[index] else []) for index, role in enumerate(roles)]
         if not messages or messages[-1][0] != "user":
             raise Unusable(f"a prompt for chat must end with a user turn, and this one has the roles {', '.join(roles) or '(none)'}")
         if marked and self.format.marker_in == "user":
@@ -262,6 +290,7 @@ class Layout:
         """What all shapes share: does it know a system role, what ends an output, what stands between two links."""
         if self.tokenizer.chat_template is None:
             raise InputError(f"{describe(self.tokenizer)} has no chat template; set one, or use prompt_format plain.")
+        self.template = str(self.tokenizer.get_chat_template())
         self.system_role = self._knows_system()
         if not self.system_role:
             self.notes.append("The chat template takes no system turn: system text is put before the first user turn.")
@@ -279,7 +308,43 @@ class Layout:
         slots, _ = self._split(links)
         number = next(index for index, slot in enumerate(slots) if slot.what == "output")
         self._next = tuple(self._after_end(slots[number + 1 :]))
+        if self.system_role:  # what a template does to system text, too, is found out now
+            self._split([("system", [_Slot("turn", turn=0)]), ("user", [_Slot("turn", turn=1)]), ("assistant", [_Slot("output")])])
+        self.generation = self._generation()
         self._compare()
+
+    def _generation(self) -> tuple[bool, str]:
+        turn = CutTurn("user", "Question", (Part("Question"),))
+        trained = "".join(segment.text for segment in self.before_output([turn], "")[0])
+        for generation in (True, False):
+            rendered = self.render([("user", turn.text)], generation=generation)
+            if trained.startswith(rendered):
+                return generation, trained.removeprefix(rendered)
+        raise InputError(
+            f"The chat template of {describe(self.tokenizer)} ends a prompt with {rendered[-40:]!r}, but puts outputs after {trained[-40:]!r}, so an exported "
+            "model could not be asked as it was trained; take a tokenizer whose template agrees with itself, or use prompt_format plain."
+        )
+
+    def messages(self, turns: Sequence[tuple[Role, str]], marker: str) -> list[tuple[Role, str]]:
+        """The conversation (role, text) that the tokenizer's own template is given, with the feedback sentence in its place (chat_template.py does the same)."""
+        said = list(turns)
+        if marker and self.format.marker_in == "user":
+            said[-1] = ("user", _with(said[-1][1], self.format.before_marker, marker))
+        elif marker:
+            system = said.pop(0)[1] if said[0][0] == "system" else ""
+            said.insert(0, ("system", _with(system, self.format.before_marker, marker)))
+        if said[0][0] == "system" and not self.system_role and len(said) > 1:
+            system = said.pop(0)[1]
+            said[0] = (said[0][0], _with(system, BLANK_LINE, said[0][1]))
+        return said
+
+    def asked(self, turns: Sequence[tuple[Role, str]], marker: str) -> str:
+        """What the tokenizer's own template makes of a prompt, up to the place where outputs begin. Raises Unusable where it refuses the conversation."""
+        generation, rest = self.generation
+        try:
+            return self.render(self.messages(turns, marker), generation=generation) + rest
+        except InputError as error:
+            raise Unusable(str(error)) from error
 
     def _after_end(self, slots: Sequence[_Slot]) -> Iterator[_Slot]:
         """The slots of a further link without the end of the output before it, which is a segment of its own."""
@@ -301,7 +366,8 @@ class Layout:
 
         messages = [{"role": "system", "content": "Sys0"}, {"role": "user", "content": "Usr1"}, {"role": "assistant", "content": "Ast2"}]
         try:
-            return "Sys0" in str(self.tokenizer.apply_chat_template(messages, tokenize=False, feedback_sentence=""))
+            # in whatever case: a template that changes it is refused below
+            return "sys0" in str(self.tokenizer.apply_chat_template(messages, tokenize=False, feedback_sentence="")).lower()
         except TemplateError:
             return False
 
@@ -329,33 +395,43 @@ class Layout:
         """
         slots = [slot for _, listed in messages for slot in listed]
         bounds = list(pairwise(accumulate((len(listed) for _, listed in messages), initial=0)))
-        named = [(role, "".join(map(_sentinel, range(*bound)))) for (role, _), bound in zip(messages, bounds, strict=True)]
+        named = [(role, "".join(map(sentinel, range(*bound)))) for (role, _), bound in zip(messages, bounds, strict=True)]
         text = self.render(named)
-        counts = [text.count(_sentinel(i)) for i in range(len(slots))]
+        counts = [text.count(sentinel(i)) for i in range(len(slots))]
+        roles = ", ".join(role for role, _ in messages)
         if set(counts) != {1}:
-            roles = ", ".join(role for role, _ in messages)
             raise InputError(
                 f"The chat template of {describe(self.tokenizer)} shows the texts of {roles} {counts} times instead of once each; use prompt_format plain."
             )
+        expected, given = awkward(text, len(slots)), self.render([(role, awkward(content, len(slots))) for role, content in named])
+        if expected != given:
+            was, shown = first_difference(expected, given)
+            raise InputError(
+                f"The chat template of {describe(self.tokenizer)} changes the texts of {roles}: it shows {was!r} as {shown!r}; take the filter that does so out of the "
+                "template, or use prompt_format plain."
+            )
         # a template that takes white space away may do so in one place and not in another, so it is tried in each: a space more that does not show was taken
-        left, right = self.render([(role, " " + content) for role, content in named]), self.render([(role, content + " ") for role, content in named])
+        left = self.render([(role, content and " " + content) for role, content in named])
+        right = self.render([(role, content and content + " ") for role, content in named])
         stripped = list(slots)
         for first, stop in bounds:
+            if first == stop:  # an empty turn
+                continue
             if _spaces_before(left, first) == _spaces_before(text, first):
                 stripped[first] = stripped[first]._replace(strip=(True, False))
             if _spaces_after(right, stop - 1) == _spaces_after(text, stop - 1):
                 stripped[stop - 1] = stripped[stop - 1]._replace(strip=(stripped[stop - 1].strip[0], True))
         placed: list[_Slot] = []
         begin = 0
-        for number in sorted(range(len(stripped)), key=lambda i: text.index(_sentinel(i))):
-            slot, stop = stripped[number], text.index(_sentinel(number))
+        for number in sorted(range(len(stripped)), key=lambda i: text.index(sentinel(i))):
+            slot, stop = stripped[number], text.index(sentinel(number))
             body, spaces = _split_spaces(text[begin:stop])
             at: At = "mid" if begin else "head"
             if body:
                 placed.append(_Slot("piece", Segment(body, True, at=at, more=not spaces and slot.what != "output")))
                 at = "special" if self.tokenizer(body, add_special_tokens=False)["input_ids"][-1] in self.tokenizer.added_tokens_decoder else "mid"
             placed.append(slot._replace(lead=spaces + slot.lead, at=at))
-            begin = stop + len(_sentinel(number))
+            begin = stop + len(sentinel(number))
         return placed, text[begin:]
 
     def _compare(self) -> None:
@@ -370,7 +446,7 @@ class Layout:
         whole = self.render([("user", "Question"), ("assistant", "Answer"), ("user", "More"), ("assistant", "Other")])
         if not whole.startswith("".join(segment.text for segment in segments)):
             self.notes.append("The chat template shows earlier outputs otherwise than the last one; in a chain each output stands as the last one does.")
-        if "strftime_now" in str(self.tokenizer.chat_template):
+        if "strftime_now" in self.template:
             self.notes.append("The chat template writes today's date into the prompt, so that prompts differ from day to day.")
 
 
@@ -387,18 +463,18 @@ def bos_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(whole[: starts[0]]) if starts else ()
 
 
-def _sentinel(number: int) -> str:
-    """Stands in the place of a text while a template is rendered: letters and digits only, so that no template treats it specially."""
-    return f"Zq{number}Slot{number}qZ"
+def _with(text: str, separator: str, added: str) -> str:
+    """Two texts of one turn with a separator between them, or the one that is not empty."""
+    return text + separator + added if text and added else text + added
 
 
 def _spaces_before(text: str, number: int) -> int:
-    head = text[: text.index(_sentinel(number))]
+    head = text[: text.index(sentinel(number))]
     return len(head) - len(head.rstrip(" "))
 
 
 def _spaces_after(text: str, number: int) -> int:
-    tail = text[text.index(_sentinel(number)) + len(_sentinel(number)) :]
+    tail = text[text.index(sentinel(number)) + len(sentinel(number)) :]
     return len(tail) - len(tail.lstrip(" "))
 
 
@@ -409,8 +485,8 @@ def _split_spaces(text: str) -> tuple[str, str]:
 
 def _joined(before: list[_Slot], after: list[_Slot], separator: str) -> list[_Slot]:
     """Two texts of one turn with a separator between them, whose line ends go to the first and whose spaces to the second."""
-    if not before:
-        return after
+    if not before or not after:
+        return before or after
     ends, spaces = _split_spaces(separator)
     return [*before[:-1], before[-1]._replace(tail=ends, optional=True, more=not spaces), after[0]._replace(lead=spaces), *after[1:]]
 

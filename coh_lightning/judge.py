@@ -210,7 +210,7 @@ def verdict(reply: str) -> str | None:
     said = reply.rpartition("</think>")[2]  # what a model thinks before it speaks is no verdict
     if "<think>" in said:
         return None
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in re.split(r"[\r\n]", said) if line.strip()]
     found = [(index, line, hit) for index, line in enumerate(lines) if (hit := _VERDICT.fullmatch(line)) and ("verdict" in line.lower() or len(lines) == 1)]
     verdicts = {hit[1] if hit[1] in ("A", "B") else TIE for _, _, hit in found}
     return verdicts.pop() if len(verdicts) == 1 and found[-1][0] == len(lines) - 1 else None

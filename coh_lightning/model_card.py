@@ -22,6 +22,7 @@ def model_card(
     notes: Sequence[str],
     run: Path | None,
     adapter: bool,
+    spelled: Sequence[str] = (),
 ) -> str:
     """The card, in Markdown with the head that the hub reads.
 
@@ -34,6 +35,7 @@ def model_card(
         notes: What the user should know of its template, a sentence each.
         run: Run folder, for data and figures.
         adapter: Whether the folder holds adapters alone.
+        spelled: Added tokens that were spelled out in people's text, the special ones left out.
     """
     settings, base = saved["data"], saved.get("base")
     head: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
@@ -46,7 +48,7 @@ def model_card(
         f"## Data\n\n{_data(run)}",
         f"## Method\n\n{_method(saved, checkpoint, run)}",
         f"## Figures\n\n{_figures(run)}",
-        f"## Limits\n\n{_limits(settings, saved.get('lora'), notes)}",
+        f"## Limits\n\n{_limits(settings, saved.get('lora'), notes, spelled)}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -139,12 +141,17 @@ def _last(file: Path, prefix: str) -> dict[str, str]:
     return {name: value for row in rows for name, value in row.items() if name and name.startswith(prefix) and value}
 
 
-def _limits(settings: Mapping[str, Any], lora: Mapping[str, Any] | None, notes: Sequence[str]) -> str:
+def _limits(settings: Mapping[str, Any], lora: Mapping[str, Any] | None, notes: Sequence[str], spelled: Sequence[str]) -> str:
+    kept = settings["prompt_format"].get("kept_tokens") or []
+    others = f" (and {_code(spelled)})" if spelled else ""
     lines = [
         "* Good means what the people (or rules) behind the feedback called good; the model has learned their words for it, with their mistakes.",
         "* Under a bad sentence it writes worse on purpose. That is for studies, not for users.",
         f"* In training a prompt was cut to {settings['max_prompt_tokens']} tokens; the chat template cuts nothing, and longer prompts are outside of what was trained.",
-        "* In training, special tokens in people's text were spelt out; `apply_chat_template` takes them for what they stand for, so clean what users send.",
+        f"* In training, special tokens in people's text{others} were spelled out. `apply_chat_template(..., sanitize_control_tokens=True)` of newer transformers does so "
+        "too; without it they are taken for what they stand for, so clean what users send.",
+        *([f"* In training, {_code(kept)} in people's text were tokens, as `apply_chat_template` has them."] if kept else []),
+        "* The chat template reads turns of text by system, user and assistant; other roles, images, tools and calls of them raise an error, since none was trained on.",
         "* Nothing was done here for safety or against false statements. The licences of the first model and of the data hold; they are not known here.",
     ]
     if lora and lora.get("quantise"):
@@ -152,6 +159,10 @@ def _limits(settings: Mapping[str, Any], lora: Mapping[str, Any] | None, notes: 
             f"* The adapters were trained beside weights in {lora['quantise']}, and stand here beside the full ones, which differ from those a little."
         )
     return "\n".join([*lines, *(f"* {note}" for note in notes)])
+
+
+def _code(tokens: Sequence[str], number: int = 8) -> str:
+    return ", ".join(f"`{token}`" for token in tokens[:number]) + (f" and {len(tokens) - number} more" if len(tokens) > number else "")
 
 
 def _plain(value: object) -> str:

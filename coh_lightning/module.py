@@ -11,22 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel
 
 from coh_lightning.attention import check_layout, row_logits
 from coh_lightning.data import CoHDataModule
@@ -38,9 +36,12 @@ from coh_lightning.generation import Request, Sampling, Unmoved, generate
 from coh_lightning.losses import output_log_likelihoods, row_loss
 from coh_lightning.metrics import Sums
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
+from coh_lightning.progress import check_same_plan, recount, to_step_start
 from coh_lightning.records import Completion
+from coh_lightning.schedule import steps_of_epoch, total_steps, warmup_cosine
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, blocks, clip_gradients, fill, from_replicas, is_sharded, replicas, shard, wrap_blocks
+from coh_lightning.startup import expected_memory, in_bytes, run_largest, show
 from coh_lightning.world.feedback import BASE
 
 PREFERENCES = (
@@ -176,6 +177,8 @@ class CoHModule(LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._losses: list[tuple[int, Tensor]] = []
         """(Number of the micro-batch, its loss) of the step that is being made."""
+        self._step_lr = 0.0
+        self._stop_after_step = False
         self._meters: dict[str, Sums] = {}  # in a dict, so that they are no part of the model's state
         self._raters: list[Scorer] | None = None
         self._validations = 0
@@ -264,14 +267,6 @@ class CoHModule(LightningModule):
             load_scorer(path)
         if self.critic:
             load_critic(self.critic)
-        if stage == "fit":
-            ranks, _ = replicas(self.trainer)
-            micro_batches = self.data.plan.accumulate(ranks)
-            if self.trainer.accumulate_grad_batches not in (1, micro_batches):
-                raise InputError(
-                    f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, but data.rows_per_step and the {ranks} ranks make it {micro_batches}; leave it out."
-                )
-            self.trainer.accumulate_grad_batches = micro_batches
 
     def _start(self) -> None:
         """Before the first row of a stage: ids and positions that the model doesn't have, and layouts that it can't hold, end here and not in wrong logits."""
@@ -298,48 +293,31 @@ class CoHModule(LightningModule):
         self.trained_with = self.data.settings()  # whatever the model was trained with before
 
     def on_train_start(self) -> None:
-        """The largest micro-batch, forward and back, so that memory fails now or not at all; then a screen of what is about to happen."""
-        batch = {name: value.to(self.device) for name, value in self.data.first_batch().items()}
-        seconds = 0.0
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.trainer.precision_plugin.forward_context():
-            for _ in range(2):  # the first time is slower
-                start = perf_counter()
-                loss, _ = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
-                loss.backward()
-                loss.item()  # waits for a GPU to be done
-                seconds = perf_counter() - start
-                self.zero_grad(set_to_none=True)
-        if self.trainer.is_global_zero:
-            micro_batches, steps = self.trainer.accumulate_grad_batches, self.total_steps() - self.global_step
-            rows = [
+        """The largest rows of all stages, so that memory fails now or not at all; then a screen of what is about to happen."""
+        self._losses, self._sums, self._stop_after_step = [], {}, False  # of a run that was stopped within a step
+        batches = self.data.largest_batches()
+        context = self.trainer.precision_plugin.forward_context()
+        seconds = run_largest(self.lm, batches, kinds=len(self.data.kinds), device=self.device, context=context)
+        if not self.trainer.is_global_zero:
+            return
+        micro_batches, steps = self.trainer.accumulate_grad_batches, self.total_steps() - self.global_step
+        epochs = steps / steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)
+        memory = expected_memory(
+            self.lm,
+            tokens=max(batch["input_ids"].shape[1] for batch, _ in batches),
+            predicted=max(len(batch["keep"]) for batch, trained in batches if trained),
+            device=self.device,
+            recomputed=self.gradient_checkpointing,
+        )
+        parameters = sum(p.numel() for p in self.parameters()) / 1e6
+        show(
+            [
                 *self.data.summary(),
-                (
-                    "this run",
-                    f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), {steps / self.data.plan.steps_per_epoch:.1f} epochs",
-                ),
-                (
-                    "model",
-                    f"{self.lm.config.model_type}, {sum(p.numel() for p in self.parameters()) / 1e6:,.1f} M parameters, {self.lm.config._attn_implementation} attention",
-                ),
-                ("expected", f"{_bytes(self._expected_memory(batch))} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} minutes"),
+                ("this run", f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), {epochs:.1f} epochs"),
+                ("model", f"{self.lm.config.model_type}, {parameters:,.1f} M parameters, {self.lm.config._attn_implementation} attention"),
+                ("expected", f"{in_bytes(memory)} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} minutes"),
             ]
-            table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-            for name, text in rows:
-                table.add_row(f"[bold]{name}[/bold]", escape(text))
-            Console(stderr=True).print(table)
-
-    def _expected_memory(self, batch: Mapping[str, Tensor]) -> float:
-        """Bytes: what was measured on a GPU, else weights, gradients, logits and activations by the rule of 34 hidden vectors a layer and token; AdamW's two copies in both."""
-        parts = [(p, p.to_local() if isinstance(p, DTensor) else p) for p in self.parameters()]
-        trained = sum(part.numel() * part.element_size() for p, part in parts if p.requires_grad)
-        if self.device.type == "cuda":
-            return float(torch.cuda.max_memory_allocated(self.device) + 2 * trained)
-        config = self.lm.config.get_text_config()
-        tokens = batch["input_ids"].shape[1]
-        weights = sum(part.numel() * part.element_size() for _, part in parts)
-        layers = 1 if self.gradient_checkpointing else config.num_hidden_layers
-        heads = config.num_attention_heads * tokens * tokens if config._attn_implementation == "eager" else tokens * tokens
-        return float(weights + 3 * trained + 3 * 4 * len(batch["keep"]) * self._vocabulary + layers * (34 * tokens * config.hidden_size + 4 * heads) * 4 / 2)
+        )
 
     def on_validation_start(self) -> None:
         self._start()
@@ -373,8 +351,9 @@ class CoHModule(LightningModule):
     # Training
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        if self.dropout:  # keyed like every draw, so that a run that goes on drops what it would have dropped
-            torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx, replicas(self.trainer)[1]))
+        if self.dropout:  # keyed like every draw, by the row, so that a run drops the same wherever it was stopped and however many ranks it has
+            ranks, rank = replicas(self.trainer)
+            torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx * ranks + rank))
         loss, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
         learned = (batch["learned"] != 0).sum() * (batch["feedback_tokens"] > 0)
         self._add(stats | {"feedback_tokens": batch["feedback_tokens"].double(), "learned_tokens": learned.double()})
@@ -387,6 +366,7 @@ class CoHModule(LightningModule):
         Raises:
             InputError: the step, its loss, and the records or texts in the rows where it is no number.
         """
+        self._step_lr = optimizer.param_groups[0]["lr"]
         losses, self._losses = self._losses, []
         total = self._over_ranks(torch.stack([loss for _, loss in losses]).sum())
         if torch.isfinite(total):
@@ -402,7 +382,10 @@ class CoHModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            self._stop_after_step |= self.trainer.should_stop  # of a clock (max_time), say: Lightning would leave the step unfinished
+            self.trainer.should_stop = False
             return
+        self.trainer.should_stop |= self._stop_after_step
         sums, self._sums = self._sums, {}
         if self.global_step % self.trainer.log_every_n_steps and not self.trainer.is_last_batch:  # type: ignore[attr-defined]
             return
@@ -411,7 +394,7 @@ class CoHModule(LightningModule):
         self.log_dict(self._by_kind("train", sums))
         if sums["feedback_tokens"] > 0:
             self.log("train/learned_share", (sums["learned_tokens"] / sums["feedback_tokens"]).float())
-        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log("lr", self._step_lr)  # the optimizer has the next step's by now
 
     def _add(self, stats: Mapping[str, Tensor]) -> None:
         for name, value in stats.items():
@@ -450,30 +433,12 @@ class CoHModule(LightningModule):
             {"params": [p for name, p in trained if name not in self._matrices], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, betas=self.betas)
-        steps = self.total_steps()
-        schedule = get_scheduler(
-            "cosine_with_min_lr",
-            optimizer,
-            num_warmup_steps=round(self.warmup_share * steps),
-            num_training_steps=steps,
-            scheduler_specific_kwargs={"min_lr_rate": self.final_lr_share},
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        share = warmup_cosine(self.total_steps(), warmup_share=self.warmup_share, final_share=self.final_lr_share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "step"}}
 
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run, from the plan: max_epochs or max_steps, whichever ends first."""
-        limit = self.trainer.limit_train_batches
-        steps = self.data.plan.steps_per_epoch
-        if isinstance(limit, int):
-            steps = min(steps, -(-limit // self.trainer.accumulate_grad_batches))
-        elif limit is not None:
-            steps = max(1, int(steps * limit))
-        totals = [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
-        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
-            totals.append(steps * self.trainer.max_epochs)
-        if not totals:
-            raise InputError("Neither trainer.max_steps nor trainer.max_epochs says where training ends; give one, the learning rate's schedule needs it.")
-        return min(totals)
+        """Optimizer steps of the whole run."""
+        return total_steps(self.trainer, self.data.plan.steps_per_epoch)
 
     # Held-out data
 
@@ -694,25 +659,15 @@ class CoHModule(LightningModule):
             "lora": asdict(self.lora) if self.lora is not None else None,
             "base": self._base,
             "validations": self._validations,
+            "plan": self._plan_settings() if "loops" in checkpoint else None,
         }
         checkpoint[CHECKPOINT_KEY] = json.dumps(saved)
 
         if "loops" in checkpoint:  # an export has none
-            self._at_a_step(checkpoint["loops"]["fit_loop"])
+            to_step_start(checkpoint["loops"]["fit_loop"], self.trainer.accumulate_grad_batches)
 
-    def _at_a_step(self, progress: dict[str, Any]) -> None:
-        """Lightning may save within a step (after an interval of time, and once again after the first micro-batch of a run that goes on), and a checkpoint holds no gradients.
-        Since the weights are those of the step's beginning, the checkpoint is made one of its beginning: the counters go back to it.
-        """
-        if self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return
-        extra = progress["epoch_loop.batch_progress"]["current"]["ready"] % self.trainer.accumulate_grad_batches
-        for counts in (progress["epoch_loop.batch_progress"][name] for name in ("total", "current")):
-            for name in counts:
-                counts[name] -= extra
-        progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= extra > 0
-        for loader in progress["state_dict"].get("combined_loader", []):
-            loader["handed_out"] -= extra
+    def _plan_settings(self) -> dict[str, Any]:
+        return self.data.plan_settings() | {"steps_of_epoch": steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if CHECKPOINT_KEY not in checkpoint:
@@ -726,6 +681,11 @@ class CoHModule(LightningModule):
         self._validations = saved["validations"]
         if self._trainer is not None and isinstance(getattr(self.trainer, "datamodule", None), CoHDataModule):
             self.data.agree_with(self.trained_with)
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                micro_batches = self.trainer.accumulate_grad_batches
+                if saved.get("plan") is not None:  # an older version kept none
+                    check_same_plan(saved["plan"], self._plan_settings(), micro_batches)
+                recount(checkpoint, micro_batches)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = None, **kwargs: Any) -> CoHModule:  # type: ignore[override]
@@ -759,7 +719,3 @@ def _preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) 
         if decided:
             found[f"preference_accuracy_{name}"] = sum(by[better] > by[worse] for better, worse in decided) / len(decided)
     return found
-
-
-def _bytes(number: float) -> str:
-    return f"{number / 2**30:.1f} GiB" if number > 2**30 else f"{number / 2**20:.0f} MiB"

@@ -11,6 +11,7 @@ The lengths are upper bounds over all wordings of a record, so rows always fit a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,6 +131,12 @@ class Plan:
     def steps_per_epoch(self) -> int:
         return -(-self.num_rows // self.rows_per_step)
 
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the items and documents: plans of equal settings and equal digest are the same plan."""
+        sizes = np.array([(item.record, item.length, item.weight) for item in self.items], np.float64)
+        return hashlib.sha256(sizes.tobytes() + np.array(self.documents, np.int64).tobytes()).hexdigest()[:16]
+
     def step(self, epoch: int, step: int) -> list[PlannedRow]:
         """The rows of one step, regulariser first; position k belongs to rank k % ranks as its micro-batch k // ranks."""
         start = step * self.rows_per_step
@@ -156,14 +163,19 @@ class Plan:
             rows = self._rows(epoch)
             rows = [rows[i] for i in self._shuffle(len(rows), "rows", epoch)]
             if epoch == 0:
-                largest = max(range(len(rows)), key=lambda i: self._size(rows[i]))
+                largest = max(range(len(rows)), key=lambda i: self.size([self.items[item] for item in rows[i]]))
                 rows[0], rows[largest] = rows[largest], rows[0]
             self._memo.update(epoch=epoch, rows=rows)
         return self._memo["rows"]  # type: ignore[return-value]
 
-    def _size(self, row: Sequence[int]) -> float:
+    def size(self, row: Sequence[Item]) -> float:
         """What decides the memory of a row: its length where rows differ in it, else the weight that stands for its places in the loss."""
-        return float(self.items[row[0]].length) if self.separate else sum(self.items[i].weight for i in row)
+        return float(row[0].length) if self.separate else sum(item.weight for item in row)
+
+    def largest_text(self) -> PlannedRow:
+        """The row of pretraining text with the most tokens in the loss, as if it stood alone in its step."""
+        row = max(self._document_rows, key=lambda row: sum(self.documents[i] - 1 for i in row))
+        return PlannedRow(True, tuple(row), float(sum(self.documents[i] - 1 for i in row)))
 
     @cached_property
     def _memo(self) -> dict[str, object]:

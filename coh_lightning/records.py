@@ -48,6 +48,19 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 """The keys that each place of a feedback line knows."""
 
+BESIDE_CONTENT = frozenset(
+    "tool_calls tool_call tool_call_id function_call function_calls tools functions reasoning_content reasoning reasoning_details "
+    "thinking thoughts thinking_blocks refusal audio image images image_url video videos".split()
+)
+"""Keys of a message that change what it says and that no text of ours holds: without them a model would learn to stop where it should call or think."""
+BESIDE_COMPLETION = frozenset("tool_calls tool_call function_call function_calls reasoning_content reasoning_details thinking_blocks".split())
+"""Likewise of a completion, where `reasoning` may as well be what a rater wrote."""
+BESIDE_PROMPT = frozenset("tools functions image images video videos audio".split())
+"""Likewise of a whole row."""
+
+
+_BESIDE = {"record": BESIDE_PROMPT, "message": BESIDE_CONTENT, "completion": BESIDE_COMPLETION}
+
 
 @dataclass(frozen=True)
 class Part:
@@ -122,6 +135,8 @@ class Feedback:
     where: str = ""
     """File and line that it came from, for messages."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    copy: int = 1
+    """Which repetition of the record this is, where a source's weight repeats it: 1 is the record itself. Made when sources are mixed; no part of the JSON form."""
 
     def __post_init__(self) -> None:
         where = self.where or f"record {self.id or '(no id)'}"
@@ -317,6 +332,8 @@ class Rejected:
     where: str = ""
     source: str = ""
     id: str = ""
+    detail: str = ""
+    """What `reason`, which is the same for many rows, leaves out: which message, which character."""
     unreadable: bool = False
     """Whether the row was bad input (skipped by `on_bad_record: skip`) and not merely of no use here."""
 
@@ -381,11 +398,17 @@ def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
 
 
 def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
-    """Write the records beside the file and rename at the end, so that nobody ever reads half a file; returns how many. A name in .gz is compressed."""
+    """Write the records beside the file and rename at the end, so that nobody ever reads half a file; returns how many. A name in .gz is compressed.
+
+    Raises:
+        InputError: the name asks for another compression, or the file can't be written.
+    """
+    if Path(path).suffix.lower() in PACKED[1:]:
+        raise InputError(f"{path}: files are written plain or as .gz; give a name that ends in .jsonl or .jsonl.gz.")
     count = 0
     with written_aside(path) as aside, aside.open("wb") as plain:
         # Neither time nor name in a compressed file: the same records give the same bytes.
-        compressed = gzip.GzipFile("", "wb", mtime=0, fileobj=plain) if Path(path).suffix == ".gz" else None
+        compressed = gzip.GzipFile("", "wb", mtime=0, fileobj=plain) if Path(path).suffix.lower() == ".gz" else None
         file = cast("IO[bytes]", compressed or plain)
         for record in records:
             file.write((json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
@@ -441,12 +464,15 @@ def not_text(where: str, error: UnicodeDecodeError) -> InputError:
 UNREADABLE = (EOFError, OSError, zlib.error)
 """What reading a damaged file, packed or not, may raise."""
 
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+"""Endings of compressed files that are read as what they hold."""
+
 
 class _Unpacked(io.RawIOBase):
     """The content of a packed file, which is refused where it grows out of all proportion: a bomb of some kilobytes unpacks to gigabytes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = gzip.open(path, "rb")
+        self._file = _unpacker(path)
         self._path = path
         self._count = 0
 
@@ -454,14 +480,42 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._file.readinto(buffer)
-        self._count += count
+        try:
+            piece = self._file.read(len(buffer))
+        except UNREADABLE:
+            raise
+        except Exception as error:  # lzma and pyarrow have exceptions of their own for damaged data
+            raise OSError(words_of(error)) from error
+        buffer[: len(piece)] = piece
+        self._count += len(piece)
         check_unpacked(self._path, self._count)
-        return count
+        return len(piece)
 
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def _unpacker(path: Path) -> IO[bytes]:
+    """A file to read the content of a packed one from. Raises InputError where the package that unpacks it is missing."""
+    suffix = path.suffix.lower()
+    package = {".bz2": "Python's bz2", ".xz": "Python's lzma", ".zst": "pyarrow with zstd"}.get(suffix, "Python's gzip")
+    try:
+        if suffix == ".bz2":
+            import bz2
+
+            return cast("IO[bytes]", bz2.open(path, "rb"))
+        if suffix == ".xz":
+            import lzma
+
+            return cast("IO[bytes]", lzma.open(path, "rb"))
+        if suffix == ".zst":
+            import pyarrow
+
+            return cast("IO[bytes]", pyarrow.input_stream(str(path), compression="zstd"))
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    except (ImportError, NotImplementedError) as error:
+        raise InputError(f"{path}: reading {suffix} needs {package}, which is not installed here; install it, or unpack the file.") from error
 
 
 def check_unpacked(path: Path, count: int) -> None:
@@ -474,13 +528,13 @@ def check_unpacked(path: Path, count: int) -> None:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in .gz. Raises InputError when it is missing (with the nearest name beside it) or no file."""
+    """The bytes of a file, unpacked if its name ends in one of `PACKED`. Raises InputError when it is missing (with the nearest name beside it) or no file."""
     if not path.exists():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"{path}: there is no such file{did_you_mean(path.name, beside)}")
     if not path.is_file():
         raise InputError(f"{path}: this is not a file.")
-    return io.BufferedReader(_Unpacked(path)) if path.suffix == ".gz" else path.open("rb")
+    return io.BufferedReader(_Unpacked(path), 2**16) if path.suffix.lower() in PACKED else path.open("rb")
 
 
 def read_text(path: Path) -> str:
@@ -556,6 +610,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- checks
+
+
+def refuse_beside_content(message: Mapping[Any, Any], key: str, where: str, names: Set[str] = BESIDE_CONTENT) -> None:
+    """Raises InputError where a message (or a completion, or a row: `names`) says something beside its text, such as the call of a tool."""
+    for name in message:
+        if name in names and message[name] not in (None, False, "", [], {}):
+            raise InputError(
+                f"{where}: {key} has {name!r} beside its text ({shown(message[name])}), which would be lost; write it into the text, or leave the row out."
+            )
 
 
 def shown(value: object) -> str:
@@ -651,6 +714,8 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
 def _known(obj: object, place: str, key: str, where: str) -> dict[str, Any]:
     """The object, its keys that this place does not know moved to "unknown"; one that is a slip of a known key is refused, naming that."""
     known = _PLACES[place]
+    if place in _BESIDE:
+        refuse_beside_content(_object(obj, key, where), key, where, _BESIDE[place])
     out: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
     for name, value in _object(obj, key, where).items():

@@ -79,7 +79,7 @@ def with_versions(text: str, file: Path) -> str:
 
     # run with coh_lightning 0.1.0, torch 2.13.0, lightning 2.6.6, transformers 5.23.0, python 3.11.9, commit 1a2b3c4d5e6f
     """
-    before = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    before = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
     now = "# run with " + ", ".join(f"{name} {found}" for name, found in code_versions().items())
     lines = [line for line in before if line.startswith("# run with ") and line != now]
     return "\n".join([*lines, now, text])

@@ -305,8 +305,7 @@ def metric_values(run: Path, metric: str) -> list[float]:
     file = run / "metrics.csv"
     if not file.is_file():
         return []
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]  # the last one may be half written
+    whole = re.findall(r"[^\n]*\n", file.read_text(encoding="utf-8"))  # the last one may be half written; names may hold other separators than line ends
     return [float(row[metric]) for row in csv.DictReader(whole) if row.get(metric)]
 
 
@@ -314,12 +313,12 @@ def _unusable(values: Sequence[float], run: Path, metric: str) -> str | None:
     if values:
         return None if math.isfinite(values[-1]) else f"{metric} is {values[-1]}"
     file = run / "metrics.csv"
-    known = file.read_text(encoding="utf-8").splitlines()[0].split(",") if file.is_file() else []
+    known = file.read_text(encoding="utf-8").split("\n", 1)[0].split(",") if file.is_file() else []
     return f"{file} has no value of {metric}{did_you_mean(metric, known)}"
 
 
 def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     return next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "it printed nothing")
 
 

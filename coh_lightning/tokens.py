@@ -24,18 +24,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coh_lightning.added_tokens import AddedTokens
 from coh_lightning.chains import Chain, Link, Unusable
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.formats import At, CutRange, CutTurn, Layout, PromptFormat, Segment, bos_ids, describe
 from coh_lightning.records import Feedback, Turn
+from coh_lightning.template_check import shown_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the encoding below. Raise it when the ids of any text may change: caches of another version are built again."""
 
 Ids = NDArray[np.int32]
@@ -90,14 +92,14 @@ class Field(NamedTuple):
 class Encoder:
     """A tokenizer that encodes pieces of text as they stand in their place, and remembers them.
 
-    People's text never becomes a special token: `</s>` in it is spelt out. Raises `InputError` for a tokenizer without a fast back end, or one that can't keep
-    a text apart from what stands before it.
+    People's text never becomes a special token, nor an added token in brackets that `keep` doesn't name (added_tokens.py): `</s>` and `<think>` in it are
+    spelt out. Raises `InputError` for a tokenizer without a fast back end, or one that can't keep a text apart from what stands before it.
 
         SentencePiece:   tokenizer("Apple") = [▁Apple]          a space that isn't there
                          encode("\\nApple") = [▁, \\n, Apple]    minus the anchor encode("\\n") = [▁, \\n]    ->    [Apple]
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, keep: Sequence[str] = ()) -> None:
         from tokenizers import Tokenizer
 
         if not tokenizer.is_fast:
@@ -107,11 +109,13 @@ class Encoder:
         settings["truncation"] = settings["padding"] = None  # left over from other calls; no part of the tokenizer
         frozen = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         self.tokenizer_hash = hashlib.sha256(frozen.encode("utf-8", "surrogatepass")).hexdigest()
+        self.added = AddedTokens(tokenizer, describe(tokenizer), keep)
         # A copy of our own: other code may switch truncation, padding or splitting on and off on the original.
-        self._backend = Tokenizer.from_str(json.dumps(settings))
+        self._backend = Tokenizer.from_str(self.added.unmatched(settings))
         self._backend.encode_special_tokens = True
         added = tokenizer.added_tokens_decoder
-        self._specials = frozenset(number for number, token in added.items() if token.special) | frozenset(tokenizer.all_special_ids)
+        self._own_specials = frozenset(number for number, token in added.items() if token.special) | frozenset(tokenizer.all_special_ids)
+        self._specials = self._own_specials | self.added.spelled_ids
         self._unknown: int | None = tokenizer.unk_token_id
         self._memory: dict[tuple[str, At, bool], Ids] = {}
         self._template_memory: dict[tuple[str, At, bool], Ids] = {}
@@ -180,8 +184,9 @@ class Encoder:
         """The text of ids in the middle of a text; nothing is stripped (decoders of the SentencePiece kind take a leading space away otherwise)."""
         anchor = "a"
         head = self._alone([anchor])[0]
-        text = str(self._backend.decode([*head, *map(int, ids)], skip_special_tokens=skip_special_tokens))
-        return text[len(self._backend.decode(head)) :]
+        backend = self.tokenizer.backend_tokenizer  # which calls special what the tokenizer does
+        text = str(backend.decode([*head, *map(int, ids)], skip_special_tokens=skip_special_tokens))
+        return text[len(backend.decode(head)) :]
 
     # --- how this tokenizer treats the beginning of a text
 
@@ -208,7 +213,7 @@ class Encoder:
         self._direct = alone == middle and not self.unanchored
         self.unanchored = 0
         tokens = self.tokenizer.added_tokens_decoder
-        plain = [number for number in sorted(self._specials) if number in tokens and not (tokens[number].lstrip or tokens[number].rstrip)]
+        plain = [number for number in sorted(self._own_specials) if number in tokens and not (tokens[number].lstrip or tokens[number].rstrip)]
         if plain and not self._direct:
             special = tokens[plain[0]].content
             self._backend.encode_special_tokens = False
@@ -330,11 +335,12 @@ class Encoder:
 def cache_fields(encoder: Encoder, fields: Iterable[Field], cache_dir: Path, *, progress: bool = True) -> Path:
     """Let `encoder` remember the ids of all `fields`: read from a file under `cache_dir`, or encoded and written there. Gives the file's path.
 
-    The name of the file is a hash of the tokenizer, of VERSION and of all texts; it holds neither wording nor method. It is written aside and renamed;
+    The name of the file is a hash of the tokenizer, of the added tokens that are kept, of VERSION and of all texts; it holds neither wording nor method. It is written aside and renamed;
     one that is cut short, unreadable or another's is built again, never trusted.
     """
     ordered = sorted(set(map(encoder.place, fields)))
-    key = _cache_key(encoder.tokenizer_hash, ordered)
+    encoder.added.count({field.text for field in ordered})
+    key = _cache_key(" ".join([encoder.tokenizer_hash, *sorted(encoder.added.kept)]), ordered)
     path = cache_dir / f"fields-{key[:32]}.npz"
     ids = _read_cache(path, key, len(ordered)) if path.exists() else None
     if ids is None:
@@ -437,6 +443,10 @@ class ChainTokenizer:
     """
 
     def __init__(self, encoder: Encoder, format: PromptFormat, *, max_prompt_tokens: int) -> None:
+        if encoder.added.kept != format.kept_tokens:
+            raise ValueError(
+                f"the encoder keeps the tokens {encoder.added.kept}, the prompt format {format.kept_tokens}; make it as Encoder(tokenizer, keep=format.kept_tokens)"
+            )
         self.encoder = encoder
         self.layout = Layout(format, encoder.tokenizer)
         self.max_prompt_tokens = max_prompt_tokens
@@ -459,6 +469,15 @@ class ChainTokenizer:
         """What the user should know of this tokenizer's template."""
         return self.layout.notes
 
+    def notes_on_texts(self) -> list[str]:
+        """What became of texts so far: added tokens in those of `cache_fields`, turns of prompts that the chat template shows otherwise than they were given."""
+        notes = self.encoder.added.notes()
+        if self.layout.rewritten:
+            was, shown = self.layout.rewritten[0]
+            turns = f"{len(self.layout.rewritten):,} turn" + ("s" if len(self.layout.rewritten) > 1 else "")
+            notes.append(f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. {was[:80]!r} as {shown[:80]!r}.")
+        return notes
+
     def cut_prompt(self, prompt: Sequence[Turn]) -> CutPrompt:
         """The prompt within `max_prompt_tokens`: old turns go first, whole, from the front, so that a user turn stays first (the system turn is kept);
         then tokens of the last turn's cuttable parts, the first part first, each from its own side. Nothing else is ever cut.
@@ -467,7 +486,7 @@ class ChainTokenizer:
 
         Raises `Unusable` if that is not enough, or if a chat template refuses the sequence of roles.
         """
-        turns = [CutTurn.whole(turn) for turn in prompt]
+        turns = shown_turns(self.layout, prompt)
         whole = tokens = self._count(turns)
         first = 1 if turns and turns[0].role == "system" else 0
         while tokens > self.max_prompt_tokens and (next_user := _next_user(turns, first + 1)):

@@ -102,7 +102,7 @@ def test_what_a_form_can_not_hold_is_counted_and_so_are_records_without_a_row() 
 def test_rows_of_others_become_records_with_their_ids(tmp_path: Path) -> None:
     path = write(tmp_path / "pairs.jsonl", [{"prompt": "Hi", "chosen": " Hello!", "rejected": " What?", "score": 3}])
     [record] = read_file(path)
-    assert [(one.text, one.rank) for one in record.candidates] == [("Hello!", 1.0), ("What?", 2.0)]
+    assert [(one.text, one.rank) for one in record.candidates] == [(" Hello!", 1.0), (" What?", 2.0)]
     assert (record.task, record.source) == ("response", "pairs")
 
 

@@ -563,6 +563,64 @@ def test_prompts_of_held_out_sources_are_taken_out_of_the_training_data(tmp_path
     assert Counter(one.reason for one in data.rejected) == {"the prompt is also in the held-out data": 3}
 
 
+def test_no_record_is_gone_from_the_counts_whatever_its_id(tmp_path: Path) -> None:
+    """Ids that look like those of copies; a source that its weight repeats; rows that can't be read, and records that the method can't use."""
+    rows = [row | {"id": f"doc~{number}"} for number, row in enumerate(pairs(100))]
+    ties = [{**TIE, "id": f"tie#{number}", "prompt": f"Pick {number}."} for number in range(10)]
+    unread = [{"prompt": "p", "completions": []}] * 5
+    few = write(tmp_path / "few.jsonl", [row | {"prompt": f"Few: {row['prompt']}"} for row in pairs(20)])
+    sources = [Records(write(tmp_path / "many.jsonl", [*rows, *ties, *unread]), weight=1), Records(few, weight=1)]
+    data = CoHDataModule(sources=sources, validation_share=0.3, test_share=0.3, on_bad_record="skip", cache_dir=str(tmp_path / "cache"))
+    data.setup()
+    report = data.report()
+    splits = report["splits"].values()
+    assert all(split["records"] == split["used"] + split["rejected"] for split in splits)
+    assert sum(split["records"] - split["copies"] for split in splits) == 100 + 10 + 20
+    assert sum(split["records"] + split["copies_left_out"] for split in splits) == 110 + 110
+    assert sum(split["copies"] + split["copies_left_out"] for split in splits) == 90
+    lost = Counter[str]()
+    for of_split in report["sources"].values():
+        for entry in of_split.values():
+            lost.update(entry["rejected"])
+    assert lost == {"unreadable": 5, "tie": 10} == report["rejected"]
+    assert report["sources"]["train"]["many"]["rejected"]["unreadable"] == 5
+    assert report["files"] == {name: {"read": [str(tmp_path / f"{name}.jsonl")], "passed_over": {}} for name in ("many", "few")}
+
+
+def test_a_file_of_trl_is_recognized_by_its_keys(tmp_path: Path) -> None:
+    records = pairs(6)
+    forms = {
+        "pairs (chosen, rejected)": [{"prompt": row["prompt"], "chosen": "An apple.", "rejected": "A stone."} for row in records],
+        "unpaired rows (label)": [{"prompt": row["prompt"], "completion": "An apple.", "label": True} for row in records],
+    }
+    for form, rows in forms.items():
+        path = write(tmp_path / f"{form.split()[0]}.jsonl", rows)
+        data = CoHDataModule(path, validation_share=0.0, test_share=0.0, cache_dir=str(tmp_path / "cache"))
+        data.setup()
+        assert data.counts["train"].used == 6
+        assert data.notes == [f"{path} is read as {form.replace(' (', ' of TRL (')}, by the columns of its first row."]
+    dialogues = [{"chosen": f"\n\nHuman: {row['prompt']}\n\nAssistant: Yes", "rejected": f"\n\nHuman: {row['prompt']}\n\nAssistant: No"} for row in records]
+    data = CoHDataModule(write(tmp_path / "hh.jsonl", dialogues), validation_share=0.0, test_share=0.0)
+    assert {one.candidates[0].text for one in data.records_by_split()["train"]} == {"Yes"} and "dialogues of HH" in data.notes[0]
+    data = CoHDataModule(write(tmp_path / "own.jsonl", records))
+    assert sum(map(len, data.records_by_split().values())) == 6 and data.notes == []
+
+
+def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path) -> None:
+    rows = [row | {"prompt": "word " * 300 + row["prompt"]} for row in pairs(6)]
+    with pytest.raises(InputError) as caught:
+        built(rows, tmp_path, max_prompt_tokens=120, max_chain_tokens=122, row_tokens=512)
+    assert "can't use 6 of 6 training records" in str(caught.value)
+    assert "they are too long: of these 6, these many would fit: 6 with data.max_prompt_tokens=60, " in str(caught.value)
+    assert "6 with data.max_chain_tokens=244 and data.row_tokens=512" in str(caught.value)
+    built(rows, tmp_path, max_prompt_tokens=60, max_chain_tokens=122, row_tokens=512)
+    kept = [row | {"prompt": [{"text": "word " * (20 + number), "cut": "never"}, {"text": row["prompt"]}]} for number, row in enumerate(pairs(6))]
+    with pytest.raises(InputError, match=r"most often \(6 times, first .* would fit: .*6 with data\.max_prompt_tokens=240, data\.max_chain_tokens=280 and"):
+        built(kept, tmp_path, max_prompt_tokens=60, max_chain_tokens=100, row_tokens=512)
+    with pytest.raises(InputError, match="choose a method that fits the feedback, or raise"):
+        built([*pairs(1), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))], tmp_path)
+
+
 def test_the_cache_holds_ids_for_every_wording_and_method(tmp_path: Path) -> None:
     built(EVERY_KIND, tmp_path)
     files = sorted((tmp_path / "cache").glob("*.npz"))

@@ -17,6 +17,7 @@ import torch.distributed.checkpoint as dcp
 import yaml
 from feedback_for_tests import TINY, data_of, method, pairs, wording
 from peft import AutoPeftModelForCausalLM, PeftModel
+from tokenizers import AddedToken
 from tokenizers_for_tests import CHATML, byte_level
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
@@ -27,8 +28,9 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.formats import PromptFormat
-from coh_lightning.models import LoRA, Recipe, read_checkpoint
+from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, read_checkpoint
 from coh_lightning.module import CoHModule
+from coh_lightning.records import Part, Turn
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
 """Its head is tied to its embedding, and its linear layers are transposed."""
@@ -200,6 +202,50 @@ def test_a_pipeline_answers_under_the_good_sentence_and_stops_where_outputs_ende
     ids = torch.tensor([prompts(data, GOOD)[0]])
     written = model.lm.eval().generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, eos_token_id=stops, pad_token_id=0, use_cache=True)
     assert answer == data.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("of", ["plain", "chat"])
+def test_a_pipeline_takes_contents_in_parts_for_their_texts(of: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    path, _, data = request.getfixturevalue(of)
+    export_checkpoint(path, tmp_path / "out")
+    ask = pipeline("text-generation", model=str(tmp_path / "out"))
+    [texts] = [one for one in messages(data)[:1]]
+    parts = [{**one, "content": [{"type": "text", "text": one["content"][:3]}, {"type": "text", "text": one["content"][3:]}]} for one in texts]
+    kwargs: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "return_full_text": False}
+    assert ask(parts, **kwargs) == ask(texts, **kwargs)
+
+
+def test_the_folders_tokenizer_spells_out_what_training_did_where_it_is_asked_to(tmp_path: Path) -> None:
+    tokenizer = byte_level(CHATML)
+    tokenizer.add_tokens([AddedToken("<think>"), AddedToken("<tool_call>")])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    format = PromptFormat("chat", kept_tokens=("<think>",))
+    path, _, data = trained(
+        tmp_path / "run", CoHModule(from_config=TINY | {"vocab_size": 600}, lr=1e-2), tokenizer=str(tmp_path / "tokenizer"), prompt_format=format
+    )
+    export_checkpoint(path, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "special tokens in people's text (and `<tool_call>`) were spelled out" in card and "In training, `<think>` in people's text were tokens" in card
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    if not hasattr(loaded, "chat_control_tokens"):
+        pytest.skip("this transformers can't spell them out")
+    text = "<think> or </s> <tool_call> <|im_end|>?"
+    asked = loaded.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True)
+    tokens = data.chain_tokenizer
+    assert asked == tokens.inference_prompt(tokens.cut_prompt((Turn("user", (Part(text),)),)), GOOD).tolist()
+
+
+def test_a_chat_template_that_was_changed_after_training_is_refused(chat: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:
+    tokenizer = byte_level(CHATML.replace("assistant", "model"))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(InputError, match=r"The chat template of '.*' is not the one that the model was trained with; give the tokenizer of the training"):
+        export_checkpoint(chat[0], tmp_path / "out", tokenizer=str(tmp_path / "tokenizer"))
+    assert not (tmp_path / "out").exists()
+    old = torch.load(chat[0], weights_only=True)
+    saved = json.loads(old[CHECKPOINT_KEY])
+    del saved["data"]["chat_template"], saved["data"]["prompt_format"]["kept_tokens"]
+    torch.save(old | {CHECKPOINT_KEY: json.dumps(saved)}, tmp_path / "old.ckpt")
+    export_checkpoint(tmp_path / "old.ckpt", tmp_path / "out")  # of a version that stored neither
 
 
 def test_the_sentences_are_those_of_the_commonest_task(tmp_path: Path) -> None:

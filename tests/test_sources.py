@@ -239,7 +239,8 @@ user, good, bad = ({"role": "user", "content": "Hi there"}, {"role": "assistant"
         {"prompt": [user], "chosen": good, "rejected": bad},
         {"prompt": [user], "chosen": [user, good], "rejected": [user, bad]},
         {"chosen": [user, good], "rejected": [user, bad]},
-        {"chosen": "Hi there Hello!", "rejected": "Hi there What?"},
+        {"prompt": "Hi there", "chosen": [user, good], "rejected": [user, bad]},
+        {"prompt": "Hi there", "chosen": [{"role": "user", "content": " Hi there\n"}, good], "rejected": [user, bad]},
         {"prompt": [{"from": "human", "value": "Hi there"}], "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}},
     ],
 )
@@ -249,17 +250,52 @@ def test_trl_pairs_in_every_form_are_one_record(row: dict[str, Any]) -> None:
     assert one.candidates == (Candidate("Hello!", rank=1.0), Candidate("What?", rank=2.0))
 
 
-def test_an_implicit_prompt_ends_at_a_blank() -> None:
-    one = record(TRLPairs("t"), {"chosen": "Say it: well done", "rejected": "Say it: welcome"})
-    assert (turns(one), [candidate.text for candidate in one.candidates]) == ([("user", "Say it:")], ["well done", "welcome"])
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt", "texts"),
+    [
+        ("Say it: well done", "Say it: welcome", "Say it:", [" well done", " welcome"]),
+        ("Hi there Hello!", "Hi there What?", "Hi there", [" Hello!", " What?"]),
+        ("def f():\n    return y\n", "def f():\n    pass\n", "def f():", ["\n    return y\n", "\n    pass\n"]),
+        ("Q a", "Q a b", "Q", [" a", " a b"]),
+    ],
+)
+def test_an_implicit_prompt_ends_where_the_blanks_before_the_difference_begin(chosen: str, rejected: str, prompt: str, texts: list[str]) -> None:
+    one = record(TRLPairs("t"), {"chosen": chosen, "rejected": rejected})
+    assert (turns(one), [candidate.text for candidate in one.candidates]) == ([("user", prompt)], texts)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_an_implicit_prompt_and_its_completions_are_the_texts_that_stand_there(chosen: str, rejected: str) -> None:
+    result = TRLPairs("t").feedback({"chosen": chosen, "rejected": rejected}, "f:1")
+    if isinstance(result, Feedback):
+        assert [result.prompt[0].text + candidate.text for candidate in result.candidates] == [chosen, rejected]
+
+
+def test_a_text_prompt_beside_conversations_takes_the_turns_before_it_from_them() -> None:
+    system, before = {"role": "system", "content": "Be kind."}, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    whole = [("system", "Be kind."), ("user", "a"), ("assistant", "b"), ("user", "Hi there")]
+    assert turns(record(TRLPairs("t"), {"prompt": "Hi there", "chosen": [system, *before, user, good], "rejected": [system, *before, user, bad]})) == whole
+    assert turns(record(TRLUnpaired("t"), {"prompt": "Hi there", "completion": [system, *before, user, good], "label": True})) == whole
+    assert turns(record(TRLPairs("t"), {"prompt": [system, *before, user], "chosen": [user, good], "rejected": [bad]})) == whole
+    assert (
+        reason(TRLPairs("t"), {"prompt": "Hi there", "chosen": [system, user, good], "rejected": [user, bad]})
+        == "the two conversations differ before the last turn"
+    )
+
+
+def test_a_text_prompt_that_is_not_the_conversations_is_rejected_at_the_character_that_differs() -> None:
+    result = TRLPairs("t").feedback({"prompt": "Hi then", "chosen": [user, good], "rejected": [user, bad]}, "f:1")
+    assert result == Rejected("the prompt is not in the conversation of 'chosen'", "f:1", "t", detail="message 1 (user), character 7: 'n' and 're'")
 
 
 def test_trl_pairs_keep_system_turns_and_reject_what_is_no_pair() -> None:
+    more = {"role": "user", "content": "And?"}
     system = {"role": "system", "content": "Be kind."}
     assert record(TRLPairs("t"), {"chosen": [system, user, good], "rejected": [system, user, bad]}).prompt[0] == Turn("system", (Part("Be kind.", "never"),))
     assert reason(TRLPairs("t"), {"chosen": [user, good], "rejected": [system, bad]}) == "the two conversations differ before the last turn"
     assert reason(TRLPairs("t"), {"chosen": [user, user], "rejected": [user, bad]}) == "a conversation does not end with the assistant's turn"
     assert reason(TRLPairs("t"), {"prompt": "p", "chosen": [good, user, good], "rejected": [bad]}) == "a completion is more than one assistant message"
+    assert reason(TRLPairs("t"), {"prompt": [user], "chosen": [user, good, more, good], "rejected": [bad]}) == "a completion is more than one assistant message"
     assert reason(TRLPairs("t"), {"chosen": "same", "rejected": "other"}) == "the prompt is empty"
     with pytest.raises(InputError, match="must both be text or both be lists of messages"):
         TRLPairs("t").feedback({"chosen": "a", "rejected": [bad]}, "f:1")
@@ -341,7 +377,7 @@ def test_a_mapping_reads_a_list_of_rated_completions() -> None:
     }
     assert record(source, row) == Feedback(
         id="7",
-        prompt=(Turn("user", (Part("q", "front"),)),),
+        prompt=(Turn("user", (Part(" q ", "front"),)),),
         candidates=(Candidate("a", ratings={"overall": 4.0}, author="m"), Candidate("b")),
         scales={"overall": (1.0, 5.0)},
         reference="r",
@@ -401,15 +437,15 @@ def test_the_most_votes_win_and_no_majority_is_a_tie(votes: str, ranks: list[flo
     source = Mapping("m", prompt="p", completions=[Fields(text="a"), Fields(text="b")], votes=columns, vote_for={"0": "tie", "1": 0, "2": 1})
     row = {"p": "q", "a": "x", "b": "y"} | {column: int(vote) for column, vote in zip(columns, votes, strict=True)}
     assert [candidate.rank for candidate in record(source, row).candidates] == ranks
-    with pytest.raises(InputError, match="f:1: a vote is '9'; vote_for knows 0, 1, 2"):
+    with pytest.raises(InputError, match="f:1: a vote is 9; vote_for knows 0, 1, 2"):
         source.feedback(row | {"v0": 9}, "f:1")
 
 
 def test_thumbs_mean_what_the_mapping_says() -> None:
     source = Mapping("m", prompt="p", completions=[Fields(text="out", thumb="wrong", up=[False], down=[True])])
     assert [record(source, {"p": "q", "out": "x", "wrong": wrong}).candidates[0].thumb for wrong in (False, True, None)] == [True, False, None]
-    with pytest.raises(InputError, match=r"f:1: wrong is 'no'; 'up' has \[False\] and 'down' has \[True\]"):
-        source.feedback({"p": "q", "out": "x", "wrong": "no"}, "f:1")
+    with pytest.raises(InputError, match=r"f:1: wrong is 'maybe'; 'up' has false and 'down' has true"):
+        source.feedback({"p": "q", "out": "x", "wrong": "maybe"}, "f:1")
 
 
 def test_scalars_are_no_text_unless_the_mapping_says_so() -> None:
@@ -442,7 +478,8 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
         ),
         ({"q": "p", "answers": [{"text": "a", "at": {"rates": [1, 9]}}]}, "f:1: completions[0].rating is 9, outside its scale 1 to 5."),
         ({"q": "p", "answers": [{"text": "a", "at": 3}]}, "f:1, answers[0]: at is a int; there is no 'rates' in it."),
-        ({"q": "p", "answers": {"text": "a"}}, "f:1: answers is a dict; it must be a list of completions."),
+        ({"q": "p", "answers": {"text": "a"}}, "f:1, answers['text']: the element is a str; there is no 'text' in it."),
+        ({"q": "p", "answers": "a"}, "f:1: answers is a str; it must be a list of completions, or an object of them by name."),
     ],
 )
 def test_a_path_that_leads_nowhere_is_refused_with_the_nearest_name(row: dict[str, Any], says: str) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
 from coh_lightning.errors import InputError
-from coh_lightning.sources import TRLPairs, load
-from coh_lightning.sources.files import is_local, local_files, read_rows
+from coh_lightning.records import write_jsonl
+from coh_lightning.sources import Fields, Mapping, TRLPairs, load
+from coh_lightning.sources.files import Reading, read_rows
+from coh_lightning.sources.folders import is_local, local_files
+from coh_lightning.sources.notes import SourceNotes
 
 ROWS = [{"prompt": 'He said: "a,\tb"\n\nand left', "chosen": "ü\u2028x", "rejected": "no"}, {"prompt": "p2", "chosen": "c", "rejected": "r"}]
 PACKED = gzip.compress(b'{"a": 1}\n{"a": 2}\n', mtime=0)
@@ -46,6 +53,176 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str, packe
     places = {"jsonl": [":1", ":2"], "json": [": item 1", ": item 2"], "parquet": [": row 1", ": row 2"], "csv": [":2", ":5"], "tsv": [":2", ":5"]}
     assert [where for where, _ in read_rows(path)] == [f"{path}{place}" for place in places[kind]]
     assert [one.candidates[0].text for one in load([TRLPairs(str(path))], seed=0)] in (["ü\u2028x", "c"], ["c", "ü\u2028x"])
+
+
+PACKERS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda content: pyarrow.Codec("zstd").compress(content, asbytes=True),
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "txt"])
+@pytest.mark.parametrize("packing", PACKERS)
+def test_every_packing_is_read_and_every_damage_to_it_refused(tmp_path: Path, packing: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"one\ntwo\n" if kind == "txt" else as_bytes(kind)
+    packed = PACKERS[packing](content)
+    path = tmp_path / f"Rows.{kind.upper()}.{packing.upper()}"
+    path.write_bytes(packed)
+    assert [row for _, row in read_rows(path)] == ([{"text": "one"}, {"text": "two"}] if kind == "txt" else ROWS)
+    for damaged in (packed[:-3], b"rubbish", packed[: len(packed) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError) as caught:
+            list(read_rows(path))
+        assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    path.write_bytes(PACKERS[packing](b"x" * 1_000_000))
+    with pytest.raises(InputError, match="it unpacks to more than"):
+        list(read_rows(path))
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for packing, module, name in (("bz2", "bz2", "Python's bz2"), ("xz", "lzma", "Python's lzma"), ("zst", "pyarrow", "pyarrow with zstd")):
+        path = tmp_path / f"a.jsonl.{packing}"
+        path.write_bytes(PACKERS[packing](b'{"a": 1}\n'))
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(InputError) as caught:
+            list(read_rows(path))
+        assert str(caught.value) == f"{path}: reading .{packing} needs {name}, which is not installed here; install it, or unpack the file."
+    with pytest.raises(InputError, match=r"out\.jsonl\.zst: files are written plain or as \.gz"):
+        write_jsonl(tmp_path / "out.jsonl.zst", [])
+
+
+def arrow_bytes(form: str, compression: str | None = None, rows: list[dict[str, Any]] = ROWS) -> bytes:
+    table, out = pyarrow.Table.from_pylist(rows), io.BytesIO()
+    options = pyarrow.ipc.IpcWriteOptions(compression=compression)
+    with (pyarrow.ipc.new_file if form == "file" else pyarrow.ipc.new_stream)(out, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=1)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("end", ["arrow", "feather", "ipc", "arrow.gz"])
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_arrow_files_are_read_in_both_forms(tmp_path: Path, form: str, compression: str | None, end: str) -> None:
+    path = tmp_path / f"a.{end}"
+    content = arrow_bytes(form, compression)
+    path.write_bytes(gzip.compress(content) if end.endswith("gz") else content)
+    assert list(read_rows(path)) == [(f"{path}: row {number}", row) for number, row in enumerate(ROWS, start=1)]
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_no_byte_less_of_an_arrow_file_is_taken_for_the_whole(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.arrow"
+    content = arrow_bytes(form, "zstd")
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        try:
+            rows = [row for _, row in read_rows(path)]
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+        else:
+            assert rows == ROWS
+    path.write_bytes(b"FEA1" + content)
+    with pytest.raises(InputError, match="Feather's first version"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_an_arrow_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, compression: str) -> None:
+    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    path = tmp_path / "a.arrow"
+    path.write_bytes(arrow_bytes(form, compression, [{"a": "x" * 2_000_000}]))
+    unpacked = pyarrow.total_allocated_bytes()
+    with pytest.raises(InputError, match=r"a\.arrow: it unpacks to more than"):
+        for _ in read_rows(path):
+            raise AssertionError("it was unpacked")
+    assert pyarrow.total_allocated_bytes() - unpacked < 1_000_000
+
+
+PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
+fits = TRLPairs("t").fits
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "said"),
+    [
+        (json.dumps(PAIR, indent=2), [(": item 1", PAIR)], []),
+        (json.dumps(PAIR), [(": item 1", PAIR)], []),
+        (json.dumps({**PAIR, "more": [{"a": 1}]}, indent=2), [(": item 1", {**PAIR, "more": [{"a": 1}]})], []),
+        (json.dumps({"x": PAIR, "y": PAIR}), [(": x", {"id": "x", **PAIR}), (": y", {"id": "y", **PAIR})], ["a.json is an object of 2 rows"]),
+        (json.dumps({"x": {"id": "own", **PAIR}}, indent=1), [(": x", {"id": "own", **PAIR})], ["a.json is an object of 1 rows"]),
+        (
+            json.dumps({"version": 1, "data": [PAIR, PAIR]}, indent=1),
+            [(": data, item 1", PAIR), (": data, item 2", PAIR)],
+            ["the rows of a.json are its list data"],
+        ),
+        (json.dumps({"a": 1}), [(": item 1", {"a": 1})], []),
+        (json.dumps(PAIR) + "\n" + json.dumps(PAIR) + "\n", [(":1", PAIR), (":2", PAIR)], []),
+        ("\ufeff" + json.dumps({"x": PAIR}), [(": x", {"id": "x", **PAIR})], ["a.json is an object of 1 rows"]),
+    ],
+)
+def test_a_json_object_is_a_row_or_holds_rows(tmp_path: Path, content: str, rows: list[tuple[str, Any]], said: list[str]) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    told: list[str] = []
+    assert list(read_rows(path, Reading(fits=fits, say=told.append))) == [(f"{path}{place}", row) for place, row in rows]
+    assert told == said
+
+
+def test_a_broken_json_object_is_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{\n "prompt": "p",\n "chosen": }')
+    with pytest.raises(InputError, match=rf"{path}:3: broken JSON at column 12"):
+        list(read_rows(path, Reading(fits=fits)))
+
+
+def delimited(separator: str, *, first: str = "") -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    writer.writerows([["n", *PAIR], ["1", "a,b;c", "d\te", "f|g"]])
+    return first + text.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_the_separator_is_the_one_under_which_the_header_has_all_columns(tmp_path: Path, name: str, separator: str) -> None:
+    path = tmp_path / name
+    told: list[str] = []
+    row = {"n": "1", "prompt": "a,b;c", "chosen": "d\te", "rejected": "f|g"}
+    for content, setting in ((delimited(separator), None), (delimited(separator, first=f"sep={separator}\n"), None), (delimited(separator), separator)):
+        path.write_text(content)
+        line = 3 if content.startswith("sep=") else 2
+        assert list(read_rows(path, Reading(separator=setting, fits=fits, say=told.append))) == [(f"{path}:{line}", row)]
+    usual = "\t" if name.endswith("tsv") else ","
+    assert told == ([] if separator == usual else [f"the separator of {name} is {separator!r}"] * 2)
+    path.write_text(delimited(separator))
+    assert (next(iter(read_rows(path)))[1] == row) == (separator == usual)  # without a source there is nothing to go by
+
+
+def test_a_separator_that_could_be_either_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,chosen,rejected,x|prompt|chosen|rejected\n1,2,3,4\n")
+    with pytest.raises(InputError) as caught:
+        load([TRLPairs(str(path))], seed=0)
+    assert str(caught.value) == f"{path}:1: the header has all columns with the separators ',' and '|'; set the source's separator to the right one."
+    assert load([TRLPairs(str(path), separator=",")], seed=0)[0].candidates[0].text == "2"
+    path.write_text("text\na;b\n")  # one column: the separator plays no part
+    assert [row for _, row in read_rows(path, Reading(fits=lambda names: "text" in names))] == [{"text": "a;b"}]
+    for wrong in ("", ";;", '"', "\n"):
+        with pytest.raises(InputError, match=r"TRLPairs\.separator is .*; it must be one character"):
+            TRLPairs("a.csv", separator=wrong)
+
+
+def test_a_mapping_knows_its_columns_for_the_separator(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question;answer,1;stars\nq;a;4\n")
+    source = Mapping(str(path), prompt="question", completions=[Fields(text="answer,1", rating="stars")], scales={"overall": [1, 5]})
+    noticed: list[SourceNotes] = []
+    assert load([source], seed=0, noticed=noticed)[0].candidates[0].ratings == {"overall": 4.0}
+    assert noticed[0].lines() == ["a: the separator of a.csv is ';'"]
 
 
 def test_plain_text_is_one_row_a_line(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
-from coh_lightning.sources import Fields, Mapping, Records, TRLPairs, counts, load, split_by_prompt, stop_if_half_is_lost, without_prompts_of
+from coh_lightning.sources import Fields, Mapping, Records, TRLPairs, counts, load, split_by_prompt, stop_if_too_many_are_lost, without_prompts_of
+from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key, prompt_key
 
 
@@ -86,13 +87,52 @@ def test_rows_of_no_use_are_counted_with_their_reason(tmp_path: Path, caplog: py
     assert "a: 2 rows left out: a completion is empty" in caplog.text
 
 
+class Noticing(TRLPairs):
+    """Counts what stands in a column, as an adapter does with what it can't place."""
+
+    def feedback(self, row: dict[str, Any], where: str) -> Feedback | Rejected:
+        if row["prompt"] != "p0":
+            self.notes.count(f"value {row['prompt']!r} is in no entry", where)
+        self.notes.count("a line\nwith \x1b[31mcolor", where)
+        return super().feedback(row, where)
+
+    def after_rows(self) -> None:
+        self.notes.say(f"{self.notes.rows} rows")
+
+
+def test_what_a_source_notices_is_counted_shown_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = Noticing(pairs(tmp_path / "a.jsonl", 3))
+    for _ in range(2):  # nothing is left of an earlier reading
+        noticed: list[SourceNotes] = []
+        load([source], seed=0, noticed=noticed)
+        assert noticed[0].lines() == [
+            "a: 3 rows",
+            f"a: a line\\nwith \\x1b[31mcolor (3 times in 3 rows, first {tmp_path}/a.jsonl:1)",
+            f"a: value 'p1' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:2)",
+            f"a: value 'p2' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:3)",
+        ]
+    with caplog.at_level(logging.WARNING):
+        load([source], seed=0)
+    assert "a: value 'p1' is in no entry (1 time" in caplog.text
+
+
+def test_more_notes_than_a_screen_holds_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.sources.notes.MOST_LINES", 2)
+    monkeypatch.setattr("coh_lightning.sources.notes.MOST_KEPT", 3)
+    notes = SourceNotes()
+    for number in (0, 1, 2, 3, 0, 4):
+        notes.count(f"n{number}", "w")
+    assert [line.split(" (")[0] for line in notes.lines()] == [": n0", ": n1", ": and other notes of this kind"]
+    assert notes.lines()[-1].endswith("(3 times)")
+
+
 def test_more_than_half_lost_stops(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load([TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))], seed=0)
     assert str(caught.value).startswith(
-        f"3 of 5 rows are of no use here, more than half; most often (3 times, first {tmp_path}/a.jsonl:3): a completion is empty; check"
+        f"3 of 5 rows are of no use here, most often (3 times, first {tmp_path}/a.jsonl:3) because of: a completion is empty; check that the source's settings fit"
     )
-    stop_if_half_is_lost(2, [Rejected("x")])
+    stop_if_too_many_are_lost(2, [Rejected("x")])
 
 
 def test_no_source_and_half_given_weights_are_refused(tmp_path: Path) -> None:
@@ -120,6 +160,48 @@ def test_copies_stay_out_of_the_held_out_parts(tmp_path: Path) -> None:
     sources = [TRLPairs(pairs(tmp_path / "a.jsonl", 200), weight=1), TRLPairs(pairs(tmp_path / "b.jsonl", 50), weight=1)]
     parts = split_by_prompt(load(sources, seed=0), {"validation": 0.2}, seed=0)
     assert counts(parts["validation"])["b"]["copies"] == 0 and counts(parts["train"])["b"]["copies"] > 0
+
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.from_regex(r"\A(a|doc)([~#:/]\d{1,2}){0,2}\Z")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(ids, min_size=1, max_size=12, unique=True), min_size=2, max_size=3),
+    st.sampled_from([(None, None, None), (1, 1, 1), (0.2, 3, 1)]),
+    st.integers(0, 3),
+)
+def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
+    tmp_path_factory: pytest.TempPathFactory, ids_of: list[list[str]], weights: tuple[Any, ...], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("ids")
+    sources = []
+    for number, own in enumerate(ids_of):
+        rows = [{"id": id, "prompt": f"{number} {place}", "completions": [{"text": "a"}]} for place, id in enumerate(own)]
+        sources.append(Records(write(folder / f"f{number}.jsonl", rows), weight=weights[number]))
+    records = load(sources, seed=seed)
+    assert len({one.id for one in records}) == len(records)
+    left_out: Counter[str] = Counter()
+    parts = split_by_prompt(records, {"validation": 0.3, "test": 0.3}, seed=seed, copies_left_out=left_out)
+    assert sum(map(len, parts.values())) + left_out.total() == len(records)
+    originals = Counter(one.id for part in parts.values() for one in part if one.copy == 1)
+    assert originals == Counter(f"f{number}/{id}" for number, own in enumerate(ids_of) for id in own)
+    assert all(one.copy == 1 for name in ("validation", "test") for one in parts[name])
+    assert sum(entry["records"] + entry["copies"] for part in parts.values() for entry in counts(part).values()) == sum(map(len, parts.values()))
+
+
+def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
+    row = {"prompt": "p", "completions": [{"text": "a"}]}
+    one, two = (write(tmp_path / f"{name}.jsonl", [row | {"id": id}]) for name, id in (("one", "b/c"), ("two", "c")))
+    with pytest.raises(InputError, match="the sources 'a' and 'a/b' both give a record 'a/b/c'; give one of them another name"):
+        load([Records(one, name="a"), Records(two, name="a/b")], seed=0)
+
+
+def test_one_setting_says_how_many_rows_may_be_lost(tmp_path: Path) -> None:
+    source = TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))
+    assert len(load([source], seed=0, max_lost_share=0.6)) == 2
+    with pytest.raises(InputError, match=r"3 of 5 rows .* or raise data\.max_lost_share \(0\.59\)\."):
+        load([source], seed=0, max_lost_share=0.59)
 
 
 def test_merge_prompts_gathers_rows_of_one_prompt(tmp_path: Path) -> None:

@@ -414,7 +414,8 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch:
 def test_the_name_of_a_cache_follows_the_tokenizer_the_texts_and_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [cache_fields(Encoder(byte_level()), FIELDS, tmp_path, progress=False), cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False)]
     paths.append(cache_fields(Encoder(byte_level()), FIELDS[1:], tmp_path, progress=False))
-    monkeypatch.setattr(tokens, "VERSION", 2)
+    monkeypatch.setattr(tokens, "VERSION", tokens.VERSION + 1)
+
     paths.append(cache_fields(Encoder(byte_level()), FIELDS, tmp_path, progress=False))
     assert len(set(paths)) == 4
 

@@ -40,6 +40,69 @@ THINKING = """{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}\
 {% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
 {{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
+REASONING = """{%- set place = namespace(asked=-1) -%}
+{%- for m in messages -%}{%- if m['role'] == 'user' -%}{%- set place.asked = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for m in messages -%}
+{%- set thought = '' -%}{%- set text = m['content'] -%}
+{%- if m['role'] == 'assistant' and '</think>' in text -%}
+{%- set thought = text.split('</think>')[0].split('<think>')[-1].strip('\n') -%}{%- set text = text.split('</think>')[-1].lstrip('\n') -%}
+{%- endif -%}
+{{- '<|im_start|>' + m['role'] + '\n' -}}
+{%- if m['role'] == 'assistant' and loop.index0 > place.asked -%}{{- '<think>\n' + thought + '\n</think>\n\n' -}}{%- endif -%}
+{{- text + '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""
+"""As Qwen3's: the thinking of earlier answers is dropped."""
+
+DATED = """{%- set day = date_string if date_string is defined else strftime_now('%d %b %Y') -%}
+{%- set system = messages[0]['content'] | trim if messages[0]['role'] == 'system' else '' -%}
+{{- bos_token + '<|start_header_id|>system<|end_header_id|>\n\nToday is ' + day + '.\n\n' + system + '<|eot_id|>' -}}
+{%- for m in messages -%}{%- if m['role'] != 'system' -%}
+{{- '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim + '<|eot_id|>' -}}
+{%- endif -%}{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}{%- endif -%}"""
+"""As Llama 3.1's and 3.2's: there is always a system turn, which begins with the date."""
+
+LAST_TURN = """{%- set system = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' -%}
+{%- set users = messages | selectattr('role', 'equalto', 'user') | list -%}{%- set place = namespace(number=0) -%}
+{{- bos_token -}}
+{%- for m in messages -%}
+{%- if m['role'] == 'user' -%}{%- set place.number = place.number + 1 -%}
+{{- '[INST] ' + (system if place.number == users | length else '') + m['content'] + '[/INST]' -}}
+{%- elif m['role'] == 'assistant' -%}{{- ' ' + m['content'] | trim + eos_token -}}{%- endif -%}
+{%- endfor -%}"""
+"""As some of Mistral's: the system text opens the last user turn."""
+
+LAST_MESSAGE = LAST_TURN.replace("place.number == users | length", "loop.last")
+"""Likewise, and lost where an answer follows."""
+
+NO_EMPTY_SYSTEM = """{%- for m in messages -%}{%- if m['role'] != 'system' or m['content'] -%}
+{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' -}}
+{%- endif -%}{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""
+"""As Phi-3's: an empty system turn is left out."""
+
+DEFAULT_SYSTEM = (
+    """{%- if messages[0]['role'] != 'system' -%}{{- '<|im_start|>system\nYou are kind.<|im_end|>\n' -}}{%- endif -%}
+"""
+    + NO_EMPTY_SYSTEM
+)
+"""As Qwen2.5's: there is always a system turn."""
+
+FLAGGED = CHATML.replace("m['content']", "m['content'].replace('/no_think', '')")
+"""As SmolLM3's: a word in a text switches something, and is taken out."""
+
+REWRITING = {
+    "reasoning": REASONING,
+    "dated": DATED,
+    "last turn": LAST_TURN,
+    "last message": LAST_MESSAGE,
+    "no empty system": NO_EMPTY_SYSTEM,
+    "default system": DEFAULT_SYSTEM,
+    "flagged": FLAGGED,
+}
+"""Templates that treat some conversations or texts otherwise than others."""
+
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "gemma": GEMMA, "mistral": MISTRAL}
 
 SPECIALS = (

@@ -123,7 +123,7 @@ def _workbook(study: Study, rater: str) -> Any:
     sheet.protection.formatColumns = sheet.protection.formatRows = False  # widths and heights may be changed
     told = book.create_sheet("instructions")
     told.column_dimensions["A"].width = 110
-    for line in instructions(study).removesuffix("\n").split("\n"):
+    for line in re.split(r"\r\n?|\n", instructions(study).rstrip("\r\n")):
         told.append([""])
         cell = told.cell(row=told.max_row, column=1)
         cell.value, cell.data_type, cell.alignment = escaped(line), "s", top

@@ -1,13 +1,16 @@
 """Where feedback comes from: one adapter per format, and their mixture. `conf/data/` has an example of each."""
 
 from coh_lightning.sources.base import Source
+from coh_lightning.sources.fields import Fields, Piece
 from coh_lightning.sources.hh import HH
-from coh_lightning.sources.mapping import Fields, Mapping, Piece
-from coh_lightning.sources.mix import counts, load, split_by_prompt, stop_if_half_is_lost, without_prompts_of
+from coh_lightning.sources.mapping import Mapping
+from coh_lightning.sources.mix import counts, load, most_often, split_by_prompt, stop_if_too_many_are_lost, without_prompts_of
 from coh_lightning.sources.oasst import OASST
 from coh_lightning.sources.own import Records
+from coh_lightning.sources.recognized import recognized
 from coh_lightning.sources.summarize import Summarize
 from coh_lightning.sources.trl import TRLPairs, TRLUnpaired
+from coh_lightning.sources.votes import Pairs
 from coh_lightning.sources.webgpt import WebGPT
 
 __all__ = [
@@ -15,6 +18,7 @@ __all__ = [
     "OASST",
     "Fields",
     "Mapping",
+    "Pairs",
     "Piece",
     "Records",
     "Source",
@@ -24,7 +28,9 @@ __all__ = [
     "WebGPT",
     "counts",
     "load",
+    "most_often",
+    "recognized",
     "split_by_prompt",
-    "stop_if_half_is_lost",
+    "stop_if_too_many_are_lost",
     "without_prompts_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import islice
@@ -14,7 +14,10 @@ from typing import Any
 
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import Candidate, Feedback, Rejected, Turn, content_id, did_you_mean, named
-from coh_lightning.sources.files import SUFFIXES, Row, Rows, data_suffix, is_local, local_files, read_rows
+from coh_lightning.sources.cells import decoded
+from coh_lightning.sources.files import Reading, Row, Rows, read_rows
+from coh_lightning.sources.folders import SUFFIXES, chosen_files, data_suffix, file_notes, is_local
+from coh_lightning.sources.notes import SourceNotes
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Source(ABC):
     """Rows of one format from the hub or from local files, each turned into one `Feedback`.
 
     Args:
-        path: a data set's name on the hub, or a local file, pattern or folder (.jsonl, .json, .csv, .tsv, .parquet, .txt, each also .gz).
+        path: a data set's name on the hub, or a local file, pattern or folder (.jsonl, .json, .csv, .tsv, .parquet, .arrow, .feather, .txt,
+            each also .gz, .bz2, .xz, .zst; a folder of `save_to_disk`).
         subset: the part of the data set: its configuration, or its folder.
         split: which split; means nothing for a single local file or a pattern.
         revision: branch or commit on the hub.
@@ -32,6 +36,11 @@ class Source(ABC):
         merge_prompts: gather all rows that have the same prompt into one record.
         task: the noun for a completion where the format's own does not fit.
         aspect: what ranks and thumbs judged (helpful, harmless, ...).
+        separator: what stands between the cells of CSV and TSV; None: what a first line `sep=;` says, or the one under which the header has all columns.
+        decode: whether a cell of text that is JSON or a Python literal is read as what it says: true, false, or None, which reads lists of messages alone and
+            counts the others.
+        strip: take the blanks at the ends of every text away (turns of the prompt, completions, critiques, revisions, references); how many texts lost some is
+            counted. Without it texts are kept to the character.
     """
 
     path: str
@@ -45,12 +54,17 @@ class Source(ABC):
     merge_prompts: bool = False
     task: str | None = None
     aspect: str | None = None
+    separator: str | None = None
+    decode: bool | None = None
+    strip: bool = False
 
     def __post_init__(self) -> None:
         if not self.path:
             raise InputError(f"{type(self).__name__}.path is empty; give a data set's name on the hub or a local file.")
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight > 0):
             raise InputError(f"{type(self).__name__}.weight is {self.weight}; it must be above 0 (leave a source out by taking it off the list).")
+        if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
+            raise InputError(f"{type(self).__name__}.separator is {self.separator!r}; it must be one character, such as ';' (and no quote or line end).")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"{type(self).__name__}.limit is {self.limit}; it must be at least 1.")
 
@@ -64,6 +78,14 @@ class Source(ABC):
         stem = end if suffix is None else end[: end.lower().rindex(suffix)]
         stem = "".join(character for character in stem if character not in "*?[]").strip("-_.") or type(self).__name__.lower()
         return f"{stem}-{self.subset}" if self.subset else stem
+
+    @cached_property
+    def notes(self) -> SourceNotes:
+        """What is noticed while the rows are read; `load` empties it first and shows it afterwards."""
+        return SourceNotes()
+
+    def after_rows(self) -> None:  # noqa: B027 - most sources have nothing to add
+        """Called by `load` behind the last row: the place for notes on what no row had."""
 
     def rows(self) -> Rows:
         """(where, row) of every row, in order; a row that can't be read comes as an `InputError`.
@@ -81,6 +103,18 @@ class Source(ABC):
             InputError: the row is not in this source's format; it names `where` and the column.
         """
 
+    def columns(self) -> Sequence[str]:
+        """The columns that every row of this source has; none where that can't be said."""
+        return ()
+
+    def structured(self) -> Collection[str]:
+        """The columns that are lists or objects and never text: where a file can hold only text (CSV), their cells are read as JSON."""
+        return ()
+
+    def fits(self, header: Sequence[str]) -> bool:
+        """Whether a row with these columns has all that this source reads."""
+        return set(self.columns()) <= set(header)
+
     def stored_split(self) -> str:
         """The split that is read; a source that makes its own splits reads another than `split`."""
         return self.split
@@ -91,11 +125,25 @@ class Source(ABC):
 
     def all_rows(self) -> Rows:
         """What `rows` gives, without its limit."""
-        if not is_local(self.path):
-            yield from self._hub_rows()
-            return
-        for file in local_files(self.path, subset=self.subset, split=self.stored_split()):
-            yield from read_rows(file)
+        for where, row in self._local_rows() if is_local(self.path) else self._hub_rows():
+            if isinstance(row, InputError):
+                yield where, row
+                continue
+            try:
+                row = decoded(row, self.decode, where, self.notes, self.structured())
+            except InputError as error:
+                yield where, error
+                continue
+            yield where, row
+
+    def _local_rows(self) -> Rows:
+        chosen = chosen_files(self.path, subset=self.subset, split=self.stored_split())
+        self.notes.files, self.notes.passed_over = list(map(str, chosen.files)), chosen.passed_over
+        for line in file_notes(chosen, self.path):
+            self.notes.say(line)
+        reading = Reading(separator=self.separator, fits=self.fits if self.columns() else None, say=self.notes.say)
+        for file in chosen.files:
+            yield from read_rows(file, reading)
 
     def _hub_rows(self) -> Rows:
         import datasets
@@ -143,14 +191,50 @@ class Source(ABC):
             where=where,
             extra=extra or {},
         )
+        feedback = self.stripped(feedback)
         return feedback if id else dataclasses.replace(feedback, id=content_id(feedback))
 
-    def rejected(self, reason: str, where: str) -> Rejected:
-        return Rejected(reason=reason, where=where, source=self.label)
+    def stripped(self, feedback: Feedback) -> Feedback:
+        """The record as it is, or with `strip` without the blanks at the ends of its texts, which are counted in the notes."""
+        if not self.strip:
+            return feedback
+
+        def bare(text: str | None) -> str | None:
+            if text is None or text == text.strip():
+                return text
+            self.notes.count("strip: a text lost the blanks at its ends", feedback.where)
+            return text.strip()
+
+        return dataclasses.replace(
+            feedback,
+            prompt=tuple(self._stripped_turn(turn, feedback.where) for turn in feedback.prompt),
+            candidates=tuple(
+                dataclasses.replace(one, text=bare(one.text) or one.text, critique=bare(one.critique), revision=bare(one.revision))
+                for one in feedback.candidates
+            ),
+            reference=bare(feedback.reference),
+        )
+
+    def _stripped_turn(self, turn: Turn, where: str) -> Turn:
+        """The turn without the blanks at its two ends; those between its parts stay."""
+        parts = list(turn.parts)
+        before = turn.text
+        for places, bare in ((range(len(parts)), str.lstrip), (range(len(parts) - 1, -1, -1), str.rstrip)):
+            for place in places:
+                parts[place] = dataclasses.replace(parts[place], text=bare(parts[place].text))
+                if parts[place].text:
+                    break
+        if "".join(part.text for part in parts) != before:
+            self.notes.count("strip: a text lost the blanks at its ends", where)
+        return dataclasses.replace(turn, parts=tuple(parts))
+
+    def rejected(self, reason: str, where: str, detail: str = "") -> Rejected:
+        return Rejected(reason=reason, where=where, source=self.label, detail=detail)
 
 
 def _words(text: str | None) -> str | None:
-    return text.strip() or None if isinstance(text, str) else text
+    """The text, or None where it is blank."""
+    return None if isinstance(text, str) and not text.strip() else text
 
 
 def column(row: Mapping[str, Any], name: str, where: str) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Role, Turn, did_you_mean
+from coh_lightning.records import Part, Role, Turn, did_you_mean, named, refuse_beside_content
+from coh_lightning.sources.notes import SourceNotes
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -54,19 +55,44 @@ def user_turn(text: str) -> Turn:
 
 
 def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[Turn, ...]:
-    """The turns of a marked text, blanks around each taken off."""
-    return tuple(Turn(span.role, (Part(text[span.start : span.stop].strip(), "front"),)) for span in spans_of(text, user_marker, assistant_marker))
+    """The turns of a marked text, blanks around each taken off.
+
+    Where somebody took off the blanks of the whole text, its first and last marker count without theirs. A marker of the assistant's at the end, with nothing
+    behind it, is where the completion comes, and is no turn; a conversation may begin with the assistant::
+
+        "\\n\\nHuman: Hi\\n\\nAssistant:"         ->  user "Hi"
+        "\\n\\nAssistant: Hi\\n\\nHuman: Hello"   ->  assistant "Hi", user "Hello"
+    """
+    for marker in (user_marker, assistant_marker):
+        bare = marker.lstrip()
+        if bare and text.lstrip().startswith(bare):
+            text = marker + text.lstrip()[len(bare) :]
+            break
+    open_end = assistant_marker.rstrip()
+    if open_end and text.rstrip().endswith(open_end):
+        text = text.rstrip().removesuffix(open_end)
+    spans = [(span.role, text[span.start : span.stop].strip()) for span in spans_of(text, user_marker, assistant_marker)]
+    if len(spans) > 1 and not spans[0][1]:
+        del spans[0]
+    if len(spans) > 1 and spans[-1] == ("assistant", ""):
+        del spans[-1]
+    return tuple(Turn(role, (Part(words, "front"),)) for role, words in spans)
 
 
 def is_messages(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
-def turn_of_message(message: object, key: str, where: str) -> Turn:
-    """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Raises InputError naming the key."""
+def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
+    """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are counted in `notes`.
+
+    Raises:
+        InputError: a key is missing, the role is unknown, the content is no text, or another key changes what the message says; naming the key.
+    """
     if not isinstance(message, Mapping):
         raise InputError(f"{where}: {key} is a {type(message).__name__}; a message is an object with 'role' and 'content' (or 'from' and 'value').")
     who, words = ("from", "value") if "from" in message and "role" not in message else ("role", "content")
+    refuse_beside_content(message, key, where)
     for name in (who, words):
         if name not in message:
             raise InputError(f"{where}: {key} has no {name!r}{did_you_mean(name, map(str, message))}")
@@ -76,11 +102,94 @@ def turn_of_message(message: object, key: str, where: str) -> Turn:
     content = message[words]
     if not isinstance(content, str):
         raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text.")
+    if notes is not None:
+        for name, value in message.items():
+            if name not in (who, words) and value not in (None, "", [], {}):
+                notes.count(f"the key {named(str(name))!r} of messages is passed over", where)
     return Turn(_ROLES[role], (Part(content, "never" if _ROLES[role] == "system" else "front"),))
 
 
-def turns_of_messages(value: object, key: str, where: str) -> tuple[Turn, ...]:
+def turns_of_messages(value: object, key: str, where: str, notes: SourceNotes | None = None) -> tuple[Turn, ...]:
     """A list of messages as turns. Raises InputError naming the message."""
     if not isinstance(value, list) or not value:
         raise InputError(f"{where}: {key} is no list of messages.")
-    return tuple(turn_of_message(message, f"{key}[{index}]", where) for index, message in enumerate(value))
+    return tuple(turn_of_message(message, f"{key}[{index}]", where, notes) for index, message in enumerate(value))
+
+
+class Unlike(Exception):
+    """Why two places that should say the same don't: `reason` for counting, `detail` with the message and the character."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def prompt_and_answers(prompt: tuple[Turn, ...] | None, sides: Mapping[str, tuple[Turn, ...]]) -> tuple[tuple[Turn, ...], list[str]]:
+    """The prompt and one answer a side, where a side is its answer alone or a whole conversation that ends with it.
+
+    A conversation's own turns before the answer are the prompt: they hold the system turn and earlier turns that a column `prompt` often lacks. That column
+    must be their end, or a single one of their user turns; blanks at the ends of texts make no difference, and the column's own text counts::
+
+        prompt "Hi "                 chosen [system "Be kind.", user "Hi", assistant "Hello!"]      ->  system "Be kind.", user "Hi "    "Hello!"
+
+    Args:
+        prompt: The turns of the column; None where there is none.
+        sides: Name of the column -> its turns.
+
+    Raises:
+        Unlike: the sides differ before their last turn, the prompt is not in them, or a side does not end with one answer.
+    """
+    contexts: dict[str, tuple[Turn, ...]] = {}
+    for name, turns in sides.items():
+        if turns[-1].role != "assistant":
+            raise Unlike("a conversation does not end with the assistant's turn", f"{name} ends with a turn of the {turns[-1].role}")
+        if any(turn.role != "assistant" for turn in turns):
+            contexts[name] = turns[:-1]
+        elif len(turns) > 1:
+            raise Unlike("a completion is more than one assistant message", f"{name} has {len(turns)}")
+    answers = [turns[-1].text for turns in sides.values()]
+    if not contexts:
+        if prompt is None:
+            raise Unlike("there is no prompt before the answer")
+        return prompt, answers
+    first, *others = contexts
+    if prompt is not None:
+        for name, context in contexts.items():
+            contexts[name] = _with_prompt(context, prompt, name, alone=len(contexts) == len(sides))
+    for other in others:
+        if (unlike := difference(contexts[first], contexts[other])) is not None:
+            raise Unlike("the two conversations differ before the last turn", f"{first} and {other}, {unlike}")
+    return contexts[first], answers
+
+
+def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str, *, alone: bool) -> tuple[Turn, ...]:
+    """The turns before a side's answer, as the column of the prompt and the side's own turns tell them together.
+
+    Args:
+        alone: Every side has turns of its own. One that is the answer alone follows the prompt, which must be the end of the others' turns then.
+    """
+    told, wanted = ([(turn.role, turn.text.strip()) for turn in turns] for turns in (context, prompt))
+    if told[-len(wanted) :] == wanted:
+        return (*context[: len(context) - len(prompt)], *prompt)
+    if wanted[-len(told) :] == told:
+        return prompt
+    if len(wanted) == 1 and wanted[0] in told and alone:
+        return context
+    if context[0].role == "assistant" or told[: len(wanted)] == wanted:  # what the assistant says in a completion of several turns is no prompt
+        raise Unlike("a completion is more than one assistant message", f"{name} has {len(context) + 1} messages")
+    same = [turn for turn in context if turn.role == "user"] if len(prompt) == 1 else context
+    raise Unlike(f"the prompt is not in the conversation of {name!r}", difference(prompt, same[-len(prompt) :]) or "")
+
+
+def difference(one: Sequence[Turn], other: Sequence[Turn]) -> str | None:
+    """Where two conversations differ first, blanks at the ends of texts apart: "message 2 (user), character 14: 'pear' and 'plum'"; None where they don't."""
+    for number, (left, right) in enumerate(zip(one, other, strict=False), start=1):
+        if left.role != right.role:
+            return f"message {number}: of the {left.role} and of the {right.role}"
+        texts = left.text.strip(), right.text.strip()
+        if texts[0] != texts[1]:
+            place = next((place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+            shown_there = " and ".join(repr(text[place : place + 20]) for text in texts)
+            return f"message {number} ({left.role}), character {place + 1}: {shown_there}"
+    return None if len(one) == len(other) else f"{len(one)} messages and {len(other)}"

@@ -1,4 +1,4 @@
-"""Rows out of local files: JSON lines, JSON, CSV, TSV, Parquet and plain text, each also as .gz, with the file and line of every row.
+"""Rows out of local files: JSON lines, JSON, CSV, TSV, Parquet, Arrow and plain text, each also packed, with the file and line of every row.
 
 A row that can't be read (broken JSON, bytes that are no text) comes as an `InputError` in the row's place, so that the caller decides whether to stop or to
 skip and count it; what breaks a whole file (missing, empty, a damaged archive) is raised.
@@ -6,75 +6,39 @@ skip and count it; what breaks a whole file (missing, empty, a damaged archive) 
 
 from __future__ import annotations
 
-import csv
 import io
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import LONGEST_LINE, check_unpacked, did_you_mean, named, open_bytes, parse_json, read_lines, read_text
+from coh_lightning.records import PACKED, check_unpacked, named, open_bytes, parse_json, read_lines, read_text
+from coh_lightning.sources.arrow import arrow_batches
+from coh_lightning.sources.delimited import Fits, read_delimited
+from coh_lightning.sources.folders import SUFFIXES, data_suffix, is_saved
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row | InputError]]
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
-_GLOB = re.compile(r"[*?\[]")
 
+@dataclass(frozen=True)
+class Reading:
+    """What a source says of how its files are to be read.
 
-def data_suffix(path: Path) -> str | None:
-    """The suffix that says how to read the file (".jsonl" for a.jsonl.gz), or None for a name that is no data file."""
-    name = path.name.lower().removesuffix(".gz")
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
-
-
-def is_local(path: str) -> bool:
-    """Whether `path` means files of this machine: something that exists, a pattern, a name with a data suffix, or no possible name on the hub."""
-    here = Path(path).expanduser()
-    looks_local = path.startswith(("/", "./", "../", "~")) or _GLOB.search(path) is not None or data_suffix(here) is not None
-    return looks_local or here.exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) is None
-
-
-def local_files(path: str, *, subset: str | None = None, split: str = "train") -> list[Path]:
-    """The data files that `path` names, in order of their names.
-
-    A file or a pattern means just that, and `split` plays no part. A folder means its data files, or those of its subfolder `subset`; where their names tell
-    splits apart (train-00000.parquet, data/test.jsonl.gz), those of `split` alone.
-
-    Raises:
-        InputError: nothing is there, or no file of this split.
+    Args:
+        separator: of CSV and TSV.
+        fits: whether columns of these names are all that the source needs: tells separators apart, and a row from an object of rows.
+        say: gets a sentence about how a file was read.
     """
-    here = Path(path).expanduser()
-    if _GLOB.search(path) and not here.exists():
-        anchor = Path(here.anchor) if here.is_absolute() else Path()
-        found = sorted(file for file in anchor.glob(str(here.relative_to(anchor))) if file.is_file())
-        if not found:
-            raise InputError(f"{path}: no file matches this pattern.")
-        return found
-    if not here.is_dir():
-        return [here]
-    folder = here / subset if subset else here
-    if not folder.is_dir():
-        inside = [entry.name for entry in here.iterdir() if entry.is_dir()]
-        raise InputError(f"{path}: there is no subfolder {subset!r}{did_you_mean(str(subset), inside)}")
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and data_suffix(file) is not None)
-    if not files:
-        raise InputError(f"{folder}: no data file in this folder ({', '.join(SUFFIXES)}, also with .gz).")
-    of_split = {name: [file for file in files if re.search(rf"(^|[^a-z]){name}([^a-z]|$)", str(file.relative_to(folder)).lower())] for name in _splits(split)}
-    if of_split[split]:
-        return of_split[split]
-    if any(of_split.values()):
-        raise InputError(f"{folder}: no file of the split {split!r}; there is {', '.join(name for name, found in of_split.items() if found)}.")
-    return files
+
+    separator: str | None = None
+    fits: Fits | None = None
+    say: Callable[[str], None] = lambda _: None
 
 
-def _splits(split: str) -> list[str]:
-    return list(dict.fromkeys([split, "train", "validation", "valid", "dev", "test"]))
-
-
-def read_rows(path: Path) -> Rows:
-    """("file:line", row) of every row of one file; a row that can't be read comes as an InputError.
+def read_rows(path: Path, reading: Reading = Reading()) -> Rows:
+    """("file:line", row) of every row of one file, or of a folder that `datasets` has saved; a row that can't be read comes as an InputError.
 
     A plain text file gives rows {"text": line}.
 
@@ -82,16 +46,21 @@ def read_rows(path: Path) -> Rows:
         InputError: the file is missing, empty, of no known kind, or damaged as a whole.
     """
     suffix = data_suffix(path)
-    if suffix is None:
-        raise InputError(f"{path}: the name does not say what kind of file this is; end it in one of {', '.join(SUFFIXES)} (or with .gz behind).")
-    if suffix in (".jsonl", ".ndjson"):
+    if path.is_dir() and is_saved(path):
+        rows = _saved(path)
+    elif suffix is None:
+        ends = f"{', '.join(SUFFIXES)} (or with {', '.join(PACKED)} behind)"
+        raise InputError(f"{path}: the name does not say what kind of file this is; end it in one of {ends}.")
+    elif suffix in (".jsonl", ".ndjson"):
         rows = _json_lines(path)
     elif suffix == ".json":
-        rows = _json(path)
+        rows = _json(path, reading)
     elif suffix in (".csv", ".tsv"):
-        rows = _csv(path, "," if suffix == ".csv" else "\t")
+        rows = read_delimited(path, "," if suffix == ".csv" else "\t", separator=reading.separator, fits=reading.fits, say=reading.say)
     elif suffix == ".parquet":
         rows = _parquet(path)
+    elif suffix in (".arrow", ".feather", ".ipc"):
+        rows = _arrow(path)
     else:
         rows = ((where, line if isinstance(line, InputError) else {"text": line}) for where, line in read_lines(path))
     any_row = False
@@ -121,52 +90,51 @@ def _json_lines(path: Path) -> Rows:
         yield where, _as_row(value, where)
 
 
-def _json(path: Path) -> Rows:
-    """A JSON list of objects; a file of this name that holds one object a line is read as JSON lines, as the hub does."""
+def _json(path: Path, reading: Reading) -> Rows:
+    """A JSON list of objects, or one JSON object (see `_rows_of_object`); a file of this name that holds one object a line is read as JSON lines, as the hub does."""
     text = read_text(path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
-    if text.lstrip()[0] != "[":
+    if text.lstrip()[0] != "[" and _is_lines(text):
         yield from _json_lines(path)
         return
-    values = parse_json(text, str(path), whole=True)
-    for number, value in enumerate(values, start=1):
+    value = parse_json(text, str(path), whole=True)
+    if isinstance(value, dict):
+        yield from _rows_of_object(value, path, reading)
+        return
+    for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
         where = f"{path}: item {number}"
-        yield where, _as_row(value, where)
+        yield where, _as_row(item, where)
 
 
-def _csv(path: Path, delimiter: str) -> Rows:
-    """Rows by the names of the first line; `where` is the line on which a row begins (a quoted cell may run over several)."""
-    csv.field_size_limit(LONGEST_LINE)  # the module's own limit of 128 kB is shorter than some conversations
-    text = read_text(path)
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty.")
-    reader = csv.reader(_lines_of(text, path), delimiter=delimiter, strict=True)
-    begin = 1
-    try:
-        header = next(reader)
-        if len(set(header)) < len(header):
-            raise InputError(f"{path}:1: two columns have the same name ({named(', '.join(header))}).")
-        begin = reader.line_num + 1
-        for cells in reader:
-            where = f"{path}:{begin}"
-            begin = reader.line_num + 1
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield where, InputError(f"{where}: {len(cells)} cells under {len(header)} column names; quote cells that hold a {delimiter!r} or a line end.")
-                continue
-            yield where, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}:{begin}: broken {'CSV' if delimiter == ',' else 'TSV'} ({words_of(error)}).") from error
+def _is_lines(text: str) -> bool:
+    """Whether a text that begins an object holds one object a line, and more than one: a line that begins a further object, not indented."""
+    first, _, rest = text.lstrip().partition("\n")
+    following = next((line for line in rest.split("\n") if line.strip()), None)
+    return following is not None and (following.startswith("{") or first.rstrip().endswith("}"))
 
 
-def _lines_of(text: str, path: Path) -> Iterator[str]:
-    """The lines of a text with their ends: of LF, CRLF or CR, and no other."""
-    for number, line in enumerate(re.finditer(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", text), start=1):
-        if line.end() - line.start() > LONGEST_LINE:
-            raise InputError(f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB, so it is no row.")
-        yield line[0]
+def _rows_of_object(value: Row, path: Path, reading: Reading) -> Rows:
+    """The rows of a file that is one object:
+
+    {"prompt": "p", "chosen": "c", "rejected": "r"}     the row itself, where it has the source's columns, or is neither of the next two
+    {"a": {"prompt": ...}, "b": {"prompt": ...}}        an object of rows; the name of a row is its "id" where it has none
+    {"version": 1, "data": [{"prompt": ...}]}           an object with one list of rows
+    """
+    known = reading.fits is not None
+    lists = [name for name, held in value.items() if isinstance(held, list) and held and all(isinstance(one, dict) for one in held)]
+    if reading.fits is None or not reading.fits(list(value)):
+        if value and all(isinstance(held, Mapping) for held in value.values()) and (reading.fits is None or any(map(reading.fits, map(list, value.values())))):
+            reading.say(f"{path.name} is an object of {len(value):,} rows")
+            for name, row in value.items():
+                yield f"{path}: {named(name)}", {"id": name, **row}
+            return
+        if len(lists) == 1 and (known or len(value) == 1):
+            reading.say(f"the rows of {path.name} are its list {named(lists[0])}")
+            for number, row in enumerate(value[lists[0]], start=1):
+                yield f"{path}: {named(lists[0])}, item {number}", row
+            return
+    yield f"{path}: item 1", value
 
 
 def _parquet(path: Path) -> Rows:
@@ -175,24 +143,59 @@ def _parquet(path: Path) -> Rows:
     with open_bytes(path) as file:
         try:
             # A packed file can't be read from its end, where Parquet keeps its table of contents, so it is unpacked in memory.
-            table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.suffix == ".gz" else file)
+            table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.suffix.lower() in PACKED else file)
             # of a row group alone: asking a damaged file for its columns ends the process
             check_unpacked(path, sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups)))
             names = table.schema_arrow.names
             if len(set(names)) < len(names):
                 raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
-            number = size = 0
-            for batch in table.iter_batches(batch_size=64):
-                size += batch.nbytes
-                check_unpacked(path, size)
-                for row in _rows_of_batch(batch):
-                    number += 1
-                    where = f"{path}: row {number}"
-                    yield where, InputError(f"{where}: {row}") if isinstance(row, str) else row
+            yield from _rows_of_batches(path, table.iter_batches(batch_size=64))
         except InputError:
             raise
         except Exception as error:  # pyarrow raises whatever it meets in a damaged file
             raise InputError(f"{path}: this is no whole Parquet file ({words_of(error)}).") from error
+
+
+def _arrow(path: Path) -> Rows:
+    import pyarrow
+
+    with open_bytes(path) as file:
+        try:
+            content = file.read() if path.suffix.lower() in PACKED else pyarrow.memory_map(str(path)).read_buffer()
+            yield from _rows_of_batches(path, arrow_batches(path, content))
+        except InputError:
+            raise
+        except Exception as error:  # as above
+            raise InputError(f"{path}: this is no whole Arrow file ({words_of(error)}).") from error
+
+
+def _saved(folder: Path) -> Rows:
+    """The rows of a folder that was written by `save_to_disk`."""
+    import datasets
+
+    try:
+        table = datasets.load_from_disk(str(folder)).with_format(None)
+        for number in range(len(table)):
+            where = f"{folder}: row {number + 1}"
+            try:
+                row = dict(table[number])
+            except Exception as error:  # whatever stands in this row, the others may be fine
+                yield where, InputError(f"{where}: it holds what can't be read ({words_of(error)}).")
+                continue
+            yield where, row
+    except Exception as error:  # of the library's many kinds
+        raise InputError(f"{folder}: this folder of a saved dataset can't be read ({type(error).__name__}: {words_of(error)}).") from error
+
+
+def _rows_of_batches(path: Path, batches: Iterator[Any]) -> Rows:
+    number = size = 0
+    for batch in batches:
+        size += batch.nbytes
+        check_unpacked(path, size)
+        for row in _rows_of_batch(batch):
+            number += 1
+            where = f"{path}: row {number}"
+            yield where, InputError(f"{where}: {row}") if isinstance(row, str) else row
 
 
 def _rows_of_batch(batch: Any) -> list[Row | str]:

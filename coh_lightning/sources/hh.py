@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ class HH(Source):
 
     def hub_arguments(self) -> dict[str, Any]:
         return {"path": self.path} if self.subset is None else {"path": self.path, "data_dir": self.subset}
+
+    def columns(self) -> Sequence[str]:
+        return ("chosen", "rejected")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         contexts, answers = [], []

@@ -2,77 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections import Counter
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Cut, Feedback, Part, Rejected, Turn, did_you_mean, shown
-from coh_lightning.sources.base import Source, column
-from coh_lightning.sources.dialogue import is_messages, turns_of_messages, turns_of_text, user_turn
+from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.sources.base import Source
+from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_of_messages, turns_of_text, user_turn
+from coh_lightning.sources.fields import BESIDE, DOWN, ITSELF, KEY, PLACES, UP, Fields, Piece, paths_of
 from coh_lightning.sources.files import Row
-
-TIE = "tie"
-PLACE = "#"
-ITSELF = "."
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a prompt that is put together: the words `text`, which are never cut, then what stands in `field`.
-
-    Args:
-        text: fixed words.
-        field: path of a text of the row, behind them.
-        cut: from which end truncation may shorten the field's text: never, front or back.
-        optional: whether an empty or missing field leaves out the piece and its words (otherwise it is an error).
-    """
-
-    text: str = ""
-    field: str | None = None
-    cut: Cut = "back"
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Where one completion stands, and what people said of it. All are paths inside the row, or inside an element of `each`.
-
-    Args:
-        text: the completion; "." is the element of `each` itself.
-        rank: path of a rank, a number for all rows (1 for the chosen column, 2 for the rejected one), or "#", the place in the list `each`. Smaller is better.
-        rating: path of a rating (it gets the name "overall").
-        ratings: attribute -> path of its rating.
-        thumb: path of a value that is one of `up` or of `down`.
-        up: the values that mean a thumb up.
-        down: the values that mean a thumb down.
-        critique: path, or several, of what somebody said; several texts are joined by a blank.
-        revision: path of a better text.
-        author: path of who wrote the completion.
-    """
-
-    text: str
-    rank: float | str | None = None
-    rating: str | None = None
-    ratings: dict[str, str] = field(default_factory=dict)
-    thumb: str | None = None
-    up: list[bool | int | str] = field(default_factory=lambda: [True])
-    down: list[bool | int | str] = field(default_factory=lambda: [False])
-    critique: str | list[str] | None = None
-    revision: str | None = None
-    author: str | None = None
+from coh_lightning.sources.history import turns_of_history
+from coh_lightning.sources.items import Item, items_of
+from coh_lightning.sources.paths import has_column, steps_of, value_at
+from coh_lightning.sources.preferences import NO_VOTE, Preferences
+from coh_lightning.sources.reader import Reader
+from coh_lightning.sources.values import Table, normal
+from coh_lightning.sources.votes import Pairs, best_and_worse
 
 
 @dataclass(frozen=True)
 class Mapping(Source):
     """Rankings, ratings, critiques, thumbs and votes in files of any shape.
 
-    A path is a column's name, or names and list places with dots between: `annotations.helpfulness.Rating`, `references.0`. A name that a row lacks is refused
-    with the nearest one; a value that is null, blank or one of `missing` means that nobody said this. A list of several raters' ratings counts with its mean,
-    a list of their critiques is joined by blanks::
+    A path is a column's name, or names and list places with dots between: `annotations.helpfulness.Rating`, `references.0`; `sources/paths.py` has the whole
+    grammar (`chat.-1.content`, `chat.:-1`, `votes.*.score`, `systems."gpt-3.5".text`). A name that a row lacks is refused with the nearest one. A value that is
+    null, blank or one of `missing` means that nobody said this. A list of several raters' ratings counts with its mean, a list of their critiques is joined by
+    blanks::
 
         {"question": "q", "answers": [{"text": "a", "stars": 4}, {"text": "b", "stars": "N/A"}]}
 
@@ -82,18 +42,51 @@ class Mapping(Source):
         scales: {overall: [1, 5]}
         missing: [N/A]
 
+    Systems under their names, and which of them somebody preferred::
+
+        {"q": "Hi", "systems": {"gpt-3.5": {"text": "Hello!"}, "llama": {"text": "What?"}}, "best": "gpt-3.5"}
+
+        prompt: q
+        each: systems                                             "Hello!" by gpt-3.5, rank 1; "What?" by llama, rank 2
+        completions: [{text: text, author: .key}]
+        votes: [best]
+
+    How strongly the second of two was preferred, several raters' mean, with the words about the one that won::
+
+        {"context": [user "Hi"], "response1": "Hello!", "response2": "What?", "ratings": [{"score": -3, "why": "Kind."}, {"score": -1, "why": "Fits."}]}
+
+        prompt: context
+        completions: [{text: response1}, {text: response2}]       "Hello!" rank 1, critique "Kind. Fits."; "What?" rank 2
+        strength: ratings.*.score                                 extra {"margin": 2.0}
+        winner_critique: ratings.*.why
+
+    Entries of `values`, `vote_for`, `up`, `down` and `missing`, and the paths of `equal`, are compared as `sources/values.py` says: 1, "1" and 1.0 are one
+    value, and so are yes, "yes", true and a cell "True", however YAML or the command line took them. Entries that are the same value and mean different things
+    are refused. Values that are in no entry are counted, and so are entries that no value was equal to. Texts are kept to the character (`strip` takes the
+    blanks at their ends away), but for the markers of turns inside one text (`turn_markers`).
+
     Args:
-        prompt: path of a text or of a list of messages; or the pieces that make up the user's turn.
+        prompt: path of a text, of a message or of a list of messages; or the pieces that make up the user's turn.
         system: path of a system prompt.
+        history: path of earlier turns: a list of [user's, assistant's] pairs, of objects, of messages, or of texts that alternate.
+        history_keys: the keys of the user's and of the assistant's text in the objects of `history`.
         turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text.
         completions: the completions, one by one; with `each` a single one, for all its elements.
-        each: path of a list of completions.
-        votes: paths of votes on two or more completions; the most votes win, and no majority is a tie.
-        vote_for: vote (as text) -> the place of the completion it is for, counted from 0, or "tie".
+        each: path of a list of completions, or of an object of them by name.
+        drop_prompt: take the prompt off the front of the completions that repeat it; both kinds are counted.
+        votes: paths of votes, or of lists of them, on two or more completions; the most votes win, and no majority is a tie.
+        vote_for: vote -> the place of the completion it is for, counted from 0, or "tie". A vote that it does not have may be the author of a completion.
+        pairs: votes on two of the completions at a time; they become one ranking (`sources/votes.py`).
+        matrix: path of a square table, as lists or as objects by author: how often, or how strongly, the completion of the row was preferred to the column's.
+        strength: path of a number, or of several (their mean counts): how strongly one of two completions was preferred; 0 is a tie. Its size is kept in the
+            record's `extra` as `margin`.
+        strength_for: which completion, 0 or 1, a `strength` above 0 prefers.
+        winner_critique: path, or several, of what was said of the completion that won, whichever that is; where none did, it is left out and counted.
+        loser_critique: the same of those that lost.
         id: path of an id; without it one is made from the content.
         reference: path of a text to compare with (ROUGE).
         scales: attribute -> [worst, best] of its ratings.
-        values: a rating in words -> its number.
+        values: a rating as it stands in the file -> its number. If it has numbers, a number without an entry is refused.
         missing: values that mean "not given".
         equal: paths that must hold the same in a row; a row where they differ is rejected and counted.
         keep: paths whose values are kept in the record's `extra`.
@@ -102,196 +95,219 @@ class Mapping(Source):
 
     prompt: str | list[Piece] = ""
     system: str | None = None
+    history: str | None = None
+    history_keys: list[str] = field(default_factory=lambda: ["user", "assistant"])
     turn_markers: list[str] | None = None
     completions: list[Fields] = field(default_factory=list)
     each: str | None = None
+    drop_prompt: bool = False
     votes: list[str] = field(default_factory=list)
-    vote_for: dict[str, int | str] = field(default_factory=dict)
+    vote_for: dict = field(default_factory=dict)
+    pairs: list[Pairs] = field(default_factory=list)
+    matrix: str | None = None
+    strength: str | None = None
+    strength_for: int = 1
+    winner_critique: str | list[str] | None = None
+    loser_critique: str | list[str] | None = None
     id: str | None = None
     reference: str | None = None
     scales: dict[str, list[float]] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
-    missing: list[bool | int | float | str] = field(default_factory=list)
+    values: dict = field(default_factory=dict)
+    missing: list = field(default_factory=list)
     equal: list[str] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     scalars_as_text: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        owner = self._owner
         if not self.prompt or not self.completions:
-            raise InputError(f"Mapping of {self.path}: 'prompt' and 'completions' must say where they stand in a row.")
-        if self.each is not None and (len(self.completions) != 1 or self.votes):
-            raise InputError(f"Mapping of {self.path}: with 'each' give one entry of 'completions', for all elements alike, and no 'votes'.")
-        if self.each is None and any(PLACE == one.rank or ITSELF == one.text for one in self.completions):
-            raise InputError(f"Mapping of {self.path}: {PLACE!r} and {ITSELF!r} mean elements of a list; name the list by 'each'.")
-        if self.turn_markers is not None and len(self.turn_markers) != 2:
-            raise InputError(f"Mapping of {self.path}: turn_markers has {len(self.turn_markers)} entries; give the user's and the assistant's marker.")
-        for vote, place in self.vote_for.items():
-            if place != TIE and not (isinstance(place, int) and 0 <= place < len(self.completions)):
-                raise InputError(f"Mapping of {self.path}: vote_for[{vote!r}] is {place!r}; give {TIE!r} or a place, 0 to {len(self.completions) - 1}.")
-        if bool(self.votes) != bool(self.vote_for):
-            raise InputError(f"Mapping of {self.path}: 'votes' and 'vote_for' go together.")
+            raise InputError(f"{owner}: 'prompt' and 'completions' must say where they stand in a row.")
+        if self.each is not None and len(self.completions) != 1:
+            raise InputError(f"{owner}: with 'each' give one entry of 'completions', for all elements alike.")
+        if self.each is None and any(path in (ITSELF, KEY, *PLACES) or path.startswith(BESIDE) for one in self.completions for path in one.paths()):
+            raise InputError(f"{owner}: {ITSELF}, {KEY}, {' and '.join(PLACES)} mean elements of a list; name the list by 'each'.")
+        if self.turn_markers is not None and (len(self.turn_markers) != 2 or not all(self.turn_markers)):
+            raise InputError(f"{owner}: turn_markers has {len(self.turn_markers)} entries; give the user's and the assistant's marker.")
+        if len(self.history_keys) != 2:
+            raise InputError(f"{owner}: history_keys has {len(self.history_keys)} entries; give the user's and the assistant's key.")
         for attribute, scale in self.scales.items():
             if len(scale) != 2:
-                raise InputError(f"Mapping of {self.path}: the scale of {attribute!r} has {len(scale)} entries; give [worst, best].")
+                raise InputError(f"{owner}: the scale of {attribute!r} has {len(scale)} entries; give [worst, best].")
+        if self._preferences.given and any(one.rank is not None for one in self.completions):
+            raise InputError(f"{owner}: a 'rank' of 'completions' says which is better, and so do votes, pairs, a matrix or a strength; give one of them.")
+        for place, (up, down) in enumerate(self._thumbs):
+            for entry in self.completions[place].up:
+                if entry in down:
+                    raise InputError(f"{owner}: {entry!r} is both in 'up' and in 'down' of completions[{place}]; keep it in one of them.")
+            up.never_found(), down.never_found()
+
+    @property
+    def _owner(self) -> str:
+        return f"Mapping of {self.path}"
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.values, self.missing, scalars_as_text=self.scalars_as_text, notes=self.notes, owner=self._owner)
+
+    @cached_property
+    def _preferences(self) -> Preferences:
+        return Preferences(
+            votes=self.votes,
+            vote_for=self.vote_for,
+            pairs=self.pairs,
+            matrix=self.matrix,
+            strength=self.strength,
+            strength_for=self.strength_for,
+            reader=self._reader,
+            count=None if self.each is not None else len(self.completions),
+            owner=self._owner,
+        )
+
+    @cached_property
+    def _thumbs(self) -> list[tuple[Table, Table]]:
+        return [(Table("up", one.up, self._owner), Table("down", one.down, self._owner)) for one in self.completions]
+
+    def columns(self) -> Sequence[str]:
+        """The paths of the prompt and the completions, which every row has."""
+        pieces = [self.prompt] if isinstance(self.prompt, str) else [piece.field for piece in self.prompt if piece.field and not piece.optional]
+        return [*pieces, *([one.text for one in self.completions] if self.each is None else [self.each])]
+
+    def fits(self, header: Sequence[str]) -> bool:
+        return all(has_column(dict.fromkeys(header), path) for path in self.columns())
+
+    def structured(self) -> set[str]:
+        """The columns into which a path leads, or that are read as a list or an object as a whole."""
+        inside = [path for one in self.completions for path in one.paths()]
+        paths = [*self.columns(), *self.votes, *self.equal, *self.keep, self.system, self.reference, self.id, self.strength]
+        paths += [*paths_of(self.winner_critique), *paths_of(self.loser_critique), *(inside if self.each is None else [])]
+        for pair in [one for one in self.pairs if one.each is None]:
+            paths += [pair.vote, *(side for side in pair.sides if isinstance(side, str))]
+        whole = [self.each, self.matrix, self.history, *(pair.each for pair in self.pairs)]
+        whole += [path.removeprefix(BESIDE) for path in inside if path.startswith(BESIDE)]
+        steps = [steps_of(path) for path in paths if path]
+        return {one[0].name for one in steps if len(one) > 1} | {steps_of(path)[0].name for path in whole if path}
+
+    def after_rows(self) -> None:
+        """Notes the entries of tables that no value was equal to."""
+        thumbs: list[Table] = []
+        for one, (up, down) in zip(self.completions, self._thumbs, strict=True):
+            thumbs += [up] * (one.thumb is not None and one.up != UP) + [down] * (one.thumb is not None and one.down != DOWN)
+        for table in (self._reader.values, self._reader.missing, *thumbs, *self._preferences.tables):
+            unused = table.never_found()
+            if unused:
+                self.notes.say(f"entries of '{table.name}' that no row uses: {', '.join(unused)}")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
-        if self.equal and any(value_at(row, path, where) != value_at(row, self.equal[0], where) for path in self.equal):
+        if self.equal and len({normal(value_at(row, path, where)) for path in self.equal}) > 1:
             return self.rejected(f"{', '.join(self.equal)} differ", where)
-        if self.each is None:
-            candidates = [self._candidate(row, fields, place, where) for place, fields in enumerate(self.completions)]
-        else:
-            elements = value_at(row, self.each, where)
-            if not isinstance(elements, list):
-                raise InputError(f"{where}: {self.each} is a {type(elements).__name__}; it must be a list of completions.")
-            if not elements:
-                return self.rejected("no completions", where)
-            candidates = [self._candidate(element, self.completions[0], place, f"{where}, {self.each}[{place}]") for place, element in enumerate(elements)]
-        extra = {path: value_at(row, path, where) for path in self.keep}
-        if self.votes:
-            votes = [str(value_at(row, path, where)) for path in self.votes]
-            candidates = [Candidate(**(vars(one) | {"rank": rank})) for one, rank in zip(candidates, self._ranks_by_vote(votes, where), strict=True)]
-            extra["votes"] = votes
+        items = items_of(row, self.each, len(self.completions), where)
+        if not items:
+            return self.rejected("no completions", where)
+        prompt, fronts = self._prompt(row, where)
+        candidates = [self._candidate(item, 0 if self.each is not None else item.place, fronts) for item in items]
+        extra = {path: _plain(value_at(row, path, where)) for path in self.keep}
+        if self._preferences.given:
+            preference = self._preferences.of(row, candidates, where)
+            if preference.ranks is None:
+                return self.rejected(NO_VOTE, where)
+            candidates = [dataclasses.replace(one, rank=rank) for one, rank in zip(candidates, preference.ranks, strict=True)]
+            extra |= preference.extra
         return self.record(
-            self._prompt(row, where),
-            candidates,
+            prompt,
+            self._with_critiques(candidates, row, where),
             where=where,
             task="answer",
-            id="" if self.id is None else self._id(value_at(row, self.id, where), where),
+            id="" if self.id is None else self._reader.id(value_at(row, self.id, where), self.id, where),
             scales={attribute: (float(worst), float(best)) for attribute, (worst, best) in self.scales.items()},
-            reference=None if self.reference is None else self._text(value_at(row, self.reference, where), self.reference, where),
+            reference=None if self.reference is None else self._reader.text(value_at(row, self.reference, where), self.reference, where),
             extra=extra,
         )
 
-    def _id(self, value: Any, where: str) -> str:
-        if self._is_missing(value):
-            return ""
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise InputError(f"{where}: {self.id} is {shown(value)}; an id is a text or a whole number.")
-        return str(value)
-
-    def _prompt(self, row: Row, where: str) -> tuple[Turn, ...]:
+    def _prompt(self, row: Row, where: str) -> tuple[tuple[Turn, ...], list[str]]:
+        """The turns, and the texts by which a completion may repeat them."""
         turns: tuple[Turn, ...]
+        raw = ""
         if not isinstance(self.prompt, str):
             turns = (Turn("user", tuple(part for piece in self.prompt for part in self._parts(piece, row, where))),)
         else:
             value = value_at(row, self.prompt, where)
             if is_messages(value):
-                turns = turns_of_messages(value, self.prompt, where)
+                turns = turns_of_messages(value, self.prompt, where, self.notes)
+            elif isinstance(value, dict):
+                turns = (turn_of_message(value, self.prompt, where, self.notes),)
             else:
-                text = self._text(value, self.prompt, where) or ""
-                turns = (user_turn(text.strip()),) if self.turn_markers is None else turns_of_text(text, self.turn_markers[0], self.turn_markers[1])
-        system = None if self.system is None else self._text(value_at(row, self.system, where), self.system, where)
-        return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns)
+                raw = self._reader.text(value, self.prompt, where) or ""
+                turns = (user_turn(raw),) if self.turn_markers is None else turns_of_text(raw, self.turn_markers[0], self.turn_markers[1])
+        fronts = [text for text in (raw, turns[-1].text if turns else "") if text.strip()]
+        if self.history is not None:
+            turns = (*turns_of_history(value_at(row, self.history, where), self.history_keys, self.history, where, self.notes), *turns)
+        system = None if self.system is None else self._reader.text(value_at(row, self.system, where), self.system, where)
+        return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns), fronts
 
     def _parts(self, piece: Piece, row: Row, where: str) -> list[Part]:
         fixed = [Part(piece.text, "never")] if piece.text else []
         if piece.field is None:
             return fixed
-        if piece.optional and piece.field.split(".")[0] not in row and piece.field not in row:
+        if piece.optional and not has_column(row, piece.field):
             return []
-        text = self._text(value_at(row, piece.field, where), piece.field, where)
+        text = self._reader.text(value_at(row, piece.field, where), piece.field, where)
         if text is None:
             if not piece.optional:
                 raise InputError(f"{where}: {piece.field} is empty; mark the piece of the prompt as optional if it may be.")
             return []
-        return [*fixed, Part(text.strip(), piece.cut)]
+        return [*fixed, Part(text, piece.cut)]
 
-    def _candidate(self, item: Any, fields: Fields, place: int, where: str) -> Candidate:
-        text = self._text(item if fields.text == ITSELF else value_at(item, fields.text, where), fields.text, where)
+    def _candidate(self, item: Item, number: int, fronts: Sequence[str]) -> Candidate:
+        fields = self.completions[number]
+        reader = self._reader
+        text = reader.text(item.at(fields.text), fields.text, item.where) or ""
         paths = ({} if fields.rating is None else {"overall": fields.rating}) | fields.ratings
-        ratings = {attribute: self._number(value_at(item, path, where), path, where) for attribute, path in paths.items()}
-        critiques = [fields.critique] if isinstance(fields.critique, str) else fields.critique or []
-        said = [words for path in critiques for words in self._texts(value_at(item, path, where), path, where)]
+        ratings = {attribute: reader.number(item.at(path), path, item.where) for attribute, path in paths.items()}
+        said = [words for path in paths_of(fields.critique) for words in reader.texts(item.at(path), path, item.where)]
         return Candidate(
-            text=(text or "").strip(),
-            rank=self._rank(item, fields.rank, place, where),
+            text=self._without_prompt(text, fronts, item.where) if self.drop_prompt else text,
+            rank=self._rank(item, fields.rank),
             ratings={attribute: value for attribute, value in ratings.items() if value is not None},
-            thumb=None if fields.thumb is None else self._thumb(value_at(item, fields.thumb, where), fields, where),
+            thumb=None if fields.thumb is None else reader.thumb(item.at(fields.thumb), fields.thumb, *self._thumbs[number], item.where),
             critique=" ".join(said) or None,
-            revision=None if fields.revision is None else self._text(value_at(item, fields.revision, where), fields.revision, where),
-            author=None if fields.author is None else self._text(value_at(item, fields.author, where), fields.author, where),
+            revision=None if fields.revision is None else reader.text(item.at(fields.revision), fields.revision, item.where),
+            author=None if fields.author is None else reader.text(item.at(fields.author), fields.author, item.where),
         )
 
-    def _rank(self, item: Any, rank: float | str | None, place: int, where: str) -> float | None:
-        if rank == PLACE:
-            return float(place + 1)
-        return self._number(value_at(item, rank, where), rank, where) if isinstance(rank, str) else None if rank is None else float(rank)
+    def _rank(self, item: Item, rank: float | str | None) -> float | None:
+        if isinstance(rank, str):
+            return self._reader.number(item.at(rank), rank, item.where, only_words=True)
+        return None if rank is None else float(rank)
 
-    def _ranks_by_vote(self, votes: list[str], where: str) -> list[float]:
-        """1 for the completion with the most votes and 2 for the others; a tie, 1 for all, where "tie" has the most votes or nothing has more than the rest."""
-        for vote in votes:
-            if vote not in self.vote_for:
-                raise InputError(f"{where}: a vote is {vote!r:.60}; vote_for knows {', '.join(self.vote_for)}.")
-        (winner, most), *others = Counter(self.vote_for[vote] for vote in votes).most_common()
-        if winner == TIE or (others and others[0][1] == most):
-            return [1.0] * len(self.completions)
-        return [1.0 if place == winner else 2.0 for place in range(len(self.completions))]
+    def _without_prompt(self, text: str, fronts: Sequence[str], where: str) -> str:
+        for front in fronts:
+            for words in (front, front.strip()):
+                if text.startswith(words):
+                    self.notes.count("drop_prompt: the prompt was taken off the front of a completion", where)
+                    return text[len(words) :]
+        self.notes.count("drop_prompt: a completion does not begin with the prompt, and was left as it is", where)
+        return text
 
-    def _thumb(self, value: Any, fields: Fields, where: str) -> bool | None:
-        if self._is_missing(value):
-            return None
-        for thumb, meaning in ((True, fields.up), (False, fields.down)):
-            if value in meaning:
-                return thumb
-        raise InputError(f"{where}: {fields.thumb} is {value!r:.60}; 'up' has {fields.up} and 'down' has {fields.down}.")
-
-    def _is_missing(self, value: Any) -> bool:
-        return value is None or (isinstance(value, str) and not value.strip()) or (not isinstance(value, list | dict) and value in self.missing)
-
-    def _text(self, value: Any, path: str, where: str) -> str | None:
-        if self._is_missing(value):
-            return None
-        if isinstance(value, str):
-            return value.strip()
-        if self.scalars_as_text and isinstance(value, bool | int | float):
-            return str(value)
-        hint = " (scalars_as_text: true writes it as text)" if isinstance(value, bool | int | float) else ""
-        raise InputError(f"{where}: {path} is {value!r:.60}, a {type(value).__name__}; it must be text{hint}.")
-
-    def _texts(self, value: Any, path: str, where: str) -> list[str]:
-        texts = [self._text(one, path, where) for one in (value if isinstance(value, list) else [value])]
-        return [text for text in texts if text is not None]
-
-    def _number(self, value: Any, path: str, where: str) -> float | None:
-        if isinstance(value, list):
-            numbers = [number for one in value if (number := self._number(one, path, where)) is not None]
-            return sum(numbers) / len(numbers) if numbers else None
-        if self._is_missing(value):
-            return None
-        if isinstance(value, str) and value.strip() in self.values:
-            return float(self.values[value.strip()])
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
-            known = f"; 'values' knows {', '.join(self.values)}" if self.values else ""
-            raise InputError(f"{where}: {path} is {value!r:.60}; it must be a number, or a word that 'values' or 'missing' explains{known}.")
-        return number
+    def _with_critiques(self, candidates: Sequence[Candidate], row: Row, where: str) -> list[Candidate]:
+        """The completions with what was said of the one that won, and of those that lost."""
+        out = list(candidates)
+        best, worse = best_and_worse([one.rank for one in out])
+        for name, setting, places in (("winner", self.winner_critique, best), ("loser", self.loser_critique, worse)):
+            said = [words for path in paths_of(setting) for words in self._reader.texts(value_at(row, path, where), path, where)]
+            if said and not places:
+                self.notes.count(f"{name}_critique: no completion won, so that the critique was left out", where)
+            for place in places if said else ():
+                out[place] = dataclasses.replace(out[place], critique=" ".join([*filter(None, [out[place].critique]), *said]))
+        return out
 
 
-def value_at(item: Any, path: str, where: str) -> Any:
-    """What stands at a path: `a.b.0` is item["a"]["b"][0]; a column whose own name has dots in it comes first; nothing is below a null.
-
-    Raises:
-        InputError: a name or a place that is not there, with the nearest name.
-    """
-    if isinstance(item, AnyMapping) and path in item:
-        return item[path]
-    value = item
-    steps = path.split(".")
-    for depth, step in enumerate(steps):
-        if value is None:
-            return None
-        if isinstance(value, Sequence) and not isinstance(value, str) and step.isdigit():
-            if int(step) >= len(value):
-                raise InputError(f"{where}: {'.'.join(steps[:depth])} has {len(value)} elements; {path} asks for number {step} (counted from 0).")
-            value = value[int(step)]
-        elif isinstance(value, AnyMapping):
-            if step not in value and depth:
-                raise InputError(f"{where}: {'.'.join(steps[:depth])} has no {step!r}{did_you_mean(step, map(str, value))}")
-            value = column(value, step, where)
-        else:
-            raise InputError(f"{where}: {'.'.join(steps[:depth]) or 'the row'} is a {type(value).__name__}; there is no {step!r} in it.")
-    return value
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: what is no number becomes null, and dates and the like text."""
+    if isinstance(value, AnyMapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

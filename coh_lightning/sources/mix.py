@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -13,18 +14,25 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.records import Feedback, Rejected, unique
+from coh_lightning.records import Feedback, Rejected, content_id, unique
 from coh_lightning.sources.base import Source
+from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key
 
 log = logging.getLogger(__name__)
 
 OnBadRecord = Literal["stop", "skip"]
-COPY = "~"
-"""Between a record's id and the number of its copy, where a source's weight repeats it."""
 
 
-def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "stop", rejected: list[Rejected] | None = None) -> list[Feedback]:
+def load(
+    sources: Sequence[Source],
+    *,
+    seed: int,
+    on_bad_record: OnBadRecord = "stop",
+    rejected: list[Rejected] | None = None,
+    noticed: list[SourceNotes] | None = None,
+    max_lost_share: float = 0.5,
+) -> list[Feedback]:
     """The records of all sources, in an order that depends on the seed and their ids alone (not on the order of sources or rows).
 
     Ids are unique: "<source's label>/<the record's own id>". Every row is either a record, or part of one (`merge_prompts`), or in `rejected` with its reason.
@@ -34,14 +42,16 @@ def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "
         sources   a: 1000 records, weight 1    b: 100 records, weight 1    c: 100 records, weight 3
         per record of a: 1                     b: 10                       c: 30                       -> 1000 + 1000 + 3000
 
-    Copies are "<id>~2", "<id>~3", ...; `split_by_prompt` keeps them out of the held-out parts.
+    Copies have a `copy` above 1 and ids of their own ("<id>~2", "<id>~3", ...); `split_by_prompt` keeps them out of the held-out parts.
 
     Args:
         on_bad_record: what to do with a row that can't be read or is off its format: "stop" raises its InputError, "skip" notes it in `rejected`.
         rejected: gets every row that was left out; without it their counts are logged.
+        noticed: gets the notes of each source; without it their lines are logged.
+        max_lost_share: of all rows, how many may be left out.
 
     Raises:
-        InputError: a bad row (with "stop"), a damaged file, weights on some sources only, or more than half of all rows lost.
+        InputError: a bad row (with "stop"), a damaged file, weights on some sources only, two records of one id, or more rows lost than may be.
     """
     if on_bad_record not in ("stop", "skip"):
         raise InputError(f"on_bad_record is {on_bad_record!r}; it must be stop or skip.")
@@ -59,16 +69,25 @@ def load(sources: Sequence[Source], *, seed: int, on_bad_record: OnBadRecord = "
         for source in sources:
             label = _free_label(source.label, by_label)
             task = progress.add_task(label, total=source.limit)
+            source.notes.start(label)
             records, left_out, count = _read(source, label, on_bad_record, lambda task=task: progress.advance(task))
+            source.notes.rows = count
+            source.after_rows()
             by_label[label] = records
             lost += left_out
             rows += count
-    stop_if_half_is_lost(rows, lost)
+    stop_if_too_many_are_lost(rows, lost, max_lost_share)
+    _refuse_equal_ids(by_label)
     if rejected is None:
         for (label, reason), times in Counter((one.source, one.reason) for one in lost).most_common():
             log.warning("%s: %d rows left out: %s", label, times, reason)
     else:
         rejected += lost
+    if noticed is None:
+        for line in (line for source in sources for line in source.notes.lines()):
+            log.warning("%s", line)
+    else:
+        noticed += [source.notes for source in sources]
     if with_weight:
         weights = {label: source.weight or 0.0 for label, source in zip(by_label, sources, strict=True)}
         by_label = repeated_by_weight(by_label, weights, seed=seed)
@@ -88,6 +107,7 @@ def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) 
     records: list[Feedback] = []
     lost: list[Rejected] = []
     seen: dict[str, str] = {}
+    contents: set[str] = set()
     count = 0
     for where, row in source.rows():
         count += 1
@@ -98,6 +118,9 @@ def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) 
             result = source.feedback(row, where)
             if isinstance(result, Feedback):
                 records.append(unique(result, seen, where))
+                if (content := content_id(result)) in contents:
+                    source.notes.count("the record is the same, word for word, as an earlier one", where)
+                contents.add(content)
             else:
                 lost.append(dataclasses.replace(result, source=label))
         except InputError as error:
@@ -111,15 +134,30 @@ def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) 
     return [dataclasses.replace(one, id=f"{label}/{one.id}", source=label) for one in records], lost, count
 
 
-def stop_if_half_is_lost(total: int, lost: Sequence[Rejected]) -> None:
-    """Raise InputError when more than half of `total` rows or records were left out: then it is not the data, but the choice of adapter or method."""
-    if 2 * len(lost) > total:
-        (reason, times), *_ = Counter(one.reason for one in lost).most_common(1)
-        first = next(one for one in lost if one.reason == reason)
+def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_lost_share: float = 0.5) -> None:
+    """Raise InputError when more than `max_lost_share` of `total` rows were left out: then it is not the data, but the source's settings."""
+    if len(lost) > max_lost_share * total:
         raise InputError(
-            f"{len(lost)} of {total} rows are of no use here, more than half; most often ({times} times, first {first.where}): {reason}; "
-            "check that source and method fit the data."
+            f"{len(lost)} of {total} rows are of no use here, {most_often(lost)}; check that the source's settings fit the file, "
+            f"or raise data.max_lost_share ({max_lost_share:g})."
         )
+
+
+def most_often(lost: Sequence[Rejected]) -> str:
+    """The most frequent reason, as a clause: "most often (3 times, first f.jsonl:7) because of: a completion is empty"."""
+    alike = [re.sub(r"\d+", "0", one.reason) for one in lost]  # 812 tokens or 900: the same reason
+    (reason, times), *_ = Counter(alike).most_common(1)
+    first = lost[alike.index(reason)]
+    return f"most often ({times} times, first {first.where or first.id}) because of: {first.reason}" + (f" ({first.detail})" if first.detail else "")
+
+
+def _refuse_equal_ids(by_label: Mapping[str, list[Feedback]]) -> None:
+    """A source called "a/b" and one called "a" whose own ids have a "/" in them could give two records one id."""
+    owner: dict[str, str] = {}
+    for label, records in by_label.items():
+        for one in records:
+            if owner.setdefault(one.id, label) != label:
+                raise InputError(f"the sources {owner[one.id]!r} and {label!r} both give a record {one.id!r:.60}; give one of them another name.")
 
 
 def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
@@ -162,29 +200,35 @@ def repeated_by_weight(by_label: Mapping[str, list[Feedback]], weights: Mapping[
     """Each source's records as often as its weight asks (see `load`), none left out."""
     per_record = {label: weights[label] / len(records) for label, records in by_label.items() if records}
     least = min(per_record.values(), default=1.0)
+    taken = {one.id for records in by_label.values() for one in records}
     out: dict[str, list[Feedback]] = {}
     for label, records in by_label.items():
         total = round(len(records) * per_record[label] / least) if records else 0
         chosen_first = sorted(records, key=lambda one: (key64(seed, "weight", one.id), one.id))
         out[label] = [
-            one if copy == 1 else dataclasses.replace(one, id=f"{one.id}{COPY}{copy}")
+            one if copy == 1 else dataclasses.replace(one, id=_free_id(f"{one.id}~{copy}", taken), copy=copy)
             for copy in range(1, total // max(len(records), 1) + 2)
             for one in chosen_first[: total - (copy - 1) * len(records)]
         ]
     return out
 
 
-def is_copy(feedback: Feedback) -> bool:
-    """Whether this is a further copy of a record that its source's weight repeats."""
-    stem, mark, number = feedback.id.rpartition(COPY)
-    return bool(stem and mark) and number.isdigit()
+def _free_id(id: str, taken: set[str]) -> str:
+    """The id, lengthened until nobody else has it: people's own ids may look like those of copies."""
+    while id in taken:
+        id += "~"
+    taken.add(id)
+    return id
 
 
-def split_by_prompt(feedback: Iterable[Feedback], shares: Mapping[str, float], *, seed: int) -> dict[str, list[Feedback]]:
+def split_by_prompt(
+    feedback: Iterable[Feedback], shares: Mapping[str, float], *, seed: int, copies_left_out: Counter[str] | None = None
+) -> dict[str, list[Feedback]]:
     """The records by split: "train" and every name of `shares`, which gives its share of the prompts.
 
     A prompt's side depends on the seed and on its normalised text alone (NFKC, case folded, blanks squeezed, no system turn), so that no prompt stands on both
-    sides, whatever source its records come from and whatever else is in the list. Copies made by weights are left out of all but "train".
+    sides, whatever source its records come from and whatever else is in the list. Copies made by weights are left out of all but "train";
+    `copies_left_out` gets their number for each other part.
 
     Raises:
         InputError: a share that is not between 0 and 1, a sum of 1 or more, or a share called "train".
@@ -205,8 +249,10 @@ def split_by_prompt(feedback: Iterable[Feedback], shares: Mapping[str, float], *
                 side = name
                 break
             place -= share
-        if side == "train" or not is_copy(one):
+        if side == "train" or one.copy == 1:
             out[side].append(one)
+        elif copies_left_out is not None:
+            copies_left_out[side] += 1
     return out
 
 
@@ -231,7 +277,7 @@ def counts(feedback: Iterable[Feedback], rejected: Iterable[Rejected] = ()) -> d
 
     for one in feedback:
         of_source = entry(one.source)
-        of_source["copies" if is_copy(one) else "records"] += 1
+        of_source["copies" if one.copy > 1 else "records"] += 1
         of_source["completions"] += len(one.candidates)
     for left_out in rejected:
         reasons = entry(left_out.source)["rejected"]

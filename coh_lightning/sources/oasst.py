@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected, named, number, shown
+from coh_lightning.records import Candidate, Feedback, Rejected, named, number, refuse_beside_content, shown
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.dialogue import turns_of_messages
 from coh_lightning.sources.files import Row, Rows
@@ -26,6 +26,12 @@ class OASST(Source):
     Answers that were deleted or failed review are no candidates. An answer beside ranked ones that has no rank keeps none. A message whose answers have neither
     rank nor a clear thumb is rejected. `limit` counts trees; ids are those of the human messages.
     """
+
+    def columns(self) -> Sequence[str]:
+        return ("prompt",)
+
+    def structured(self) -> Sequence[str]:
+        return ("prompt",)
 
     def rows(self) -> Rows:
         """One row for each human message that has answers: {"id", "messages", "replies"}."""
@@ -55,7 +61,7 @@ class OASST(Source):
                 raise InputError(f"{where}: emojis is {shown(emojis)}; it must be an object.")
             balance = number(emojis.get("+1", 0), "emojis.+1", where) - number(emojis.get("-1", 0), "emojis.-1", where)
             rank = reply.get("rank")
-            text = text_column(reply, "text", where).strip()
+            text = text_column(reply, "text", where)
             candidates.append(
                 Candidate(text, rank=None if rank is None else number(rank, "rank", where), thumb=None if balance == 0 else balance > 0, author=_author(reply))
             )
@@ -63,7 +69,7 @@ class OASST(Source):
             return self.rejected("all answers were deleted or failed review", where)
         if all(candidate.rank is None and candidate.thumb is None for candidate in candidates):
             return self.rejected("answers without a rank and without a clear thumb", where)
-        return self.record(turns_of_messages(row["messages"], "messages", where), candidates, where=where, task="response", id=row["id"])
+        return self.record(turns_of_messages(row["messages"], "messages", where, self.notes), candidates, where=where, task="response", id=row["id"])
 
 
 def _author(reply: Row) -> str | None:
@@ -74,6 +80,7 @@ def _questions(node: Row, before: list[Row], where: str) -> Iterator[Row]:
     """The human messages with answers, from the root down, each with the messages that lead to it."""
     if not isinstance(node, dict):
         raise InputError(f"{where}: a message of the tree is a {type(node).__name__}; it must be an object.")
+    refuse_beside_content(node, "a message of the tree", where)
     path = [*before, {"role": text_column(node, "role", where), "content": text_column(node, "text", where)}]
     replies = node.get("replies") or []
     if not isinstance(replies, list):

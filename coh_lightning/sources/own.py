@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coh_lightning.records import Feedback, Rejected
+from coh_lightning.records import Feedback, Rejected, named
 from coh_lightning.sources.base import Source
 from coh_lightning.sources.files import Row
 
@@ -14,6 +15,16 @@ from coh_lightning.sources.files import Row
 class Records(Source):
     """Feedback records as JSON lines (or as a JSON list). Read strictly: an empty completion here is an error, not a counted rejection."""
 
+    def columns(self) -> Sequence[str]:
+        return ("prompt", "completions")
+
+    def structured(self) -> Sequence[str]:
+        return ("completions", "scale", "extra")
+
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         feedback = Feedback.from_json(row, where)
+        for place, passed_over in feedback.extra.items():
+            if place.startswith(("prompt[", "completions[")) and place not in row.get("extra", {}) and isinstance(passed_over, dict):
+                for name in passed_over:
+                    self.notes.count(f"the key {named(name)!r} of {place.split('[')[0]} is kept in the record and not used", where)
         return dataclasses.replace(feedback, source=self.label, task=self.task or feedback.task, aspect=self.aspect or feedback.aspect)

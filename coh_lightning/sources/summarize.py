@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ class Summarize(Source):
 
         "Write a summary of the following post.\\n\\nSubreddit: r/..\\nTitle: ..\\n\\n"   never cut
         "<the post>"                                                                 cut from the back
+
+    Summaries were written behind "TL;DR:", so they begin with a space that separates them from it: that one is taken off. All else is kept to the character.
     """
 
     subset: str | None = "comparisons"
@@ -27,6 +30,12 @@ class Summarize(Source):
 
     def hub_arguments(self) -> dict[str, Any]:
         return {"path": self.path} if self.subset is None else {"path": self.path, "data_dir": self.subset}
+
+    def columns(self) -> Sequence[str]:
+        return ("info", "summaries", "choice")
+
+    def structured(self) -> Sequence[str]:
+        return ("info", "summaries", "extra")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         info = column(row, "info", where)
@@ -46,7 +55,7 @@ class Summarize(Source):
         head += [f"Title: {info['title']}"] if info.get("title") else []
         task_sentence = f"Write a summary of the following {kind}.\n\n" + "".join(line + "\n" for line in head) + ("\n" if head else "")
         candidates = [
-            Candidate(text_column(summary, "text", where).strip(), rank=1.0 if index == choice else 2.0, author=summary.get("policy"))
+            Candidate(text_column(summary, "text", where).removeprefix(" "), rank=1.0 if index == choice else 2.0, author=summary.get("policy"))
             for index, summary in enumerate(summaries)
         ]
         extra = {name: row[name] for name in ("worker", "batch") if row.get(name) is not None}
@@ -54,5 +63,5 @@ class Summarize(Source):
             extra["confidence"] = row["extra"]["confidence"]
         if info.get("id"):
             extra["post"] = info["id"]
-        prompt = (Turn("user", (Part(task_sentence, "never"), Part(body.strip(), "back"))),)
+        prompt = (Turn("user", (Part(task_sentence, "never"), Part(body, "back"))),)
         return self.record(prompt, candidates, where=where, task="summary", extra=extra)

@@ -8,17 +8,24 @@ from pathlib import Path
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import read_text
 from coh_lightning.sources.base import text_column
-from coh_lightning.sources.files import data_suffix, is_local, local_files, read_rows
+from coh_lightning.sources.files import Reading, read_rows
+from coh_lightning.sources.folders import chosen_files, data_suffix, file_notes, is_local
 
 
-def read_texts(path: str) -> list[str]:
+def read_texts(path: str, notes: list[str] | None = None) -> list[str]:
     """The documents of local files (.txt: what stands between blank lines; any other kind: the column "text") or of the train split of a data set on the hub.
+
+    Args:
+        notes: gets what was read and what was passed over, where a path is more than one file.
 
     Raises:
         InputError: no such file or data set, no column "text", a file without any text.
     """
     if is_local(path):
-        texts = [text for file in local_files(path) for text in _of_file(file)]
+        chosen = chosen_files(path, plain_text=True)
+        texts = [text for file in chosen.files for text in _of_file(file)]
+        if notes is not None:
+            notes += [f"{path}: {line}" for line in file_notes(chosen, path)]
     else:
         import datasets
 
@@ -37,7 +44,7 @@ def read_texts(path: str) -> list[str]:
 
 def _of_file(path: Path) -> list[str]:
     if data_suffix(path) not in (".txt",):
-        rows = list(read_rows(path))
+        rows = list(read_rows(path, Reading(fits=lambda names: "text" in names)))
         bad = next((row for _, row in rows if isinstance(row, InputError)), None)
         if bad is not None:
             raise bad

@@ -1,17 +1,20 @@
 """The preference formats of TRL: pairs (`prompt`, `chosen`, `rejected`) and unpaired thumbs (`prompt`, `completion`, `label`), as text or as messages.
 
-Text stands in a layout of its maker's, so the blanks at its ends are taken off; the contents of messages are taken as they are.
+Texts are kept to the character. The forms have no separator of their own: in a pair without `prompt` the blanks where the two begin to differ begin the
+completions, so that prompt and completion together are the text that stands in the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected, Turn
+from coh_lightning.records import BESIDE_PROMPT, Candidate, Feedback, Part, Rejected, Turn, named, refuse_beside_content
 from coh_lightning.sources.base import Source, column
-from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_of_messages, user_turn
+from coh_lightning.sources.dialogue import Unlike, is_messages, prompt_and_answers, turn_of_message, turns_of_messages, user_turn
 from coh_lightning.sources.files import Row
+from coh_lightning.sources.notes import SourceNotes
 
 
 @dataclass(frozen=True)
@@ -21,32 +24,34 @@ class TRLPairs(Source):
     {"prompt": "Hi", "chosen": " Hello!", "rejected": " What?"}                                      text
     {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"]}         messages
     {"chosen": [user "Hi", assistant "Hello!"], "rejected": [user "Hi", assistant "What?"]}          implicit prompt
+
+    Beside a `prompt`, `chosen` and `rejected` may be whole conversations that repeat it; what they have before it (a system turn, earlier turns) belongs to the
+    prompt then (`dialogue.prompt_and_answers`). A row whose conversations have another prompt is rejected, with the first character that differs.
     """
 
+    def columns(self) -> Sequence[str]:
+        return ("chosen", "rejected")
+
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
-        sides = [column(row, name, where) for name in ("chosen", "rejected")]
-        if "prompt" in row:
-            prompt = _prompt(row["prompt"], "prompt", where)
-            texts: list[str] = []
-            for name, side in zip(("chosen", "rejected"), sides, strict=True):
-                text = _completion(side, name, where, prompt)
-                if text is None:
-                    return self.rejected("a completion is more than one assistant message", where)
-                texts.append(text)
-        elif all(isinstance(side, str) for side in sides):
-            # The common beginning, back to the last blank: a word that both begin alike belongs to the completions.
-            alike = next((place for place, (one, other) in enumerate(zip(*sides, strict=False)) if one != other), min(map(len, sides)))
-            common = max(sides[0].rfind(" ", 0, alike), sides[0].rfind("\n", 0, alike)) + 1
-            prompt, texts = (user_turn(sides[0][:common].strip()),), [side[common:].strip() for side in sides]
-        elif all(is_messages(side) for side in sides):
-            turns = [turns_of_messages(side, name, where) for name, side in zip(("chosen", "rejected"), sides, strict=True)]
-            if turns[0][:-1] != turns[1][:-1]:
-                return self.rejected("the two conversations differ before the last turn", where)
-            if any(side[-1].role != "assistant" for side in turns):
-                return self.rejected("a conversation does not end with the assistant's turn", where)
-            prompt, texts = turns[0][:-1], [side[-1].text for side in turns]
-        else:
+        _count_others(self, row, ("prompt", *self.columns()), where)
+        sides = {name: column(row, name, where) for name in self.columns()}
+        given = row.get("prompt")
+        if given is not None and all(isinstance(side, str) for side in sides.values()):
+            prompt, texts = _prompt(given, "prompt", where, self.notes), [*sides.values()]
+        elif all(isinstance(side, str) for side in sides.values()):
+            # The common beginning, back to the last blank: a word that both begin alike belongs to the completions, and so do the blanks before it.
+            one, other = sides.values()
+            begin = one[: next((place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))]
+            common = len(begin[: max(begin.rfind(" "), begin.rfind("\n")) + 1].rstrip(" \n"))
+            prompt, texts = (user_turn(one[:common]),), [side[common:] for side in sides.values()]
+        elif given is None and not all(is_messages(side) for side in sides.values()):
             raise InputError(f"{where}: 'chosen' and 'rejected' must both be text or both be lists of messages.")
+        else:
+            turns = {name: _turns(side, name, where, self.notes) for name, side in sides.items()}
+            try:
+                prompt, texts = prompt_and_answers(_given(given, where, self.notes), turns)
+            except Unlike as unlike:
+                return self.rejected(unlike.reason, where, unlike.detail)
         candidates = [Candidate(text, rank=rank) for text, rank in zip(texts, (1.0, 2.0), strict=True)]
         return self.record(prompt, candidates, where=where, task="response")
 
@@ -55,39 +60,54 @@ class TRLPairs(Source):
 class TRLUnpaired(Source):
     """One completion with a thumb: `prompt`, `completion`, `label`; or `messages` that end with the completion, and `label`."""
 
+    def columns(self) -> Sequence[str]:
+        return ("label",)
+
+    def fits(self, header: Sequence[str]) -> bool:
+        return "label" in header and ("messages" in header or {"prompt", "completion"} <= set(header))
+
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         label = column(row, "label", where)
         if not isinstance(label, bool):
-            named = {"true": True, "false": False, "1": True, "0": False}.get(str(label).lower())
+            named = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(str(label).lower())
             if named is None:
                 raise InputError(f"{where}: label is {label!r:.60}; it must be true or false.")
             label = named
-        if "messages" in row and "completion" not in row:
-            turns = turns_of_messages(row["messages"], "messages", where)
-            if turns[-1].role != "assistant":
-                return self.rejected("the conversation does not end with the assistant's turn", where)
-            prompt, text = turns[:-1], turns[-1].text
-        else:
-            prompt = _prompt(column(row, "prompt", where), "prompt", where)
-            completion = _completion(column(row, "completion", where), "completion", where, prompt)
-            if completion is None:
-                return self.rejected("a completion is more than one assistant message", where)
-            text = completion
+        messages = "messages" if row.get("messages") is not None and row.get("completion") is None else "completion"
+        _count_others(self, row, ("prompt", messages, "label"), where)
+        given = row.get("prompt") if messages == "messages" else column(row, "prompt", where)
+        value = column(row, messages, where)
+        turns = turns_of_messages(value, messages, where, self.notes) if messages == "messages" else _turns(value, messages, where, self.notes)
+        try:
+            prompt, (text,) = prompt_and_answers(_given(given, where, self.notes), {messages: turns})
+        except Unlike as unlike:
+            return self.rejected(unlike.reason, where, unlike.detail)
         return self.record(prompt, [Candidate(text, thumb=label)], where=where, task="response")
 
 
-def _prompt(value: object, key: str, where: str) -> tuple[Turn, ...]:
+def _prompt(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
     if isinstance(value, str):
-        return (user_turn(value.strip()),)
-    return turns_of_messages(value, key, where)
+        return (user_turn(value),)
+    return turns_of_messages(value, key, where, notes)
 
 
-def _completion(value: object, key: str, where: str, prompt: tuple[Turn, ...]) -> str | None:
-    """The text of a completion: text, one message, or a list of messages of which the last is new (some files repeat the prompt); None for more than that."""
+def _given(value: object, where: str, notes: SourceNotes) -> tuple[Turn, ...] | None:
+    """The column of the prompt, or None where it says nothing, as in a table of which other rows have one."""
+    return None if value is None or (isinstance(value, str) and not value.strip()) else _prompt(value, "prompt", where, notes)
+
+
+def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
+    """A side as turns: a text or one message is the answer alone, a list of messages may be the whole conversation."""
     if isinstance(value, str):
-        return value.strip()
+        return (Turn("assistant", (Part(value, "front"),)),)
     if isinstance(value, dict):
-        return turn_of_message(value, key, where).text
-    turns = turns_of_messages(value, key, where)
-    new = turns[len(prompt) :] if turns[: len(prompt)] == prompt else turns
-    return new[0].text if len(new) == 1 and new[0].role == "assistant" else None
+        return (turn_of_message(value, key, where, notes),)
+    return turns_of_messages(value, key, where, notes)
+
+
+def _count_others(source: Source, row: Row, read: Sequence[str], where: str) -> None:
+    """Count the columns that are not read; a row of tools is refused, since a template would put them before the prompt."""
+    refuse_beside_content(row, "the row", where, BESIDE_PROMPT)
+    for name, value in row.items():
+        if name not in read and value not in (None, "", [], {}):
+            source.notes.count(f"the column {named(str(name))!r} is not read", where)

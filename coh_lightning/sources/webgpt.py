@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,11 +67,17 @@ class WebGPT(Source):
                     continue
             yield where, row
 
+    def columns(self) -> Sequence[str]:
+        return ("question", "answer_0", "answer_1", "score_0", "score_1")
+
+    def structured(self) -> Sequence[str]:
+        return ("question", "quotes_0", "quotes_1")
+
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         question = _question(row, where)
-        answers = [text_column(row, f"answer_{side}", where).strip() for side in (0, 1)]
+        answers = [text_column(row, f"answer_{side}", where) for side in (0, 1)]
         scores = [number(column(row, f"score_{side}", where), f"score_{side}", where) for side in (0, 1)]
-        parts = [Part(question.strip(), "never")]
+        parts = [Part(question, "never")]
         if self.quotes == "both":
             quotes = [_quotes(column(row, f"quotes_{side}", where), f"quotes_{side}", where) for side in (0, 1)]
             listed = list(dict.fromkeys(quotes[0] + quotes[1]))
@@ -96,7 +103,7 @@ def _quotes(value: object, key: str, where: str) -> list[Quote]:
         raise InputError(f"{where}: the lists 'title' and 'extract' of {key} are not equally long.")
     if not all(isinstance(one, str) for one in titles + extracts):
         raise InputError(f"{where}: the lists 'title' and 'extract' of {key} hold something else than texts.")
-    return [(title.strip(), extract.strip()) for title, extract in zip(titles, extracts, strict=True)]
+    return list(zip(titles, extracts, strict=True))
 
 
 def renumbered(answer: str, own: list[Quote], listed: list[Quote]) -> str:

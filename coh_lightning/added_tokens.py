@@ -1,0 +1,103 @@
+"""Which added tokens of a tokenizer people's text may become.
+
+    special            </s>, <|im_end|>         never: spelled out
+    control            <think>, <tool_call>     added, not special, written in brackets: spelled out, unless `prompt_format.kept_tokens` names it
+    word, white space  "COVID-19", "\\n\\n", "  "    added to the vocabulary as text is: tokens wherever they stand
+
+The second kind is ordinary text to `split_special_tokens`, and decoders show it, since models write it (the thinking of an answer); but in most people's texts it
+would be an instruction that nobody gave.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from coh_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CONTROL = re.compile(r"[\s▁]*(?:<.*>|\[.*\]|\{.*\}|\|.*\||｜.*｜)[\s▁]*", re.DOTALL)
+_SHOWN = 6
+"""Tokens that a note names; the others are counted."""
+
+
+class AddedTokens:
+    """The added tokens of a tokenizer by what people's text may make of them.
+
+    Args:
+        keep: Control tokens that texts hold as tokens.
+
+    Raises:
+        InputError: one of `keep` is no added token, or a special one.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, keep: Sequence[str] = ()) -> None:
+        added = tokenizer.added_tokens_decoder
+        self.special = frozenset(token.content for token in added.values() if token.special) | frozenset(tokenizer.all_special_tokens)
+        self.kept = tuple(keep)
+        self.control = frozenset(token.content for token in added.values() if not token.special and is_control(token.content)) - frozenset(keep)
+        known = [token.content for token in added.values() if not token.special]
+        for content in keep:
+            if content in self.special:
+                raise InputError(f"prompt_format.kept_tokens names '{content}', a special token of {name}, which no text may become; take it out of the list.")
+            if content not in known:
+                near = difflib.get_close_matches(content, known, n=1)
+                raise InputError(
+                    f"prompt_format.kept_tokens names '{content}', which is no added token of {name}"
+                    + (f"; did you mean '{near[0]}'?" if near else "; take it out of the list.")
+                )
+        self.spelled_ids = frozenset(number for number, token in added.items() if token.content in self.control)
+        named = sorted({*self.special, *self.control, *keep} - {""}, key=lambda content: (-len(content), content))
+        self._named = re.compile("|".join(map(re.escape, named))) if named else None
+        self.found: Counter[str] = Counter()
+        """In how many texts each special, control or kept token stands, of those that were counted."""
+
+    def unmatched(self, settings: Mapping[str, Any]) -> str:
+        """The settings of a tokenizer (its JSON) in which all that is to be spelled out is special, so that one switch of `tokenizers` leaves it unmatched."""
+        tokens = [{**token, "special": token["special"] or token["content"] in self.control} for token in settings["added_tokens"]]
+        return json.dumps({**settings, "added_tokens": tokens})
+
+    def count(self, texts: Iterable[str]) -> None:
+        """Add to `found` what stands in these texts, each counted once."""
+        if self._named is not None:
+            for text in texts:
+                self.found.update(set(self._named.findall(text)))
+
+    def notes(self) -> list[str]:
+        """What was found in the texts and what became of it, a sentence each."""
+        found = {
+            kind: {one: self.found[one] for one in self.found if one in names} for kind, names in (("s", self.special), ("c", self.control), ("k", self.kept))
+        }
+        lines = []
+        if found["s"]:
+            lines.append(f"Special tokens in the data's texts are spelled out: {_listed(found['s'])}.")
+        if found["c"]:
+            several = ",".join(f"'{content}'" for content in list(_most(found["c"]))[:_SHOWN])
+            lines.append(
+                f"Added tokens in the data's texts are spelled out: {_listed(found['c'])}. What encodes an exported model's chat template reads them as tokens; "
+                f"if the model itself is to write them, keep them as tokens: data.prompt_format.kept_tokens=[{several}]."
+            )
+        if found["k"]:
+            lines.append(f"Added tokens in the data's texts are kept as tokens: {_listed(found['k'])}.")
+        return lines
+
+
+def is_control(content: str) -> bool:
+    """Whether an added token is written as control tokens are: in brackets, with a letter or digit between them."""
+    return _CONTROL.fullmatch(content) is not None and any(char.isalnum() for char in content)
+
+
+def _most(found: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _listed(found: Mapping[str, int]) -> str:
+    most = list(_most(found).items())
+    listed = ", ".join(f"'{content}' in {count:,} text{'s' if count > 1 else ''}" for content, count in most[:_SHOWN])
+    return listed + (f", and {len(most) - _SHOWN} others" if len(most) > _SHOWN else "")

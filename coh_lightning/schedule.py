@@ -1,0 +1,135 @@
+"""How many optimizer steps a run makes, and the learning rate of each: the Trainer's options, held against the plan.
+
+A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. An option that would end an epoch within a step
+would train on a part of the step's rows under the weight of all of them, so such options are rounded to whole steps or refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
+
+from coh_lightning.errors import InputError
+
+REFUSED_CALLBACKS = {
+    BatchSizeFinder: "there is no batch size to find, since a micro-batch is one row; set data.row_tokens (memory) and data.rows_per_step",
+    GradientAccumulationScheduler: "data.rows_per_step and the number of ranks give the accumulation; set data.rows_per_step",
+    LearningRateFinder: "the schedule would overwrite the rate that it finds after one step; compare values of model.lr with `sweep`",
+}
+"""Callbacks of Lightning that can't work here, and what to do instead."""
+
+
+def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *, ranks: int) -> None:
+    """Sets `accumulate_grad_batches` and, where an option cuts the epoch, `limit_train_batches` to whole steps. Call it before Lightning makes the loaders.
+
+    Args:
+        trainer: About to fit.
+        steps_per_epoch: Optimizer steps in an epoch of the plan.
+        micro_batches: Micro-batches of a rank in one step.
+        ranks: Ranks with rows of their own.
+
+    Raises:
+        InputError: an option that can't be followed.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for kind, reason in REFUSED_CALLBACKS.items():
+            if isinstance(callback, kind):
+                raise InputError(f"trainer.callbacks has a {kind.__name__}, but {reason}.")
+    if trainer.accumulate_grad_batches not in (1, micro_batches):
+        raise InputError(
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but data.rows_per_step and the {ranks} ranks make it {micro_batches}; "
+            "leave it out."
+        )
+    if trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+        raise InputError(
+            f"trainer.overfit_batches is {trainer.overfit_batches:g}, "  # type: ignore[attr-defined]
+            "but it would take the place of the plan's order of rows; to fit a few records again and again, give a feedback file of those records."
+        )
+    trainer.accumulate_grad_batches = micro_batches
+    trainer.limit_train_batches = _whole_steps(trainer, steps_per_epoch, micro_batches)
+    _check_validation(trainer, steps_of_epoch(trainer, steps_per_epoch) * micro_batches)
+    total_steps(trainer, steps_per_epoch)
+
+
+def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | float:
+    """The Trainer's limit on training batches as micro-batches of whole steps; 1.0 where there is none."""
+    limit = trainer.limit_train_batches
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning has set max_steps to the same number
+        return int(trainer.fast_dev_run) * micro_batches  # type: ignore[attr-defined]
+    if limit is None or (isinstance(limit, float) and limit == 1.0):
+        return 1.0
+    if limit == 0:
+        raise InputError("trainer.limit_train_batches is 0, so there is nothing to train on; use the command `validate`, or leave it out.")
+    if isinstance(limit, float):
+        whole = int(round(steps * limit, 6))
+        if not whole:
+            raise InputError(
+                f"trainer.limit_train_batches is {limit:g}, less than one of the {steps} steps of an epoch; "
+                f"the least is {micro_batches} (micro-batches) or {math.ceil(1e6 / steps) / 1e6:g}."
+            )
+        return whole * micro_batches
+    if limit < steps * micro_batches and limit % micro_batches:
+        below = limit // micro_batches * micro_batches
+        near = [str(number) for number in (below, below + micro_batches) if number]
+        raise InputError(
+            f"trainer.limit_train_batches is {limit}, but a step has {micro_batches} micro-batches (on each of {trainer.world_size} rank(s)), "
+            f"so an epoch would end within a step; set it to {' or '.join(near)}."
+        )
+    return limit
+
+
+def _check_validation(trainer: pl.Trainer, batches: int) -> None:
+    """Lightning refuses this too, but only once the loaders stand."""
+    every = trainer.val_check_interval
+    if isinstance(every, int) and every > batches and trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches:
+        raise InputError(
+            f"trainer.val_check_interval is {every}, but an epoch has {batches} micro-batches; "
+            "lower it, or set trainer.check_val_every_n_epoch to null to count over the ends of epochs."
+        )
+
+
+def steps_of_epoch(trainer: pl.Trainer, steps_per_epoch: int) -> int:
+    """Optimizer steps that this run makes in an epoch: the plan's, or fewer under `limit_train_batches` (as `follow_plan` left it)."""
+    limit = trainer.limit_train_batches
+    return min(steps_per_epoch, limit // trainer.accumulate_grad_batches) if isinstance(limit, int) else steps_per_epoch
+
+
+def total_steps(trainer: pl.Trainer, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole run: max_epochs or max_steps, whichever ends first.
+
+    Raises:
+        InputError: neither is given, or there would be no step.
+    """
+    epochs, steps = trainer.fit_loop.max_epochs, trainer.max_steps
+    for name, value in (("max_steps", steps), ("max_epochs", epochs)):
+        if value == 0:
+            raise InputError(f"trainer.{name} is 0, so there is nothing to train on; use the command `validate`, or raise it.")
+    totals = [steps] if steps > 0 else []
+    if epochs is not None and epochs > 0:
+        totals.append(steps_of_epoch(trainer, steps_per_epoch) * epochs)
+    if not totals:
+        raise InputError("Neither trainer.max_steps nor trainer.max_epochs says where training ends; give one, the learning rate's schedule needs it.")
+    return min(totals)
+
+
+def warmup_cosine(steps: int, *, warmup_share: float, final_share: float) -> Callable[[int], float]:
+    """The learning rate of each step as a share of its peak, for torch's `LambdaLR`, which counts steps from 0.
+
+    With w = round(warmup_share * steps), but at least 1, and steps counted from 1:
+
+        step s <= w    s / w                                                             one part in w at step 1, the peak at step w
+        step s >  w    final + (1 - final) * (1 + cos(pi * (s - w) / (steps - w))) / 2   `final_share` at the last step
+    """
+    warmup = max(1, round(warmup_share * steps))
+
+    def share(done: int) -> float:
+        step = done + 1
+        if step <= warmup:
+            return step / warmup
+        way = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return final_share + (1 - final_share) * (1 + math.cos(math.pi * way)) / 2
+
+    return share

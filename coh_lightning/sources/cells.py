@@ -1,0 +1,122 @@
+"""Cells of text that hold structure: a list of messages written as JSON or as a Python literal is read as messages; other lists and objects stay text, and are counted.
+
+"[{'role': 'user', 'content': 'Hi'}]"    messages (pandas writes columns of lists so)
+'["A pear.", "A plum."]'                 text, counted; with `decode: true` a list
+'{"answer": 42}'                         text, counted: an output may well be JSON
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+from coh_lightning.errors import InputError
+from coh_lightning.records import DEEPEST, named
+from coh_lightning.sources.notes import SourceNotes
+
+LONGEST_LITERAL = 2**18
+"""Characters of a Python literal that are read; as a tree it takes some hundred times as much."""
+DEEPEST_LITERAL = 20
+"""Brackets within brackets of a Python literal: nobody's messages have more, and its parser calls itself."""
+_KEYS = ({"role", "content"}, {"from", "value"})
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value|name|id|weight|tool_calls)["']\s*:""")
+_NOTHING = object()
+
+
+def decoded(row: dict[str, Any], decode: bool | None, where: str, notes: SourceNotes, structured: Collection[str] = ()) -> dict[str, Any]:
+    """The row with its cells of text read as the structure that they hold.
+
+    Args:
+        decode: True reads every cell that is a list or an object as a whole, None lists of messages alone, False nothing.
+        where: The row's place.
+        notes: Counts what was read so, and what was not.
+        structured: Columns that the source reads as lists or objects, and never as text.
+
+    Raises:
+        InputError: a cell begins as messages do and can't be read as such.
+    """
+    if decode is False:
+        return row
+    changed: dict[str, Any] = {}
+    for name, value in row.items():
+        if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+            continue
+        found = structure(value)
+        column = named(str(name))
+        if found is _NOTHING:
+            if _MESSAGES.match(value) and value.rstrip().endswith("}]"):
+                raise InputError(
+                    f"{where}: the cell of {column!r} begins as a list of messages does, but is neither JSON nor a Python literal (a column of arrays that pandas "
+                    "wrote has lost its commas: write the rows as JSON lines or Parquet); `decode: false` takes it as text."
+                )
+        elif decode or name in structured or is_message_list(found):
+            changed[name] = found
+            notes.count(f"cells of {column!r} hold {_kind(found)} and were read so", where)
+        else:
+            notes.count(f"cells of {column!r} are {_kind(found)} and stay text (`decode: true` reads them)", where)
+    return row | changed if changed else row
+
+
+def structure(text: str) -> Any:
+    """The list or object that a text is as a whole, in JSON or as a Python literal; a marker of its own where it is none, or nested too deeply."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        return _NOTHING
+    except ValueError:
+        value = _literal(text)
+    return value if isinstance(value, list | dict) and _is_plain(value) else _NOTHING
+
+
+def _literal(text: str) -> Any:
+    if len(text) > LONGEST_LITERAL or not re.match(r"""\s*[\[{]\s*(["'\[{\]}]|-?\d|None|True|False)""", text) or _depth(text) > DEEPEST_LITERAL:
+        return _NOTHING
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return _NOTHING
+
+
+def _depth(text: str) -> int:
+    """The most brackets that are open at once, those inside of quotes left out."""
+    depth = most = 0
+    for piece in re.finditer(r"""'(?:[^'\\]|\\.)*(?:'|\Z)|"(?:[^"\\]|\\.)*(?:"|\Z)|[\[{(]|[\]})]""", text, re.DOTALL):
+        if piece[0] in "[{(":
+            depth += 1
+            most = max(most, depth)
+        elif piece[0] in "]})":
+            depth -= 1
+    return most
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is what JSON can hold, and not nested too deeply: a Python literal may have tuples, bytes and keys of any kind."""
+    level = [value]
+    for _ in range(DEEPEST):
+        if not all(
+            isinstance(one, dict | list | str | int | float | None) and (not isinstance(one, dict) or all(isinstance(key, str) for key in one)) for one in level
+        ):
+            return False
+        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+        if not level:
+            return True
+    return False
+
+
+def is_message_list(value: Any) -> bool:
+    """Whether a value is a list of objects that each have a role and content (or from and value)."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(one, dict) and any(keys <= one.keys() for keys in _KEYS) for one in value)
+
+
+def _kind(value: Any) -> str:
+    if is_message_list(value):
+        return "lists of messages"
+    return "lists (JSON or Python)" if isinstance(value, list) else "objects (JSON or Python)"

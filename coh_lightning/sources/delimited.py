@@ -1,0 +1,97 @@
+"""Rows of CSV and TSV, and which separator a file has: the one that is set, that of a first line `sep=;`, or the one under which the header has all columns.
+
+prompt;chosen;rejected        read with ";", though the name ends in .csv, where a source asks for these three columns
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from coh_lightning.errors import InputError, words_of
+from coh_lightning.records import LONGEST_LINE, named, read_text
+
+SEPARATORS = (",", ";", "\t", "|")
+Fits = Callable[[Sequence[str]], bool]
+"""Whether columns of these names are all that a source needs."""
+_SEP = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
+
+
+def read_delimited(
+    path: Path, usual: str, *, separator: str | None = None, fits: Fits | None = None, say: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[str, dict[str, Any] | InputError]]:
+    """("file:line", row) by the names of the header; the line is that on which a row begins (a quoted cell may run over several).
+
+    Args:
+        usual: The separator that the file's name stands for.
+        separator: The one that is set.
+        fits: Tells the right one of several; None: the usual one.
+        say: Gets a sentence where another separator than the usual one is found.
+
+    Raises:
+        InputError: the file is empty or broken, a column's name is there twice, or two separators fit.
+    """
+    csv.field_size_limit(LONGEST_LINE)  # the module's own limit of 128 kB is shorter than some conversations
+    text = read_text(path)
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty.")
+    lines = _lines_of(text, path)
+    first = next(lines)
+    named_there = _SEP.fullmatch(first)
+    if named_there is None:
+        skipped = 0
+        lines = _lines_of(text, path)
+    else:
+        skipped = 1
+    found = separator or (named_there[1] if named_there else None) or _fitting(path, text, usual, fits)
+    if found != usual and separator is None:
+        say(f"the separator of {path.name} is {found!r}")
+    reader = csv.reader(lines, delimiter=found, strict=True)
+    begin = 1 + skipped
+    try:
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            raise InputError(f"{path}:{begin}: two columns have the same name ({named(', '.join(header))}).")
+        begin = reader.line_num + 1 + skipped
+        for cells in reader:
+            where = f"{path}:{begin}"
+            begin = reader.line_num + 1 + skipped
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                yield where, InputError(f"{where}: {len(cells)} cells under {len(header)} column names; quote cells that hold a {found!r} or a line end.")
+                continue
+            yield where, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}:{begin}: broken {'TSV' if usual == chr(9) else 'CSV'} ({words_of(error)}).") from error
+
+
+def _fitting(path: Path, text: str, usual: str, fits: Fits | None) -> str:
+    """The separator under which the header has all columns, or the usual one where none does or all give the same header."""
+    if fits is None:
+        return usual
+    headers = {separator: _header(text, separator) for separator in dict.fromkeys((usual, *SEPARATORS))}
+    fitting = [separator for separator, header in headers.items() if header is not None and fits(header)]
+    if len({tuple(headers[separator] or ()) for separator in fitting}) > 1:
+        listed = " and ".join(map(repr, fitting))
+        raise InputError(f"{path}:1: the header has all columns with the separators {listed}; set the source's separator to the right one.")
+    return fitting[0] if fitting and usual not in fitting else usual
+
+
+def _header(text: str, separator: str) -> list[str] | None:
+    try:
+        return next(csv.reader(io.StringIO(text[: 2**20], newline=""), delimiter=separator, strict=True))
+    except (csv.Error, StopIteration):
+        return None
+
+
+def _lines_of(text: str, path: Path) -> Iterator[str]:
+    """The lines of a text with their ends: of LF, CRLF or CR, and no other."""
+    for number, line in enumerate(re.finditer(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", text), start=1):
+        if line.end() - line.start() > LONGEST_LINE:
+            raise InputError(f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB, so it is no row.")
+        yield line[0]

@@ -1,0 +1,126 @@
+"""How a mapping reads one value of a row: as text, as a number, as a thumb, or as nothing that anybody said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coh_lightning.errors import InputError
+from coh_lightning.records import shown
+from coh_lightning.sources.notes import SourceNotes
+from coh_lightning.sources.values import Table, is_number
+
+
+class Reader:
+    """Reads values by the tables of a mapping, and counts those that have no entry.
+
+    Args:
+        values: rating as it stands in the file -> its number.
+        missing: values that mean "not given".
+        scalars_as_text: whether numbers and booleans are written as text where a text is asked for.
+        notes: get what has no entry.
+        owner: whose settings these are, for messages.
+
+    Raises:
+        InputError: entries that contradict each other, or a number in `values` that is none.
+    """
+
+    def __init__(self, values: Mapping[Any, Any], missing: Sequence[Any], *, scalars_as_text: bool, notes: SourceNotes, owner: str) -> None:
+        self.scalars_as_text = scalars_as_text
+        self.notes = notes
+        self.missing = Table("missing", missing, owner)
+        self.values = Table("values", {entry: _finite(number, entry, owner) for entry, number in values.items()}, owner)
+
+    def is_missing(self, value: Any) -> bool:
+        """Whether nobody said this: null, blank, or an entry of `missing`."""
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return True
+        return bool(self.missing) and not isinstance(value, list | dict) and value in self.missing
+
+    def text(self, value: Any, path: str, where: str) -> str | None:
+        """The text to the character, or None where nothing is there. Raises InputError for what is no text."""
+        if self.is_missing(value):
+            return None
+        if isinstance(value, str):
+            return value
+        scalar = isinstance(value, bool | int | float)
+        if self.scalars_as_text and scalar and not _is_nan(value):
+            return str(value)
+        hint = ""
+        if scalar:
+            hint = " ('missing: [.nan]' takes it for nothing)" if _is_nan(value) else " (scalars_as_text: true writes it as text)"
+        raise InputError(f"{where}: {path} is {value!r:.60}, a {type(value).__name__}; it must be text{hint}.")
+
+    def texts(self, value: Any, path: str, where: str) -> list[str]:
+        """The texts of a list, or the one that is there; those that are missing left out."""
+        found = [self.text(one, path, where) for one in (value if isinstance(value, list) else [value])]
+        return [text for text in found if text is not None]
+
+    def number(self, value: Any, path: str, where: str, *, only_words: bool = False) -> float | None:
+        """The number, by `values` where it has the value; of a list the mean. None where nothing is there.
+
+        Args:
+            only_words: numbers stand for themselves whatever `values` says (it is about ratings, and this is a rank).
+
+        Raises:
+            InputError: no number and in no entry; or a number that is in no entry of a table that has numbers.
+        """
+        if isinstance(value, list):
+            numbers = [number for one in value if (number := self.number(one, path, where, only_words=only_words)) is not None]
+            return sum(numbers) / len(numbers) if numbers else None
+        if self.is_missing(value):
+            return None
+        itself = is_number(value)
+        if not (itself and only_words) and not isinstance(value, dict) and value in self.values:
+            return float(self.values[value])
+        number = math.nan
+        if itself and (only_words or not self.values.has_numbers):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+        if math.isfinite(number):
+            return number
+        if self.values and not isinstance(value, dict):
+            self.notes.count(f"value {value!r:.60} of {path!r} is in no entry of 'values' or 'missing'", where)
+        raise InputError(f"{where}: {path} is {value!r:.60}; {self._number_hint(value)}.")
+
+    def _number_hint(self, value: Any) -> str:
+        known = f" ('values' knows {self.values.shown})" if self.values else ""
+        if _is_nan(value):
+            return "that is no number: 'missing: [.nan]' takes it for nothing"
+        return f"it must be a number, or a word that 'values' or 'missing' explains{known}"
+
+    def thumb(self, value: Any, path: str, up: Table, down: Table, where: str) -> bool | None:
+        """Whether the thumb is up; None where nobody gave one. Raises InputError for a value in neither list."""
+        if self.is_missing(value):
+            return None
+        if not isinstance(value, list | dict):
+            for thumb, meaning in ((True, up), (False, down)):
+                if value in meaning:
+                    return thumb
+            self.notes.count(f"value {value!r:.60} of {path!r} is in no entry of 'up', 'down' or 'missing'", where)
+        raise InputError(f"{where}: {path} is {value!r:.60}; 'up' has {up.shown} and 'down' has {down.shown}.")
+
+    def id(self, value: Any, path: str, where: str) -> str:
+        """The id, or "" where there is none. Raises InputError for what is neither text nor a whole number."""
+        if self.is_missing(value):
+            return ""
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InputError(f"{where}: {path} is {shown(value)}; an id is a text or a whole number.")
+        return str(value)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _finite(number: Any, entry: Any, owner: str) -> float:
+    try:
+        found = math.nan if isinstance(number, bool) else float(number)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(f"{owner}: values[{entry!r:.60}] is {number!r:.60}; give a number.")
+    return found

@@ -1,0 +1,87 @@
+"""What happens before the first step: the largest rows are run, so that memory fails now or not at all, and a screen says what is about to come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from time import perf_counter
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch.distributed.tensor import DTensor
+
+from coh_lightning.attention import row_logits
+from coh_lightning.losses import Batch, output_log_likelihoods, row_loss
+
+
+def run_largest(lm: Any, batches: Iterable[tuple[Batch, bool]], *, kinds: int, device: torch.device, context: AbstractContextManager[Any]) -> float:
+    """Runs rows as their stage will, and leaves no gradients behind.
+
+    Args:
+        lm: The model; all ranks that share it must call this.
+        batches: Rows, and whether they are trained on (forward and back) or held out (forward alone, eagerly).
+        kinds: Number of kinds of segments.
+        device: Where the model is.
+        context: The precision that the Trainer computes in.
+
+    Returns:
+        Seconds of the slowest training row.
+    """
+    slowest = 0.0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), context:
+        for batch, trained in batches:
+            there = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+            if not trained:
+                with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                    logits = row_logits(lm, there)
+                    row_loss(logits, there, kinds=kinds)
+                    if isinstance(outputs := batch.get("outputs"), int):
+                        output_log_likelihoods(logits, there, outputs=outputs)
+                continue
+            for _ in range(2):  # the first time is slower
+                start = perf_counter()
+                loss, _ = row_loss(row_logits(lm, there), there, kinds=kinds)
+                loss.backward()
+                loss.item()  # waits for a GPU to be done
+                seconds = perf_counter() - start
+                lm.zero_grad(set_to_none=True)
+            slowest = max(slowest, seconds)
+    return slowest
+
+
+def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.device, recomputed: bool) -> float:
+    """Bytes that training takes for the model: what was measured on a GPU, else weights, gradients, logits and activations by the rule of 34 hidden vectors
+    a layer and token; AdamW's two copies in both.
+
+    Args:
+        lm: The model.
+        tokens: Of the largest row.
+        predicted: Places of it that the head is computed for.
+        device: Where the model is.
+        recomputed: Whether activations are (gradient checkpointing).
+    """
+    parts = [(p, p.to_local() if isinstance(p, DTensor) else p) for p in lm.parameters()]
+    trained = sum(part.numel() * part.element_size() for p, part in parts if p.requires_grad)
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device) + 2 * trained)
+    config = lm.config.get_text_config()
+    weights = sum(part.numel() * part.element_size() for _, part in parts)
+    layers = 1 if recomputed else config.num_hidden_layers
+    heads = config.num_attention_heads * tokens * tokens if config._attn_implementation == "eager" else tokens * tokens
+    vocabulary = lm.get_input_embeddings().weight.shape[0]
+    return float(weights + 3 * trained + 3 * 4 * predicted * vocabulary + layers * (34 * tokens * config.hidden_size + 4 * heads) * 4 / 2)
+
+
+def show(rows: Sequence[tuple[str, str]]) -> None:
+    """A table of names and texts on the terminal (stderr)."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in rows:
+        table.add_row(f"[bold]{name}[/bold]", escape(text))
+    Console(stderr=True).print(table)
+
+
+def in_bytes(number: float) -> str:
+    return f"{number / 2**30:.1f} GiB" if number > 2**30 else f"{number / 2**20:.0f} MiB"

@@ -1,0 +1,356 @@
+"""Public data sets' rows, made up in exactly their published shape, read by settings in YAML alone; and what each row becomes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_sources_mapping import mapping, ranks, reason, record, turns
+
+from coh_lightning.records import Candidate
+from coh_lightning.sources import load
+
+
+def message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+# --------------------------------------------------------------------------------------------------------------- UltraFeedback
+
+ULTRAFEEDBACK = """
+prompt: instruction
+each: completions
+completions:
+- text: response
+  author: model
+  critique: [critique, annotations.*.Rationale]
+  ratings:
+    instruction_following: annotations.instruction_following.Rating
+    honesty: annotations.honesty.Rating
+    truthfulness: annotations.truthfulness.Rating
+    helpfulness: annotations.helpfulness.Rating
+scales: {instruction_following: [1, 5], honesty: [1, 5], truthfulness: [1, 5], helpfulness: [1, 5]}
+missing: [N/A]
+keep: [source]
+"""
+
+
+def test_ultrafeedback() -> None:
+    notes = {
+        "instruction_following": {"Rating": "5", "Rationale": "Follows."},
+        "honesty": {"Rating": "N/A", "Rationale": "N/A"},
+        "truthfulness": {"Type": ["1"], "Rationale": "True.", "Rating": "3", "Rationale For Rating": "Fine."},
+        "helpfulness": {"Type": ["1"], "Rationale": " Helps.", "Rating": "4", "Rationale For Rating": "Fine."},
+    }
+    completion = {
+        "annotations": notes,
+        "custom_system_prompt": "s",
+        "model": "alpaca-7b",
+        "principle": "helpfulness",
+        "response": " Answer\n",
+        "critique": "Good.",
+        "fine-grained_score": 4.0,
+        "overall_score": 8.0,
+    }
+    row = {
+        "source": "sharegpt",
+        "instruction": "Why?",
+        "models": ["alpaca-7b"],
+        "completions": [completion],
+        "correct_answers": ["None"],
+        "incorrect_answers": ["None"],
+    }
+    one = record(ULTRAFEEDBACK, row)
+    assert one.candidates == (
+        Candidate(
+            " Answer\n",
+            ratings={"instruction_following": 5.0, "truthfulness": 3.0, "helpfulness": 4.0},
+            critique="Good. Follows. True.  Helps.",
+            author="alpaca-7b",
+        ),
+    )
+    assert (turns(one), one.extra) == ([("user", "Why?")], {"source": "sharegpt"})
+
+
+# ----------------------------------------------------------------------------------------------------------- HelpSteer2 and 3
+
+HELPSTEER2 = """
+prompt: prompt
+merge_prompts: true
+turn_markers: ["<extra_id_1>User\\n", "<extra_id_1>Assistant\\n"]
+completions:
+- text: response
+  ratings: {helpfulness: helpfulness, correctness: correctness, coherence: coherence, complexity: complexity, verbosity: verbosity}
+scales: {helpfulness: [0, 4], correctness: [0, 4], coherence: [0, 4], complexity: [0, 4], verbosity: [0, 4]}
+"""
+
+
+def test_helpsteer2(tmp_path: Path) -> None:
+    scores = {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 0, "verbosity": 1}
+    first = {"prompt": "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc", "response": "d"} | scores
+    one = record(HELPSTEER2, first)
+    assert [(role, text.strip()) for role, text in turns(one)] == [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert one.candidates == (Candidate("d", ratings={name: float(value) for name, value in scores.items()}),)
+    path = tmp_path / "h.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (first, first | {"response": "e", "helpfulness": 1})))
+    (merged,) = load([mapping(HELPSTEER2, str(path))], seed=0)
+    assert [(candidate.text, candidate.ratings["helpfulness"]) for candidate in merged.candidates] == [("d", 3.0), ("e", 1.0)]
+
+
+HELPSTEER3 = """
+prompt: context
+completions:
+- {text: response1, critique: individual_preference.*.feedback1}
+- {text: response2, critique: individual_preference.*.feedback2}
+strength: overall_preference
+winner_critique: individual_preference.*.reasoning
+keep: [domain, language, individual_preference.*.score]
+"""
+
+
+@pytest.mark.parametrize(("preference", "expected", "margin"), [(-3, [1, 2], 3), (-1, [1, 2], 1), (0, [1, 1], 0), (2, [2, 1], 2)])
+def test_helpsteer3(preference: int, expected: list[float], margin: float) -> None:
+    row = {
+        "domain": "code",
+        "language": "python",
+        "context": [message("user", "a"), message("assistant", "b"), message("user", "c")],
+        "response1": "def f():\n    pass\n",
+        "response2": "B",
+        "overall_preference": preference,
+        "individual_preference": [
+            {"score": preference, "reasoning": "R1.", "feedback1": "F1.", "feedback2": "G1."},
+            {"score": preference, "reasoning": "R2.", "feedback1": "F2.", "feedback2": None},
+        ],
+    }
+    one = record(HELPSTEER3, row)
+    assert turns(one) == [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert ranks(one) == expected
+    assert one.extra == {"domain": "code", "language": "python", "individual_preference.*.score": [preference] * 2, "margin": float(margin)}
+    said = [candidate.critique for candidate in one.candidates]
+    assert said == [
+        "F1. F2. R1. R2." if expected == [1, 2] else "F1. F2.",
+        "G1. R1. R2." if expected == [2, 1] else "G1.",
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------------------- Nectar
+
+NECTAR = """
+prompt: prompt
+turn_markers: ["\\n\\nHuman: ", "\\n\\nAssistant: "]
+each: answers
+completions: [{text: answer, author: model, rank: rank}]
+keep: [source, good_natured]
+"""
+
+
+def test_nectar() -> None:
+    answers = [
+        {"answer": "A", "model": "gpt-4", "rank": 1.0},
+        {"answer": " B\n", "model": "llama-2-7b-chat", "rank": 2.0},
+        {"answer": "C", "model": "x", "rank": 7.0},
+    ]
+    row = {"prompt": "\n\nHuman: Why?\n\nAssistant: ", "answers": answers, "turns": 1, "num_responses": 3, "source": ["lmsys-chat-1m"], "good_natured": True}
+    one = record(NECTAR, row)
+    assert turns(one) == [("user", "Why?")]
+    assert one.candidates == (
+        Candidate("A", rank=1.0, author="gpt-4"),
+        Candidate(" B\n", rank=2.0, author="llama-2-7b-chat"),
+        Candidate("C", rank=7.0, author="x"),
+    )
+    several = row | {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: ", "turns": 2}
+    assert turns(record(NECTAR, several)) == [("user", "a"), ("assistant", "b"), ("user", "c")]
+
+
+# ------------------------------------------------------------------------------------------------------------------------ Arena
+
+ARENA = """
+prompt: "conversation_a.:-1"
+equal: ["conversation_a.:-1", "conversation_b.:-1"]
+completions:
+- {text: conversation_a.-1.content, author: model_a}
+- {text: conversation_b.-1.content, author: model_b}
+votes: [winner]
+vote_for: {model_a: 0, model_b: 1, tie: tie, tie (bothbad): tie}
+id: question_id
+"""
+
+
+@pytest.mark.parametrize(("winner", "expected"), [("model_a", [1, 2]), ("model_b", [2, 1]), ("tie", [1, 1]), ("tie (bothbad)", [1, 1])])
+def test_chatbot_arena(winner: str, expected: list[float]) -> None:
+    row: dict[str, Any] = {
+        "question_id": "58210e39",
+        "model_a": "chatglm-6b",
+        "model_b": "koala-13b",
+        "winner": winner,
+        "judge": "arena_user_973",
+        "conversation_a": [message("user", "What is it?"), message("assistant", "A ")],
+        "conversation_b": [message("user", "What is it?"), message("assistant", "B")],
+        "turn": 1,
+        "anony": True,
+        "language": "English",
+        "tstamp": 1682351591.1322,
+        "openai_moderation": {"categories": {}, "flagged": False},
+        "toxic_chat_tag": {},
+    }
+    one = record(ARENA, row)
+    assert (one.id, turns(one), ranks(one)) == ("58210e39", [("user", "What is it?")], expected)
+    assert [(candidate.text, candidate.author) for candidate in one.candidates] == [("A ", "chatglm-6b"), ("B", "koala-13b")]
+    longer = [message("user", "x"), message("assistant", "y"), *row["conversation_a"]]
+    assert reason(ARENA, row | {"conversation_b": longer}) == "conversation_a.:-1, conversation_b.:-1 differ"
+    both = record(ARENA, row | {"conversation_a": longer, "conversation_b": [*longer[:-1], message("assistant", "B")]})
+    assert [role for role, _ in turns(both)] == ["user", "assistant", "user"]
+
+
+# ----------------------------------------------------------------------------------------------------------------- PKU-SafeRLHF
+
+SAFE = """
+prompt: prompt
+completions:
+- {text: response_0, thumb: is_response_0_safe, author: response_0_source}
+- {text: response_1, thumb: is_response_1_safe, author: response_1_source}
+votes: [better_response_id]
+vote_for: {0: 0, 1: 1}
+keep: [safer_response_id]
+"""
+
+
+def test_pku_saferlhf() -> None:
+    row: dict[str, Any] = {
+        "prompt": "How?",
+        "response_0": "A",
+        "response_1": "B",
+        "prompt_source": "Alpaca3-70B",
+        "response_0_source": "Alpaca3-8B",
+        "response_1_source": "WizardLM-30B-Uncensored",
+        "is_response_0_safe": True,
+        "is_response_1_safe": False,
+        "response_0_harm_category": {"Privacy Violation": False},
+        "response_1_harm_category": {"Privacy Violation": True},
+        "response_0_severity_level": 0,
+        "response_1_severity_level": 3,
+        "better_response_id": 1,
+        "safer_response_id": 0,
+        "response_0_sha256": "0" * 64,
+        "response_1_sha256": "1" * 64,
+    }
+    one = record(SAFE, row)
+    assert one.candidates == (
+        Candidate("A", rank=2.0, thumb=True, author="Alpaca3-8B"),
+        Candidate("B", rank=1.0, thumb=False, author="WizardLM-30B-Uncensored"),
+    )
+    assert one.extra == {"safer_response_id": 0, "votes": ["1"]}
+    safer = SAFE.replace("votes: [better_response_id]", "votes: [safer_response_id]").replace("keep: [safer_response_id]", "aspect: harmless")
+    assert (ranks(record(safer, row)), record(safer, row).aspect) == ([1, 2], "harmless")
+
+
+# -------------------------------------------------------------------------------------------------------------------------- SHP
+
+SHP = """
+prompt: history
+task: answer
+completions:
+- {text: human_ref_A}
+- {text: human_ref_B}
+votes: [labels]
+vote_for: {1: 0, 0: 1}
+keep: [score_ratio, domain]
+"""
+
+
+def test_shp() -> None:
+    row: dict[str, Any] = {
+        "post_id": "himc90",
+        "domain": "askacademia_train",
+        "upvote_ratio": 0.99,
+        "history": "In an interview ...\n",
+        "c_root_id_A": "fwhp0vi",
+        "c_root_id_B": "fwhnc1e",
+        "created_at_utc_A": 1593513103,
+        "created_at_utc_B": 1593511757,
+        "score_A": 340,
+        "score_B": 166,
+        "human_ref_A": "Currently ...",
+        "human_ref_B": "Not sure ...",
+        "labels": 1,
+        "seconds_difference": 1346.0,
+        "score_ratio": 2.0481927711,
+    }
+    one = record(SHP, row)
+    assert (turns(one), ranks(one)) == ([("user", "In an interview ...\n")], [1, 2])
+    assert one.extra == {"score_ratio": 2.0481927711, "domain": "askacademia_train", "votes": ["1"]}
+    assert ranks(record(SHP, row | {"labels": 0})) == [2, 1]
+
+
+# ------------------------------------------------------------------------------------------------------------------- Prometheus
+
+COLLECTION = """
+prompt: orig_instruction
+reference: orig_reference_answer
+completions: [{text: orig_response, rating: orig_score, critique: orig_feedback}]
+scales: {overall: [1, 5]}
+keep: [orig_criteria]
+"""
+PREFERENCES = """
+prompt: orig_instruction
+reference: orig_reference_answer
+completions: [{text: orig_response_A}, {text: orig_response_B}]
+votes: [orig_preference]
+vote_for: {A: 0, B: 1}
+"""
+
+
+def test_prometheus() -> None:
+    row: dict[str, Any] = {
+        "orig_criteria": "Is it kind?",
+        **{f"orig_score{number}_description": f"d{number}" for number in range(1, 6)},
+        "orig_reference_answer": "R",
+        "instruction": "###Task Description: ...",
+        "output": "So. [RESULT] 4",
+        "input": "",
+        "orig_instruction": "Ask.",
+        "orig_response": "Answer.",
+        "orig_score": "4",
+        "orig_feedback": "So.",
+    }
+    one = record(COLLECTION, row)
+    assert one.candidates == (Candidate("Answer.", ratings={"overall": 4.0}, critique="So."),)
+    assert (one.reference, one.extra, turns(one)) == ("R", {"orig_criteria": "Is it kind?"}, [("user", "Ask.")])
+    pair = {
+        "orig_instruction": "Ask.",
+        "orig_response_A": "A",
+        "orig_response_B": "B",
+        "orig_reference_answer": "R",
+        "orig_criteria": "c",
+        "orig_preference": "B",
+    }
+    assert ranks(record(PREFERENCES, pair)) == [2, 1]
+
+
+# ----------------------------------------------------------------------------------------------------------------- UltraInteract
+
+INTERACT = """
+prompt: trajectory
+completions: [{text: chosen, rank: 1}, {text: rejected, rank: 2}]
+task: response
+id: id
+keep: [task, dataset, parent_id]
+"""
+
+
+def test_ultrainteract_pairs() -> None:
+    row = {
+        "task": "Coding",
+        "dataset": "codecontest",
+        "trajectory": [{"from": "user", "value": "Solve."}, {"from": "assistant", "value": "Step 1"}, {"from": "user", "value": "Observation: no"}],
+        "chosen": "Step 2\n\n```python\n    x = 1\n```",
+        "rejected": "Step 2",
+        "id": "0_0",
+        "parent_id": None,
+    }
+    one = record(INTERACT, row)
+    assert turns(one) == [("user", "Solve."), ("assistant", "Step 1"), ("user", "Observation: no")]
+    assert one.candidates == (Candidate("Step 2\n\n```python\n    x = 1\n```", rank=1.0), Candidate("Step 2", rank=2.0))
+    assert (one.id, one.task, one.extra) == ("0_0", "response", {"task": "Coding", "dataset": "codecontest", "parent_id": None})
