@@ -324,6 +324,19 @@ def test_the_coefficients_add_up_to_one_however_small_the_weights_are(tmp_path: 
     check_epochs(data, 1)
 
 
+@pytest.mark.parametrize("layout", ["tree", "separate"])
+def test_held_out_trees_share_rows_and_separate_chains_do_not(layout: Any, tmp_path: Path) -> None:
+    data = built(pairs(40), tmp_path, train_only=False, validation_share=0.3, test_share=0.0, layout=layout)
+    rows, chains = data._held_out_rows("validation"), data.counts["validation"].chains
+    assert data.counts["validation"].rows == len(rows)
+    assert sorted(number for row in rows for number in row) == list(range(len(data._items["validation"])))
+    if layout == "separate":
+        assert len(rows) == chains and all(len(row) == 1 for row in rows)
+    else:
+        assert len(rows) < data.counts["validation"].used <= chains
+        assert all(sum(data._items["validation"][number].length for number in row) <= data.row_tokens for row in rows)
+
+
 def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path) -> None:
     data = built(EVERY_KIND, tmp_path, layout="separate", rows_per_step=4)
     check_epochs(data, 2)

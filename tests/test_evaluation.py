@@ -18,7 +18,7 @@ from test_module import fitted, held_out_data, trainer
 from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
 from coh_lightning.data import _said
 from coh_lightning.errors import InputError
-from coh_lightning.evaluation import summary, valued, with_copies, with_samples
+from coh_lightning.evaluation import headline, summary, valued, with_copies, with_samples
 from coh_lightning.generation import Sampling, Written
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, Part, Turn, read_jsonl, read_prompt
@@ -104,6 +104,19 @@ def test_copies_are_counted_from_the_first_answer_of_the_same_prompt() -> None:
 def test_how_unlike_the_samples_of_a_prompt_are_is_counted_once_a_prompt() -> None:
     rows = with_samples([completion("a", "good", "one two three", 0), completion("a", "good", "one two four", 1), completion("b", "good", "one two", 0)])
     assert [row.values.get("distinct") for row in rows] == [0.75, None, None]
+
+
+@pytest.mark.parametrize("name", ["tokens", "words", "repetition", "ended", "empty", "distinct"])
+def test_a_gap_of_a_mere_measure_is_no_headline(name: str) -> None:
+    assert headline({f"gap_{name}": 0.5, f"{name}_good": 1.0}) == []
+    assert headline({f"gap_{name}": 0.5, "gap_rouge": 0.1, f"gap_{name}_low": 0.0}) == ["gap_rouge"]
+
+
+def test_the_headline_is_the_gap_of_the_last_scorer_or_else_of_rouge() -> None:
+    gaps = {f"gap_{name}{end}": 0.5 for name in ("rouge1", "rouge", "help", "harm") for end in ("", "_low", "_high")}
+    assert headline({**gaps, "harm_good": 1.0, "improvement_2_harm": 1.0}) == ["gap_harm"]
+    assert headline({name: gap for name, gap in gaps.items() if "rouge" in name}) == ["gap_rouge"]
+    assert headline({"help_good": 1.0}) == []
 
 
 # Through Lightning

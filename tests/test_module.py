@@ -224,6 +224,16 @@ def test_hiding_is_on_in_training_and_changes_the_loss(tmp_path: Path) -> None:
 # Learning
 
 
+def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr("coh_lightning.module.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
+    for layout, times in (("tree", [256]), ("separate", [256])):
+        data, model = data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout), tiny(sampling=Sampling(max_new_tokens=2))
+        trainer(tmp_path, max_steps=1).fit(model, datamodule=data)
+        trainer(tmp_path).test(model, datamodule=data, verbose=False)
+        assert tried == times
+
+
 def test_a_toy_model_learns_eight_chains_by_heart(tmp_path: Path) -> None:
     data = data_of(pairs(2), tmp_path, hide=(0.0, 0.0), rows_per_step=1, row_tokens=512)
     watch = fitted(data, tiny(), tmp_path, max_steps=150)

@@ -5,7 +5,7 @@ import yaml
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Turn
-from coh_lightning.wording import Pair, Wording, asked
+from coh_lightning.wording import Pair, Wording, asked, markers
 
 
 def record(*candidates: Candidate, **fields: object) -> Feedback:
@@ -58,6 +58,25 @@ def test_what_is_asked_at_inference() -> None:
     assert rated["good accuracy"] == "An answer with excellent accuracy:"
     with pytest.raises(InputError, match="No attribute to ask for"):
         asked(wording, "rating", record(), ())
+
+
+@pytest.mark.parametrize(
+    ("sentences", "expected"),
+    [
+        ("none", ()),
+        ("polarity", ("G", "B", "G2 summary", "B2", "T")),
+        ("ranking", ("best", "worst", "better summary", "equal", "worse", "T")),
+        ("rating", ("rated top wit", "rated low wit")),
+        ("critique", ("says summary fine:", "says summary poor:", "G", "G2 summary", "B", "B2", "T", "says summary", "after")),
+    ],
+)
+def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(sentences: str, expected: tuple[str, ...]) -> None:
+    wording = Wording(
+        pairs=(Pair("G", "B"), Pair("G2 {task}", "B2")), tie="T", best="best", better="better {task}", equal="equal", worse="worse", worst="worst",
+        rating="rated {ratings}", rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine", blame="poor",
+        revise="after {critique} better",
+    )  # fmt: skip
+    assert markers(wording, sentences, record(task="summary"), ("wit",)) == expected
 
 
 @pytest.mark.parametrize(
