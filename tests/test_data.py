@@ -550,6 +550,17 @@ def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, mo
     assert sum(map(len, split.values())) == 4
 
 
+def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("coh_lightning.data.pretraining_text", lambda number, *, seed: asked.append((number, seed)) or ["from the world"])
+    (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
+    data = built(pairs(4), tmp_path, regulariser=["world", str(tmp_path / "text.txt")], regulariser_rows_per_step=1, seed=7)
+    assert asked == [(4000, 7)]
+    decode = data.chain_tokenizer.encoder.decode
+    assert [decode(ids[:-1]) for ids in data._texts] == ["from the world", "from the file"]
+    assert all(ids[-1] == data.stop_ids[0] for ids in data._texts)
+
+
 @pytest.mark.parametrize("pad", [None, "<pad>"])
 def test_rows_are_padded_with_the_tokenizers_own_pad_or_the_end(tmp_path: Path, pad: str | None) -> None:
     tokenizer = byte_level()

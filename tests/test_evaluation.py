@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,9 @@ def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path
     assert files == ["step=2.jsonl", "step=4.jsonl", "step=6.jsonl"]
     written = list(read_jsonl(tmp_path / "completions" / "step=4.jsonl", Completion))
     assert len(written) == 3 * 2 and len({one.id for one in written}) == 6
+    assert all(one.sampling == {name: value for name, value in asdict(SAMPLED).items() if name != "max_seconds"} for one in written), (
+        "what is not set is not said"
+    )
     assert all(one.scores == {"length": float(len(one.text))} for one in written)
     assert {"val/length_good", "val/gap_length", "val/gap_length_low", "val/nll"} <= set(run.callback_metrics)
     assert (tmp_path / "samples.html").read_text().count("step 6") >= 1
@@ -277,6 +280,18 @@ def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_p
         seen[seconds] = [(one.id, one.text) for one in read_jsonl(file, Completion)] if file else []
         assert run.callback_metrics.get("val/left_out") == {None: None, 1e6: 0.0, 1e-9: 6.0}[seconds]
     assert seen[None] == seen[1e6] and len(seen[None]) == 3 * 4 and seen[1e-9] == []
+
+
+def test_predict_and_a_study_say_what_they_had_no_time_for(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("predict")
+    model = tiny(sampling=replace(SAMPLED, max_seconds=1e-9))
+    run = trainer(tmp_path)
+    number = 2 * len(data.splits["test"])
+    with pytest.warns(UserWarning, match=rf"{number} completions were left out, because sampling.max_seconds = 1e-09 was over"):
+        assert run.predict(model, datamodule=data) is not None
+    with pytest.warns(UserWarning, match=f"{number} completions were left out"):
+        assert model.write_share("test") == []
 
 
 # Pseudo-dialogues

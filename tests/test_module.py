@@ -234,6 +234,16 @@ def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_tr
         assert tried == times
 
 
+def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, run = tiny(), trainer(tmp_path)
+    model.trainer = run
+    for ranks, copies in ((1, 1), (2, 2), (4, 4), (4, 2)):
+        monkeypatch.setattr(type(run), "world_size", ranks)
+        monkeypatch.setattr("coh_lightning.module.replicas", lambda trainer, copies=copies: (copies, 0))
+        monkeypatch.setattr(run.strategy, "reduce", lambda value, *, reduce_op, ranks=ranks: {"sum": value * ranks}[reduce_op])
+        assert float(model._over_ranks(torch.tensor(3.0))) == 3.0 * copies
+
+
 def test_a_toy_model_learns_eight_chains_by_heart(tmp_path: Path) -> None:
     data = data_of(pairs(2), tmp_path, hide=(0.0, 0.0), rows_per_step=1, row_tokens=512)
     watch = fitted(data, tiny(), tmp_path, max_steps=150)

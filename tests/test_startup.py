@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
-from feedback_for_tests import tiny
+from feedback_for_tests import data_of, pairs, tiny
 
 from coh_lightning.models import LoRA
-from coh_lightning.startup import expected_memory
+from coh_lightning.startup import expected_memory, in_bytes
+
+
+def test_bytes_are_shown_in_the_unit_that_fits() -> None:
+    assert [in_bytes(number) for number in (0, 5 * 2**20, 2**30, 1.5 * 2**30)] == ["0 MiB", "5 MiB", "1024 MiB", "1.5 GiB"]
+
+
+def test_the_screen_says_how_much_is_still_to_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "enable_checkpointing": False}
+    for steps, left, start in ((2, 2, None), (5, 3, tmp_path / "two.ckpt")):
+        run = pl.Trainer(**quiet, accelerator="cpu", devices=1, use_distributed_sampler=False, default_root_dir=str(tmp_path), max_steps=steps)
+        run.fit(tiny(), datamodule=data_of(pairs(24), tmp_path, rows_per_step=2), ckpt_path=start, weights_only=True)
+        run.save_checkpoint(tmp_path / "two.ckpt")
+        assert f"{left} steps of 2 micro-batches on each of 1 rank(s)" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

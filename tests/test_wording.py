@@ -1,5 +1,7 @@
 """Feedback -> sentences: exact strings."""
 
+from dataclasses import asdict
+
 import pytest
 import yaml
 
@@ -77,6 +79,30 @@ def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(sente
         revise="after {critique} better",
     )  # fmt: skip
     assert markers(wording, sentences, record(task="summary"), ("wit",)) == expected
+
+
+def test_the_default_wording_is_part_of_the_interface() -> None:
+    assert asdict(Wording()) == {
+        "name": "default", "pairs": ({"good": "A helpful answer:", "bad": "An unhelpful answer:"},), "tasks": {}, "aspects": {},
+        "tie": "One of two equally good answers:", "best": "The best answer:", "better": "A better answer:", "equal": "An equally good answer:",
+        "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:", "rating_item": "{level} {attribute}",
+        "levels": ("very poor", "poor", "fair", "good", "excellent"), "critique": "An answer of which people say that {critique}:",
+        "praise": "it is right and complete", "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
+        "attributes": (),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tie", "best", "better", "equal", "worse", "worst", "rating", "rating_item", "critique", "revise"])
+def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_have(name: str) -> None:
+    text = getattr(Wording(), name)
+    assert getattr(Wording(**{name: f"{text} {{task}}"}), name) == f"{text} {{task}}"
+    assert getattr(Wording(**{name: f"{{{{}}}} {text}"}), name) == f"{{{{}}}} {text}", "doubled braces are text"
+    for wrong in (f"{text} {{other}}", f"{text} {{}}", " "):
+        with pytest.raises(InputError, match=rf"wording\.{name} of 'default' is"):
+            Wording(**{name: wrong})
+    for good, bad in ((" ", "b"), ("g", " "), ("{x}", "b"), ("g", "{x}")):
+        with pytest.raises(InputError, match=r"wording\.pairs of 'default' is"):
+            Wording(tasks={"summary": (Pair(good, bad),)})
 
 
 @pytest.mark.parametrize(
