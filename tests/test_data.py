@@ -561,6 +561,50 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(tmp_path: P
     assert all(ids[-1] == data.stop_ids[0] for ids in data._texts)
 
 
+def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) -> None:
+    ranking = [
+        {"id": f"k{i}", "prompt": "Rank. " * (1 + 9 * i), "completions": [{"text": f"{'so ' * j}{i}", "rank": min(j, 4)} for j in range(7)]} for i in range(8)
+    ]
+    data = built(
+        [*pairs(30), *ranking, TIE],
+        tmp_path,
+        train_only=False,
+        validation_share=0.3,
+        test_share=0.0,
+        method=method("coh_ranking"),
+        max_prompt_tokens=40,
+        max_chain_tokens=90,
+    )
+    assert {stage: count.records for stage, count in data.counts.items()}["test"] == 0
+    for stage in ("train", "validation"):
+        count, records = data.counts[stage], data.splits[stage]
+        assert count.records == count.used + count.rejected and count.rejected == len(data.rejected_of[stage])
+        assert (count.used, count.chains) == (len(records), sum(len(data.chains(one)) for one in records))
+        assert count.chains > count.used > 4
+        assert count.tokens_plain >= sum(len(tokens.ids) for one in records for tokens in tokens_of(data, one))
+        assert count.tokens_in_loss >= sum(int((tokens.learned != 0).sum()) for one in records for tokens in tokens_of(data, one)) > 0
+        for name, each in (
+            ("links_cut", [one.links_cut for one in records]),
+            ("chains_dropped", [one.chains_dropped for one in records]),
+            ("completions_unused", [one.completions_unused for one in records]),
+            ("prompts_cut", [one.prompt.cut > 0 for one in records]),
+            ("prompt_tokens_cut", [one.prompt.cut for one in records]),
+            ("tokens_plain", [one.tokens_plain for one in records]),
+            ("tokens_in_loss", [one.tokens_in_loss for one in records]),
+            ("pairs", [len(data.pairs(one)[0]) if stage == "validation" else 0 for one in records]),
+            ("pairs_too_long", [data.pairs(one)[1] if stage == "validation" else 0 for one in records]),
+        ):
+            assert getattr(count, name) == sum(each), name
+        assert min(count.links_cut, count.prompts_cut, count.prompt_tokens_cut - count.prompts_cut) > 0
+
+
+def test_requests_stay_where_they_are_and_rows_are_moved(tmp_path: Path) -> None:
+    data, meta = built(pairs(2), tmp_path), torch.device("meta")
+    requests = {"requests": ["r"], "ids": torch.ones(2)}
+    assert data.transfer_batch_to_device(requests, meta, 0) is requests and requests["ids"].device.type == "cpu"
+    assert data.transfer_batch_to_device({"input_ids": torch.ones(2)}, meta, 0)["input_ids"].device.type == "meta"
+
+
 @pytest.mark.parametrize("pad", [None, "<pad>"])
 def test_rows_are_padded_with_the_tokenizers_own_pad_or_the_end(tmp_path: Path, pad: str | None) -> None:
     tokenizer = byte_level()

@@ -205,6 +205,20 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
     assert seen > 0
 
 
+def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of(tmp_path: Path) -> None:
+    data = data_of(
+        usable(EVERY_KIND, method("coh_critique")), tmp_path, method=method("coh_critique", orders=("each",)), wording=wording("critique"), max_lost_share=1.0
+    )
+    data.setup("fit")
+    one = data.splits["train"][0]
+    asks = data.ask(one.record)
+    request = data.refinement(one, ["Answer 1.", "Answer 2."], ["it is too short", None], "refined 3")
+    assert request is not None and request.marker == asks["good"]
+    told = data.chain_tokenizer.encoder.decode(request.prompt_ids)
+    places = [told.find(text) for text in (data.wording.criticised(one.record, "it is too short"), "Answer 1.", asks["bad"], "Answer 2.", asks["good"])]
+    assert -1 not in places and places == sorted(places)
+
+
 def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_test_prompts=3)
     model = tiny(sampling=SAMPLED, refine=2, scorers=["test_evaluation:length"], critic="test_evaluation:remark")
