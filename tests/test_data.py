@@ -598,6 +598,21 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
         assert min(count.links_cut, count.prompts_cut, count.prompt_tokens_cut - count.prompts_cut) > 0
 
 
+@pytest.mark.parametrize("layout", ["tree", "separate"])
+def test_the_rows_that_are_tried_first_are_the_largest_of_each_kind(layout: Any, tmp_path: Path) -> None:
+    data = built(pairs(40), tmp_path, train_only=False, validation_share=0.4, test_share=0.0, layout=layout)
+    found = data.largest_batches()
+    assert [trained for _, trained in found] == [True, False, False]
+    size = (lambda batch: batch["input_ids"].shape[1]) if layout == "separate" else (lambda batch: len(batch["keep"]))
+    rows, comparisons = data._held_out("validation")
+    assert size(found[1][0]) == max(size(rows.build(index)) for index in range(rows.count))
+    every = [row for index in range(comparisons.count) for row in comparisons.build(index)["rows"]]
+    assert len(found[2][0]["keep"]) == max(len(row["keep"]) for row in every)
+    steps = [data.train_row(planned, 0) for step in range(data.plan.steps_per_epoch) for planned in data.plan.step(0, step)]
+    taken = [int(row.bounds[-1]) if layout == "separate" else int((row.learned != 0).sum()) for row in steps]
+    assert taken[0] == max(taken)
+
+
 def test_requests_stay_where_they_are_and_rows_are_moved(tmp_path: Path) -> None:
     data, meta = built(pairs(2), tmp_path), torch.device("meta")
     requests = {"requests": ["r"], "ids": torch.ones(2)}

@@ -641,6 +641,33 @@ def test_rows_that_the_ranks_can_not_share_are_refused(tmp_path: Path) -> None:
         data.plan.accumulate(2)
 
 
+def test_lightnings_own_sampler_changes_nothing_on_one_rank(tmp_path: Path) -> None:
+    data = built(pairs(4), tmp_path)
+    data.trainer = trainer(tmp_path, use_distributed_sampler=True, max_steps=1)
+    data.setup("fit")
+
+
+class StopsAt(pl.Callback):
+    """Asks for an end after a micro-batch, as a clock does."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.seen = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen += 1
+        if self.seen == self.batch:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 1), (4, 2), (5, 2)])
+def test_an_end_asked_for_within_a_step_comes_after_it(batch: int, steps: int, tmp_path: Path) -> None:
+    stop, watch = StopsAt(batch), Watch()
+    run = trainer(tmp_path, stop, watch, max_steps=4)
+    run.fit(tiny(), datamodule=data_of(pairs(24), tmp_path, rows_per_step=3))
+    assert (run.global_step, stop.seen, len(watch.losses)) == (steps, 3 * steps, steps)
+
+
 def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = built(pairs(4), tmp_path)
     for on in (True, False):
