@@ -613,6 +613,13 @@ def test_the_rows_that_are_tried_first_are_the_largest_of_each_kind(layout: Any,
     assert taken[0] == max(taken)
 
 
+def test_settings_of_another_shape_in_a_checkpoint_are_refused_with_both(tmp_path: Path) -> None:
+    data = built(pairs(2), tmp_path)
+    for other in (None, "coh"):
+        with pytest.raises(InputError, match=rf"data\.method is {{'name': .*, but the checkpoint was trained with {other!r}; "):
+            data.agree_with({**data.settings(), "method": other})
+
+
 def test_requests_stay_where_they_are_and_rows_are_moved(tmp_path: Path) -> None:
     data, meta = built(pairs(2), tmp_path), torch.device("meta")
     requests = {"requests": ["r"], "ids": torch.ones(2)}

@@ -249,6 +249,15 @@ def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(
     assert data.completion(written, SAMPLED, system="s").text == "d"
 
 
+def test_special_tokens_that_the_model_wrote_are_no_part_of_its_text(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("test")
+    request = data.requests("test")[0]
+    before, after = (data.chain_tokenizer.encoder.encode_texts([text])[0] for text in ("An apple", " pie"))
+    ids = np.array([*before, data.tokenizer.all_special_ids[0], *after], dtype=np.int32)
+    assert data.completion(Written(request, 0, ids, "end"), SAMPLED, system="s").text == "An apple pie"
+
+
 def test_of_several_samples_of_a_prompt_the_first_is_refined(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_test_prompts=3)
     model = tiny(sampling=replace(SAMPLED, samples=2), refine=1)
