@@ -55,7 +55,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "metrics": ("metrics", "evaluation"),
     "generation": ("generation", "evaluation", "scorers"),
     "data": ("data", "module", "evaluation", "sources_mix", "preview", "resume"),
-    "module": ("module", "evaluation", "generation", "exchange", "resume", "models", "scorers"),
+    "module": ("module", "evaluation", "startup", "generation", "exchange", "resume", "models", "scorers"),
 }
 """Module -> its test files, `test_*.py`."""
 EQUIVALENT = Path(__file__).with_name("mutation_equivalent.yaml")
@@ -229,17 +229,17 @@ def measured(runner: Runner, names: Iterable[str], cache: Path) -> dict[str, lis
 
 
 def tests_of(mutant: Mutant, tested: Mapping[str, Sequence[Tested]], budget: float) -> list[Tested]:
-    """The tests that may notice a mutant: the module's own first, then the quickest, of a parametrized test a few cases first; as many as the budget holds."""
-    ranked: list[tuple[bool, bool, float, Tested]] = []
-    for place, name in enumerate(MODULES[mutant.module]):
+    """The tests that may notice a mutant, as many as the budget holds: the quickest, and of a parametrized test a few cases before the rest."""
+    ranked: list[tuple[bool, float, Tested]] = []
+    for name in MODULES[mutant.module]:
         cases: Counter[str] = Counter()
         for one in sorted((one for one in tested[name] if one.seconds < SLOWEST and _runs(one, mutant)), key=lambda one: one.seconds):
             function = one.id.partition("[")[0]
             cases[function] += 1
-            ranked.append((cases[function] > CASES, place > 0, one.seconds, one))
-    ranked.sort(key=lambda each: each[:3])
-    spent = list(accumulate(each[2] for each in ranked))
-    chosen = [each[3] for each, total in zip(ranked, spent, strict=True) if total <= budget] or [each[3] for each in ranked[:1]]
+            ranked.append((cases[function] > CASES, one.seconds, one))
+    ranked.sort(key=lambda each: each[:2])
+    spent = list(accumulate(seconds for _, seconds, _ in ranked))
+    chosen = [each[2] for each, total in zip(ranked, spent, strict=True) if total <= budget] or [each[2] for each in ranked[:1]]
     return sorted(chosen, key=lambda one: one.id.partition("::")[0] != f"tests/test_{mutant.module}.py")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from feedback_for_tests import TINY, data_of, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from coh_lightning.errors import InputError
@@ -124,6 +126,17 @@ def test_adapters_have_the_type_of_the_model_with_weights_and_without(dtype: tor
     for lm in (recipe.build(), recipe.outline()):
         assert {parameter.dtype for parameter in lm.parameters()} == {dtype}
         assert sum("lora_" in name for name, _ in lm.named_parameters()) > 0
+
+
+def test_quantised_weights_are_not_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sharded(ModelParallelStrategy):
+        device_mesh = None  # as long as no processes have been started
+
+    run, model = trainer(tmp_path), adapted(lora=replace(SMALL, quantise="4bit"))
+    model.trainer = run
+    monkeypatch.setattr(type(run), "strategy", Sharded())
+    with pytest.raises(InputError, match=r"model\.lora\.quantise is '4bit', which can't be sharded"):
+        model.configure_model()
 
 
 def test_dropout_of_adapters_is_kept_and_that_of_the_model_is_not() -> None:
