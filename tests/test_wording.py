@@ -62,19 +62,41 @@ def test_what_is_asked_at_inference() -> None:
         asked(wording, "rating", record(), ())
 
 
+def test_of_several_wordings_the_first_is_asked_for() -> None:
+    pairs = (Pair("good 1", "bad 1"), Pair("good 2", "bad 2"), Pair("good 3", "bad 3"))
+    of_task, of_aspect = ((Pair(f"{name} good", f"{name} bad"), *pairs) for name in ("task", "aspect"))
+    wording = Wording(pairs=pairs, tasks={"summary": of_task}, aspects={"harmless": of_aspect})
+    for spoken, asks in (
+        (record(), {"good": "good 1", "bad": "bad 1"}),
+        (record(task="summary"), {"good": "task good", "bad": "task bad"}),
+        (record(task="summary", aspect="harmless"), {"good": "aspect good", "bad": "aspect bad"}),
+    ):
+        assert asked(wording, "polarity", spoken, ()) == asks
+
+
+@pytest.mark.parametrize("levels", range(2, 12))
+def test_the_bounds_of_levels_are_exact_for_any_number_of_them(levels: int) -> None:
+    wording = Wording(levels=tuple(map(str, range(levels))))
+    for worst, best in ((0, levels), (levels, 0), (1, 1 + 3 * levels)):
+        step = (best - worst) / levels
+        assert [wording.level(worst + i * step, worst, best) for i in range(levels)] == [str(i) for i in range(levels)]
+        below = [wording.level(worst + (i - 1e-3) * step, worst, best) for i in range(1, levels + 1)]
+        assert below == [str(i) for i in range(levels)]
+
+
 @pytest.mark.parametrize(
     ("sentences", "expected"),
     [
         ("none", ()),
         ("polarity", ("G", "B", "G2 summary", "B2", "T")),
-        ("ranking", ("best", "worst", "better summary", "equal", "worse", "T")),
+        ("ranking", ("best", "worst", "middle", "better summary", "equal", "worse", "T")),
         ("rating", ("rated top wit", "rated low wit")),
         ("critique", ("says summary fine:", "says summary poor:", "G", "G2 summary", "B", "B2", "T", "says summary", "after")),
     ],
 )
 def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(sentences: str, expected: tuple[str, ...]) -> None:
     wording = Wording(
-        pairs=(Pair("G", "B"), Pair("G2 {task}", "B2")), tie="T", best="best", better="better {task}", equal="equal", worse="worse", worst="worst",
+        pairs=(Pair("G", "B"), Pair("G2 {task}", "B2")), tie="T", best="best", better="better {task}", equal="equal", worse="worse", middle="middle", worst="worst",
         rating="rated {ratings}", rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine", blame="poor",
         revise="after {critique} better",
     )  # fmt: skip
@@ -85,14 +107,14 @@ def test_the_default_wording_is_part_of_the_interface() -> None:
     assert asdict(Wording()) == {
         "name": "default", "pairs": ({"good": "A helpful answer:", "bad": "An unhelpful answer:"},), "tasks": {}, "aspects": {},
         "tie": "One of two equally good answers:", "best": "The best answer:", "better": "A better answer:", "equal": "An equally good answer:",
-        "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:", "rating_item": "{level} {attribute}",
+        "middle": "A fair answer:", "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:", "rating_item": "{level} {attribute}",
         "levels": ("very poor", "poor", "fair", "good", "excellent"), "critique": "An answer of which people say that {critique}:",
         "praise": "it is right and complete", "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
         "attributes": (),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["tie", "best", "better", "equal", "worse", "worst", "rating", "rating_item", "critique", "revise"])
+@pytest.mark.parametrize("name", ["tie", "best", "middle", "better", "equal", "worse", "worst", "rating", "rating_item", "critique", "revise"])
 def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_have(name: str) -> None:
     text = getattr(Wording(), name)
     assert getattr(Wording(**{name: f"{text} {{task}}"}), name) == f"{text} {{task}}"
@@ -110,6 +132,7 @@ def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_ha
     [
         ({"critique": "no place for words"}, r"wording.critique .* must have \['critique'\]"),
         ({"better": "A {quality} one"}, "wording.better"),
+        ({"middle": ""}, "wording.middle of 'x' is empty"),
         ({"best": "A { brace"}, "braces do not match"),
         ({"tie": "  "}, "wording.tie of 'x' is empty"),
         ({"pairs": ()}, "empty list of pairs"),
