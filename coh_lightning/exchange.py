@@ -91,8 +91,11 @@ def write_prompts(path: Path | str, blanks: Iterable[Blank], *, stop_token_ids: 
     return write_jsonl(path, [_Line(_prompt(blank, stop_token_ids, stop, model)) for blank in _by_id(blanks).values()])
 
 
-def write_batch(path: Path | str, blanks: Iterable[Blank], *, stop_token_ids: Sequence[int], stop: Sequence[str] = (), model: str | None = None) -> int:
-    """The same as the input file of a batch service (`vllm run-batch`, `/v1/batches`), with nothing in a line but what it asks for. See `write_prompts`."""
+def write_batch(path: Path | str, blanks: Iterable[Blank], *, stop_token_ids: Sequence[int], stop: Sequence[str] = (), model: str) -> int:
+    """The same as the input file of a batch service of the OpenAI kind that takes `/v1/completions`, with nothing in a line but what it asks for.
+
+    See `write_prompts`. Each request must name its `model`; a batch service refuses one that doesn't.
+    """
     lines = [
         _Line({"custom_id": blank.custom_id, "method": "POST", "url": "/v1/completions", "body": _body(blank, stop_token_ids, stop, model)})
         for blank in _by_id(blanks).values()
@@ -128,7 +131,7 @@ def read_completions(
         try:
             if isinstance(line, InputError):
                 raise line
-            answer = _answer(parse_json(line, where), wanted, by_custom_id, where)
+            answer = _answer(parse_json(line, where, unique=True), wanted, by_custom_id, where)
             blank = wanted[answer.id]
             if answer.id in found:
                 raise InputError(f"{where}: the completion '{answer.id}' is given again, first at {found[answer.id][0]}; keep one of the two.")

@@ -533,6 +533,12 @@ def _earlier(output: Path, by_row: Mapping[str, Question]) -> tuple[list[Judgeme
         if judgement.rater not in raters:
             others.append(judgement)
         elif judgement.row in by_row:
+            before = known.get(judgement.row, judgement)
+            if before.choice != judgement.choice:
+                raise InputError(
+                    f"{output}: it holds two answers of {judgement.rater} to item {judgement.item}, '{judgement.attribute}', {before.choice} and {judgement.choice}; "
+                    "keep one of the two lines, or give another --output."
+                )
             known[judgement.row] = replace(judgement, check=by_row[judgement.row].check)  # another seed may count the other order
         else:
             raise InputError(
@@ -555,7 +561,7 @@ def _replies(log: Path) -> dict[str, Reply]:
     for where, line in read_lines(log):
         if isinstance(line, InputError):
             raise line
-        reply = Reply.from_json(parse_json(line, where), where)
+        reply = Reply.from_json(parse_json(line, where, unique=True), where)
         found[reply.row] = reply
     return found
 

@@ -8,7 +8,6 @@ because several completions of one prompt are not independent.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.text import rouge_score
 
 from coh_lightning.draws import key64
+from coh_lightning.words import words
 
 Items = str | Sequence[Hashable]
 
@@ -27,17 +27,13 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 """Exactly these: torchmetrics' own default has rougeLsum beside them, which downloads a sentence splitter."""
 
 
-def words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores, lower case. In writing without spaces a run is a whole clause: give ids there."""
-    return re.findall(r"\w+", text.lower())
-
-
 def rouge(text: str, reference: str) -> dict[str, float]:
     """F1 of ROUGE-1, -2 and -L (Lin 2004) of one text against one reference, in 0 to 1, and `rouge`, the mean of the three.
 
-    Words are runs of a-z and 0-9 in lower case, without stemming, as in Google's rouge_score; texts in other scripts always get 0.
+    Words are those of `words`, in any script, without stemming: on ASCII text this equals Google's rouge_score, and on texts in scripts without blanks
+    (Chinese, Japanese, Thai, ...) it counts characters.
     """
-    scores = rouge_score(text, reference, rouge_keys=ROUGE)
+    scores = rouge_score(text, reference, rouge_keys=ROUGE, normalizer=str, tokenizer=words)
     values = {key: float(scores[f"{key}_fmeasure"]) for key in ROUGE}
     return {**values, "rouge": sum(values.values()) / len(values)}
 

@@ -33,7 +33,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
 from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
 from coh_lightning.generation import Request, Sampling, Unmoved, generate
-from coh_lightning.held_out_figures import LossFigures, PreferenceFigures
+from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
 from coh_lightning.losses import row_loss
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
 from coh_lightning.progress import check_same_plan, recount, to_step_start
@@ -73,6 +73,7 @@ class CoHModule(LightningModule):
         scorers: Raters in code that score every completion: functions `Completion -> {name: number}` by import path; `world` is the embedded world's rater.
         prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no completions; no model is loaded. As the input of a batch
             service where its name ends in .batch.jsonl.
+        served_model: With `prompts_to`: what the server calls the model, in its requests; None is `model`, or the name of the run folder for a model that was trained here.
         completions_from: In `predict` and `test`: take the completions from this file, which a server made of such prompts, instead of writing them.
         dialogues: In `predict`: write pseudo-dialogues, as the paper's raters read them: the user's turns are kept, and each of the assistant's turns is written anew after
             the model's own ones before. Compare them with `human-eval export --dialogues`.
@@ -108,6 +109,7 @@ class CoHModule(LightningModule):
         scorers: list[str] | None = None,
         reward_model: str | None = None,
         prompts_to: str | None = None,
+        served_model: str | None = None,
         completions_from: str | None = None,
         dialogues: bool = False,
         lora: LoRA | None = None,
@@ -143,6 +145,7 @@ class CoHModule(LightningModule):
         if prompts_to is not None and completions_from is not None:
             raise InputError(f"model.prompts_to is '{prompts_to}' and model.completions_from '{completions_from}'; prompts go out first, give one of the two.")
         self.prompts_to = prompts_to
+        self.served_model = served_model
         self.completions_from = completions_from
         if dialogues and (prompts_to or completions_from):
             raise InputError("model.dialogues needs the model at hand, since each answer follows the one before; leave out prompts_to and completions_from.")
@@ -327,8 +330,12 @@ class CoHModule(LightningModule):
                 )
         if self.prompts_to is not None and self.trainer.is_global_zero:
             write = write_batch if self.prompts_to.endswith(BATCH) else write_prompts
-            number = write(self.prompts_to, self.data.blanks(self.sampling, system=self._system), stop_token_ids=self.data.stop_ids, stop=self._stop_texts)
-            print(f"{number} prompts in {self.prompts_to}; give the answers back with --model.completions_from=FILE")
+            blanks, name = self.data.blanks(self.sampling, system=self._system), self._served_model
+            number = write(self.prompts_to, blanks, stop_token_ids=self.data.stop_ids, stop=self._stop_texts, model=name)
+            print(
+                f"{number} prompts in {self.prompts_to}, for a server that calls the model '{name}' (--model.served_model names another); "
+                "give the answers back with --model.completions_from=FILE"
+            )
 
     def _agree(self) -> None:
         """A model is asked as it was trained, whichever way its checkpoint came: ckpt_path, load_from_checkpoint or model."""
@@ -494,7 +501,7 @@ class CoHModule(LightningModule):
         if type(self) is not CoHModule or self.write_every:
             return None
         kinds = ["nll", *self._kind_names()]
-        held_out = [f"val/{name}" for name in (*kinds, *PREFERENCES)]
+        held_out = [f"val/{name}" for name in (*kinds, "nll_records", *PREFERENCES, "preference_pairs", "preference_records")]
         return [*held_out, "train/loss", "train/learned_share", *(f"train/{name}" for name in kinds), "lr"]
 
     def on_validation_epoch_end(self) -> None:
@@ -539,6 +546,12 @@ class CoHModule(LightningModule):
     @property
     def _system(self) -> str:
         return Path(self.trainer.default_root_dir).name
+
+    @property
+    def _served_model(self) -> str:
+        """What a server calls the model: a pretrained one by its own name, one that was trained here by its run."""
+        trained = self.trained_with is not None or self.model is None or self.model.endswith(".ckpt")
+        return self.served_model or (self._system if trained else self.model) or "model"
 
     @property
     def _stop_texts(self) -> list[str]:

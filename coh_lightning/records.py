@@ -559,12 +559,17 @@ def read_text(path: Path) -> str:
         raise not_text(f"{path}:{line}", error) from error
 
 
-def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
-    """The value of one line of JSON (or, with `whole`, of a whole file). Raises InputError naming `where` and the column (or the file's line and column)."""
+def parse_json(text: str, where: str, *, whole: bool = False, unique: bool = False) -> Any:
+    """The value of one line of JSON (or, with `whole`, of a whole file). Raises InputError naming `where` and the column (or the file's line and column).
+
+    With `unique`, an object that has a key twice is refused; Python's reader would silently take the last.
+    """
     if whole and (values := text.count(",") + text.count("[") + text.count("{")) > MOST_VALUES:
         raise InputError(f"{where}: it holds some {values:,} values, and more than {MOST_VALUES:,} are not read at once; split it, or give JSON lines.")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique_keys) if unique else json.loads(text)
+    except _KeyTwice as error:
+        raise InputError(f"{where}: the key {str(error)!r:.60} stands twice in one object; keep one of the two.") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{where}{f':{error.lineno}' if whole else ''}: broken JSON at column {error.colno} ({error.msg}).") from error
     except RecursionError as error:
@@ -574,6 +579,18 @@ def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
         raise InputError(f"{where}: broken JSON (nested more than {DEEPEST} deep).")
     return value
+
+
+class _KeyTwice(Exception):
+    pass
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _KeyTwice(next(key for place, key in enumerate(keys) if key in keys[:place]))
+    return values
 
 
 def _is_deep(value: object) -> bool:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, did_you_mean, prompt_sha, read_prompt
+from coh_lightning.words import holds
 
 if TYPE_CHECKING:
     import torch
@@ -357,7 +358,7 @@ def turns(completion: Completion) -> tuple[Turn, ...]:
         InputError: only the exact prompt is known, and a feedback sentence stands in it.
     """
     if completion.shown is None:
-        if completion.marker:
+        if holds(completion.prompt, completion.marker):
             raise InputError(
                 f"The completion '{completion.id}' has no 'shown', only its prompt with the feedback sentence in it, which a reward model must not read; "
                 "write it again with this version, or add the prompt that people read as 'shown'."

@@ -151,6 +151,19 @@ def test_a_text_is_never_called_better_than_itself() -> None:
         build_chains(record(Candidate("a", thumb=True)), method, WORDING)
 
 
+def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chains() -> None:
+    ranked = record(*(Candidate(str(i), rank=i) for i in range(3)))
+    method = Method(orders=("ascending", "descending", "shuffled"), sentences="ranking")
+    every = [shown(build_chains(ranked, method, WORDING, epoch=epoch)) for epoch in range(30)]
+    assert {len(lines) for lines in every} == {3}
+    assert any(lines[2] in lines[:2] for lines in every), "the draw may be one of the other two orders"
+
+
+def test_an_output_without_anything_better_keeps_no_other_from_its_revision() -> None:
+    mixed = record(Candidate("odd", critique="unclear"), Candidate("same", revision="same"), Candidate("old", revision="new"))
+    assert shown(build_chains(mixed, Method(orders=("revised",)), first_wording())) == ["B old | better new"]
+
+
 def test_two_outputs_have_no_third_order() -> None:
     method = Method(orders=("ascending", "descending", "shuffled"), sentences="ranking")
     assert shown(build_chains(PAIR, method, WORDING)) == ["worst b | best g", "best g | worst b"]

@@ -21,7 +21,7 @@ from coh_lightning.formats import PromptFormat
 from coh_lightning.plan import PlannedRow
 from coh_lightning.prepare import Prepared
 from coh_lightning.rows import Row
-from coh_lightning.sources import Records
+from coh_lightning.sources import Records, load
 from coh_lightning.sources.prompts import feedback_key
 from coh_lightning.tokens import Tokens
 from coh_lightning.wording import Pair, Wording
@@ -357,6 +357,19 @@ def test_the_coefficients_add_up_to_one_however_small_the_weights_are(tmp_path: 
     check_epochs(data, 1)
 
 
+@pytest.mark.parametrize("layout", ["tree", "separate"])
+def test_held_out_trees_share_rows_and_separate_chains_do_not(layout: Any, tmp_path: Path) -> None:
+    data = built(pairs(40), tmp_path, train_only=False, validation_share=0.3, test_share=0.0, layout=layout)
+    rows, chains = data._held_out_rows("validation"), data.counts["validation"].chains
+    assert data.counts["validation"].rows == len(rows)
+    assert sorted(number for row in rows for number in row) == list(range(len(data._items["validation"])))
+    if layout == "separate":
+        assert len(rows) == chains and all(len(row) == 1 for row in rows)
+    else:
+        assert len(rows) < data.counts["validation"].used <= chains
+        assert all(sum(data._items["validation"][number].length for number in row) <= data.row_tokens for row in rows)
+
+
 def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path) -> None:
     data = built(EVERY_KIND, tmp_path, layout="separate", rows_per_step=4)
     check_epochs(data, 2)
@@ -561,6 +574,96 @@ def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
     assert data.chain_tokenizer.encoder.decode(begins.pop()).rstrip().endswith("end.")
 
 
+def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    records = load([Records(write(tmp_path / "f.jsonl", pairs(4)))], seed=0)
+    monkeypatch.setattr("coh_lightning.data.world_feedback", lambda **settings: asked.append(settings) or records)
+    split = CoHDataModule(seed=3, cache_dir=tmp_path).records_by_split()
+    assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
+    assert sum(map(len, split.values())) == 4
+
+
+def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("coh_lightning.data.pretraining_text", lambda number, *, seed: asked.append((number, seed)) or ["from the world"])
+    (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
+    data = built(pairs(4), tmp_path, regulariser=["world", str(tmp_path / "text.txt")], regulariser_rows_per_step=1, seed=7)
+    assert asked == [(4000, 7)]
+    decode = data.chain_tokenizer.encoder.decode
+    assert [decode(ids[:-1]) for ids in data._texts] == ["from the world", "from the file"]
+    assert all(ids[-1] == data.stop_ids[0] for ids in data._texts)
+
+
+def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) -> None:
+    ranking = [
+        {"id": f"k{i}", "prompt": "Rank. " * (1 + 9 * i), "completions": [{"text": f"{'so ' * j}{i}", "rank": min(j, 4)} for j in range(7)]} for i in range(8)
+    ]
+    data = built(
+        [*pairs(30), *ranking, TIE],
+        tmp_path,
+        train_only=False,
+        validation_share=0.3,
+        test_share=0.0,
+        method=method("coh_ranking"),
+        max_prompt_tokens=40,
+        max_chain_tokens=90,
+    )
+    assert {stage: count.records for stage, count in data.counts.items()}["test"] == 0
+    for stage in ("train", "validation"):
+        count, records = data.counts[stage], data.splits[stage]
+        assert count.records == count.used + count.rejected and count.rejected == len(data.rejected_of[stage])
+        assert (count.used, count.chains) == (len(records), sum(len(data.chains(one)) for one in records))
+        assert count.chains > count.used > 4
+        assert count.tokens_plain >= sum(len(tokens.ids) for one in records for tokens in tokens_of(data, one))
+        assert count.tokens_in_loss >= sum(int((tokens.learned != 0).sum()) for one in records for tokens in tokens_of(data, one)) > 0
+        for name, each in (
+            ("links_cut", [one.links_cut for one in records]),
+            ("chains_dropped", [one.chains_dropped for one in records]),
+            ("completions_unused", [one.completions_unused for one in records]),
+            ("prompts_cut", [one.prompt.cut > 0 for one in records]),
+            ("prompt_tokens_cut", [one.prompt.cut for one in records]),
+            ("tokens_plain", [one.tokens_plain for one in records]),
+            ("tokens_in_loss", [one.tokens_in_loss for one in records]),
+            ("pairs", [len(data.pairs(one)[0]) if stage == "validation" else 0 for one in records]),
+            ("pairs_too_long", [data.pairs(one)[1] if stage == "validation" else 0 for one in records]),
+        ):
+            assert getattr(count, name) == sum(each), name
+        assert min(count.links_cut, count.prompts_cut, count.prompt_tokens_cut - count.prompts_cut) > 0
+
+
+def test_settings_of_another_shape_in_a_checkpoint_are_refused_with_both(tmp_path: Path) -> None:
+    data = built(pairs(2), tmp_path)
+    for other in (None, "coh"):
+        with pytest.raises(InputError, match=rf"data\.method is {{'name': .*, but the checkpoint was trained with {other!r}; "):
+            data.agree_with({**data.settings(), "method": other})
+
+
+def test_rows_that_are_compared_hold_no_pads(tmp_path: Path) -> None:
+    data = built(pairs(12), tmp_path, train_only=False, validation_share=0.5, test_share=0.0)
+    one = data.splits["validation"][0]
+    rows = data.comparison(one)["rows"]
+    outputs = sum(row["outputs"] for row in rows)
+    assert sum(int((row["input_ids"] == data.stop_ids[0]).sum()) for row in rows) == outputs == 4, "each output ends once, and nothing else does"
+    assert all(row["input_ids"].shape[1] < data.row_tokens for row in rows)
+
+
+def test_requests_stay_where_they_are_and_rows_are_moved(tmp_path: Path) -> None:
+    data, meta = built(pairs(2), tmp_path), torch.device("meta")
+    requests = {"requests": ["r"], "ids": torch.ones(2)}
+    assert data.transfer_batch_to_device(requests, meta, 0) is requests and requests["ids"].device.type == "cpu"
+    assert data.transfer_batch_to_device({"input_ids": torch.ones(2)}, meta, 0)["input_ids"].device.type == "meta"
+
+
+@pytest.mark.parametrize("pad", [None, "<pad>"])
+def test_rows_are_padded_with_the_tokenizers_own_pad_or_the_end(tmp_path: Path, pad: str | None) -> None:
+    tokenizer = byte_level()
+    tokenizer.pad_token = pad
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    data = built(pairs(2), tmp_path, tokenizer=str(tmp_path / "tokenizer"))
+    assert data.pad_id == (data.stop_ids[0] if pad is None else data.tokenizer.pad_token_id)
+    assert (data.pad_id != data.stop_ids[0]) == (pad is not None)
+
+
 def test_splits_never_share_a_prompt(tmp_path: Path) -> None:
     rows = [row | {"id": f"{copy}-{row['id']}", "prompt": row["prompt"].upper() if copy else row["prompt"]} for row in pairs(60) for copy in range(2)]
     data = built(rows, tmp_path, train_only=False, validation_share=0.2, test_share=0.2)
@@ -714,9 +817,15 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
     ("settings", "message"),
     [
         ({"max_prompt_tokens": 256}, "the prompt must leave room"),
+        ({"max_prompt_tokens": 0}, "the prompt must leave room"),
         ({"row_tokens": 200}, "a row must hold the longest chain"),
         ({"hide": (0.1, 0.05)}, "must rise within 0 and 1"),
+        ({"hide": (-0.1, 0.05)}, "must rise within 0 and 1"),
+        ({"hide": (0.1, 1.0)}, "must rise within 0 and 1"),
         ({"validation_share": 0.6, "test_share": 0.5}, "leave something to train on"),
+        ({"validation_share": 0.5, "test_share": 0.5}, "leave something to train on"),
+        ({"validation_share": -0.1, "test_share": 0.5}, "leave something to train on"),
+        ({"validation_share": 0.5, "test_share": -0.1}, "leave something to train on"),
         ({"regulariser_weight": -1.0}, "can't be negative"),
         ({"regulariser_rows_per_step": 1}, "the regulariser has no text"),
         ({"rows_per_step": 0}, "the least are 1 and 0"),
@@ -726,6 +835,23 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         built(pairs(4), tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_prompt_tokens": 255}, {"hide": (0.0, 0.0)}, {"hide": (0.3, 0.99)}, {"validation_share": 0.0, "test_share": 0.99}, {"regulariser_weight": 0.0}],
+)
+def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any], tmp_path: Path) -> None:
+    data = data_of(pairs(4), tmp_path, **settings)
+    assert {name: getattr(data, name) for name in settings} == settings
+
+
+def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
+    data = CoHDataModule()
+    assert (data.validation_share, data.test_share, data.max_test_prompts, data.max_validation_prompts) == (0.05, 0.05, 256, 64)
+    assert (data.max_prompt_tokens, data.max_chain_tokens, data.row_tokens, data.rows_per_step, data.layout) == (512, 1024, 1024, 8, "tree")
+    assert (data.hide, data.hide_regulariser, data.regulariser_rows_per_step, data.regulariser_weight) == ((0.0, 0.05), False, 0, 1.5)
+    assert (data.on_bad_record, data.max_lost_share, data.seed, data.num_workers) == ("stop", 0.5, 0, 0)
 
 
 def test_an_unreadable_row_stops_or_is_skipped_and_counted(tmp_path: Path) -> None:

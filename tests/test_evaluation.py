@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from feedback_for_tests import EVERY_KIND, data_of, merged, method, tiny, usable, wording
@@ -17,8 +18,9 @@ from test_module import fitted, held_out_data, trainer
 from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
 from coh_lightning.data import _said
 from coh_lightning.errors import InputError
-from coh_lightning.evaluation import summary, valued, with_copies, with_samples
+from coh_lightning.evaluation import headline, summary, valued, with_copies, with_samples
 from coh_lightning.generation import Sampling, Written
+from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, Part, Turn, read_jsonl, read_prompt
 
 
@@ -118,6 +120,19 @@ def test_how_unlike_the_samples_of_a_prompt_are_is_counted_once_a_prompt() -> No
     assert [row.values.get("distinct") for row in rows] == [0.75, None, None]
 
 
+@pytest.mark.parametrize("name", ["tokens", "words", "repetition", "ended", "empty", "distinct"])
+def test_a_gap_of_a_mere_measure_is_no_headline(name: str) -> None:
+    assert headline({f"gap_{name}": 0.5, f"{name}_good": 1.0}) == []
+    assert headline({f"gap_{name}": 0.5, "gap_rouge": 0.1, f"gap_{name}_low": 0.0}) == ["gap_rouge"]
+
+
+def test_the_headline_is_the_gap_of_the_last_scorer_or_else_of_rouge() -> None:
+    gaps = {f"gap_{name}{end}": 0.5 for name in ("rouge1", "rouge", "help", "harm") for end in ("", "_low", "_high")}
+    assert headline({**gaps, "harm_good": 1.0, "improvement_2_harm": 1.0}) == ["gap_harm"]
+    assert headline({name: gap for name, gap in gaps.items() if "rouge" in name}) == ["gap_rouge"]
+    assert headline({"help_good": 1.0}) == []
+
+
 # Through Lightning
 
 
@@ -144,6 +159,9 @@ def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path
     assert files == ["step=2.jsonl", "step=4.jsonl", "step=6.jsonl"]
     written = list(read_jsonl(tmp_path / "completions" / "step=4.jsonl", Completion))
     assert len(written) == 3 * 2 and len({one.id for one in written}) == 6
+    assert all(one.sampling == {name: value for name, value in asdict(SAMPLED).items() if name != "max_seconds"} for one in written), (
+        "what is not set is not said"
+    )
     assert all(one.scores == {"length": float(len(one.text))} for one in written)
     assert {"val/length_good", "val/gap_length", "val/gap_length_low", "val/nll"} <= set(run.callback_metrics)
     assert (tmp_path / "samples.html").read_text().count("step 6") >= 1
@@ -201,6 +219,20 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
     assert seen > 0
 
 
+def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of(tmp_path: Path) -> None:
+    data = data_of(
+        usable(EVERY_KIND, method("coh_critique")), tmp_path, method=method("coh_critique", orders=("each",)), wording=wording("critique"), max_lost_share=1.0
+    )
+    data.setup("fit")
+    one = data.splits["train"][0]
+    asks = data.ask(one.record)
+    request = data.refinement(one, ["Answer 1.", "Answer 2."], ["it is too short", None], "refined 3")
+    assert request is not None and request.marker == asks["good"]
+    told = data.chain_tokenizer.encoder.decode(request.prompt_ids)
+    places = [told.find(text) for text in (data.wording.criticised(one.record, "it is too short"), "Answer 1.", asks["bad"], "Answer 2.", asks["good"])]
+    assert -1 not in places and places == sorted(places)
+
+
 def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_test_prompts=3)
     model = tiny(sampling=SAMPLED, refine=2, scorers=["test_evaluation:length"], critic="test_evaluation:remark")
@@ -218,6 +250,40 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
         first = next(o for o in by_ask["good"] if o.prompt_id == one.prompt_id)
         assert one.prompt == first.prompt and one.text != first.text, "the same prompt, drawn anew"
     assert {"test/improvement_2_length", "test/improvement_3_length_low", "test/regression_2_length", "test/copied_refined_2"} <= set(metrics)
+
+
+def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("test")
+    one = data.splits["test"][0]
+    monkeypatch.setattr(data.chain_tokenizer, "output_lead", lambda marker, place=0: "ab cd"[: 2 * place])
+    third = data.refinement(one, ["x", "y"], [None, None], "refined 3")
+    assert third is not None
+    written = Written(third, 0, np.array(data.chain_tokenizer.encoder.encode_texts(["ab cd"])[0], dtype=np.int32), "end")
+    assert data.completion(written, SAMPLED, system="s").text == "d"
+
+
+def test_special_tokens_that_the_model_wrote_are_no_part_of_its_text(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("test")
+    request = data.requests("test")[0]
+    before, after = (data.chain_tokenizer.encoder.encode_texts([text])[0] for text in ("An apple", " pie"))
+    ids = np.array([*before, data.tokenizer.all_special_ids[0], *after], dtype=np.int32)
+    assert data.completion(Written(request, 0, ids, "end"), SAMPLED, system="s").text == "An apple pie"
+
+
+def test_of_several_samples_of_a_prompt_the_first_is_refined(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, max_test_prompts=3)
+    model = tiny(sampling=replace(SAMPLED, samples=2), refine=1)
+    trainer(tmp_path, CompletionWriter()).test(model, datamodule=data, verbose=False)
+    written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
+    good = {one.id: one.text for one in written if one.ask == "good"}
+    assert len(good) == 3 * 2
+    for ask in ("refined 2", "fresh 2"):
+        assert [one.id for one in written if one.ask == ask] == [f"{prompt}:{ask}:0" for prompt in dict.fromkeys(id.split(":")[0] for id in good)]
+    for one in written:
+        if one.ask == "refined 2":
+            assert good[f"{one.prompt_id}:good:0"] in one.prompt and good[f"{one.prompt_id}:good:1"] not in one.prompt
 
 
 def test_a_second_answer_without_room_is_left_out_with_its_control(tmp_path: Path) -> None:
@@ -251,6 +317,18 @@ def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_p
         seen[seconds] = [(one.id, one.text) for one in read_jsonl(file, Completion)] if file else []
         assert run.callback_metrics.get("val/left_out") == {None: None, 1e6: 0.0, 1e-9: 6.0}[seconds]
     assert seen[None] == seen[1e6] and len(seen[None]) == 3 * 4 and seen[1e-9] == []
+
+
+def test_predict_and_a_study_say_what_they_had_no_time_for(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("predict")
+    model = tiny(sampling=replace(SAMPLED, max_seconds=1e-9))
+    run = trainer(tmp_path)
+    number = 2 * len(data.splits["test"])
+    with pytest.warns(UserWarning, match=rf"{number} completions were left out, because sampling.max_seconds = 1e-09 was over"):
+        assert run.predict(model, datamodule=data) is not None
+    with pytest.warns(UserWarning, match=f"{number} completions were left out"):
+        assert model.write_share("test") == []
 
 
 # Pseudo-dialogues
@@ -291,6 +369,18 @@ def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_t
     assert len({one.text for one in written.values()}) > len(held_out)
 
 
+def test_a_dialogue_with_an_empty_or_overlong_turn_of_the_user_has_no_replies(tmp_path: Path) -> None:
+    data = dialogue_data(tmp_path)
+    data.setup("predict")
+    one = next(one for one in data.splits["test"] if len(one.record.prompt) == 3)
+    assert data.replies(one) == 2
+
+    def with_first(text: str) -> Any:
+        return replace(one, record=replace(one.record, prompt=(Turn("user", (Part(text, "never"),)), *one.record.prompt[1:])))
+
+    assert data.replies(with_first(" \n")) == data.replies(with_first("word " * 300)) == 0
+
+
 def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
     files = []
     for name in ("one", "other"):
@@ -325,7 +415,7 @@ def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: lis
 # Completions made elsewhere
 
 
-def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(tmp_path: Path) -> None:
+def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out, back = held_out_data(tmp_path), tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
     here = tiny(sampling=SAMPLED, scorers=["test_evaluation:length"])
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
@@ -341,9 +431,11 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     assert not (tmp_path / "completions.jsonl").exists()
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {(line["id"], line["prompt"]) for line in lines} == {(one.id, one.prompt) for one in own}
+    assert {line["body"]["model"] for line in lines} == {tmp_path.name}, "a model that was trained here goes by the name of its run"
 
     batch = tmp_path / "prompts.batch.jsonl"
     trainer(tmp_path).predict(tiny(sampling=SAMPLED, prompts_to=str(batch)), datamodule=data)
+    assert f"calls the model '{tmp_path.name}'" in capsys.readouterr().out
     assert {json.dumps(json.loads(line)["body"]) for line in batch.read_text().splitlines()} == {json.dumps(line["body"]) for line in lines}
 
     texts = {one.id: one for one in own}
@@ -366,6 +458,34 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     taking = tiny(sampling=SAMPLED, completions_from=str(back))
     with pytest.raises(InputError, match=answers[0]["id"]):
         trainer(tmp_path).predict(taking, datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, None),
+        ({"model": "gpt2"}, "gpt2"),
+        ({"model": "runs/a/last.ckpt"}, None),
+        ({"model": "gpt2", "served_model": "mine"}, "mine"),
+        ({"served_model": "mine"}, "mine"),
+    ],
+)
+def test_requests_name_the_model_as_the_server_calls_it(tmp_path: Path, settings: dict[str, Any], name: str | None) -> None:
+    module = CoHModule(**settings)
+    module.trainer = trainer(tmp_path)
+    assert module._served_model == (name or tmp_path.name)
+    module.trained_with = {}
+    assert module._served_model == settings.get("served_model", tmp_path.name), "what came of training is no longer the model it began with"
+
+
+def test_prompts_for_a_checkpoint_that_was_trained_on_other_ones_are_refused(tmp_path: Path) -> None:
+    run, model = trainer(tmp_path, max_steps=1), tiny()
+    run.fit(model, datamodule=held_out_data(tmp_path))
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    asking = CoHModule(str(tmp_path / "one.ckpt"), prompts_to=str(tmp_path / "p.jsonl"))
+    with pytest.raises(InputError, match=r"data\.wording\.name is 'paper', but the checkpoint was trained with 'default'"):
+        trainer(tmp_path).predict(asking, datamodule=held_out_data(tmp_path, wording=wording("paper")))
+    assert not (tmp_path / "p.jsonl").exists()
 
 
 def test_prompts_out_and_completions_back_at_once_are_refused() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def test_a_batch_file_holds_nothing_but_what_a_batch_service_asks_for(tmp_path: 
     lines = list(map(json.loads, (tmp_path / "b.jsonl").read_text().splitlines()))
     assert [set(line) for line in lines] == [{"custom_id", "method", "url", "body"}] * 3
     assert lines[0]["method"] == "POST" and lines[0]["url"] == "/v1/completions" and lines[0]["body"]["model"] == "m"
+    assert all(line["body"]["model"] == "m" for line in lines), "a batch service refuses a request without a model"
     assert len({line["custom_id"] for line in lines}) == 3 and all(len(line["custom_id"]) <= 64 for line in lines)
 
 
@@ -253,7 +255,7 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     ]
     here = [data.completion(one, sampling, system="run") for one in generate(model.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id)]
 
-    write = write_prompts if form == "plain" else write_batch
+    write = partial(write_prompts if form == "plain" else write_batch, model="m")
     write(tmp_path / "prompts.jsonl", blanks, stop_token_ids=data.stop_ids, model="m")
     answers = []
     for line in map(json.loads, (tmp_path / "prompts.jsonl").read_text().splitlines()):

@@ -17,7 +17,7 @@ import torch.distributed as dist
 import transformers as hf
 from ranks_for_tests import end_rank
 
-from coh_lightning.draws import key64
+from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
 from coh_lightning.generation import Request, Sampling, Written, generate, generating, next_tokens
 from coh_lightning.slots import Slots
@@ -295,6 +295,15 @@ def test_a_diverged_model_is_refused() -> None:
 def test_bad_settings_are_refused_by_name(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**setting)
+
+
+def test_a_samples_draws_are_those_of_its_key_and_of_nothing_else() -> None:
+    lm = _model()
+    for parameter in lm.parameters():
+        parameter.data.zero_()  # every token is as likely as any other, so the draw is the token
+    for one in generate(lm, _requests((3, 5)), Sampling(max_new_tokens=6, temperature=1.0, samples=2, seed=4), stop_ids=(), pad_id=PAD):
+        chance = generator(4, "sampling", one.request.prompt_id, "good", one.sample)
+        assert one.ids.tolist() == [int(chance.random() * VOCABULARY) for _ in range(6)]
 
 
 def test_a_row_that_is_done_makes_room_for_the_next_prompt_at_once() -> None:

@@ -121,6 +121,12 @@ def test_references_are_the_baseline_where_they_are_asked_for(tmp_path: Path) ->
         export_study([a], tmp_path / "study", against_references=True, dialogues=True)
 
 
+@pytest.mark.parametrize("name", ["हिन्दी में सही", "व्याकरण-2", "точность", "有用", "می\u200cشود"])
+def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> None:
+    study = export(tmp_path, attributes=(name, "overall"), define={name: "?"})
+    assert study.attributes == (name, "overall")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -133,6 +139,7 @@ def test_references_are_the_baseline_where_they_are_asked_for(tmp_path: Path) ->
         ({"define": {"overall": " "}}, "The definition of 'overall' is empty"),
         ({"define": {"overall": "Is New better?"}}, "The definition of 'overall' names the system 'new', which raters must not know"),
         ({"title": "old against all"}, "The title names the system 'old'"),
+        ({"title": "比较old和其他"}, "The title names the system 'old'"),
         ({"title": "\ud800"}, "The title holds a lone surrogate"),
         ({"forms": ["xls"]}, "There is no form 'xls'; it must be one of xlsx, label-studio, potato; did you mean 'xlsx'?"),
         ({"exclusion": {"min_gould": 1}}, "There is no exclusion rule 'min_gould'"),

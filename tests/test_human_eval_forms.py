@@ -203,6 +203,33 @@ def test_an_export_of_label_studio_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_different_answers_in_one_annotation_are_kept_apart_and_equal_ones_are_one(tmp_path: Path) -> None:
+    study = study_of()
+    write_label_studio(study, tmp_path)
+    tasks = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))[:2]
+    said = [("accuracy", ["A"]), ("accuracy", ["B"]), ("overall", ["tie"]), ("overall", ["tie"])], [("accuracy", ["B", "A"]), ("overall", ["B"])]
+    export = [
+        {**task, "annotations": [annotation(*(result(name, "choices", {"choices": choices}) for name, choices in each))]}
+        for task, each in zip(tasks, said, strict=True)
+    ]
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps(export))
+    found = [(answer["choices"], answer.get("unclear")) for answer in read_label_studio(path, study)]
+    assert found == [({"overall": "tie"}, {"accuracy": ["A", "B"]}), ({"overall": "B"}, {"accuracy": ["B", "A"]})]
+
+
+def test_several_annotations_of_a_task_are_told_apart(tmp_path: Path) -> None:
+    study = study_of()
+    write_label_studio(study, tmp_path)
+    task = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))[0]
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([{**task, "annotations": [annotation(result("overall", "choices", {"choices": [choice]})) for choice in "AB"]}]))
+    assert [(answer["where"], answer["choices"]) for answer in read_label_studio(path, study)] == [
+        (f"{path}, task 1, annotation 1 by 4", {"overall": "A"}),
+        (f"{path}, task 1, annotation 2 by 4", {"overall": "B"}),
+    ]
+
+
 # --- potato
 
 
@@ -274,6 +301,21 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
     assert read_potato(tmp_path / "annotation_output", study) == expected
 
 
+def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Path) -> None:
+    values = [
+        (SCHEME, "overall", "A"),
+        (SCHEME, "accuracy", "B"),
+        (SCHEME, "overall", "B"),
+        (SCHEME, "accuracy", "B"),
+        ("comment", "x", "one"),
+        ("comment", "y", "two"),
+    ]
+    path = tmp_path / "user_state.json"
+    path.write_text(json.dumps(user_state("rater-1", {"r10": values}, {})))
+    (answer,) = read_potato(path, study_of())
+    assert (answer["choices"], answer["unclear"], answer["comment"]) == ({"accuracy": "B"}, {"overall": ["A", "B"]}, "one\ntwo")
+
+
 # --- all of them
 
 
@@ -283,6 +325,8 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
         (read_label_studio, b"[{]", "broken JSON at column 3"),
         (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "no export of Label Studio"),
         (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
+        (read_label_studio, b'[{"data": {"row_id": "r10"}, "annotations": [], "annotations": []}]', "the key 'annotations' stands twice in one object"),
+        (read_potato, b'{"instance_id_to_label_to_value": {"r10": [], "r10": []}}', "the key 'r10' stands twice in one object"),
         (read_potato, b"[]", "none of potato's"),
         (read_potato, b"\xff", "bytes that are no text"),
     ],

@@ -46,6 +46,36 @@ def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
         matched(a, tmp_path / "b.jsonl")
 
 
+def test_a_line_with_a_marker_that_its_prompt_does_not_hold_is_read(tmp_path: Path) -> None:
+    a = lines_of(tmp_path / "a.jsonl", [line("1", "x", "Name a fruit.", marker="good"), line("2", "x", marker=7)])
+    b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Name a fruit."), line("2", "y")])
+    assert [pair.prompt for pair in matched(a, b).pairs] == ["Name a fruit.", "Why?"]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Name a fruit.\n\nA GOOD  answer:", [{"role": "system", "content": "A good answer:"}, {"role": "user", "content": "Name a fruit."}]]
+)
+def test_a_marker_is_found_anywhere_in_the_prompt(tmp_path: Path, prompt: Any) -> None:
+    a = lines_of(tmp_path / "a.jsonl", [line("1", "x", prompt, marker="A good answer:\n")])
+    with pytest.raises(InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A good answer:"):
+        matched(a, a)
+
+
+def test_a_key_that_stands_twice_in_a_line_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "1", "prompt": "Why?", "completion": "x", "completion": "y"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:1: the key 'completion' stands twice in one object; keep one of the two\."):
+        read_systems([path], seed=0)
+
+
+def test_two_references_of_one_prompt_are_refused_by_place(tmp_path: Path) -> None:
+    a = lines_of(tmp_path / "a.jsonl", [line("1", "x", reference="Because."), line("2", "x", reference="So.")])
+    b = lines_of(tmp_path / "b.jsonl", [line("1", "y", reference="Because."), line("2", "y", reference="Thus.")])
+    with pytest.raises(InputError) as caught:
+        references(read_systems([a, b], seed=0))
+    assert str(caught.value) == f"{b}:2: the reference of '2' is 'Thus.', but 'So.' at {a}:2; give one reference to a prompt."
+
+
 @pytest.mark.parametrize(
     "prompt",
     ["Why?", [{"role": "user", "content": "Why?"}], [{"role": "system", "content": "S"}, {"role": "user", "content": "Why?"}]],

@@ -177,6 +177,13 @@ def test_what_spreadsheets_do_changes_nothing(tmp_path: Path, what: str) -> None
     assert len(found) == 2 * (len(cells) - 1)
 
 
+@pytest.mark.parametrize("text", ["5 May", "5 мая", "5 जनवरी", "5 มกราคม"])
+def test_a_date_in_any_script_that_a_spreadsheet_rewrote_is_the_same_row(tmp_path: Path, text: str) -> None:
+    study = study_at(tmp_path, texts=(text,))
+    cells = [["05.01.2026" if cell == text else cell for cell in row] for row in filled(study, "rater-1", likes_x)]
+    assert clean(bring(tmp_path, save(tmp_path / "sheet.csv", cells)))
+
+
 def test_a_workbook_is_read(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     study = study_at(tmp_path)
@@ -277,12 +284,54 @@ def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> No
     bring(tmp_path, path)
     other = save(tmp_path / "other.csv", filled(study, "rater-1", lambda *_: "A"))
     refused = bring(tmp_path, other)
-    says = f"{other}:2: overall of row '{cells[1][0]}' was answered before, at an earlier import, with another choice; "
+    says = f"{other}:2: overall of row '{cells[1][0]}' was answered before, at an earlier import, with another choice (tie there, A here); "
     assert (refused.conflicts, refused.refused) == ((f"{says}the first stands (--replace takes this one).",), 1)
     assert [one.choice for one in judgements(tmp_path)] == ["tie"]
     replaced = bring(tmp_path, other, replace=True)
     assert (replaced.conflicts, replaced.refused, replaced.added) == ((f"{says}this one is taken.",), 0, 0)
     assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
+
+
+def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_names_both(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, swaps=0, identical=0, forms=("label-studio",))
+    ((row, item),) = study.rater_rows("rater-1")
+    results = [
+        {"type": "choices", "from_name": name, "value": {"choices": [choice]}} for name, choice in (("overall", "A"), ("overall", "B"), ("accuracy", "tie"))
+    ]
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([{"data": {"row_id": row.row, "text_hash": row.text_hash(item)}, "annotations": [{"result": results, "completed_by": 3}]}]))
+    imported = bring(tmp_path, path)
+    assert imported.impossible == (f"{path}, task 1 by 3: overall of row '{row.row}' has 2 answers, 'A' and 'B'; none of them is counted.",)
+    assert (imported.refused, [(one.attribute, one.choice) for one in judgements(tmp_path)]) == (1, [("accuracy", "tie")])
+
+
+def test_two_annotations_of_one_task_that_differ_are_a_conflict_with_both_answers(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
+    ((row, item),) = study.rater_rows("rater-1")
+    each = [{"result": [{"type": "choices", "from_name": "overall", "value": {"choices": [choice]}}], "completed_by": 3} for choice in ("A", "B")]
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([{"data": {"row_id": row.row, "text_hash": row.text_hash(item)}, "annotations": each}]))
+    imported = bring(tmp_path, path)
+    assert imported.conflicts == (
+        f"{path}, task 1, annotation 2 by 3: overall of row '{row.row}' was answered before, at {path}, task 1, annotation 1 by 3, with another choice "
+        "(A there, B here); the first stands (--replace takes this one).",
+    )
+    assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
+
+
+def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
+    path, _ = sheet(tmp_path, study)
+    bring(tmp_path, path)
+    held = tmp_path / "study" / "judgements.jsonl"
+    first = json.loads(held.read_text())
+    held.write_text("".join(json.dumps(one) + "\n" for one in (first, first)))
+    assert bring(tmp_path, path).judgements == 1
+    held.write_text("".join(json.dumps(one) + "\n" for one in (first, {**first, "choice": "x"})))
+    before = held.read_bytes()
+    with pytest.raises(InputError, match=rf"judgement 2 says 'x' to 'overall' of row '{first['row']}', and judgement 1 'tie'; keep one of the two\."):
+        bring(tmp_path, path)
+    assert held.read_bytes() == before
 
 
 def test_a_comment_that_comes_later_is_added_and_another_is_a_conflict(tmp_path: Path) -> None:

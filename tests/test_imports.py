@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands", "yaml_text"],
+    ["files", "commands", "yaml_text", "words"],
     ["draws"],
     ["records", "slots"],
     ["generation"],
@@ -58,6 +58,7 @@ LIGHT = [
     "yaml_text",
     "records",
     "draws",
+    "words",
     "wording",
     "chains",
     "template_check",

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -265,6 +265,18 @@ def test_another_seed_asks_nothing_anew_and_never_counts_both_orders(stub: Any, 
         counted = [(one.item, one.check) for one in run(it, output, rows).judgements]
         assert sorted(counted) == sorted((pair.item, check) for pair in PAIRS for check in ("", "swap"))
     assert len(it.requests) == 8
+
+
+def test_two_answers_of_the_judge_to_one_question_are_refused(stub: Any, tmp_path: Path) -> None:
+    output = tmp_path / "j.jsonl"
+    run(stub(honest), output)
+    kept = list(read_jsonl(output, Judgement))
+    write_jsonl(output, [*kept, kept[0]])
+    assert run(stub(honest), output).judgements == kept, "the same answer twice counts once"
+    other = replace(kept[0], choice=next(name for name in ("tie", *kept[0].systems) if name != kept[0].choice))
+    write_jsonl(output, [*kept, other])
+    with pytest.raises(InputError, match=rf"it holds two answers of judge:m to item {other.item}, 'overall', {kept[0].choice} and {other.choice}; keep one"):
+        run(stub(honest), output)
 
 
 def test_other_raters_rows_stay_and_this_judges_rows_on_other_texts_are_refused(stub: Any, tmp_path: Path) -> None:

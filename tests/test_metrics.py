@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from ranks_for_tests import end_rank
 
 from coh_lightning.metrics import (
+    ROUGE,
     VALUES,
     Sums,
     bootstrap_interval,
@@ -26,13 +29,8 @@ from coh_lightning.metrics import (
     per_prompt,
     repetition,
     rouge,
-    words,
 )
-
-
-def test_words_are_lower_case_runs_without_punctuation() -> None:
-    assert words("The cat's hat, the HAT!") == ["the", "cat", "s", "hat", "the", "hat"]
-    assert words(" ... ") == []
+from coh_lightning.words import words
 
 
 def test_rouge_counts_by_hand() -> None:
@@ -54,6 +52,30 @@ def test_rouge_agrees_with_googles_package() -> None:
         text, reference = (" ".join(chance.choice(["the", "Cat,", "sat", "on", "a", "mat.", "2"], size=chance.integers(1, 12))) for _ in range(2))
         expected = {key: score.fmeasure for key, score in oracle.score(reference, text).items()}
         assert {key: value for key, value in rouge(text, reference).items() if key != "rouge"} == pytest.approx(expected, abs=1e-6)
+
+
+@settings(max_examples=40)
+@given(*(st.text(st.sampled_from("abrunig' 2_-.\n") | st.characters(max_codepoint=127), max_size=40) for _ in range(2)))
+@example("running quickly_now isn't", "runs quick now isn t")
+def test_rouge_of_ascii_text_equals_googles_package(text: str, reference: str) -> None:
+    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="the rouge-score package is not installed").RougeScorer
+    expected = {key: score.fmeasure for key, score in scorer(ROUGE, use_stemmer=False).score(reference, text).items()}
+    assert {key: value for key, value in rouge(text, reference).items() if key != "rouge"} == pytest.approx(expected, abs=1e-6)
+
+
+def test_words_of_one_stem_are_different_words_to_rouge() -> None:
+    assert rouge("running quickly", "runs quick") == {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0, "rouge": 0.0}
+
+
+@pytest.mark.parametrize("text", ["Привет, большой мир!", "यह हिन्दी में लिखा है।", "我喜欢苹果。", "これはペンです", "สวัสดีครับ", "ສະບາຍດີ", "ជំរាបសួរ", "မင်္ဂလာပါ"])
+def test_a_text_of_any_script_has_rouge_1_with_itself_and_repeats_itself(text: str) -> None:
+    assert rouge(text, text) == pytest.approx({"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0, "rouge": 1.0})
+    values = completion_values(f"{text} {text}", tokens=9, ended=True)
+    assert values["words"] == 2 * len(words(text)) > 2 and values["repetition"] >= 0.25
+
+
+def test_rouge_counts_characters_where_there_are_no_blanks() -> None:
+    assert rouge("我喜欢梨", "我喜欢苹果")["rouge1"] == pytest.approx(2 * 3 / (4 + 5))
 
 
 def test_rouge_never_touches_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +129,19 @@ def test_the_bootstrap_is_keyed_and_close_to_theory() -> None:
     assert low == pytest.approx(values.mean() - half, abs=0.03) and high == pytest.approx(values.mean() + half, abs=0.03)
     narrow = bootstrap_interval(values, seed=5, level=0.5)
     assert low < narrow[0] < narrow[1] < high
+
+
+def test_an_interval_is_the_same_in_every_version() -> None:
+    assert bootstrap_interval([0.0, 1.0, 3.0, 7.0, 8.0], seed=1, resamples=50) == pytest.approx((0.935, 7.0))
+    difference = paired_difference({"a": 2.0, "b": 5.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 4.0}, seed=3, level=0.5, resamples=20)
+    assert (difference.low, difference.high) == bootstrap_interval([1.0, 4.0, -3.0], seed=3, level=0.5, resamples=20)
+
+
+@pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.0}, {"level": -0.1}, {"resamples": 0}])
+def test_an_interval_without_a_level_or_resamples_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a level between 0 and 1 and at least one resample"):
+        bootstrap_interval([1.0, 2.0], seed=0, **settings)
+    assert bootstrap_interval([1.0], seed=0, resamples=1) == (1.0, 1.0)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from feedback_for_tests import TINY, data_of, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from coh_lightning.errors import InputError
@@ -119,6 +121,25 @@ def test_a_run_with_adapters_that_is_gone_on_with_is_the_run_without_a_break(tmp
         run.fit(model, datamodule=data_of(pairs(24), tmp_path), ckpt_path=start)
         ends.append(model.lm.state_dict())
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_adapters_have_the_type_of_the_model_with_weights_and_without(dtype: torch.dtype) -> None:
+    recipe = Recipe(from_config=TINY, dtype=dtype, lora=SMALL)
+    for lm in (recipe.build(), recipe.outline()):
+        assert {parameter.dtype for parameter in lm.parameters()} == {dtype}
+        assert sum("lora_" in name for name, _ in lm.named_parameters()) > 0
+
+
+def test_quantised_weights_are_not_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sharded(ModelParallelStrategy):
+        device_mesh = None  # as long as no processes have been started
+
+    run, model = trainer(tmp_path), adapted(lora=replace(SMALL, quantise="4bit"))
+    model.trainer = run
+    monkeypatch.setattr(type(run), "strategy", Sharded())
+    with pytest.raises(InputError, match=r"model\.lora\.quantise is '4bit', which can't be sharded"):
+        model.configure_model()
 
 
 def test_dropout_of_adapters_is_kept_and_that_of_the_model_is_not() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
 from coh_lightning.held_out_figures import preferences
 from coh_lightning.losses import row_loss
-from coh_lightning.models import CHECKPOINT_KEY
+from coh_lightning.models import CHECKPOINT_KEY, LoRA
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl
 
@@ -222,6 +223,26 @@ def test_hiding_is_on_in_training_and_changes_the_loss(tmp_path: Path) -> None:
 
 
 # Learning
+
+
+def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr("coh_lightning.module.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
+    for layout, times in (("tree", [256]), ("separate", [256])):
+        data, model = data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout), tiny(sampling=Sampling(max_new_tokens=2))
+        trainer(tmp_path, max_steps=1).fit(model, datamodule=data)
+        trainer(tmp_path).test(model, datamodule=data, verbose=False)
+        assert tried == times
+
+
+def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, run = tiny(), trainer(tmp_path)
+    model.trainer = run
+    for ranks, copies in ((1, 1), (2, 2), (4, 4), (4, 2)):
+        monkeypatch.setattr(type(run), "world_size", ranks)
+        monkeypatch.setattr("coh_lightning.module.replicas", lambda trainer, copies=copies: (copies, 0))
+        monkeypatch.setattr(run.strategy, "reduce", lambda value, *, reduce_op, ranks=ranks: {"sum": value * ranks}[reduce_op])
+        assert float(model._over_ranks(torch.tensor(3.0))) == 3.0 * copies
 
 
 def test_a_toy_model_learns_eight_chains_by_heart(tmp_path: Path) -> None:
@@ -481,6 +502,28 @@ def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(checkpoint: tuple
     assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "tokenizer", "lora", "base", "validations", "plan"}
 
 
+def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
+    model = CoHModule()
+    assert (model.lr, model.betas, model.weight_decay, model.warmup_share, model.final_lr_share) == (1e-5, (0.9, 0.95), 0.0, 0.03, 0.1)
+    assert (model.attention, model.dtype_name, model.dropout, model.gradient_checkpointing, model.compile_blocks) == ("auto", "float32", False, False, False)
+    assert (model.write_every, model.refine, model.dialogues, model.sampling) == (0, 0, False, Sampling())
+    assert asdict(Sampling()) == {
+        "max_new_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "samples": 1, "batch_size": 16, "seed": 0, "max_seconds": None,
+    }  # fmt: skip
+
+
+def test_a_checkpoint_of_quantised_weights_holds_the_adapters_alone(tmp_path: Path) -> None:
+    model = tiny(lora=LoRA(rank=2, targets=("q_proj",)))
+    trainer(tmp_path, max_steps=1).fit(model, datamodule=data_of(pairs(4), tmp_path))
+    whole = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(whole)
+    assert set(whole["state_dict"]) == set(model.state_dict())
+    model.lora = replace(model.lora, quantise="4bit")  # type: ignore[type-var]
+    small: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(small)
+    assert set(small["state_dict"]) == {key for key in model.state_dict() if "lora_A" in key or "lora_B" in key} != set()
+
+
 def test_training_starts_from_a_checkpoint_of_ours(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:
     path, model, _ = checkpoint
     assert torch.equal(logits(CoHModule(str(path))), logits(model))
@@ -621,6 +664,33 @@ def test_rows_that_the_ranks_can_not_share_are_refused(tmp_path: Path) -> None:
         data.plan.accumulate(2)
 
 
+def test_lightnings_own_sampler_changes_nothing_on_one_rank(tmp_path: Path) -> None:
+    data = built(pairs(4), tmp_path)
+    data.trainer = trainer(tmp_path, use_distributed_sampler=True, max_steps=1)
+    data.setup("fit")
+
+
+class StopsAt(pl.Callback):
+    """Asks for an end after a micro-batch, as a clock does."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.seen = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen += 1
+        if self.seen == self.batch:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 1), (4, 2), (5, 2)])
+def test_an_end_asked_for_within_a_step_comes_after_it(batch: int, steps: int, tmp_path: Path) -> None:
+    stop, watch = StopsAt(batch), Watch()
+    run = trainer(tmp_path, stop, watch, max_steps=4)
+    run.fit(tiny(), datamodule=data_of(pairs(24), tmp_path, rows_per_step=3))
+    assert (run.global_step, stop.seen, len(watch.losses)) == (steps, 3 * steps, steps)
+
+
 def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = built(pairs(4), tmp_path)
     for on in (True, False):
@@ -640,12 +710,24 @@ def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, mon
         ({"model": "x", "from_config": TINY}, "give one of them"),
         ({"from_config": {"hidden_size": 3}}, "no model_type"),
         ({"lr": 0.0}, "they must be"),
+        ({"lr": -1.0}, "they must be"),
         ({"warmup_share": 1.0}, "they must be"),
+        ({"warmup_share": -0.1}, "they must be"),
+        ({"final_lr_share": -0.1}, "they must be"),
+        ({"final_lr_share": 1.1}, "they must be"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CoHModule(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"warmup_share": 0.0, "final_lr_share": 0.0}, {"warmup_share": 0.99, "final_lr_share": 1.0}, {"write_every": 0, "refine": 0}]
+)
+def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
+    model = CoHModule(**settings)
+    assert {name: getattr(model, name) for name in settings} == settings
 
 
 @pytest.mark.parametrize(

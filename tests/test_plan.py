@@ -126,6 +126,15 @@ def test_separate_chains_stand_one_in_a_row() -> None:
     assert p.items[rows[0].members[0]].length == 7  # the longest first
 
 
+def test_pretraining_texts_share_rows_in_trees_and_stand_alone_where_chains_do() -> None:
+    sizes = [3, 3, 4]
+    together = plan(documents=sizes, regulariser_rows_per_step=1)
+    alone = plan(documents=sizes, regulariser_rows_per_step=1, separate=True)
+    for p, rows in ((together, [[0, 1, 2]]), (alone, [[0], [1], [2]])):
+        met = [row.members for step in range(p.steps_per_epoch) for row in p.step(0, step) if row.regulariser]
+        assert {tuple(sorted(members)) for members in met} == set(map(tuple, rows))
+
+
 def test_nothing_to_train_on_is_said() -> None:
     with pytest.raises(InputError, match="nothing to train on"):
         Plan([], 0, 10, 1)

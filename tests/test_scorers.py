@@ -198,6 +198,7 @@ def test_a_feedback_sentence_is_never_scored_with_the_prompt() -> None:
     with pytest.raises(InputError, match="'r0:good:0' has no 'shown', only its prompt with the feedback sentence in it"):
         turns(completion("Apple", shown=None))
     assert turns(completion("Apple", shown=None, marker=""))[0].text == "Name a fruit.\n\nA good answer:\n"
+    assert turns(completion("Apple", shown=None, marker="A bad answer:")), "it does not stand in the prompt"
 
 
 # ---------------------------------------------------------------------------------------------------------------- reward models

@@ -1,11 +1,13 @@
 """Feedback -> sentences: exact strings."""
 
+from dataclasses import asdict
+
 import pytest
 import yaml
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Turn
-from coh_lightning.wording import Pair, Wording, asked
+from coh_lightning.wording import Pair, Wording, asked, markers
 
 
 def record(*candidates: Candidate, **fields: object) -> Feedback:
@@ -80,6 +82,49 @@ def test_the_bounds_of_levels_are_exact_for_any_number_of_them(levels: int) -> N
         assert [wording.level(worst + i * step, worst, best) for i in range(levels)] == [str(i) for i in range(levels)]
         below = [wording.level(worst + (i - 1e-3) * step, worst, best) for i in range(1, levels + 1)]
         assert below == [str(i) for i in range(levels)]
+
+
+@pytest.mark.parametrize(
+    ("sentences", "expected"),
+    [
+        ("none", ()),
+        ("polarity", ("G", "B", "G2 summary", "B2", "T")),
+        ("ranking", ("best", "worst", "middle", "better summary", "equal", "worse", "T")),
+        ("rating", ("rated top wit", "rated low wit")),
+        ("critique", ("says summary fine:", "says summary poor:", "G", "G2 summary", "B", "B2", "T", "says summary", "after")),
+    ],
+)
+def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(sentences: str, expected: tuple[str, ...]) -> None:
+    wording = Wording(
+        pairs=(Pair("G", "B"), Pair("G2 {task}", "B2")), tie="T", best="best", better="better {task}", equal="equal", worse="worse", middle="middle", worst="worst",
+        rating="rated {ratings}", rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine", blame="poor",
+        revise="after {critique} better",
+    )  # fmt: skip
+    assert markers(wording, sentences, record(task="summary"), ("wit",)) == expected
+
+
+def test_the_default_wording_is_part_of_the_interface() -> None:
+    assert asdict(Wording()) == {
+        "name": "default", "pairs": ({"good": "A helpful answer:", "bad": "An unhelpful answer:"},), "tasks": {}, "aspects": {},
+        "tie": "One of two equally good answers:", "best": "The best answer:", "better": "A better answer:", "equal": "An equally good answer:",
+        "middle": "A fair answer:", "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:", "rating_item": "{level} {attribute}",
+        "levels": ("very poor", "poor", "fair", "good", "excellent"), "critique": "An answer of which people say that {critique}:",
+        "praise": "it is right and complete", "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
+        "attributes": (),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tie", "best", "middle", "better", "equal", "worse", "worst", "rating", "rating_item", "critique", "revise"])
+def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_have(name: str) -> None:
+    text = getattr(Wording(), name)
+    assert getattr(Wording(**{name: f"{text} {{task}}"}), name) == f"{text} {{task}}"
+    assert getattr(Wording(**{name: f"{{{{}}}} {text}"}), name) == f"{{{{}}}} {text}", "doubled braces are text"
+    for wrong in (f"{text} {{other}}", f"{text} {{}}", " "):
+        with pytest.raises(InputError, match=rf"wording\.{name} of 'default' is"):
+            Wording(**{name: wrong})
+    for good, bad in ((" ", "b"), ("g", " "), ("{x}", "b"), ("g", "{x}")):
+        with pytest.raises(InputError, match=r"wording\.pairs of 'default' is"):
+            Wording(tasks={"summary": (Pair(good, bad),)})
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ DIR/key.json                 who is A; the seed; the rules of exclusion         
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import regex
 
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
@@ -21,6 +22,7 @@ from coh_lightning.human_eval.items import REFERENCE, Gold, System, match, read_
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, write_sheets
 from coh_lightning.human_eval.study import DEFINITIONS, ITEMS, KEY, STUDY, TITLE, Design, Study, make_study, read_key, write_study
 from coh_lightning.records import did_you_mean
+from coh_lightning.words import mentions
 
 FORMS = ("xlsx", "label-studio", "potato")
 ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
@@ -146,7 +148,7 @@ def _checked(given: Sequence[str], known: Sequence[str], what: str) -> tuple[str
 def _checked_attributes(attributes: Sequence[str]) -> tuple[str, ...]:
     seen = {name.casefold() for name in (*BEFORE, *AFTER)}
     for name in attributes:
-        if not re.fullmatch(r"\w(?:[\w -]*\w)?", name):
+        if not regex.fullmatch(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_ \u200c\u200d-]*[\p{L}\p{M}\p{N}_])?", name):
             raise InputError(f"The attribute {name!r} can't head a column; use letters, digits, spaces and hyphens.")
         if name.casefold() in seen:
             raise InputError(f"The attribute '{name}' is named twice, or has the name of another column of the sheets; name each attribute once.")
@@ -191,7 +193,7 @@ def _check_words(title: str, define: Mapping[str, str], systems: Sequence[System
         except UnicodeEncodeError as error:
             raise InputError(f"The {where} holds a lone surrogate, which no file can hold; write it anew.") from error
         for system in systems:
-            if re.search(rf"(?<!\w){re.escape(system.name)}(?!\w)", words, re.IGNORECASE):
+            if mentions(words, system.name):
                 raise InputError(f"The {where} names the system '{system.name}', which raters must not know; use other words.")
 
 

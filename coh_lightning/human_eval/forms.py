@@ -9,7 +9,8 @@ dictionaries, one for each row that somebody answered something in:
 
     {"row_id": "r3f...", "text_hash": "0c4...", "choices": {"overall": "A"}, "comment": "", "seconds": 12.5, "where": "project.json, task 1"}
 
-`choices` holds what was written, as it was written; `text_hash` and `seconds` are None where the form doesn't tell them.
+`choices` holds what was written, as it was written; `text_hash` and `seconds` are None where the form doesn't tell them. An attribute with two different answers
+in one annotation is not among the choices but in `unclear`, which is there only then: {"overall": ["A", "B"]}.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import html
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -222,26 +223,26 @@ def read_label_studio(path: Path, study: Study) -> list[dict[str, Any]]:
             raise InputError(f"{path}, task {number}: the task has no 'annotations'; export as JSON, not as JSON-MIN and not the tasks alone.")
         if not isinstance(task["annotations"], list):
             raise InputError(f"{path}, task {number}: 'annotations' is no list; export it again as JSON.")
-        for annotation in task["annotations"]:
-            if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
-                continue
+        counted = [one for one in task["annotations"] if isinstance(one, dict) and not one.get("was_cancelled")]
+        for place, annotation in enumerate(counted, start=1):
             choices, comments = _label_studio_results(annotation.get("result"), study)
             if choices or comments:
                 data = task["data"]
-                where = f"{path}, task {number}{_by(annotation.get('completed_by'))}"
+                which = f", annotation {place}" if len(counted) > 1 else ""
+                where = f"{path}, task {number}{which}{_by(annotation.get('completed_by'))}"
                 seconds = _seconds(annotation.get("lead_time"))
-                answers.append(_answer(str(data.get("row_id", "")), data.get("text_hash"), choices, "\n".join(comments), seconds, where))
+                answers.append(_answer(str(data.get("row_id", "")), data.get("text_hash"), choices, comments, seconds, where))
     return answers
 
 
-def _label_studio_results(results: object, study: Study) -> tuple[dict[str, str], list[str]]:
-    """The choices and the comments among an annotation's results."""
-    choices: dict[str, str] = {}
+def _label_studio_results(results: object, study: Study) -> tuple[dict[str, list[str]], list[str]]:
+    """The choices of each attribute and the comments among an annotation's results, as many as there are."""
+    choices: dict[str, list[str]] = {}
     comments: list[str] = []
     for result in results if isinstance(results, list) else ():
         match result:
-            case {"type": "choices", "from_name": str(name), "value": {"choices": [str(choice), *_]}} if name in study.attributes:
-                choices[name] = choice
+            case {"type": "choices", "from_name": str(name), "value": {"choices": [*written]}} if name in study.attributes:
+                choices.setdefault(name, []).extend(choice for choice in written if isinstance(choice, str))
             case {"type": "textarea", "from_name": "comment", "value": {"text": [*texts]}}:
                 comments += [str(text) for text in texts]
             case {"type": "textarea", "from_name": "comment", "value": {"text": str(text)}}:
@@ -329,19 +330,19 @@ def _read_user_state(path: Path, study: Study) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path}: the file has no 'instance_id_to_label_to_value', so it is none of potato's; give its user_state.json or their folder.")
     behaviour = state.get("instance_id_to_behavioral_data")
     for row, values in labels.items():
-        choices: dict[str, str] = {}
-        comment = ""
+        choices: dict[str, list[str]] = {}
+        comments: list[str] = []
         if not isinstance(values, list):
             raise InputError(f"{path}: what stands under the instance {row!r:.60} is no list; give potato's own file.")
         for each in values:
             match each:
                 case [{"schema": str(scheme), "name": str(name)}, str(value)] if scheme == SCHEME and name in study.attributes and value:
-                    choices[name] = value
-                case [{"schema": "comment"}, str(value)]:
-                    comment = value
-        if choices or comment:
+                    choices.setdefault(name, []).append(value)
+                case [{"schema": "comment"}, str(value)] if value:
+                    comments.append(value)
+        if choices or comments:
             seconds = _potato_seconds(behaviour.get(row) if isinstance(behaviour, dict) else None)
-            yield _answer(row, None, choices, comment, seconds, f"{path}, instance {named(row)}")
+            yield _answer(row, None, choices, comments, seconds, f"{path}, instance {named(row)}")
 
 
 def _potato_seconds(behaviour: object) -> float | None:
@@ -354,8 +355,19 @@ def _potato_seconds(behaviour: object) -> float | None:
 # --- all of them
 
 
-def _answer(row_id: str, text_hash: object, choices: Mapping[str, str], comment: str, seconds: float | None, where: str) -> dict[str, Any]:
-    return {"row_id": row_id, "text_hash": text_hash, "choices": dict(choices), "comment": comment, "seconds": seconds, "where": where}
+def _answer(row_id: str, text_hash: object, written: Mapping[str, Sequence[str]], comments: Iterable[str], seconds: float | None, where: str) -> dict[str, Any]:
+    """One row that somebody answered. `written` holds every answer to each attribute; the same answer given twice is one."""
+    different = {name: list({each.strip().casefold(): each for each in answers}.values()) for name, answers in written.items()}
+    unclear = {name: answers for name, answers in different.items() if len(answers) > 1}
+    answer: dict[str, Any] = {
+        "row_id": row_id,
+        "text_hash": text_hash,
+        "choices": {name: answers[0] for name, answers in different.items() if len(answers) == 1},
+        "comment": "\n".join(dict.fromkeys(comments)),
+        "seconds": seconds,
+        "where": where,
+    }
+    return answer | ({"unclear": unclear} if unclear else {})
 
 
 def _seconds(value: object) -> float | None:
@@ -368,7 +380,7 @@ def _seconds(value: object) -> float | None:
 
 def _json(path: Path) -> Any:
     try:
-        return parse_json(read_text(path), str(path), whole=True)
+        return parse_json(read_text(path), str(path), whole=True, unique=True)
     except InputError as error:
         raise InputError(f"{str(error).removesuffix('.')}; export it again as JSON.") from error
 

@@ -6,7 +6,7 @@ A completions file is JSON lines, ours (`completions.jsonl`) or anybody's. A lin
 
 `prompt` is text, or chat messages. Optional: `system` (else the file's name is the system's), `ask` (which kind of output was asked for), `sampling`, `reference`,
 `shown` (the prompt as people read it) and `prompt_sha`. In our own lines `text` is the completion and `prompt_id` the id of the prompt; their `prompt` is what
-the model was given, feedback sentence included, so raters are shown `shown` instead, and a line with a `marker` but without `shown` is refused.
+the model was given, feedback sentence included, so raters are shown `shown` instead, and a line without `shown` whose prompt holds its `marker` is refused.
 
 Pseudo-dialogues (the paper's form for dialogue data: the human's turns are kept, each reply is written anew) are lines of one turn each, told by an id
 `DIALOGUE#TURN` or the keys `dialogue` and `turn`. What the human says is `human`, or else the last user message of `prompt`:
@@ -31,6 +31,7 @@ from typing import Any
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.records import PACKED, did_you_mean, parse_json, read_lines
+from coh_lightning.words import holds
 
 REFERENCE = "reference"
 """Name of the system whose answers are the data's own references."""
@@ -169,12 +170,17 @@ def read_systems(
 
 
 def references(systems: Sequence[System]) -> System:
-    """The data's references as a system: for each prompt the first reference that an output carries. Raises InputError where there is none."""
+    """The data's references as a system: for each prompt the one that its outputs carry. Raises InputError where there is none, or two different ones."""
     outputs: dict[str, Output] = {}
     for system in systems:
         for id, output in system.outputs.items():
-            if output.reference is not None and id not in outputs:
-                outputs[id] = dataclasses.replace(output, text=output.reference, sampling=None, ask="")
+            if output.reference is None:
+                continue
+            first = outputs.setdefault(id, dataclasses.replace(output, text=output.reference, sampling=None, ask=""))
+            if first.text != output.reference:
+                raise InputError(
+                    f"{output.where}: the reference of '{id}' is {_start(output.reference)}, but {_start(first.text)} at {first.where}; give one reference to a prompt."
+                )
     if not outputs:
         raise InputError(f"None of the completions of {', '.join(system.name for system in systems)} carries a 'reference' to compare with.")
     return System(REFERENCE, outputs, file=systems[0].file)
@@ -212,7 +218,7 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for where, line in read_lines(path):
         if isinstance(line, InputError):
             raise line
-        record = parse_json(line, where)
+        record = parse_json(line, where, unique=True)
         if not isinstance(record, dict):
             raise InputError(f"{where}: the line is no JSON object; a completion needs at least id, prompt and completion.")
         yield where, record
@@ -235,7 +241,7 @@ def _output(record: Mapping[str, Any], where: str, *, dialogues: bool) -> Output
     if meant:
         shown = _text(record["shown"], "shown", at)
         shas = [_sha([("user", shown)])]
-    elif record.get("marker"):
+    elif isinstance(record.get("marker"), str) and holds(shown, record["marker"]):
         raise InputError(
             f"{at}: the prompt holds the feedback sentence {record['marker']!r:.80}, which would tell raters what wrote the answer, and there is no key 'shown' with "
             "the prompt as people read it; write the completions again, or add it."

@@ -22,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import regex
+
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.human_eval.guard import unguard
 from coh_lightning.human_eval.sheets import BEFORE, ROW_LIMIT
@@ -54,6 +56,8 @@ class Answer:
     row_id: str
     choices: Mapping[str, str]
     """Attribute -> what was written; attributes that the file doesn't have are not in it."""
+    unclear: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Attribute -> the different answers that one annotation gives to it; none of them counts."""
     comment: str = ""
     seconds: str = ""
     study_id: str = ""
@@ -126,9 +130,16 @@ def _standing(path: Path, study: Study) -> Iterator[Judgement]:
     if not path.exists() or not path.stat().st_size:
         return
     rows = {row.row for row in study.rows}
+    seen: dict[tuple[str, str], tuple[int, str]] = {}
     for number, judgement in enumerate(read_jsonl(path, Judgement), start=1):
         if judgement.row not in rows:
             raise InputError(f"{path}: judgement {number} is of row {judgement.row!r:.60}, which study {study.id} doesn't have; is the file of another study?")
+        first, choice = seen.setdefault((judgement.row, judgement.attribute), (number, judgement.choice))
+        if choice != judgement.choice:
+            raise InputError(
+                f"{path}: judgement {number} says {judgement.choice!r:.60} to '{judgement.attribute}' of row '{judgement.row}', and judgement {first} {choice!r:.60}; "
+                "keep one of the two."
+            )
         yield judgement
 
 
@@ -165,6 +176,9 @@ class _Merge:
         seconds = self._seconds(answer)
         about = self.study.key["items"][row.item]
         systems = tuple(about["systems"][place] for place in (row.left, 1 - row.left))
+        for attribute, several in answer.unclear.items():
+            both = " and ".join(f"{written[:40]!r}" for written in several)
+            self.impossible.append(f"{answer.where}: {attribute} of row '{row.row}' has {len(several)} answers, {both}; none of them is counted.")
         for attribute, written in answer.choices.items():
             word = _plain(unguard(written)).lstrip("'").casefold()
             if not word:
@@ -201,7 +215,9 @@ class _Merge:
                 self.doubled.append(f"{where}: {new.attribute} of row '{new.row}' was answered before, at {came}, and alike; it counts once.")
             self.standing[place] = replace(old, comment=old.comment or new.comment, seconds=new.seconds if old.seconds is None else old.seconds)
         else:
-            what = "with another choice" if old.choice != new.choice else "with another comment"
+            sides = {TIE: "tie", **dict(zip(new.systems, ("A", "B"), strict=True))}
+            given = f"{sides.get(old.choice, old.choice)} there, {sides[new.choice]} here"
+            what = f"with another choice ({given})" if old.choice != new.choice else "with another comment"
             self.conflicts.append(
                 f"{where}: {new.attribute} of row '{new.row}' was answered before, at {came or 'an earlier import'}, {what}; "
                 + ("this one is taken." if self._replace else "the first stands (--replace takes this one).")
@@ -268,7 +284,7 @@ def same_text(cell: str, text: str) -> bool:
 def _taken_for_a_value(text: str, cell: str) -> bool:
     """Whether a spreadsheet may have made the cell of the text without anybody's doing: 42 of 42.0, a date of 1/2 or of May 5, TRUE of true."""
     text = _settled(text)
-    value = re.fullmatch(r"[\d\s.,:/+\-%$€£()]*([^\W\d_]{0,9})[\d\s.,:/+\-%$€£()]*", text) and any(letter.isdigit() for letter in text)
+    value = regex.fullmatch(r"[\d\s.,:/+\-%$€£()]*[\p{L}\p{M}]{0,9}[\d\s.,:/+\-%$€£()]*", text) and any(letter.isdigit() for letter in text)
     return (bool(value) and any(letter.isdigit() for letter in cell)) or (text.casefold() in ("true", "false") and cell.strip() != "")
 
 
@@ -335,6 +351,7 @@ def _from_form(form: str, path: Path, study: Study) -> list[Answer]:
             where=str(one["where"]),
             row_id=str(one["row_id"]),
             choices={name: str(choice) for name, choice in one["choices"].items() if name in study.attributes},
+            unclear=one.get("unclear", {}),
             comment=str(one.get("comment") or ""),
             seconds="" if one.get("seconds") is None else str(one["seconds"]),
             text_hash=None if one.get("text_hash") is None else str(one["text_hash"]),

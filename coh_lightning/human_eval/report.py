@@ -107,7 +107,7 @@ def read_answers(folder: Path | str) -> Answers:
     for where, line in read_lines(path):
         if isinstance(line, InputError):
             raise line
-        judgement = Judgement.from_json(parse_json(line, where), where)
+        judgement = Judgement.from_json(parse_json(line, where, unique=True), where)
         if judgement.item not in key["items"] or judgement.item not in items:
             raise InputError(f"{where}: item {judgement.item!r:.60} is not in this study's key.json and items.jsonl; import the answers of this study alone.")
         known = set(key["items"][judgement.item]["systems"])
@@ -116,7 +116,7 @@ def read_answers(folder: Path | str) -> Answers:
                 f"{where}: choice {judgement.choice!r:.60} among {list(judgement.systems)!r:.80} is not of item {judgement.item!r:.60} ({sorted(known)!r:.80}); import again."
             )
         if (first := seen.setdefault((judgement.row, judgement.attribute), where)) != where:
-            raise InputError(f"{where}: row {judgement.row!r:.60} has {judgement.attribute!r:.60} twice, first at {first}; import again with --replace.")
+            raise InputError(f"{where}: row {judgement.row!r:.60} has {judgement.attribute!r:.60} twice, first at {first}; keep one of the two lines.")
         judgements.append(judgement)
     if not any(not judgement.check for judgement in judgements):
         raise InputError(f"{path}: all {len(judgements):,} answers are checks, none is a vote; import more sheets.")

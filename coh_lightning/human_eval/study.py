@@ -382,7 +382,7 @@ def read_items(folder: Path) -> list[Item]:
     for where, line in read_lines(path):
         if isinstance(line, InputError):
             raise line
-        match parse_json(line, where):
+        match parse_json(line, where, unique=True):
             case {"item": str(id), "prompt": str(prompt), "texts": [str(first), str(second)], "sha": str(sha)}:
                 if digest(prompt, first, second) != sha:
                     raise InputError(
@@ -484,7 +484,7 @@ def _there(folder: Path, name: str) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    value = parse_json(read_text(path), str(path), whole=True)
+    value = parse_json(read_text(path), str(path), whole=True, unique=True)
     if not isinstance(value, dict):
         raise InputError(f"{path}: it holds no JSON object; this is not the file of the export.")
     return value
