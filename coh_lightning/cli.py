@@ -325,6 +325,8 @@ class CoHCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         fit = self.subcommand == "fit"
         config = self._get(self.config_init, "trainer")
+        if config.get("barebones"):
+            raise InputError("trainer.barebones is true, but a run keeps its metrics and checkpoints, which that forbids; leave it out.")
         given = config.get("logger")
         loggers: list[Logger] = [MetricsFile(self.run.folder, "metrics.csv" if fit else f"{self.subcommand}.csv", append=self.run.resume is not None)]
         if isinstance(given, Logger):
@@ -408,6 +410,8 @@ class CoHCLI(LightningCLI):
                 raise Stopped(128 + number) from error
             if (misfortune := _misfortune(error)) is not None:
                 raise InputError(misfortune) from error
+            if isinstance(error, MisconfigurationException):
+                raise InputError(f"trainer: {' '.join(str(error).split())}") from error
             raise
         self._say(f"finished: {self.run.folder}")
         self._leave_nothing_empty()

@@ -18,7 +18,7 @@ import json
 import platform
 import subprocess
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -47,11 +47,11 @@ class Run:
     resume: Path | None = None
 
 
-def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that says what is run, without what says where: `run` and `trainer.default_root_dir`."""
+def comparable(config: Mapping[str, Any], *, without: Collection[str] = ("default_root_dir",)) -> dict[str, Any]:
+    """The part of a resolved configuration that says what is run, without what says where: `run`, and the keys `without` of the trainer."""
     kept = {key: value for key, value in config.items() if key != "run"}
     if isinstance(kept.get("trainer"), Mapping):
-        kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
+        kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in without}
     return kept
 
 
@@ -152,7 +152,8 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
         )
     if (folder / CONFIG).exists():
         old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        changed = differences(comparable(old), comparable(config))
+        # under another number of ranks a run is the same run
+        changed = differences(*(comparable(one, without=("default_root_dir", "devices", "num_nodes")) for one in (old, config)))
         if changed:
             more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
             raise InputError(

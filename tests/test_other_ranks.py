@@ -6,6 +6,7 @@ One process, and processes that are ranks (this very file, as a script), take ov
 from __future__ import annotations
 
 import copy
+import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from feedback_for_tests import pairs, write
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from ranks_for_tests import STEPS, Steps, end_rank, module, rank_of, relative, rows, started, trainer, whole
+from ranks_for_tests import STEPS, Steps, commanded, end_rank, module, rank_of, relative, rows, started, trainer, whole
 
 from coh_lightning.errors import InputError
 from coh_lightning.progress import check_same_plan, recount, to_step_start
@@ -156,6 +158,44 @@ def test_what_two_ranks_that_shared_a_model_began_one_process_ends(what: str, tm
     strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
     same_end(two, run(tmp_path / "alone", go_on=kept, strategy=strategy, max_steps=6), 3, steps=6)
     assert kept.is_dir() == (what == "shards")
+    if kept.is_file():
+        same_end(two, run(tmp_path / "alone", go_on=kept, max_steps=6), 3, steps=6)
+
+
+COMMAND = """
+trainer:
+  accelerator: cpu
+  max_steps: 6
+  limit_val_batches: 0
+  enable_progress_bar: false
+  log_every_n_steps: 1
+  callbacks:
+    class_path: lightning.pytorch.callbacks.ModelCheckpoint
+    init_args: {dirpath: run/checkpoints, filename: '{step}', every_n_train_steps: 3, save_top_k: -1}
+model: {lr: 1.0e-3}
+data: {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
+run: {folder: run}
+"""
+
+
+@pytest.mark.slow
+def test_the_same_command_on_another_number_of_ranks_goes_on_in_its_folder(tmp_path: Path) -> None:
+    """From step 3 on with the losses of the run of two ranks, rounded in float32."""
+    (tmp_path / "two.yaml").write_text(COMMAND)
+    write(tmp_path / "feedback.jsonl", pairs(30))
+    commanded(["-m", "coh_lightning", "fit", "--config", "two.yaml", "--trainer.devices=2"], tmp_path, ranks=2, seconds=200)
+
+    def logged() -> list[float]:
+        with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+            return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+    of_two = logged()
+    assert len(of_two) == 6
+    for name in ("finished", "checkpoints/last.ckpt", "checkpoints/step=6.ckpt"):
+        (tmp_path / "run" / name).unlink()
+    lines = commanded(["-m", "coh_lightning", "fit", "--config", "two.yaml", "--trainer.devices=1"], tmp_path, seconds=200)
+    assert "resumed from run/checkpoints/step=3.ckpt" in lines[0] and (tmp_path / "run" / "finished").exists()
+    assert logged()[:3] == of_two[:3] and logged() == pytest.approx(of_two, rel=1e-4)
 
 
 # The counters of a checkpoint

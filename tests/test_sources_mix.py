@@ -193,6 +193,15 @@ def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
     assert sum(entry["records"] + entry["copies"] for part in parts.values() for entry in counts(part).values()) == sum(map(len, parts.values()))
 
 
+def test_a_copy_takes_no_id_that_a_record_has(tmp_path: Path) -> None:
+    rows = [{"id": id, "prompt": id, "completions": [{"text": "a"}]} for id in ("doc", "doc~2", "doc~2~")]
+    many = write(tmp_path / "many.jsonl", [{"prompt": f"{number}", "completions": [{"text": "a"}]} for number in range(9)])
+    records = load([Records(write(tmp_path / "f.jsonl", rows), weight=1), Records(many, weight=1)], seed=0)
+    own = [one for one in records if one.source == "f"]
+    assert len({one.id for one in records}) == len(records) and Counter(one.copy for one in own) == {1: 3, 2: 3, 3: 3}
+    assert {one.id for one in own if one.copy == 1} == {"f/doc", "f/doc~2", "f/doc~2~"}
+
+
 def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
     row = {"prompt": "p", "completions": [{"text": "a"}]}
     one, two = (write(tmp_path / f"{name}.jsonl", [row | {"id": id}]) for name, id in (("one", "b/c"), ("two", "c")))

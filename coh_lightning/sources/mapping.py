@@ -8,7 +8,7 @@ from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
@@ -131,6 +131,7 @@ class Mapping(Source):
     equal: list[str] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     scalars_as_text: bool = False
+    nested_cells: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
