@@ -298,7 +298,8 @@ class CoHModule(LightningModule):
         if not self.trainer.is_global_zero:
             return
         micro_batches, steps = self.trainer.accumulate_grad_batches, self.total_steps() - self.global_step
-        epochs = steps / steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)
+        of_epoch = steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)
+        cut = f" of {of_epoch:,} steps (trainer.limit_train_batches)" if of_epoch < self.data.plan.steps_per_epoch else ""
         memory = expected_memory(
             self.lm,
             tokens=max(batch["input_ids"].shape[1] for batch, _ in batches),
@@ -310,7 +311,10 @@ class CoHModule(LightningModule):
         show(
             [
                 *self.data.summary(),
-                ("this run", f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), {epochs:.1f} epochs"),
+                (
+                    "this run",
+                    f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), {steps / of_epoch:.1f} epochs{cut}",
+                ),
                 ("model", f"{self.lm.config.model_type}, {parameters:,.1f} M parameters, {self.lm.config._attn_implementation} attention"),
                 ("expected", f"{in_bytes(memory)} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} minutes"),
             ]
