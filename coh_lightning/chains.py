@@ -39,13 +39,33 @@ class Link:
     """All wordings that the marker could have had: the plan reserves room for the longest."""
     shuffled: bool = False
     """In a chain whose order is drawn anew each epoch; its marker then depends on the order too."""
+    opening: Link | None = None
+    """The same output as the first link of a chain, where its marker speaks of the output before it; None: the marker holds without one."""
 
 
 Chain = tuple[Link, ...]
 
 
+def without_front(chain: Chain, first: int) -> Chain:
+    """The chain from link `first` on. No marker is left that compares with an output that is gone.
+
+    worst d | better b | best a   from 1 on   ->   middle b | best a
+    """
+    if first == 0 or first == len(chain):
+        return chain[first:]
+    return (chain[first].opening or chain[first], *chain[first + 1 :])
+
+
 class Unusable(Exception):
     """A readable record that this method can't use; the message is its reason in rejected.jsonl. Never stops a run alone."""
+
+
+class TooLong(Unusable):
+    """It could use the record under other limits on tokens (limits.py says which). `detail`: the record's own numbers, which the reason leaves out."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -103,13 +123,18 @@ def build_chains(record: Feedback, method: Method, wording: Wording, *, seed: in
     for order in method.orders:
         for chain in build.order(order, outputs, seed, epoch):
             if method.loss_on == "last":
-                chain = (*(replace(link, learned=0.0, unlearned=0.0) for link in chain[:-1]), chain[-1])
+                chain = (*map(_only_read, chain[:-1]), chain[-1])
             # told apart by all wordings, not by the one drawn, so that the number of chains is the same in every epoch; a shuffled chain always stands for itself
             same = tuple((link.alternatives, link.text, link.unlearned > 0) for link in chain)
             chains.setdefault(("shuffled", same) if order == "shuffled" else same, chain)
     if not chains:
         raise Unusable(_why_none(method, outputs))
     return tuple(chains.values())
+
+
+def _only_read(link: Link) -> Link:
+    opening = _only_read(link.opening) if link.opening is not None else None
+    return replace(link, learned=0.0, unlearned=0.0, opening=opening)
 
 
 @dataclass(frozen=True)
@@ -274,30 +299,33 @@ class _Builder:
         return self.method.ties == "sentence" and self.method.sentences in ("polarity", "ranking")
 
     def _ranked(self, outputs: Sequence[_Output], *, shuffled: bool) -> Iterator[Link]:
-        """All outputs in one chain. The ends of the ranking are named so; the others are compared with the output before them.
+        """All outputs in one chain. The ends of the ranking are named so; the others are compared with the output before them, or stand in the middle.
 
         scores 1 3 2:  "The worst answer:" 1  "The best answer:" 3  "A worse answer:" 2
+        scores 2 3 1:  "A fair answer:" 2  "The best answer:" 3  "The worst answer:" 1
         """
         scores = [output.score or 0.0 for output in outputs]
         top, bottom = max(scores), min(scores)
+        say = self.wording
+        every = tuple(map(self._say, (say.best, say.middle, say.better, say.equal, say.worse, say.worst)))
         for i, output in enumerate(outputs):
             ends = True if scores[i] == top else False if scores[i] == bottom else None
             kind = {True: "good", False: "bad", None: "middle"}[ends]
-            if self.method.sentences == "ranking":
-                if ends is not None:
-                    text = self.wording.best if ends else self.wording.worst
-                elif i == 0:
-                    text = self.wording.better  # the first of a shuffled chain has nothing before it; it is better than the worst
-                else:
-                    text = self.wording.better if scores[i] > scores[i - 1] else self.wording.worse if scores[i] < scores[i - 1] else self.wording.equal
-                link = self._weighted((self._say(text),), output.candidate.text, kind)
-                every = (self.wording.best, self.wording.better, self.wording.equal, self.wording.worse, self.wording.worst)
-                yield replace(link, shuffled=True, alternatives=tuple(map(self._say, every))) if shuffled else link
-            else:
+            if self.method.sentences != "ranking":
                 found = self._link(output, ends)
                 if found is None:
                     raise Unusable(f"a completion between best and worst has nothing that '{self.method.sentences}' sentences could say")
                 yield replace(found, kind=kind, shuffled=shuffled)
+                continue
+            alone = self._weighted((self._say({True: say.best, False: say.worst, None: say.middle}[ends]),), output.candidate.text, kind)
+            if shuffled:
+                alone = replace(alone, shuffled=True, alternatives=every)
+            if ends is not None or i == 0:
+                yield alone
+            else:
+                text = say.better if scores[i] > scores[i - 1] else say.worse if scores[i] < scores[i - 1] else say.equal
+                link = replace(alone, marker=self._say(text), opening=alone)
+                yield link if shuffled else replace(link, alternatives=(link.marker,))
 
     def _revised(self, outputs: Sequence[_Output], good: Sequence[bool | None]) -> Iterator[Chain]:
         """An output, what was said of it, and its revision; where there is no revision, the best of the better outputs. It is called bad unless people liked it."""
@@ -307,16 +335,19 @@ class _Builder:
                 continue
             better = [o for o in outputs if o.score is not None and output.score is not None and o.score > output.score and not o.is_revision]
             if candidate.revision is not None:
-                text = candidate.revision
+                text, called_bad = candidate.revision, False
             elif better:
-                text = max(better, key=lambda o: o.score or 0.0).candidate.text
+                best = max(better, key=lambda o: o.score or 0.0)
+                text, called_bad = best.candidate.text, best.good is False
             else:
                 continue
             if text == candidate.text:
                 continue
             first = self._weighted(self.wording.polarity(self.record, liked is True), candidate.text, "good" if liked else "bad")
             sentence = self._say(self.wording.better) if candidate.critique is None else self.wording.revised(self.record, candidate.critique)
-            yield (first, self._weighted((sentence,), text, "revision"))
+            second = self._weighted((sentence,), text, "revision")
+            alone = self._weighted(self.wording.polarity(self.record, not called_bad), text, "revision")
+            yield (first, replace(second, opening=alone))
 
     def _say(self, text: str) -> str:
         return text.format(task=self.record.task)

@@ -276,8 +276,8 @@ def notes_on(tokens: ChainTokenizer, different: Sequence[Difference]) -> list[st
         notes.append(f"This tokenizer encodes a whole prompt otherwise than its parts, so some prompts differ from training by some ids: {_some(ids)}.")
     if left_out := [one for one in different if one.untrained]:
         notes.append(f"Training left out conversations that the chat template shows as something else than their turns: {_some(left_out)}.")
-    if tokens.layout.rewritten:
-        was, shown = tokens.layout.rewritten[0]
+    count, (was, shown) = tokens.layout.rewritten
+    if count:
         notes.append(f"The chat template rewrites some turns, in training too: {was!r} becomes {shown!r}.")
     return notes
 

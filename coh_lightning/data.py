@@ -27,13 +27,14 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import AutoTokenizer
 
-from coh_lightning.chains import Chain, Link, Method, Unusable, strict_pairs
+from coh_lightning.chains import Chain, Link, Method, TooLong, Unusable
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.exchange import Blank
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
-from coh_lightning.generation import Request, Sampling, Unmoved, Written
+from coh_lightning.generation import Request, Sampling, Written
+from coh_lightning.held_out import Comparer, Table, comparisons, losses, refuse_empty, writing
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
@@ -53,15 +54,9 @@ from coh_lightning.world.pretraining import pretraining_text
 
 log = logging.getLogger(__name__)
 
-REQUESTS_PER_BATCH = 64
-"""Most prompts handed to the module at a time; it sorts and batches them itself (`Sampling.batch_size`)."""
-
 WORLD_POSTS = 800
 WORLD_TEXTS = 4000
 """Of the embedded world: posts of its feedback, and pieces of text of its regulariser (`regulariser: [world]`)."""
-
-TRIED = 200
-"""Of the records that were lost, how many are tried with other lengths for the remedy in a message."""
 
 TEXT = ("text", 0)
 """The kind of the regulariser's text in the loss curves."""
@@ -251,14 +246,13 @@ class CoHDataModule(LightningDataModule):
             return
         self.tokenizer = load_tokenizer(self.tokenizer_name)
         encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
-        self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens)
+        marked = self.method.sentences != "none"
+        self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens, marked=marked)
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
         splits = self.records_by_split()
-        fields = (
-            each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record, marked=self.method.sentences != "none")
-        )
+        fields = (each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record))
         cache_fields(self.chain_tokenizer.encoder, fields, self.cache_dir)
         rated = {name for record in splits["train"] for candidate in record.candidates for name in candidate.ratings}
         self.attributes = tuple(sorted(rated - {"overall"} or rated))
@@ -336,7 +330,11 @@ class CoHDataModule(LightningDataModule):
             self.rejected += lost
             self.rejected_of[stage] = lost
         self.notes += [line for notes in noticed for line in notes.lines()]
-        self.files = {notes.label: {"read": notes.files, "passed_over": notes.passed_over} for notes in noticed if notes.files}
+        for notes in noticed:
+            if notes.files:
+                of_source = self.files.setdefault(notes.label, {"read": [], "passed_over": {}})
+                of_source["read"] += notes.files
+                of_source["passed_over"] |= notes.passed_over
         shares = {}
         if validation is None:
             shares["validation"] = self.validation_share
@@ -349,13 +347,16 @@ class CoHDataModule(LightningDataModule):
         """The records that the method can use; the others are noted in `rejected` with their reason."""
         count = self.counts[stage] = Counts(records=len(records), copies=sum(one.copy > 1 for one in records), copies_left_out=self.copies_left_out[stage])
         lost: list[Rejected] = []
+        too_long = 0
         prepared: list[Prepared] = []
         console = Console(stderr=True)
         for record in track(records, f"chains of {stage}", console=console, transient=True, disable=not console.is_terminal or len(records) < 1000):
             try:
                 one = self.preparer.prepare(record)
             except Unusable as unusable:
-                lost.append(Rejected(str(unusable), record.where, record.source, record.id))
+                detail = unusable.detail if isinstance(unusable, TooLong) else ""
+                lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
+                too_long += isinstance(unusable, TooLong)
                 continue
             count.used += 1
             count.chains += len(one.kept)
@@ -368,48 +369,19 @@ class CoHDataModule(LightningDataModule):
             count.tokens_in_loss += one.tokens_in_loss
             prepared.append(one)
             if stage != "train":
-                pairs, too_long = self.pairs(one)
+                pairs, pairs_too_long = self.pairs(one)
                 count.pairs += len(pairs)
-                count.pairs_too_long += too_long
+                count.pairs_too_long += pairs_too_long
         count.rejected = len(lost)
         self.rejected += lost
         self.rejected_of[stage] = [*self.rejected_of.get(stage, []), *lost]
         if stage == "train" and len(lost) > self.max_lost_share * len(records):
-            remedy = self._shorter(records, {one.id for one in lost}) or "choose a method that fits the feedback"
+            limits = self.preparer.limits_that_fit(records, row_tokens=self.row_tokens) if 2 * too_long > len(lost) else ""
             raise InputError(
                 f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, {most_often(lost)}; "
-                f"{remedy}, or raise data.max_lost_share ({self.max_lost_share:g})."
+                f"{limits or 'choose a method that fits the feedback'}, or raise data.max_lost_share ({self.max_lost_share:g})."
             )
         return prepared
-
-    def _shorter(self, records: Sequence[Feedback], lost: set[str]) -> str | None:
-        """How many of the lost records would be used under other limits of prompts and chains, as a remedy; None where lengths are not what they are lost for."""
-        some = [record for record in records if record.id in lost][:TRIED]
-        remedies: list[tuple[int, str]] = []
-
-        def used(limit: int, max_chain_tokens: int) -> int:
-            tokens = ChainTokenizer(self.chain_tokenizer.encoder, self.prompt_format, max_prompt_tokens=limit)
-            preparer = replace(self.preparer, tokens=tokens, max_chain_tokens=max_chain_tokens, row_tokens=None)
-            return sum(_is_usable(preparer, record) for record in some)
-
-        for part in (2, 4, 8):
-            limit = self.max_prompt_tokens // part
-            if limit and (fit := used(limit, self.max_chain_tokens)):
-                remedies.append((fit, f"data.max_prompt_tokens={limit}"))
-        for part in (2, 4):
-            limit = self.max_chain_tokens * part
-            if fit := used(self.max_prompt_tokens, limit):
-                remedies.append((fit, f"data.max_chain_tokens={limit} and data.row_tokens={max(limit, self.row_tokens)}"))
-        if not remedies:  # what may not be cut of a prompt is too long
-            for part in (2, 4):
-                limit, chain = self.max_prompt_tokens * part, self.max_chain_tokens + self.max_prompt_tokens * (part - 1)
-                if fit := used(limit, chain):
-                    setting = f"data.max_prompt_tokens={limit}, data.max_chain_tokens={chain} and data.row_tokens={max(chain, self.row_tokens)}"
-                    remedies.append((fit, setting))
-        if not remedies:
-            return None
-        listed = ", ".join(f"{fit} with {setting}" for fit, setting in remedies)
-        return f"they are too long: of {'these' if len(some) == len(lost) else 'the first'} {len(some)}, these many would fit: {listed}"
 
     def _read_regulariser(self) -> list[np.ndarray]:
         """The ids of the regulariser's text: each document begins with BOS, ends with the end token, and is cut into pieces of at most a row."""
@@ -597,41 +569,12 @@ class CoHDataModule(LightningDataModule):
         return lay_out(trees, coefficients, row_tokens=row_tokens or self.row_tokens, pad_id=self.pad_id, kinds=self._kinds, scored=scored)
 
     def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
-        """The pairs (better, worse) of a record's completions that its judge orders strictly, for preference accuracy; and how many more there are of which
-        a completion, under the good or the bad sentence, is longer than `max_chain_tokens`.
-        """
-        asks = self._compared_under(one)
-        pairs = strict_pairs(one.record, self.method)
-        too_long = {
-            number
-            for number in {number for pair in pairs for number in pair}
-            for marker in asks
-            for (length,) in [self.chain_tokenizer.link_lengths(one.prompt, (Link(marker, one.record.candidates[number].text),))]
-            if length.before + length.marker + length.output > self.max_chain_tokens
-        }
-        kept = [pair for pair in pairs if too_long.isdisjoint(pair)]
-        return kept, len(pairs) - len(kept)
+        """The pairs of a record's completions for preference accuracy, and how many more are too long (see `Comparer`)."""
+        return self._comparer.pairs(one)
 
-    def _compared_under(self, one: Prepared) -> list[str]:
-        """The good sentence and, where the method has one, the bad sentence."""
-        asks = asked(self.wording, self.method.sentences, one.record, self.attributes)
-        return [asks[name] for name in ("good", "bad") if name in asks]
-
-    def comparison(self, one: Prepared) -> dict[str, Any]:
-        """The completions of a record's `pairs`, under the good sentence and, where the method has one, under the bad sentence too, as rows to score.
-        Outputs are numbered first under the one sentence, then under the other; the prompt is shared. The record must have such pairs.
-        """
-        pairs, _ = self.pairs(one)
-        numbers = sorted({number for pair in pairs for number in pair})
-        chains = [
-            self.chain_tokenizer.chain(one.prompt, (Link(marker, one.record.candidates[number].text, 1.0, kind=TEXT[0]),))
-            for marker in self._compared_under(one)
-            for number in numbers
-        ]
-        places = {number: place for place, number in enumerate(numbers)}
-        trees = [Tree.from_chains([chain]) for chain in chains] if self.layout == "separate" else [Tree.from_chains(chains)]
-        rows = [self._row([tree], [1.0], scored=True, row_tokens=tree.tokens) for tree in trees]
-        return {"pairs": [(places[better], places[worse]) for better, worse in pairs], "rows": [to_batch(row) | {"outputs": len(row.outputs)} for row in rows]}
+    @property
+    def _comparer(self) -> Comparer:
+        return Comparer(self.preparer, self.attributes)
 
     def ask(self, record: Feedback) -> dict[str, str]:
         """The feedback sentences to write under, by name; those named in `asks`, by default good and bad.
@@ -649,7 +592,10 @@ class CoHDataModule(LightningDataModule):
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[Request]:
         """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
-        every = [self.request(one, name, marker) for one in islice(self.splits[stage], limit) for name, marker in self.ask(one.record).items()]
+        return self._requests_of(self.splits[stage][:limit])
+
+    def _requests_of(self, records: Sequence[Prepared]) -> list[Request]:
+        every = [self.request(one, name, marker) for one in records for name, marker in self.ask(one.record).items()]
         return sorted(every, key=lambda request: (len(request.prompt_ids), request.prompt_id, request.ask))
 
     def request(self, one: Prepared, name: str, marker: str) -> Request:
@@ -729,55 +675,47 @@ class CoHDataModule(LightningDataModule):
             return [f"text {number} of the regulariser" for number in planned.members]
         return [f"record '{self.splits['train'][self.plan.items[number].record].record.id}'" for number in planned.members]
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._held_out("validation"))
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Losses, and comparisons where there are any (held_out.py)."""
+        return self._loaders(*self._held_out("validation"))
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        self._refuse_empty_test()
-        return self._loader([*self._held_out("test"), self._writing("test", self.max_test_prompts)])
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Losses, comparisons where there are any, and what to write."""
+        refuse_empty(self.splits["test"], self.test_share)
+        return self._loaders(*self._held_out("test"), self._writing("test", self.max_test_prompts))
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        self._refuse_empty_test()
-        return self._loader([self._writing("test", None)])
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """What to write."""
+        refuse_empty(self.splits["test"], self.test_share)
+        return self._loaders(self._writing("test", None))
 
-    def _refuse_empty_test(self) -> None:
-        """Lightning would skip an empty loader in silence."""
-        if not self.splits["test"]:
-            raise InputError(
-                f"No record is held out for test and predict (data.test_share is {self.test_share:g}); raise data.test_share or give data.test_sources."
-            )
-
-    def _held_out(self, stage: Stage) -> list[_Table]:
+    def _held_out(self, stage: Stage) -> list[Table]:
         """Rows of chains for the losses, and comparisons for the preference accuracy. No hiding, the wording of epoch 0."""
-        items, rows = self._items[stage], self._held_out_rows(stage)
-        compared = [one for one in self.splits[stage] if self.pairs(one)[0]]
+        items, records = self._items[stage], self.splits[stage]
 
-        def row(index: int) -> Batch:
-            members = rows[index] if index < len(rows) else []
-            return to_batch(self._row([self.tree(items[number], stage) for number in members], [1.0] * len(members)))
+        def row(members: Sequence[int]) -> Row:
+            return self._row([self.tree(items[number], stage) for number in members], [1.0] * len(members))
 
-        def comparison(index: int) -> dict[str, Any]:
-            if index < len(compared):
-                return self.comparison(compared[index])
-            return {"pairs": [], "rows": [to_batch(self._row([], [])) | {"outputs": 0}]}
+        rows = losses(self._held_out_rows(stage), [item.record for item in items], row)
+        compared = comparisons(self._comparer, records, self._scored_batch, ranks=self._ranks()[0])
+        return [rows, compared] if compared.count else [rows]
 
-        return [_Table(row, len(rows)), _Table(comparison, len(compared))]
+    def _scored_batch(self, trees: Sequence[Tree], row_tokens: int | None) -> dict[str, Any]:
+        """A row whose outputs are scored and nothing else, and how many they are (`outputs`)."""
+        row = self._row(trees, [0.0] * len(trees), scored=True, row_tokens=row_tokens)
+        return to_batch(row) | {"outputs": len(row.outputs)}
 
     def _held_out_rows(self, stage: Stage) -> list[list[int]]:
-        """Items of a held-out split by row."""
+        """Items of a held-out split by row, the rows in a drawn order: packing begins with the longest items, and a limit on batches should not."""
         lengths = [item.length for item in self._items[stage]]
-        return [[number] for number in range(len(lengths))] if self.layout == "separate" else pack(lengths, self.row_tokens)
+        rows = [[number] for number in range(len(lengths))] if self.layout == "separate" else pack(lengths, self.row_tokens)
+        return [rows[i] for i in np.random.default_rng(key64(self.seed, "held out", stage)).permutation(len(rows))]
 
-    def _writing(self, stage: Stage, limit: int | None) -> _Table:
-        requests = self.requests(stage, limit)
-        size = min(REQUESTS_PER_BATCH, max(1, -(-len(requests) // self._ranks()[0])))  # few prompts are shared out too
-        return _Table(lambda index: {"requests": Unmoved(requests[index * size : (index + 1) * size])}, -(-len(requests) // size))
+    def _writing(self, stage: Stage, limit: int | None) -> Table:
+        return writing(self.splits[stage][:limit], self._requests_of, ranks=self._ranks()[0])
 
-    def _loader(self, tables: Sequence[_Table]) -> DataLoader[Any]:
-        """This rank's share of each table, one after another: index i goes to rank i % ranks."""
-        ranks, rank = self._ranks()
-        indices = [(number, index) for number, table in enumerate(tables) for index in range(rank, -(-table.count // ranks) * ranks, ranks)]
-        return DataLoader(_Rows(lambda number, index: tables[number].build(index)), batch_size=None, sampler=indices)
+    def _loaders(self, *tables: Table) -> list[DataLoader[Any]]:
+        return [table.loader(*self._ranks()) for table in tables]
 
     def _ranks(self) -> tuple[int, int]:
         return replicas(self.trainer) if self.trainer is not None else (1, 0)
@@ -848,16 +786,9 @@ class CoHDataModule(LightningDataModule):
             if rows:
                 most = max(rows, key=lambda row: self.plan.size([items[number] for number in row]))
                 found.append((to_batch(self._row([self.tree(items[number], stage) for number in most], [1.0] * len(most))), False))
-            compared = [one for one in self.splits[stage] if self.pairs(one)[0]]
-            if compared:
-                longest = max(compared, key=self._tokens_compared)
-                found.append((max(self.comparison(longest)["rows"], key=lambda row: len(row["keep"])), False))
+            if (tree := self._comparer.largest(self.splits[stage])) is not None:
+                found.append((self._scored_batch([tree], tree.tokens), False))
         return found
-
-    def _tokens_compared(self, one: Prepared) -> int:
-        """Tokens of a record's completions, those that `comparison` scores."""
-        links = tuple(Link("", one.record.candidates[number].text) for number in sorted({number for pair in self.pairs(one)[0] for number in pair}))
-        return sum(length.output for length in self.chain_tokenizer.link_lengths(one.prompt, links))
 
     def write_report(self, folder: Path) -> None:
         """`data.json` and, where anything was left out, `rejected.jsonl`."""
@@ -877,16 +808,8 @@ class CoHDataModule(LightningDataModule):
                 yield one.prompt, chain
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Batches of held-out data, built when asked for; an index beyond `count` gives an empty one, so that all ranks have as many."""
-
-    build: Callable[[int], Any]
-    count: int
-
-
 class _Rows(Dataset[Any]):
-    """A table whose index is (epoch, index), or (number of the table, index): built when asked for, so that nothing is kept and nothing depends on who asks."""
+    """A table whose index is (epoch, index): built when asked for, so that nothing is kept and nothing depends on who asks."""
 
     def __init__(self, build: Callable[[int, int], Any]) -> None:
         self.build = build
@@ -954,14 +877,6 @@ def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
         elif pieces[-1]:
             pieces.append([])
     return [tuple(piece) for piece in pieces]
-
-
-def _is_usable(preparer: Preparer, record: Feedback) -> bool:
-    try:
-        preparer.prepare(record)
-    except Unusable:
-        return False
-    return True
 
 
 def _text_tree(ids: np.ndarray) -> Tree:

@@ -97,7 +97,8 @@ class _Writer:
         self.attributes = settings["attributes"]
         format = PromptFormat(**settings["prompt_format"])
         encoder = Encoder(AutoTokenizer.from_pretrained(BASE), keep=format.kept_tokens)
-        self.tokens: ChainTokenizer = ChainTokenizer(encoder, format, max_prompt_tokens=settings["max_prompt_tokens"])
+        marked = self.sentences != "none"
+        self.tokens: ChainTokenizer = ChainTokenizer(encoder, format, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked)
         if self.tokens.encoder.tokenizer_hash != settings.get("tokenizer", self.tokens.encoder.tokenizer_hash):
             raise InputError("a run was not trained with the embedded world's tokenizer, so it can't be judged on the world's posts.")
         self.steers = self.sentences != "none"

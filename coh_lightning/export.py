@@ -122,7 +122,9 @@ def write_folder(
     saved = json.loads(checkpoint[CHECKPOINT_KEY])
     settings = saved["data"]
     format = PromptFormat(**settings["prompt_format"])
-    tokens = ChainTokenizer(Encoder(tokenizer, keep=format.kept_tokens), format, max_prompt_tokens=settings["max_prompt_tokens"])
+    marked = settings["method"]["sentences"] != "none"
+    encoder = Encoder(tokenizer, keep=format.kept_tokens)
+    tokens = ChainTokenizer(encoder, format, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked)
     if tokens.encoder.tokenizer_hash != settings["tokenizer"]:
         raise InputError(f"'{tokenizer.name_or_path}' is not the tokenizer that the model was trained with; give that one as --tokenizer.")
     if settings.get("chat_template", tokens.layout.template_hash) != tokens.layout.template_hash:  # not in older checkpoints

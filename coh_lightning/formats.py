@@ -131,7 +131,8 @@ class Layout:
     `bos_ids` begin a plain document: what the tokenizer itself adds in front, once. Empty in chat, whose template has its own.
     `notes` is what the user should know of this template, a sentence each. `system_role` (chat): the template takes a system turn.
     `generation` (chat): whether the template's own generation prompt is asked for, and what has to follow so that the text ends where outputs begin in training.
-    `rewritten` (chat): the texts of turns that the template shows otherwise, and how it shows them, as they are found (template_check.py).
+    `trims` (chat): the template takes white space off the texts of turns; `trimmed`: how many turns of prompts were found to have some.
+    `rewritten` (chat): how many turns of prompts the template was found to show otherwise than they are, and the first: its text, and what is shown.
     """
 
     def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -140,7 +141,9 @@ class Layout:
         self.notes: list[str] = []
         self.template = ""
         self.generation = (False, "")
-        self.rewritten: list[tuple[str, str]] = []
+        self.trims = False
+        self.trimmed = 0
+        self.rewritten: tuple[int, tuple[str, str]] = (0, ("", ""))
         self._prefixes: dict[tuple[tuple[Role, ...], tuple[bool, ...], bool], tuple[_Slot, ...]] = {}
         self._specials = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content)
         own = tokenizer.eos_token_id
@@ -234,7 +237,8 @@ class Layout:
         added token: "\\n\\n" and " x" are other ids in most tokenizers than "\\n\\n" and "x"."""
         for index in range(start, len(filled) - 1):
             one, following = filled[index], filled[index + 1]
-            if one.more and following.kind == "prompt" and (following.text[:1].isspace() or (following.special and following.text.startswith(self._specials))):
+            apart = following.text[:1].isspace() or following.text.startswith(self._specials if following.special else self.format.kept_tokens)
+            if one.more and following.kind == "prompt" and apart:
                 filled[index] = one._replace(more=False)
 
     # --- the layout of a shape: a sequence of roles, with a feedback sentence or without
@@ -294,7 +298,8 @@ class Layout:
         self.system_role = self._knows_system()
         if not self.system_role:
             self.notes.append("The chat template takes no system turn: system text is put before the first user turn.")
-        _, after = self._split([("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])])
+        slots, after = self._split([("user", [_Slot("turn", turn=0)]), ("assistant", [_Slot("output")])])
+        self.trims = any(any(slot.strip) for slot in slots if slot.what == "turn")
         specials = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special and token.content in after}
         if not specials:
             raise InputError(

@@ -33,8 +33,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
 from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
 from coh_lightning.generation import Request, Sampling, Unmoved, generate
-from coh_lightning.losses import output_log_likelihoods, row_loss
-from coh_lightning.metrics import Sums
+from coh_lightning.held_out_figures import LossFigures, PreferenceFigures
+from coh_lightning.losses import row_loss
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
 from coh_lightning.progress import check_same_plan, recount, to_step_start
 from coh_lightning.records import Completion
@@ -43,20 +43,6 @@ from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer,
 from coh_lightning.sharding import TENSOR, blocks, clip_gradients, fill, from_replicas, is_sharded, replicas, shard, wrap_blocks
 from coh_lightning.startup import expected_memory, in_bytes, run_largest, show
 from coh_lightning.world.feedback import BASE
-
-PREFERENCES = (
-    "preference_accuracy_sum",
-    "preference_accuracy_mean",
-    "preference_accuracy_swapped_sum",
-    "preference_accuracy_swapped_mean",
-    "preference_accuracy_marker",
-)
-"""Share of the strictly ordered pairs of a record that the model ranks right, ties counted out; chance is 0.5. y is an output with its end token.
-
-* sum, mean: by log p(y | good sentence), summed over its tokens or averaged.
-* swapped: with the sentences' sides swapped, the worse output should be the likelier one under the bad sentence.
-* marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as p(good sentence | y) does.
-"""
 
 NAMED = 8
 """Records that a message names at most."""
@@ -176,7 +162,7 @@ class CoHModule(LightningModule):
         """(Number of the micro-batch, its loss) of the step that is being made."""
         self._step_lr = 0.0
         self._stop_after_step = False
-        self._meters: dict[str, Sums] = {}  # in a dict, so that they are no part of the model's state
+        self._figures: tuple[LossFigures, PreferenceFigures]
         self._raters: list[Scorer] | None = None
         self._validations = 0
         self.written: list[Completion] = []
@@ -440,10 +426,10 @@ class CoHModule(LightningModule):
     # Held-out data
 
     def on_validation_epoch_start(self) -> None:
-        self._begin("val")
+        self._begin()
 
     def on_test_epoch_start(self) -> None:
-        self._begin("test")
+        self._begin()
 
     def on_predict_epoch_start(self) -> None:
         self._begin_round()
@@ -451,48 +437,55 @@ class CoHModule(LightningModule):
     def on_predict_epoch_end(self) -> None:
         self._count_left_out()
 
-    def _begin(self, stage: str) -> None:
-        self._meters[stage] = Sums(["nll", *self._kind_names(), *PREFERENCES]).to(self.device)
+    def _begin(self) -> None:
+        self._figures = (LossFigures(self.data.kinds, self.device), PreferenceFigures(self.device))
         self._begin_round()
 
     def _begin_round(self) -> None:
         """Nothing is written yet, and the time budget runs from the first prompt on."""
         self.written, self._left_out, self._until = [], 0, None
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._held_out(batch, self._meters["val"])
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._held_out(batch, "val", last=self._is_last(batch_idx, dataloader_idx))
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        if "requests" in batch:
-            self._write(batch["requests"])
-        else:
-            self._held_out(batch, self._meters["test"])
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        last = self._is_last(batch_idx, dataloader_idx)
+        if "requests" not in batch:
+            self._held_out(batch, "test", last=last)
+            return
+        self._write(batch["requests"])
+        if last:
+            self._log_written("test")
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Unmoved[Completion]:
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Unmoved[Completion]:
         if self.prompts_to is not None:
             return Unmoved([])
         return Unmoved(self._write_dialogues(batch["requests"]) if self.dialogues else self._write(batch["requests"]))
 
-    def _held_out(self, batch: dict[str, Any], meter: Sums) -> None:
-        """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of them the model finds likelier)."""
+    def _is_last(self, batch_idx: int, dataloader_idx: int) -> bool:
+        """Whether this is the last batch of its loader, after the limits on batches; the same on all ranks."""
+        trainer = self.trainer
+        batches = trainer.num_test_batches if trainer.testing else trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        return batch_idx + 1 == batches[dataloader_idx]
+
+    def _held_out(self, batch: dict[str, Any], stage: str, *, last: bool) -> None:
+        """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of them the model finds likelier).
+
+        The figures are logged with the last batch of their loader, so that each stands in one column of Lightning's table.
+        """
+        losses, preferences = self._figures
+        figures = preferences if "pairs" in batch else losses
         with torch.compiler.set_stance("force_eager"):
-            self._held_out_eagerly(batch, meter)
+            figures.add(self.lm, batch)
+        if last:
+            self._log_figures(stage, {name: value.float() for name, value in figures.compute(self.trainer).items()})
 
-    def _held_out_eagerly(self, batch: dict[str, Any], meter: Sums) -> None:
-        if "pairs" not in batch:
-            _, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
-            nll, weight = stats["kind_nll"].tolist(), stats["kind_weight"].tolist()
-            meter.update({name: (nll[i], weight[i]) for i, name in enumerate(self._kind_names())} | {"nll": (sum(nll), sum(weight))})
-            return
-        scored = [output_log_likelihoods(row_logits(self.lm, row), row, outputs=row["outputs"]) for row in batch["rows"]]
-        total, tokens = (torch.cat(parts) for parts in zip(*scored, strict=True))
-        meter.add(_preferences(batch["pairs"], total, total / tokens))
-
-    def _kind_names(self) -> list[str]:
-        return [f"nll_{name}" for name in self.data.kinds]
+    def _log_figures(self, stage: str, figures: Mapping[str, Tensor | float], *, shown: Sequence[str] = ()) -> None:
+        """The same on all ranks; no loader's number is put behind the names."""
+        for name, value in figures.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name in shown, add_dataloader_idx=False, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
-        self._log("val")
         if self.trainer.sanity_checking or not self.write_every:
             return
         self._validations += 1
@@ -500,14 +493,6 @@ class CoHModule(LightningModule):
             ranks, rank = replicas(self.trainer)
             self._write(self.data.requests("validation", self.data.max_validation_prompts)[rank::ranks])
             self._log_written("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log("test")
-        self._log_written("test")
-
-    def _log(self, stage: str) -> None:
-        """The stage's means, the same on all ranks."""
-        self.log_dict({f"{stage}/{name}": value.float() for name, value in self._meters.pop(stage).compute().items()})
 
     # Writing
 
@@ -594,9 +579,7 @@ class CoHModule(LightningModule):
         figures = summary(together, seed=self.data.seed)
         if self.sampling.max_seconds is not None:
             figures["left_out"] = float(self._count_left_out())
-        shown = headline(figures)
-        for name, value in figures.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name in shown)
+        self._log_figures(stage, figures, shown=headline(figures))
 
     def _count_left_out(self) -> int:
         """Completions that all ranks had no time for, the same number on each; the first rank says so where there are any."""
@@ -690,23 +673,3 @@ class CoHModule(LightningModule):
         module = cls(str(checkpoint_path), **kwargs)
         module.configure_model()
         return module if map_location is None else module.to(map_location)
-
-
-def _preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) -> dict[str, float]:
-    """The share of a record's pairs (better, worse) that are ranked right, by each way that there is to rank them (`PREFERENCES`).
-
-    `total` and `mean` are log p of the outputs under the good sentence and, where there is one, of the same outputs under the bad sentence.
-    """
-    if not pairs:
-        return {}
-    outputs = 1 + max(number for pair in pairs for number in pair)
-    scores = {"sum": total[:outputs], "mean": mean[:outputs]}
-    if len(total) == 2 * outputs:
-        scores |= {"swapped_sum": -total[outputs:], "swapped_mean": -mean[outputs:], "marker": total[:outputs] - total[outputs:]}
-    found = {}
-    for name, score_of in scores.items():
-        by = score_of.tolist()
-        decided = [(better, worse) for better, worse in pairs if by[better] != by[worse]]
-        if decided:
-            found[f"preference_accuracy_{name}"] = sum(by[better] > by[worse] for better, worse in decided) / len(decided)
-    return found

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from coh_lightning.chains import Chain, Method, Unusable, build_chains
+from coh_lightning.chains import Chain, Method, TooLong, Unusable, build_chains, without_front
+from coh_lightning.limits import Size, limits_that_fit
 from coh_lightning.plan import Item, LinkSize, tree_items
 from coh_lightning.records import Feedback
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
@@ -64,9 +65,14 @@ class Preparer:
         """Cut the prompt, make the chains, and shorten those that are too long: links go from their front, the last output is never cut.
 
         Raises:
-            Unusable: the method can't use the record, nothing of it fits, or there is nothing to learn in it.
+            Unusable: the method can't use the record, nothing of it fits (`TooLong`), or there is nothing to learn in it.
         """
-        prompt = self.tokens.cut_prompt(record.prompt)
+        try:
+            prompt = self.tokens.cut_prompt(record.prompt)
+        except TooLong as too_long:
+            build_chains(record, self.method, self.wording, seed=self.seed)  # no limit helps where the method can't use it anyway
+            limit = self.tokens.max_prompt_tokens
+            raise TooLong(f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut", str(too_long)) from too_long
         chains = build_chains(record, self.method, self.wording, seed=self.seed)
         kept: list[tuple[int, int]] = []
         sizes: list[tuple[LinkSize, ...]] = []
@@ -78,7 +84,7 @@ class Preparer:
         fits = [self._fit(prompt, chain) for chain in chains]
         for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):  # whole chains first: a cut one may equal one of them
             first, lengths = fits[number]
-            links = chains[number][first:]
+            links = without_front(chains[number], first)
             spoken = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)
             if not links or (first and spoken in seen):
                 continue
@@ -102,7 +108,9 @@ class Preparer:
             before = max(before, *(length.before for length in lengths))
             kinds |= {(link.kind, place) for link in links for place in range(len(links))} if own else {(link.kind, place) for place, link in enumerate(links)}
         if not kept:
-            raise Unusable(f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})")
+            output = self._shortest(prompt, chains)
+            reason = f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})"
+            raise TooLong(reason, f"the prompt takes {prompt.tokens} tokens, the shortest output with its feedback sentence {output}")
         if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
             raise Unusable("nothing to learn in any of its chains")
         return Prepared(
@@ -118,6 +126,25 @@ class Preparer:
             tokens_in_loss=in_loss,
         )
 
+    def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
+        """How many of the records that the method could use would fit under which other limits on tokens, for a message; empty where none would help."""
+        sizes = [size for record in records if (size := self._size(record)) is not None]
+        prompt = self.tokens.max_prompt_tokens
+        return limits_that_fit(sizes, max_prompt_tokens=prompt, max_chain_tokens=self.max_chain_tokens, row_tokens=row_tokens)
+
+    def _size(self, record: Feedback) -> Size | None:
+        try:
+            whole, least = self.tokens.prompt_bounds(record.prompt)
+            chains = build_chains(record, self.method, self.wording, seed=self.seed)
+        except Unusable:
+            return None
+        return Size(least.tokens, whole.tokens, self._shortest(whole, chains))
+
+    def _shortest(self, prompt: CutPrompt, chains: Sequence[Chain]) -> int:
+        """Tokens of the shortest chain of one link that cutting can leave, without the prompt."""
+        lengths = [self.tokens.link_lengths(prompt, without_front(chain, len(chain) - 1))[0] for chain in chains]
+        return min(length.marker + length.output for length in lengths)
+
     def items(self, number: int, one: Prepared) -> list[Item]:
         """The trees of a record, whose number among the prepared ones the items carry."""
         if self.row_tokens is not None:
@@ -132,7 +159,8 @@ class Preparer:
         every = build_chains(one.record, self.method, self.wording, seed=self.seed, epoch=epoch)
         still = any(first and every[number][0].shuffled for number, first in one.kept)
         at_first = build_chains(one.record, self.method, self.wording, seed=self.seed) if still else every
-        return [(at_first if first and every[number][0].shuffled else every)[number][first:] for number, first in one.kept]
+        of = [(at_first if first and every[number][0].shuffled else every)[number] for number, first in one.kept]
+        return [without_front(chain, first) for chain, (_, first) in zip(of, one.kept, strict=True)]
 
     @property
     def weight_varies(self) -> bool:
@@ -163,7 +191,7 @@ class Preparer:
         of epoch 0 in all epochs (`chains`), so that what is left of it stays the same.
         """
         for first in range(len(chain)):
-            lengths = self.tokens.link_lengths(prompt, chain[first:])
+            lengths = self.tokens.link_lengths(prompt, without_front(chain, first))
             if first == 0 and chain[0].shuffled:
                 leading = [self.tokens.link_lengths(prompt, (link,))[0] for link in chain]
                 further = self.tokens.link_lengths(prompt, (chain[0], *chain))[1:]

@@ -131,7 +131,7 @@ each line of --json: {"record", "chain", "segments": [{"text", "weight"}], "ids"
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("file", nargs="?", metavar="FEEDBACK_FILE", help="records as JSON lines (.jsonl, .json, also .gz)")
+    parser.add_argument("file", nargs="?", metavar="FEEDBACK_FILE", help="records, or rows of TRL (.jsonl, .json, .csv, .parquet, ..., also packed)")
     parser.add_argument("--num", type=int, default=PREVIEW_RECORDS, metavar="N", help="records to show (default: %(default)s; 0: all)")
     parser.add_argument("--json", action="store_true", help="one JSON line per chain, and nothing else")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained page (.html) instead")

@@ -71,6 +71,8 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
     whole = [CutTurn.whole(turn) for turn in turns]
     if layout.format.kind == "plain":
         return whole
+    if layout.trims:
+        layout.trimmed += sum(turn.text != turn.text.strip() for turn in whole)
     said = [(turn.role, turn.text) for turn in whole]
     if _difference(layout, said, whole) is None:
         return whole
@@ -85,7 +87,10 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
     left = _difference(layout, said, shown)
     if left is not None:
         raise Rewritten(f"the chat template shows this conversation otherwise than turn by turn: {left[1]!r} instead of {left[0]!r}")
-    layout.rewritten += [(turn.text, other.text) for turn, other in zip(whole, shown, strict=True) if turn.text.strip() != other.text.strip()]
+    changed = [(turn.text, other.text) for turn, other in zip(whole, shown, strict=True) if turn.text.strip() != other.text.strip()]
+    if changed:
+        count, first = layout.rewritten
+        layout.rewritten = count + len(changed), first if count else changed[0]
     return shown
 
 

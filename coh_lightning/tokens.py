@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import logging
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coh_lightning.added_tokens import AddedTokens
-from coh_lightning.chains import Chain, Link, Unusable
+from coh_lightning.chains import Chain, Link, TooLong, Unusable
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.formats import At, CutRange, CutTurn, Layout, PromptFormat, Segment, bos_ids, describe
@@ -300,7 +301,8 @@ class Encoder:
     def _cut(self, field: Field, cut: tuple[CutRange, ...]) -> tuple[Ids, tuple[int, ...]]:
         """The ids of a field without the tokens that `cut` takes, and how many tokens lie wholly in each range.
 
-        A character of several tokens (bytes) is never cut in two: its other tokens go too.
+        A character of several tokens (bytes) is never cut in two: its other tokens go too. A space that the tokenizer itself adds at the head counts as a
+        token of its own, though its offsets are those of the first character.
 
             text  Sum this: It rained a lot.       range [9, 25) front, 2 tokens
             ids   Sum| this|:| It| rained| a| lot|.     ->     Sum| this|:| a| lot|.
@@ -311,16 +313,18 @@ class Encoder:
         numbers, offsets = self._one(self.place(field))
         keep = np.ones(len(numbers), dtype=bool)
         counts: list[int] = []
+        added = self.place(field).at == "head" and numbers[1:] == self._one(self.place(field._replace(at="mid")))[0]
+        ends = [(0, 0), *offsets[1:]] if added else offsets
         for item in cut:
             inside = [index for index, (start, stop) in enumerate(offsets) if item.start <= start < stop <= item.stop]
             counts.append(len(inside))
             taken = min(item.tokens, len(inside))
             if item.side == "front":
-                while 0 < taken < len(inside) and offsets[inside[taken]][0] < offsets[inside[taken - 1]][1]:
+                while 0 < taken < len(inside) and ends[inside[taken]][0] < ends[inside[taken - 1]][1]:
                     taken += 1
                 keep[inside[:taken]] = False
             else:
-                while 0 < taken < len(inside) and offsets[inside[-taken - 1]][1] > offsets[inside[-taken]][0]:
+                while 0 < taken < len(inside) and ends[inside[-taken - 1]][1] > ends[inside[-taken]][0]:
                     taken += 1
                 keep[inside[len(inside) - taken :]] = False
         ids = np.array(numbers, dtype=np.int32)[keep]
@@ -405,7 +409,7 @@ class CutPrompt(NamedTuple):
 
     turns: tuple[CutTurn, ...]
     tokens: int
-    """All that stands before the first output but the feedback sentence: BOS and the pieces of a template count."""
+    """All that stands before the first output but the feedback sentence (for a method without one: all): BOS and the pieces of a template count."""
     cut: int = 0
     """Tokens that were taken away, those of dropped turns included."""
     dropped: int = 0
@@ -439,15 +443,17 @@ class BoundaryReport(NamedTuple):
 class ChainTokenizer:
     """Prompts and chains -> ids, in one format, with one tokenizer: training and inference both go through it.
 
+    `marked`: whether the method has feedback sentences; what stands around the prompt, and so its length, depends on it.
     Raises `InputError` where the tokenizer doesn't suit the format (see `Layout`).
     """
 
-    def __init__(self, encoder: Encoder, format: PromptFormat, *, max_prompt_tokens: int) -> None:
+    def __init__(self, encoder: Encoder, format: PromptFormat, *, max_prompt_tokens: int, marked: bool = True) -> None:
         if encoder.added.kept != format.kept_tokens:
             raise ValueError(
                 f"the encoder keeps the tokens {encoder.added.kept}, the prompt format {format.kept_tokens}; make it as Encoder(tokenizer, keep=format.kept_tokens)"
             )
         self.encoder = encoder
+        self._any_marker = "x" if marked else ""  # whatever it says: it is not counted, and the prompt's ids don't depend on it
         self.layout = Layout(format, encoder.tokenizer)
         self.max_prompt_tokens = max_prompt_tokens
         self._prompt: CutPrompt | None = None
@@ -472,9 +478,13 @@ class ChainTokenizer:
     def notes_on_texts(self) -> list[str]:
         """What became of texts so far: added tokens in those of `cache_fields`, turns of prompts that the chat template shows otherwise than they were given."""
         notes = self.encoder.added.notes()
-        if self.layout.rewritten:
-            was, shown = self.layout.rewritten[0]
-            turns = f"{len(self.layout.rewritten):,} turn" + ("s" if len(self.layout.rewritten) > 1 else "")
+        if self.layout.trimmed:
+            notes.append(
+                f"The chat template trims texts, and training does so too: {self.layout.trimmed:,} of the turns of prompts. Outputs are kept as they are."
+            )
+        count, (was, shown) = self.layout.rewritten
+        if count:
+            turns = f"{count:,} turn" + ("s" if count > 1 else "")
             notes.append(f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. {was[:80]!r} as {shown[:80]!r}.")
         return notes
 
@@ -484,19 +494,29 @@ class ChainTokenizer:
 
             system, user 1, assistant 1, user 2   ->   system, user 2   ->   system, user 2 with a shorter post
 
-        Raises `Unusable` if that is not enough, or if a chat template refuses the sequence of roles.
+        Raises `TooLong` if that is not enough, `Unusable` if a chat template refuses the sequence of roles.
         """
+        cut = self._cut_to(prompt, self.max_prompt_tokens)
+        if cut.tokens > self.max_prompt_tokens:
+            whole = cut.tokens + cut.cut
+            raise TooLong(f"the prompt has {whole} tokens, {cut.tokens} of them in parts that are never cut, and max_prompt_tokens is {self.max_prompt_tokens}")
+        return cut
+
+    def prompt_bounds(self, prompt: Sequence[Turn]) -> tuple[CutPrompt, CutPrompt]:
+        """The prompt with nothing cut, and with everything cut that may be. Raises `Unusable` if a chat template refuses the sequence of roles."""
+        return self._cut_to(prompt, sys.maxsize), self._cut_to(prompt, 0)
+
+    def _cut_to(self, prompt: Sequence[Turn], limit: int) -> CutPrompt:
+        """The prompt within `limit` tokens, or as short as it can be."""
         turns = shown_turns(self.layout, prompt)
         whole = tokens = self._count(turns)
         first = 1 if turns and turns[0].role == "system" else 0
-        while tokens > self.max_prompt_tokens and (next_user := _next_user(turns, first + 1)):
+        while tokens > limit and (next_user := _next_user(turns, first + 1)):
             turns = turns[:first] + turns[next_user:]
             tokens = self._count(turns)
-        if tokens > self.max_prompt_tokens:
-            turns[-1] = self._shortened(turns, tokens - self.max_prompt_tokens)
+        if tokens > limit:
+            turns[-1] = self._shortened(turns, tokens - limit)
             tokens = self._count(turns)
-        if tokens > self.max_prompt_tokens:
-            raise Unusable(f"the prompt has {whole} tokens, {tokens} of them in parts that are never cut, and max_prompt_tokens is {self.max_prompt_tokens}")
         return CutPrompt(tuple(turns), tokens, whole - tokens, len(prompt) - len(turns))
 
     def segments(self, prompt: CutPrompt, chain: Chain) -> list[Segment]:
@@ -541,10 +561,10 @@ class ChainTokenizer:
         """What each link of the chain takes at most; no arrays are made."""
         return [self._link_length(prompt, link, place) for place, link in enumerate(chain)]
 
-    def fields(self, feedback: Feedback, *, marked: bool = True) -> list[Field]:
-        """The texts of a record to encode beforehand: turns, outputs, revisions. `marked`: the method has feedback sentences (encoded at run time)."""
+    def fields(self, feedback: Feedback) -> list[Field]:
+        """The texts of a record to encode beforehand: turns, outputs, revisions. Feedback sentences are encoded at run time."""
         try:
-            segments, lead = self.layout.before_output([CutTurn.whole(turn) for turn in feedback.prompt], "x" if marked else "")
+            segments, lead = self.layout.before_output([CutTurn.whole(turn) for turn in feedback.prompt], self._any_marker)
         except Unusable:  # cut_prompt says so again, where rejected records are counted
             return []
         texts = [text for candidate in feedback.candidates for text in (candidate.text, candidate.revision) if text is not None]
@@ -581,14 +601,14 @@ class ChainTokenizer:
         return found
 
     def _count(self, turns: Sequence[CutTurn]) -> int:
-        """Tokens before the first output without the feedback sentence, whatever it says: "x" is not encoded."""
-        segments, _ = self.layout.before_output(turns, "x")
+        """Tokens before the first output without the feedback sentence."""
+        segments, _ = self.layout.before_output(turns, self._any_marker)
         return sum(len(self.encoder.segment_ids(segment)) for segment in segments if segment.kind == "prompt")
 
     def _shortened(self, turns: Sequence[CutTurn], excess: int) -> CutTurn:
         """The last turn with `excess` tokens taken away, or as many as may be."""
         marked = turns[-1]._replace(taken=(0,) * len(turns[-1].parts))
-        segments, _ = self.layout.before_output([*turns[:-1], marked], "x")
+        segments, _ = self.layout.before_output([*turns[:-1], marked], self._any_marker)
         counts = iter([count for segment in segments if segment.cut for count in self.encoder.cuttable(segment)])
         taken: list[int] = []
         for part in marked.parts:

@@ -40,6 +40,8 @@ class Wording:
     """Pairs for the records whose feedback judged one aspect (helpful, harmless, ...); stronger than `tasks`."""
     tie: str = "One of two equally good answers:"
     best: str = "The best answer:"
+    middle: str = "A fair answer:"
+    """Of a ranking, an output that is neither the best nor the worst and has none before it to be compared with."""
     better: str = "A better answer:"
     equal: str = "An equally good answer:"
     worse: str = "A worse answer:"
@@ -67,7 +69,7 @@ class Wording:
         for pair in (pair for pairs in every for pair in pairs):
             self._check("pairs", pair.good, set())
             self._check("pairs", pair.bad, set())
-        for name in ("tie", "best", "better", "equal", "worse", "worst"):
+        for name in ("tie", "best", "middle", "better", "equal", "worse", "worst"):
             self._check(name, getattr(self, name), set())
         self._check("rating", self.rating, {"ratings"})
         self._check("rating_item", self.rating_item, {"level", "attribute"})
@@ -177,7 +179,8 @@ def markers(wording: Wording, sentences: str, record: Feedback, attributes: Sequ
     if sentences in ("polarity", "critique"):
         found += [*wording.polarity(record, True), *wording.polarity(record, False), _fill(wording.tie, task=record.task)]
     if sentences == "ranking":
-        found += [_fill(text, task=record.task) for text in (wording.best, wording.better, wording.equal, wording.worse, wording.worst, wording.tie)]
+        ranked = (wording.best, wording.middle, wording.better, wording.equal, wording.worse, wording.worst, wording.tie)
+        found += [_fill(text, task=record.task) for text in ranked]
     if sentences == "critique":
         found += [template.split("{critique}")[0].replace("{task}", record.task).strip() for template in (wording.critique, wording.revise)]
     return tuple(dict.fromkeys(text for text in found if text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -168,3 +168,9 @@ TINY = {
 def tiny(*, vocab_size: int = 520, **settings: Any) -> CoHModule:
     """A new model of two layers of width 32, whose outputs differ enough for tests to tell."""
     return CoHModule(from_config=TINY | {"vocab_size": vocab_size}, **({"lr": 1e-2, "warmup_share": 0.0} | settings))
+
+
+def merged(columns: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The figures of `validate` or `test`, whose loaders have one column each; none stands in two."""
+    assert sum(map(len, columns)) == len({name for column in columns for name in column})
+    return {name: value for column in columns for name, value in column.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from feedback_for_tests import data_of, method, pairs, wording
+from feedback_for_tests import data_of, merged, method, pairs, wording
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -103,7 +103,7 @@ def trained(folder: Path, *, write: bool = False, devices: int = 1, strategy: An
     found = {"losses": seen.losses, "norms": seen.norms, "gradients": seen.gradients, "weights": weights, "epochs": run.current_epoch}
     found["uneven"] = data.plan.num_rows % 6
     if write:
-        found["metrics"] = {name: float(value) for name, value in run.test(model, datamodule=data, verbose=False)[0].items()}
+        found["metrics"] = {name: float(value) for name, value in merged(run.test(model, datamodule=data, verbose=False)).items()}
     return found
 
 

@@ -166,6 +166,13 @@ def test_with_kept_tokens_training_inference_and_the_exported_template_have_the_
     assert "earlier turns that think under 'good'" not in [one.what for one in check_template(made, template, {"good": "Good:"})]
 
 
+def test_line_ends_before_a_kept_token_are_encoded_as_before_it() -> None:
+    tokenizer = with_added(byte_level, *THINK)
+    made = builder(tokenizer, PromptFormat(kept_tokens=THINK))
+    prompt = made.cut_prompt((Turn("system", (Part("Be kind."),)), *user("<think> is a word?")))
+    assert made.inference_prompt(prompt, "Good:").tolist() == tokenizer("Be kind.\n\n<think> is a word?\n\nGood:\n")["input_ids"]
+
+
 def test_spelled_out_tokens_are_in_the_comparison_of_an_exported_template() -> None:
     made = builder(with_added(byte_level, *THINK, template=CHATML), PromptFormat("chat"))
     found = {one.what: one for one in check_template(made, asking_template(made.layout, {"good": "Good:"}), {"good": "Good:"})}

@@ -1,13 +1,17 @@
 """Feedback + a method -> chains: exact lists."""
 
-import pytest
+from dataclasses import replace
 
-from coh_lightning.chains import Chain, Method, Unusable, build_chains, strict_pairs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coh_lightning.chains import Chain, Method, Unusable, build_chains, strict_pairs, without_front
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Turn
 from coh_lightning.wording import Pair, Wording
 
-WORDING = Wording(pairs=(Pair("G", "B"), Pair("G2", "B2")), tie="T", best="best", better="better", equal="equal", worse="worse", worst="worst")
+WORDING = Wording(pairs=(Pair("G", "B"), Pair("G2", "B2")), tie="T", best="best", middle="middle", better="better", equal="equal", worse="worse", worst="worst")
 
 
 def record(*candidates: Candidate, id: str = "r", **fields: object) -> Feedback:
@@ -31,6 +35,7 @@ def first_wording(wording: Wording = WORDING) -> Wording:
         pairs=wording.pairs[:1],
         tie="T",
         best="best",
+        middle="middle",
         better="better",
         equal="equal",
         worse="worse",
@@ -83,6 +88,57 @@ def test_shuffled_chains_hold_all_outputs_and_are_drawn_anew_each_epoch() -> Non
     lines = {shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0] for e in range(20)}
     assert len(lines) > 10
     assert all(sorted(link.split()[1] for link in line.split(" | ")) == list("01234") for line in lines)
+
+
+def test_the_first_output_of_a_shuffled_ranking_is_compared_with_nothing() -> None:
+    ranked = record(*(Candidate(str(i), rank=i) for i in range(4)))
+    heads = {shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0].split(" | ")[0] for e in range(40)}
+    assert heads == {"best 0", "middle 1", "middle 2", "worst 3"}
+
+
+@given(ranks=st.lists(st.integers(0, 3), min_size=2, max_size=6), epoch=st.integers(0, 5), cut=st.integers(0, 5), last=st.booleans())
+def test_a_ranking_cut_at_its_front_begins_with_what_its_first_output_is_among_all_of_the_record(ranks: list[int], epoch: int, cut: int, last: bool) -> None:
+    ranked = record(*(Candidate(f"{i}", rank=rank) for i, rank in enumerate(ranks)))
+    method = Method(orders=("ascending", "descending", "shuffled"), sentences="ranking", loss_on="last" if last else "all")
+    try:
+        chains = build_chains(ranked, method, WORDING, epoch=epoch)
+    except Unusable:
+        assert len(set(ranks)) == 1
+        return
+    for whole in chains:
+        for chain in (whole, without_front(whole, min(cut, len(whole) - 1))):
+            said = {min(ranks): "best", max(ranks): "worst"}
+            assert chain[0].marker == said.get(ranks[int(chain[0].text)], "middle")
+            assert chain[0].marker in chain[0].alternatives
+            assert [link.text for link in chain] == [link.text for link in whole[-len(chain) :]]
+            assert [link.marker for link in chain[1:]] == [link.marker for link in whole[-len(chain) :]][1:]
+            assert [link.learned for link in chain] == [0.0 if last else 1.0] * (len(chain) - 1) + [1.0]
+
+
+def test_a_revision_whose_first_output_is_cut_stands_under_a_sentence_of_its_own() -> None:
+    method = Method(orders=("revised",), sentences="critique")
+    wording = first_wording()
+    critic = record(Candidate("bad text", critique="it is late.", revision="mended"))
+    pair = record(Candidate("g", rank=0), Candidate("b", rank=1, critique="dull"))
+    scales = {"overall": (0.0, 1.0)}
+    poor = record(Candidate("g", ratings={"overall": 0.2}), Candidate("b", ratings={"overall": 0.1}, critique="dull"), scales=scales)
+    for feedback, first in ((critic, "G mended"), (pair, "G g"), (poor, "B g")):
+        (chain,) = build_chains(feedback, method, wording)
+        assert shown((without_front(chain, 1),)) == [first]
+    varied = replace(wording, pairs=(Pair("G", "B"), Pair("G2", "B2")))
+    heads = {without_front(build_chains(critic, method, varied, epoch=epoch)[0], 1)[0] for epoch in range(12)}
+    assert {link.marker for link in heads} == {"G", "G2"} and {link.alternatives for link in heads} == {("G", "G2")}
+
+
+@pytest.mark.parametrize(
+    "method", [Method(ties="sentence"), Method(orders=("ascending",), sentences="rating"), Method(orders=("ascending",), sentences="critique")]
+)
+def test_sentences_that_compare_with_nothing_stay_when_a_chain_is_cut(method: Method) -> None:
+    scales = {"overall": (1.0, 5.0)}
+    tie = record(Candidate("a", rank=0), Candidate("b", rank=0))
+    rated = record(Candidate("a", ratings={"overall": 1}, critique="bad"), Candidate("b", ratings={"overall": 4}, critique="good"), scales=scales)
+    for chain in build_chains(tie if method.ties == "sentence" else rated, method, WORDING):
+        assert without_front(chain, len(chain) - 1) == chain[-1:]
 
 
 def test_a_text_is_never_called_better_than_itself() -> None:
@@ -176,6 +232,28 @@ def test_one_record_may_mix_kinds_of_feedback_and_the_judge_may_be_named() -> No
     mixed = record(Candidate("a", rank=0, thumb=False), Candidate("b", rank=1, thumb=True))
     assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", judge="rank"), WORDING)) == ["a"]
     assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", judge="thumb"), WORDING)) == ["b"]
+
+
+def test_one_rank_alone_compares_nothing_and_leaves_the_word_to_ratings_and_thumbs() -> None:
+    method = Method(orders=("p", "n", "pn"))
+    thumbs = record(Candidate("a", rank=1, thumb=False), Candidate("b", thumb=True))
+    assert shown(build_chains(thumbs, method, first_wording())) == ["G b", "B a", "G b | B a"]
+    scales = {"overall": (0.0, 1.0)}
+    rated = record(Candidate("a", rank=1, ratings={"overall": 0.1}), Candidate("b", ratings={"overall": 0.9}), scales=scales)
+    assert shown(build_chains(rated, method, first_wording())) == ["G b", "B a", "G b | B a"]
+    assert strict_pairs(thumbs, method) == strict_pairs(rated, method) == [(1, 0)]
+
+
+def test_an_output_of_which_nobody_said_whether_it_is_good_is_called_bad_before_its_revision() -> None:
+    unsaid = record(Candidate("a", critique="dull", revision="a+"), Candidate("b", thumb=True))
+    (chain,) = build_chains(unsaid, Method(orders=("revised",), sentences="critique"), first_wording())
+    assert shown((chain,)) == ["B a | said dull, better: a+"] and chain[0].kind == "bad"
+
+
+def test_a_text_that_was_liked_and_disliked_is_learned_and_unlearned() -> None:
+    both = record(Candidate("a", thumb=True), Candidate("a", thumb=False), Candidate("b", thumb=False))
+    method = Method(orders=("p", "n"), sentences="none", unlikelihood=0.5)
+    assert shown(build_chains(both, method, WORDING)) == ["a", "-a", "-b"]
 
 
 def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:

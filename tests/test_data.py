@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from coh_lightning.rows import Row
 from coh_lightning.sources import Records
 from coh_lightning.sources.prompts import feedback_key
 from coh_lightning.tokens import Tokens
-from coh_lightning.wording import Wording
+from coh_lightning.wording import Pair, Wording
 
 PLAIN = PromptFormat()
 FORMATS = {"plain": PLAIN, "user": PromptFormat(kind="chat"), "system": PromptFormat(kind="chat", marker_in="system")}
@@ -266,12 +267,44 @@ def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where
     assert len(set(weights)) == 3, "the last outputs must differ from epoch to epoch for this test to tell"
 
 
-def test_two_orders_cut_to_the_same_first_output_do_not_share_its_sentence(tmp_path: Path) -> None:
-    """Cut at the front, ascending begins with "A better answer: 2" and descending with "A worse answer: 2"."""
+def test_two_orders_cut_to_the_same_first_output_share_its_sentence(tmp_path: Path) -> None:
+    """Both have the middle output first, which is compared with nothing now."""
     rows = [{"id": "0", "prompt": "Go.", "completions": [{"text": f"{i}" * 30, "rank": i} for i in (1, 2, 3)]}]
     data = built(rows, tmp_path, method=Method(orders=("ascending", "descending"), sentences="ranking"), max_chain_tokens=110, max_prompt_tokens=32)
-    assert [first for _, first in train(data)[0].kept] == [1, 1]
+    one = train(data)[0]
+    assert [first for _, first in one.kept] == [1, 1]
+    middle = ("A fair answer:", "2" * 30)
+    assert [[(link.marker, link.text) for link in chain] for chain in data.chains(one)] == [
+        [middle, ("The best answer:", "1" * 30)],
+        [middle, ("The worst answer:", "3" * 30)],
+    ]
+    assert one.sizes[0][0] == one.sizes[1][0]
     check_epochs(data, 1)
+
+
+COMPARED = ("better", "worse", "equal", "say of it")
+
+
+@pytest.mark.parametrize("spoken", ["default", "varied"])
+@pytest.mark.parametrize("of", ["coh_ranking", "coh_critique", "revised"])
+def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(of: str, spoken: str, tmp_path: Path) -> None:
+    """Cut or not, in every epoch, in the plan and in the tokens alike."""
+    critiques = [
+        {"id": f"c{i}", "prompt": f"Spell {i}.", "completions": [{"text": "x" * (30 + 5 * i), "critique": "not a word", "revision": "word " * (2 + i)}]}
+        for i in range(8)
+    ]
+    rows = rankings(12) if of == "coh_ranking" else critiques
+    settings = {"max_chain_tokens": 110, "max_prompt_tokens": 32, "row_tokens": 256, "rows_per_step": 3}
+    pairs_of_words = Wording(pairs=(Pair("Good:", "Bad:"), Pair("A really good one:", "A really bad one:")))
+    chosen = Method(orders=("revised",), sentences="critique") if of == "revised" else method(of)
+    data = built(rows, tmp_path, method=chosen, wording=pairs_of_words if spoken == "varied" else Wording(), **settings)
+    count = data.counts["train"]
+    assert (count.chains_dropped if of == "coh_critique" else count.links_cut) > 3, "cut revisions are then the same as single ones of coh_critique"
+    for epoch in range(4):
+        for one in train(data):
+            for chain in data.chains(one, epoch):
+                assert not any(word in chain[0].marker for word in COMPARED)
+    check_epochs(data, 4)
 
 
 def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp_path: Path) -> None:
@@ -394,7 +427,7 @@ def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(
             hide=(0.2, 0.3),
             **settings,
         )
-        for loader in (data.val_dataloader(), data.test_dataloader()):
+        for loader in (*data.val_dataloader(), *data.test_dataloader()):
             for batch in loader:
                 if "requests" in batch:
                     continue
@@ -508,7 +541,7 @@ def test_a_completion_too_long_to_be_compared_takes_only_its_own_pairs_out_of_th
     held_out = write(tmp_path / "held_out.jsonl", [row])
     data = built(pairs(4), tmp_path, train_only=False, test_sources=[Records(held_out)], validation_share=0.0)
     assert (data.counts["test"].pairs, data.counts["test"].pairs_too_long) == (1, 2)
-    (batch,) = [batch for batch in data.test_dataloader() if "pairs" in batch]
+    (batch,) = data.test_dataloader()[1]
     assert list(map(list, batch["pairs"])) == [[0, 1]] and [row["outputs"] for row in batch["rows"]] == [4]
 
 
@@ -592,12 +625,18 @@ def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path)
     with pytest.raises(InputError) as caught:
         built(rows, tmp_path, max_prompt_tokens=120, max_chain_tokens=122, row_tokens=512)
     assert "can't use 6 of 6 training records" in str(caught.value)
-    assert "they are too long: of these 6, these many would fit: 6 with data.max_prompt_tokens=60, " in str(caught.value)
-    assert "6 with data.max_chain_tokens=244 and data.row_tokens=512" in str(caught.value)
-    built(rows, tmp_path, max_prompt_tokens=60, max_chain_tokens=122, row_tokens=512)
+    found = re.search(
+        r"of 6 records that it could use 0 fit now, 6 with data\.max_prompt_tokens=(\d+), 6 with data\.max_chain_tokens=(\d+)\)", str(caught.value)
+    )
+    assert found
+    for limits in ({"max_prompt_tokens": int(found[1])}, {"max_chain_tokens": int(found[2])}):
+        assert built(rows, tmp_path, **({"max_prompt_tokens": 120, "max_chain_tokens": 122, "row_tokens": 512} | limits)).counts["train"].used == 6
     kept = [row | {"prompt": [{"text": "word " * (20 + number), "cut": "never"}, {"text": row["prompt"]}]} for number, row in enumerate(pairs(6))]
-    with pytest.raises(InputError, match=r"most often \(6 times, first .* would fit: .*6 with data\.max_prompt_tokens=240, data\.max_chain_tokens=280 and"):
+    with pytest.raises(InputError) as caught:
         built(kept, tmp_path, max_prompt_tokens=60, max_chain_tokens=100, row_tokens=512)
+    assert "most often (6 times, first" in str(caught.value) and re.search(r"tokens, \d+ of them in parts that are never cut", str(caught.value))
+    prompt, chain = re.findall(r"6 with data\.max_prompt_tokens=(\d+) data\.max_chain_tokens=(\d+)", str(caught.value))[-1]
+    assert built(kept, tmp_path, max_prompt_tokens=int(prompt), max_chain_tokens=int(chain), row_tokens=512).counts["train"].used == 6
     with pytest.raises(InputError, match="choose a method that fits the feedback, or raise"):
         built([*pairs(1), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))], tmp_path)
 
@@ -621,7 +660,7 @@ def test_an_unknown_ask_is_refused_with_the_nearest(tmp_path: Path) -> None:
 def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
     data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["bad"])
     assert list(data.ask(data.splits["test"][0].record)) == ["bad"]
-    comparisons = [batch for batch in data.test_dataloader() if "pairs" in batch]
+    comparisons = list(data.test_dataloader()[1])
     assert comparisons and all(batch["pairs"] for batch in comparisons), "preferences are measured under the good sentence all the same"
 
 

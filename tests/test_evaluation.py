@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, data_of, method, tiny, usable, wording
+from feedback_for_tests import EVERY_KIND, data_of, merged, method, tiny, usable, wording
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from test_module import fitted, held_out_data, trainer
 
@@ -71,6 +71,20 @@ def test_samples_of_a_prompt_count_as_one_prompt_in_a_gap() -> None:
         completion("b", "bad", "x", help=0.0),
     ]
     assert figures(*written)["gap_help"] == 0.5
+
+
+def test_intervals_are_over_prompts_however_many_samples_both_sides_have() -> None:
+    def written(prompt: str, ask: str, values: list[float]) -> list[Completion]:
+        return [completion(prompt, ask, "x", sample, help=value) for sample, value in enumerate(values)]
+
+    found = figures(
+        *written("a", "good", [1.0, 0.9, 0.8, 0.9] * 5),
+        *written("a", "bad", [0.0, 0.2, 0.1, 0.1] * 5),
+        *written("b", "good", [0.3, 0.5]),
+        *written("b", "bad", [0.2, 0.2]),
+    )
+    assert found["gap_help"] == pytest.approx((0.8 + 0.2) / 2), "each prompt weighs the same"
+    assert (found["gap_help_low"], found["gap_help_high"]) == pytest.approx((0.2, 0.8)), "of two prompts, one or the other"
 
 
 def test_each_attribute_has_a_gap_of_its_own() -> None:
@@ -192,7 +206,7 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     model = tiny(sampling=SAMPLED, refine=2, scorers=["test_evaluation:length"], critic="test_evaluation:remark")
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
     run.fit(model, datamodule=data)
-    [metrics] = run.test(model, datamodule=data, verbose=False)
+    metrics = merged(run.test(model, datamodule=data, verbose=False))
     written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
     by_ask = {ask: [one for one in written if one.ask == ask] for ask in ("good", "bad", "refined 2", "fresh 2", "refined 3", "fresh 3")}
     assert {ask: len(ones) for ask, ones in by_ask.items()} == dict.fromkeys(by_ask, 3)

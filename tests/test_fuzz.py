@@ -11,11 +11,13 @@ What is accepted goes on, in a sample: chains, tokens and trees of every method,
 
 from __future__ import annotations
 
+import bz2
 import csv
 import dataclasses
 import gzip
 import io
 import json
+import lzma
 import math
 import re
 import shutil
@@ -30,6 +32,7 @@ from random import Random
 from typing import Any
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import yaml
@@ -238,6 +241,11 @@ def file_of(rows: Sequence[dict[str, Any]], kind: str) -> bytes:
         out = io.BytesIO()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), out)
         return out.getvalue()
+    if kind == "arrow":
+        table, out = pyarrow.Table.from_pylist(list(rows)), io.BytesIO()
+        with pyarrow.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table, max_chunksize=1)
+        return out.getvalue()
     if kind == "txt":
         return "\n\n".join(str(row) for row in rows).encode()
     text = io.StringIO(newline="")
@@ -253,7 +261,13 @@ FLAT = {
     "hh": [{**ROWS["hh"][0], "n": str(n)} for n in range(3)],
     "llmbar": [{"input": f"Why {n}?", "output_1": "So.", "output_2": "No.", "label": "2"} for n in range(4)],
 }
-KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "ndjson")
+KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "ndjson", "arrow")
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": partial(gzip.compress, mtime=0),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda content: pyarrow.Codec("zstd").compress(content, asbytes=True),
+}
 
 
 @share("files")
@@ -262,19 +276,19 @@ def test_changed_files_are_accepted_or_refused_by_line(cases: int, tmp_path: Pat
     for number in range(cases):
         chance = Random(f"files {number}")
         kind = KINDS[number % len(KINDS)]
-        name = chance.choice(list(FLAT if kind in ("csv", "tsv") else ROWS.keys() - {"records"} if kind == "parquet" else ROWS))
+        name = chance.choice(list(FLAT if kind in ("csv", "tsv") else ROWS.keys() - {"records"} if kind in ("parquet", "arrow") else ROWS))
         rows = FLAT[name] if kind in ("csv", "tsv") else [chance.choice(ROWS[name]) for _ in range(3)]
-        if kind == "parquet":
-            rows = [rows[0]] * 3  # its columns have one type each
-        packed = chance.random() < 0.4
+        if kind in ("parquet", "arrow"):
+            rows = [rows[0]] * 3  # their columns have one type each
+        packed = chance.choice(list(PACKERS)) if chance.random() < 0.4 else ""
         content = file_of(rows, kind)
         if not packed or chance.random() < 0.5:
             content = mutated_bytes(content, chance)
         if packed:
-            content = gzip.compress(content, mtime=0)
+            content = PACKERS[packed](content)
             if chance.random() < 0.5:
                 content = mutated_bytes(content, chance, most=2)
-        path = tmp_path / f"f.{kind}{'.gz' if packed else ''}"
+        path = tmp_path / f"f.{kind}{f'.{packed}' if packed else ''}"
         path.write_bytes(content)
         source = source_of(name, path)
         try:

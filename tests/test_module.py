@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, TINY, built, data_of, method, pairs, tiny, usable, wording
+from feedback_for_tests import EVERY_KIND, TINY, built, data_of, merged, method, pairs, tiny, usable, wording
 from lightning.pytorch.loggers import Logger
 from tokenizers_for_tests import CHATML, byte_level
 from torch import Tensor
@@ -23,9 +23,10 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
+from coh_lightning.held_out_figures import preferences
 from coh_lightning.losses import row_loss
 from coh_lightning.models import CHECKPOINT_KEY
-from coh_lightning.module import CoHModule, _preferences
+from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
@@ -362,7 +363,7 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
     pl.seed_everything(0, verbose=False)
     run = trainer(tmp_path, max_steps=1, precision="64-true")
     run.fit(model, datamodule=data)
-    [metrics] = run.validate(model, datamodule=data, verbose=False)
+    metrics = merged(run.validate(model, datamodule=data, verbose=False))
     sums: dict[str, list[float]] = {}
     right: dict[str, list[float]] = {name: [] for name in ("sum", "mean", "swapped_sum", "swapped_mean", "marker")}
     with torch.no_grad():
@@ -395,14 +396,14 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
 
 def test_pairs_are_ranked_by_likelihood_by_the_other_sentence_and_by_their_ratio() -> None:
     total, mean = torch.tensor([-4.0, -5.0, -9.0, -4.0]), torch.tensor([-2.0, -1.0, -2.0, -2.0])  # two outputs under good, the same under bad
-    assert _preferences([(0, 1)], total, mean) == {
+    assert preferences([(0, 1)], total, mean) == {
         "preference_accuracy_sum": 1.0,  # -4 > -5
         "preference_accuracy_mean": 0.0,  # -2 < -1
         "preference_accuracy_swapped_sum": 1.0,  # under the bad sentence the worse one is the likelier: -4 > -9
         "preference_accuracy_marker": 1.0,  # 5 > -1
     }, "swapped_mean is a tie, which counts for nothing"
-    assert _preferences([(0, 1)], total[:2], mean[:2]) == {"preference_accuracy_sum": 1.0, "preference_accuracy_mean": 0.0}, "no bad sentence"
-    assert _preferences([], total, mean) == {}
+    assert preferences([(0, 1)], total[:2], mean[:2]) == {"preference_accuracy_sum": 1.0, "preference_accuracy_mean": 0.0}, "no bad sentence"
+    assert preferences([], total, mean) == {}
 
 
 def test_test_and_predict_write_every_prompt_under_every_ask(tmp_path: Path) -> None:
@@ -410,7 +411,7 @@ def test_test_and_predict_write_every_prompt_under_every_ask(tmp_path: Path) -> 
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
     run.fit(model, datamodule=data)
     prompts = len(data.splits["test"])
-    [metrics] = run.test(model, datamodule=data, verbose=False)
+    metrics = merged(run.test(model, datamodule=data, verbose=False))
     assert {"test/nll", "test/nll_good_1", "test/preference_accuracy_sum"} <= set(metrics)
     assert any(name.endswith("_good") for name in metrics) and any(name.endswith("_bad") for name in metrics)
     written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
@@ -443,7 +444,7 @@ def test_every_precision_trains_tests_and_writes(precision: Any, tmp_path: Path)
     data, model = held_out_data(tmp_path, max_test_prompts=2), tiny(sampling=Sampling(max_new_tokens=3))
     run = trainer(tmp_path, CompletionWriter(), max_steps=2, precision=precision)
     run.fit(model, datamodule=data)
-    [metrics] = run.test(model, datamodule=data, verbose=False)
+    metrics = merged(run.test(model, datamodule=data, verbose=False))
     assert math.isfinite(metrics["test/nll"])
     assert len(list(read_jsonl(tmp_path / "completions.jsonl", Completion))) == 4
 

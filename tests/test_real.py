@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from feedback_for_tests import method
+
+from coh_lightning.data import CoHDataModule
+from coh_lightning.sources import OASST, Source
 
 ROOT = Path(__file__).parent.parent
 STEPS = 25
@@ -70,3 +74,18 @@ def test_a_pretrained_model_learns_from_real_feedback(source: str, changes: list
         call(tmp_path, "human-eval", "export", str(run / "completions.jsonl"), *words, data=real_data)
         items = [json.loads(line) for line in (tmp_path / "study" / "items.jsonl").read_text(encoding="utf-8").splitlines()]
         assert any(text.count("User: ") > 2 for item in items for text in item["texts"])
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("limit", [320, 1024])
+def test_no_real_ranking_begins_with_a_comparison_however_it_is_cut(limit: int, real_data: Path, tmp_path: Path) -> None:
+    sources: list[Source] = [OASST(str(real_data / "oasst_en_100_trees.jsonl.gz"))]
+    sizes = {"max_prompt_tokens": limit // 2, "max_chain_tokens": limit, "row_tokens": limit, "max_lost_share": 1.0}
+    data = CoHDataModule(sources=sources, method=method("coh_ranking"), tokenizer=str(real_data / "stories260k"), cache_dir=str(tmp_path), **sizes)
+    data.setup()
+    assert data.counts["train"].links_cut > 100
+    wording = data.wording
+    for one in data.splits["train"]:
+        for epoch in (0, 1):
+            heads = {chain[0].marker for chain in data.chains(one, epoch)}
+            assert heads <= {wording.best, wording.middle, wording.worst}

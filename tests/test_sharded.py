@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import transformers as hf
-from feedback_for_tests import TINY, pairs
+from feedback_for_tests import TINY, merged, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks_for_tests import GPT2, Steps, commanded, end_rank, losses, module, rank_of, relative, rows, started, trained, trainer, whole
@@ -128,7 +128,7 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
         "loaded": (CoHModule.load_from_checkpoint(end, sampling=module().sampling), None),  # whole on each rank before it is laid out
     }
     for name, (model, path) in roads.items():
-        [tested] = trainer(folder, CompletionWriter(), **spread()).test(model, datamodule=rows(folder), ckpt_path=path, verbose=False, weights_only=True)
+        tested = merged(trainer(folder, CompletionWriter(), **spread()).test(model, datamodule=rows(folder), ckpt_path=path, verbose=False, weights_only=True))
         found[f"{name}: metrics"] = {key: float(value) for key, value in tested.items()}
     state = full_state(model.lm)
     found["full state"] = {key: value.clone() for key, value in state.items()}
@@ -194,7 +194,7 @@ def test_a_checkpoint_is_the_same_model_for_one_process_and_for_two(kind: str, c
     assert second["full state"] == {} and all(torch.equal(value, first["full state"][key]) for key, value in kept.items())
     loaded = CoHModule.load_from_checkpoint(path)
     assert all(torch.equal(value, kept[key]) for key, value in loaded.lm.state_dict().items())
-    [alone] = trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False)
+    alone = merged(trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False))
     assert first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"] == first["loaded: metrics"]
     assert {key: float(value) for key, value in alone.items()} == pytest.approx(first["model: metrics"], rel=1e-5, nan_ok=True)
 

@@ -77,6 +77,34 @@ def test_columns_that_must_be_lists_are_read_from_any_file(tmp_path: Path, decod
     assert read(Records(path, decode=decode))[0][0].candidates[0].thumb is True
 
 
+def test_cells_within_lists_and_objects_are_read_where_a_mapping_leads_to_them(tmp_path: Path) -> None:
+    row = {"x": {"p": json.dumps(MESSAGES)}, "a": [{"t": "[1]", "by": "me"}, {"t": "b", "by": "you"}]}
+    source = Mapping(write(tmp_path / "f.jsonl", [row]), prompt="x.p", each="a", completions=[Fields(text="t", rank="#")])
+    (one,), notes = read(source)
+    assert len(one.prompt) == 3 and one.candidates[0].text == "[1]"
+    assert [note.split(" (")[0] for note in notes] == ["f: cells of 'x.p' hold lists of messages and were read so", "f: cells of 'a.*.t' are lists"]
+
+
+def test_texts_of_messages_and_of_our_own_completions_stay_text(tmp_path: Path) -> None:
+    """Somebody may well ask for a conversation as JSON, and get it."""
+    text = json.dumps(MESSAGES)
+    talk = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    (one,), notes = read(TRLPairs(write(tmp_path / "f.jsonl", [{"chosen": talk, "rejected": [talk[0], {"role": "assistant", "content": "No."}]}])))
+    assert (one.prompt[0].text, one.candidates[0].text, notes) == (text, text, [])
+    mapped = Mapping(write(tmp_path / "g.jsonl", [{"x": {"p": talk[:1]}, "c": "a"}]), prompt="x.p", completions=[Fields(text="c", rank=1)])
+    assert read(mapped)[0][0].prompt[0].text == text
+    (one,), notes = read(Records(write(tmp_path / "r.jsonl", [{"prompt": "p", "completions": [{"text": text}]}])))
+    assert (one.candidates[0].text, notes) == (text, [])
+
+
+def test_one_message_in_a_cell_is_read_too(tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": json.dumps({"role": "assistant", "content": "Hello!"}), "rejected": repr({"from": "gpt", "value": "What?"})}
+    assert [candidate.text for candidate in read(TRLPairs(write(tmp_path / "f.csv", [row])))[0][0].candidates] == ["Hello!", "What?"]
+    path = write(tmp_path / "g.jsonl", [{"q": "p", "c": json.dumps(MESSAGES)}])
+    with pytest.raises(InputError, match=r"g\.jsonl:1: c is \[.*must be text \('c\.-1\.content' is the text of the last of its messages\)"):
+        read(Mapping(path, prompt="q", completions=[Fields(text="c", rank=1)]))
+
+
 def test_messages_that_lost_their_commas_are_refused_by_row(tmp_path: Path) -> None:
     """As pandas writes a column of arrays into CSV."""
     path = write(tmp_path / "f.csv", [{"prompt": "[{'content': 'a', 'role': 'user'}\n {'content': 'b', 'role': 'assistant'}]", "chosen": "c", "rejected": "r"}])
@@ -86,6 +114,14 @@ def test_messages_that_lost_their_commas_are_refused_by_row(tmp_path: Path) -> N
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(["'", '"', "\\'", "]}", "[{'role': 'user'}]", "it's", "a\nb", "None"])
+
+
+@pytest.mark.parametrize(
+    "value", [[{"role": "user", "content": "a"}, {"role": "user"}], [{"role": "user", "content": "a"}, "b"], [], [[{"role": "u", "content": "c"}]]]
+)
+def test_what_is_not_all_messages_stays_text(value: list[Any]) -> None:
+    for text in (json.dumps(value), repr(value)):
+        assert decoded({"a": text}, None, "f:1", SourceNotes()) == {"a": text}
 
 
 @given(
@@ -114,6 +150,8 @@ def test_no_cell_ends_in_anything_but_its_text_its_structure_or_a_refusal(text: 
         "[1" + "+1" * 100_000 + "]",
         "['" + "\\'" * 100_000,
         "[" * 100_000 + "]" * 100_000,
+        "['a', " + "[" * 5000 + "]" * 5000 + "]",
+        "{'a':" * 300 + "1" + "}" * 300,
         "{1: 2}",
         "[(1,)]",
         "[b'x']",

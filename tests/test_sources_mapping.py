@@ -181,7 +181,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(tmp_path: Path) -> None:
     rows = [{"p": f"P{number}", "a": "A", "s": "4"} for number in range(9)] + [{"p": f"X{number}", "a": "A", "s": "awful"} for number in range(3)]
-    text = "{prompt: p, completions: [{text: a, rating: s}], values: {4: 4, 5: 5, Good: 3}, missing: [N/A, 7], scales: {overall: [1, 5]}}"
+    text = "{prompt: p, completions: [{text: a, rating: s}], values: {4: 4, 5: 5, Good: 3}, missing: [N/A, 7, null, 'null'], scales: {overall: [1, 5]}}"
     source = mapping(text, write_csv(tmp_path / "f.csv", rows))
     for _ in range(2):  # the second reading counts anew
         noticed: list[Any] = []
@@ -567,3 +567,37 @@ def test_lists_beside_each_other_are_read_by_place_or_by_key() -> None:
     assert refusal(named, by_name | {"notes": {"x": 5, "z": 3}}) == "f:1, answers['y']: notes has no 'y'."
     with pytest.raises((InputError, ValueError), match="mean elements of a list; name the list by 'each'"):
         mapping("{prompt: p, completions: [{text: a, rating: .beside.b}]}")
+
+
+# ------------------------------------------------------------------------------------------------------ whatever stands in a row
+
+
+EVERYTHING = (
+    "{prompt: p, history: h, system: s, completions: [{text: a, rating: r, thumb: t, critique: c, author: x}, {text: b}], votes: [v], vote_for: {1: 0, yes: 1}, missing: [0]}",
+    "{prompt: p, completions: [{text: a}, {text: b}], strength: r, winner_critique: [c.*.d], loser_critique: c, keep: [v], drop_prompt: true, strip: true}",
+    "{prompt: p.:-1, each: e, completions: [{text: a, author: x, rank: r}], equal: [p, v], id: x, reference: s}",
+    "{prompt: [{text: x, field: p, optional: true}, {field: s}], each: e, completions: [{text: ., author: .place, rating: .beside.r}], matrix: v, scales: {overall: [0, 5]}}",
+    "{prompt: p, turn_markers: [U, A], each: e, completions: [{text: ., rank: .place}], scalars_as_text: true}",
+    "{prompt: p, each: e, completions: [{text: ., author: .key}], pairs: [{each: v, sides: [l, 0], vote: w, vote_for: {1: 0, 2: 1, 0: tie}}]}",
+)
+words = st.sampled_from(["", " ", "x", "y", "A", "UxA", "1", "yes", "0", "nan", "null", "2.5", "[1]"]) | st.text(max_size=5)
+scalars = st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | words
+keys = st.sampled_from(["a", "b", "x", "y", "l", "w", "d", "role", "content", "user", "assistant", "0"])
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12)
+
+
+@pytest.mark.parametrize("text", EVERYTHING)
+@settings(deadline=None, max_examples=50)
+@given(row=st.fixed_dictionaries({name: values for name in "aberstvxcph"}), plausible=st.booleans())
+def test_whatever_stands_in_a_row_becomes_a_record_a_rejection_or_a_sentence(text: str, row: dict[str, Any], plausible: bool) -> None:
+    if plausible:
+        row |= {"p": "UxA", "a": "A", "b": "B", "s": "S", "h": None, "e": {"x": "A", "y": "B"}, "r": 1, "t": True, "c": "c", "x": "x"}
+    try:
+        result = mapping_once(text).feedback(row, "f:1")
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 500
+        return
+    assert isinstance(result, Feedback | Rejected)
+    if isinstance(result, Feedback):
+        again = Feedback.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)), "f:1")
+        assert again.candidates == result.candidates and again.prompt == result.prompt

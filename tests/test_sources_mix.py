@@ -111,6 +111,9 @@ def test_what_a_source_notices_is_counted_shown_and_kept(tmp_path: Path, caplog:
             f"a: value 'p1' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:2)",
             f"a: value 'p2' is in no entry (1 time in 3 rows, first {tmp_path}/a.jsonl:3)",
         ]
+    noticed = []
+    load([source, source], seed=0, noticed=noticed)
+    assert [one.lines()[0] for one in noticed] == ["a: 3 rows", "a-2: 3 rows"]
     with caplog.at_level(logging.WARNING):
         load([source], seed=0)
     assert "a: value 'p1' is in no entry (1 time" in caplog.text
@@ -188,6 +191,15 @@ def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
     assert originals == Counter(f"f{number}/{id}" for number, own in enumerate(ids_of) for id in own)
     assert all(one.copy == 1 for name in ("validation", "test") for one in parts[name])
     assert sum(entry["records"] + entry["copies"] for part in parts.values() for entry in counts(part).values()) == sum(map(len, parts.values()))
+
+
+def test_a_copy_takes_no_id_that_a_record_has(tmp_path: Path) -> None:
+    rows = [{"id": id, "prompt": id, "completions": [{"text": "a"}]} for id in ("doc", "doc~2", "doc~2~")]
+    many = write(tmp_path / "many.jsonl", [{"prompt": f"{number}", "completions": [{"text": "a"}]} for number in range(9)])
+    records = load([Records(write(tmp_path / "f.jsonl", rows), weight=1), Records(many, weight=1)], seed=0)
+    own = [one for one in records if one.source == "f"]
+    assert len({one.id for one in records}) == len(records) and Counter(one.copy for one in own) == {1: 3, 2: 3, 3: 3}
+    assert {one.id for one in own if one.copy == 1} == {"f/doc", "f/doc~2", "f/doc~2~"}
 
 
 def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_thinking_that_the_template_drops_is_not_trained_on_and_said() -> None:
     assert asked(made, template, messages, tokenize=True) == chain.ids[: chain.spans[0].start].tolist()
 
 
+def test_a_template_that_trims_is_followed_and_said() -> None:
+    made = ChainTokenizer(Encoder(byte_level(TEMPLATES["llama3"])), CHAT, max_prompt_tokens=100)
+    made.cut_prompt(talk("Hi"))
+    assert made.notes_on_texts() == []
+    made.cut_prompt(talk(" Hi", "Yes.\n", "Why?"))
+    assert made.notes_on_texts() == ["The chat template trims texts, and training does so too: 2 of the turns of prompts. Outputs are kept as they are."]
+
+
 def test_a_rewritten_turn_keeps_what_may_be_cut() -> None:
     made, _ = built(character, "flagged", "user")
     parts = (Part("Sum: "), Part("a long post", "back"), Part("/no_think"))

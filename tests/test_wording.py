@@ -60,11 +60,34 @@ def test_what_is_asked_at_inference() -> None:
         asked(wording, "rating", record(), ())
 
 
+def test_of_several_wordings_the_first_is_asked_for() -> None:
+    pairs = (Pair("good 1", "bad 1"), Pair("good 2", "bad 2"), Pair("good 3", "bad 3"))
+    of_task, of_aspect = ((Pair(f"{name} good", f"{name} bad"), *pairs) for name in ("task", "aspect"))
+    wording = Wording(pairs=pairs, tasks={"summary": of_task}, aspects={"harmless": of_aspect})
+    for spoken, asks in (
+        (record(), {"good": "good 1", "bad": "bad 1"}),
+        (record(task="summary"), {"good": "task good", "bad": "task bad"}),
+        (record(task="summary", aspect="harmless"), {"good": "aspect good", "bad": "aspect bad"}),
+    ):
+        assert asked(wording, "polarity", spoken, ()) == asks
+
+
+@pytest.mark.parametrize("levels", range(2, 12))
+def test_the_bounds_of_levels_are_exact_for_any_number_of_them(levels: int) -> None:
+    wording = Wording(levels=tuple(map(str, range(levels))))
+    for worst, best in ((0, levels), (levels, 0), (1, 1 + 3 * levels)):
+        step = (best - worst) / levels
+        assert [wording.level(worst + i * step, worst, best) for i in range(levels)] == [str(i) for i in range(levels)]
+        below = [wording.level(worst + (i - 1e-3) * step, worst, best) for i in range(1, levels + 1)]
+        assert below == [str(i) for i in range(levels)]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"critique": "no place for words"}, r"wording.critique .* must have \['critique'\]"),
         ({"better": "A {quality} one"}, "wording.better"),
+        ({"middle": ""}, "wording.middle of 'x' is empty"),
         ({"best": "A { brace"}, "braces do not match"),
         ({"tie": "  "}, "wording.tie of 'x' is empty"),
         ({"pairs": ()}, "empty list of pairs"),

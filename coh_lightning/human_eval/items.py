@@ -30,7 +30,7 @@ from typing import Any
 
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.records import did_you_mean, parse_json, read_lines
+from coh_lightning.records import PACKED, did_you_mean, parse_json, read_lines
 
 REFERENCE = "reference"
 """Name of the system whose answers are the data's own references."""
@@ -200,7 +200,9 @@ def read_gold(path: Path) -> list[Gold]:
 
 def _outputs(path: Path, *, dialogues: bool) -> Iterator[tuple[str, Output]]:
     """(name of the system, output) of each line."""
-    stem = path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    stem = path.name
+    for end in (*PACKED, ".jsonl", ".json"):
+        stem = stem.removesuffix(end)
     for where, record in _objects(path):
         name = record.get("system")
         yield (_name(name, "system", where) if isinstance(name, str) and name else stem), _output(record, where, dialogues=dialogues)

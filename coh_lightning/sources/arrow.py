@@ -37,7 +37,7 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
         if not end.endswith(MAGIC):
             raise InputError(f"{path}: the end of this Arrow file is missing; is it whole?")
         buffer = buffer[8:]
-    elif not end.endswith(b"\0\0\0\0"):
+    elif end != b"\xff\xff\xff\xff\0\0\0\0":
         raise InputError(f"{path}: the end of this Arrow stream is missing; is it whole?")
     unpacked = 0
     messages = pyarrow.ipc.MessageReader.open_stream(buffer)
@@ -53,6 +53,7 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
     if len(set(names)) < len(names):
         raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
     for batch in reader:
+        batch.validate(full=True)  # places that lie outside of their buffers would end the process
         for begin in range(0, batch.num_rows, ROWS):
             yield batch.slice(begin, ROWS)
 

@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import Candidate, Feedback, Rejected, Turn, content_id, did_you_mean, named
@@ -37,8 +37,8 @@ class Source(ABC):
         task: the noun for a completion where the format's own does not fit.
         aspect: what ranks and thumbs judged (helpful, harmless, ...).
         separator: what stands between the cells of CSV and TSV; None: what a first line `sep=;` says, or the one under which the header has all columns.
-        decode: whether a cell of text that is JSON or a Python literal is read as what it says: true, false, or None, which reads lists of messages alone and
-            counts the others.
+        decode: whether a cell of text that is JSON or a Python literal is read as what it says: true, false, or None, which reads messages alone and counts
+            the others.
         strip: take the blanks at the ends of every text away (turns of the prompt, completions, critiques, revisions, references); how many texts lost some is
             counted. Without it texts are kept to the character.
     """
@@ -57,6 +57,9 @@ class Source(ABC):
     separator: str | None = None
     decode: bool | None = None
     strip: bool = False
+
+    nested_cells: ClassVar[bool] = False
+    """Whether texts within the lists and objects of a row are looked at for structure too: where a mapping may lead to them."""
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -130,7 +133,7 @@ class Source(ABC):
                 yield where, row
                 continue
             try:
-                row = decoded(row, self.decode, where, self.notes, self.structured())
+                row = decoded(row, self.decode, where, self.notes, self.structured(), nested=self.nested_cells)
             except InputError as error:
                 yield where, error
                 continue

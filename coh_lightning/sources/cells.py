@@ -1,4 +1,4 @@
-"""Cells of text that hold structure: a list of messages written as JSON or as a Python literal is read as messages; other lists and objects stay text, and are counted.
+"""Cells of text that hold structure: messages written as JSON or as a Python literal are read as messages; other lists and objects stay text, and are counted.
 
 "[{'role': 'user', 'content': 'Hi'}]"    messages (pandas writes columns of lists so)
 '["A pear.", "A plum."]'                 text, counted; with `decode: true` a list
@@ -16,49 +16,62 @@ from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import DEEPEST, named
+from coh_lightning.sources.dialogue import is_message
 from coh_lightning.sources.notes import SourceNotes
 
 LONGEST_LITERAL = 2**18
 """Characters of a Python literal that are read; as a tree it takes some hundred times as much."""
-DEEPEST_LITERAL = 20
-"""Brackets within brackets of a Python literal: nobody's messages have more, and its parser calls itself."""
 _KEYS = ({"role", "content"}, {"from", "value"})
 _MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value|name|id|weight|tool_calls)["']\s*:""")
 _NOTHING = object()
 
 
-def decoded(row: dict[str, Any], decode: bool | None, where: str, notes: SourceNotes, structured: Collection[str] = ()) -> dict[str, Any]:
+def decoded(
+    row: dict[str, Any], decode: bool | None, where: str, notes: SourceNotes, structured: Collection[str] = (), *, nested: bool = False
+) -> dict[str, Any]:
     """The row with its cells of text read as the structure that they hold.
 
     Args:
-        decode: True reads every cell that is a list or an object as a whole, None lists of messages alone, False nothing.
+        decode: True reads every cell that is a list or an object as a whole, None messages alone, False nothing.
         where: The row's place.
         notes: Counts what was read so, and what was not.
         structured: Columns that the source reads as lists or objects, and never as text.
+        nested: Texts within lists and objects of the row are cells too; those within messages are not.
 
     Raises:
         InputError: a cell begins as messages do and can't be read as such.
     """
     if decode is False:
         return row
-    changed: dict[str, Any] = {}
-    for name, value in row.items():
-        if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
-            continue
-        found = structure(value)
-        column = named(str(name))
-        if found is _NOTHING:
-            if _MESSAGES.match(value) and value.rstrip().endswith("}]"):
-                raise InputError(
-                    f"{where}: the cell of {column!r} begins as a list of messages does, but is neither JSON nor a Python literal (a column of arrays that pandas "
-                    "wrote has lost its commas: write the rows as JSON lines or Parquet); `decode: false` takes it as text."
-                )
-        elif decode or name in structured or is_message_list(found):
-            changed[name] = found
-            notes.count(f"cells of {column!r} hold {_kind(found)} and were read so", where)
-        else:
-            notes.count(f"cells of {column!r} are {_kind(found)} and stay text (`decode: true` reads them)", where)
-    return row | changed if changed else row
+
+    def read(value: Any, name: str) -> Any:
+        if isinstance(value, str):
+            return _read(value, True if name in structured else decode, named(name), where, notes)
+        if nested and isinstance(value, dict) and not any(keys <= value.keys() for keys in _KEYS):
+            return {key: read(one, f"{name}.{key}") for key, one in value.items()}
+        if nested and isinstance(value, list):
+            return [read(one, f"{name}.*") for one in value]
+        return value
+
+    return {name: read(value, str(name)) for name, value in row.items()}
+
+
+def _read(text: str, decode: bool | None, name: str, where: str, notes: SourceNotes) -> Any:
+    if text.lstrip()[:1] not in ("[", "{"):
+        return text
+    found = structure(text)
+    if found is _NOTHING:
+        if _MESSAGES.match(text) and text.rstrip().endswith("}]"):
+            raise InputError(
+                f"{where}: the cell of {name!r} begins as a list of messages does, but is neither JSON nor a Python literal (a column of arrays that pandas "
+                "wrote has lost its commas: write the rows as JSON lines or Parquet); `decode: false` takes it as text."
+            )
+        return text
+    if decode or is_message_list(found) or is_message(found):
+        notes.count(f"cells of {name!r} hold {_kind(found)} and were read so", where)
+        return found
+    notes.count(f"cells of {name!r} are {_kind(found)} and stay text (`decode: true` reads them)", where)
+    return text
 
 
 def structure(text: str) -> Any:
@@ -73,7 +86,7 @@ def structure(text: str) -> Any:
 
 
 def _literal(text: str) -> Any:
-    if len(text) > LONGEST_LITERAL or not re.match(r"""\s*[\[{]\s*(["'\[{\]}]|-?\d|None|True|False)""", text) or _depth(text) > DEEPEST_LITERAL:
+    if len(text) > LONGEST_LITERAL or not re.match(r"""\s*[\[{]\s*(["'\[{\]}]|-?\d|None|True|False)""", text):
         return _NOTHING
     try:
         with warnings.catch_warnings():
@@ -81,18 +94,6 @@ def _literal(text: str) -> Any:
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return _NOTHING
-
-
-def _depth(text: str) -> int:
-    """The most brackets that are open at once, those inside of quotes left out."""
-    depth = most = 0
-    for piece in re.finditer(r"""'(?:[^'\\]|\\.)*(?:'|\Z)|"(?:[^"\\]|\\.)*(?:"|\Z)|[\[{(]|[\]})]""", text, re.DOTALL):
-        if piece[0] in "[{(":
-            depth += 1
-            most = max(most, depth)
-        elif piece[0] in "]})":
-            depth -= 1
-    return most
 
 
 def _is_plain(value: Any) -> bool:
@@ -119,4 +120,6 @@ def is_message_list(value: Any) -> bool:
 def _kind(value: Any) -> str:
     if is_message_list(value):
         return "lists of messages"
+    if is_message(value):
+        return "a message"
     return "lists (JSON or Python)" if isinstance(value, list) else "objects (JSON or Python)"

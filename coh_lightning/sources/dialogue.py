@@ -83,6 +83,16 @@ def is_messages(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
+def is_message(value: object) -> bool:
+    """Whether a value is one message: an object with a role that is known and its text."""
+    if not isinstance(value, Mapping):
+        return False
+    return any(
+        isinstance(value.get(who), str) and value[who] in _ROLES and isinstance(value.get(words), str)
+        for who, words in (("role", "content"), ("from", "value"))
+    )
+
+
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
     """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are counted in `notes`.
 

@@ -1,4 +1,4 @@
-"""The pieces of a mapping's settings: what a prompt is put together from, and where a completion and what was said of it stand."""
+"""Parts of a mapping's settings: what a prompt is put together from; where a completion and what was said of it stand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLACES = (".place", "#")
 KEY = ".key"
 """In place of a path: the key under which the element stands in `each`."""
 BESIDE = ".beside."
-"""Before a path of the row: what stands there in a list (or object) beside `each`, at the place (or under the key) of the element."""
+"""Before a path of the row: the value of a list (or object) beside `each`, at the place (or under the key) of the element."""
 
 UP: list[bool | int] = [True, 1]
 DOWN: list[bool | int] = [False, 0]
@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Fields:
-    """Where one completion stands, and what people said of it. All are paths inside the row, or inside an element of `each`.
+    """Where one completion stands, and what people said of it: paths inside the row, or inside an element of `each`.
 
     Where the row has several lists of the same length, one is `each`, and `.beside.` leads to the others::
 
@@ -73,7 +73,16 @@ class Fields:
 
     def paths(self) -> list[str]:
         """All the paths."""
-        given = [self.text, self.rank, self.rating, *self.ratings.values(), self.thumb, *paths_of(self.critique), self.revision, self.author]
+        given = [
+            self.text,
+            self.rank,
+            self.rating,
+            *self.ratings.values(),
+            self.thumb,
+            *paths_of(self.critique),
+            self.revision,
+            self.author,
+        ]
         return [path for path in given if isinstance(path, str)]
 
 

@@ -15,7 +15,7 @@ from coh_lightning.sources.notes import SourceNotes
 def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str, notes: SourceNotes | None = None) -> tuple[Turn, ...]:
     """Earlier turns, the user's first; none for null or an empty list::
 
-        [["Hi", "Hello!"], ["And?", "So."]]          [{"user": "Hi", "assistant": "Hello!"}, ...]          ["Hi", "Hello!", "And?", "So."]
+        [["Hi", "Hello!"], ["And?", "So."]]      [{"user": "Hi", "assistant": "Hello!"}, ...]      ["Hi", "Hello!", ...]
 
     Args:
         keys: the user's and the assistant's key in the objects.

@@ -1,4 +1,4 @@
-"""What a completion is read from: the row itself, or an element of the list or object `each`, and the paths that only make sense there."""
+"""What a completion is read from: the row, or an element of the list or object `each`, with the paths of such an element."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Item(NamedTuple):
 
 
 def items_of(row: Row, each: str | None, count: int, where: str) -> list[Item]:
-    """The items of a row: the elements of `each`, or `count` times the row. Raises InputError where `each` is no list and no object."""
+    """The elements of `each`, or `count` times the row. Raises InputError where `each` is no list and no object."""
     if each is None:
         return [Item(row, row, place, where) for place in range(count)]
     elements = value_at(row, each, where)

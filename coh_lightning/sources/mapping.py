@@ -8,7 +8,7 @@ from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
@@ -29,68 +29,82 @@ from coh_lightning.sources.votes import Pairs, best_and_worse
 class Mapping(Source):
     """Rankings, ratings, critiques, thumbs and votes in files of any shape.
 
-    A path is a column's name, or names and list places with dots between: `annotations.helpfulness.Rating`, `references.0`; `sources/paths.py` has the whole
-    grammar (`chat.-1.content`, `chat.:-1`, `votes.*.score`, `systems."gpt-3.5".text`). A name that a row lacks is refused with the nearest one. A value that is
-    null, blank or one of `missing` means that nobody said this. A list of several raters' ratings counts with its mean, a list of their critiques is joined by
-    blanks::
+    A path is the name of a column, or names and list places with dots between: `annotations.helpfulness.Rating`,
+    `references.0`, `chat.-1.content`, `chat.:-1`, `votes.*.score`, `systems."gpt-3.5".text`; `sources/paths.py` has the
+    grammar. A name that a row lacks is refused with the nearest one. A value that is null, blank or one of `missing`
+    means that nobody said this. Several raters' ratings (a list) count with their mean, several critiques are joined by
+    spaces::
 
         {"question": "q", "answers": [{"text": "a", "stars": 4}, {"text": "b", "stars": "N/A"}]}
 
-        prompt: question                                          user turn "q"
-        each: answers                                             completions "a" (overall 4 of 1 to 5), "b" (no rating)
+        prompt: question                                      user turn "q"
+        each: answers                                         completions "a" (overall 4 of 1 to 5), "b" (no rating)
         completions: [{text: text, rating: stars}]
         scales: {overall: [1, 5]}
         missing: [N/A]
 
-    Systems under their names, and which of them somebody preferred::
+    Systems by name, and which of them somebody preferred::
 
         {"q": "Hi", "systems": {"gpt-3.5": {"text": "Hello!"}, "llama": {"text": "What?"}}, "best": "gpt-3.5"}
 
         prompt: q
-        each: systems                                             "Hello!" by gpt-3.5, rank 1; "What?" by llama, rank 2
+        each: systems                                         "Hello!" by gpt-3.5, rank 1; "What?" by llama, rank 2
         completions: [{text: text, author: .key}]
         votes: [best]
 
-    How strongly the second of two was preferred, several raters' mean, with the words about the one that won::
+    How strongly one of two was preferred, by several raters, and what they said of the one that won::
 
-        {"context": [user "Hi"], "response1": "Hello!", "response2": "What?", "ratings": [{"score": -3, "why": "Kind."}, {"score": -1, "why": "Fits."}]}
+        {"context": [{"role": "user", "content": "Hi"}], "response1": "Hello!", "response2": "What?",
+         "raters": [{"score": -3, "why": "Kind."}, {"score": -1, "why": "Fits."}]}
 
-        prompt: context
-        completions: [{text: response1}, {text: response2}]       "Hello!" rank 1, critique "Kind. Fits."; "What?" rank 2
-        strength: ratings.*.score                                 extra {"margin": 2.0}
-        winner_critique: ratings.*.why
+        prompt: context                                       user turn "Hi"
+        completions: [{text: response1}, {text: response2}]   "Hello!" rank 1, critique "Kind. Fits."; "What?" rank 2
+        strength: raters.*.score                              extra {"margin": 2.0}
+        winner_critique: raters.*.why
 
-    Entries of `values`, `vote_for`, `up`, `down` and `missing`, and the paths of `equal`, are compared as `sources/values.py` says: 1, "1" and 1.0 are one
-    value, and so are yes, "yes", true and a cell "True", however YAML or the command line took them. Entries that are the same value and mean different things
-    are refused. Values that are in no entry are counted, and so are entries that no value was equal to. Texts are kept to the character (`strip` takes the
-    blanks at their ends away), but for the markers of turns inside one text (`turn_markers`).
+    Settings are compared with the values of a row as `sources/values.py` says, whatever types YAML, the command line and
+    the file gave them: 1, "1" and 1.0 are the same, and so are yes, "yes", true and a cell "True". This holds for the
+    entries of `values`, `vote_for`, `up`, `down` and `missing`, and between the paths of `equal`. Two entries that are
+    the same value and mean different things are refused. Values that are in no entry are counted, and entries that no
+    row uses are named, on the screen and in data.json.
+
+    Texts are kept to the character (`strip` removes the blanks at their ends). Only the turns of a conversation inside
+    one text (`turn_markers`) lose the blanks around them, with their markers.
 
     Args:
         prompt: path of a text, of a message or of a list of messages; or the pieces that make up the user's turn.
         system: path of a system prompt.
-        history: path of earlier turns: a list of [user's, assistant's] pairs, of objects, of messages, or of texts that alternate.
-        history_keys: the keys of the user's and of the assistant's text in the objects of `history`.
+        history: path of earlier turns: a list of [user, assistant] pairs, of objects, of messages, or of texts that
+            alternate.
+        history_keys: the keys of the user's and the assistant's text in the objects of `history`.
         turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text.
-        completions: the completions, one by one; with `each` a single one, for all its elements.
-        each: path of a list of completions, or of an object of them by name.
-        drop_prompt: take the prompt off the front of the completions that repeat it; both kinds are counted.
-        votes: paths of votes, or of lists of them, on two or more completions; the most votes win, and no majority is a tie.
-        vote_for: vote -> the place of the completion it is for, counted from 0, or "tie". A vote that it does not have may be the author of a completion.
-        pairs: votes on two of the completions at a time; they become one ranking (`sources/votes.py`).
-        matrix: path of a square table, as lists or as objects by author: how often, or how strongly, the completion of the row was preferred to the column's.
-        strength: path of a number, or of several (their mean counts): how strongly one of two completions was preferred; 0 is a tie. Its size is kept in the
-            record's `extra` as `margin`.
-        strength_for: which completion, 0 or 1, a `strength` above 0 prefers.
-        winner_critique: path, or several, of what was said of the completion that won, whichever that is; where none did, it is left out and counted.
-        loser_critique: the same of those that lost.
+        completions: the completions, one by one; with `each` a single entry, for all elements.
+        each: path of a list of completions, or of an object of completions by name.
+        drop_prompt: remove the prompt from the front of completions that repeat it. Those that do and those that don't
+            are counted.
+        votes: paths of votes, or of lists of votes, on two or more completions. The most votes win; no majority is a
+            tie.
+        vote_for: vote -> the place of its completion, counted from 0, or "tie". A vote that is no entry may be the
+            author of a completion.
+        pairs: votes on two of the completions at a time, which become one ranking (`sources/votes.py`).
+        matrix: path of a square table, as lists or as objects by author: how often, or how strongly, the completion of
+            the row was preferred to that of the column.
+        strength: path of a number, or of several, of which the mean counts: how strongly one of two completions was
+            preferred; 0 is a tie. Its size is kept in the record's `extra` as `margin`.
+        strength_for: the place, 0 or 1, of the completion that a `strength` above 0 prefers.
+        winner_critique: path, or several, of what was said of the completion that won. In a tie it is left out and
+            counted.
+        loser_critique: the same for those that lost.
         id: path of an id; without it one is made from the content.
         reference: path of a text to compare with (ROUGE).
         scales: attribute -> [worst, best] of its ratings.
-        values: a rating as it stands in the file -> its number. If it has numbers, a number without an entry is refused.
+        values: a rating as it stands in the file -> its number. Where some entries are numbers, a number without an
+            entry is refused. Ranks and strengths use it for words alone.
         missing: values that mean "not given".
         equal: paths that must hold the same in a row; a row where they differ is rejected and counted.
         keep: paths whose values are kept in the record's `extra`.
-        scalars_as_text: write true, 3 and the like as text where a text is asked for (some files have lost the quotes); otherwise they are errors.
+        scalars_as_text: write true, 3 and the like as text where a text is asked for (some files have lost the quotes);
+            otherwise they are errors.
     """
 
     prompt: str | list[Piece] = ""
@@ -117,6 +131,7 @@ class Mapping(Source):
     equal: list[str] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     scalars_as_text: bool = False
+    nested_cells: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,8 +194,21 @@ class Mapping(Source):
     def structured(self) -> set[str]:
         """The columns into which a path leads, or that are read as a list or an object as a whole."""
         inside = [path for one in self.completions for path in one.paths()]
-        paths = [*self.columns(), *self.votes, *self.equal, *self.keep, self.system, self.reference, self.id, self.strength]
-        paths += [*paths_of(self.winner_critique), *paths_of(self.loser_critique), *(inside if self.each is None else [])]
+        paths = [
+            *self.columns(),
+            *self.votes,
+            *self.equal,
+            *self.keep,
+            self.system,
+            self.reference,
+            self.id,
+            self.strength,
+        ]
+        paths += [
+            *paths_of(self.winner_critique),
+            *paths_of(self.loser_critique),
+            *(inside if self.each is None else []),
+        ]
         for pair in [one for one in self.pairs if one.each is None]:
             paths += [pair.vote, *(side for side in pair.sides if isinstance(side, str))]
         whole = [self.each, self.matrix, self.history, *(pair.each for pair in self.pairs)]
@@ -194,8 +222,8 @@ class Mapping(Source):
         for one, (up, down) in zip(self.completions, self._thumbs, strict=True):
             thumbs += [up] * (one.thumb is not None and one.up != UP) + [down] * (one.thumb is not None and one.down != DOWN)
         for table in (self._reader.values, self._reader.missing, *thumbs, *self._preferences.tables):
-            unused = table.never_found()
-            if unused:
+            unused = [entry for entry in table.never_found() if table is not self._reader.missing or normal(entry) != normal(None)]
+            if unused:  # that a null is missing needs no entry
                 self.notes.say(f"entries of '{table.name}' that no row uses: {', '.join(unused)}")
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
@@ -241,7 +269,10 @@ class Mapping(Source):
                 turns = (user_turn(raw),) if self.turn_markers is None else turns_of_text(raw, self.turn_markers[0], self.turn_markers[1])
         fronts = [text for text in (raw, turns[-1].text if turns else "") if text.strip()]
         if self.history is not None:
-            turns = (*turns_of_history(value_at(row, self.history, where), self.history_keys, self.history, where, self.notes), *turns)
+            turns = (
+                *turns_of_history(value_at(row, self.history, where), self.history_keys, self.history, where, self.notes),
+                *turns,
+            )
         system = None if self.system is None else self._reader.text(value_at(row, self.system, where), self.system, where)
         return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns), fronts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import re
@@ -61,6 +62,7 @@ def load(
     if with_weight not in (0, len(sources)):
         raise InputError(f"{with_weight} of {len(sources)} sources have a weight; give one to each, or to none to mix by size.")
     lost: list[Rejected] = []
+    notes: list[SourceNotes] = []
     by_label: dict[str, list[Feedback]] = {}
     rows = 0
     console = Console(stderr=True)
@@ -73,6 +75,7 @@ def load(
             records, left_out, count = _read(source, label, on_bad_record, lambda task=task: progress.advance(task))
             source.notes.rows = count
             source.after_rows()
+            notes.append(copy.copy(source.notes))  # the same source may be read again
             by_label[label] = records
             lost += left_out
             rows += count
@@ -84,10 +87,10 @@ def load(
     else:
         rejected += lost
     if noticed is None:
-        for line in (line for source in sources for line in source.notes.lines()):
+        for line in (line for one in notes for line in one.lines()):
             log.warning("%s", line)
     else:
-        noticed += [source.notes for source in sources]
+        noticed += notes
     if with_weight:
         weights = {label: source.weight or 0.0 for label, source in zip(by_label, sources, strict=True)}
         by_label = repeated_by_weight(by_label, weights, seed=seed)

@@ -1,11 +1,13 @@
-"""Paths: how a mapping says where something stands in a row.
+"""Paths: how a mapping says where something stands in a row::
 
-question                   the column of this name
-annotations.honesty.0      a key in an object, and there the first element of a list
-conversation.-1.content    a negative place counts from the end of the list
-conversation.:-1           all elements but the last (as Python's slices)
-feedback.*.score           of each element of a list, or of each value of an object: the path has as many values, as a list
-systems."gpt-3.5".text     a key that has dots, or is *, in quotes of either kind (doubled inside); a column whose whole name is the path comes first
+    question                   the column of this name
+    annotations.honesty.0      a key in an object, and there the first element of a list
+    conversation.-1.content    a negative place counts from the end of the list
+    conversation.:-1           all elements but the last (as Python's slices)
+    feedback.*.score           of each element of a list, or each value of an object: a list of as many values
+    systems."gpt-3.5".text     a key that has dots, or is *, in quotes of either kind (doubled inside)
+
+A column whose whole name is the path comes first.
 """
 
 from __future__ import annotations
@@ -61,9 +63,9 @@ def has_column(row: Mapping[str, Any], path: str) -> bool:
 
 
 def value_at(item: Any, path: str, where: str) -> Any:
-    """What stands at a path of a row, or of an element of one. Nothing is below a null: a path that meets one gives None.
+    """What stands at a path of a row, or of an element of one. A path that meets a null gives None.
 
-        {"a": [{"b": 1}, null, {"b": 3}]}      a.0.b -> 1      a.-1.b -> 3      a.*.b -> [1, None, 3]      a.:1 -> [{"b": 1}]
+        {"a": [{"b": 1}, null, {"b": 3}]}      a.0.b -> 1     a.-1.b -> 3     a.*.b -> [1, None, 3]     a.:1 -> [{"b": 1}]
 
     Raises:
         InputError: a name or a place that is not there, with the nearest name; a path with a quote that is not closed.

@@ -1,4 +1,4 @@
-"""What a row says of its completions side by side (votes, votes on two at a time, a table of wins, a strength), read by a mapping's settings into ranks."""
+"""Ranks out of what a row says of its completions side by side: votes, votes on two at a time, a table of wins, a strength."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NO_VOTE = "nobody said which completion is better"
 
 
 class Preference(NamedTuple):
-    """The ranks of a row's completions, or None where nobody gave any, and what is kept beside them in the record's `extra`."""
+    """The ranks of a row's completions (None where nobody gave any), and what is kept of it in the record's `extra`."""
 
     ranks: Sequence[float | None] | None
     extra: dict[str, Any]
 
 
 class Preferences:
-    """One of the ways in which a mapping says which completion is better; the arguments are `Mapping`'s settings of these names.
+    """The way in which a mapping says which completion is better; the arguments are `Mapping`'s settings of these names.
 
     Args:
         reader: reads the values; its notes get the votes without an entry.
@@ -48,7 +48,13 @@ class Preferences:
         count: int | None,
         owner: str,
     ) -> None:
-        self.votes, self.matrix, self.strength, self.strength_for, self.reader = votes, matrix, strength, strength_for, reader
+        self.votes, self.matrix, self.strength, self.strength_for, self.reader = (
+            votes,
+            matrix,
+            strength,
+            strength_for,
+            reader,
+        )
         ways = [name for name, given in (("votes", votes), ("pairs", pairs), ("matrix", matrix), ("strength", strength)) if given]
         if len(ways) > 1:
             raise InputError(f"{owner}: {' and '.join(repr(way) for way in ways)} each say which completion is better; give one of them.")
@@ -64,7 +70,11 @@ class Preferences:
             )
         self.vote_for = Table("vote_for", _places(vote_for, "vote_for", count, owner), owner)
         self.pairs = [
-            (one, Table(f"pairs[{number}].vote_for", _places(one.vote_for, f"pairs[{number}].vote_for", 2, owner), owner)) for number, one in enumerate(pairs)
+            (
+                one,
+                Table(f"pairs[{number}].vote_for", _places(one.vote_for, f"pairs[{number}].vote_for", 2, owner), owner),
+            )
+            for number, one in enumerate(pairs)
         ]
         for number, one in enumerate(pairs):
             if len(one.sides) != 2 or not all(isinstance(side, str) or _is_place(side, count) for side in one.sides):
@@ -75,7 +85,11 @@ class Preferences:
         self.tables = [self.vote_for, *(table for _, table in self.pairs)]
 
     def of(self, row: Row, candidates: Sequence[Candidate], where: str) -> Preference:
-        """What the row says of these completions. Raises InputError for a vote without an entry, a side that is no completion, a table that is not square."""
+        """What the row says of these completions.
+
+        Raises:
+            InputError: a vote without an entry, a side that is no completion, a table that is not square.
+        """
         if self.votes:
             return self._by_votes(row, candidates, where)
         if self.strength:
@@ -194,7 +208,7 @@ def _comparisons(row: Row, path: str | None, where: str) -> Iterator[tuple[Any, 
 
 
 def _in_order(line: Any, candidates: Sequence[Candidate], path: str, where: str) -> list[Any]:
-    """One value for each completion, out of a list of as many, or out of an object by author (a completion that it lacks gets None)."""
+    """One value for each completion, out of a list of as many, or an object by author (None for those that it lacks)."""
     if isinstance(line, Mapping):
         by_author = {normal(key): value for key, value in line.items()}
         unknown = [key for key in line if normal(key) not in {normal(candidate.author) for candidate in candidates}]

@@ -8,6 +8,7 @@ from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import shown
+from coh_lightning.sources.dialogue import is_messages
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.values import Table, is_number
 
@@ -26,7 +27,15 @@ class Reader:
         InputError: entries that contradict each other, or a number in `values` that is none.
     """
 
-    def __init__(self, values: Mapping[Any, Any], missing: Sequence[Any], *, scalars_as_text: bool, notes: SourceNotes, owner: str) -> None:
+    def __init__(
+        self,
+        values: Mapping[Any, Any],
+        missing: Sequence[Any],
+        *,
+        scalars_as_text: bool,
+        notes: SourceNotes,
+        owner: str,
+    ) -> None:
         self.scalars_as_text = scalars_as_text
         self.notes = notes
         self.missing = Table("missing", missing, owner)
@@ -47,7 +56,7 @@ class Reader:
         scalar = isinstance(value, bool | int | float)
         if self.scalars_as_text and scalar and not _is_nan(value):
             return str(value)
-        hint = ""
+        hint = f" ('{path}.-1.content' is the text of the last of its messages)" if is_messages(value) else ""
         if scalar:
             hint = " ('missing: [.nan]' takes it for nothing)" if _is_nan(value) else " (scalars_as_text: true writes it as text)"
         raise InputError(f"{where}: {path} is {value!r:.60}, a {type(value).__name__}; it must be text{hint}.")

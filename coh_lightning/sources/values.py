@@ -1,4 +1,4 @@
-"""When a value of a row and an entry of a setting are the same, whatever types YAML, JSON, CSV and the command line's parser made of them."""
+"""When a value of a row and an entry of a setting are the same, whatever types YAML, JSON, CSV or the parser made of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def normal(value: object) -> Hashable:
 
     * Text goes without the blanks at its ends and in Unicode's NFC form; upper and lower case differ.
     * Numbers go by value, and text that is a number is that number: 1, 1.0, "1", " 1.0 " and "1e0" are all the same.
-    * Booleans go by the words that YAML writes them with: true is the same as the texts yes, true and on, and false as no, false and off, in upper or lower
-      case. So an entry `yes`, whether quoted or not, means a cell "Yes", a cell "TRUE" and a cell true. A boolean is never a number: 1 is not true.
+    * Booleans go by the words that YAML writes them with: true is the same as the texts yes, true and on, and false as
+      no, false and off, in upper or lower case. So an entry `yes`, whether quoted or not, means a cell "Yes", a cell
+      "TRUE" and a cell true. A boolean is never a number: 1 is not true.
     * Nothing is the same as the texts null, ~ and "". NaN is the same as the texts nan and .nan in upper or lower case.
     * Lists and objects are the same where all that is in them is.
     """
