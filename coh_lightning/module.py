@@ -62,7 +62,7 @@ class CoHModule(LightningModule):
         lr: Peak learning rate. The paper states none.
         betas: AdamW's (paper App. B).
         weight_decay: On matrices only.
-        warmup_share: Share of all steps in which the learning rate rises to its peak.
+        warmup_share: Share of all steps in which the learning rate rises to its peak, in equal parts (schedule.py states the rate of each step).
         final_lr_share: Where the cosine ends, as a share of the peak.
         sampling: How completions are written in `test` and `predict`, and during `fit`.
         write_every: During `fit`, completions are written at every so-manieth validation, for `data.max_validation_prompts` prompts; 0: never.
