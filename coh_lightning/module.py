@@ -500,7 +500,7 @@ class CoHModule(LightningModule):
         """The names under which this module logs, once its data are set up; None where that is not known before (a subclass, or completions with their scores)."""
         if type(self) is not CoHModule or self.write_every:
             return None
-        kinds = ["nll", *self._kind_names()]
+        kinds = ["nll", *(f"nll_{name}" for name in self.data.kinds)]
         held_out = [f"val/{name}" for name in (*kinds, "nll_records", *PREFERENCES, "preference_pairs", "preference_records")]
         return [*held_out, "train/loss", "train/learned_share", *(f"train/{name}" for name in kinds), "lr"]
 
