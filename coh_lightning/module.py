@@ -63,7 +63,7 @@ class CoHModule(LightningModule):
         lr: Peak learning rate. The paper states none.
         betas: AdamW's (paper App. B).
         weight_decay: On matrices only.
-        warmup_share: Share of all steps in which the learning rate rises to its peak.
+        warmup_share: Share of all steps in which the learning rate rises to its peak, in equal parts (schedule.py states the rate of each step).
         final_lr_share: Where the cosine ends, as a share of the peak.
         sampling: How completions are written in `test` and `predict`, and during `fit`.
         write_every: During `fit`, completions are written at every so-manieth validation, for `data.max_validation_prompts` prompts; 0: never.
@@ -295,7 +295,8 @@ class CoHModule(LightningModule):
         if not self.trainer.is_global_zero:
             return
         micro_batches, steps = self.trainer.accumulate_grad_batches, self.total_steps() - self.global_step
-        epochs = steps / steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)
+        of_epoch = steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)
+        cut = f" of {of_epoch:,} steps (trainer.limit_train_batches)" if of_epoch < self.data.plan.steps_per_epoch else ""
         memory = expected_memory(
             self.lm,
             tokens=max(batch["input_ids"].shape[1] for batch, _ in batches),
@@ -307,7 +308,10 @@ class CoHModule(LightningModule):
         show(
             [
                 *self.data.summary(),
-                ("this run", f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), {epochs:.1f} epochs"),
+                (
+                    "this run",
+                    f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), {steps / of_epoch:.1f} epochs{cut}",
+                ),
                 ("model", f"{self.lm.config.model_type}, {parameters:,.1f} M parameters, {self.lm.config._attn_implementation} attention"),
                 ("expected", f"{in_bytes(memory)} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} minutes"),
             ]

@@ -83,7 +83,7 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
 
 def _check_validation(trainer: pl.Trainer, batches: int) -> None:
     """Lightning refuses this too, but only once the loaders stand."""
-    every = trainer.val_check_interval
+    every = getattr(trainer, "val_check_interval", None)  # an interval of time is kept elsewhere
     if isinstance(every, int) and every > batches and trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches:
         raise InputError(
             f"trainer.val_check_interval is {every}, but an epoch has {batches} micro-batches; "

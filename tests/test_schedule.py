@@ -115,6 +115,24 @@ def test_a_limit_on_training_batches_is_whole_steps_or_refused(steps: int, micro
         assert of_epoch == min(steps, limit / micro_batches)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_check_interval": "00:00:00:05"},
+        {"val_check_interval": 0.25},
+        {"val_check_interval": 30},
+        {"val_check_interval": 31, "check_val_every_n_epoch": None},
+        {"val_check_interval": 31, "limit_val_batches": 0},
+        {"max_epochs": None, "max_steps": 5, "max_time": "00:00:01:00"},
+        {"accumulate_grad_batches": 3},
+    ],
+)
+def test_options_that_cut_no_step_are_left_alone(options: dict[str, Any]) -> None:
+    trainer = bare(**options)
+    follow_plan(trainer, 10, 3, ranks=1)
+    assert trainer.limit_train_batches == 1.0 and trainer.accumulate_grad_batches == 3
+
+
 def test_the_schedule_of_a_run_under_a_limit_ends_at_its_share(tmp_path: Path) -> None:
     """Two of the epoch's steps, in two epochs: four steps, as many as the schedule has."""
     trainer, seen, data = fitted(tmp_path, max_epochs=2, limit_train_batches=6)

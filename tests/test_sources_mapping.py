@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Rejected
-from coh_lightning.sources import Mapping, Source, TRLPairs, load
+from coh_lightning.sources import Fields, Mapping, Source, TRLPairs, load
 
 
 def sources(text: str) -> list[Source]:
@@ -169,6 +169,20 @@ def test_a_value_in_both_lists_of_thumbs_is_refused() -> None:
         mapping("{prompt: p, completions: [{text: a, thumb: t, up: ['yes'], down: [true]}]}")
     with pytest.raises((InputError, ValueError), match="a 'rank' of 'completions' says which is better, and so do votes"):
         mapping("{prompt: p, completions: [{text: a, rank: 1}, {text: b, rank: 2}], votes: [v], vote_for: {x: 1}}")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"values": [1]}, r"'values' is \[1\]; give an object, as in 'values: {a value: what it means}'"),
+        ({"missing": "N/A"}, "'missing' is 'N/A'; give a list of values"),
+        ({"votes": ["v"], "vote_for": ["x"]}, r"'vote_for' is \['x'\]; give an object"),
+        ({"completions": [Fields("a", thumb="t", up="yes")]}, "'up' is 'yes'; give a list of values"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_table_of_another_kind_is_refused_in_python_too(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Mapping("m", **({"prompt": "p", "completions": [Fields("a"), Fields("b")]} | options))
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -442,6 +456,13 @@ def test_a_strength_gives_ranks_and_keeps_its_margin(strength: Any, expected: li
     assert (ranks(one), one.extra) == (expected, {"margin": margin})
     turned = record(f"{TWO} strength: s, strength_for: 0}}", AB | {"s": strength})
     assert ranks(turned) == [expected[1], expected[0]]
+
+
+def test_a_strength_is_about_two_completions_wherever_they_stand() -> None:
+    text = "{prompt: p, each: e, completions: [{text: .}], strength: s}"
+    assert ranks(record(text, {"p": "P", "e": ["A", "B"], "s": 2})) == [2, 1]
+    says = "f:1: s says how strongly one of two completions was preferred; there are 3."
+    assert refusal(text, {"p": "P", "e": ["A", "B", "C"], "s": 2}) == says
 
 
 def test_a_strength_in_words_goes_by_the_table_and_none_is_rejected() -> None:

@@ -10,7 +10,7 @@ from coh_lightning.records import Candidate
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.paths import value_at
 from coh_lightning.sources.reader import Reader
-from coh_lightning.sources.values import Table, is_number, normal
+from coh_lightning.sources.values import Table, is_number, normal, object_of
 from coh_lightning.sources.votes import TIE, Pairs, ranks_by_votes, ranks_by_wins
 
 NO_VOTE = "nobody said which completion is better"
@@ -64,7 +64,7 @@ class Preferences:
             raise InputError(f"{owner}: 'votes' and 'vote_for' go together (without it, votes are authors of the elements of 'each').")
         if (matrix or pairs) and count == 1:
             raise InputError(f"{owner}: {ways[0]!r} is about two completions or more; 'completions' has 1.")
-        if strength and (count != 2 or strength_for not in (0, 1)):
+        if strength and (count not in (2, None) or strength_for not in (0, 1)):
             raise InputError(
                 f"{owner}: 'strength' is about two completions, and strength_for is the place of one, 0 or 1; there are {count or 'any number of'}."
             )
@@ -93,7 +93,7 @@ class Preferences:
         if self.votes:
             return self._by_votes(row, candidates, where)
         if self.strength:
-            return self._by_strength(row, where)
+            return self._by_strength(row, len(candidates), where)
         wins = self._wins_of_matrix(row, candidates, where) if self.matrix else self._wins_of_pairs(row, candidates, where)
         if not wins:
             return Preference(None, {})
@@ -113,8 +113,10 @@ class Preferences:
                 raise InputError(f"{where}: the vote {vote!r:.60} is for completion {place} (counted from 0); there are {len(candidates)}.")
         return Preference(ranks_by_votes(places, len(candidates)), {"votes": [str(vote) for vote in votes]})
 
-    def _by_strength(self, row: Row, where: str) -> Preference:
+    def _by_strength(self, row: Row, count: int, where: str) -> Preference:
         path = str(self.strength)
+        if count != 2:
+            raise InputError(f"{where}: {path} says how strongly one of two completions was preferred; there are {count}.")
         strength = self.reader.number(value_at(row, path, where), path, where, only_words=True)
         if strength is None:
             return Preference(None, {})
@@ -230,7 +232,7 @@ def _is_place(value: object, count: int | None) -> bool:
 def _places(vote_for: Mapping[Any, Any], name: str, count: int | None, owner: str) -> dict[Any, int | str]:
     """vote -> place or "tie", numbers in quotes included. Raises InputError for anything else."""
     places: dict[Any, int | str] = {}
-    for vote, place in vote_for.items():
+    for vote, place in object_of(vote_for, name, owner).items():
         found = int(place) if isinstance(place, str) and place.strip().isdecimal() else place
         if found != TIE and not _is_place(found, count):
             among = "a place, counted from 0" if count is None else f"a place, 0 to {count - 1}"

@@ -10,7 +10,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import shown
 from coh_lightning.sources.dialogue import is_messages
 from coh_lightning.sources.notes import SourceNotes
-from coh_lightning.sources.values import Table, is_number
+from coh_lightning.sources.values import Table, is_number, object_of
 
 
 class Reader:
@@ -39,7 +39,7 @@ class Reader:
         self.scalars_as_text = scalars_as_text
         self.notes = notes
         self.missing = Table("missing", missing, owner)
-        self.values = Table("values", {entry: _finite(number, entry, owner) for entry, number in values.items()}, owner)
+        self.values = Table("values", {entry: _finite(number, entry, owner) for entry, number in object_of(values, "values", owner).items()}, owner)
 
     def is_missing(self, value: Any) -> bool:
         """Whether nobody said this: null, blank, or an entry of `missing`."""

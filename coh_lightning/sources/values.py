@@ -76,13 +76,15 @@ class Table:
         owner: whose setting it is, for messages.
 
     Raises:
-        InputError: two entries are the same value and mean different things, or an entry is a list or an object.
+        InputError: two entries are the same value and mean different things, or an entry is a list or an object; or
+            the entries are no list.
     """
 
     def __init__(self, name: str, entries: Mapping[Any, Any] | Iterable[Any], owner: str) -> None:
         self.name = name
-        self.entries = dict(entries) if isinstance(entries, Mapping) else {}
-        pairs = list(self.entries.items()) if isinstance(entries, Mapping) else [(entry, True) for entry in entries]
+        if not isinstance(entries, Mapping | list | tuple):
+            raise InputError(f"{owner}: '{name}' is {entries!r:.60}; give a list of values.")
+        pairs = list(entries.items()) if isinstance(entries, Mapping) else [(entry, True) for entry in entries]
         self.shown = ", ".join(_shown(entry) for entry, _ in pairs)
         self._found: set[Hashable] = set()
         self._by_form: dict[Hashable, tuple[Any, Any]] = {}
@@ -120,6 +122,13 @@ class Table:
         missed = [_shown(entry) for form, (entry, _) in self._by_form.items() if form not in self._found]
         self._found.clear()
         return missed
+
+
+def object_of(value: Any, name: str, owner: str) -> Mapping[Any, Any]:
+    """A setting that must be an object. Raises InputError for another value."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{owner}: '{name}' is {value!r:.60}; give an object, as in '{name}: {{a value: what it means}}'.")
+    return value
 
 
 def _shown(entry: object) -> str:
