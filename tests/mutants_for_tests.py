@@ -81,7 +81,7 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "dpo": [{"conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}}],
     "feedbackqa": [{"question": "Why?", "answer": "So.", "rating": ["Excellent", "Bad"], "feedback": ["It is right.", "It is short."]}],
-    "helpsteer": [
+    "helpsteer2": [
         {
             "prompt": "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc",
             "response": "d",
@@ -113,6 +113,67 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
             "article": "It rained.",
             "reference": "Rain.",
             "systems": [{"system": name, "summary": f"Rain, {name}.", "scores": dict(_SCORES)} for name in ("M1", "M2")],
+        }
+    ],
+    "helpsteer3": [
+        {
+            "domain": "code",
+            "language": "python",
+            "context": [_USER],
+            "response1": "Hello!",
+            "response2": "What?",
+            "overall_preference": -2,
+            "individual_preference": [{"score": -2, "reasoning": "It is kind.", "feedback1": "Good.", "feedback2": None}],
+        }
+    ],
+    "nectar": [
+        {
+            "prompt": "\n\nHuman: Why?\n\nAssistant: ",
+            "answers": [{"answer": "So.", "model": "m", "rank": 1.0}, {"answer": "No.", "model": "n", "rank": 2.0}],
+            "source": ["s"],
+            "good_natured": True,
+        }
+    ],
+    "chatbot_arena": [
+        {"question_id": "q", "model_a": "m", "model_b": "n", "winner": vote, "conversation_a": [_USER, _GOOD], "conversation_b": [_USER, _BAD]}
+        for vote in ("model_a", "tie (bothbad)")
+    ],
+    "pku_saferlhf": [
+        {
+            "prompt": "How?",
+            "response_0": "So.",
+            "response_1": "No.",
+            "response_0_source": "m",
+            "response_1_source": "n",
+            "is_response_0_safe": True,
+            "is_response_1_safe": False,
+            "better_response_id": 1,
+            "safer_response_id": 0,
+        }
+    ],
+    "shp": [{"history": "Why?\n", "human_ref_A": "So.", "human_ref_B": "No.", "labels": 0, "score_ratio": 2.5, "domain": "d"}],
+    "prometheus": [
+        {
+            "orig_instruction": "Ask.",
+            "orig_response": "So.",
+            "orig_score": "4",
+            "orig_feedback": "It is kind.",
+            "orig_criteria": "Is it kind?",
+            "orig_reference_answer": "R",
+        }
+    ],
+    "prometheus_preference": [
+        {"orig_instruction": "Ask.", "orig_response_A": "So.", "orig_response_B": "No.", "orig_preference": "B", "orig_reference_answer": "R"}
+    ],
+    "ultrainteract": [
+        {
+            "trajectory": [{"from": "user", "value": "Solve."}],
+            "chosen": "So.",
+            "rejected": "No.",
+            "id": "0_0",
+            "task": "Coding",
+            "dataset": "d",
+            "parent_id": None,
         }
     ],
     "ultrafeedback": [{"source": "s", "instruction": "Why?", "completions": [_rated("So.", "5"), _rated("No.", "N/A")]}],

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from test_sources_mapping import mapping, ranks, reason, record, turns
 
 from coh_lightning.records import Candidate
 from coh_lightning.sources import load
+
+CONF = Path(__file__).parent.parent / "conf" / "data"
+
+
+def settings(name: str) -> str:
+    """The settings of the Mapping in conf/data/NAME.yaml as YAML, without those that say where its rows are."""
+    (source,) = yaml.safe_load((CONF / f"{name}.yaml").read_text())["data"]["init_args"]["sources"]
+    return yaml.safe_dump({key: value for key, value in source["init_args"].items() if key not in ("path", "subset")}, sort_keys=False)
 
 
 def message(role: str, content: str) -> dict[str, str]:
@@ -19,22 +28,7 @@ def message(role: str, content: str) -> dict[str, str]:
 
 # --------------------------------------------------------------------------------------------------------------- UltraFeedback
 
-ULTRAFEEDBACK = """
-prompt: instruction
-each: completions
-completions:
-- text: response
-  author: model
-  critique: [critique, annotations.*.Rationale]
-  ratings:
-    instruction_following: annotations.instruction_following.Rating
-    honesty: annotations.honesty.Rating
-    truthfulness: annotations.truthfulness.Rating
-    helpfulness: annotations.helpfulness.Rating
-scales: {instruction_following: [1, 5], honesty: [1, 5], truthfulness: [1, 5], helpfulness: [1, 5]}
-missing: [N/A]
-keep: [source]
-"""
+ULTRAFEEDBACK = settings("ultrafeedback")
 
 
 def test_ultrafeedback() -> None:
@@ -67,24 +61,18 @@ def test_ultrafeedback() -> None:
         Candidate(
             " Answer\n",
             ratings={"instruction_following": 5.0, "truthfulness": 3.0, "helpfulness": 4.0},
-            critique="Good. Follows. True.  Helps.",
+            critique="Good.",
             author="alpaca-7b",
         ),
     )
+    with_reasons = record(ULTRAFEEDBACK.replace("critique: critique", "critique: [critique, annotations.*.Rationale]"), row)
+    assert with_reasons.candidates[0].critique == "Good. Follows. True.  Helps."
     assert (turns(one), one.extra) == ([("user", "Why?")], {"source": "sharegpt"})
 
 
 # ----------------------------------------------------------------------------------------------------------- HelpSteer2 and 3
 
-HELPSTEER2 = """
-prompt: prompt
-merge_prompts: true
-turn_markers: ["<extra_id_1>User\\n", "<extra_id_1>Assistant\\n"]
-completions:
-- text: response
-  ratings: {helpfulness: helpfulness, correctness: correctness, coherence: coherence, complexity: complexity, verbosity: verbosity}
-scales: {helpfulness: [0, 4], correctness: [0, 4], coherence: [0, 4], complexity: [0, 4], verbosity: [0, 4]}
-"""
+HELPSTEER2 = settings("helpsteer2")
 
 
 def test_helpsteer2(tmp_path: Path) -> None:
@@ -99,15 +87,7 @@ def test_helpsteer2(tmp_path: Path) -> None:
     assert [(candidate.text, candidate.ratings["helpfulness"]) for candidate in merged.candidates] == [("d", 3.0), ("e", 1.0)]
 
 
-HELPSTEER3 = """
-prompt: context
-completions:
-- {text: response1, critique: individual_preference.*.feedback1}
-- {text: response2, critique: individual_preference.*.feedback2}
-strength: overall_preference
-winner_critique: individual_preference.*.reasoning
-keep: [domain, language, individual_preference.*.score]
-"""
+HELPSTEER3 = settings("helpsteer3")
 
 
 @pytest.mark.parametrize(("preference", "expected", "margin"), [(-3, [1, 2], 3), (-1, [1, 2], 1), (0, [1, 1], 0), (2, [2, 1], 2)])
@@ -137,13 +117,7 @@ def test_helpsteer3(preference: int, expected: list[float], margin: float) -> No
 
 # ----------------------------------------------------------------------------------------------------------------------- Nectar
 
-NECTAR = """
-prompt: prompt
-turn_markers: ["\\n\\nHuman: ", "\\n\\nAssistant: "]
-each: answers
-completions: [{text: answer, author: model, rank: rank}]
-keep: [source, good_natured]
-"""
+NECTAR = settings("nectar")
 
 
 def test_nectar() -> None:
@@ -166,16 +140,7 @@ def test_nectar() -> None:
 
 # ------------------------------------------------------------------------------------------------------------------------ Arena
 
-ARENA = """
-prompt: "conversation_a.:-1"
-equal: ["conversation_a.:-1", "conversation_b.:-1"]
-completions:
-- {text: conversation_a.-1.content, author: model_a}
-- {text: conversation_b.-1.content, author: model_b}
-votes: [winner]
-vote_for: {model_a: 0, model_b: 1, tie: tie, tie (bothbad): tie}
-id: question_id
-"""
+ARENA = settings("chatbot_arena")
 
 
 @pytest.mark.parametrize(("winner", "expected"), [("model_a", [1, 2]), ("model_b", [2, 1]), ("tie", [1, 1]), ("tie (bothbad)", [1, 1])])
@@ -206,15 +171,7 @@ def test_chatbot_arena(winner: str, expected: list[float]) -> None:
 
 # ----------------------------------------------------------------------------------------------------------------- PKU-SafeRLHF
 
-SAFE = """
-prompt: prompt
-completions:
-- {text: response_0, thumb: is_response_0_safe, author: response_0_source}
-- {text: response_1, thumb: is_response_1_safe, author: response_1_source}
-votes: [better_response_id]
-vote_for: {0: 0, 1: 1}
-keep: [safer_response_id]
-"""
+SAFE = settings("pku_saferlhf")
 
 
 def test_pku_saferlhf() -> None:
@@ -242,22 +199,13 @@ def test_pku_saferlhf() -> None:
         Candidate("B", rank=1.0, thumb=False, author="WizardLM-30B-Uncensored"),
     )
     assert one.extra == {"safer_response_id": 0, "votes": ["1"]}
-    safer = SAFE.replace("votes: [better_response_id]", "votes: [safer_response_id]").replace("keep: [safer_response_id]", "aspect: harmless")
+    safer = SAFE.replace("votes:\n- better_response_id", "votes:\n- safer_response_id").replace("keep:\n- safer_response_id", "aspect: harmless")
     assert (ranks(record(safer, row)), record(safer, row).aspect) == ([1, 2], "harmless")
 
 
 # -------------------------------------------------------------------------------------------------------------------------- SHP
 
-SHP = """
-prompt: history
-task: answer
-completions:
-- {text: human_ref_A}
-- {text: human_ref_B}
-votes: [labels]
-vote_for: {1: 0, 0: 1}
-keep: [score_ratio, domain]
-"""
+SHP = settings("shp")
 
 
 def test_shp() -> None:
@@ -286,20 +234,8 @@ def test_shp() -> None:
 
 # ------------------------------------------------------------------------------------------------------------------- Prometheus
 
-COLLECTION = """
-prompt: orig_instruction
-reference: orig_reference_answer
-completions: [{text: orig_response, rating: orig_score, critique: orig_feedback}]
-scales: {overall: [1, 5]}
-keep: [orig_criteria]
-"""
-PREFERENCES = """
-prompt: orig_instruction
-reference: orig_reference_answer
-completions: [{text: orig_response_A}, {text: orig_response_B}]
-votes: [orig_preference]
-vote_for: {A: 0, B: 1}
-"""
+COLLECTION = settings("prometheus")
+PREFERENCES = settings("prometheus_preference")
 
 
 def test_prometheus() -> None:
@@ -331,13 +267,7 @@ def test_prometheus() -> None:
 
 # ----------------------------------------------------------------------------------------------------------------- UltraInteract
 
-INTERACT = """
-prompt: trajectory
-completions: [{text: chosen, rank: 1}, {text: rejected, rank: 2}]
-task: response
-id: id
-keep: [task, dataset, parent_id]
-"""
+INTERACT = settings("ultrainteract")
 
 
 def test_ultrainteract_pairs() -> None:

@@ -54,7 +54,7 @@ def test_ultrafeedback_shaped_rows() -> None:
 
 def test_helpsteer_shaped_rows() -> None:
     row = {"prompt": "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc", "response": "d", "helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 0}
-    one = one_row("helpsteer", row | {"verbosity": 1})
+    one = one_row("helpsteer2", row | {"verbosity": 1})
     assert [(turn.role, turn.text) for turn in one.prompt] == [("user", "a"), ("assistant", "b"), ("user", "c")]
     assert one.candidates[0].ratings == {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 0, "verbosity": 1}
 
