@@ -54,7 +54,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("evaluation", "metrics"),
     "metrics": ("metrics", "evaluation"),
     "generation": ("generation", "evaluation", "scorers"),
-    "data": ("data", "module", "evaluation", "sources_mix", "preview", "resume"),
+    "held_out": ("held_out", "data", "startup", "module"),
+    "held_out_figures": ("held_out", "module", "evaluation"),
+    "schedule": ("schedule", "module", "startup"),
+    "data": ("data", "held_out", "module", "evaluation", "sources_mix", "preview", "resume"),
     "module": ("module", "evaluation", "startup", "generation", "exchange", "resume", "models", "scorers"),
 }
 """Module -> its test files, `test_*.py`."""

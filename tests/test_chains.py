@@ -160,7 +160,7 @@ def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chai
 
 
 def test_an_output_without_anything_better_keeps_no_other_from_its_revision() -> None:
-    mixed = record(Candidate("odd", critique="unclear"), Candidate("same", revision="same"), Candidate("old", revision="new"))
+    mixed = record(Candidate("plain"), Candidate("odd", critique="unclear"), Candidate("same", revision="same"), Candidate("old", revision="new"))
     assert shown(build_chains(mixed, Method(orders=("revised",)), first_wording())) == ["B old | better new"]
 
 

@@ -640,8 +640,7 @@ def test_settings_of_another_shape_in_a_checkpoint_are_refused_with_both(tmp_pat
 
 def test_rows_that_are_compared_hold_no_pads(tmp_path: Path) -> None:
     data = built(pairs(12), tmp_path, train_only=False, validation_share=0.5, test_share=0.0)
-    one = data.splits["validation"][0]
-    rows = data.comparison(one)["rows"]
+    rows = data._held_out("validation")[1].build(0)["rows"]
     outputs = sum(row["outputs"] for row in rows)
     assert sum(int((row["input_ids"] == data.stop_ids[0]).sum()) for row in rows) == outputs == 4, "each output ends once, and nothing else does"
     assert all(row["input_ids"].shape[1] < data.row_tokens for row in rows)
