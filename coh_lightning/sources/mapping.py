@@ -68,8 +68,8 @@ class Mapping(Source):
     the same value and mean different things are refused. Values that are in no entry are counted, and entries that no
     row uses are named, on the screen and in data.json.
 
-    Texts are kept to the character (`strip` removes the blanks at their ends). Only the turns of a conversation inside
-    one text (`turn_markers`) lose the blanks around them, with their markers.
+    Texts are kept to the character (`strip` removes the blanks at their ends). The turns of a conversation inside one
+    text (`turn_markers`) lose their markers, one space behind a marker and one line end before it, and no other blank.
 
     Args:
         prompt: path of a text, of a message or of a list of messages; or the pieces that make up the user's turn.
@@ -77,7 +77,8 @@ class Mapping(Source):
         history: path of earlier turns: a list of [user, assistant] pairs, of objects, of messages, or of texts that
             alternate.
         history_keys: the keys of the user's and the assistant's text in the objects of `history`.
-        turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text.
+        turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text, with the line
+            ends and blanks that belong to it (`dialogue.turns_of_text` has the rule).
         completions: the completions, one by one; with `each` a single entry, for all elements.
         each: path of a list of completions, or of an object of completions by name.
         drop_prompt: remove the prompt from the front of completions that repeat it. Those that do and those that don't
