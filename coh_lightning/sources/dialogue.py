@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError
 from coh_lightning.records import Part, Role, Turn, did_you_mean, named, refuse_beside_content
 from coh_lightning.sources.notes import SourceNotes
@@ -112,11 +113,11 @@ def is_messages(value: object) -> bool:
 
 
 def is_message(value: object) -> bool:
-    """Whether a value is one message: an object with a role that is known and its text."""
+    """Whether a value is one message: an object with a role that is known and its text, or a list of parts."""
     if not isinstance(value, Mapping):
         return False
     return any(
-        isinstance(value.get(who), str) and value[who] in _ROLES and isinstance(value.get(words), str)
+        isinstance(value.get(who), str) and value[who] in _ROLES and (isinstance(value.get(words), str) or is_parts(value.get(words)))
         for who, words in (("role", "content"), ("from", "value"))
     )
 
@@ -124,8 +125,10 @@ def is_message(value: object) -> bool:
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
     """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are counted in `notes`.
 
+    A content that is a list of text parts is their joined text (`content.joined_parts`).
+
     Raises:
-        InputError: a key is missing, the role is unknown, the content is no text, or another key changes what the message says; naming the key.
+        InputError: a key is missing, the role is unknown, the content or one of its parts is no text, or another key changes what the message says; naming the key.
     """
     if not isinstance(message, Mapping):
         raise InputError(f"{where}: {key} is a {type(message).__name__}; a message is an object with 'role' and 'content' (or 'from' and 'value').")
@@ -138,8 +141,10 @@ def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | 
     if not isinstance(role, str) or role not in _ROLES:
         raise InputError(f"{where}: {key}.{who} is {role!r:.60}; it must be one of {', '.join(_ROLES)}.")
     content = message[words]
+    if isinstance(content, list):
+        content = joined_parts(content, f"{key}.{words}", where)
     if not isinstance(content, str):
-        raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text.")
+        raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text or a list of text parts.")
     if notes is not None:
         for name, value in message.items():
             if name not in (who, words) and value not in (None, "", [], {}):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+from coh_lightning.content import is_parts
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
 from coh_lightning.sources.base import Source
@@ -261,7 +262,7 @@ class Mapping(Source):
             turns = (Turn("user", tuple(part for piece in self.prompt for part in self._parts(piece, row, where))),)
         else:
             value = value_at(row, self.prompt, where)
-            if is_messages(value):
+            if is_messages(value) and not is_parts(value):
                 turns = turns_of_messages(value, self.prompt, where, self.notes)
             elif isinstance(value, dict):
                 turns = (turn_of_message(value, self.prompt, where, self.notes),)
