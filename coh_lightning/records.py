@@ -28,6 +28,8 @@ Cut = Literal["never", "front", "back"]
 
 ROLES: tuple[str, ...] = get_args(Role)
 CUTS: tuple[str, ...] = get_args(Cut)
+DEVELOPER = "developer"
+"""The newer name that OpenAI's clients give to the system's role."""
 
 LONGEST_LINE = 32 * 2**20
 """Bytes of one line that are read; a longer one is no record, and what it would take as Python objects is many times that."""
@@ -118,7 +120,7 @@ class Feedback:
          "reference": "Because of Rayleigh scattering."}
 
     `prompt` may also be messages, `[{"role": "user", "content": "..."}, ...]`; a prompt text or a content may be a list of parts, `{"text": ..., "cut": ...}`,
-    or of text parts as chat clients write them, `{"type": "text", "text": ...}`, which are joined.
+    or of text parts as chat clients write them, `{"type": "text", "text": ...}`, which are joined. The role `developer` is read as `system`.
     """
 
     id: str
@@ -770,7 +772,7 @@ def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict
         for name in ("role", "content"):
             if name not in message:
                 raise InputError(f"{where}: {key} has no {name!r}; a message has 'role' and 'content'.")
-        role = message["role"]
+        role: Any = "system" if message["role"] == DEVELOPER else message["role"]
         if role not in ROLES:
             raise InputError(f"{where}: {key}.role is {shown(role)}; it must be one of {', '.join(ROLES)}{did_you_mean(str(role), ROLES)}")
         turns.append(Turn(role, _parts_from_json(message["content"], f"{key}.content", "never" if role == "system" else "front", where)))

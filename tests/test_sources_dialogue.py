@@ -103,6 +103,7 @@ def test_every_marked_conversation_comes_back_to_the_character(texts: list[str],
 
 @given(conversations, st.booleans(), st.booleans())
 def test_markers_on_lines_of_their_own_leave_the_texts_as_they_are(texts: list[str], first: bool, asked: bool) -> None:
+    assume(not any(text.endswith("\r") for text in texts))  # with the line end behind it, that is one line end
     text = "".join(("\n" if place else "") + (USER_TAG, ASSISTANT_TAG)[place % 2] + words for place, words in enumerate(texts))
     text = (text if first else text.removeprefix(USER_TAG)) + ("\n" + ASSISTANT_TAG if asked else "")
     assert said(turns_of_text(text, USER_TAG, ASSISTANT_TAG)) == by_turn(texts)
@@ -244,10 +245,32 @@ def test_empty_keys_are_nothing_and_harmless_ones_are_counted(adapter: str) -> N
     assert {part for line in source.notes.lines() for part in line.split("'")[1:2]} >= {"name", "timestamp"}
 
 
-@pytest.mark.parametrize("role", ["tool", "function", "developer"])
+@pytest.mark.parametrize("role", ["tool", "function", "Developer"])
 def test_roles_of_tools_are_refused(role: str) -> None:
     with pytest.raises(InputError, match=rf"f:1: chosen\[1\]\.role is '{role}'; it must be one of"):
         TRLPairs("t").feedback({"chosen": [ASK, message(role, "3"), GOOD], "rejected": [ASK, message(role, "3"), BAD]}, "f:1")
+
+
+def test_turns_of_the_developer_are_system_turns_and_counted() -> None:
+    developer, asked = message("developer", "Be kind."), message("user", "Hi")
+    mapping = Mapping("m", prompt="p", completions=[Fields(text="c", rank=1)])
+    rows: list[tuple[Source, dict[str, Any]]] = [
+        (TRLPairs("t"), {"prompt": [developer, asked], "chosen": "a", "rejected": "b"}),
+        (TRLPairs("t"), {"prompt": "Hi", "chosen": [developer, asked, GOOD], "rejected": [developer, asked, BAD]}),
+        (TRLUnpaired("t"), {"messages": [developer, asked, GOOD], "label": True}),
+        (TRLUnpaired("t"), {"prompt": [{"from": "developer", "value": "Be kind."}, asked], "completion": "a", "label": True}),
+        (mapping, {"p": [developer, asked], "c": "x"}),
+        (Records("r"), {"prompt": [developer, asked], "completions": [{"text": "x"}]}),
+    ]
+    for source, row in rows:
+        one = record(source, row)
+        assert one.prompt[0] == Turn("system", (Part("Be kind.", "never"),)) and said(one.prompt[1:]) == [("user", "Hi")]
+        (line,) = source.notes.lines()
+        assert "developer turns are read as system turns (" in line
+    for source in (TRLPairs("t"), Records("r")):
+        row = {"prompt": [SYSTEM, developer, asked], "chosen": "a", "rejected": "b"} | ({"completions": [{"text": "x"}]} if isinstance(source, Records) else {})
+        with pytest.raises(InputError, match=r"f:1: prompt\[1\] is a system turn; a prompt has at most one"):
+            source.feedback({name: row[name] for name in row if isinstance(source, TRLPairs) or name in ("prompt", "completions")}, "f:1")
 
 
 def test_tools_beside_a_row_are_refused_and_other_columns_counted() -> None:

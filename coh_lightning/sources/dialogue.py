@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 
 from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Role, Turn, did_you_mean, named, refuse_beside_content
+from coh_lightning.records import DEVELOPER, Part, Role, Turn, did_you_mean, named, refuse_beside_content
 from coh_lightning.sources.notes import SourceNotes
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "model"), "assistant"),
-    "system": "system",
+    **dict.fromkeys(("system", DEVELOPER), "system"),
 }
+
+
+READ_AS_SYSTEM = "developer turns are read as system turns"
+"""Counted in a source's notes."""
 
 
 class Span(NamedTuple):
@@ -125,6 +129,7 @@ def is_message(value: object) -> bool:
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
     """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are counted in `notes`.
 
+    A turn of the developer, as newer chat clients call the system, is a system turn, which is counted too.
     A content that is a list of text parts is their joined text (`content.joined_parts`).
 
     Raises:
@@ -146,6 +151,8 @@ def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | 
     if not isinstance(content, str):
         raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text or a list of text parts.")
     if notes is not None:
+        if role == DEVELOPER:
+            notes.count(READ_AS_SYSTEM, where)
         for name, value in message.items():
             if name not in (who, words) and value not in (None, "", [], {}):
                 notes.count(f"the key {named(str(name))!r} of messages is passed over", where)

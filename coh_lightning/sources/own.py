@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coh_lightning.records import Feedback, Rejected, content_id, named
+from coh_lightning.records import DEVELOPER, Feedback, Rejected, content_id, named
 from coh_lightning.sources.base import Source
+from coh_lightning.sources.dialogue import READ_AS_SYSTEM
 from coh_lightning.sources.files import Row
 
 
@@ -23,6 +24,8 @@ class Records(Source):
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         feedback = Feedback.from_json(row, where)
+        if isinstance(row["prompt"], list) and any(message.get("role") == DEVELOPER for message in row["prompt"]):
+            self.notes.count(READ_AS_SYSTEM, where)
         for place, passed_over in feedback.extra.items():
             if place.startswith(("prompt[", "completions[")) and place not in row.get("extra", {}) and isinstance(passed_over, dict):
                 for name in passed_over:
