@@ -6,6 +6,7 @@ fit, validate, test and predict are LightningCLI's (cli.py), whose import takes 
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -94,6 +95,8 @@ def _mistake(error: BaseException | None) -> Exception | None:
     while error is not None and not isinstance(error, InputError):
         if isinstance(error, PermissionError):  # to read or to write
             return InputError(f"{error.filename}: {error.strerror}; change its permissions, or name another.")
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return InputError(f"{error.filename!s:.60}... has {len(str(error.filename))} characters, too many for the name of a file.")
         if isinstance(error, OSError) and isinstance(refused := unwritten(error.filename or "a file", error), InputError):
             return refused
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -35,6 +35,8 @@ CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 FILE = re.compile(r"Unable to load config ['\"]([^'\"]+)['\"]|File does not exist: ['\"]([^'\"]+)['\"]")
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)|module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'")
 BASE = re.compile(r"Subtypes: \[(?:list\[|<class ')?([\w.]+)")
+LONGEST_NAME = 255
+"""Bytes in the name of a file, at most."""
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list", "dict": "keys with values"}
 
 OTHER_NAMES = {
@@ -236,6 +238,8 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
             continue
         key = _key(lines[: index + 1]) or "config"
         word = match[1] or match[2]
+        if len(os.fsencode(word)) > LONGEST_NAME:
+            return f"{key} is {word!r:.60}...; it must be settings, or the name of a file that has them."
         # relative to the folder of the file that names it, which is where jsonargparse is now
         file = Path.cwd() / word
         if file.is_file():
