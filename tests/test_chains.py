@@ -152,11 +152,17 @@ def test_a_text_is_never_called_better_than_itself() -> None:
 
 
 def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chains() -> None:
-    ranked = record(*(Candidate(str(i), rank=i) for i in range(3)))
-    method = Method(orders=("ascending", "descending", "shuffled"), sentences="ranking")
-    every = [shown(build_chains(ranked, method, WORDING, epoch=epoch)) for epoch in range(30)]
-    assert {len(lines) for lines in every} == {3}
+    rated = record(*(Candidate(str(i), ratings={"overall": i}) for i in range(3)), scales={"overall": (0.0, 2.0)})
+    for sentences in ("ranking", "rating"):
+        method = Method(orders=("ascending", "descending", "shuffled"), sentences=sentences)
+        every = [shown(build_chains(rated, method, WORDING, epoch=epoch)) for epoch in range(30)]
+        assert {len(lines) for lines in every} == {3}
     assert any(lines[2] in lines[:2] for lines in every), "the draw may be one of the other two orders"
+
+
+def test_an_output_without_a_revision_is_followed_by_the_best_of_the_better_ones() -> None:
+    ranked = record(Candidate("second", rank=1), Candidate("first", rank=0), Candidate("bad", rank=2, critique="dull"))
+    assert shown(build_chains(ranked, Method(orders=("revised",), sentences="critique"), first_wording())) == ["B bad | said dull, better: first"]
 
 
 def test_an_output_without_anything_better_keeps_no_other_from_its_revision() -> None:
