@@ -168,10 +168,12 @@ class Typed:
         """What is wrong with the first of the files that is no YAML, or that holds no settings."""
         for file in self.configs():
             try:
-                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)
+                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)  # in Python, whose messages say more than those of C
+                yaml.compose(file.read_bytes(), yaml_text.Loader)
             except yaml.MarkedYAMLError as error:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
-                return f"{self.shown(file)}:{line}: this is no YAML: {error.problem or error.context}."
+                repeated = isinstance(error, yaml.constructor.ConstructorError)  # a key; it is YAML all the same
+                return f"{self.shown(file)}:{line}: {'' if repeated else 'this is no YAML: '}{error.problem or error.context}."
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 return f"{self.shown(file)}: this is no text: {words_of(error)}."
             if not isinstance(found, yaml.CollectionNode):

@@ -8,6 +8,8 @@ Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what
     12:30              text                         (PyYAML: 750)
     2026-01-31         text                         (PyYAML: a date)
 
+A key that is there twice is refused. So are keys that differ in YAML and are one key in Python (true and 1, 1 and 1.0): the last would replace the first.
+
 Writing quotes every text that this reader, PyYAML or OmegaConf could take for something else, and escapes every character that is not printed as itself.
 """
 
@@ -31,6 +33,36 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
     """PyYAML's safe loader with the rules above."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        _refuse_repeated_keys(self, node, set())
+        return node
+
+
+def _refuse_repeated_keys(loader: Any, node: yaml.Node | None, seen: set[int]) -> None:
+    """Raise ConstructorError for a key that is there twice. `<<` is not followed: a mapping may well repeat keys of those that it merges."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+        return
+    seen.add(id(node))  # an anchor may lead back here
+    if not isinstance(node, yaml.MappingNode):
+        for one in node.value:
+            _refuse_repeated_keys(loader, one, seen)
+        return
+    keys: dict[Any, str] = {}
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            made = key.value if key.tag == TAG + "merge" else loader.construct_object(key)
+            if made in keys:
+                raise yaml.constructor.ConstructorError(None, None, _twice(keys[made], key.value), key.start_mark)
+            keys[made] = key.value
+        _refuse_repeated_keys(loader, value, seen)
+
+
+def _twice(first: str, second: str) -> str:
+    if first == second:
+        return f"the key {second!r} is there twice; keep one of them"
+    return f"the keys {first} and {second} are the same value in Python; put quotes around one of them"
 
 
 class Dumper(yaml.SafeDumper):

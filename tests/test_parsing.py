@@ -213,6 +213,32 @@ def test_what_is_no_data_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{1: 5, 1: 2}", "the key '1' is there twice"),
+        ("a: 1\nb: [{c: 1, c: 1}]", "the key 'c' is there twice"),
+        ("{true: 5, 1: 1}", "the keys true and 1 are the same value in Python; put quotes around one of them"),
+        ("{0: 5, no: 1, false: 1}", "the keys 0 and false are"),
+        ("{null: 1, ~: 2}", "the keys null and ~ are"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(text: str, said: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=said) as caught:
+        load(text)
+    assert caught.value.problem_mark.line == text.count("\n")
+
+
+def test_a_mapping_may_repeat_the_keys_of_those_that_it_merges() -> None:
+    text = "a: &a {k: 1, l: 1}\nb: &b\n  <<: *a\n  k: 2\nc:\n  <<: *b\n  k: 3\nd: [{k: 1}, {k: 2}, {1: 1, '1': 2, yes: 3}]"
+    assert load(text) == {
+        "a": {"k": 1, "l": 1},
+        "b": {"k": 2, "l": 1},
+        "c": {"k": 3, "l": 1},
+        "d": [{"k": 1}, {"k": 2}, {1: 1, "1": 2, "yes": 3}],
+    }
+
+
+@pytest.mark.parametrize(
     ("words", "key", "value"),
     [
         ("number_or_text=5", "number_or_text", 5),
