@@ -226,10 +226,10 @@ class RunConfig(pl.Callback):
                 logger.log_hyperparams({**load(self.text), "versions": code_versions()})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """A mistake found before the first step (no such model, a layout that it can't hold, ...) leaves nothing in a folder that it began,
-        so that the same command, put right, may be given again."""
+        """What fails before the first step (no such model, an option that Lightning refuses, too little memory, ...) leaves nothing in a folder that it began,
+        so that the same command, put right, may be given again. A run that was interrupted keeps its folder."""
         begun = self.file == CONFIG and self.run.resume is None and trainer.global_step == 0
-        if trainer.is_global_zero and begun and isinstance(exception, InputError):
+        if trainer.is_global_zero and begun and isinstance(exception, Exception):
             for name in (self.file, *FILES_OF_SETUP):
                 (Path(trainer.default_root_dir) / name).unlink(missing_ok=True)
 
