@@ -475,7 +475,7 @@ def plain_defaults(kind: Callable[..., object]) -> dict[str, Any]:
 
 
 def _misfortune(error: BaseException) -> str | None:
-    """A sentence for what a library says of a mistake, or for what befell a run from outside: too little memory, a worker that died."""
+    """A sentence for what a library says of a mistake, or for what befell a run from outside: too little memory, a worker or another rank that died."""
     if isinstance(error, InputError):
         # torch puts the traceback of the process that builds rows into the message
         return str(error).rpartition(f"\n{InputError.__module__}.InputError: ")[2].strip() if "DataLoader worker" in str(error) else None
@@ -487,6 +487,8 @@ def _misfortune(error: BaseException) -> str | None:
             f"there was not enough memory ({said}); lower data.row_tokens (data.max_chain_tokens is the least that it can be), "
             "set model.gradient_checkpointing=true, or share the model over GPUs (trainer.strategy)."
         )
+    if "gloo" in str(error) and any(words in str(error) for words in ("Connection closed by peer", "Connection reset by peer")):
+        return "the connection to another rank was lost: that one ended first, and its own message says why."
     at_work = any(
         frame.name == "_try_get_data" for frame in traceback.extract_tb(error.__traceback__)
     )  # of a DataLoader: it was fetching what a worker had built

@@ -430,6 +430,20 @@ def test_the_last_step_is_always_logged(words: list[str], call: Callable[..., in
     assert logged == [step for step in range(steps) if (step + 1) % 5 == 0 or step + 1 == steps]
 
 
+def test_a_rank_that_another_one_left_alone_says_so_in_a_sentence(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What torch says of it comes after the other rank's own sentence, which a traceback would hide."""
+
+    def lost() -> None:
+        raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:15259. This is typically caused by a remote worker")
+
+    monkeypatch.setattr(Model, "break_at", lost)
+    assert call("fit", *SIX, "--run.folder=r") == 2
+    said = capsys.readouterr().err
+    assert said == "error: the connection to another rank was lost: that one ended first, and its own message says why.\n"
+
+
 def test_help_lists_the_settings_of_model_and_data(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         call("fit", "--help")
