@@ -20,7 +20,7 @@ from coh_lightning import parsing
 from coh_lightning.cli import CoHParser
 from coh_lightning.errors import InputError
 from coh_lightning.sweep_file import command_words, read_sweep
-from coh_lightning.yaml_text import dump, escaped, load
+from coh_lightning.yaml_text import DuplicateKeyError, dump, escaped, load
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,32 @@ def test_values_of_every_kind_read_back(value: Any) -> None:
 )
 def test_a_word_of_a_file_is_a_number_a_boolean_null_or_text(written: str, value: Any) -> None:
     assert load(f"a: {written}") == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", 3, "the key 'a' stands on line 1 already; leave one out"),
+        ("{1: a, 1: b}", 1, "the key '1' stands twice; leave one out"),
+        ("1: a\ntrue: b", 2, "the key 'true' counts as '1', which stands on line 1 already; leave one out"),
+        ("{1: a, 1.0: b}", 1, "the key '1.0' counts as '1', which stands there already; leave one out"),
+        ("x:\n- y: [{c: 1}]\n- y: [{c: 1,\n  'c': 2}]", 4, "the key 'c' stands on line 3 already; leave one out"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text: str, line: int, message: str) -> None:
+    with pytest.raises(DuplicateKeyError) as error:
+        load(text)
+    assert (error.value.problem_mark.line + 1, error.value.problem) == (line, message)
+
+
+def test_a_merged_mapping_may_be_overridden_and_keys_may_be_alike_elsewhere() -> None:
+    assert load("x: &x {k: 1, l: 2}\ny: {<<: *x, k: 3}\nz: {<<: [*x, *x]}\n'1': {1: a, yes: b}\n1: []") == {
+        "x": {"k": 1, "l": 2},
+        "y": {"k": 3, "l": 2},
+        "z": {"k": 1, "l": 2},
+        "1": {1: "a", "yes": "b"},
+        1: [],
+    }
 
 
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.getpid []", "!!python/name:os.getpid", "!!int x", "!!float x", "a: {b", "\x00"])
