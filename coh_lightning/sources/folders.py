@@ -70,7 +70,7 @@ def chosen_files(path: str, *, subset: str | None = None, split: str = "train", 
     Names that begin with a dot are passed over, and so is plain text beside files of rows, unless it is what is wanted (`plain_text`).
 
     Raises:
-        InputError: nothing is there, no file of this split, several that could be meant, a missing part, or the same rows in two kinds of files.
+        InputError: nothing is there, no file of this split, several that could be meant, a name that says two splits, a missing part, or the same rows in two kinds of files.
     """
     here = Path(path).expanduser()
     if _GLOB.search(path) and not here.exists():
@@ -168,6 +168,13 @@ def _keep_split(chosen: Chosen, folder: Path, split: str) -> None:
         unread = [Path(name).name for name in chosen.passed_over if _says(Path(name).name.lower(), split.lower())]
         beside = f" ({', '.join(unread[:MOST_NAMES])} can't be read)" if unread else ""
         raise InputError(f"{folder}: no file of the split {split!r}; there is {', '.join(there)}{beside}.")
+    others = _splits_in(wanted[0]) - _splits_in(split.lower())
+    if wanted[0] != split.lower() and _splits_in(split.lower()) and others:
+        named_so = sorted(str(file.relative_to(folder)) for file, label in labels.items() if label == wanted[0])
+        raise InputError(
+            f"{folder}: the name {wanted[0]} says the split {split!r} and also {' and '.join(sorted(others))} ({_names(named_so, '')}); "
+            f"give one of these files or a pattern as path, or set split to {wanted[0]!r} to read all of them as one split."
+        )
     for file, label in labels.items():
         if label != wanted[0]:
             chosen.passed_over[str(file)] = f"of the split {label}" if label else f"its name says no split, and others are of {wanted[0]}"
@@ -189,6 +196,11 @@ def _label(file: Path, folder: Path, split: str) -> str | None:
         if any(_says(stem, known) for known in (split, *SPLITS)):
             return stem
     return None
+
+
+def _splits_in(name: str) -> set[str]:
+    """The splits that a name says: train and test of "train_test_split". The three names of the validation split count as one."""
+    return {"validation" if known in ("valid", "dev") else known for known in SPLITS if _says(name, known)}
 
 
 def _says(name: str, split: str) -> bool:
