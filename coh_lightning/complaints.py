@@ -168,12 +168,13 @@ class Typed:
         """What is wrong with the first of the files that is no YAML, or that holds no settings."""
         for file in self.configs():
             try:
-                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)  # in Python, whose messages say more than those of C
-                yaml.compose(file.read_bytes(), yaml_text.Loader)
+                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)  # it says more of what is wrong than the loader in C
+                yaml_text.load(file.read_bytes())
+            except yaml_text.DuplicateKeyError as error:
+                return f"{self.shown(file)}:{error.problem_mark.line + 1}: {error.problem}."
             except yaml.MarkedYAMLError as error:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
-                repeated = isinstance(error, yaml.constructor.ConstructorError)  # a key; it is YAML all the same
-                return f"{self.shown(file)}:{line}: {'' if repeated else 'this is no YAML: '}{error.problem or error.context}."
+                return f"{self.shown(file)}:{line}: this is no YAML: {error.problem or error.context}."
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 return f"{self.shown(file)}: this is no text: {words_of(error)}."
             if not isinstance(found, yaml.CollectionNode):
@@ -242,6 +243,11 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
         word = match[1] or match[2]
         if len(os.fsencode(word)) > LONGEST_NAME:
             return f"{key} is {word!r:.60}...; it must be settings, or the name of a file that has them."
+        if word.startswith(("{", "[")):
+            try:
+                yaml_text.load(word)
+            except yaml.MarkedYAMLError as error:
+                return f"{key} is no YAML: {error.problem or error.context}."
         # relative to the folder of the file that names it, which is where jsonargparse is now
         file = Path.cwd() / word
         if file.is_file():

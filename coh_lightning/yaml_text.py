@@ -7,6 +7,7 @@ Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what
     010                ten                          (PyYAML: eight)
     12:30              text                         (PyYAML: 750)
     2026-01-31         text                         (PyYAML: a date)
+    {a: 1, a: 2}       an error                     (PyYAML: the last one counts)
 
 A key that is there twice is refused. So are keys that differ in YAML and are one key in Python (true and 1, 1 and 1.0): the last would replace the first.
 
@@ -34,42 +35,16 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()
-        _refuse_repeated_keys(self, node, set())
-        return node
-
-
-def _refuse_repeated_keys(loader: Any, node: yaml.Node | None, seen: set[int]) -> None:
-    """Raise ConstructorError for a key that is there twice. `<<` is not followed: a mapping may well repeat keys of those that it merges."""
-    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
-        return
-    seen.add(id(node))  # an anchor may lead back here
-    if not isinstance(node, yaml.MappingNode):
-        for one in node.value:
-            _refuse_repeated_keys(loader, one, seen)
-        return
-    keys: dict[Any, str] = {}
-    for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            made = key.value if key.tag == TAG + "merge" else loader.construct_object(key)
-            if made in keys:
-                raise yaml.constructor.ConstructorError(None, None, _twice(keys[made], key.value), key.start_mark)
-            keys[made] = key.value
-        _refuse_repeated_keys(loader, value, seen)
-
-
-def _twice(first: str, second: str) -> str:
-    if first == second:
-        return f"the key {second!r} is there twice; keep one of them"
-    return f"the keys {first} and {second} are the same value in Python; put quotes around one of them"
-
 
 class Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, which also quotes what `Loader` would read as a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+class DuplicateKeyError(yaml.MarkedYAMLError):
+    """A mapping has one key twice. Its mark is the place of the second."""
 
 
 def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
@@ -121,15 +96,50 @@ def load(text: str | bytes) -> Any:
     """What a YAML text holds.
 
     Raises:
+        DuplicateKeyError: a mapping has one key twice; keys are compared as Python does, so 1, 1.0 and true are one.
         yaml.YAMLError: it is no YAML.
     """
     loader = Loader(text)
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_keys(loader, node)
+        return loader.construct_document(node)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deep") from error
     finally:
         loader.dispose()
+
+
+def _check_keys(loader: Any, root: yaml.Node) -> None:
+    """Raises a `DuplicateKeyError` for the first key that stands twice; before construction, which merges `<<` into the keys of the nodes."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [value for _, value in reversed(node.value)]
+            first: dict[Any, yaml.ScalarNode] = {}
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode) or key.tag == TAG + "merge":
+                    continue
+                before = first.setdefault(loader.construct_object(key), key)
+                if before is not key:
+                    line = before.start_mark.line + 1
+                    name = repr(key.value) if before.value == key.value else f"{key.value!r} counts as {before.value!r}, which"
+                    again = (
+                        "there already"
+                        if before.value != key.value and line == key.start_mark.line + 1
+                        else "twice"
+                        if line == key.start_mark.line + 1
+                        else f"on line {line} already"
+                    )
+                    raise DuplicateKeyError(problem=f"the key {name} stands {again}; leave one out", problem_mark=key.start_mark)
 
 
 def load_setting(text: str) -> Any:
