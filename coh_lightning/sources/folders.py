@@ -21,7 +21,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import PACKED, did_you_mean, named
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ipc", ".txt")
-SPLITS = ("train", "validation", "valid", "dev", "test")
+SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 """Names of splits that are known by themselves."""
 DESCRIPTIONS = frozenset(
     "dataset_info.json dataset_infos.json dataset_dict.json state.json config.json metadata.json croissant.json generation_config.json "
@@ -160,18 +160,32 @@ def _keep_split(chosen: Chosen, folder: Path, split: str) -> None:
     wanted = [label for label in there if label == split.lower()]
     if not wanted:
         wanted = [label for label in there if _says(label, split.lower())]
+    if not wanted and split.lower() == "train":
+        wanted = [label for label in there if _says(label, "training")]
     if len(wanted) > 1:
-        raise InputError(
-            f"{folder}: the split {split!r} could be {' or '.join(wanted)}; set split to one of them, or give a pattern such as {folder}/{wanted[0]}*."
-        )
+        first = next(file for file in chosen.files if labels[file] == wanted[0])
+        raise InputError(f"{folder}: the split {split!r} could be {' or '.join(wanted)}; set split to one of them, or give {_pattern(first, wanted[0])}.")
     if not wanted:
         unread = [Path(name).name for name in chosen.passed_over if _says(Path(name).name.lower(), split.lower())]
         beside = f" ({', '.join(unread[:MOST_NAMES])} can't be read)" if unread else ""
-        raise InputError(f"{folder}: no file of the split {split!r}; there is {', '.join(there)}{beside}.")
+        silent = [file for file in chosen.files if labels[file] is None]
+        names = ", ".join(named(str(file.relative_to(folder))) for file in silent[:MOST_NAMES])
+        hint = f"; {names} {'says' if len(silent) == 1 else 'say'} no split, give {'it' if len(silent) == 1 else 'one of them'} or a pattern" if silent else ""
+        raise InputError(f"{folder}: no file of the split {split!r}; there is {', '.join(there)}{beside}{hint}.")
     for file, label in labels.items():
         if label != wanted[0]:
             chosen.passed_over[str(file)] = f"of the split {label}" if label else f"its name says no split, and others are of {wanted[0]}"
     chosen.files = [file for file in chosen.files if labels[file] == wanted[0]]
+
+
+def _pattern(file: Path, label: str) -> str:
+    """Words for what to give in place of a folder, to read the files of the split that this one belongs to."""
+    if file.is_dir():
+        return f"the folder {file}"
+    if label in file.name.lower():
+        end = file.name.lower().index(label) + len(label)
+        return f"a pattern such as {file.parent / file.name[:end]}*"
+    return f"a pattern such as {file.parent}/*"
 
 
 def _label(file: Path, folder: Path, split: str) -> str | None:
