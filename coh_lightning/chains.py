@@ -197,12 +197,16 @@ def strict_pairs(record: Feedback, method: Method) -> list[tuple[int, int]]:
 
 
 def _ordered(outputs: Sequence[_Output], which: str) -> list[tuple[_Output, _Output]]:
-    """Strictly ordered (better, worse) pairs with different texts: all of them, or the best against the worst."""
+    """Strictly ordered (better, worse) pairs with different texts: all of them, or the best against the worst.
+
+    The best and the worst may have the same text (one person liked it, another didn't). Then the pair with the largest
+    difference in score whose texts differ is taken; of two such pairs, the one with the better best output.
+    """
     judged = [output for output in outputs if output.score is not None]
-    if which == "extremes" and judged:
-        judged = [max(judged, key=lambda o: o.score or 0.0), min(judged, key=lambda o: o.score or 0.0)]
-    pairs = [(a, b) for a in judged for b in judged if (a.score or 0.0) > (b.score or 0.0)]
-    return [(a, b) for a, b in pairs if a.candidate.text != b.candidate.text]
+    pairs = [(a, b) for a in judged for b in judged if (a.score or 0.0) > (b.score or 0.0) and a.candidate.text != b.candidate.text]
+    if which == "all" or not pairs:
+        return pairs
+    return [max(pairs, key=lambda pair: ((pair[0].score or 0.0) - (pair[1].score or 0.0), pair[0].score, -(pair[1].score or 0.0)))]
 
 
 def _told_apart(outputs: Sequence[_Output]) -> list[_Output]:
@@ -333,7 +337,8 @@ class _Builder:
             candidate = output.candidate
             if output.is_revision or (candidate.critique is None and candidate.revision is None):
                 continue
-            better = [o for o in outputs if o.score is not None and output.score is not None and o.score > output.score and not o.is_revision]
+            judged = [o for o in outputs if o.score is not None and not o.is_revision and o.candidate.text != candidate.text]
+            better = [o for o in judged if output.score is not None and (o.score or 0.0) > output.score]
             if candidate.revision is not None:
                 text, called_bad = candidate.revision, False
             elif better:

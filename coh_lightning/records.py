@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
+from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 
@@ -27,6 +28,8 @@ Cut = Literal["never", "front", "back"]
 
 ROLES: tuple[str, ...] = get_args(Role)
 CUTS: tuple[str, ...] = get_args(Cut)
+DEVELOPER = "developer"
+"""The newer name that OpenAI's clients give to the system's role."""
 
 LONGEST_LINE = 32 * 2**20
 """Bytes of one line that are read; a longer one is no record, and what it would take as Python objects is many times that."""
@@ -116,7 +119,8 @@ class Feedback:
                          {"text": "It mirrors the sea.", "rank": 2, "rating": 1, "critique": "That is a myth.", "revision": "Air scatters blue."}],
          "reference": "Because of Rayleigh scattering."}
 
-    `prompt` may also be messages, `[{"role": "user", "content": "..."}, ...]`; a prompt text or a content may be a list of parts, `{"text": ..., "cut": ...}`.
+    `prompt` may also be messages, `[{"role": "user", "content": "..."}, ...]`; a prompt text or a content may be a list of parts, `{"text": ..., "cut": ...}`,
+    or of text parts as chat clients write them, `{"type": "text", "text": ...}`, which are joined. The role `developer` is read as `system`.
     """
 
     id: str
@@ -736,6 +740,11 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
         return (Part(value, cut),)
     if not isinstance(value, list):
         raise InputError(f"{where}: {key} is {shown(value)}; it must be text or a list of parts.")
+    if is_parts(value):
+        for index, item in enumerate(value):
+            if beside := [name for name in item if name not in ("type", "text") and item["type"] == "text" and item[name] is not None]:
+                raise InputError(f"{where}: unknown key {beside[0]!r:.60} in {key}[{index}]; a part with a 'type' has 'type' and 'text' alone.")
+        return (Part(joined_parts(value, key, where), cut),)
     parts = []
     for index, item in enumerate(value):
         part = _known(item, "part", f"{key}[{index}]", where)
@@ -750,6 +759,7 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
 def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict[str, Any]]:
     """Turns, and the unknown keys of messages by their place. A list whose items have a text and no role is one user turn of parts."""
     in_parts = isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "text" in item and "role" not in item for item in value)
+    in_parts = in_parts or is_parts(value)
     if isinstance(value, str) or in_parts:
         return (Turn("user", _parts_from_json(value, "prompt", "front", where)),), {}
     if not isinstance(value, list):
@@ -762,7 +772,7 @@ def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict
         for name in ("role", "content"):
             if name not in message:
                 raise InputError(f"{where}: {key} has no {name!r}; a message has 'role' and 'content'.")
-        role = message["role"]
+        role: Any = "system" if message["role"] == DEVELOPER else message["role"]
         if role not in ROLES:
             raise InputError(f"{where}: {key}.role is {shown(role)}; it must be one of {', '.join(ROLES)}{did_you_mean(str(role), ROLES)}")
         turns.append(Turn(role, _parts_from_json(message["content"], f"{key}.content", "never" if role == "system" else "front", where)))

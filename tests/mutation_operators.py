@@ -128,7 +128,7 @@ def _places(tree: ast.Module) -> Iterator[_Place]:
         node, parent, scope, lines, inside = stack.pop()
         if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr) or _is_docstring(node):
             continue
-        if isinstance(node, ast.Call) and _name(node.func) in ERRORS:
+        if (isinstance(node, ast.Call) and _name(node.func) in ERRORS) or (isinstance(node, ast.Subscript) and _name(node.value) == "Literal"):
             continue
         if isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
             continue

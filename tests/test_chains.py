@@ -152,11 +152,17 @@ def test_a_text_is_never_called_better_than_itself() -> None:
 
 
 def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chains() -> None:
-    ranked = record(*(Candidate(str(i), rank=i) for i in range(3)))
-    method = Method(orders=("ascending", "descending", "shuffled"), sentences="ranking")
-    every = [shown(build_chains(ranked, method, WORDING, epoch=epoch)) for epoch in range(30)]
-    assert {len(lines) for lines in every} == {3}
+    rated = record(*(Candidate(str(i), ratings={"overall": i}) for i in range(3)), scales={"overall": (0.0, 2.0)})
+    for sentences in ("ranking", "rating"):
+        method = Method(orders=("ascending", "descending", "shuffled"), sentences=sentences)
+        every = [shown(build_chains(rated, method, WORDING, epoch=epoch)) for epoch in range(30)]
+        assert {len(lines) for lines in every} == {3}
     assert any(lines[2] in lines[:2] for lines in every), "the draw may be one of the other two orders"
+
+
+def test_an_output_without_a_revision_is_followed_by_the_best_of_the_better_ones() -> None:
+    ranked = record(Candidate("second", rank=1), Candidate("first", rank=0), Candidate("bad", rank=2, critique="dull"))
+    assert shown(build_chains(ranked, Method(orders=("revised",), sentences="critique"), first_wording())) == ["B bad | said dull, better: first"]
 
 
 def test_an_output_without_anything_better_keeps_no_other_from_its_revision() -> None:
@@ -175,6 +181,39 @@ def test_a_ranking_gives_its_ends_or_all_strict_pairs() -> None:
     assert shown(build_chains(ranked, Method(orders=("pn",)), first_wording())) == ["G a | B b"]
     assert shown(build_chains(ranked, Method(orders=("p", "pn"), pairs="all"), first_wording())) == ["G a", "G a | B b", "G a | B c"]
     assert strict_pairs(ranked, Method()) == [(0, 1), (0, 2)]
+
+
+def test_a_text_that_is_best_and_worst_leaves_the_pair_to_the_next_text() -> None:
+    method = Method(orders=("pn",))
+    liked, disliked = Candidate("a", thumb=True), Candidate("a", thumb=False)
+    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=False)), method, first_wording())) == ["G a | B b"]
+    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=True)), method, first_wording())) == ["G b | B a"]
+    ranked = record(Candidate("a", rank=1), Candidate("b", rank=2), Candidate("c", rank=4), Candidate("a", rank=5))
+    assert shown(build_chains(ranked, method, first_wording())) == ["G a | B c"]
+    assert strict_pairs(ranked, method) == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
+    # what both people said counts on both sides: neither order of two such texts is the right one
+    assert strict_pairs(record(liked, disliked, Candidate("b", thumb=True), Candidate("b", thumb=False)), method) == [(0, 3), (2, 1)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.integers(0, 4), st.floats(0, 4))), min_size=2, max_size=6))
+def test_the_extremes_are_a_pair_wherever_there_is_one(ranks: list[tuple[str, float]]) -> None:
+    ranked = record(*(Candidate(text, rank=rank) for text, rank in ranks))
+    pairs = strict_pairs(ranked, Method())
+    if not pairs:
+        with pytest.raises(Unusable):
+            build_chains(ranked, Method(orders=("pn",)), first_wording())
+        return
+    ((better, worse),) = [[link.text for link in chain] for chain in build_chains(ranked, Method(orders=("pn",)), first_wording())]
+    widest = max(ranks[j][1] - ranks[i][1] for i, j in pairs)
+    assert (better, worse) in {(ranks[i][0], ranks[j][0]) for i, j in pairs if ranks[j][1] - ranks[i][1] == widest}
+    best, worst = min(ranks, key=lambda one: one[1]), max(ranks, key=lambda one: one[1])
+    assert best[0] == worst[0] or (better, worse) == (best[0], worst[0])
+
+
+def test_a_critique_of_a_text_that_others_liked_is_answered_by_the_next_better_text() -> None:
+    said = record(Candidate("a", rank=1), Candidate("b", rank=2), Candidate("a", rank=3, critique="dull"))
+    (chain,) = build_chains(said, Method(orders=("revised",), sentences="critique"), first_wording())
+    assert [link.text for link in chain] == ["a", "b"]
 
 
 def test_every_liked_and_every_disliked_output_counts() -> None:
@@ -266,7 +305,7 @@ def test_an_output_of_which_nobody_said_whether_it_is_good_is_called_bad_before_
 def test_a_text_that_was_liked_and_disliked_is_learned_and_unlearned() -> None:
     both = record(Candidate("a", thumb=True), Candidate("a", thumb=False), Candidate("b", thumb=False))
     method = Method(orders=("p", "n"), sentences="none", unlikelihood=0.5)
-    assert shown(build_chains(both, method, WORDING)) == ["a", "-a", "-b"]
+    assert shown(build_chains(both, method, WORDING)) == ["a", "-b", "-a"]
 
 
 def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:

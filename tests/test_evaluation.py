@@ -89,6 +89,12 @@ def test_intervals_are_over_prompts_however_many_samples_both_sides_have() -> No
     assert (found["gap_help_low"], found["gap_help_high"]) == pytest.approx((0.2, 0.8)), "of two prompts, one or the other"
 
 
+def test_a_gap_is_that_of_the_good_side_whichever_side_is_met_first() -> None:
+    for first in ("good", "bad"):
+        written = [completion("a", f"{first} wit", "x", help=9.0), completion("b", "good wit", "x", help=1.0), completion("b", "bad wit", "x", help=0.25)]
+        assert figures(*written)["gap_wit_help"] == 0.75
+
+
 def test_each_attribute_has_a_gap_of_its_own() -> None:
     found = figures(completion("a", "good accuracy", "x", help=1.0), completion("a", "bad accuracy", "x", help=0.25))
     assert found["gap_accuracy_help"] == 0.75

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands", "yaml_text", "words"],
+    ["files", "commands", "content", "yaml_text", "words"],
     ["draws"],
     ["records", "slots"],
     ["generation"],
@@ -55,6 +55,7 @@ STREAM = [
 LIGHT = [
     "errors",
     "files",
+    "content",
     "yaml_text",
     "records",
     "draws",

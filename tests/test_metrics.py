@@ -135,6 +135,9 @@ def test_an_interval_is_the_same_in_every_version() -> None:
     assert bootstrap_interval([0.0, 1.0, 3.0, 7.0, 8.0], seed=1, resamples=50) == pytest.approx((0.935, 7.0))
     difference = paired_difference({"a": 2.0, "b": 5.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 4.0}, seed=3, level=0.5, resamples=20)
     assert (difference.low, difference.high) == bootstrap_interval([1.0, 4.0, -3.0], seed=3, level=0.5, resamples=20)
+    values = [float(number**2 % 17) for number in range(30)]
+    plain = paired_difference({str(i).zfill(2): value for i, value in enumerate(values)}, dict.fromkeys((str(i).zfill(2) for i in range(30)), 0.0), seed=3)
+    assert (plain.low, plain.high) == bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3, level=0.95, resamples=2000)
 
 
 @pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.0}, {"level": -0.1}, {"resamples": 0}])

@@ -64,8 +64,10 @@ def test_hh_shares_the_context_and_compares_the_last_answers() -> None:
         ("\n\nHuman: a\n\nAssistant: b\n\nAssistant: c", ([("user", "a")], "b\n\nAssistant: c")),
         # the answer goes on as the human
         ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", ([("user", "a")], "b\n\nHuman: c")),
-        # blanks
-        ("Human: a \n\nAssistant:   b\n", ([("user", "a")], "b")),
+        # blanks: one behind a marker is the marker's, all others are text
+        ("Human: a \n\nAssistant:   b\n", ([("user", "a ")], "  b\n")),
+        ("\n\nHuman:     if x:\n\n\nAssistant:\tb", ([("user", "    if x:\n")], "\tb")),
+        (" \n\nHuman:a\n\nAssistant:b", ([("user", "a")], "b")),
         ("\n\nHuman: a\n\nAssistant: ", ([("user", "a")], "")),
         # no dialogue
         ("\n\nAssistant: a", None),
@@ -78,7 +80,7 @@ def test_hh_transcripts_are_split_robustly(text: str, expected: Any) -> None:
     assert (split and ([(turn.role, turn.text) for turn in split[0]], split[1])) == expected
 
 
-words = st.text(st.sampled_from("ab :\n") | st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda text: text.strip() or "x")
+words = st.text(st.sampled_from("ab :\n") | st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda text: text if text.strip() else " x\n")
 messages = st.lists(words | st.sampled_from(["Human: hi", "a Assistant: b", "Assistant:", "Human:"]), min_size=1, max_size=5).filter(
     lambda texts: len(texts) % 2
 )
@@ -102,10 +104,21 @@ def test_no_word_of_any_transcript_is_lost(pieces: list[str]) -> None:
     if split is None:
         assert "\n\nAssistant:" not in text
     else:
-        names = {"user": "Human:", "assistant": "Assistant:"}
-        again = "".join(names[turn.role] + turn.text for turn in split[0]) + "Assistant:" + split[1]
-        assert re.sub(r"\s", "", again) == re.sub(r"\s", "", text)
+        names = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
+        again = "".join(names[turn.role] + turn.text for turn in split[0]) + names["assistant"] + split[1]
+        spaced = re.sub(r"(Human|Assistant):(?! )", r"\1: ", text)  # one space behind each marker, as in the data
+        assert re.sub(r"(Human|Assistant):(?! )", r"\1: ", again) == spaced
         assert split[0][-1].role == "user"
+
+
+def test_hh_finds_prompts_equal_that_differ_in_blanks_at_ends_of_turns() -> None:
+    chosen, rejected = "\n\nHuman: a \n\nAssistant:  b\n\nHuman: c", "\n\nHuman: a\n\nAssistant: b\n\n\nHuman: c "
+    one = record(HH("hh"), {"chosen": chosen + "\n\nAssistant: x ", "rejected": rejected + "\n\nAssistant: y"})
+    assert turns(one) == [("user", "a "), ("assistant", " b"), ("user", "c")]
+    assert [candidate.text for candidate in one.candidates] == ["x ", "y"]
+    one = record(HH("hh", strip=True), {"chosen": chosen + "\n\nAssistant: x ", "rejected": rejected + "\n\nAssistant: y"})
+    assert turns(one) == [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert [candidate.text for candidate in one.candidates] == ["x", "y"]
 
 
 def test_hh_rejects_and_says_why() -> None:

@@ -60,6 +60,19 @@ USER_TAG, ASSISTANT_TAG = "<extra_id_1>User\n", "<extra_id_1>Assistant\n"
             [("user", "a"), ("assistant", "b"), ("user", "c")],
         ),
         ("<extra_id_1>User\na\n<extra_id_1>Assistant\n", (USER_TAG, ASSISTANT_TAG), [("user", "a")]),
+        # blanks that are not the markers' are text
+        (
+            "\n\nHuman:     if x:\n        y\n\n\nAssistant: b \n\nHuman:\tc\n",
+            (HUMAN, ASSISTANT),
+            [("user", "    if x:\n        y\n"), ("assistant", "b "), ("user", "\tc\n")],
+        ),
+        ("\n\nHuman: c \n\n\n\nAssistant: \n", (HUMAN, ASSISTANT), [("user", "c \n\n")]),
+        (
+            "    a\n\n<extra_id_1>Assistant\n\n  b \r\n<extra_id_1>User\n c",
+            (USER_TAG, ASSISTANT_TAG),
+            [("user", "    a\n"), ("assistant", "\n  b "), ("user", " c")],
+        ),
+        ("\n\na\n\n<extra_id_1>Assistant", (USER_TAG, ASSISTANT_TAG), [("user", "\n\na\n")]),
     ],
 )
 def test_marked_texts_are_read_with_whatever_blanks_and_an_open_end(text: str, markers: tuple[str, str], expected: list[tuple[str, str]]) -> None:
@@ -69,23 +82,37 @@ def test_marked_texts_are_read_with_whatever_blanks_and_an_open_end(text: str, m
         assert said(one.prompt) == expected
 
 
-words = (
-    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-    .map(str.strip)
-    .filter(lambda text: text and "Human:" not in text and "Assistant:" not in text)
+plain_words = st.text(st.sampled_from(" \n\tab:") | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda text: text.strip() and not any(name in text for name in ("Human:", "Assistant:", "<extra_id_1>"))
 )
+conversations = st.lists(plain_words, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2)
 
 
-@given(
-    st.lists(words, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2),
-    st.sampled_from(["", "\n\nAssistant:", "\n\nAssistant: ", "\n\nAssistant:\n"]),
-    st.booleans(),
-)
-def test_every_marked_conversation_comes_back(texts: list[str], end: str, stripped: bool) -> None:
-    markers = ("\n\nHuman: ", "\n\nAssistant: ")
-    text = "".join(markers[place % 2] + words for place, words in enumerate(texts)) + end
-    turns = turns_of_text(text.strip() if stripped else text, HUMAN, ASSISTANT)
-    assert said(turns) == [(("user", "assistant")[place % 2], words) for place, words in enumerate(texts)]
+def by_turn(texts: list[str]) -> list[tuple[str, str]]:
+    return [(("user", "assistant")[place % 2], text) for place, text in enumerate(texts)]
+
+
+@given(conversations, st.sampled_from(["", "\n\nAssistant:", "\n\nAssistant: ", "\n\nAssistant:\n"]), st.booleans())
+def test_every_marked_conversation_comes_back_to_the_character(texts: list[str], end: str, spaced: bool) -> None:
+    written = ("\n\nHuman: ", "\n\nAssistant: ")
+    text = "".join(written[place % 2] + words for place, words in enumerate(texts)) + end
+    turns = turns_of_text(text, *(written if spaced else (HUMAN, ASSISTANT)))
+    assert said(turns) == by_turn(texts)
+    assert "".join(written[turn.role == "assistant"] + turn.text for turn in turns) + end == text
+
+
+@given(conversations, st.booleans(), st.booleans())
+def test_markers_on_lines_of_their_own_leave_the_texts_as_they_are(texts: list[str], first: bool, asked: bool) -> None:
+    assume(not any(text.endswith("\r") for text in texts))  # with the line end behind it, that is one line end
+    text = "".join(("\n" if place else "") + (USER_TAG, ASSISTANT_TAG)[place % 2] + words for place, words in enumerate(texts))
+    text = (text if first else text.removeprefix(USER_TAG)) + ("\n" + ASSISTANT_TAG if asked else "")
+    assert said(turns_of_text(text, USER_TAG, ASSISTANT_TAG)) == by_turn(texts)
+
+
+@given(conversations)
+def test_a_conversation_whose_outer_blanks_were_stripped_keeps_the_others(texts: list[str]) -> None:
+    text = "".join(("\n\nHuman: ", "\n\nAssistant: ")[place % 2] + words for place, words in enumerate(texts)).strip()
+    assert said(turns_of_text(text, HUMAN, ASSISTANT)) == by_turn([*texts[:-1], texts[-1].rstrip()])
 
 
 def test_nectar_shaped_rows_load_by_a_mapping_alone(tmp_path: Path) -> None:
@@ -218,10 +245,32 @@ def test_empty_keys_are_nothing_and_harmless_ones_are_counted(adapter: str) -> N
     assert {part for line in source.notes.lines() for part in line.split("'")[1:2]} >= {"name", "timestamp"}
 
 
-@pytest.mark.parametrize("role", ["tool", "function", "developer"])
+@pytest.mark.parametrize("role", ["tool", "function", "Developer"])
 def test_roles_of_tools_are_refused(role: str) -> None:
     with pytest.raises(InputError, match=rf"f:1: chosen\[1\]\.role is '{role}'; it must be one of"):
         TRLPairs("t").feedback({"chosen": [ASK, message(role, "3"), GOOD], "rejected": [ASK, message(role, "3"), BAD]}, "f:1")
+
+
+def test_turns_of_the_developer_are_system_turns_and_counted() -> None:
+    developer, asked = message("developer", "Be kind."), message("user", "Hi")
+    mapping = Mapping("m", prompt="p", completions=[Fields(text="c", rank=1)])
+    rows: list[tuple[Source, dict[str, Any]]] = [
+        (TRLPairs("t"), {"prompt": [developer, asked], "chosen": "a", "rejected": "b"}),
+        (TRLPairs("t"), {"prompt": "Hi", "chosen": [developer, asked, GOOD], "rejected": [developer, asked, BAD]}),
+        (TRLUnpaired("t"), {"messages": [developer, asked, GOOD], "label": True}),
+        (TRLUnpaired("t"), {"prompt": [{"from": "developer", "value": "Be kind."}, asked], "completion": "a", "label": True}),
+        (mapping, {"p": [developer, asked], "c": "x"}),
+        (Records("r"), {"prompt": [developer, asked], "completions": [{"text": "x"}]}),
+    ]
+    for source, row in rows:
+        one = record(source, row)
+        assert one.prompt[0] == Turn("system", (Part("Be kind.", "never"),)) and said(one.prompt[1:]) == [("user", "Hi")]
+        (line,) = source.notes.lines()
+        assert "developer turns are read as system turns (" in line
+    for source in (TRLPairs("t"), Records("r")):
+        row = {"prompt": [SYSTEM, developer, asked], "chosen": "a", "rejected": "b"} | ({"completions": [{"text": "x"}]} if isinstance(source, Records) else {})
+        with pytest.raises(InputError, match=r"f:1: prompt\[1\] is a system turn; a prompt has at most one"):
+            source.feedback({name: row[name] for name in row if isinstance(source, TRLPairs) or name in ("prompt", "completions")}, "f:1")
 
 
 def test_tools_beside_a_row_are_refused_and_other_columns_counted() -> None:

@@ -52,6 +52,28 @@ def test_a_split_that_could_be_several_is_refused_with_the_list(tmp_path: Path) 
     assert read(tmp_path) == ["train.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["train_test_split/a.jsonl", "x/Test-Train/a.jsonl", "train.dev.jsonl", "valid_test-00000-of-00001.jsonl"])
+def test_a_name_that_says_two_splits_is_neither(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, name)
+    label = {"t": "train_test_split", "x": "test-train"}.get(name[0], "") if "/" in name else name.split(".jsonl")[0].removesuffix("-00000-of-00001")
+    if name.startswith("train_"):
+        assert refused(tmp_path, split="test") == (
+            f"{tmp_path}: the name train_test_split says the split 'test' and also train (train_test_split/a.jsonl); "
+            "give one of these files or a pattern as path, or set split to 'train_test_split' to read all of them as one split."
+        )
+    for split in ("train", "validation", "valid", "dev", "test"):
+        says = refused(tmp_path, split=split)
+        assert f"the name {label} says the split {split!r} and also" in says or f"no file of the split {split!r}; there is {label}." in says
+    assert read(tmp_path, split=label) == [name]  # asked for by its whole name
+
+
+def test_files_of_one_split_in_a_folder_that_says_two_are_read(tmp_path: Path) -> None:
+    fill(tmp_path, "train_test_split/train.jsonl", "train_test_split/test/a.jsonl")
+    assert read(tmp_path) == ["train_test_split/train.jsonl"]
+    assert read(tmp_path, split="test") == ["train_test_split/test/a.jsonl"]
+    assert read(tmp_path / "train_test_split") == ["train.jsonl"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from(["train", "train_prefs", "train-sft", "test", "dev", "validation_gen"]), min_size=1, unique=True),

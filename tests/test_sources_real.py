@@ -94,7 +94,7 @@ def test_real_files_load_with_exact_counts(name: str, records: int, completions:
 
 @needs_real_data
 @pytest.mark.realdata
-def test_real_hh_loses_no_word() -> None:
+def test_real_hh_loses_no_character() -> None:
     source = HH(os.environ["COH_REAL_DATA"] + "/hh_harmless_1000.jsonl.gz")
     turns = 0
     for where, row in source.rows():
@@ -103,9 +103,9 @@ def test_real_hh_loses_no_word() -> None:
         if isinstance(one, Feedback):
             turns += len(one.prompt)
             for candidate, name in zip(one.candidates, ("chosen", "rejected"), strict=True):
-                names = {"user": "Human:", "assistant": "Assistant:"}
-                again = "".join(f"{names[turn.role]} {turn.text} " for turn in one.prompt) + f"Assistant: {candidate.text}"
-                assert again.split() == row[name].split()
+                names = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
+                again = "".join(names[turn.role] + turn.text for turn in one.prompt) + names["assistant"] + candidate.text
+                assert again == row[name]
                 assert [turn.role for turn in one.prompt] == ["user", "assistant"] * (len(one.prompt) // 2) + ["user"]
 
 

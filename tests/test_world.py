@@ -274,6 +274,23 @@ def test_building_writes_a_folder_that_loads_and_repeats(tmp_path: Path) -> None
     assert lm.config.vocab_size == len(tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--doc", "3"], "unrecognized arguments: --doc 3; --help lists the options."),
+        (["--documents", "many"], "argument --documents: invalid int value: 'many'; --help lists the options."),
+        (["--documents", "0"], "--documents is 0; it must be at least 1; --help lists the options."),
+        (["--threads", "-1"], "--threads is -1; it must be at least 1; --help lists the options."),
+    ],
+)
+def test_mistakes_on_the_command_line_of_build_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    from coh_lightning.world.build import main
+
+    assert main(["--output", str(tmp_path / "base"), *arguments]) == 2
+    assert capsys.readouterr().err == f"error: coh_lightning.world.build: {says}\n"
+    assert not (tmp_path / "base").exists()
+
+
 def test_a_missing_base_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"coh_lightning\.world\.build"):
         feedback.load_base(tmp_path)

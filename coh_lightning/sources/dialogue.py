@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Role, Turn, did_you_mean, named, refuse_beside_content
+from coh_lightning.records import DEVELOPER, Part, Role, Turn, did_you_mean, named, refuse_beside_content
 from coh_lightning.sources.notes import SourceNotes
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "model"), "assistant"),
-    "system": "system",
+    **dict.fromkeys(("system", DEVELOPER), "system"),
 }
+
+
+READ_AS_SYSTEM = "developer turns are read as system turns"
+"""Counted in a source's notes."""
 
 
 class Span(NamedTuple):
@@ -55,13 +60,21 @@ def user_turn(text: str) -> Turn:
 
 
 def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[Turn, ...]:
-    """The turns of a marked text, blanks around each taken off.
+    """The turns of a marked text, to the character. Only what belongs to the markers is taken off:
 
-    Where somebody took off the blanks of the whole text, its first and last marker count without theirs. A marker of the assistant's at the end, with nothing
-    behind it, is where the completion comes, and is no turn; a conversation may begin with the assistant::
+    * the marker as it is given, and one space behind it, unless the marker itself ends with a blank: "Human:" and
+      "Human: " read "Human: Hi" alike;
+    * one line end before the marker, unless the marker itself begins with a blank: "a\\n<user>b" ends the turn "a";
+    * the blanks before the first marker of the text. If the whole text was stripped, its first and its last marker count
+      without their own outer blanks;
+    * a marker of the assistant at the end with only blanks behind it. The completion comes there, so it is no turn.
 
-        "\\n\\nHuman: Hi\\n\\nAssistant:"         ->  user "Hi"
-        "\\n\\nAssistant: Hi\\n\\nHuman: Hello"   ->  assistant "Hi", user "Hello"
+    All other blanks are text (`strip: true` of a source takes those at the ends of turns away). A conversation may begin
+    with the assistant::
+
+        "\\n\\nHuman: Hi\\n\\nAssistant:"                  ->  user "Hi"
+        "\\n\\nHuman:     if x:\\n\\n\\nAssistant: Yes "     ->  user "    if x:\\n", assistant "Yes "
+        "\\n\\nAssistant: Hi\\n\\nHuman: Hello"            ->  assistant "Hi", user "Hello"
     """
     for marker in (user_marker, assistant_marker):
         bare = marker.lstrip()
@@ -70,13 +83,33 @@ def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[T
             break
     open_end = assistant_marker.rstrip()
     if open_end and text.rstrip().endswith(open_end):
-        text = text.rstrip().removesuffix(open_end)
-    spans = [(span.role, text[span.start : span.stop].strip()) for span in spans_of(text, user_marker, assistant_marker)]
-    if len(spans) > 1 and not spans[0][1]:
-        del spans[0]
-    if len(spans) > 1 and spans[-1] == ("assistant", ""):
-        del spans[-1]
-    return tuple(Turn(role, (Part(words, "front"),)) for role, words in spans)
+        text = _before_marker(text.rstrip().removesuffix(open_end), assistant_marker)
+    markers: dict[Role, str] = {"user": user_marker, "assistant": assistant_marker}
+    turns = []
+    for span in spans_of(text, user_marker, assistant_marker):
+        words = text[span.start : span.stop]
+        if span.start:  # at 0 there is no marker before it
+            words = _behind_marker(words, markers[span.role])
+        if span.stop < len(text):
+            words = _before_marker(words, markers["assistant" if span.role == "user" else "user"])
+        turns.append((span.role, words))
+    if len(turns) > 1 and not turns[0][1].strip():
+        del turns[0]
+    if len(turns) > 1 and turns[-1][0] == "assistant" and not turns[-1][1].strip():
+        del turns[-1]
+    return tuple(Turn(role, (Part(words, "front"),)) for role, words in turns)
+
+
+def _behind_marker(words: str, marker: str) -> str:
+    """The words without the one space that separates them from the marker before them."""
+    return words if marker[-1:].isspace() else words.removeprefix(" ")
+
+
+def _before_marker(words: str, marker: str) -> str:
+    """The words without the line end that puts the marker behind them on a line of its own."""
+    if marker[:1].isspace() or not words.endswith("\n"):
+        return words
+    return words.removesuffix("\n").removesuffix("\r")
 
 
 def is_messages(value: object) -> bool:
@@ -84,11 +117,11 @@ def is_messages(value: object) -> bool:
 
 
 def is_message(value: object) -> bool:
-    """Whether a value is one message: an object with a role that is known and its text."""
+    """Whether a value is one message: an object with a role that is known and its text, or a list of parts."""
     if not isinstance(value, Mapping):
         return False
     return any(
-        isinstance(value.get(who), str) and value[who] in _ROLES and isinstance(value.get(words), str)
+        isinstance(value.get(who), str) and value[who] in _ROLES and (isinstance(value.get(words), str) or is_parts(value.get(words)))
         for who, words in (("role", "content"), ("from", "value"))
     )
 
@@ -96,8 +129,11 @@ def is_message(value: object) -> bool:
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
     """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are counted in `notes`.
 
+    A turn of the developer, as newer chat clients call the system, is a system turn, which is counted too.
+    A content that is a list of text parts is their joined text (`content.joined_parts`).
+
     Raises:
-        InputError: a key is missing, the role is unknown, the content is no text, or another key changes what the message says; naming the key.
+        InputError: a key is missing, the role is unknown, the content or one of its parts is no text, or another key changes what the message says; naming the key.
     """
     if not isinstance(message, Mapping):
         raise InputError(f"{where}: {key} is a {type(message).__name__}; a message is an object with 'role' and 'content' (or 'from' and 'value').")
@@ -110,9 +146,13 @@ def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | 
     if not isinstance(role, str) or role not in _ROLES:
         raise InputError(f"{where}: {key}.{who} is {role!r:.60}; it must be one of {', '.join(_ROLES)}.")
     content = message[words]
+    if isinstance(content, list):
+        content = joined_parts(content, f"{key}.{words}", where)
     if not isinstance(content, str):
-        raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text.")
+        raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text or a list of text parts.")
     if notes is not None:
+        if role == DEVELOPER:
+            notes.count(READ_AS_SYSTEM, where)
         for name, value in message.items():
             if name not in (who, words) and value not in (None, "", [], {}):
                 notes.count(f"the key {named(str(name))!r} of messages is passed over", where)

@@ -23,6 +23,7 @@ from coh_lightning.records import PACKED, did_you_mean, named
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ipc", ".txt")
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 """Names of splits that are known by themselves."""
+SAME_SPLIT = {"training": "train", **dict.fromkeys(("valid", "val", "dev"), "validation"), **dict.fromkeys(("testing", "eval", "evaluation"), "test")}
 DESCRIPTIONS = frozenset(
     "dataset_info.json dataset_infos.json dataset_dict.json state.json config.json metadata.json croissant.json generation_config.json "
     "tokenizer.json tokenizer_config.json special_tokens_map.json package.json".split()
@@ -70,7 +71,7 @@ def chosen_files(path: str, *, subset: str | None = None, split: str = "train", 
     Names that begin with a dot are passed over, and so is plain text beside files of rows, unless it is what is wanted (`plain_text`).
 
     Raises:
-        InputError: nothing is there, no file of this split, several that could be meant, a missing part, or the same rows in two kinds of files.
+        InputError: nothing is there, no file of this split, several that could be meant, a name that says two splits, a missing part, or the same rows in two kinds of files.
     """
     here = Path(path).expanduser()
     if _GLOB.search(path) and not here.exists():
@@ -172,6 +173,13 @@ def _keep_split(chosen: Chosen, folder: Path, split: str) -> None:
         names = ", ".join(named(str(file.relative_to(folder))) for file in silent[:MOST_NAMES])
         hint = f"; {names} {'says' if len(silent) == 1 else 'say'} no split, give {'it' if len(silent) == 1 else 'one of them'} or a pattern" if silent else ""
         raise InputError(f"{folder}: no file of the split {split!r}; there is {', '.join(there)}{beside}{hint}.")
+    others = _splits_in(wanted[0]) - _splits_in(split.lower())
+    if wanted[0] != split.lower() and _splits_in(split.lower()) and others:
+        named_so = sorted(str(file.relative_to(folder)) for file, label in labels.items() if label == wanted[0])
+        raise InputError(
+            f"{folder}: the name {wanted[0]} says the split {split!r} and also {' and '.join(sorted(others))} ({_names(named_so, '')}); "
+            f"give one of these files or a pattern as path, or set split to {wanted[0]!r} to read all of them as one split."
+        )
     for file, label in labels.items():
         if label != wanted[0]:
             chosen.passed_over[str(file)] = f"of the split {label}" if label else f"its name says no split, and others are of {wanted[0]}"
@@ -203,6 +211,11 @@ def _label(file: Path, folder: Path, split: str) -> str | None:
         if any(_says(stem, known) for known in (split, *SPLITS)):
             return stem
     return None
+
+
+def _splits_in(name: str) -> set[str]:
+    """The splits that a name says: train and test of "train_test_split". Names of the same split count as one."""
+    return {SAME_SPLIT.get(known, known) for known in SPLITS if _says(name, known)}
 
 
 def _says(name: str, split: str) -> bool:

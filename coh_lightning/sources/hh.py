@@ -8,7 +8,7 @@ from typing import Any
 
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
 from coh_lightning.sources.base import Source, text_column
-from coh_lightning.sources.dialogue import spans_of
+from coh_lightning.sources.dialogue import difference, spans_of
 from coh_lightning.sources.files import Row
 
 HUMAN = "\n\nHuman:"
@@ -20,7 +20,8 @@ class HH(Source):
     """Pairs of dialogues of HH: the shared turns once as the prompt, the two last answers as the completions (method.md 1.4, 3.2).
 
     `subset` is the folder: harmless-base, helpful-base, helpful-online, helpful-rejection-sampled; None takes all. The aspect is helpful or harmless by that
-    folder, unless given. A row whose two contexts differ, or one of whose answers is empty, is rejected and counted::
+    folder, unless given. A row whose two contexts differ (blanks at the ends of turns apart; the chosen side's are kept), or one of whose answers is empty, is
+    rejected and counted::
 
         chosen    "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: good"
         rejected  "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: bad"
@@ -41,7 +42,7 @@ class HH(Source):
                 return self.rejected("no answer of the assistant after a human turn", where)
             contexts.append(split[0])
             answers.append(split[1])
-        if contexts[0] != contexts[1]:
+        if difference(contexts[0], contexts[1]) is not None:
             return self.rejected("the two dialogues differ before the last answer", where)
         candidates = (Candidate(answers[0], rank=1.0), Candidate(answers[1], rank=2.0))
         return self.record(contexts[0], candidates, where=where, task="response", aspect=self._aspect_of_folder())
@@ -52,7 +53,13 @@ class HH(Source):
 
 
 def split_transcript(text: str) -> tuple[tuple[Turn, ...], str] | None:
-    """The turns before the last answer, and the last answer, blanks around each taken off; None where no answer follows a human turn.
+    """The turns before the last answer, and the last answer; None where no answer follows a human turn.
+
+    Only the markers are taken off: the two line ends, the name and the colon, and one space behind them (and the blanks
+    before the first marker). All other blanks are text, so that markers and texts together are the transcript to the
+    character; `strip: true` of the source takes the blanks at the ends of texts away::
+
+        "\\n\\nHuman:     if x:\\n\\n\\nAssistant: Yes "     ->  user "    if x:\\n"     answer "Yes "
 
     The last answer begins behind the last "\\n\\nAssistant:" that follows a human turn; what it holds of markers stays in it.
     """
@@ -66,5 +73,5 @@ def split_transcript(text: str) -> tuple[tuple[Turn, ...], str] | None:
     answer = at + len(ASSISTANT)
     if spans[-1].role == "assistant":  # two answers in a row: the last turn began with the first of them
         answer = spans.pop().start
-    turns = tuple(Turn(span.role, (Part(body[span.start : span.stop].strip(), "front"),)) for span in spans)
-    return turns, body[answer:].strip()
+    turns = tuple(Turn(span.role, (Part(body[span.start : span.stop].removeprefix(" "), "front"),)) for span in spans)
+    return turns, body[answer:].removeprefix(" ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError
 from coh_lightning.records import Part, Role, Turn
 from coh_lightning.sources.base import column
@@ -46,6 +47,8 @@ def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str, not
 
 
 def _turn(text: Any, side: int, key: str, where: str) -> Turn:
+    if is_parts(text):
+        text = joined_parts(text, key, where)
     if not isinstance(text, str):
         raise InputError(f"{where}: {key} is {text!r:.60}, a {type(text).__name__}; it must be text.")
     role: Role = "assistant" if side else "user"

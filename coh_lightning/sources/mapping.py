@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+from coh_lightning.content import is_parts
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
 from coh_lightning.sources.base import Source
@@ -68,8 +69,8 @@ class Mapping(Source):
     the same value and mean different things are refused. Values that are in no entry are counted, and entries that no
     row uses are named, on the screen and in data.json.
 
-    Texts are kept to the character (`strip` removes the blanks at their ends). Only the turns of a conversation inside
-    one text (`turn_markers`) lose the blanks around them, with their markers.
+    Texts are kept to the character (`strip` removes the blanks at their ends). The turns of a conversation inside one
+    text (`turn_markers`) lose their markers, one space behind a marker and one line end before it, and no other blank.
 
     Args:
         prompt: path of a text, of a message or of a list of messages; or the pieces that make up the user's turn.
@@ -77,7 +78,8 @@ class Mapping(Source):
         history: path of earlier turns: a list of [user, assistant] pairs, of objects, of messages, or of texts that
             alternate.
         history_keys: the keys of the user's and the assistant's text in the objects of `history`.
-        turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text.
+        turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text, with the line
+            ends and blanks that belong to it (`dialogue.turns_of_text` has the rule).
         completions: the completions, one by one; with `each` a single entry, for all elements.
         each: path of a list of completions, or of an object of completions by name.
         drop_prompt: remove the prompt from the front of completions that repeat it. Those that do and those that don't
@@ -260,7 +262,7 @@ class Mapping(Source):
             turns = (Turn("user", tuple(part for piece in self.prompt for part in self._parts(piece, row, where))),)
         else:
             value = value_at(row, self.prompt, where)
-            if is_messages(value):
+            if is_messages(value) and not is_parts(value):
                 turns = turns_of_messages(value, self.prompt, where, self.notes)
             elif isinstance(value, dict):
                 turns = (turn_of_message(value, self.prompt, where, self.notes),)

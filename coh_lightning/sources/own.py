@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coh_lightning.records import Feedback, Rejected, named
+from coh_lightning.records import DEVELOPER, Feedback, Rejected, content_id, named
 from coh_lightning.sources.base import Source
+from coh_lightning.sources.dialogue import READ_AS_SYSTEM
 from coh_lightning.sources.files import Row
 
 
@@ -23,8 +24,13 @@ class Records(Source):
 
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         feedback = Feedback.from_json(row, where)
+        if isinstance(row["prompt"], list) and any(message.get("role") == DEVELOPER for message in row["prompt"]):
+            self.notes.count(READ_AS_SYSTEM, where)
         for place, passed_over in feedback.extra.items():
             if place.startswith(("prompt[", "completions[")) and place not in row.get("extra", {}) and isinstance(passed_over, dict):
                 for name in passed_over:
                     self.notes.count(f"the key {named(name)!r} of {place.split('[')[0]} is kept in the record and not used", where)
-        return dataclasses.replace(feedback, source=self.label, task=self.task or feedback.task, aspect=self.aspect or feedback.aspect)
+        bare = self.stripped(feedback)
+        if self.strip and feedback.id == content_id(feedback):  # made from the content, which has changed
+            bare = dataclasses.replace(bare, id=content_id(bare))
+        return dataclasses.replace(bare, source=self.label, task=self.task or feedback.task, aspect=self.aspect or feedback.aspect)

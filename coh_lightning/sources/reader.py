@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError
 from coh_lightning.records import shown
 from coh_lightning.sources.dialogue import is_messages
@@ -48,7 +49,13 @@ class Reader:
         return bool(self.missing) and not isinstance(value, list | dict) and value in self.missing
 
     def text(self, value: Any, path: str, where: str) -> str | None:
-        """The text to the character, or None where nothing is there. Raises InputError for what is no text."""
+        """The text to the character (of a list of text parts: their joined text), or None where nothing is there.
+
+        Raises:
+            InputError: what is no text.
+        """
+        if is_parts(value):
+            value = joined_parts(value, path, where)
         if self.is_missing(value):
             return None
         if isinstance(value, str):
@@ -63,7 +70,8 @@ class Reader:
 
     def texts(self, value: Any, path: str, where: str) -> list[str]:
         """The texts of a list, or the one that is there; those that are missing left out."""
-        found = [self.text(one, path, where) for one in (value if isinstance(value, list) else [value])]
+        several = isinstance(value, list) and not is_parts(value)
+        found = [self.text(one, path, where) for one in (value if several else [value])]
         return [text for text in found if text is not None]
 
     def number(self, value: Any, path: str, where: str, *, only_words: bool = False) -> float | None:

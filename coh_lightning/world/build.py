@@ -6,7 +6,6 @@ with the checksums of its files. On one machine with the same number of threads 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 import random
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from coh_lightning.commands import CommandParser
 from coh_lightning.draws import generator, key64
+from coh_lightning.errors import InputError
 from coh_lightning.world.pretraining import pretraining_text
 from coh_lightning.world.tokenizer import END, MAX_LENGTH, PAD, save_tokenizer
 
@@ -138,15 +139,22 @@ def build(output: Path, *, documents: int, seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m coh_lightning.world.build", description="Make the embedded world's tokenizer and base model again.")
+    """The command line of this module; gives its exit status."""
+    parser = CommandParser(prog="python -m coh_lightning.world.build", description="Make the embedded world's tokenizer and base model again.")
     parser.add_argument("--output", type=Path, default=BASE, help="folder to write into (default: the one inside the package)")
     parser.add_argument("--documents", type=int, default=96_000, help="number of pretraining documents, each seen once (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of documents, weights and order (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    build(options.output, documents=options.documents, seed=options.seed)
+    try:
+        options = parser.parse_args(arguments)
+        for name in ("documents", "threads"):
+            if getattr(options, name) < 1:
+                parser.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
+        torch.set_num_threads(options.threads)
+        build(options.output, documents=options.documents, seed=options.seed)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
