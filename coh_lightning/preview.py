@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
         _check_page(page)
     if options.num < 0:
         raise InputError(f"--num is {options.num}; give the number of records to show, or 0 for all.")
-    if options.file is not None and not Path(options.file).expanduser().is_file():
-        raise InputError(f"{options.file}: there is no such file.")
+    if options.file is not None:
+        _check_feedback(options.file)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -164,6 +164,12 @@ def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str)
         if takes_value and "=" not in word and words and not words[0].startswith("--"):
             target.append(words.pop(0))
     return own, settings
+
+
+def _check_feedback(path: str) -> None:
+    """Raises InputError where there is nothing to read, before libraries are loaded (which takes seconds)."""
+    if re.search(r"[*?\[]", path) is None and not Path(path).expanduser().exists():
+        raise InputError(f"{path}: there is no such file.")
 
 
 def _check_page(page: Path) -> None:

@@ -189,6 +189,16 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         assert option in run.stdout
 
 
+def test_a_folder_and_a_pattern_are_previewed_as_they_are_trained_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "many").mkdir()
+    write(folder / "many" / "f.jsonl", TWO)
+    shown = [lines(capsys, words, "--config=short.yaml") for words in ("many/f.jsonl", "many", "many/*.jsonl", str(folder / "many"))]
+    texts = [[(one["chain"], one["segments"]) for one in chains] for chains in shown]
+    assert texts == [texts[0]] * 4 and texts[0]
+    assert refused(capsys, "none*.jsonl") == "error: none*.jsonl: no file matches this pattern."
+    assert refused(capsys, "none") == "error: none: there is no such file."
+
+
 def test_the_settings_of_fit_are_accepted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "fit.yaml").write_text(
         "run: {name: x}\ntrainer: {max_steps: 3, callbacks: [{class_path: nowhere.Thing}]}\n"

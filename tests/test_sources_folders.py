@@ -221,3 +221,27 @@ def test_files_and_repeated_records_are_said(tmp_path: Path) -> None:
         f"n: the record is the same, word for word, as an earlier one (1 time in 2 rows, first {tmp_path}/two/train.jsonl:1)",
     ]
     assert noticed[0].files == [f"{tmp_path}/one/train.jsonl", f"{tmp_path}/two/train.jsonl"]
+
+
+@pytest.mark.parametrize("place", ["", "data", "data/deeper"])
+def test_the_pattern_that_is_advised_reads_the_split(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train_prefs-00000-of-00001.jsonl", "train_sft.jsonl"):
+        (folder / name).write_text("{}\n")
+    with pytest.raises(InputError) as caught:
+        chosen_files(str(tmp_path))
+    pattern = str(caught.value).split("such as ")[1].removesuffix(".")
+    assert chosen_files(pattern).files == [folder / "train_prefs-00000-of-00001.jsonl"]
+
+
+@pytest.mark.parametrize("held_out", ["val", "eval", "evaluation", "testing", "dev", "test"])
+def test_held_out_files_by_any_usual_name_are_not_trained_on(tmp_path: Path, held_out: str) -> None:
+    (tmp_path / f"{held_out}.jsonl").write_text("{}\n")
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match=f"no file of the split 'train'; there is {held_out}; a.jsonl says no split, give it or a pattern"):
+        chosen_files(str(tmp_path))
+    (tmp_path / "a.jsonl").rename(tmp_path / "training.jsonl")
+    chosen = chosen_files(str(tmp_path))
+    assert chosen.files == [tmp_path / "training.jsonl"]
+    assert chosen.passed_over == {str(tmp_path / f"{held_out}.jsonl"): f"of the split {held_out}"}

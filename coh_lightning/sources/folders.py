@@ -21,8 +21,9 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import PACKED, did_you_mean, named
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ipc", ".txt")
-SPLITS = ("train", "validation", "valid", "dev", "test")
+SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 """Names of splits that are known by themselves."""
+SAME_SPLIT = {"training": "train", **dict.fromkeys(("valid", "val", "dev"), "validation"), **dict.fromkeys(("testing", "eval", "evaluation"), "test")}
 DESCRIPTIONS = frozenset(
     "dataset_info.json dataset_infos.json dataset_dict.json state.json config.json metadata.json croissant.json generation_config.json "
     "tokenizer.json tokenizer_config.json special_tokens_map.json package.json".split()
@@ -160,14 +161,18 @@ def _keep_split(chosen: Chosen, folder: Path, split: str) -> None:
     wanted = [label for label in there if label == split.lower()]
     if not wanted:
         wanted = [label for label in there if _says(label, split.lower())]
+    if not wanted and split.lower() == "train":
+        wanted = [label for label in there if _says(label, "training")]
     if len(wanted) > 1:
-        raise InputError(
-            f"{folder}: the split {split!r} could be {' or '.join(wanted)}; set split to one of them, or give a pattern such as {folder}/{wanted[0]}*."
-        )
+        first = next(file for file in chosen.files if labels[file] == wanted[0])
+        raise InputError(f"{folder}: the split {split!r} could be {' or '.join(wanted)}; set split to one of them, or give {_pattern(first, wanted[0])}.")
     if not wanted:
         unread = [Path(name).name for name in chosen.passed_over if _says(Path(name).name.lower(), split.lower())]
         beside = f" ({', '.join(unread[:MOST_NAMES])} can't be read)" if unread else ""
-        raise InputError(f"{folder}: no file of the split {split!r}; there is {', '.join(there)}{beside}.")
+        silent = [file for file in chosen.files if labels[file] is None]
+        names = ", ".join(named(str(file.relative_to(folder))) for file in silent[:MOST_NAMES])
+        hint = f"; {names} {'says' if len(silent) == 1 else 'say'} no split, give {'it' if len(silent) == 1 else 'one of them'} or a pattern" if silent else ""
+        raise InputError(f"{folder}: no file of the split {split!r}; there is {', '.join(there)}{beside}{hint}.")
     others = _splits_in(wanted[0]) - _splits_in(split.lower())
     if wanted[0] != split.lower() and _splits_in(split.lower()) and others:
         named_so = sorted(str(file.relative_to(folder)) for file, label in labels.items() if label == wanted[0])
@@ -179,6 +184,16 @@ def _keep_split(chosen: Chosen, folder: Path, split: str) -> None:
         if label != wanted[0]:
             chosen.passed_over[str(file)] = f"of the split {label}" if label else f"its name says no split, and others are of {wanted[0]}"
     chosen.files = [file for file in chosen.files if labels[file] == wanted[0]]
+
+
+def _pattern(file: Path, label: str) -> str:
+    """Words for what to give in place of a folder, to read the files of the split that this one belongs to."""
+    if file.is_dir():
+        return f"the folder {file}"
+    if label in file.name.lower():
+        end = file.name.lower().index(label) + len(label)
+        return f"a pattern such as {file.parent / file.name[:end]}*"
+    return f"a pattern such as {file.parent}/*"
 
 
 def _label(file: Path, folder: Path, split: str) -> str | None:
@@ -199,8 +214,8 @@ def _label(file: Path, folder: Path, split: str) -> str | None:
 
 
 def _splits_in(name: str) -> set[str]:
-    """The splits that a name says: train and test of "train_test_split". The three names of the validation split count as one."""
-    return {"validation" if known in ("valid", "dev") else known for known in SPLITS if _says(name, known)}
+    """The splits that a name says: train and test of "train_test_split". Names of the same split count as one."""
+    return {SAME_SPLIT.get(known, known) for known in SPLITS if _says(name, known)}
 
 
 def _says(name: str, split: str) -> bool:
