@@ -168,7 +168,10 @@ class Typed:
         """What is wrong with the first of the files that is no YAML, or that holds no settings."""
         for file in self.configs():
             try:
-                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)
+                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)  # it says more of what is wrong than the loader in C
+                yaml_text.load(file.read_bytes())
+            except yaml_text.DuplicateKeyError as error:
+                return f"{self.shown(file)}:{error.problem_mark.line + 1}: {error.problem}."
             except yaml.MarkedYAMLError as error:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
                 return f"{self.shown(file)}:{line}: this is no YAML: {error.problem or error.context}."
@@ -240,6 +243,11 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
         word = match[1] or match[2]
         if len(os.fsencode(word)) > LONGEST_NAME:
             return f"{key} is {word!r:.60}...; it must be settings, or the name of a file that has them."
+        if word.startswith(("{", "[")):
+            try:
+                yaml_text.load(word)
+            except yaml.MarkedYAMLError as error:
+                return f"{key} is no YAML: {error.problem or error.context}."
         # relative to the folder of the file that names it, which is where jsonargparse is now
         file = Path.cwd() / word
         if file.is_file():

@@ -24,7 +24,7 @@ import yaml
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import did_you_mean
-from coh_lightning.yaml_text import load
+from coh_lightning.yaml_text import DuplicateKeyError, load
 
 KEYS = ("command", "description", "early_terminate", "entity", "method", "metric", "name", "parameters", "program", "project", "run_cap")
 TEXTS = ("description", "entity", "name", "program", "project")
@@ -109,8 +109,10 @@ def read_sweep(file: Path) -> Sweep:
         raise InputError(f"there is no sweep file {file}; conf/sweep/ has some.")
     try:
         source = load(file.read_text(encoding="utf-8"))
+    except DuplicateKeyError as error:
+        raise InputError(f"{file}:{error.problem_mark.line + 1}: {error.problem}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{file} can't be read: {' '.join(str(error).split())}") from error
     if not isinstance(source, dict):
         raise InputError(f"{file} holds no sweep; it needs method, metric, parameters and command.")
     for key in source:
@@ -235,7 +237,8 @@ def _checked_values(values: Any, where: str) -> Sequence[Any]:
     if not isinstance(values, list) or not values:
         raise InputError(f"{where}.values is {values!r:.80}; it must be a list, as in [{values if values and not isinstance(values, dict) else 'a, b'}].")
     if wrong := [value for value in values if not isinstance(value, (str, int, float, bool, type(None)))]:
-        raise InputError(f"{where} has the value {wrong[0]!r}; write a list or a mapping as text: '{wrong[0]}'.")
+        text = yaml.dump(wrong[0], default_flow_style=True, sort_keys=False, width=math.inf).strip().replace("'", "''")
+        raise InputError(f"{where} has the value {wrong[0]!r}; write a list or a mapping as text: '{text}'.")
     if twice := [value for place, value in enumerate(values) if value in values[:place]]:
         raise InputError(f"{where} has the value {twice[0]!r} twice (1, 1.0 and true count as one); leave one out.")
     return values

@@ -7,6 +7,9 @@ Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what
     010                ten                          (PyYAML: eight)
     12:30              text                         (PyYAML: 750)
     2026-01-31         text                         (PyYAML: a date)
+    {a: 1, a: 2}       an error                     (PyYAML: the last one counts)
+
+A key that is there twice is refused. So are keys that differ in YAML and are one key in Python (true and 1, 1 and 1.0): the last would replace the first.
 
 Writing quotes every text that this reader, PyYAML or OmegaConf could take for something else, and escapes every character that is not printed as itself.
 """
@@ -38,6 +41,10 @@ class Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+class DuplicateKeyError(yaml.MarkedYAMLError):
+    """A mapping has one key twice. Its mark is the place of the second."""
 
 
 def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
@@ -89,15 +96,50 @@ def load(text: str | bytes) -> Any:
     """What a YAML text holds.
 
     Raises:
+        DuplicateKeyError: a mapping has one key twice; keys are compared as Python does, so 1, 1.0 and true are one.
         yaml.YAMLError: it is no YAML.
     """
     loader = Loader(text)
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_keys(loader, node)
+        return loader.construct_document(node)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deep") from error
     finally:
         loader.dispose()
+
+
+def _check_keys(loader: Any, root: yaml.Node) -> None:
+    """Raises a `DuplicateKeyError` for the first key that stands twice; before construction, which merges `<<` into the keys of the nodes."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [value for _, value in reversed(node.value)]
+            first: dict[Any, yaml.ScalarNode] = {}
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode) or key.tag == TAG + "merge":
+                    continue
+                before = first.setdefault(loader.construct_object(key), key)
+                if before is not key:
+                    line = before.start_mark.line + 1
+                    name = repr(key.value) if before.value == key.value else f"{key.value!r} counts as {before.value!r}, which"
+                    again = (
+                        "there already"
+                        if before.value != key.value and line == key.start_mark.line + 1
+                        else "twice"
+                        if line == key.start_mark.line + 1
+                        else f"on line {line} already"
+                    )
+                    raise DuplicateKeyError(problem=f"the key {name} stands {again}; leave one out", problem_mark=key.start_mark)
 
 
 def load_setting(text: str) -> Any:

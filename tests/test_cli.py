@@ -156,6 +156,8 @@ MISTAKES = {
     "fit --config conf/typo.yaml": "there is no key data.row_token; did you mean data.row_tokens? (conf/typo.yaml:2)",
     "fit --config conf/source_typo.yaml": "there is no key data.sources.fil; did you mean data.sources.file? (conf/source_typo.yaml:1)",
     "fit --config conf/broken.yaml": "conf/broken.yaml:2: this is no YAML: expected ',' or '}', but got ':'.",
+    "fit --config conf/twice.yaml": "conf/twice.yaml:3: the key 'data' stands on line 1 already; leave one out.",
+    "fit --data.method={loss_on:[": "data.method is no YAML: ",
     "fit --config conf/empty.yaml": "conf/empty.yaml: this file holds nothing; settings are written as key: value.",
     "fit --config conf/bytes.yaml": "conf/bytes.yaml: this is no text: ",
     "fit --config conf/bytes.jsonl": "conf/bytes.jsonl: this is no text: ",
@@ -186,6 +188,7 @@ MISTAKES = {
 def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(words: str, call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
     for name, text in {
         "typo": "data:\n  row_token: 4\n",
+        "twice": "data: {}\nmodel: {}\ndata: {}\n",
         "nested_typo": "data: {method: method/typo.yaml}\n",
         "source_typo": "data: {sources: [{class_path: Lines, init_args: {fil: x}}]}\n",
         "broken": "model: {lr: 3\ndata: {row_tokens: 4}\n",

@@ -20,7 +20,7 @@ from coh_lightning import parsing
 from coh_lightning.cli import CoHParser
 from coh_lightning.errors import InputError
 from coh_lightning.sweep_file import command_words, read_sweep
-from coh_lightning.yaml_text import dump, escaped, load
+from coh_lightning.yaml_text import DuplicateKeyError, dump, escaped, load
 
 
 @dataclass(frozen=True)
@@ -206,10 +206,48 @@ def test_a_word_of_a_file_is_a_number_a_boolean_null_or_text(written: str, value
     assert load(f"a: {written}") == {"a": value}
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", 3, "the key 'a' stands on line 1 already; leave one out"),
+        ("{1: a, 1: b}", 1, "the key '1' stands twice; leave one out"),
+        ("1: a\ntrue: b", 2, "the key 'true' counts as '1', which stands on line 1 already; leave one out"),
+        ("{1: a, 1.0: b}", 1, "the key '1.0' counts as '1', which stands there already; leave one out"),
+        ("{0: a, no: b, false: c}", 1, "the key 'false' counts as '0', which stands there already; leave one out"),
+        ("{null: a, ~: b}", 1, "the key '~' counts as 'null', which stands there already; leave one out"),
+        ("x:\n- y: [{c: 1}]\n- y: [{c: 1,\n  'c': 2}]", 4, "the key 'c' stands on line 3 already; leave one out"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text: str, line: int, message: str) -> None:
+    with pytest.raises(DuplicateKeyError) as error:
+        load(text)
+    assert (error.value.problem_mark.line + 1, error.value.problem) == (line, message)
+
+
+def test_a_merged_mapping_may_be_overridden_and_keys_may_be_alike_elsewhere() -> None:
+    assert load("x: &x {k: 1, l: 2}\ny: {<<: *x, k: 3}\nz: {<<: [*x, *x]}\n'1': {1: a, yes: b}\n1: []") == {
+        "x": {"k": 1, "l": 2},
+        "y": {"k": 3, "l": 2},
+        "z": {"k": 1, "l": 2},
+        "1": {1: "a", "yes": "b"},
+        1: [],
+    }
+
+
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.getpid []", "!!python/name:os.getpid", "!!int x", "!!float x", "a: {b", "\x00"])
 def test_what_is_no_data_is_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load(text)
+
+
+def test_a_mapping_may_repeat_the_keys_of_those_that_it_merges() -> None:
+    text = "a: &a {k: 1, l: 1}\nb: &b\n  <<: *a\n  k: 2\nc:\n  <<: *b\n  k: 3\nd: [{k: 1}, {k: 2}, {1: 1, '1': 2, yes: 3}]"
+    assert load(text) == {
+        "a": {"k": 1, "l": 1},
+        "b": {"k": 2, "l": 1},
+        "c": {"k": 3, "l": 1},
+        "d": [{"k": 1}, {"k": 2}, {1: 1, "1": 2, "yes": 3}],
+    }
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
 from coh_lightning.sweep import counts, rows, search
 from coh_lightning.sweep_file import DISTRIBUTIONS, KEYS, NOT_DRAWN, command_words, read_sweep
-from coh_lightning.yaml_text import dump
+from coh_lightning.yaml_text import dump, load
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
@@ -237,6 +237,21 @@ def test_a_mistake_in_a_sweep_file_names_the_key(name: str, here: Path) -> None:
     with pytest.raises(InputError) as error:
         read_sweep(sweep_file(here, **changes))
     assert message in str(error.value)
+
+
+def test_a_key_twice_in_a_sweep_file_is_refused_by_its_line(here: Path) -> None:
+    file = sweep_file(here)
+    file.write_text("method: grid\n" + file.read_text())
+    with pytest.raises(InputError, match=r"sweep\.yaml:\d+: the key 'method' stands on line 1 already; leave one out\."):
+        read_sweep(file)
+
+
+def test_the_text_that_a_list_or_a_mapping_is_to_be_written_as_is_yaml_for_it(here: Path) -> None:
+    for value in ([0, 1], {"a": 1}, {"it's": ["x", None, "1"]}):
+        with pytest.raises(InputError, match="write a list or a mapping as text: ") as error:
+            read_sweep(sweep_file(here, parameters={"x": {"values": [value]}}))
+        written = str(error.value).rpartition("as text: ")[2].removesuffix(".")
+        assert load(load(written)) == value
 
 
 WANDBS = {
