@@ -37,7 +37,7 @@ NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)|module '([^']+)
 BASE = re.compile(r"Subtypes: \[(?:list\[|<class ')?([\w.]+)")
 LONGEST_NAME = 255
 """Bytes in the name of a file, at most."""
-KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list", "dict": "keys with values"}
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list", "tuple": "a list", "dict": "keys with values"}
 
 OTHER_NAMES = {
     "model.model": ("model_name_or_path", "model_name", "model_path", "pretrained_model_name_or_path", "base_model", "checkpoint"),

@@ -22,7 +22,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsA
 from coh_lightning.attention import attention_implementation
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.records import did_you_mean
-from coh_lightning.shards import read_shards
+from coh_lightning.shards import METADATA, read_shards
 from coh_lightning.world.feedback import BASE, WORLD
 
 CHECKPOINT_KEY = "coh_lightning"
@@ -157,10 +157,11 @@ class Recipe:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint of ours that `model` names: a file, or a folder called .ckpt."""
+        """The checkpoint of ours that `model` names: a file, a folder called .ckpt, or one of shards by whatever name."""
         if self.model in (None, WORLD):
             return None
-        return Path(self.model) if self.model.endswith(".ckpt") or Path(self.model).is_file() else None
+        path = Path(self.model)
+        return path if self.model.endswith(".ckpt") or path.is_file() or (path / METADATA).is_file() else None
 
     @property
     def _name(self) -> str:

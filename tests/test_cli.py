@@ -168,6 +168,7 @@ MISTAKES = {
     "fit --model=test_cli.Modle": "model: there is no class test_cli.Modle; did you mean Model?",
     "fit --model=test_cli.Data": "model: test_cli.Data is no Model.",
     "fit --data.row_tokens=many": "data.row_tokens is 'many'; it must be a whole number.",
+    "fit --data.method.orders=pn": "data.method.orders is 'pn'; it must be a list.",
     "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean last?",
     "fit --config conf/null.yaml": "test_cli.Lines can't be made: one of its keys is null and needs a value (",
     "fit --config conf/no_method.yaml": "data.method is inf; it holds settings, written as key: value.",

@@ -186,7 +186,6 @@ def test_loaders_made_anew_in_every_epoch_give_the_same_rows(tmp_path: Path) -> 
         ({"max_epochs": None, "max_time": timedelta(seconds=3)}, "Neither trainer.max_steps nor trainer.max_epochs says"),
         ({"val_check_interval": 500, "limit_val_batches": 1}, r"val_check_interval is 500, but an epoch has \d+ micro-batches"),
         ({"val_check_interval": 0}, "val_check_interval is 0; it must be more than 0"),
-        ({"val_check_interval": -1}, "val_check_interval is -1; it must be more than 0"),
         ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch is 0; it must be more than 0; to leave validation out, set trainer.limit_val_batches to 0"),
         ({"max_time": timedelta(0)}, "max_time is 0, so there would be no step"),
         ({"callbacks": BatchSizeFinder()}, "has a BatchSizeFinder, but there is no batch size to find"),

@@ -224,6 +224,8 @@ def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(tmp_path: Path
     dcp.save({"state_dict": checkpoint.pop("state_dict")}, checkpoint_id=folder, no_dist=True)
     torch.save(checkpoint, folder / "meta.pt")
     Recipe(str(folder)).build()
+    elsewhere = shutil.copytree(folder, tmp_path / "copied")  # known by what is in it, not by its name alone
+    assert Recipe(str(elsewhere)).build().state_dict().keys() == Recipe(str(folder)).build().state_dict().keys()
     file = folder / "__0_0.distcp"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match="it was cut short, so copy it again"):
