@@ -226,10 +226,10 @@ class RunConfig(pl.Callback):
                 logger.log_hyperparams({**load(self.text), "versions": code_versions()})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """A mistake found before the first step (no such model, a layout that it can't hold, ...) leaves nothing in a folder that it began,
-        so that the same command, put right, may be given again."""
+        """What fails before the first step (no such model, an option that Lightning refuses, too little memory, ...) leaves nothing in a folder that it began,
+        so that the same command, put right, may be given again. A run that was interrupted keeps its folder."""
         begun = self.file == CONFIG and self.run.resume is None and trainer.global_step == 0
-        if trainer.is_global_zero and begun and isinstance(exception, InputError):
+        if trainer.is_global_zero and begun and isinstance(exception, Exception):
             for name in (self.file, *FILES_OF_SETUP):
                 (Path(trainer.default_root_dir) / name).unlink(missing_ok=True)
 
@@ -475,7 +475,7 @@ def plain_defaults(kind: Callable[..., object]) -> dict[str, Any]:
 
 
 def _misfortune(error: BaseException) -> str | None:
-    """A sentence for what a library says of a mistake, or for what befell a run from outside: too little memory, a worker that died."""
+    """A sentence for what a library says of a mistake, or for what befell a run from outside: too little memory, a worker or another rank that died."""
     if isinstance(error, InputError):
         # torch puts the traceback of the process that builds rows into the message
         return str(error).rpartition(f"\n{InputError.__module__}.InputError: ")[2].strip() if "DataLoader worker" in str(error) else None
@@ -487,6 +487,8 @@ def _misfortune(error: BaseException) -> str | None:
             f"there was not enough memory ({said}); lower data.row_tokens (data.max_chain_tokens is the least that it can be), "
             "set model.gradient_checkpointing=true, or share the model over GPUs (trainer.strategy)."
         )
+    if "gloo" in str(error) and any(words in str(error) for words in ("Connection closed by peer", "Connection reset by peer")):
+        return "the connection to another rank was lost: that one ended first, and its own message says why."
     at_work = any(
         frame.name == "_try_get_data" for frame in traceback.extract_tb(error.__traceback__)
     )  # of a DataLoader: it was fetching what a worker had built

@@ -456,8 +456,8 @@ class Layout:
 
 
 def describe(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A tokenizer's name for messages."""
-    return f"The tokenizer {tokenizer.name_or_path}" if tokenizer.name_or_path else "The tokenizer"
+    """A tokenizer's name for messages, at whatever place of a sentence."""
+    return f"the tokenizer '{tokenizer.name_or_path}'" if tokenizer.name_or_path else "the tokenizer"
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

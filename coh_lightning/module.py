@@ -385,7 +385,8 @@ class CoHModule(LightningModule):
             return
         self.trainer.should_stop |= self._stop_after_step
         sums, self._sums = self._sums, {}
-        if self.global_step % self.trainer.log_every_n_steps and not self.trainer.is_last_batch:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: nothing is logged
+        if not every or (self.global_step % every and not self.trainer.is_last_batch):
             return
         sums = {name: self._over_ranks(value) for name, value in sums.items()}
         self.log("train/loss", (sums["learned"] + sums["unlearned"]).float(), prog_bar=True)

@@ -63,7 +63,7 @@ def written(parser: ArgumentParser, text: str) -> str:
     """What a parser dumps, with the texts that hold `${` escaped: once settings are resolved nothing in them is a reference."""
     if not parser.exit_on_error or "${" not in text:  # the parser of a class writes for the one that holds it
         return text
-    comments = [line for line in text.splitlines(keepends=True) if line.startswith("#")]
+    comments = [f"{line}\n" for line in text.split("\n") if line.startswith("#")]
     return "".join(comments) + dump(escaped(load(text)))
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, Timer
 
 from coh_lightning.errors import InputError
 
@@ -38,6 +38,8 @@ def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *
         for kind, reason in REFUSED_CALLBACKS.items():
             if isinstance(callback, kind):
                 raise InputError(f"trainer.callbacks has a {kind.__name__}, but {reason}.")
+        if isinstance(callback, Timer) and callback.time_remaining() == 0:
+            raise InputError("trainer.max_time is 0, so there would be no step; raise it, or leave it out.")
     if trainer.accumulate_grad_batches not in (1, micro_batches):
         raise InputError(
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but data.rows_per_step and the {ranks} ranks make it {micro_batches}; "
@@ -82,8 +84,11 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
 
 
 def _check_validation(trainer: pl.Trainer, batches: int) -> None:
-    """Lightning refuses this too, but only once the loaders stand."""
+    """Lightning refuses some of this too, but only once the loaders stand, and divides by the rest."""
     every = getattr(trainer, "val_check_interval", None)  # an interval of time is kept elsewhere
+    for name, value in (("val_check_interval", every), ("check_val_every_n_epoch", trainer.check_val_every_n_epoch)):
+        if value is not None and value <= 0:
+            raise InputError(f"trainer.{name} is {value}; it must be more than 0; to leave validation out, set trainer.limit_val_batches to 0.")
     if isinstance(every, int) and every > batches and trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches:
         raise InputError(
             f"trainer.val_check_interval is {every}, but an epoch has {batches} micro-batches; "

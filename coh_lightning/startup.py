@@ -78,6 +78,8 @@ def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.devic
 def show(rows: Sequence[tuple[str, str]]) -> None:
     """A table of names and texts on the terminal (stderr)."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")  # a long word (a setting to copy, a path) is broken, never cut
     for name, text in rows:
         table.add_row(f"[bold]{name}[/bold]", escape(text))
     Console(stderr=True).print(table)

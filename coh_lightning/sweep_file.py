@@ -112,7 +112,7 @@ def read_sweep(file: Path) -> Sweep:
     except DuplicateKeyError as error:
         raise InputError(f"{file}:{error.problem_mark.line + 1}: {error.problem}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{file} can't be read: {' '.join(str(error).split())}") from error
     if not isinstance(source, dict):
         raise InputError(f"{file} holds no sweep; it needs method, metric, parameters and command.")
     for key in source:

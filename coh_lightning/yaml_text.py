@@ -9,6 +9,8 @@ Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what
     2026-01-31         text                         (PyYAML: a date)
     {a: 1, a: 2}       an error                     (PyYAML: the last one counts)
 
+A key that is there twice is refused. So are keys that differ in YAML and are one key in Python (true and 1, 1 and 1.0): the last would replace the first.
+
 Writing quotes every text that this reader, PyYAML or OmegaConf could take for something else, and escapes every character that is not printed as itself.
 """
 

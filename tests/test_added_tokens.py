@@ -123,9 +123,9 @@ def test_what_models_write_is_shown_with_its_control_tokens_and_without_the_spec
 def test_what_can_not_be_kept_is_refused_in_one_sentence() -> None:
     tokenizer = with_added(byte_level, *THINK)
     for keep, message in (
-        (["<thnk>"], "prompt_format.kept_tokens names '<thnk>', which is no added token of The tokenizer; did you mean '<think>'"),
-        (["yes"], "names 'yes', which is no added token of The tokenizer; take it out of the list"),
-        (["<|im_end|>"], "names '<|im_end|>', a special token of The tokenizer, which no text may become"),
+        (["<thnk>"], "prompt_format.kept_tokens names '<thnk>', which is no added token of the tokenizer; did you mean '<think>'"),
+        (["yes"], "names 'yes', which is no added token of the tokenizer; take it out of the list"),
+        (["<|im_end|>"], "names '<|im_end|>', a special token of the tokenizer, which no text may become"),
     ):
         with pytest.raises(InputError) as refused:
             Encoder(tokenizer, keep=keep)

@@ -404,6 +404,26 @@ def test_a_mistake_that_a_worker_finds_is_its_sentence(call: Callable[..., int],
     assert "error: feedback.jsonl:3: no text\u2028 in it.\n" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("by", ["Lightning", "memory"])
+def test_what_fails_before_the_first_step_leaves_a_folder_for_the_command_put_right(
+    by: str, call: Callable[..., int], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option that Lightning refuses once the loaders stand, and an error that no check knows."""
+
+    def too_much(self: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    if by == "Lightning":
+        quiet = [word for word in SIX if "limit_val" not in word]
+        assert call("fit", *quiet, "--trainer.limit_val_batches=0.001", "--run.folder=r") == 2
+    else:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+            patch.setattr(Model, "on_train_start", too_much)
+            call("fit", *SIX, "--run.folder=r", "--model.lr=0.5")
+    assert not (here / "r").exists() or not names(here / "r")
+    assert call("fit", *SIX, "--run.folder=r") == 0
+
+
 @pytest.mark.parametrize("words", [["--trainer.max_epochs=1"], ["--trainer.max_steps=2"], ["--trainer.max_steps=8"], ["--trainer.max_epochs=3"]])
 def test_the_last_step_is_always_logged(words: list[str], call: Callable[..., int], here: Path) -> None:
     quiet = [word for word in QUIET if "log_every" not in word]
@@ -411,6 +431,20 @@ def test_the_last_step_is_always_logged(words: list[str], call: Callable[..., in
     steps = int((here / "r" / "finished").read_text().split()[0])
     logged = [int(step) for step in column(here / "r" / "metrics.csv", "step")]
     assert logged == [step for step in range(steps) if (step + 1) % 5 == 0 or step + 1 == steps]
+
+
+def test_a_rank_that_another_one_left_alone_says_so_in_a_sentence(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What torch says of it comes after the other rank's own sentence, which a traceback would hide."""
+
+    def lost() -> None:
+        raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:15259. This is typically caused by a remote worker")
+
+    monkeypatch.setattr(Model, "break_at", lost)
+    assert call("fit", *SIX, "--run.folder=r") == 2
+    said = capsys.readouterr().err
+    assert said == "error: the connection to another rank was lost: that one ended first, and its own message says why.\n"
 
 
 def test_help_lists_the_settings_of_model_and_data(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

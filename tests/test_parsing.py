@@ -213,6 +213,8 @@ def test_a_word_of_a_file_is_a_number_a_boolean_null_or_text(written: str, value
         ("{1: a, 1: b}", 1, "the key '1' stands twice; leave one out"),
         ("1: a\ntrue: b", 2, "the key 'true' counts as '1', which stands on line 1 already; leave one out"),
         ("{1: a, 1.0: b}", 1, "the key '1.0' counts as '1', which stands there already; leave one out"),
+        ("{0: a, no: b, false: c}", 1, "the key 'false' counts as '0', which stands there already; leave one out"),
+        ("{null: a, ~: b}", 1, "the key '~' counts as 'null', which stands there already; leave one out"),
         ("x:\n- y: [{c: 1}]\n- y: [{c: 1,\n  'c': 2}]", 4, "the key 'c' stands on line 3 already; leave one out"),
     ],
 )
@@ -236,6 +238,16 @@ def test_a_merged_mapping_may_be_overridden_and_keys_may_be_alike_elsewhere() ->
 def test_what_is_no_data_is_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load(text)
+
+
+def test_a_mapping_may_repeat_the_keys_of_those_that_it_merges() -> None:
+    text = "a: &a {k: 1, l: 1}\nb: &b\n  <<: *a\n  k: 2\nc:\n  <<: *b\n  k: 3\nd: [{k: 1}, {k: 2}, {1: 1, '1': 2, yes: 3}]"
+    assert load(text) == {
+        "a": {"k": 1, "l": 1},
+        "b": {"k": 2, "l": 1},
+        "c": {"k": 3, "l": 1},
+        "d": [{"k": 1}, {"k": 2}, {1: 1, "1": 2, "yes": 3}],
+    }
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,11 @@ def test_a_share_of_the_epoch_is_whole_steps(tmp_path: Path) -> None:
     assert trainer.global_step == int(0.55 * data.plan.steps_per_epoch) and seen.micro_batches == 3 * trainer.global_step
 
 
+def test_a_run_that_logs_no_step_makes_its_steps(tmp_path: Path) -> None:
+    trainer, seen, _ = fitted(tmp_path, max_steps=1, log_every_n_steps=0)
+    assert trainer.global_step == 1 and seen.micro_batches == 3 and "train/loss" not in trainer.callback_metrics
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_run_to_see_whether_it_runs_makes_as_many_steps_as_it_is_told(number: int, tmp_path: Path) -> None:
     trainer, seen, _ = fitted(tmp_path, fast_dev_run=number)
@@ -180,6 +185,10 @@ def test_loaders_made_anew_in_every_epoch_give_the_same_rows(tmp_path: Path) -> 
         ({"max_steps": 0}, "max_steps is 0, so there is nothing to train on"),
         ({"max_epochs": None, "max_time": timedelta(seconds=3)}, "Neither trainer.max_steps nor trainer.max_epochs says"),
         ({"val_check_interval": 500, "limit_val_batches": 1}, r"val_check_interval is 500, but an epoch has \d+ micro-batches"),
+        ({"val_check_interval": 0}, "val_check_interval is 0; it must be more than 0"),
+        ({"val_check_interval": -1}, "val_check_interval is -1; it must be more than 0"),
+        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch is 0; it must be more than 0; to leave validation out, set trainer.limit_val_batches to 0"),
+        ({"max_time": timedelta(0)}, "max_time is 0, so there would be no step"),
         ({"callbacks": BatchSizeFinder()}, "has a BatchSizeFinder, but there is no batch size to find"),
         ({"callbacks": LearningRateFinder()}, "has a LearningRateFinder, but the schedule would overwrite the rate"),
         ({"callbacks": GradientAccumulationScheduler({0: 3})}, "has a GradientAccumulationScheduler, but data.rows_per_step"),

@@ -366,6 +366,22 @@ def test_answers_nobody_judged_are_rejected() -> None:
     assert reason(source, row | {"replies": [node("b", "assistant", [], rank=0, deleted=True)]}) == "all answers were deleted or failed review"
 
 
+@pytest.mark.parametrize("removed", [{"deleted": True}, {"review_result": False}])
+@pytest.mark.parametrize(("message", "kept"), [("a", []), ("b", ["a"]), ("c", ["a"]), ("d", ["a", "c"])])
+def test_a_removed_message_of_a_tree_is_in_no_prompt(tmp_path: Path, removed: dict[str, Any], message: str, kept: list[str]) -> None:
+    def changed(one: dict[str, Any]) -> dict[str, Any]:
+        more = {**removed, "text": "REMOVED"} if one["message_id"] == message else {}
+        return one | more | {"replies": [changed(reply) for reply in one["replies"]]}
+
+    tree = oasst_tree()
+    rejected: list[Rejected] = []
+    path = write_rows(tmp_path / "o.jsonl", [tree | {"prompt": changed(tree["prompt"])}])
+    records = load([OASST(path)], seed=0, rejected=rejected, max_lost_share=1)
+    assert sorted(one.id for one in records) == [f"o/{id}" for id in kept]
+    assert len(rejected) == 2 - len(kept) and {one.reason for one in rejected} <= {"a message of the prompt was deleted or failed review"}
+    assert not any("REMOVED" in text for one in records for text in [*(turn.text for turn in one.prompt), *(c.text for c in one.candidates)])
+
+
 # -------------------------------------------------------------------------------------------------------------- mappings
 
 

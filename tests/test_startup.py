@@ -19,6 +19,13 @@ from coh_lightning.module import CoHModule
 from coh_lightning.startup import expected_memory, in_bytes
 
 
+def test_a_setting_to_copy_is_shown_whole_however_narrow_the_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    setting = "data.prompt_format.kept_tokens=['</think>','<think>','<tool_call>','</tool_call>']"
+    startup.show([("note", f"Keep them: {setting}.")])
+    assert setting in "".join(line.strip() for line in capsys.readouterr().err.splitlines())
+
+
 def long_one(number: int, words: int) -> dict[str, Any]:
     texts = [{"text": " ".join(f"{word}{place}" for place in range(words)), "rank": rank} for rank, word in enumerate(("good", "bad"), start=1)]
     return {"id": f"long {number}", "prompt": f"Long question {number}?", "completions": texts}

@@ -23,7 +23,7 @@ class OASST(Source):
          │       └─ "Me."  rank 1
          └─ "What?"   rank 1
 
-    Answers that were deleted or failed review are no candidates. An answer beside ranked ones that has no rank keeps none. A message whose answers have neither
+    Answers that were deleted or failed review are no candidates, and a message below such a one, or that is one itself, is rejected. An answer beside ranked ones that has no rank keeps none. A message whose answers have neither
     rank nor a clear thumb is rejected. `limit` counts trees; ids are those of the human messages.
     """
 
@@ -34,7 +34,7 @@ class OASST(Source):
         return ("prompt",)
 
     def rows(self) -> Rows:
-        """One row for each human message that has answers: {"id", "messages", "replies"}."""
+        """One row for each human message that has answers: {"id", "messages", "removed", "replies"}."""
         for where, tree in super().rows():
             if isinstance(tree, InputError):
                 yield where, tree
@@ -52,9 +52,11 @@ class OASST(Source):
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         if not row["replies"]:
             return self.rejected("no message of the tree has answers", where)
+        if row.get("removed"):
+            return self.rejected("a message of the prompt was deleted or failed review", where)
         candidates = []
         for reply in row["replies"]:
-            if reply.get("deleted") or reply.get("review_result") is False:
+            if _removed(reply):
                 continue
             emojis = reply.get("emojis") or {}
             if not isinstance(emojis, dict):
@@ -72,20 +74,25 @@ class OASST(Source):
         return self.record(turns_of_messages(row["messages"], "messages", where, self.notes), candidates, where=where, task="response", id=row["id"])
 
 
+def _removed(message: Row) -> bool:
+    return bool(message.get("deleted")) or message.get("review_result") is False
+
+
 def _author(reply: Row) -> str | None:
     return str(reply.get("model_name") or "model") if reply.get("synthetic") else "human"
 
 
-def _questions(node: Row, before: list[Row], where: str) -> Iterator[Row]:
-    """The human messages with answers, from the root down, each with the messages that lead to it."""
+def _questions(node: Row, before: list[Row], where: str, removed: bool = False) -> Iterator[Row]:
+    """The human messages with answers, from the root down, each with the messages that lead to it, and whether one of them was removed."""
     if not isinstance(node, dict):
         raise InputError(f"{where}: a message of the tree is a {type(node).__name__}; it must be an object.")
     refuse_beside_content(node, "a message of the tree", where)
+    removed = removed or _removed(node)
     path = [*before, {"role": text_column(node, "role", where), "content": text_column(node, "text", where)}]
     replies = node.get("replies") or []
     if not isinstance(replies, list):
         raise InputError(f"{where}: replies is {shown(replies)}; it must be a list of messages.")
     if path[-1]["role"] == "prompter" and replies:
-        yield {"id": text_column(node, "message_id", where), "messages": path, "replies": replies}
+        yield {"id": text_column(node, "message_id", where), "messages": path, "removed": removed, "replies": replies}
     for reply in replies:
-        yield from _questions(reply, path, where)
+        yield from _questions(reply, path, where, removed)
