@@ -502,8 +502,8 @@ class CoHModule(LightningModule):
             self.log(f"{stage}/{name}", value, prog_bar=name in shown, add_dataloader_idx=False, batch_size=1)
 
     def figures(self) -> list[str] | None:
-        """The names under which this module logs, once its data are set up; None where that is not known before (a subclass, or completions with their scores)."""
-        if type(self) is not CoHModule or self.write_every:
+        """The names under which this module logs in training, once its data are set up, but those of what it writes; None for a subclass."""
+        if type(self) is not CoHModule:
             return None
         kinds = ["nll", *(f"nll_{name}" for name in self.data.kinds)]
         held_out = [f"val/{name}" for name in (*kinds, "nll_records", *PREFERENCES, "preference_pairs", "preference_records")]

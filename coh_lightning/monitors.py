@@ -18,6 +18,9 @@ MISSED = re.compile(
 )
 """Lightning's words for it."""
 
+WRITTEN = re.compile(r"val/.+_.+")
+"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...): scorers name their values, so that no more is known of them before."""
+
 
 class MonitorsKnown(pl.Callback):
     """Before training: refuses a `monitor` that the module says it will never log (`figures()`, where it has one)."""
@@ -29,16 +32,19 @@ class MonitorsKnown(pl.Callback):
             return  # others may log anything
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             monitor = getattr(callback, "monitor", None)
-            if isinstance(monitor, str) and monitor not in {*figures, "epoch", "step"}:
-                raise InputError(unlogged(type(callback).__name__, monitor, figures))
+            if not isinstance(monitor, str) or monitor in {*figures, "epoch", "step"}:
+                continue
+            writes = bool(getattr(pl_module, "write_every", 0))
+            if not (writes and WRITTEN.fullmatch(monitor)):
+                raise InputError(unlogged(type(callback).__name__, monitor, figures, writes=writes))
 
 
-def unlogged(callback: str, monitor: str, figures: Iterable[str]) -> str:
+def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: bool = False) -> str:
     """The sentence for a figure that is not logged."""
     known = sorted(set(figures) - {"epoch", "step"})
     near = did_you_mean(monitor, known)
     there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
-    written = " Figures of what the model writes need model.write_every=1." if monitor.startswith("val/") and not near else ""
+    written = " Figures of what the model writes need model.write_every=1." if monitor.startswith("val/") and not near and not writes else ""
     return f"trainer.callbacks: the monitor of {callback} is '{monitor}', which nothing logs{near or there}{written}"
 
 

@@ -80,6 +80,27 @@ def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metric
     assert "val/nll" in logged and logged <= set(named)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "refused"), [("val/nl", True), ("train/nll", False), ("val/gap_anything", False), ("train/nll_good", True), ("val/x", True)]
+)
+def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown(monitor: str, refused: bool) -> None:
+    class Writes(Model):
+        write_every = 1
+
+        def figures(self) -> list[str]:
+            return ["val/nll", "train/nll"]
+
+    class Trainer:
+        callbacks = [EarlyStopping(monitor)]  # noqa: RUF012
+
+    if refused:
+        with pytest.raises(InputError, match=f"EarlyStopping is '{monitor}', which nothing logs") as error:
+            MonitorsKnown().on_fit_start(Trainer(), Writes())  # type: ignore[arg-type]
+        assert "write_every" not in str(error.value)
+    else:
+        MonitorsKnown().on_fit_start(Trainer(), Writes())  # type: ignore[arg-type]
+
+
 def test_a_module_or_a_callback_of_others_may_log_anything() -> None:
     class Other(pl.Callback):
         pass
