@@ -698,7 +698,8 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
         number(value, name, where)
         if attribute not in scales:
             raise InputError(
-                f"{where}: {name} is {value:g}, but nothing says on which scale; give 'scale': [worst, best], or one for each attribute by its name."
+                f"{where}: {name} is {value:g}, but nothing says on which scale; give 'scale': [worst, best], or one for each attribute by its name "
+                "(in a Mapping, scales: {overall: [worst, best]})."
             )
         if not min(scales[attribute]) <= value <= max(scales[attribute]):
             worst, best = scales[attribute]
