@@ -312,6 +312,12 @@ def test_a_mapping_changes_no_character(prompt: str, system: str, completion: st
     assert turns(pieces) == [("user", "> " + prompt + system)]
 
 
+@pytest.mark.parametrize(("given", "known"), [("rating: s", "overall"), ("ratings: {kind: s}", "kind")])
+def test_a_scale_that_nothing_has_is_refused_by_the_attributes_that_there_are(given: str, known: str) -> None:
+    with pytest.raises(InputError, match=f"'scales' has 's', which nothing rates; the attributes are {known} "):
+        mapping(f"{{prompt: p, completions: [{{text: a, {given}}}], scales: {{s: [1, 5], {known}: [1, 5]}}}}")
+
+
 def record_of(source: Source, row: dict[str, Any]) -> Feedback:
     result = source.feedback(row, "f:1")
     assert isinstance(result, Feedback)

@@ -151,6 +151,10 @@ class Mapping(Source):
         for attribute, scale in self.scales.items():
             if len(scale) != 2:
                 raise InputError(f"{owner}: the scale of {attribute!r} has {len(scale)} entries; give [worst, best].")
+        rated = {name for one in self.completions for name in (*one.ratings, *(["overall"] if one.rating is not None else []))}
+        if unused := sorted(set(self.scales) - rated):
+            known = f"the attributes are {', '.join(sorted(rated))}" if rated else "no completion has ratings"
+            raise InputError(f"{owner}: 'scales' has {unused[0]!r:.60}, which nothing rates; {known} (a `rating` is 'overall').")
         if self._preferences.given and any(one.rank is not None for one in self.completions):
             raise InputError(f"{owner}: a 'rank' of 'completions' says which is better, and so do votes, pairs, a matrix or a strength; give one of them.")
         for place, (up, down) in enumerate(self._thumbs):
