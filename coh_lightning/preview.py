@@ -545,10 +545,10 @@ def _totals(data: CoHDataModule) -> list[tuple[str, str]]:
 
 
 def _reasons(data: CoHDataModule) -> list[tuple[str, list[str]]]:
-    """(reason, where) of all that was left out, the commonest reason first."""
+    """(reason, where, with what is particular to the row) of all that was left out, the commonest reason first."""
     reasons: dict[str, list[str]] = {}
     for one in data.rejected:
-        reasons.setdefault("unreadable" if one.unreadable else one.reason, []).append(one.where or one.id)
+        reasons.setdefault("unreadable" if one.unreadable else one.reason, []).append((one.where or one.id) + (f": {one.detail}" if one.detail else ""))
     return sorted(reasons.items(), key=lambda item: -len(item[1]))
 
 
