@@ -573,6 +573,35 @@ def test_a_critique_follows_the_completion_that_won_whichever_it_is() -> None:
     assert [candidate.critique for candidate in one.candidates] == [None, "W", None]
 
 
+DISSENT = "the critique of a rater who did not prefer the completion that won was left out"
+
+
+@pytest.mark.parametrize(
+    ("settings", "raters"),
+    [
+        ("strength: r.*.s", [-3, 1, -1, 0, None]),
+        ("strength: o, rater_preference: r.*.s", [-2, 3, -1, 0, None]),
+        ("votes: [r.*.s], vote_for: {A: 0, B: 1, T: tie}", ["A", "B", "A", "T", None]),
+        ("votes: [o], vote_for: {A: 0, B: 1, T: tie, -1: 0}, rater_preference: r.*.s", ["A", "B", "A", "T", None]),
+    ],
+)
+def test_words_of_a_rater_who_preferred_another_completion_are_never_said_of_the_one_that_won(settings: str, raters: list[Any]) -> None:
+    text = f"{{prompt: p, completions: [{{text: a}}, {{text: b}}], {settings}, winner_critique: r.*.w, loser_critique: r.*.l}}"
+    row = AB | {"o": -1, "r": [{"s": one, "w": f"w{number}", "l": f"l{number}"} for number, one in enumerate(raters)]}
+    source = mapping(text)
+    one = source.feedback(row, "f:1")
+    assert isinstance(one, Feedback)
+    assert [(candidate.rank, candidate.critique) for candidate in one.candidates] == [(1.0, "w0 w2"), (2.0, "l0 l2")]
+    assert any(DISSENT in line for line in source.notes.lines())
+
+
+def test_each_rater_has_one_preference() -> None:
+    text = "{prompt: p, completions: [{text: a}, {text: b}], strength: o, rater_preference: s, winner_critique: w}"
+    assert refusal(text, AB | {"o": 1, "s": [1, 2], "w": ["x"]}) == "f:1: s is a list of 2; it must have one preference for each of the 1 raters."
+    with pytest.raises(InputError, match="'rater_preference' is what each rater preferred"):
+        mapping("{prompt: p, completions: [{text: a, rank: r}], rater_preference: s, winner_critique: w}")
+
+
 def test_what_is_kept_can_be_written(tmp_path: Path) -> None:
     one = record(
         "{prompt: p, completions: [{text: a}], keep: [x, y.*.z]}", {"p": "P", "a": "A", "x": math.nan, "y": [{"z": math.inf}, {"z": {"k": (1, b"2")}}]}

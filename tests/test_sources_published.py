@@ -102,12 +102,18 @@ def test_helpsteer3(preference: int, expected: list[float], margin: float) -> No
         "individual_preference": [
             {"score": preference, "reasoning": "R1.", "feedback1": "F1.", "feedback2": "G1."},
             {"score": preference, "reasoning": "R2.", "feedback1": "F2.", "feedback2": None},
+            {"score": 1 if preference < 0 else -1, "reasoning": "The other one.", "feedback1": None, "feedback2": None},
         ],
     }
     one = record(HELPSTEER3, row)
     assert turns(one) == [("user", "a"), ("assistant", "b"), ("user", "c")]
     assert ranks(one) == expected
-    assert one.extra == {"domain": "code", "language": "python", "individual_preference.*.score": [preference] * 2, "margin": float(margin)}
+    assert one.extra == {
+        "domain": "code",
+        "language": "python",
+        "individual_preference.*.score": [preference, preference, 1 if preference < 0 else -1],
+        "margin": float(margin),
+    }
     said = [candidate.critique for candidate in one.candidates]
     assert said == [
         "F1. F2. R1. R2." if expected == [1, 2] else "F1. F2.",

@@ -97,6 +97,9 @@ class Mapping(Source):
         winner_critique: path, or several, of what was said of the completion that won. In a tie it is left out and
             counted.
         loser_critique: the same for those that lost.
+        rater_preference: path of what each rater preferred, as a `strength` or a vote, in the order of their critiques;
+            not needed where `strength` or `votes` is a list of as many. The words of a rater who did not prefer the
+            completion that won are left out and counted: they would be said of the wrong one.
         id: path of an id; without it one is made from the content.
         reference: path of a text to compare with (ROUGE).
         scales: attribute -> [worst, best] of its ratings.
@@ -125,6 +128,7 @@ class Mapping(Source):
     strength_for: int = 1
     winner_critique: str | list[str] | None = None
     loser_critique: str | list[str] | None = None
+    rater_preference: str | None = None
     id: str | None = None
     reference: str | None = None
     scales: dict[str, list[float]] = field(default_factory=dict)
@@ -180,6 +184,7 @@ class Mapping(Source):
             matrix=self.matrix,
             strength=self.strength,
             strength_for=self.strength_for,
+            rater_preference=self.rater_preference,
             reader=self._reader,
             count=None if self.each is not None else len(self.completions),
             owner=self._owner,
@@ -209,6 +214,7 @@ class Mapping(Source):
             self.reference,
             self.id,
             self.strength,
+            self.rater_preference,
         ]
         paths += [
             *paths_of(self.winner_critique),
@@ -331,12 +337,23 @@ class Mapping(Source):
         out = list(candidates)
         best, worse = best_and_worse([one.rank for one in out])
         for name, setting, places in (("winner", self.winner_critique, best), ("loser", self.loser_critique, worse)):
-            said = [words for path in paths_of(setting) for words in self._reader.texts(value_at(row, path, where), path, where)]
+            said = [words for path in paths_of(setting) for words in self._said(row, path, out, best, where)]
             if said and not places:
                 self.notes.count(f"{name}_critique: no completion won, so that the critique was left out", where)
             for place in places if said else ():
                 out[place] = dataclasses.replace(out[place], critique=" ".join([*filter(None, [out[place].critique]), *said]))
         return out
+
+    def _said(self, row: Row, path: str, candidates: Sequence[Candidate], best: Sequence[int], where: str) -> list[str]:
+        """The words at a path; of several raters' words those of the raters who preferred what won."""
+        value = value_at(row, path, where)
+        if best and isinstance(value, list) and not is_parts(value):
+            agree = self._preferences.agree(row, candidates, best, len(value), where)
+            others = len(self._reader.texts([one for one, kept in zip(value, agree, strict=True) if not kept], path, where))
+            if others:
+                self.notes.count("the critique of a rater who did not prefer the completion that won was left out", where)
+            value = [one for one, kept in zip(value, agree, strict=True) if kept]
+        return self._reader.texts(value, path, where)
 
 
 def _plain(value: Any) -> Any:

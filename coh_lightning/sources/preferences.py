@@ -44,6 +44,7 @@ class Preferences:
         matrix: str | None,
         strength: str | None,
         strength_for: int,
+        rater_preference: str | None,
         reader: Reader,
         count: int | None,
         owner: str,
@@ -81,6 +82,11 @@ class Preferences:
                 raise InputError(
                     f"{owner}: pairs[{number}].sides is {one.sides!r:.80}; give two, each the path of an author or the place of a completion, counted from 0."
                 )
+        if rater_preference and not (votes or strength):
+            raise InputError(f"{owner}: 'rater_preference' is what each rater preferred, as votes or strengths; there are no 'votes' and no 'strength'.")
+        # what each rater preferred is known without a setting where the row's votes or strengths are their own
+        self.rater_preference = rater_preference or strength or (votes[0] if len(votes) == 1 else None)
+        self.rater_preference_is_set = rater_preference is not None
         self.given = bool(ways)
         self.tables = [self.vote_for, *(table for _, table in self.pairs)]
 
@@ -101,6 +107,28 @@ class Preferences:
         if not complete:
             self.reader.notes.count("not every two completions were compared; they are ranked by the comparisons that there are", where)
         return Preference(ranks, {})
+
+    def agree(self, row: Row, candidates: Sequence[Candidate], best: Sequence[int], raters: int, where: str) -> list[bool]:
+        """Whether each of so many raters preferred one of the completions in the places `best`; True for all where nothing tells.
+
+        Words of a rater who preferred another completion would say of the winner what was meant of the loser.
+
+        Raises:
+            InputError: `rater_preference` does not have one value for each rater.
+        """
+        path = self.rater_preference
+        own = None if path is None else value_at(row, path, where)
+        if not isinstance(own, list) or len(own) != raters:
+            if self.rater_preference_is_set:
+                found = f"a list of {len(own)}" if isinstance(own, list) else f"a {type(own).__name__}"
+                raise InputError(f"{where}: {path} is {found}; it must have one preference for each of the {raters} raters.")
+            return [True] * raters
+        if self.strength:
+            strengths = [self.reader.number(one, str(path), where, only_words=True) for one in own]
+            places = [(self.strength_for if one > 0 else 1 - self.strength_for) if one else None for one in strengths]
+            return [place in best for place in places]
+        authors = _authors(candidates)
+        return [bool(votes := self._given(one)) and all(self._place(vote, self.vote_for, authors, where) in best for vote in votes) for one in own]
 
     def _by_votes(self, row: Row, candidates: Sequence[Candidate], where: str) -> Preference:
         votes = [vote for path in self.votes for vote in self._given(value_at(row, path, where))]

@@ -28,7 +28,15 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     write(folder / "feedback.jsonl", pairs(20))
     trainer = {"max_steps": 4, "max_epochs": -1, "limit_val_batches": 0, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-    data = {"feedback": "feedback.jsonl", "max_prompt_tokens": 128, "max_chain_tokens": 256, "row_tokens": 512, "rows_per_step": 4, "cache_dir": "cache"}
+    data = {
+        "feedback": "feedback.jsonl",
+        "tokenizer": "world",
+        "max_prompt_tokens": 128,
+        "max_chain_tokens": 256,
+        "row_tokens": 512,
+        "rows_per_step": 4,
+        "cache_dir": "cache",
+    }
     data |= {"method": str(CONF / "method" / "coh.yaml"), "validation_share": 0.2, "test_share": 0.2}
     config = {"trainer": trainer | quiet, "model": {"from_config": TINY, "lr": 0.01, "sampling": {"max_new_tokens": 3}}, "data": data}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -38,7 +38,15 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     keep = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": 2, "filename": "{step}"}}
     trainer = {"max_steps": 6, "max_epochs": 100, "val_check_interval": 12, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-    data = {"feedback": "feedback.jsonl", "validation_share": 0.2, "test_share": 0.2, "max_prompt_tokens": 128, "max_chain_tokens": 256, "row_tokens": 512}
+    data = {
+        "feedback": "feedback.jsonl",
+        "tokenizer": "world",
+        "validation_share": 0.2,
+        "test_share": 0.2,
+        "max_prompt_tokens": 128,
+        "max_chain_tokens": 256,
+        "row_tokens": 512,
+    }
     data |= {"method": str(CONF / "method" / "coh.yaml"), "wording": str(CONF / "wording" / "varied.yaml"), "hide": [0.0, 0.3]}
     data |= {"rows_per_step": 2, "regulariser": ["text.txt"], "regulariser_rows_per_step": 2, "cache_dir": "cache"}
     model = {"from_config": TINY, "lr": 0.01, "write_every": 1, "sampling": {"max_new_tokens": 3}}
