@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from coh_lightning.records import Feedback
 
@@ -59,6 +60,18 @@ def test_every_method_and_wording_of_its_tables_is_a_file() -> None:
         names = {name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
         files = {path.stem for path in (ROOT / "conf" / folder).glob("*.yaml")} - {"world"}
         assert names == files
+
+
+def test_every_command_on_many_ranks_shares_its_rows_out_evenly() -> None:
+    base = yaml.safe_load((ROOT / "conf" / "quickstart.yaml").read_text(encoding="utf-8"))["data"]
+    many = [command for command in commands() if re.search(r"--nproc-per-node|^srun |trainer/fsdp", command)]
+    assert len(many) >= 4
+    for command in many:
+        assert "--config conf/quickstart.yaml" in command
+        rows = re.search(r"--data\.rows_per_step=(\d+)", command)
+        assert rows, command
+        for ranks in (1, 2, 4, 8, 16):  # whatever a user has of them
+            assert (int(rows[1]) + base["regulariser_rows_per_step"]) % ranks == 0, f"{command}: {ranks} ranks"
 
 
 @pytest.mark.slow
