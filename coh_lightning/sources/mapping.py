@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -344,7 +344,7 @@ class Mapping(Source):
                 out[place] = dataclasses.replace(out[place], critique=" ".join([*filter(None, [out[place].critique]), *said]))
         return out
 
-    def _said(self, row: Row, path: str, candidates: Sequence[Candidate], best: Sequence[int], where: str) -> list[str]:
+    def _said(self, row: Row, path: str, candidates: Sequence[Candidate], best: Collection[int], where: str) -> list[str]:
         """The words at a path; of several raters' words those of the raters who preferred what won."""
         value = value_at(row, path, where)
         if best and isinstance(value, list) and not is_parts(value):

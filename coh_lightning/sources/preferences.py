@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError
@@ -108,7 +108,7 @@ class Preferences:
             self.reader.notes.count("not every two completions were compared; they are ranked by the comparisons that there are", where)
         return Preference(ranks, {})
 
-    def agree(self, row: Row, candidates: Sequence[Candidate], best: Sequence[int], raters: int, where: str) -> list[bool]:
+    def agree(self, row: Row, candidates: Sequence[Candidate], best: Collection[int], raters: int, where: str) -> list[bool]:
         """Whether each of so many raters preferred one of the completions in the places `best`; True for all where nothing tells.
 
         Words of a rater who preferred another completion would say of the winner what was meant of the loser.
