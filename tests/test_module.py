@@ -737,3 +737,14 @@ def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
 def test_a_model_that_can_not_be_made_is_refused_in_one_sentence(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CoHModule(**settings).configure_model()
+
+
+@pytest.mark.parametrize("share", [-0.5, 1.5])
+def test_where_the_cosine_ends_is_a_share_of_the_peak(share: float) -> None:
+    with pytest.raises(InputError, match=f"final_lr_share {share}"):
+        CoHModule("world", final_lr_share=share)
+
+
+def test_the_name_of_a_model_is_kept_for_its_checkpoint_and_the_worlds_where_there_is_none() -> None:
+    assert [CoHModule(name)._base for name in ("some/model", None)] == ["some/model", "world"]
+    assert CoHModule(from_config={"model_type": "llama"})._base is None
