@@ -419,7 +419,7 @@ class CoHDataModule(LightningDataModule):
             return []
         texts: list[str] = []
         for name in self.regulariser or []:
-            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == "world" else read_texts(name, self.notes)
+            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == WORLD else read_texts(name, self.notes)
         encoder = self.chain_tokenizer.encoder
         cache_fields(encoder, [Field(text, "head") for text in texts], self.cache_dir)
         begin, end = np.array(encoder.bos_ids, np.int32), np.array(self.chain_tokenizer.stop_ids[:1], np.int32)

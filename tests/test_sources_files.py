@@ -21,7 +21,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import write_jsonl
 from coh_lightning.sources import Fields, Mapping, TRLPairs, load
 from coh_lightning.sources.files import Reading, read_rows
-from coh_lightning.sources.folders import is_local, local_files
+from coh_lightning.sources.folders import chosen_files, is_local
 from coh_lightning.sources.notes import SourceNotes
 
 ROWS = [{"prompt": 'He said: "a,\tb"\n\nand left', "chosen": "ü\u2028x", "rejected": "no"}, {"prompt": "p2", "chosen": "c", "rejected": "r"}]
@@ -354,13 +354,13 @@ def test_a_folder_gives_the_files_of_a_split(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
 
     def names(**options: Any) -> list[str]:
-        return [str(file.relative_to(tmp_path)) for file in local_files(str(tmp_path), **options)]
+        return [str(file.relative_to(tmp_path)) for file in chosen_files(str(tmp_path), **options).files]
 
     assert names() == ["one/train-00000-of-2.jsonl", "one/train-00001-of-2.jsonl"]
     assert names(split="test") == ["one/test.jsonl.gz", "two/test.csv"]
     assert names(subset="two", split="test") == ["two/test.csv"]
     assert names(subset="three", split="train") == ["three/pretrained.csv"]
-    assert [file.name for file in local_files(f"{tmp_path}/one/train*")] == ["train-00000-of-2.jsonl", "train-00001-of-2.jsonl"]
+    assert [file.name for file in chosen_files(f"{tmp_path}/one/train*").files] == ["train-00000-of-2.jsonl", "train-00001-of-2.jsonl"]
     for options, says in (
         ({"split": "validation"}, "no file of the split 'validation'; there is train, test"),
         ({"subset": "tow"}, "there is no subfolder 'tow'; did you mean 'two'"),
@@ -369,9 +369,9 @@ def test_a_folder_gives_the_files_of_a_split(tmp_path: Path) -> None:
             names(**options)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no data file in this folder"):
-        local_files(str(tmp_path / "empty"))
+        chosen_files(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="no file matches this pattern"):
-        local_files(f"{tmp_path}/*.parquet")
+        chosen_files(f"{tmp_path}/*.parquet")
 
 
 def test_hub_names_and_local_paths_are_told_apart(tmp_path: Path) -> None:

@@ -91,11 +91,6 @@ def chosen_files(path: str, *, subset: str | None = None, split: str = "train", 
     return chosen
 
 
-def local_files(path: str, *, subset: str | None = None, split: str = "train") -> list[Path]:
-    """The files of `chosen_files` alone."""
-    return chosen_files(path, subset=subset, split=split).files
-
-
 def _of_pattern(path: str, here: Path) -> Chosen:
     anchor = Path(here.anchor) if here.is_absolute() else Path()
     pattern = here.relative_to(anchor) if here.is_absolute() else here
