@@ -633,7 +633,10 @@ def shown(value: object) -> str:
 
 def named(name: str) -> str:
     """A name for a message: as it is, or quoted and shortened where it would not fit into a line."""
-    return name if len(name) <= 60 and name.isprintable() else f"{name!r:.60}..."
+    if name.isprintable() and len(name) <= 60:
+        return name
+    quoted = repr(name)
+    return quoted if len(quoted) <= 60 else f"{quoted:.57}..."
 
 
 def _text(value: object, key: str, where: str) -> str:

@@ -1,8 +1,10 @@
-"""What all tests share: the folder of real data, and quiet."""
+"""What all tests share: the folder of real data, and no process group that outlives its test."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,23 @@ def real_data() -> Path:
     if not folder:
         pytest.skip(NO_DATA)
     return Path(folder).resolve()
+
+
+OF_RANKS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def _no_process_group_is_left() -> Iterator[None]:
+    """A run of several ranks in this process leaves its store listening, and its rank and port in the environment: processes of later tests would try to join it."""
+    before = {name: os.environ.get(name) for name in OF_RANKS}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if "torch.distributed" in sys.modules:
+        from torch import distributed
+
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()

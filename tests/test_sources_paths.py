@@ -90,3 +90,10 @@ def test_places_and_slices_are_pythons(values: list[int], place: int) -> None:
     if -len(values) <= place < len(values):
         assert value_at({"a": values}, f"a.{place}", "f:1") == values[place]
     assert value_at({"a": [{"b": one} for one in values]}, "a.*.b", "f:1") == values
+
+
+@pytest.mark.parametrize(("path", "inner"), [("a.*.x", False), ("a.*.x", {"y": 1}), ("a.*.4", [1])], ids=["no object", "another name", "too short a list"])
+def test_a_name_of_the_data_that_has_control_characters_is_quoted_in_the_message(path: str, inner: Any) -> None:
+    with pytest.raises(InputError) as refused:
+        value_at({"a": {"\x1f": inner}}, path, "f.jsonl:1")
+    assert str(refused.value).isprintable() and r"a.'\x1f' " in str(refused.value)

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import did_you_mean
+from coh_lightning.records import did_you_mean, named
 from coh_lightning.sources.base import column
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?=\.|$)|' + r"'((?:[^']|'')*)'(?=\.|$)")
@@ -91,12 +91,12 @@ def _walk(value: Any, steps: Sequence[Step], done: list[str], path: str, where: 
         if isinstance(value, Mapping):
             if done and step.name not in value:
                 near = did_you_mean(step.name, map(str, value))
-                raise InputError(f"{where}: {'.'.join(done)} has no {step.name!r:.60}{near}")
+                raise InputError(f"{where}: {_so_far(done)} has no {step.name!r:.60}{near}")
             value = column(value, step.name, where)
         elif a_list and not step.literal and (_PLACE.fullmatch(step.name) or (step.name != ":" and _SLICE.fullmatch(step.name))):
             value = _of_list(value, step.name, done, path, where)
         else:
-            what = f"{'.'.join(done) or 'the element'} is a {type(value).__name__}"
+            what = f"{_so_far(done) or 'the element'} is a {type(value).__name__}"
             raise InputError(f"{where}: {what}; there is no {step.name!r:.60} in it.")
         done = [*done, step.name]
     return value
@@ -108,5 +108,10 @@ def _of_list(value: Sequence[Any], step: str, done: list[str], path: str, where:
         return list(value[slice(*(None if bound is None else int(bound) for bound in part.groups()))])
     place = int(step)
     if not -len(value) <= place < len(value):
-        raise InputError(f"{where}: {'.'.join(done)} has {len(value)} elements; {path} asks for number {step} (counted from 0).")
+        raise InputError(f"{where}: {_so_far(done)} has {len(value)} elements; {named(path)} asks for number {step} (counted from 0).")
     return value[place]
+
+
+def _so_far(done: Sequence[str]) -> str:
+    """The path to what is spoken of, for a message: its names may be anything that a row has for keys."""
+    return ".".join(map(named, done))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate
+from coh_lightning.records import Candidate, named
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.paths import value_at
 from coh_lightning.sources.reader import Reader
@@ -234,7 +234,7 @@ def _comparisons(row: Row, path: str | None, where: str) -> Iterator[tuple[Any, 
     if not isinstance(found, list | Mapping) and found is not None:
         raise InputError(f"{where}: {path} is a {type(found).__name__}; it must be a list of comparisons.")
     for key, item in found.items() if isinstance(found, Mapping) else enumerate(found or []):
-        yield item, f"{where}, {path}[{key}]"
+        yield item, f"{where}, {path}[{named(str(key))}]"
 
 
 def _in_order(line: Any, candidates: Sequence[Candidate], path: str, where: str) -> list[Any]:
