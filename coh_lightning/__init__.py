@@ -1,10 +1,12 @@
-"""Chain of Hindsight with PyTorch Lightning: language models taught by human feedback of any kind, turned into sentences.
+"""Chain of Hindsight with PyTorch Lightning: language models taught by human feedback of any kind, turned into
+sentences.
 
     from coh_lightning import CoHDataModule, CoHModule
     data, model = CoHDataModule("feedback.jsonl"), CoHModule("gpt2")
     lightning.pytorch.Trainer(max_epochs=1).fit(model, data)
 
-Each name is imported when it is first asked for, so that commands which touch only files don't wait for torch and Lightning.
+Each name is imported when it is first asked for, so that commands which touch only files don't wait for torch and
+Lightning.
 """
 
 from importlib import import_module

@@ -1,6 +1,7 @@
 """`python -m coh_lightning COMMAND`: finds the command and imports only what it needs.
 
-fit, validate, test and predict are LightningCLI's (cli.py), whose import takes seconds; our own commands answer at once.
+fit, validate, test and predict are LightningCLI's (cli.py), whose import takes seconds; our own commands answer at
+once.
 """
 
 from __future__ import annotations
@@ -26,8 +27,14 @@ LIGHTNING = {
 }
 OWN = {
     "preview": ("coh_lightning.preview", "show what feedback becomes: its chains, and which tokens are learned"),
-    "convert": ("coh_lightning.convert", "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back"),
-    "export": ("coh_lightning.export", "make a Hugging Face folder of a checkpoint, which is asked under the good sentence"),
+    "convert": (
+        "coh_lightning.convert",
+        "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back",
+    ),
+    "export": (
+        "coh_lightning.export",
+        "make a Hugging Face folder of a checkpoint, which is asked under the good sentence",
+    ),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
     "sweep": ("coh_lightning.sweep", "search settings: each trial a fit, its study in a local file"),
     "cost": ("coh_lightning.cost", "memory and throughput of a training on paper, by model and GPUs"),
@@ -38,7 +45,9 @@ OWN = {
 
 def usage() -> str:
     """The answer to --help."""
-    rows = "\n".join(f"  {name:<12}{what}" for name, what in [*LIGHTNING.items(), *((name, what) for name, (_, what) in OWN.items())])
+    rows = "\n".join(
+        f"  {name:<12}{what}" for name, what in [*LIGHTNING.items(), *((name, what) for name, (_, what) in OWN.items())]
+    )
     return f"""usage: python -m coh_lightning COMMAND [options]
 
 Chain of Hindsight: fine-tune a causal language model on human feedback of any kind.
@@ -77,9 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.argv[1:] = words  # which is also what Lightning starts further processes with
             return run(None if argv is None else words)
         if words[0].startswith("-"):
-            raise InputError(f"{words[0]} was given before the command; the command comes first: python -m coh_lightning fit {words[0]} ...")
+            raise InputError(
+                f"{words[0]} was given before the command; the command comes first: python -m coh_lightning fit "
+                f"{words[0]} ..."
+            )
         near = difflib.get_close_matches(words[0], [*LIGHTNING, *OWN], n=1)
-        raise InputError(f"there is no command {words[0]}" + (f"; did you mean {near[0]}?" if near else "; python -m coh_lightning --help lists them."))
+        raise InputError(
+            f"there is no command {words[0]}"
+            + (f"; did you mean {near[0]}?" if near else "; python -m coh_lightning --help lists them.")
+        )
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -91,20 +106,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _mistake(error: BaseException | None) -> Exception | None:
-    """The `InputError` that an exception is or comes from (configuration libraries wrap what a constructor raises in words of their own), or what the disk refuses."""
+    """The `InputError` that an exception is or comes from (configuration libraries wrap what a constructor raises in
+    words of their own), or what the disk refuses.
+    """
     while error is not None and not isinstance(error, InputError):
         if isinstance(error, PermissionError):  # to read or to write
             return InputError(f"{error.filename}: {error.strerror}; change its permissions, or name another.")
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            return InputError(f"{error.filename!s:.60}... has {len(str(error.filename))} characters, too many for the name of a file.")
-        if isinstance(error, OSError) and isinstance(refused := unwritten(error.filename or "a file", error), InputError):
+            return InputError(
+                f"{error.filename!s:.60}... has {len(str(error.filename))} characters, too many for the name of a file."
+            )
+        if isinstance(error, OSError) and isinstance(
+            refused := unwritten(error.filename or "a file", error), InputError
+        ):
             return refused
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
 
 
 def _process() -> int:
-    """`main` as a process of its own: what nobody reads any longer (`--help | head -1`) ends it as it ends other commands, without a traceback."""
+    """`main` as a process of its own: what nobody reads any longer (`--help | head -1`) ends it as it ends other
+    commands, without a traceback.
+    """
     try:
         status = main()
         sys.stdout.flush()

@@ -4,8 +4,8 @@
     control            <think>, <tool_call>     added, not special, written in brackets: spelled out, unless `prompt_format.kept_tokens` names it
     word, white space  "COVID-19", "\\n\\n", "  "    added to the vocabulary as text is: tokens wherever they stand
 
-The second kind is ordinary text to `split_special_tokens`, and decoders show it, since models write it (the thinking of an answer); but in most people's texts it
-would be an instruction that nobody gave.
+The second kind is ordinary text to `split_special_tokens`, and decoders show it, since models write it (the thinking of
+an answer); but in most people's texts it would be an instruction that nobody gave.
 """
 
 from __future__ import annotations
@@ -39,13 +39,20 @@ class AddedTokens:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, keep: Sequence[str] = ()) -> None:
         added = tokenizer.added_tokens_decoder
-        self.special = frozenset(token.content for token in added.values() if token.special) | frozenset(tokenizer.all_special_tokens)
+        self.special = frozenset(token.content for token in added.values() if token.special) | frozenset(
+            tokenizer.all_special_tokens
+        )
         self.kept = tuple(keep)
-        self.control = frozenset(token.content for token in added.values() if not token.special and is_control(token.content)) - frozenset(keep)
+        self.control = frozenset(
+            token.content for token in added.values() if not token.special and is_control(token.content)
+        ) - frozenset(keep)
         known = [token.content for token in added.values() if not token.special]
         for content in keep:
             if content in self.special:
-                raise InputError(f"prompt_format.kept_tokens names '{content}', a special token of {name}, which no text may become; take it out of the list.")
+                raise InputError(
+                    f"prompt_format.kept_tokens names '{content}', a special token of {name}, which no text may "
+                    "become; take it out of the list."
+                )
             if content not in known:
                 near = difflib.get_close_matches(content, known, n=1)
                 raise InputError(
@@ -56,13 +63,20 @@ class AddedTokens:
         named = sorted({*self.special, *self.control, *keep} - {""}, key=lambda content: (-len(content), content))
         # hundreds of names, most of them of one form ("<unused7>"): their first letters sort out nearly all places
         heads = sorted({content[:3] for content in named})
-        self._named = re.compile(f"(?={'|'.join(map(re.escape, heads))})(?:{'|'.join(map(re.escape, named))})") if named else None
+        self._named = (
+            re.compile(f"(?={'|'.join(map(re.escape, heads))})(?:{'|'.join(map(re.escape, named))})") if named else None
+        )
         self.found: Counter[str] = Counter()
         """In how many texts each special, control or kept token stands, of those that were counted."""
 
     def unmatched(self, settings: Mapping[str, Any]) -> str:
-        """The settings of a tokenizer (its JSON) in which all that is to be spelled out is special, so that one switch of `tokenizers` leaves it unmatched."""
-        tokens = [{**token, "special": token["special"] or token["content"] in self.control} for token in settings["added_tokens"]]
+        """The settings of a tokenizer (its JSON) in which all that is to be spelled out is special, so that one switch
+        of `tokenizers` leaves it unmatched.
+        """
+        tokens = [
+            {**token, "special": token["special"] or token["content"] in self.control}
+            for token in settings["added_tokens"]
+        ]
         return json.dumps({**settings, "added_tokens": tokens})
 
     def count(self, texts: Iterable[str]) -> None:
@@ -74,7 +88,8 @@ class AddedTokens:
     def notes(self) -> list[str]:
         """What was found in the texts and what became of it, a sentence each."""
         found = {
-            kind: {one: self.found[one] for one in self.found if one in names} for kind, names in (("s", self.special), ("c", self.control), ("k", self.kept))
+            kind: {one: self.found[one] for one in self.found if one in names}
+            for kind, names in (("s", self.special), ("c", self.control), ("k", self.kept))
         }
         lines = []
         if found["s"]:
@@ -82,8 +97,10 @@ class AddedTokens:
         if found["c"]:
             several = ",".join(f"'{content}'" for content in list(_most(found["c"]))[:_SHOWN])
             lines.append(
-                f"Added tokens in the data's texts are spelled out: {_listed(found['c'])}. What encodes an exported model's chat template reads them as tokens; "
-                f"if the model itself is to write them, keep them as tokens: data.prompt_format.kept_tokens=[{several}]."
+                f"Added tokens in the data's texts are spelled out: {_listed(found['c'])}. What encodes an exported "
+                "model's chat template reads them as tokens; "
+                "if the model itself is to write them, keep them as tokens: "
+                f"data.prompt_format.kept_tokens=[{several}]."
             )
         if found["k"]:
             lines.append(f"Added tokens in the data's texts are kept as tokens: {_listed(found['k'])}.")

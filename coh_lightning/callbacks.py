@@ -1,5 +1,5 @@
-"""The callbacks that Lightning has not: `CompletionWriter` keeps what the model wrote, `HumanEvalExport` makes a blind rating study of it, `HuggingFaceExport` takes the
-model out. Everything else is Lightning's own."""
+"""The callbacks that Lightning has not: `CompletionWriter` keeps what the model wrote, `HumanEvalExport` makes a blind
+rating study of it, `HuggingFaceExport` takes the model out. Everything else is Lightning's own."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ ROUNDS = "completions"
 
 
 class CompletionWriter(pl.Callback):
-    """Keeps all ranks' completions in the run folder, in the order of prompt, ask and sample, and a page of them to read (`samples.html`).
+    """Keeps all ranks' completions in the run folder, in the order of prompt, ask and sample, and a page of them to
+    read (`samples.html`).
 
         completions.jsonl            of `test` and `predict`
         completions/step=400.jsonl   of each round of writing during `fit` (`model.write_every`)
         samples.html                 what is written under each feedback sentence, side by side, the newest round first
 
-    Each rank appends to a part of its own, batch by batch, so that a run that breaks off leaves what it had; the parts are merged, and removed, at the end.
-    A W&B logger gets the same rows as a table.
+    Each rank appends to a part of its own, batch by batch, so that a run that breaks off leaves what it had; the parts
+    are merged, and removed, at the end. A W&B logger gets the same rows as a table.
 
     Args:
         file: Name of the file of `test` and `predict`.
@@ -55,10 +56,14 @@ class CompletionWriter(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin(trainer)
 
-    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object, **kwargs: object) -> None:
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object, **kwargs: object
+    ) -> None:
         self._add(trainer, pl_module)
 
-    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object, **kwargs: object) -> None:
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object, **kwargs: object
+    ) -> None:
         self._add(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,14 +110,19 @@ class CompletionWriter(pl.Callback):
         every = [completion for part in parts for completion in read_jsonl(part, Completion)]
         if not every:
             return
-        every.sort(key=lambda completion: (completion.prompt_id, completion.ask))  # samples of one prompt stay in their order
+        every.sort(
+            key=lambda completion: (completion.prompt_id, completion.ask)
+        )  # samples of one prompt stay in their order
         folder = Path(trainer.default_root_dir)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / name, every)
         for part in parts:
             part.unlink()
         if self.page:
-            write_samples(folder / "samples.html", [(name.stem.replace("=", " "), every)] if name == Path(self.file) else _rounds(folder))
+            write_samples(
+                folder / "samples.html",
+                [(name.stem.replace("=", " "), every)] if name == Path(self.file) else _rounds(folder),
+            )
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 columns, rows = sample_rows(every, label=name.stem.replace("=", " "))
@@ -128,7 +138,8 @@ def _rounds(folder: Path) -> list[tuple[str, Sequence[Completion]]]:
 
 
 class HumanEvalExport(pl.Callback):
-    """Makes a blind rating study of what the model wrote against another system, as `human-eval export` does, at the end of `test`, `predict` or `fit`.
+    """Makes a blind rating study of what the model wrote against another system, as `human-eval export` does, at the
+    end of `test`, `predict` or `fit`.
 
     A study needs two systems, so `against` has no default:
 
@@ -159,7 +170,8 @@ class HumanEvalExport(pl.Callback):
     ) -> None:
         if against not in ("references", "before", "bad") and not Path(against).is_file():
             raise InputError(
-                f"HumanEvalExport.against is '{against}', and there is no such file; give a completions file of another system, or references, before or bad."
+                f"HumanEvalExport.against is '{against}', and there is no such file; give a completions file of "
+                "another system, or references, before or bad."
             )
         self.against = against
         self.raters = raters
@@ -184,9 +196,14 @@ class HumanEvalExport(pl.Callback):
         self._export(trainer, "completions.jsonl", dialogues=isinstance(pl_module, CoHModule) and pl_module.dialogues)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, when: str) -> None:
-        """The held-out prompts of the test split, by all ranks, into completions_before.jsonl or completions_after.jsonl."""
+        """The held-out prompts of the test split, by all ranks, into completions_before.jsonl or
+        completions_after.jsonl.
+        """
         if not isinstance(pl_module, CoHModule):
-            raise InputError(f"HumanEvalExport needs a CoHModule and got {type(pl_module).__name__}; it writes with the module's own prompts.")
+            raise InputError(
+                f"HumanEvalExport needs a CoHModule and got {type(pl_module).__name__}; it writes with the module's "
+                "own prompts."
+            )
         every = pl_module.write_share("test", system=when if self.against == "before" else None)
         if trainer.is_global_zero:
             write_jsonl(Path(trainer.default_root_dir) / f"completions_{when}.jsonl", every)
@@ -197,12 +214,15 @@ class HumanEvalExport(pl.Callback):
         folder = Path(trainer.default_root_dir)
         own = folder / name
         if not own.is_file():
-            raise InputError(f"HumanEvalExport finds no {own}; put a CompletionWriter before it among the trainer's callbacks.")
+            raise InputError(
+                f"HumanEvalExport finds no {own}; put a CompletionWriter before it among the trainer's callbacks."
+            )
         files, before = [own], folder / "completions_before.jsonl"  # the first is the baseline
         if self.against == "before":
             if not before.is_file():
                 raise InputError(
-                    f"HumanEvalExport.against is 'before', but {before} is not there: only a fit writes it; use `fit`, or give a completions file."
+                    f"HumanEvalExport.against is 'before', but {before} is not there: only a fit writes it; use "
+                    "`fit`, or give a completions file."
                 )
             files.insert(0, before)
         elif self.against not in ("references", "bad"):
@@ -221,13 +241,15 @@ class HumanEvalExport(pl.Callback):
             overwrite=True,  # a study that has judgements is never replaced
         )
         print(
-            f"{len(study.items)} items for {self.raters} rater(s) in {folder / self.folder}; key.json there says which side is whose, so send only the sheets"
+            f"{len(study.items)} items for {self.raters} rater(s) in {folder / self.folder}; key.json there says "
+            "which side is whose, so send only the sheets"
         )
 
 
 class HuggingFaceExport(pl.Callback):
-    """Writes the model as a Hugging Face folder, as `export` does, at the end of `fit`: huggingface/step=N in the run folder. Each folder is loaded afresh and
-    compared with the trained model (export_check.py), which takes memory for one more copy on the CPU of rank 0.
+    """Writes the model as a Hugging Face folder, as `export` does, at the end of `fit`: huggingface/step=N in the run
+    folder. Each folder is loaded afresh and compared with the trained model (export_check.py), which takes memory for
+    one more copy on the CPU of rank 0.
 
     Args:
         every_validation: After each validation too.
@@ -251,11 +273,18 @@ class HuggingFaceExport(pl.Callback):
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By rank 0; the others give it their parts of the model and wait."""
         if not isinstance(pl_module, CoHModule):
-            raise InputError(f"HuggingFaceExport needs a CoHModule and got {type(pl_module).__name__}; it writes what that module was trained with.")
+            raise InputError(
+                f"HuggingFaceExport needs a CoHModule and got {type(pl_module).__name__}; it writes what that module "
+                "was trained with."
+            )
         if trainer.global_step == self._written:
             return
         self._written = trainer.global_step
-        checkpoint = {"state_dict": full_state(pl_module.lm), "global_step": trainer.global_step, "epoch": trainer.current_epoch}
+        checkpoint = {
+            "state_dict": full_state(pl_module.lm),
+            "global_step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+        }
         pl_module.on_save_checkpoint(checkpoint)
         if trainer.is_global_zero:
             run = Path(trainer.default_root_dir)

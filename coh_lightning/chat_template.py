@@ -1,15 +1,18 @@
-"""A chat template that asks as in training: `apply_chat_template(messages)` of an exported model gives, id for id, the training prompt under the good sentence.
+"""A chat template that asks as in training: `apply_chat_template(messages)` of an exported model gives, id for id, the
+training prompt under the good sentence.
 
     tokenizer.apply_chat_template(messages, add_generation_prompt=True)                                      the good sentence
     tokenizer.apply_chat_template(messages, add_generation_prompt=True, feedback="bad")                      another one, by its name in `data.asks`
-    tokenizer.apply_chat_template(messages, add_generation_prompt=True, feedback_sentence="A short answer:") any sentence; "" for none
+    tokenizer.apply_chat_template(messages, add_generation_prompt=True, feedback_sentence="A short answer:") any
+    sentence; "" for none
 
-In chat, the feedback sentence is written into the messages and the tokenizer's own template does the rest; what it puts before an output in training and not in its own
-generation prompt follows. In plain, the template is the layout of formats.py. A conversation that ends with the assistant's turn begins with the same prompt, and that
-turn with its end follows: what TRL and others need who train on it.
+In chat, the feedback sentence is written into the messages and the tokenizer's own template does the rest; what it puts
+before an output in training and not in its own generation prompt follows. In plain, the template is the layout of
+formats.py. A conversation that ends with the assistant's turn begins with the same prompt, and that turn with its end
+follows: what TRL and others need who train on it.
 
-Content may be a text or a list of text parts, which are joined. What no training conversation has raises: other roles than system, user and assistant, content
-that is null or holds an image, tools and calls of them.
+Content may be a text or a list of text parts, which are joined. What no training conversation has raises: other roles
+than system, user and assistant, content that is null or holds an image, tools and calls of them.
 """
 
 from __future__ import annotations
@@ -42,9 +45,24 @@ PROBES: tuple[tuple[Turn, ...], ...] = tuple(
 ODD_PROBES: dict[str, tuple[Turn, ...]] = {
     what: tuple(Turn(role, (Part(text),)) for role, text in turns)  # type: ignore[arg-type]
     for what, turns in {
-        "texts that begin with a space": [("system", " Be brief."), ("user", " Hi"), ("assistant", " Hello."), ("user", " Why?")],
-        "texts that begin with a line end": [("system", "\nBe brief."), ("user", "\nHi"), ("assistant", "\n\nHello."), ("user", "\nWhy?")],
-        "texts that end in white space": [("system", "Be brief. "), ("user", "Hi\n"), ("assistant", "Hello. \n"), ("user", "Why?\n\n")],
+        "texts that begin with a space": [
+            ("system", " Be brief."),
+            ("user", " Hi"),
+            ("assistant", " Hello."),
+            ("user", " Why?"),
+        ],
+        "texts that begin with a line end": [
+            ("system", "\nBe brief."),
+            ("user", "\nHi"),
+            ("assistant", "\n\nHello."),
+            ("user", "\nWhy?"),
+        ],
+        "texts that end in white space": [
+            ("system", "Be brief. "),
+            ("user", "Hi\n"),
+            ("assistant", "Hello. \n"),
+            ("user", "Why?\n\n"),
+        ],
         "an empty system turn": [("system", ""), ("user", "Why?")],
         "an empty earlier turn": [("user", "Hi"), ("assistant", ""), ("user", "Why?")],
         "earlier turns that think": [
@@ -171,7 +189,10 @@ def asking_template(layout: Layout, asks: Mapping[str, str]) -> str:
         asks: Feedback sentences by name, `good` among them: the one that is asked under by default.
     """
     format = layout.format
-    about = "{#- The feedback sentence before an answer: feedback names one of these, feedback_sentence gives any other (an empty one: none). -#}\n"
+    about = (
+        "{#- The feedback sentence before an answer: feedback names one of these, feedback_sentence gives any "
+        "other (an empty one: none). -#}\n"
+    )
     if format.kind == "plain":
         values = {
             "feedback_sentences": dict(asks),
@@ -189,16 +210,37 @@ def asking_template(layout: Layout, asks: Mapping[str, str]) -> str:
         }
         return about + _settings(values) + _SENTENCE + _READ + _PLAIN
     generation, rest = layout.generation
-    values = {"feedback_sentences": dict(asks), "before_marker": format.before_marker, "blank_line": BLANK_LINE, "unread": _CALLS}
-    written = _READ + (_IN_USER if format.marker_in == "user" else _IN_SYSTEM) + ("" if layout.system_role else _NO_SYSTEM)
-    # the tokenizer's own template follows; one that asks already (of a model that was trained once more) adds no sentence
-    own = "{%- set feedback_sentence = '' -%}\n{%- set add_generation_prompt = " + ("wants_answer" if generation else "false") + " %}\n"
+    values = {
+        "feedback_sentences": dict(asks),
+        "before_marker": format.before_marker,
+        "blank_line": BLANK_LINE,
+        "unread": _CALLS,
+    }
+    written = (
+        _READ + (_IN_USER if format.marker_in == "user" else _IN_SYSTEM) + ("" if layout.system_role else _NO_SYSTEM)
+    )
+    # the tokenizer's own template follows; one that asks already (of a model that was trained once more) adds no
+    # sentence
+    own = (
+        "{%- set feedback_sentence = '' -%}\n{%- set add_generation_prompt = "
+        + ("wants_answer" if generation else "false")
+        + " %}\n"
+    )
     own += layout.template.removesuffix("\n")
-    return about + _settings(values) + _SENTENCE + written + own + ("{{ " + _literal(rest) + " if wants_answer else '' }}" if rest else "")
+    return (
+        about
+        + _settings(values)
+        + _SENTENCE
+        + written
+        + own
+        + ("{{ " + _literal(rest) + " if wants_answer else '' }}" if rest else "")
+    )
 
 
 class Difference(NamedTuple):
-    """A conversation whose text is that of training, and whose ids are not, because the tokenizer encodes the whole otherwise than its parts."""
+    """A conversation whose text is that of training, and whose ids are not, because the tokenizer encodes the whole
+    otherwise than its parts.
+    """
 
     what: str
     given: tuple[str, ...]
@@ -214,10 +256,11 @@ class Difference(NamedTuple):
 
 
 def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str]) -> list[Difference]:
-    """Compare what a template gives with the training prompts, on conversations of every shape that training could have, under every sentence, with contents
-    as texts and as lists of parts.
+    """Compare what a template gives with the training prompts, on conversations of every shape that training could
+    have, under every sentence, with contents as texts and as lists of parts.
 
-    Gives those whose text is right and whose ids differ, and those that training left out since the template shows them as something else than their turns.
+    Gives those whose text is right and whose ids differ, and those that training left out since the template shows them
+    as something else than their turns.
 
     Raises:
         InputError: the text differs.
@@ -243,7 +286,8 @@ def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str
                 if text != wanted:
                     here, there = first_difference(wanted, text)
                     raise InputError(
-                        f"The exported chat template would ask otherwise than in training ({what}): it gives {there!r}, but the training prompt is {here!r}; "
+                        f"The exported chat template would ask otherwise than in training ({what}): it gives "
+                        f"{there!r}, but the training prompt is {here!r}; "
                         "export with the tokenizer and the chat template of the training."
                     )
             ids = list(tokens.encoder.tokenizer.apply_chat_template(messages, return_dict=False, **given))
@@ -259,7 +303,9 @@ def _parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": piece} for piece in (text[:half], text[half:])]
 
 
-def _differing(tokens: ChainTokenizer, ids: Sequence[int], trained: Sequence[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _differing(
+    tokens: ChainTokenizer, ids: Sequence[int], trained: Sequence[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The tokens of the first place where two lists of ids differ, of each list."""
     for tag, *bounds in SequenceMatcher(None, ids, trained, autojunk=False).get_opcodes():
         if tag != "equal":
@@ -273,9 +319,15 @@ def notes_on(tokens: ChainTokenizer, different: Sequence[Difference]) -> list[st
     """What `check_template` found, for a person, a sentence each."""
     notes = []
     if ids := [one for one in different if not one.untrained]:
-        notes.append(f"This tokenizer encodes a whole prompt otherwise than its parts, so some prompts differ from training by some ids: {_some(ids)}.")
+        notes.append(
+            "This tokenizer encodes a whole prompt otherwise than its parts, so some prompts differ from training "
+            f"by some ids: {_some(ids)}."
+        )
     if left_out := [one for one in different if one.untrained]:
-        notes.append(f"Training left out conversations that the chat template shows as something else than their turns: {_some(left_out)}.")
+        notes.append(
+            "Training left out conversations that the chat template shows as something else than their turns: "
+            f"{_some(left_out)}."
+        )
     count, (was, shown) = tokens.layout.rewritten
     if count:
         notes.append(f"The chat template rewrites some turns, in training too: {was!r} becomes {shown!r}.")
@@ -283,7 +335,9 @@ def notes_on(tokens: ChainTokenizer, different: Sequence[Difference]) -> list[st
 
 
 def _some(different: Sequence[Difference], number: int = 4) -> str:
-    return "; ".join(map(str, different[:number])) + (f"; and {len(different) - number} more" if len(different) > number else "")
+    return "; ".join(map(str, different[:number])) + (
+        f"; and {len(different) - number} more" if len(different) > number else ""
+    )
 
 
 def _settings(values: Mapping[str, object]) -> str:

@@ -1,7 +1,9 @@
-"""`fit`, `validate`, `test` and `predict`: LightningCLI over `CoHModule` and `CoHDataModule`, each run in a folder of its own (runs.py).
+"""`fit`, `validate`, `test` and `predict`: LightningCLI over `CoHModule` and `CoHDataModule`, each run in a folder of
+its own (runs.py).
 
-What is added to Lightning's: `run.name`, `run.folder` and `run.wandb`; the resolved configuration kept beside the results; a run that stopped is gone on with by the same command;
-a mistake in the input ends in one line (complaints.py). Our other commands don't come here (__main__.py), since this import takes seconds.
+What is added to Lightning's: `run.name`, `run.folder` and `run.wandb`; the resolved configuration kept beside the
+results; a run that stopped is gone on with by the same command; a mistake in the input ends in one line
+(complaints.py). Our other commands don't come here (__main__.py), since this import takes seconds.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ from coh_lightning.stops import RunTrainer, StopOnSignal
 from coh_lightning.yaml_text import load
 
 RUN_FOLDER = "COH_RUN_FOLDER"
-"""Environment variable by which the first process tells the processes that Lightning starts for it where the run is kept."""
+"""Environment variable by which the first process tells the processes that Lightning starts for it where the run is
+kept.
+"""
 
 TRAINER_DEFAULTS = {
     "default_root_dir": "runs",  # the folder of all runs; the Trainer itself is given the folder of this one
@@ -99,20 +103,33 @@ class CoHParser(LightningArgumentParser):
     def keys(self) -> list[str]:
         """Every key that may stand in a configuration file of this command."""
         nested = [f"{key}.{name}" for key, kind in self.classes.items() for name in keys_of(kind)]
-        return sorted({action.dest for action in self._actions if action.dest not in ("help", "config", "print_config")} | set(nested))
+        return sorted(
+            {action.dest for action in self._actions if action.dest not in ("help", "config", "print_config")}
+            | set(nested)
+        )
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """jsonargparse's, and the settings of the classes that it hides behind `--model CONFIG`."""
         listed_here = {action.dest for action in self._actions}
         hidden = {key: kind for key, kind in self.classes.items() if f"{key}.{next(keys_of(kind))}" not in listed_here}
-        listed = CoHParser(usage=argparse.SUPPRESS, description="", add_help=False, parser_mode=self.parser_mode, formatter_class=self.formatter_class)
+        listed = CoHParser(
+            usage=argparse.SUPPRESS,
+            description="",
+            add_help=False,
+            parser_mode=self.parser_mode,
+            formatter_class=self.formatter_class,
+        )
         for key, kind in hidden.items():
             listed.add_class_arguments(kind, key)
         return super().format_help(formatter) + (f"\n{ArgumentParser.format_help(listed).strip()}\n" if hidden else "")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         # argparse would take the value of --key=-- for the end of the options
-        return arg_strings[0] if action.nargs is None and arg_strings == ["--"] else super()._get_values(action, arg_strings)
+        return (
+            arg_strings[0]
+            if action.nargs is None and arg_strings == ["--"]
+            else super()._get_values(action, arg_strings)
+        )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line as `InputError`; the parsers of nested classes pass their message on to the one that holds them.
@@ -125,7 +142,9 @@ class CoHParser(LightningArgumentParser):
         cause: BaseException | None = ex
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__ or cause.__context__
-        raise InputError(str(cause) if cause else complaint(message, known=CoHParser.known, typed=CoHParser.typed)) from ex
+        raise InputError(
+            str(cause) if cause else complaint(message, known=CoHParser.known, typed=CoHParser.typed)
+        ) from ex
 
 
 class MetricsFile(CSVLogger):
@@ -178,7 +197,9 @@ class _MetricsWriter(ExperimentWriter):
             raise unwritten(self.metrics_file_path, error) from error
 
     def _drop_rows_from(self, step: float) -> None:
-        """The run stopped after its newest checkpoint, so that its last steps are made, and logged, again: their old rows go, and a row that was cut short."""
+        """The run stopped after its newest checkpoint, so that its last steps are made, and logged, again: their old
+        rows go, and a row that was cut short.
+        """
         with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(line for line in file if line.endswith("\n"))
             rows = [row for row in reader if int(row["step"]) < step]
@@ -198,7 +219,8 @@ class _MetricsWriter(ExperimentWriter):
 
 
 class RunConfig(pl.Callback):
-    """Keeps the resolved configuration in the run folder, a checkpoint of the end of training, and the mark of a finished run.
+    """Keeps the resolved configuration in the run folder, a checkpoint of the end of training, and the mark of a
+    finished run.
 
     Args:
         run: The run.
@@ -226,14 +248,17 @@ class RunConfig(pl.Callback):
                 logger.log_hyperparams({**load(self.text), "versions": code_versions()})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """What fails before the first step (no such model, an option that Lightning refuses, too little memory, ...) leaves nothing in a folder that it began,
-        so that the same command, put right, may be given again. A run that was interrupted keeps its folder."""
+        """What fails before the first step (no such model, an option that Lightning refuses, too little memory, ...)
+        leaves nothing in a folder that it began, so that the same command, put right, may be given again. A run that
+        was interrupted keeps its folder."""
         begun = self.file == CONFIG and self.run.resume is None and trainer.global_step == 0
         if trainer.is_global_zero and begun and isinstance(exception, Exception):
             for name in (self.file, *FILES_OF_SETUP):
                 (Path(trainer.default_root_dir) / name).unlink(missing_ok=True)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         # the last step is always logged: a run shorter than log_every_n_steps has its metrics.csv too
         last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch):
@@ -251,7 +276,9 @@ class RunConfig(pl.Callback):
             return
         folder = Path(trainer.default_root_dir)
         last = folder / CHECKPOINTS / LAST
-        if self.run.resume is not None and not last.exists():  # it had stopped after its last step, so there was no training that could end
+        if (
+            self.run.resume is not None and not last.exists()
+        ):  # it had stopped after its last step, so there was no training that could end
             with written_aside(last) as aside:
                 (shutil.copytree if self.run.resume.is_dir() else shutil.copyfile)(self.run.resume, aside)
         with written_aside(folder / FINISHED) as aside:
@@ -277,7 +304,10 @@ class CoHCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--run.name", type=str, default="run", help="Kind of run: it is kept in ROOT/NAME/<time>-<hash>, ROOT being trainer.default_root_dir."
+            "--run.name",
+            type=str,
+            default="run",
+            help="Kind of run: it is kept in ROOT/NAME/<time>-<hash>, ROOT being trainer.default_root_dir.",
         )
         parser.add_argument(
             "--run.folder",
@@ -289,16 +319,30 @@ class CoHCLI(LightningCLI):
             "--run.wandb",
             type=Literal["offline", "online"] | None,
             default=None,
-            help="Log to W&B too, into wandb/ of the run folder; online sends it as well. WANDB_PROJECT, WANDB_RUN_GROUP, ... are W&B's own variables.",
+            help=(
+                "Log to W&B too, into wandb/ of the run folder; online sends it as well. WANDB_PROJECT, "
+                "WANDB_RUN_GROUP, ... are W&B's own variables."
+            ),
         )
         for key, kind in (("model", self._model_class), ("data", self._datamodule_class)):
-            parser.set_defaults({key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}})
+            parser.set_defaults(
+                {key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}}
+            )
 
-    def setup_parser(self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]) -> None:
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
         for subcommand in self._subcommand_parsers.values():
             subcommand.set_defaults({"weights_only": True})  # Lightning would take a pickle from an address
-        CoHParser.known = sorted({key for parser in self._subcommand_parsers.values() if isinstance(parser, CoHParser) for key in parser.keys()})
+        CoHParser.known = sorted(
+            {
+                key
+                for parser in self._subcommand_parsers.values()
+                if isinstance(parser, CoHParser)
+                for key in parser.keys()
+            }
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
@@ -311,12 +355,21 @@ class CoHCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        given = [word for word in CoHParser.typed.argv if word.startswith(("--data.sources=", "--data.init_args.sources="))]
+        given = [
+            word for word in CoHParser.typed.argv if word.startswith(("--data.sources=", "--data.init_args.sources="))
+        ]
         if given and config.data.init_args.get("sources") is None:
-            raise InputError(f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as --data.feedback.")
+            raise InputError(
+                f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as "
+                "--data.feedback."
+            )
         groups = {key: config[key] for key in ("run", "trainer")}
         for key, made in (("model", self._model_class), ("data", self._datamodule_class)):
-            groups |= {f"{key}.{name}": config[key].init_args[name] for name in plain_defaults(made) if name in config[key].init_args}
+            groups |= {
+                f"{key}.{name}": config[key].init_args[name]
+                for name in plain_defaults(made)
+                if name in config[key].init_args
+            }
         for key, value in groups.items():  # the parser takes a number in the place of a group
             if not isinstance(value, Namespace):
                 raise InputError(f"{key} is {value!r:.60}; it holds settings, written as key: value.")
@@ -339,7 +392,11 @@ class CoHCLI(LightningCLI):
         if named and self.subcommand == "fit":
             self.run = open_fit(resolved, folder=kind)
             self._held.enter_context(
-                alone(kind, f"run.folder is {kind}, where another process is at work on this run; wait for its end, or name another folder.")
+                alone(
+                    kind,
+                    f"run.folder is {kind}, where another process is at work on this run; wait for its end, or name "
+                    "another folder.",
+                )
             )
         elif named:
             self.run = Run(kind)
@@ -352,38 +409,65 @@ class CoHCLI(LightningCLI):
         loggers = config.trainer.get("logger")
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             # left to itself, W&B writes into the working folder
-            if str(getattr(logger, "class_path", "")).endswith("WandbLogger") and logger.init_args.get("save_dir") in (None, "."):
+            if str(getattr(logger, "class_path", "")).endswith("WandbLogger") and logger.init_args.get("save_dir") in (
+                None,
+                ".",
+            ):
                 logger.init_args.save_dir = str(self.run.folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         fit = self.subcommand == "fit"
         config = self._get(self.config_init, "trainer")
         if config.get("barebones"):
-            raise InputError("trainer.barebones is true, but a run keeps its metrics and checkpoints, which that forbids; leave it out.")
+            raise InputError(
+                "trainer.barebones is true, but a run keeps its metrics and checkpoints, which that forbids; leave "
+                "it out."
+            )
         given = config.get("logger")
-        loggers: list[Logger] = [MetricsFile(self.run.folder, "metrics.csv" if fit else f"{self.subcommand}.csv", append=self.run.resume is not None)]
+        loggers: list[Logger] = [
+            MetricsFile(
+                self.run.folder, "metrics.csv" if fit else f"{self.subcommand}.csv", append=self.run.resume is not None
+            )
+        ]
         if isinstance(given, Logger):
             loggers.append(given)
         elif isinstance(given, (list, tuple)):
             loggers += given
         if (mode := self.config_init[self.subcommand].run.wandb) is not None and _first():
             loggers.append(self._wandb(mode))
-        callbacks = list(config.get("callbacks") or []) if isinstance(config.get("callbacks"), (list, tuple, type(None))) else [config.get("callbacks")]
+        callbacks = (
+            list(config.get("callbacks") or [])
+            if isinstance(config.get("callbacks"), (list, tuple, type(None)))
+            else [config.get("callbacks")]
+        )
         keep = not config.get("fast_dev_run")
         # what the model wrote is kept first: callbacks of the configuration (HumanEvalExport) read it
-        callbacks = [CompletionWriter(), MonitorsKnown(), *callbacks, RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep)]
+        callbacks = [
+            CompletionWriter(),
+            MonitorsKnown(),
+            *callbacks,
+            RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep),
+        ]
         self.stop_on_signal = StopOnSignal(CHECKPOINTS)
         if keep:
             callbacks.append(self.stop_on_signal)
-        if config.get("enable_checkpointing") is not False and not any(isinstance(callback, Checkpoint) for callback in callbacks):
-            callbacks.append(ModelCheckpoint(self.run.folder / CHECKPOINTS, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
+        if config.get("enable_checkpointing") is not False and not any(
+            isinstance(callback, Checkpoint) for callback in callbacks
+        ):
+            callbacks.append(
+                ModelCheckpoint(self.run.folder / CHECKPOINTS, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY)
+            )
         try:
-            return super().instantiate_trainer(**kwargs, default_root_dir=str(self.run.folder), logger=loggers, callbacks=callbacks)
+            return super().instantiate_trainer(
+                **kwargs, default_root_dir=str(self.run.folder), logger=loggers, callbacks=callbacks
+            )
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _wandb(self, mode: Literal["offline", "online"]) -> WandbLogger:
-        """W&B's record of this run, kept in its folder; a run that goes on is the same one for W&B. What W&B's own variables say comes first."""
+        """W&B's record of this run, kept in its folder; a run that goes on is the same one for W&B. What W&B's own
+        variables say comes first.
+        """
         folder = self.run.folder
         return WandbLogger(
             project=os.environ.get("WANDB_PROJECT", "coh_lightning"),
@@ -394,7 +478,9 @@ class CoHCLI(LightningCLI):
         )
 
     def _reach_wandb(self) -> None:
-        """W&B that can't be reached is no reason not to train: the run is then kept beside the others, to be sent by `wandb sync` later."""
+        """W&B that can't be reached is no reason not to train: the run is then kept beside the others, to be sent by
+        `wandb sync` later.
+        """
         for logger in self.trainer.loggers:
             if not isinstance(logger, WandbLogger) or not _first():
                 continue
@@ -405,7 +491,10 @@ class CoHCLI(LightningCLI):
             except wandb.errors.CommError as error:
                 wandb.teardown()
                 os.environ["WANDB_MODE"] = "offline"
-                self._say(f"W&B can't be reached ({words_of(error)}); the run is logged offline: wandb sync {self.run.folder}/wandb/offline-run-*")
+                self._say(
+                    f"W&B can't be reached ({words_of(error)}); the run is logged offline: wandb sync "
+                    f"{self.run.folder}/wandb/offline-run-*"
+                )
 
     def before_fit(self) -> None:
         if self.run.resume is not None:
@@ -418,9 +507,14 @@ class CoHCLI(LightningCLI):
         try:
             super().instantiate_classes()
             given = self._get(self.config_init, "ckpt_path")
-            if given is not None and Path(given).is_dir() and not isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            if (
+                given is not None
+                and Path(given).is_dir()
+                and not isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy))
+            ):
                 raise InputError(
-                    f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set trainer.strategy, or give the folder as model.model and no ckpt_path."
+                    f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set "
+                    "trainer.strategy, or give the folder as model.model and no ckpt_path."
                 )
             for path in (given, self.run.resume):
                 if path is not None and (Path(path) / METADATA).is_file():
@@ -428,9 +522,15 @@ class CoHCLI(LightningCLI):
         except BaseException as error:
             self._leave_nothing_empty()
             # the parser takes null for any key; what a class says of it is in the middle of the parser's words
-            null = re.findall(r"Problem with given class_path '([^']+)':\s+([^\n]*'NoneType'[^\n]*)", str(error)) if isinstance(error, ValueError) else []
+            null = (
+                re.findall(r"Problem with given class_path '([^']+)':\s+([^\n]*'NoneType'[^\n]*)", str(error))
+                if isinstance(error, ValueError)
+                else []
+            )
             if null:
-                raise InputError(f"{null[-1][0]} can't be made: one of its keys is null and needs a value ({null[-1][1].strip()}).") from error
+                raise InputError(
+                    f"{null[-1][0]} can't be made: one of its keys is null and needs a value ({null[-1][1].strip()})."
+                ) from error
             raise
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -440,7 +540,9 @@ class CoHCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except BaseException as error:
             self._leave_nothing_empty()
-            if isinstance(error, SIGTERMException):  # Lightning's word for it would be an exit with 0, which a scheduler takes for success
+            if isinstance(
+                error, SIGTERMException
+            ):  # Lightning's word for it would be an exit with 0, which a scheduler takes for success
                 number = self.stop_on_signal.received or signal.SIGTERM
                 self._say(f"stopped by {signal.Signals(number).name}: {self.run.folder}")
                 raise Stopped(128 + number) from error
@@ -469,25 +571,38 @@ class CoHCLI(LightningCLI):
 
 
 def plain_defaults(kind: Callable[..., object]) -> dict[str, Any]:
-    """The defaults of a class that are dataclasses, as plain values: jsonargparse can't write down a dataclass within a list of another's default."""
+    """The defaults of a class that are dataclasses, as plain values: jsonargparse can't write down a dataclass within a
+    list of another's default.
+    """
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
-    return {name: asdict(value) for name, value in defaults.items() if is_dataclass(value) and not isinstance(value, type)}
+    return {
+        name: asdict(value) for name, value in defaults.items() if is_dataclass(value) and not isinstance(value, type)
+    }
 
 
 def _misfortune(error: BaseException) -> str | None:
-    """A sentence for what a library says of a mistake, or for what befell a run from outside: too little memory, a worker or another rank that died."""
+    """A sentence for what a library says of a mistake, or for what befell a run from outside: too little memory, a
+    worker or another rank that died.
+    """
     if isinstance(error, InputError):
         # torch puts the traceback of the process that builds rows into the message
-        return str(error).rpartition(f"\n{InputError.__module__}.InputError: ")[2].strip() if "DataLoader worker" in str(error) else None
+        return (
+            str(error).rpartition(f"\n{InputError.__module__}.InputError: ")[2].strip()
+            if "DataLoader worker" in str(error)
+            else None
+        )
     if (unlogged := missed(error)) is not None:
         return unlogged
     said = textwrap.shorten(str(error), 120, placeholder=" ...")
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
         return (
-            f"there was not enough memory ({said}); lower data.row_tokens (data.max_chain_tokens is the least that it can be), "
+            f"there was not enough memory ({said}); lower data.row_tokens (data.max_chain_tokens is the least that "
+            "it can be), "
             "set model.gradient_checkpointing=true, or share the model over GPUs (trainer.strategy)."
         )
-    if "gloo" in str(error) and any(words in str(error) for words in ("Connection closed by peer", "Connection reset by peer")):
+    if "gloo" in str(error) and any(
+        words in str(error) for words in ("Connection closed by peer", "Connection reset by peer")
+    ):
         return "the connection to another rank was lost: that one ended first, and its own message says why."
     at_work = any(
         frame.name == "_try_get_data" for frame in traceback.extract_tb(error.__traceback__)
@@ -495,7 +610,10 @@ def _misfortune(error: BaseException) -> str | None:
     if (at_work and isinstance(error, ConnectionError | EOFError | FileNotFoundError)) or (
         "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said)
     ):
-        return f"a process that builds rows died ({said}), most often for want of memory; lower data.num_workers, and run the same command again."
+        return (
+            f"a process that builds rows died ({said}), most often for want of memory; lower data.num_workers, and "
+            "run the same command again."
+        )
     return None
 
 
@@ -514,7 +632,11 @@ def _quieten() -> None:
 
 
 def build(
-    model_class: type[pl.LightningModule], data_class: type[pl.LightningDataModule], *, open_classes: Sequence[type] = (), args: list[str] | None = None
+    model_class: type[pl.LightningModule],
+    data_class: type[pl.LightningDataModule],
+    *,
+    open_classes: Sequence[type] = (),
+    args: list[str] | None = None,
 ) -> CoHCLI:
     """Parse the command line and run it.
 
@@ -532,7 +654,9 @@ def build(
     class OneCommand(CoHCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
-            """Only the command that was asked for: a parser takes a third of a second to make, and there would be four."""
+            """Only the command that was asked for: a parser takes a third of a second to make, and there would be
+            four.
+            """
             every = LightningCLI.subcommands()
             return {command: every[command]} if command in every else every
 
@@ -553,7 +677,9 @@ def build(
 
 
 def ours() -> tuple[type[pl.LightningModule], type[pl.LightningDataModule], Sequence[type]]:
-    """Our module, our data module, and the dataclasses whose subclasses a configuration may name; the rest of this file knows of no model and no data."""
+    """Our module, our data module, and the dataclasses whose subclasses a configuration may name; the rest of this file
+    knows of no model and no data.
+    """
     from coh_lightning.data import CoHDataModule
     from coh_lightning.module import CoHModule
     from coh_lightning.sources import Source
@@ -573,7 +699,10 @@ def run(args: list[str] | None = None) -> int:
     except OmegaConfBaseException as error:
         raise broken_reference(error) from error
     except UnpicklingError as error:
-        raise InputError(f"ckpt_path: the checkpoint holds more than plain data, so that loading it could run code ({words_of(error)}).") from error
+        raise InputError(
+            "ckpt_path: the checkpoint holds more than plain data, so that loading it could run code "
+            f"({words_of(error)})."
+        ) from error
     except Stopped as stop:
         return int(stop.code or 0)
     except SystemExit as stop:

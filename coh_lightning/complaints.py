@@ -1,9 +1,10 @@
 """What the command line's parser complains of, in one line: the key, what is wrong with it, and the nearest right one.
 
-jsonargparse reports a mistyped key of a class from within the ten lines of a union that did not match. Its words are looked through here for the one line that matters;
-what is not known here is passed on, shortened but unchanged.
+jsonargparse reports a mistyped key of a class from within the ten lines of a union that did not match. Its words are
+looked through here for the one line that matters; what is not known here is passed on, shortened but unchanged.
 
-    Parser key "data": ... Problem with given class_path 'coh_lightning.data.CoHDataModule': Option 'row_token' is not accepted ...
+    Parser key "data": ... Problem with given class_path 'coh_lightning.data.CoHDataModule': Option 'row_token' is not
+    accepted ...
       -> there is no key data.row_token; did you mean data.row_tokens? (conf/quickstart.yaml:4)
 """
 
@@ -33,14 +34,31 @@ UNKNOWN = (
 PATH = re.compile(r'Parser key "([^"]+)"')
 CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 FILE = re.compile(r"Unable to load config ['\"]([^'\"]+)['\"]|File does not exist: ['\"]([^'\"]+)['\"]")
-NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)|module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'")
+NO_CLASS = re.compile(
+    r"Expected a dot import path string: (\S+)|module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'"
+)
 BASE = re.compile(r"Subtypes: \[(?:list\[|<class ')?([\w.]+)")
 LONGEST_NAME = 255
 """Bytes in the name of a file, at most."""
-KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list", "tuple": "a list", "dict": "keys with values"}
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "keys with values",
+}
 
 OTHER_NAMES = {
-    "model.model": ("model_name_or_path", "model_name", "model_path", "pretrained_model_name_or_path", "base_model", "checkpoint"),
+    "model.model": (
+        "model_name_or_path",
+        "model_name",
+        "model_path",
+        "pretrained_model_name_or_path",
+        "base_model",
+        "checkpoint",
+    ),
     "model.lr": ("learning_rate", "base_lr", "max_lr", "peak_lr"),
     "model.warmup_share": ("warmup_ratio", "warmup_steps", "num_warmup_steps"),
     "model.final_lr_share": ("min_lr", "min_lr_ratio", "lr_scheduler_type"),
@@ -55,7 +73,14 @@ OTHER_NAMES = {
     "data.feedback": ("dataset", "dataset_name", "dataset_path", "data_path", "train_file", "train_data", "data_files"),
     "data.tokenizer": ("tokenizer_name", "tokenizer_name_or_path", "tokenizer_path"),
     "data.rows_per_step": (
-        *("batch_size", "train_batch_size", "global_batch_size", "micro_batch_size", "per_device_train_batch_size", "per_device_batch_size"),
+        *(
+            "batch_size",
+            "train_batch_size",
+            "global_batch_size",
+            "micro_batch_size",
+            "per_device_train_batch_size",
+            "per_device_batch_size",
+        ),
         *("gradient_accumulation_steps", "grad_accum_steps"),
     ),
     "data.max_chain_tokens": (
@@ -97,7 +122,9 @@ def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
     """The keys that a class takes from a configuration, those of nested dataclasses with dots."""
     try:
         hints = typing.get_type_hints(thing.__init__ if inspect.isclass(thing) else thing)
-    except NameError:  # a name that only type checkers see: the keys are known all the same, what is nested in them is not
+    except (
+        NameError
+    ):  # a name that only type checkers see: the keys are known all the same, what is nested in them is not
         hints = {}
     for name in inspect.signature(thing).parameters:
         yield prefix + name
@@ -107,7 +134,8 @@ def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str | None:
-    """The known key nearest to a mistyped one, part by part; where a part has no near one, a known key with the same or nearly the same last part.
+    """The known key nearest to a mistyped one, part by part; where a part has no near one, a known key with the same or
+    nearly the same last part.
 
     With `model.lr` and `data.method.loss_on` known:   modle.lr -> model.lr    data.metod.loss_onn -> data.method.loss_on    lr -> model.lr
     """
@@ -148,7 +176,10 @@ class Typed:
                 continue
             seen.add(file)
             yield file
-            waiting += [file.parent / name for name in re.findall(r"[\w./-]+\.ya?ml", file.read_text(encoding="utf-8", errors="replace"))]
+            waiting += [
+                file.parent / name
+                for name in re.findall(r"[\w./-]+\.ya?ml", file.read_text(encoding="utf-8", errors="replace"))
+            ]
 
     def shown(self, file: Path) -> str:
         """A path as the user would write it."""
@@ -168,7 +199,9 @@ class Typed:
         """What is wrong with the first of the files that is no YAML, or that holds no settings."""
         for file in self.configs():
             try:
-                found = yaml.compose(file.read_bytes(), yaml.SafeLoader)  # it says more of what is wrong than the loader in C
+                found = yaml.compose(
+                    file.read_bytes(), yaml.SafeLoader
+                )  # it says more of what is wrong than the loader in C
                 yaml_text.load(file.read_bytes())
             except yaml_text.DuplicateKeyError as error:
                 return f"{self.shown(file)}:{error.problem_mark.line + 1}: {error.problem}."
@@ -178,14 +211,18 @@ class Typed:
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 return f"{self.shown(file)}: this is no text: {words_of(error)}."
             if not isinstance(found, yaml.CollectionNode):
-                return f"{self.shown(file)}: this file holds {'nothing' if found is None else 'no settings'}; settings are written as key: value."
+                return (
+                    f"{self.shown(file)}: this file holds {'nothing' if found is None else 'no settings'}; "
+                    "settings are written as key: value."
+                )
         return None
 
 
 def broken_reference(error: BaseException) -> InputError:
     """For a `${...}` in a configuration that names no setting."""
     return InputError(
-        f"the configuration refers to something that is not there: {words_of(error).rstrip('.')}; ${{...}} stands for the setting that it names, "
+        f"the configuration refers to something that is not there: {words_of(error).rstrip('.')}; ${{...}} stands "
+        "for the setting that it names, "
         "and the text itself is written \\${...}."
     )
 
@@ -199,9 +236,18 @@ def _complaint(message: str, *, known: Sequence[str], typed: Typed) -> str:
     if "Problems parsing config" in message:
         return typed.broken() or _shortened(message)
     if message.startswith("Unexpected config"):
-        return typed.broken() or "a file given with --config must hold settings, written as key: value, but one holds a list."
+        return (
+            typed.broken()
+            or "a file given with --config must hold settings, written as key: value, but one holds a list."
+        )
     lines = message.split("\n")
-    return _unknown_key(lines, known, typed) or _missing_file(lines, typed) or _unknown_class(lines) or _wrong_value(lines) or _shortened(message)
+    return (
+        _unknown_key(lines, known, typed)
+        or _missing_file(lines, typed)
+        or _unknown_class(lines)
+        or _wrong_value(lines)
+        or _shortened(message)
+    )
 
 
 def _unknown_key(lines: Sequence[str], known: Sequence[str], typed: Typed) -> str | None:
@@ -225,9 +271,15 @@ def _unknown_key(lines: Sequence[str], known: Sequence[str], typed: Typed) -> st
             here = ".".join(path) + "." if path else ""
             right = [f"{here}{name}" for name in keys_of(_import(inside))] if inside else known
             last = key.split(".")[-1].replace("-", "_")
-            near = next((ours for ours, theirs in OTHER_NAMES.items() if last in theirs and ours in known), None) or nearest_key(key, right)
+            near = next(
+                (ours for ours, theirs in OTHER_NAMES.items() if last in theirs and ours in known), None
+            ) or nearest_key(key, right)
             where = typed.line_of(key.split(".")[-1])
-            return f"there is no key {key}" + (f"; did you mean {near}?" if near else "; --help lists them all.") + (f" ({where})" if where else "")
+            return (
+                f"there is no key {key}"
+                + (f"; did you mean {near}?" if near else "; --help lists them all.")
+                + (f" ({where})" if where else "")
+            )
         if match := PATH.search(line):
             path.append(match[1])
         if match := CLASS.search(line):
@@ -263,13 +315,21 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
         there = _yaml_files(places)
         ours = _yaml_files([(configurations.CONF / last, f"conf/{last}")])
         near = difflib.get_close_matches(file.stem, list(ours | there), n=1, cutoff=0.6)
-        hint = f"; did you mean {(ours | there)[near[0]]}?" if near else f"; there are {', '.join(there.values())}." if 0 < len(there) <= 12 else "."
+        hint = (
+            f"; did you mean {(ours | there)[near[0]]}?"
+            if near
+            else f"; there are {', '.join(there.values())}."
+            if 0 < len(there) <= 12
+            else "."
+        )
         return f"{key}: there is no file {typed.shown(file)}{hint}"
     return None
 
 
 def _yaml_files(places: Sequence[tuple[Path | None, str]]) -> dict[str, str]:
-    """The names, without their endings, of the settings in some folders, and how a user would write each; the first folder that has a name counts."""
+    """The names, without their endings, of the settings in some folders, and how a user would write each; the first
+    folder that has a name counts.
+    """
     found: dict[str, str] = {}
     for folder, shown in places:
         for path in sorted(folder.glob("*.yaml")) if folder is not None else ():
@@ -293,25 +353,45 @@ def _unknown_class(lines: Sequence[str]) -> str | None:
         if match[4]:
             return f"{key}: there is no module {match[4]}."
         if match[2]:
-            module = vars(sys.modules.get(match[2], object))  # the parser has imported what a configuration names; a message alone imports nothing
+            module = vars(
+                sys.modules.get(match[2], object)
+            )  # the parser has imported what a configuration names; a message alone imports nothing
             return f"{key}: there is no class {match[2]}.{match[3]}" + (
                 did_you_mean(match[3], [name for name, value in module.items() if inspect.isclass(value)]) or "."
             )
-        near = did_you_mean(match[1], [kind.__name__ for kind in _subclasses(_import(base))]) if base and "." in base else ""
+        near = (
+            did_you_mean(match[1], [kind.__name__ for kind in _subclasses(_import(base))])
+            if base and "." in base
+            else ""
+        )
         return f"{key}: there is no class {match[1]}" + (near or ".")
     return None
 
 
 def _wrong_value(lines: Sequence[str]) -> str | None:
-    index = next((index for index, line in enumerate(lines) if "Expected a " in line and "NoneType" not in line and "Expected a path" not in line), None)
+    index = next(
+        (
+            index
+            for index, line in enumerate(lines)
+            if "Expected a " in line and "NoneType" not in line and "Expected a path" not in line
+        ),
+        None,
+    )
     if index is None:
         return None
     path = _key(lines[:index])
     # a union complains once for each of its types, all at one depth
     depth = len(lines[index]) - len(lines[index].lstrip())
     same = [line for line in lines[index:] if len(line) - len(line.lstrip()) == depth]
-    value = next((found[1] for line in lines[index:] if (found := re.search(r"(?:Got value|Given value): (.*)", line))), "")
-    words = [word.strip(" '") for line in same if (found := re.search(r"Literal\[(.*?)\]", line)) for word in found[1].split(",")]
+    value = next(
+        (found[1] for line in lines[index:] if (found := re.search(r"(?:Got value|Given value): (.*)", line))), ""
+    )
+    words = [
+        word.strip(" '")
+        for line in same
+        if (found := re.search(r"Literal\[(.*?)\]", line))
+        for word in found[1].split(",")
+    ]
     kinds = [
         KINDS.get(found[1], f"a {found[1]}")
         for line in same
@@ -320,7 +400,9 @@ def _wrong_value(lines: Sequence[str]) -> str | None:
     ]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind != "a NoneType"]
     if words:
-        return f"{path} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}" + (did_you_mean(value, words) or ".")
+        return f"{path} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}" + (
+            did_you_mean(value, words) or "."
+        )
     if kinds == [KINDS["str"]] and not isinstance(_as_yaml(value), str):
         return f"{path} is {value}, and it must be text; in a file, write it in quotes."
     return f"{path} is {value!r}; it must be {' or '.join(kinds)}." if kinds else None

@@ -1,7 +1,9 @@
-"""Where the configurations that come with the package are found, so that `conf/quickstart.yaml` may be written in any folder.
+"""Where the configurations that come with the package are found, so that `conf/quickstart.yaml` may be written in any
+folder.
 
 conf/method/coh.yaml   in the current folder, if it is there; else
-                       coh_lightning/conf/method/coh.yaml of the installed package, or conf/method/coh.yaml of the repository in an editable install
+                       coh_lightning/conf/method/coh.yaml of the installed package, or conf/method/coh.yaml of the
+                       repository in an editable install
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if
 
 
 def ours(path: PurePath) -> Path | None:
-    """Where a path that begins with conf/ would lie among the configurations of the package; None for any other path."""
+    """Where a path that begins with conf/ would lie among the configurations of the package; None for any other
+    path.
+    """
     return CONF.joinpath(*path.parts[1:]) if path.parts[:1] == ("conf",) else None
 
 
 def found(words: Sequence[str]) -> list[str]:
-    """The arguments of a command, where each conf/....yaml that is not in the current folder is replaced by the package's; says so in one line on stderr."""
+    """The arguments of a command, where each conf/....yaml that is not in the current folder is replaced by the
+    package's; says so in one line on stderr.
+    """
     new, taken = [], []
     for word in words:
         key, equals, value = word.rpartition("=")
@@ -31,5 +37,7 @@ def found(words: Sequence[str]) -> list[str]:
             taken.append(value)
         new.append(word)
     if taken:
-        print(f"not in this folder, so taken from {CONF}: {', '.join(dict.fromkeys(taken))}", file=sys.stderr, flush=True)
+        print(
+            f"not in this folder, so taken from {CONF}: {', '.join(dict.fromkeys(taken))}", file=sys.stderr, flush=True
+        )
     return new

@@ -33,7 +33,8 @@ def _text_of(part: object, key: str, where: str) -> str:
         raise InputError(f"{where}: {key} is {part!r:.60}; a part of a content is an object with 'type' and 'text'.")
     if part["type"] != "text":
         raise InputError(
-            f"{where}: {key} is a part of the type {part['type']!r:.60}; only text parts can be read, so write what it says as text, or leave the row out."
+            f"{where}: {key} is a part of the type {part['type']!r:.60}; only text parts can be read, so write what "
+            "it says as text, or leave the row out."
         )
     if not isinstance(part.get("text"), str):
         raise InputError(f"{where}: {key}.text is {part.get('text')!r:.60}; it must be text.")

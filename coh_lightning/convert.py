@@ -1,12 +1,14 @@
-"""`python -m coh_lightning convert`: feedback of any source as records, or in the two forms of preferences that TRL trains on (DPO, KTO, ...), and back.
+"""`python -m coh_lightning convert`: feedback of any source as records, or in the two forms of preferences that TRL
+trains on (DPO, KTO, ...), and back.
 
     record      {"id": "7", "prompt": "Hi", "completions": [{"text": "Hello!", "rank": 1}, {"text": "What?", "rank": 2}]}
     trl-pairs   {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"], "id": "7", "task": "answer"}
     trl-unpaired  {"prompt": [user "Hi"], "completion": [assistant "Hello!"], "label": true, "id": "7#1", "task": "answer"}
-                {"prompt": [user "Hi"], "completion": [assistant "What?"], "label": false, "id": "7#2", "task": "answer"}
+                {"prompt": [user "Hi"], "completion": [assistant "What?"], "label": false, "id": "7#2", "task":
+                "answer"}
 
-Which output is better, and which good or bad, is decided as for Chain of Hindsight (chains.py). Texts are kept to the character; what a form can't hold is counted
-by reading back what was written.
+Which output is better, and which good or bad, is decided as for Chain of Hindsight (chains.py). Texts are kept to the
+character; what a form can't hold is counted by reading back what was written.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"convert: --{name} is missing; --help shows how it is called.")
     output = Path(options.output)
     if options.file is not None and settings:
-        raise InputError(f"convert: both the file {options.file} and {settings[0]} say what to convert; give one of them.")
+        raise InputError(
+            f"convert: both the file {options.file} and {settings[0]} say what to convert; give one of them."
+        )
     if options.file is not None and output.exists() and output.samefile(options.file):
         raise InputError(f"convert: {output} would be written over while it is read; give another --output.")
     method = Method()
@@ -89,7 +93,10 @@ def main(argv: Sequence[str]) -> int:
 def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m coh_lightning convert",
-        usage="%(prog)s [FILE] --to {records,trl-pairs,trl-unpaired} --output FILE [--config FILE ...] [--data.KEY=VALUE ...]",
+        usage=(
+            "%(prog)s [FILE] --to {records,trl-pairs,trl-unpaired} --output FILE [--config FILE ...] "
+            "[--data.KEY=VALUE ...]"
+        ),
         description="Feedback of any source as records, or in the forms of preferences that TRL trains on, and back.",
         epilog="""trl-pairs: every pair of outputs of which one is better, as messages (prompt, chosen, rejected).
 trl-unpaired: outputs that are good or bad (prompt, completion, label): those with a thumb, else the best and the worst.
@@ -107,7 +114,12 @@ examples:
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("file", nargs="?", metavar="FILE", help="records, pairs or unpaired rows of TRL; which of them, its first row says")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="records, pairs or unpaired rows of TRL; which of them, its first row says",
+    )
     parser.add_argument("--to", choices=FORMS, help="what to write")
     parser.add_argument("--output", metavar="FILE", help="where to (.jsonl, or .jsonl.gz)")
     parser.add_argument("-h", "--help", action="store_true", help="show this and exit")
@@ -141,10 +153,20 @@ def read_file(path: str) -> Iterator[Feedback]:
         source.notes.rows += 1
         if isinstance(row, InputError):
             raise row
-        own = {} if isinstance(source, Records) else {name: row[name] for name in ("id", *CARRIED) if isinstance(row.get(name), str)}
-        record = Feedback.from_json(row, where) if isinstance(source, Records) else source.feedback({k: v for k, v in row.items() if k not in own}, where)
+        own = (
+            {}
+            if isinstance(source, Records)
+            else {name: row[name] for name in ("id", *CARRIED) if isinstance(row.get(name), str)}
+        )
+        record = (
+            Feedback.from_json(row, where)
+            if isinstance(source, Records)
+            else source.feedback({k: v for k, v in row.items() if k not in own}, where)
+        )
         if not isinstance(record, Feedback):
-            raise InputError(f"{where}: {record.reason}{f' ({record.detail})' if record.detail else ''}; take the row out.")
+            raise InputError(
+                f"{where}: {record.reason}{f' ({record.detail})' if record.detail else ''}; take the row out."
+            )
         yield unique(replace(record, **own), seen, where)
     for line in source.notes.lines():
         print(line, file=sys.stderr)
@@ -163,7 +185,9 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         if self.left_out:
-            yield f"{self.left_out.total():,} records give no row: " + ", ".join(f"{times:,} {reason}" for reason, times in self.left_out.most_common())
+            yield f"{self.left_out.total():,} records give no row: " + ", ".join(
+                f"{times:,} {reason}" for reason, times in self.left_out.most_common()
+            )
         if self.lost:
             yield "the form can't hold: " + ", ".join(f"{times:,} {what}" for what, times in self.lost.most_common())
 
@@ -194,7 +218,9 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
             row = {"prompt": prompt, **columns, "id": id, **carried}
             back.append(source.feedback(row, record.where))
             yield TRLRow(row)
-        report.lost += Counter(kind for kind, *_ in said([record]) - said([one for one in back if isinstance(one, Feedback)]))
+        report.lost += Counter(
+            kind for kind, *_ in said([record]) - said([one for one in back if isinstance(one, Feedback)])
+        )
 
 
 def _pairs(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
@@ -220,10 +246,14 @@ def _message(role: str, content: str) -> dict[str, str]:
 
 
 def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
-    """All that records of one prompt say, as (kind, ...) tuples that can be compared; what is said of the order of outputs, pair by pair."""
+    """All that records of one prompt say, as (kind, ...) tuples that can be compared; what is said of the order of
+    outputs, pair by pair.
+    """
     found: list[tuple[Any, ...]] = []
     for record in records:
-        found += [("limits of truncation", turn.role, index) for index, turn in enumerate(record.prompt) if not _usual(turn)]
+        found += [
+            ("limits of truncation", turn.role, index) for index, turn in enumerate(record.prompt) if not _usual(turn)
+        ]
         found += [("further keys", name) for name in record.extra]
         for candidate in record.candidates:
             found += [("ratings", candidate.text, name, value) for name, value in candidate.ratings.items()]
@@ -233,8 +263,18 @@ def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
         ranked = [candidate for candidate in record.candidates if candidate.rank is not None]
         for one in ranked:
             for other in ranked:
-                if one.rank is not None and other.rank is not None and (one.rank < other.rank or (one.rank == other.rank and one.text < other.text)):
-                    found.append(("orders of two outputs" if one.rank < other.rank else "ties of two outputs", one.text, other.text))
+                if (
+                    one.rank is not None
+                    and other.rank is not None
+                    and (one.rank < other.rank or (one.rank == other.rank and one.text < other.text))
+                ):
+                    found.append(
+                        (
+                            "orders of two outputs" if one.rank < other.rank else "ties of two outputs",
+                            one.text,
+                            other.text,
+                        )
+                    )
     return Counter(found)
 
 

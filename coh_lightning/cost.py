@@ -1,9 +1,11 @@
-"""`python -m coh_lightning cost`: what training takes, on paper. Memory and throughput of full fine-tuning by model and number of GPUs, with every assumption stated.
+"""`python -m coh_lightning cost`: what training takes, on paper. Memory and throughput of full fine-tuning by model and
+number of GPUs, with every assumption stated.
 
     config.json -> Model -> parameters -> memory of a GPU        16 bytes a parameter, shared out over the GPUs; activations and logits of one row
                                        -> seconds of a row       the slower of arithmetic and communication
 
-docs/cost.md is what it prints. Arithmetic alone: neither torch nor transformers is imported, and nothing is measured but what is said to be.
+docs/cost.md is what it prints. Arithmetic alone: neither torch nor transformers is imported, and nothing is measured
+but what is said to be.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ class Feedback:
 
 
 FEEDBACK = (Feedback("summaries (TL;DR)", 1555, 491, 389, 0.28), Feedback("dialogues (HH)", 768, 317, 192, 0.57))
-"""Comparisons, each as four chains: TL;DR with lengths spread around 350 and 35 tokens; HH harmless with its own lengths."""
+"""Comparisons, each as four chains: TL;DR with lengths spread around 350 and 35 tokens; HH harmless with its own
+lengths.
+"""
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,16 @@ class Memory:
 
 def memory(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Memory:
     """With activation checkpointing, one row at a time on each GPU."""
-    # one GPU: autocast keeps a copy of all weights; several: two blocks are gathered (one in use, the next on its way), and one block's gradient waits to be shared out
+    # one GPU: autocast keeps a copy of all weights; several: two blocks are gathered (one in use, the next on its way),
+    # and one block's gradient waits to be shared out
     working = 2 * model.parameters if gpus == 1 else 2 * (2 * model.block + model.embeddings) + 4 * model.block
     inputs = 2 * model.layers * model.hidden
-    inside = 2 * 2 * (8 * model.hidden + 4 * model.intermediate)  # of the block that is recomputed: values and their gradients
-    logits = machine.row_tokens * feedback.loss_share * model.vocabulary * (2 + 4 + 4)  # bfloat16, float32, and the gradient
+    inside = (
+        2 * 2 * (8 * model.hidden + 4 * model.intermediate)
+    )  # of the block that is recomputed: values and their gradients
+    logits = (
+        machine.row_tokens * feedback.loss_share * model.vocabulary * (2 + 4 + 4)
+    )  # bfloat16, float32, and the gradient
     return Memory(16 * model.parameters / gpus, working, machine.row_tokens * (inputs + inside), logits)
 
 
@@ -141,11 +150,15 @@ class Speed:
 
 
 def speed(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Speed:
-    """The slower of the two counts, as if each hid behind the other; a step's optimiser and the reading of data are left out."""
+    """The slower of the two counts, as if each hid behind the other; a step's optimiser and the reading of data are
+    left out.
+    """
     attention = 4 * model.layers * model.heads * model.head_size * feedback.chain / 2
     trunk = 2 * model.layers * model.block_matrices + attention
     head = 2 * model.vocabulary * model.hidden * feedback.loss_share
-    operations = machine.row_tokens * (4 * trunk + 3 * head)  # forward, again for the backward pass, and backward; the head's forward is kept
+    operations = machine.row_tokens * (
+        4 * trunk + 3 * head
+    )  # forward, again for the backward pass, and backward; the head's forward is kept
     arithmetic = operations / (machine.peak * machine.utilisation)
     # weights in bfloat16 for the forward and for the backward pass, gradients in float32
     received = (2 + 2 + 4) * model.parameters * (gpus - 1) / gpus
@@ -167,7 +180,8 @@ def read_model(path: Path) -> Model:
         kind = config["model_type"]
         if kind not in KNOWN:
             raise InputError(
-                f"{file} is of the architecture {kind}, and cost counts {', '.join(KNOWN)}; give the config.json of one of these of the same size."
+                f"{file} is of the architecture {kind}, and cost counts {', '.join(KNOWN)}; give the config.json of "
+                "one of these of the same size."
             )
         heads = config["num_attention_heads"]
         return Model(
@@ -200,33 +214,47 @@ def read_feedback(file: Path) -> Feedback:
         share = min(1.0, train["tokens_in_loss"] / tree)
         return Feedback(file.parent.name, plain / records, tree / records, plain / train["chains"], share)
     except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError) as error:
-        raise InputError(f"{file} is no data.json of a run: {type(error).__name__} {error}; give the one of a run's folder.") from error
+        raise InputError(
+            f"{file} is no data.json of a run: {type(error).__name__} {error}; give the one of a run's folder."
+        ) from error
 
 
-def tables(models: Sequence[Model], gpus: Sequence[int], feedback: Sequence[Feedback], machine: Machine, records: int) -> str:
+def tables(
+    models: Sequence[Model], gpus: Sequence[int], feedback: Sequence[Feedback], machine: Machine, records: int
+) -> str:
     """The assumptions and the tables, as Markdown."""
     lines = [
         "Assumed, all of it:",
         "",
-        "* Full fine-tuning; weights, gradients and AdamW's two moments in float32 (16 bytes a parameter), arithmetic in bfloat16. With several GPUs FSDP shares all four out over all of them.",
-        f"* One row of {machine.row_tokens:,} tokens at a time on each GPU, activation checkpointing, an attention that skips what is masked (FlexAttention), the head at loss positions only.",
-        "* Kept of a token: the input of each block; of the one block that is recomputed 8 hidden and 4 intermediate sizes and their gradients, in bfloat16; of a loss position 10 bytes a vocabulary entry.",
-        f"* {machine.utilisation:.0%} of {machine.peak / 1e12:.0f} TFLOP/s (H100), recomputation counted as work; a GPU receives {machine.within / 1e9:.0f} GB/s within a node of {machine.node} "
-        f"and {machine.between / 1e9:.0f} GB/s across nodes; the slower of arithmetic and communication counts. {machine.memory:g} GiB of a GPU can be used, 2 GiB go to CUDA.",
+        "* Full fine-tuning; weights, gradients and AdamW's two moments in float32 (16 bytes a parameter), "
+        "arithmetic in bfloat16. With several GPUs FSDP shares all four out over all of them.",
+        f"* One row of {machine.row_tokens:,} tokens at a time on each GPU, activation checkpointing, an attention "
+        "that skips what is masked (FlexAttention), the head at loss positions only.",
+        "* Kept of a token: the input of each block; of the one block that is recomputed 8 hidden and 4 intermediate "
+        "sizes and their gradients, in bfloat16; of a loss position 10 bytes a vocabulary entry.",
+        f"* {machine.utilisation:.0%} of {machine.peak / 1e12:.0f} TFLOP/s (H100), recomputation counted as work; a "
+        f"GPU receives {machine.within / 1e9:.0f} GB/s within a node of {machine.node} "
+        f"and {machine.between / 1e9:.0f} GB/s across nodes; the slower of arithmetic and communication counts. "
+        f"{machine.memory:g} GiB of a GPU can be used, 2 GiB go to CUDA.",
         "* Tokens of a record as plain chains, and as a tree: "
-        + "; ".join(f"{one.name} {one.plain:.0f}, {one.tree:.0f} ({one.plain / one.tree:.1f} times fewer)" for one in feedback)
+        + "; ".join(
+            f"{one.name} {one.plain:.0f}, {one.tree:.0f} ({one.plain / one.tree:.1f} times fewer)" for one in feedback
+        )
         + ".",
         "",
         "Memory of one GPU, in GiB:",
         "",
-        "| model | parameters | GPUs | weights, gradients, optimiser | weights in use | activations | logits | total | fits |",
+        "| model | parameters | GPUs | weights, gradients, optimiser | weights in use | activations | logits | total "
+        "| fits |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     most = max(feedback, key=lambda one: one.loss_share)
     for model in models:
         for number in gpus:
             one = memory(model, number, most, machine)
-            parts = " | ".join(f"{part / GIB:,.1f}" for part in (one.states, one.working, one.activations, one.logits, one.total))
+            parts = " | ".join(
+                f"{part / GIB:,.1f}" for part in (one.states, one.working, one.activations, one.logits, one.total)
+            )
             fits = "yes" if one.total <= machine.memory * GIB else "**no**"
             lines.append(f"| {model.name} | {model.parameters:,} | {number} | {parts} | {fits} |")
     for each in feedback:
@@ -234,7 +262,8 @@ def tables(models: Sequence[Model], gpus: Sequence[int], feedback: Sequence[Feed
             "",
             f"Throughput on {each.name}, all GPUs together, where it fits:",
             "",
-            f"| model | GPUs | tokens/s | limited by | records/s as trees | as plain chains | hours for {records:,} records as trees | as plain chains |",
+            f"| model | GPUs | tokens/s | limited by | records/s as trees | as plain chains | hours for {records:,} "
+            "records as trees | as plain chains |",
             "|---|---:|---:|---|---:|---:|---:|---:|",
         ]
         for model in models:
@@ -251,18 +280,48 @@ def tables(models: Sequence[Model], gpus: Sequence[int], feedback: Sequence[Feed
 
 def main(argv: Sequence[str] | None = None) -> int:
     usual: Any = Machine()
-    parser = CommandParser(prog="python -m coh_lightning cost", description="Memory and throughput of full fine-tuning, on paper, as Markdown.")
-    parser.add_argument("--model", type=Path, nargs="+", metavar="CONFIG", help="config.json of a model, or its folder (default: models of 1.5B, 7B and 70B)")
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N", help="numbers of GPUs (default: 1 8 64)")
-    parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="data.json of a run: the sizes of your own feedback (default: comparisons of summaries and of dialogues)"
+    parser = CommandParser(
+        prog="python -m coh_lightning cost",
+        description="Memory and throughput of full fine-tuning, on paper, as Markdown.",
     )
-    parser.add_argument("--records", type=int, default=100_000, metavar="N", help="records to give the hours for (default: %(default)s)")
-    parser.add_argument("--row-tokens", type=int, default=usual.row_tokens, metavar="N", help="data.row_tokens (default: %(default)s)")
-    parser.add_argument("--memory", type=float, default=usual.memory, metavar="GIB", help="of a GPU (default: %(default)s)")
-    parser.add_argument("--peak", type=float, default=usual.peak, metavar="FLOPS", help="bfloat16 arithmetic of a GPU, FLOP/s (default: %(default).3g)")
     parser.add_argument(
-        "--utilisation", type=float, default=usual.utilisation, metavar="SHARE", help="share of the peak that is reached (default: %(default)s)"
+        "--model",
+        type=Path,
+        nargs="+",
+        metavar="CONFIG",
+        help="config.json of a model, or its folder (default: models of 1.5B, 7B and 70B)",
+    )
+    parser.add_argument(
+        "--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N", help="numbers of GPUs (default: 1 8 64)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="data.json of a run: the sizes of your own feedback (default: comparisons of summaries and of dialogues)",
+    )
+    parser.add_argument(
+        "--records", type=int, default=100_000, metavar="N", help="records to give the hours for (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--row-tokens", type=int, default=usual.row_tokens, metavar="N", help="data.row_tokens (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--memory", type=float, default=usual.memory, metavar="GIB", help="of a GPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--peak",
+        type=float,
+        default=usual.peak,
+        metavar="FLOPS",
+        help="bfloat16 arithmetic of a GPU, FLOP/s (default: %(default).3g)",
+    )
+    parser.add_argument(
+        "--utilisation",
+        type=float,
+        default=usual.utilisation,
+        metavar="SHARE",
+        help="share of the peak that is reached (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     for name in ("records", "row_tokens", "memory", "peak", "utilisation"):

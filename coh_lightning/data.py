@@ -1,4 +1,5 @@
-"""`CoHDataModule`: feedback in, rows of trees out. All stages of the road in one place, each a call to the file that knows how.
+"""`CoHDataModule`: feedback in, rows of trees out. All stages of the road in one place, each a call to the file that
+knows how.
 
     sources -> Feedback -> (split by prompt) -> cut prompt, chains -> plan          once, at set-up
     plan.step(epoch, step) -> chains of this epoch -> Tokens -> Tree -> Row -> batch   for each micro-batch, from ids that are already there
@@ -40,7 +41,17 @@ from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, did_you_mean, prompt_sha, read_prompt, write_jsonl
+from coh_lightning.records import (
+    Completion,
+    Feedback,
+    Part,
+    Rejected,
+    Turn,
+    did_you_mean,
+    prompt_sha,
+    read_prompt,
+    write_jsonl,
+)
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
@@ -102,30 +113,35 @@ class CoHDataModule(LightningDataModule):
     """Feedback of any kind, laid out for a causal language model.
 
     Args:
-        feedback: A file of our own records (JSON lines); `world`, or neither this nor `sources`, is the feedback of the embedded world (a file of that name is `./world`).
+        feedback: A file of our own records (JSON lines); `world`, or neither this nor `sources`, is the feedback of the
+            embedded world (a file of that name is `./world`).
         sources: Where else the feedback comes from, instead of `feedback`.
         validation_sources: Held-out feedback of its own; None takes `validation_share` of the prompts of `sources`.
         test_sources: Likewise for `test` and `predict`.
         validation_share, test_share: By a hash of the normalised prompt, so that no prompt stands on both sides.
-        tokenizer: Name or folder; None is the model's own, or that of the embedded world with the world's feedback and no model. One that is named is compared with the
-            model's, id for id. A data module without a model (a notebook) needs a name for feedback of one's own; `world` is the embedded world's.
+        tokenizer: Name or folder; None is the model's own, or that of the embedded world with the world's feedback and
+            no model. One that is named is compared with the model's, id for id. A data module without a model (a
+            notebook) needs a name for feedback of one's own; `world` is the embedded world's.
         method, wording, prompt_format: How records become chains, sentences and text; kept in the checkpoint.
         max_prompt_tokens: The prompt is cut to it once, the same for all its chains and at inference.
         max_chain_tokens: A longer chain loses links from its front.
         row_tokens: Length of a row, that is of a micro-batch (1, row_tokens).
         rows_per_step: Rows of feedback in one optimiser step, over all ranks; accumulation follows from it.
-        layout: `tree` packs the chains of a record as one tree, and trees side by side; `separate` is one chain a row, for every architecture.
+        layout: `tree` packs the chains of a record as one tree, and trees side by side; `separate` is one chain a row,
+            for every architecture.
         hide: Least and greatest share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
         hide_regulariser: Hide in the pretraining text too.
-        regulariser: Files of plain text (.txt: a paragraph a piece; or a column "text"), or names of data sets on the hub; `world` is the embedded world's text.
+        regulariser: Files of plain text (.txt: a paragraph a piece; or a column "text"), or names of data sets on the
+            hub; `world` is the embedded world's text.
         regulariser_rows_per_step: Rows of it in each step (paper: four times the feedback).
         regulariser_weight: lambda of equation 3 (paper 1.5, its code 0.01).
-        asks: Feedback sentences to write under in `test` and `predict`, by name; `good` and `bad` where the method has sentences.
+        asks: Feedback sentences to write under in `test` and `predict`, by name; `good` and `bad` where the method has
+            sentences.
         max_test_prompts: Prompts that `test` writes completions for; the losses are of all. None: all.
         max_validation_prompts: Prompts that are written for during `fit` (`model.write_every`). None: all.
         on_bad_record: What an unreadable row does: stop, or be skipped and counted.
-        max_lost_share: Stop where more than this share is lost: of the rows of sources on reading, and of the training records that the method can't use. Raise it
-            for a method that is meant to choose few.
+        max_lost_share: Stop where more than this share is lost: of the rows of sources on reading, and of the training
+            records that the method can't use. Raise it for a method that is meant to choose few.
         seed: Of every draw of the data: order, packing, wording, hiding.
         num_workers: Processes that build rows; 0 is enough unless rows are long.
         cache_dir: Where ids of texts, and the embedded world's feedback, are kept between runs.
@@ -166,24 +182,39 @@ class CoHDataModule(LightningDataModule):
         super().__init__()
         if not 0 < max_prompt_tokens < max_chain_tokens:
             raise InputError(
-                f"data.max_prompt_tokens is {max_prompt_tokens} and data.max_chain_tokens {max_chain_tokens}; the prompt must leave room for an output."
+                f"data.max_prompt_tokens is {max_prompt_tokens} and data.max_chain_tokens {max_chain_tokens}; the "
+                "prompt must leave room for an output."
             )
         if max_chain_tokens > row_tokens:
-            raise InputError(f"data.max_chain_tokens is {max_chain_tokens} and data.row_tokens {row_tokens}; a row must hold the longest chain.")
+            raise InputError(
+                f"data.max_chain_tokens is {max_chain_tokens} and data.row_tokens {row_tokens}; a row must hold the "
+                "longest chain."
+            )
         if not 0 <= hide[0] <= hide[1] < 1:
             raise InputError(f"data.hide is {list(hide)}; it must rise within 0 and 1.")
         if validation_share < 0 or test_share < 0 or validation_share + test_share >= 1:
-            raise InputError(f"data.validation_share is {validation_share} and data.test_share {test_share}; together they must leave something to train on.")
+            raise InputError(
+                f"data.validation_share is {validation_share} and data.test_share {test_share}; together they must "
+                "leave something to train on."
+            )
         if regulariser_weight < 0:
-            raise InputError(f"data.regulariser_weight is {regulariser_weight}; a weight can't be negative (0 switches it off).")
+            raise InputError(
+                f"data.regulariser_weight is {regulariser_weight}; a weight can't be negative (0 switches it off)."
+            )
         if feedback is not None and sources is not None:
             raise InputError(
-                f"data.feedback is '{feedback}' and data.sources names {len(sources)} source(s); give one of the two (coh_lightning.sources.Records reads such a file among others)."
+                f"data.feedback is '{feedback}' and data.sources names {len(sources)} source(s); give one of the two "
+                "(coh_lightning.sources.Records reads such a file among others)."
             )
-        for key, value, kind in (("method", method, Method), ("wording", wording, Wording), ("prompt_format", prompt_format, PromptFormat)):
+        for key, value, kind in (
+            ("method", method, Method),
+            ("wording", wording, Wording),
+            ("prompt_format", prompt_format, PromptFormat),
+        ):
             if not isinstance(value, kind):
                 raise InputError(
-                    f"data.{key} is {value!r:.60}, a {type(value).__name__}; give a coh_lightning.{kind.__name__} (its fields are those of the files in conf/)."
+                    f"data.{key} is {value!r:.60}, a {type(value).__name__}; give a coh_lightning.{kind.__name__} "
+                    "(its fields are those of the files in conf/)."
                 )
         self.feedback = feedback
         self.sources = sources
@@ -219,7 +250,9 @@ class CoHDataModule(LightningDataModule):
         """The models that the tokenizer is known to belong to."""
         self.rejected: list[Rejected] = []
         self.rejected_of: dict[Stage, list[Rejected]] = {}
-        """Likewise by split; rows of `sources` that belong to no split, since they could not be read or used, stand under train."""
+        """Likewise by split; rows of `sources` that belong to no split, since they could not be read or used, stand
+        under train.
+        """
         self.copies_left_out: Counter[str] = Counter()
         self.files: dict[str, dict[str, Any]] = {}
         """Of each source, the local files that were read, and those beside them that were not, with the reason."""
@@ -233,15 +266,22 @@ class CoHDataModule(LightningDataModule):
     # Set-up
 
     def prepare_data(self) -> None:
-        """On one process a machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts), so that the others find them."""
+        """On one process a machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts), so
+        that the others find them.
+        """
         self._build()
 
     def setup(self, stage: str | None = None) -> None:
-        """Builds everything once; Lightning calls this before each stage. On rank 0 of a `fit`, `data.json` and `rejected.jsonl` are written to its folder."""
+        """Builds everything once; Lightning calls this before each stage. On rank 0 of a `fit`, `data.json` and
+        `rejected.jsonl` are written to its folder.
+        """
         self._build()
         if self.trainer is not None:
             if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
-                raise InputError("trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set it to false.")
+                raise InputError(
+                    "trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set "
+                    "it to false."
+                )
             if stage == "fit":
                 ranks, _ = self._ranks()
                 follow_plan(self.trainer, self.plan.steps_per_epoch, self.plan.accumulate(ranks), ranks=ranks)
@@ -250,15 +290,26 @@ class CoHDataModule(LightningDataModule):
 
     def _match_tokenizer(self) -> None:
         """Takes the model's tokenizer, or compares the one that there is with it; once for each model."""
-        recipe = getattr(self.trainer.lightning_module, "named_recipe", None) if self.trainer is not None else self.recipe
+        recipe = (
+            getattr(self.trainer.lightning_module, "named_recipe", None) if self.trainer is not None else self.recipe
+        )
         if recipe in self._matched:
             return
         choice = choose_tokenizer(self.tokenizer_name, recipe, self.own_feedback)
         if choice.note is not None:
             rank_zero_warn(choice.note)
             self.notes.append(choice.note)
-        if self.feedback is None and self.sources is None and recipe is not None and recipe.model not in (None, WORLD) and recipe.checkpoint is None:
-            self.notes.append(f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the embedded world.")
+        if (
+            self.feedback is None
+            and self.sources is None
+            and recipe is not None
+            and recipe.model not in (None, WORLD)
+            and recipe.checkpoint is None
+        ):
+            self.notes.append(
+                f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the "
+                "embedded world."
+            )
         self.tokenizer_name = choice.name
         if not self.splits:
             self.tokenizer = choice.tokenizer
@@ -269,7 +320,11 @@ class CoHDataModule(LightningDataModule):
         """What is trained on, in words; None where it is the embedded world's feedback."""
         if self.feedback is not None:
             return None if self.feedback == WORLD else f"'{self.feedback}'"
-        return None if self.sources is None else ", ".join(f"{type(source).__name__} '{source.label}'" for source in self.sources)
+        return (
+            None
+            if self.sources is None
+            else ", ".join(f"{type(source).__name__} '{source.label}'" for source in self.sources)
+        )
 
     def _build(self) -> None:
         self._match_tokenizer()
@@ -277,12 +332,18 @@ class CoHDataModule(LightningDataModule):
             return
         encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
         marked = self.method.sentences != "none"
-        self.chain_tokenizer = ChainTokenizer(encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens, marked=marked)
+        self.chain_tokenizer = ChainTokenizer(
+            encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens, marked=marked
+        )
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
-            self.notes.append("layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide).")
+            self.notes.append(
+                "layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide)."
+            )
         splits = self.records_by_split()
-        fields = (each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record))
+        fields = (
+            each for records in splits.values() for record in records for each in self.chain_tokenizer.fields(record)
+        )
         cache_fields(self.chain_tokenizer.encoder, fields, self.cache_dir)
         rated = {name for record in splits["train"] for candidate in record.candidates for name in candidate.ratings}
         self.attributes = tuple(sorted(rated - {"overall"} or rated))
@@ -298,11 +359,17 @@ class CoHDataModule(LightningDataModule):
         self.tasks = tuple(sorted(spoken_of, key=lambda key: (-spoken_of[key], key[0], key[1] or "")))
         prepared = {name: self._prepare(name, records) for name, records in splits.items()}
         self.source_counts = {name: counts(records, self.rejected_of[name]) for name, records in splits.items()}
-        found = sorted({kind for records in prepared.values() for one in records for kind in one.kinds}, key=lambda kind: (kind[1], kind[0]))
+        found = sorted(
+            {kind for records in prepared.values() for one in records for kind in one.kinds},
+            key=lambda kind: (kind[1], kind[0]),
+        )
         self._kinds = {kind: number for number, kind in enumerate([*found, TEXT])}
         self._texts = self._read_regulariser()
         self.notes += self.chain_tokenizer.notes_on_texts()
-        self._items = {name: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)] for name, records in prepared.items()}
+        self._items = {
+            name: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)]
+            for name, records in prepared.items()
+        }
         self.plan = Plan(
             self._items["train"],
             seed=self.seed,
@@ -311,7 +378,9 @@ class CoHDataModule(LightningDataModule):
             separate=self.layout == "separate",
             documents=[len(ids) for ids in self._texts],
             regulariser_rows_per_step=self.regulariser_rows_per_step,
-            weigh=(lambda item, epoch: self.preparer.weight(prepared["train"][item.record], item, epoch)) if self.preparer.weight_varies else None,
+            weigh=(lambda item, epoch: self.preparer.weight(prepared["train"][item.record], item, epoch))
+            if self.preparer.weight_varies
+            else None,
         )
         for one in prepared["train"][:1]:
             self.ask(one.record)  # a wrong name in `asks` is refused now and not after training
@@ -319,11 +388,15 @@ class CoHDataModule(LightningDataModule):
             self.counts[name].tokens_tree = sum(item.length for item in items)
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
         self.splits = prepared
-        if note := note_on_outputs(self.chain_tokenizer.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains(50))):
+        if note := note_on_outputs(
+            self.chain_tokenizer.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains(50))
+        ):
             self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
-        """The records of each split as they are read, before any method has looked at them; what is left out goes to `rejected`."""
+        """The records of each split as they are read, before any method has looked at them; what is left out goes to
+        `rejected`.
+        """
         test: list[Feedback] | None = None
         validation: list[Feedback] | None = None
         noticed: list[SourceNotes] = []
@@ -371,16 +444,30 @@ class CoHDataModule(LightningDataModule):
         if test is None:
             shares["test"] = self.test_share
         splits = split_by_prompt(records, shares, seed=self.seed, copies_left_out=self.copies_left_out)
-        return {"train": splits["train"], "validation": validation or splits.get("validation", []), "test": test or splits.get("test", [])}
+        return {
+            "train": splits["train"],
+            "validation": validation or splits.get("validation", []),
+            "test": test or splits.get("test", []),
+        }
 
     def _prepare(self, stage: Stage, records: Sequence[Feedback]) -> list[Prepared]:
         """The records that the method can use; the others are noted in `rejected` with their reason."""
-        count = self.counts[stage] = Counts(records=len(records), copies=sum(one.copy > 1 for one in records), copies_left_out=self.copies_left_out[stage])
+        count = self.counts[stage] = Counts(
+            records=len(records),
+            copies=sum(one.copy > 1 for one in records),
+            copies_left_out=self.copies_left_out[stage],
+        )
         lost: list[Rejected] = []
         too_long = 0
         prepared: list[Prepared] = []
         console = Console(stderr=True)
-        for record in track(records, f"chains of {stage}", console=console, transient=True, disable=not console.is_terminal or len(records) < 1000):
+        for record in track(
+            records,
+            f"chains of {stage}",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal or len(records) < 1000,
+        ):
             try:
                 one = self.preparer.prepare(record)
             except Unusable as unusable:
@@ -406,15 +493,21 @@ class CoHDataModule(LightningDataModule):
         self.rejected += lost
         self.rejected_of[stage] = [*self.rejected_of.get(stage, []), *lost]
         if stage == "train" and len(lost) > self.max_lost_share * len(records):
-            limits = self.preparer.limits_that_fit(records, row_tokens=self.row_tokens) if 2 * too_long > len(lost) else ""
+            limits = (
+                self.preparer.limits_that_fit(records, row_tokens=self.row_tokens) if 2 * too_long > len(lost) else ""
+            )
             raise InputError(
-                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, {most_often(lost)}; "
-                f"{limits or 'choose a method that fits the feedback'}, or raise data.max_lost_share ({self.max_lost_share:g})."
+                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, "
+                f"{most_often(lost)}; "
+                f"{limits or 'choose a method that fits the feedback'}, or raise data.max_lost_share "
+                f"({self.max_lost_share:g})."
             )
         return prepared
 
     def _read_regulariser(self) -> list[np.ndarray]:
-        """The ids of the regulariser's text: each document begins with BOS, ends with the end token, and is cut into pieces of at most a row."""
+        """The ids of the regulariser's text: each document begins with BOS, ends with the end token, and is cut into
+        pieces of at most a row.
+        """
         if not self.regulariser_rows_per_step:
             return []
         texts: list[str] = []
@@ -477,7 +570,9 @@ class CoHDataModule(LightningDataModule):
         return {name: getattr(self, name) for name in names} | {"rows": self.plan.digest}
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:
-        """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes to ask for are the checkpoint's."""
+        """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes
+        to ask for are the checkpoint's.
+        """
         for key, value in self.settings().items():
             was = saved.get(key)
             if was == value or key in ("attributes", "tasks"):  # of the data at hand
@@ -485,7 +580,8 @@ class CoHDataModule(LightningDataModule):
             if key == "chat_template":
                 if key in saved:  # not in older checkpoints
                     raise InputError(
-                        f"The chat template of '{self.tokenizer_name}' is not the one that the checkpoint was trained with; give the tokenizer of the training as data.tokenizer."
+                        f"The chat template of '{self.tokenizer_name}' is not the one that the checkpoint was "
+                        "trained with; give the tokenizer of the training as data.tokenizer."
                     )
                 continue
             if isinstance(value, dict) and isinstance(was, dict):
@@ -493,11 +589,16 @@ class CoHDataModule(LightningDataModule):
                     continue
                 name = next(part for part in value if was.get(part) != value[part])
                 key, value, was = f"{key}.{name}", value[name], was.get(name)
-            raise InputError(f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its run folder, or set it back.")
+            raise InputError(
+                f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its "
+                "run folder, or set it back."
+            )
         self.attributes = tuple(saved["attributes"])
 
     def completion(self, written: Written, sampling: Sampling, *, system: str) -> Completion:
-        """The record of one completion, with the exact prompt and settings; a text that goes on with another feedback sentence is cut there."""
+        """The record of one completion, with the exact prompt and settings; a text that goes on with another feedback
+        sentence is cut there.
+        """
         request = written.request
         text = self._text(request, written.ids)
         marker = self._next_marker(request.payload["prepared"].record).search(text)
@@ -505,10 +606,17 @@ class CoHDataModule(LightningDataModule):
         if marker is None:
             return replace(blank, text=text, stop=written.stop, completion_tokens=written.new_tokens)
         text = text[: marker.start()]
-        return replace(blank, text=text, stop="marker", completion_tokens=len(self.chain_tokenizer.encoder.encode_texts([self._lead(request) + text])[0]))
+        return replace(
+            blank,
+            text=text,
+            stop="marker",
+            completion_tokens=len(self.chain_tokenizer.encoder.encode_texts([self._lead(request) + text])[0]),
+        )
 
     def over(self, request: Request, ids: Sequence[int]) -> bool:
-        """Whether what is written goes on with another feedback sentence, and behind it, so that nothing further counts (`generate`)."""
+        """Whether what is written goes on with another feedback sentence, and behind it, so that nothing further counts
+        (`generate`).
+        """
         text = self._text(request, ids)
         marker = self._next_marker(request.payload["prepared"].record).search(text)
         return marker is not None and marker.end() < len(text)
@@ -519,7 +627,11 @@ class CoHDataModule(LightningDataModule):
     def blanks(self, sampling: Sampling, *, system: str, stage: Stage = "test") -> list[Blank]:
         """All that `predict` would write, to be written elsewhere (exchange.py)."""
         return [
-            Blank(self._unwritten(request, sample, sampling, system=system), tuple(request.prompt_ids.tolist()), self._lead(request))
+            Blank(
+                self._unwritten(request, sample, sampling, system=system),
+                tuple(request.prompt_ids.tolist()),
+                self._lead(request),
+            )
             for request in self.requests(stage)
             for sample in range(sampling.samples)
         ]
@@ -529,11 +641,14 @@ class CoHDataModule(LightningDataModule):
         return markers(self.wording, self.method.sentences, record, self.attributes)
 
     def _next_marker(self, record: Feedback) -> re.Pattern[str]:
-        """Where an output is over because the model went on with the next feedback sentence. A marker of one word (a control token) counts only framed as in training."""
+        """Where an output is over because the model went on with the next feedback sentence. A marker of one word (a
+        control token) counts only framed as in training.
+        """
         framed = [
             rf"\s*(?:^|(?<=\s)){re.escape(text)}(?=\s|$)"
             if " " in text
-            else re.escape(self.prompt_format.before_marker + text) + rf"(?={re.escape(self.prompt_format.before_output)}|$)"
+            else re.escape(self.prompt_format.before_marker + text)
+            + rf"(?={re.escape(self.prompt_format.before_output)}|$)"
             for text in self.markers(record)
         ]
         return re.compile("|".join(framed) or r"(?!)")
@@ -574,32 +689,55 @@ class CoHDataModule(LightningDataModule):
 
     def train_row(self, planned: PlannedRow, epoch: int) -> Row:
         """A row of the plan with its final coefficients, and what is hidden in it."""
-        scale = (self.regulariser_weight if planned.regulariser else 1.0) / (planned.total or 1.0)  # an empty row may belong to a step without weight
+        scale = (self.regulariser_weight if planned.regulariser else 1.0) / (
+            planned.total or 1.0
+        )  # an empty row may belong to a step without weight
         if planned.regulariser:
             trees = [_text_tree(self._texts[number]) for number in planned.members]
             keys: list[tuple[object, ...]] = [("text", number) for number in planned.members]
         else:
             trees = [self.tree(self.plan.items[number], "train", epoch) for number in planned.members]
-            keys = [(self.splits["train"][self.plan.items[number].record].record.id, *self.plan.items[number].chains) for number in planned.members]
+            keys = [
+                (self.splits["train"][self.plan.items[number].record].record.id, *self.plan.items[number].chains)
+                for number in planned.members
+            ]
         row = self._row(trees, [scale] * len(trees))
         if self.hide[1] == 0 or row.causal or (planned.regulariser and not self.hide_regulariser):
             return row
         return hide(row, self.hide, [np.random.default_rng(key64(self.seed, "hiding", epoch, *key)) for key in keys])
 
     def _train_batch(self, planned: PlannedRow, epoch: int) -> Batch:
-        """The row as tensors, and `feedback_tokens`: how many of its tokens are of feedback, padding and pretraining text left out."""
+        """The row as tensors, and `feedback_tokens`: how many of its tokens are of feedback, padding and pretraining
+        text left out.
+        """
         row = self.train_row(planned, epoch)
         return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.regulariser else int(row.bounds[-1]))}
 
-    def _row(self, trees: Sequence[Tree], coefficients: Sequence[float], *, scored: bool = False, row_tokens: int | None = None) -> Row:
+    def _row(
+        self,
+        trees: Sequence[Tree],
+        coefficients: Sequence[float],
+        *,
+        scored: bool = False,
+        row_tokens: int | None = None,
+    ) -> Row:
         if self.layout == "separate":
             if trees:
                 return lay_out_alone(trees[0], coefficients[0], kinds=self._kinds, scored=scored)
             return replace(lay_out([], [], row_tokens=2, pad_id=self.pad_id), causal=True)
-        return lay_out(trees, coefficients, row_tokens=row_tokens or self.row_tokens, pad_id=self.pad_id, kinds=self._kinds, scored=scored)
+        return lay_out(
+            trees,
+            coefficients,
+            row_tokens=row_tokens or self.row_tokens,
+            pad_id=self.pad_id,
+            kinds=self._kinds,
+            scored=scored,
+        )
 
     def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
-        """The pairs of a record's completions for preference accuracy, and how many more are too long (see `Comparer`)."""
+        """The pairs of a record's completions for preference accuracy, and how many more are too long (see
+        `Comparer`).
+        """
         return self._comparer.pairs(one)
 
     @property
@@ -616,7 +754,8 @@ class CoHDataModule(LightningDataModule):
         for name in names:
             if name not in known:
                 raise InputError(
-                    f"data.asks names '{name}', but the method '{self.method.name}' can be asked for {', '.join(known)}{did_you_mean(name, known)}"
+                    f"data.asks names '{name}', but the method '{self.method.name}' can be asked for "
+                    f"{', '.join(known)}{did_you_mean(name, known)}"
                 )
         return {name: known[name] for name in names}
 
@@ -630,20 +769,28 @@ class CoHDataModule(LightningDataModule):
 
     def request(self, one: Prepared, name: str, marker: str) -> Request:
         """A prompt under a feedback sentence, with the very ids that training chains begin with."""
-        return Request(one.record.id, name, marker, self.chain_tokenizer.inference_prompt(one.prompt, marker), {"prepared": one})
+        return Request(
+            one.record.id, name, marker, self.chain_tokenizer.inference_prompt(one.prompt, marker), {"prepared": one}
+        )
 
-    def refinement(self, one: Prepared, answers: Sequence[str], remarks: Sequence[str | None], name: str) -> Request | None:
-        """The prompt of the next answer: all `answers` so far, each under the bad sentence, then the good sentence (paper section 4.4).
+    def refinement(
+        self, one: Prepared, answers: Sequence[str], remarks: Sequence[str | None], name: str
+    ) -> Request | None:
+        """The prompt of the next answer: all `answers` so far, each under the bad sentence, then the good sentence
+        (paper section 4.4).
 
-        A remark, what was said of an answer, stands where the method has critiques: between the answer and the next (orders with `revised`), else before it.
-        None where that leaves no room within `max_chain_tokens`.
+        A remark, what was said of an answer, stands where the method has critiques: between the answer and the next
+        (orders with `revised`), else before it. None where that leaves no room within `max_chain_tokens`.
         """
         asks = asked(self.wording, self.method.sentences, one.record, self.attributes)
         if "revised" in self.method.orders:
             said = [self.wording.revised(one.record, remark or self.wording.blame) for remark in remarks]
             markers = [self.wording.polarity(one.record, False)[0], *said]
         elif self.method.sentences == "critique":
-            markers = [*(self.wording.criticised(one.record, remark) if remark else asks["bad"] for remark in remarks), asks["good"]]
+            markers = [
+                *(self.wording.criticised(one.record, remark) if remark else asks["bad"] for remark in remarks),
+                asks["good"],
+            ]
         else:
             markers = [*[asks["bad"]] * len(answers), asks["good"]]
         links = tuple(Link(marker, text) for marker, text in zip(markers, answers, strict=False))
@@ -653,7 +800,9 @@ class CoHDataModule(LightningDataModule):
         return Request(one.record.id, name, markers[-1], ids, {"prepared": one, "place": len(links)})
 
     def replies(self, one: Prepared) -> int:
-        """Answers in the pseudo-dialogue of a prompt; 0 where one of the user's turns has no words or more tokens than a prompt may have."""
+        """Answers in the pseudo-dialogue of a prompt; 0 where one of the user's turns has no words or more tokens than
+        a prompt may have.
+        """
         said = _said(one.record.prompt)
         system = tuple(turn for turn in one.record.prompt[:1] if turn.role == "system")
         try:
@@ -669,7 +818,8 @@ class CoHDataModule(LightningDataModule):
         return max((len(_said(one.record.prompt)) for one in self.splits["test"]), default=0)
 
     def reply(self, asked: Request, answers: Sequence[str]) -> Request:
-        """The prompt of the next answer of a pseudo-dialogue (paper section 3): the user's turns as they were, and the model's own `answers` between them.
+        """The prompt of the next answer of a pseudo-dialogue (paper section 3): the user's turns as they were, and the
+        model's own `answers` between them.
 
         user 1, assistant 1, user 2, assistant 2, user 3    after the answer "A"    ->    user 1, "A", user 2        of id DIALOGUE#2
         """
@@ -682,7 +832,13 @@ class CoHDataModule(LightningDataModule):
         prompt = self.chain_tokenizer.cut_prompt(turns)
         ids = self.chain_tokenizer.inference_prompt(prompt, asked.marker)
         human = "\n\n".join(turn.text for turn in said[-1] if turn.role == "user")
-        return Request(record.id, asked.ask, asked.marker, ids, {"prepared": replace(one, record=record, prompt=prompt), "human": human})
+        return Request(
+            record.id,
+            asked.ask,
+            asked.marker,
+            ids,
+            {"prepared": replace(one, record=record, prompt=prompt), "human": human},
+        )
 
     # Loaders. Every rank has the same number of batches in each, filled up with empty ones.
 
@@ -690,7 +846,9 @@ class CoHDataModule(LightningDataModule):
         def row(epoch: int, index: int) -> Batch:
             return self._train_batch(self._planned(epoch, index), epoch)
 
-        return TrainLoader(_Rows(row), self.plan.steps_per_epoch, self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers)
+        return TrainLoader(
+            _Rows(row), self.plan.steps_per_epoch, self.plan.accumulate(self._ranks()[0]), num_workers=self.num_workers
+        )
 
     def _planned(self, epoch: int, index: int) -> PlannedRow:
         """What stands in this rank's micro-batch of that number."""
@@ -699,11 +857,15 @@ class CoHDataModule(LightningDataModule):
         return self.plan.step(epoch, index // micro_batches)[index % micro_batches * ranks + rank]
 
     def names(self, epoch: int, index: int) -> list[str]:
-        """What stands in this rank's micro-batch of that number, for a message: the ids of records, the numbers of the regulariser's texts."""
+        """What stands in this rank's micro-batch of that number, for a message: the ids of records, the numbers of the
+        regulariser's texts.
+        """
         planned = self._planned(epoch, index)
         if planned.regulariser:
             return [f"text {number} of the regulariser" for number in planned.members]
-        return [f"record '{self.splits['train'][self.plan.items[number].record].record.id}'" for number in planned.members]
+        return [
+            f"record '{self.splits['train'][self.plan.items[number].record].record.id}'" for number in planned.members
+        ]
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Losses, and comparisons where there are any (held_out.py)."""
@@ -720,7 +882,9 @@ class CoHDataModule(LightningDataModule):
         return self._loaders(self._writing("test", None))
 
     def _held_out(self, stage: Stage) -> list[Table]:
-        """Rows of chains for the losses, and comparisons for the preference accuracy. No hiding, the wording of epoch 0."""
+        """Rows of chains for the losses, and comparisons for the preference accuracy. No hiding, the wording of epoch
+        0.
+        """
         items, records = self._items[stage], self.splits[stage]
 
         def row(members: Sequence[int]) -> Row:
@@ -736,9 +900,15 @@ class CoHDataModule(LightningDataModule):
         return to_batch(row) | {"outputs": len(row.outputs)}
 
     def _held_out_rows(self, stage: Stage) -> list[list[int]]:
-        """Items of a held-out split by row, the rows in a drawn order: packing begins with the longest items, and a limit on batches should not."""
+        """Items of a held-out split by row, the rows in a drawn order: packing begins with the longest items, and a
+        limit on batches should not.
+        """
         lengths = [item.length for item in self._items[stage]]
-        rows = [[number] for number in range(len(lengths))] if self.layout == "separate" else pack(lengths, self.row_tokens)
+        rows = (
+            [[number] for number in range(len(lengths))]
+            if self.layout == "separate"
+            else pack(lengths, self.row_tokens)
+        )
         return [rows[i] for i in np.random.default_rng(key64(self.seed, "held out", stage)).permutation(len(rows))]
 
     def _writing(self, stage: Stage, limit: int | None) -> Table:
@@ -763,10 +933,16 @@ class CoHDataModule(LightningDataModule):
             "sources": self.source_counts,
             "files": self.files,
             "splits": {name: asdict(count) for name, count in self.counts.items()},
-            "rejected": dict(Counter("unreadable" if one.unreadable else one.reason for one in self.rejected).most_common()),
+            "rejected": dict(
+                Counter("unreadable" if one.unreadable else one.reason for one in self.rejected).most_common()
+            ),
             "steps_per_epoch": self.plan.steps_per_epoch,
             "rows_per_step": self.rows_per_step,
-            "regulariser": {"texts": len(self._texts), "tokens": sum(map(len, self._texts)), "rows_per_step": self.regulariser_rows_per_step},
+            "regulariser": {
+                "texts": len(self._texts),
+                "tokens": sum(map(len, self._texts)),
+                "rows_per_step": self.regulariser_rows_per_step,
+            },
             "share_in_loss": train.tokens_in_loss / max(train.tokens_plain, 1),
             "tree_saves": train.tokens_plain / max(train.tokens_tree, 1),
             "fill": train.tokens_tree / max(train.rows * self.row_tokens, 1),
@@ -782,31 +958,44 @@ class CoHDataModule(LightningDataModule):
         train = self.counts["train"]
         held_out = ", ".join(f"{count.used:,} for {name}" for name, count in self.counts.items() if name != "train")
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in report["rejected"].items()) or "none"
-        cut = f"{train.prompts_cut:,} prompts cut by {train.prompt_tokens_cut:,} tokens, {train.links_cut:,} links and {train.chains_dropped:,} chains left out"
+        cut = (
+            f"{train.prompts_cut:,} prompts cut by {train.prompt_tokens_cut:,} tokens, {train.links_cut:,} links "
+            f"and {train.chains_dropped:,} chains left out"
+        )
         unused = f" ({train.completions_unused:,} completions stand in none)" if train.completions_unused else ""
         lines = [
             ("records", f"{train.used:,} to train on, {held_out}; left out: {left_out}"),
-            ("chains", f"{train.chains:,} by the method '{self.method.name}' in the wording '{self.wording.name}'{unused}; {cut}"),
+            (
+                "chains",
+                f"{train.chains:,} by the method '{self.method.name}' in the wording '{self.wording.name}'{unused}; "
+                f"{cut}",
+            ),
             (
                 "tokens",
-                f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out ({report['tree_saves']:.2f}x fewer); {report['share_in_loss']:.1%} in the loss",
+                f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out "
+                f"({report['tree_saves']:.2f}x fewer); {report['share_in_loss']:.1%} in the loss",
             ),
             (
                 "rows",
-                f"{train.rows:,} of {self.row_tokens} tokens, {report['fill']:.1%} full; {self.plan.steps_per_epoch:,} steps an epoch, {self.rows_per_step} rows a step",
+                f"{train.rows:,} of {self.row_tokens} tokens, {report['fill']:.1%} full; "
+                f"{self.plan.steps_per_epoch:,} steps an epoch, {self.rows_per_step} rows a step",
             ),
             ("tokenizer", f"{report['tokenizer']}; {report['boundaries']}"),
         ]
         if self.regulariser_rows_per_step:
             texts = report["regulariser"]
             lines.append(
-                ("regulariser", f"{texts['tokens']:,} tokens of text, {self.regulariser_rows_per_step} rows a step, weight {self.regulariser_weight:g}")
+                (
+                    "regulariser",
+                    f"{texts['tokens']:,} tokens of text, {self.regulariser_rows_per_step} rows a step, weight "
+                    f"{self.regulariser_weight:g}",
+                )
             )
         return [*lines, *(("note", note) for note in self.notes)]
 
     def largest_batches(self) -> list[tuple[Batch, bool]]:
-        """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of feedback, of pretraining text, held out, compared.
-        The same on all ranks."""
+        """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of
+        feedback, of pretraining text, held out, compared. The same on all ranks."""
         trained = [next(row for row in self.plan.step(0, 0) if not row.regulariser)]
         if self.regulariser_rows_per_step:
             trained.append(self.plan.largest_text())
@@ -815,7 +1004,12 @@ class CoHDataModule(LightningDataModule):
             items, rows = self._items[stage], self._held_out_rows(stage)
             if rows:
                 most = max(rows, key=lambda row: self.plan.size([items[number] for number in row]))
-                found.append((to_batch(self._row([self.tree(items[number], stage) for number in most], [1.0] * len(most))), False))
+                found.append(
+                    (
+                        to_batch(self._row([self.tree(items[number], stage) for number in most], [1.0] * len(most))),
+                        False,
+                    )
+                )
             if (tree := self._comparer.largest(self.splits[stage])) is not None:
                 found.append((self._scored_batch([tree], tree.tokens), False))
         return found
@@ -839,7 +1033,9 @@ class CoHDataModule(LightningDataModule):
 
 
 class _Rows(Dataset[Any]):
-    """A table whose index is (epoch, index): built when asked for, so that nothing is kept and nothing depends on who asks."""
+    """A table whose index is (epoch, index): built when asked for, so that nothing is kept and nothing depends on who
+    asks.
+    """
 
     def __init__(self, build: Callable[[int, int], Any]) -> None:
         self.build = build
@@ -867,11 +1063,11 @@ class _EpochSampler(Sampler[tuple[int, int]]):
 
 
 class TrainLoader(DataLoader[Any]):
-    """One rank's rows of one epoch after another. Its state is (epoch, whole steps handed out), so a run that goes on gets the very next row, whatever workers had built
-    ahead and however many ranks there are now.
+    """One rank's rows of one epoch after another. Its state is (epoch, whole steps handed out), so a run that goes on
+    gets the very next row, whatever workers had built ahead and however many ranks there are now.
 
-    torchdata's StatefulDataLoader lets workers build rows before Lightning has set the epoch of a run that goes on, and takes an epoch that was used up for one
-    that is still to come.
+    torchdata's StatefulDataLoader lets workers build rows before Lightning has set the epoch of a run that goes on, and
+    takes an epoch that was used up for one that is still to come.
     """
 
     sampler: _EpochSampler
@@ -883,7 +1079,9 @@ class TrainLoader(DataLoader[Any]):
         self._stopped_at: tuple[int, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """A generator, so that nothing is built before the first row is asked for: by then Lightning has set the epoch."""
+        """A generator, so that nothing is built before the first row is asked for: by then Lightning has set the
+        epoch.
+        """
         (epoch, step), self._stopped_at = self._stopped_at or (0, 0), None
         self.sampler.start = self._handed_out = step * self._micro_batches if epoch == self.sampler.epoch else 0
         for batch in super().__iter__():
@@ -899,7 +1097,9 @@ class TrainLoader(DataLoader[Any]):
 
 
 def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
-    """What stands before each answer of a dialogue, the answers themselves left out; a system turn and an opening of the assistant's belong to the first."""
+    """What stands before each answer of a dialogue, the answers themselves left out; a system turn and an opening of
+    the assistant's belong to the first.
+    """
     pieces: list[list[Turn]] = [[]]
     for turn in prompt:
         if turn.role != "assistant" or (len(pieces) == 1 and not any(before.role == "user" for before in pieces[0])):
@@ -910,7 +1110,9 @@ def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
 
 
 def _text_tree(ids: np.ndarray) -> Tree:
-    """A piece of pretraining text as a tree without branches: all tokens learned but the first, which nothing predicts."""
+    """A piece of pretraining text as a tree without branches: all tokens learned but the first, which nothing
+    predicts.
+    """
     learned = np.ones(len(ids))
     learned[0] = 0.0
     return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (Span(1, len(ids), *TEXT),))])

@@ -1,7 +1,8 @@
 """`python -m coh_lightning.demo RUN ...`: the runs of the demo beside their base model, judged by the world's raters.
 
-Each model writes summaries of posts that no run has seen: under the sentence that asks for a good one, and, where it knows sentences, under the one that asks for
-a bad one; sampled at temperature 1 and greedily, since greedy decoding hides most differences. General ability is the share of questions on a post that it answers right.
+Each model writes summaries of posts that no run has seen: under the sentence that asks for a good one, and, where it
+knows sentences, under the one that asks for a bad one; sampled at temperature 1 and greedily, since greedy decoding
+hides most differences. General ability is the share of questions on a post that it answers right.
 """
 
 from __future__ import annotations
@@ -43,8 +44,12 @@ class Line:
     overall: Sequence[float]
 
 
-def compare(runs: Sequence[Path], *, prompts: int, questions: int, temperature: float = 1.0, seed: int = 0) -> tuple[list[Line], list[Feedback]]:
-    """The base model and every run, judged on the same posts. Raises InputError for a folder without a finished run on the world."""
+def compare(
+    runs: Sequence[Path], *, prompts: int, questions: int, temperature: float = 1.0, seed: int = 0
+) -> tuple[list[Line], list[Feedback]]:
+    """The base model and every run, judged on the same posts. Raises InputError for a folder without a finished run on
+    the world.
+    """
     from rich.progress import track
     from transformers import AutoModelForCausalLM
 
@@ -59,7 +64,9 @@ def compare(runs: Sequence[Path], *, prompts: int, questions: int, temperature: 
     others: dict[str, tuple[float, float, bool, list[str]]] = {}
     for run in track([None, *runs], "writing and judging summaries", total=len(runs) + 1):
         if run is None:
-            writer = _Writer(AutoModelForCausalLM.from_pretrained(BASE), _base_settings(), temperature=temperature, seed=seed)
+            writer = _Writer(
+                AutoModelForCausalLM.from_pretrained(BASE), _base_settings(), temperature=temperature, seed=seed
+            )
         else:
             module = CoHModule.load_from_checkpoint(_checkpoint(run), map_location="cpu")
             assert module.trained_with is not None
@@ -98,9 +105,13 @@ class _Writer:
         format = PromptFormat(**settings["prompt_format"])
         encoder = Encoder(AutoTokenizer.from_pretrained(BASE), keep=format.kept_tokens)
         marked = self.sentences != "none"
-        self.tokens: ChainTokenizer = ChainTokenizer(encoder, format, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked)
+        self.tokens: ChainTokenizer = ChainTokenizer(
+            encoder, format, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked
+        )
         if self.tokens.encoder.tokenizer_hash != settings.get("tokenizer", self.tokens.encoder.tokenizer_hash):
-            raise InputError("a run was not trained with the embedded world's tokenizer, so it can't be judged on the world's posts.")
+            raise InputError(
+                "a run was not trained with the embedded world's tokenizer, so it can't be judged on the world's posts."
+            )
         self.steers = self.sentences != "none"
 
     def summaries(self, records: Sequence[Feedback], ask: str, *, greedy: bool = False) -> list[str] | None:
@@ -113,10 +124,17 @@ class _Writer:
         if ask not in markers[0]:
             return None
         requests = [
-            Request(record.id, ask, marker[ask], self.tokens.inference_prompt(self.tokens.cut_prompt(record.prompt), marker[ask]))
+            Request(
+                record.id,
+                ask,
+                marker[ask],
+                self.tokens.inference_prompt(self.tokens.cut_prompt(record.prompt), marker[ask]),
+            )
             for record, marker in zip(records, markers, strict=True)
         ]
-        sampling = Sampling(max_new_tokens=64, temperature=0.0 if greedy else self.temperature, batch_size=BATCH_SIZE, seed=self.seed)
+        sampling = Sampling(
+            max_new_tokens=64, temperature=0.0 if greedy else self.temperature, batch_size=BATCH_SIZE, seed=self.seed
+        )
         written = generate(self.lm, requests, sampling, stop_ids=self.tokens.stop_ids, pad_id=self.tokens.stop_ids[0])
         return [self.tokens.encoder.decode(one.ids, skip_special_tokens=True).strip() for one in written]
 
@@ -131,7 +149,13 @@ def _base_settings() -> dict[str, Any]:
 
     method = Method(orders=("p",), sentences="none")
     form = PromptFormat(before_marker=" ", before_output=" ")
-    return {"method": asdict(method), "wording": asdict(Wording()), "prompt_format": asdict(form), "max_prompt_tokens": 512, "attributes": ()}
+    return {
+        "method": asdict(method),
+        "wording": asdict(Wording()),
+        "prompt_format": asdict(form),
+        "max_prompt_tokens": 512,
+        "attributes": (),
+    }
 
 
 def _rated(records: Sequence[Feedback], texts: Sequence[str]) -> list[dict[str, float]]:
@@ -153,7 +177,13 @@ def _shown(value: Interval) -> str:
 
 def _cells(line: Line) -> list[str]:
     difference = "" if line.row.difference is None else str(line.row.difference["overall"])
-    return [line.row.name, *(_shown(line.row.measures[measure]) for measure in MEASURES), difference, f"{line.greedy:.3f}", f"{line.ability:.1%}"]
+    return [
+        line.row.name,
+        *(_shown(line.row.measures[measure]) for measure in MEASURES),
+        difference,
+        f"{line.greedy:.3f}",
+        f"{line.ability:.1%}",
+    ]
 
 
 HEADS = ["", *MEASURES, f"overall - {BASELINE}", "greedy overall", "questions right"]
@@ -182,31 +212,39 @@ def samples(lines: Sequence[Line], records: Sequence[Feedback], number: int) -> 
     shown = []
     for index in range(number):
         shown.append(
-            f"{records[index].prompt[-1].text}\n" + "\n".join(f"  {line.row.name:<34}{line.overall[index]:.2f}  {line.texts[index]}" for line in lines)
+            f"{records[index].prompt[-1].text}\n"
+            + "\n".join(f"  {line.row.name:<34}{line.overall[index]:.2f}  {line.texts[index]}" for line in lines)
         )
     return "\n\n".join(shown)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m coh_lightning.demo", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world"
+    )
     parser.add_argument("--prompts", type=int, default=300, help="posts to summarise (default 300)")
     parser.add_argument("--questions", type=int, default=300, help="questions of general ability (default 300)")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled summaries (default 1.0)")
     parser.add_argument("--samples", type=int, default=2, help="posts whose summaries are shown (default 2)")
-    parser.add_argument("--output", type=Path, help="folder to write report.md to (default: the folder of the first run's folder)")
+    parser.add_argument(
+        "--output", type=Path, help="folder to write report.md to (default: the folder of the first run's folder)"
+    )
     try:
         args = parser.parse_args(argv)
         from rich.console import Console
 
-        lines, records = compare(args.runs, prompts=args.prompts, questions=args.questions, temperature=args.temperature)
+        lines, records = compare(
+            args.runs, prompts=args.prompts, questions=args.questions, temperature=args.temperature
+        )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(as_table(lines))
     note = (
-        f"{args.prompts} unseen posts, summaries sampled at temperature {args.temperature:g}; ± is half the width of a 95 % bootstrap interval over posts. One base model and one run each: "
+        f"{args.prompts} unseen posts, summaries sampled at temperature {args.temperature:g}; ± is half the width of "
+        "a 95 % bootstrap interval over posts. One base model and one run each: "
         "another seed moves the figures too."
     )
     console.print(note, style="dim")

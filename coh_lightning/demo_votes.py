@@ -1,8 +1,10 @@
-"""A human study of the embedded world without humans: its rule-based rater fills in the blind sheets, once for each sheet, each with a noise of its own.
+"""A human study of the embedded world without humans: its rule-based rater fills in the blind sheets, once for each
+sheet, each with a noise of its own.
 
     python -m coh_lightning.demo_votes STUDY        STUDY/sheets/rater-1.csv  ->  STUDY/filled/rater-1.csv
 
-It sees what people would see, the rows of a sheet, and nothing else of the study; so the road from sheets to report can be tried, and its truth is known.
+It sees what people would see, the rows of a sheet, and nothing else of the study; so the road from sheets to report can
+be tried, and its truth is known.
 """
 
 from __future__ import annotations
@@ -29,12 +31,16 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
     """Fills a copy of each sheet of a study, in `folder/filled`; the sheets stay as they are.
 
     Raises:
-        InputError: no study there, or one that asks for something that the world's rater doesn't judge, or whose prompts hold no post of the world.
+        InputError: no study there, or one that asks for something that the world's rater doesn't judge, or whose
+            prompts hold no post of the world.
     """
     study = read_study(folder)
     for attribute in study.attributes:
         if attribute not in raters.ATTRIBUTES:
-            raise InputError(f"{folder} asks for '{attribute}', and the embedded world's rater judges {', '.join(raters.ATTRIBUTES)}; export with those.")
+            raise InputError(
+                f"{folder} asks for '{attribute}', and the embedded world's rater judges "
+                f"{', '.join(raters.ATTRIBUTES)}; export with those."
+            )
     (folder / "filled").mkdir(exist_ok=True)
     written = []
     for rater in study.raters:
@@ -45,7 +51,12 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
             for side in ("answer_a", "answer_b"):
                 true = raters.rate(row["prompt"], row[side]).scores()
                 # keyed by the text, so that a rater judges the same text alike wherever it stands
-                scores.append({name: true[name] + generator(seed, "votes", rater, name, row[side]).gauss(0.0, noise) for name in study.attributes})
+                scores.append(
+                    {
+                        name: true[name] + generator(seed, "votes", rater, name, row[side]).gauss(0.0, noise)
+                        for name in study.attributes
+                    }
+                )
             for name in study.attributes:
                 difference = scores[0][name] - scores[1][name]
                 row[name] = "tie" if abs(difference) < TIE else "A" if difference > 0 else "B"
@@ -58,9 +69,18 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m coh_lightning.demo_votes", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("study", type=Path, metavar="STUDY", help="folder that human-eval export has written, of completions on the embedded world")
     parser.add_argument(
-        "--noise", type=float, default=0.1, metavar="SD", help="standard deviation of what is added to each score, 0 to 1 (default %(default)s)"
+        "study",
+        type=Path,
+        metavar="STUDY",
+        help="folder that human-eval export has written, of completions on the embedded world",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.1,
+        metavar="SD",
+        help="standard deviation of what is added to each score, 0 to 1 (default %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
     try:

@@ -1,4 +1,5 @@
-"""Chance, keyed: every random draw of the package comes from a generator made of (seed, purpose, key), never from the global one.
+"""Chance, keyed: every random draw of the package comes from a generator made of (seed, purpose, key), never from the
+global one.
 
 So nothing depends on the rank, on the number of workers, or on where a run was stopped and resumed.
 """

@@ -1,12 +1,14 @@
-"""What a model writes, as numbers: means for each feedback sentence, control gaps, and whether a second answer is better than another first one.
+"""What a model writes, as numbers: means for each feedback sentence, control gaps, and whether a second answer is
+better than another first one.
 
     ask          completions of the held-out prompts under ...
     good, bad, good accuracy, ...    one feedback sentence (`data.asks`)
     refined 2    the good sentence, after the model's own first answer marked as bad (or with a critique); refined 3: after two of its answers
     fresh 2      the good sentence alone, drawn anew: the control of `refined 2`
 
-A second answer beats the first one on average wherever first answers are picked for being poor, with or without any refining (regression to the mean).
-So the improvement is `refined` minus `fresh`, prompt by prompt; refined minus first is given beside it, and how much each copies from the first answer.
+A second answer beats the first one on average wherever first answers are picked for being poor, with or without any
+refining (regression to the mean). So the improvement is `refined` minus `fresh`, prompt by prompt; refined minus first
+is given beside it, and how much each copies from the first answer.
 """
 
 from __future__ import annotations
@@ -33,12 +35,19 @@ class Valued:
 
 def valued(completion: Completion) -> Valued:
     """Length, repetition, ROUGE against the reference where there is one, and what the scorers said."""
-    values = completion_values(completion.text, tokens=completion.completion_tokens, ended=completion.stop == "end", reference=completion.reference)
+    values = completion_values(
+        completion.text,
+        tokens=completion.completion_tokens,
+        ended=completion.stop == "end",
+        reference=completion.reference,
+    )
     return Valued(completion.id, completion.prompt_id, completion.ask, values | dict(completion.scores))
 
 
 def with_samples(completions: Sequence[Completion]) -> list[Valued]:
-    """All completions of one rank. The first of several samples of a prompt carries `distinct`: distinct 2-grams over all samples of that prompt and ask."""
+    """All completions of one rank. The first of several samples of a prompt carries `distinct`: distinct 2-grams over
+    all samples of that prompt and ask.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for one in completions:
         groups.setdefault((one.prompt_id, one.ask), []).append(one.text)
@@ -51,14 +60,17 @@ def with_samples(completions: Sequence[Completion]) -> list[Valued]:
 
 
 def with_copies(first: Sequence[Completion], second: Sequence[Completion]) -> list[Valued]:
-    """`second` answers, each with `copied`: the share of its 3-grams that stand in the first answer to the same prompt."""
+    """`second` answers, each with `copied`: the share of its 3-grams that stand in the first answer to the same
+    prompt.
+    """
     texts = {one.prompt_id: one.text for one in first}
     rows = [(valued(one), copied(one.text, texts[one.prompt_id])) for one in second]
     return [replace(row, values={**row.values, "copied": share}) for row, share in rows]
 
 
 def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
-    """Every figure of a round of writing; the same for the same rows in any order. Means are over completions, differences over prompts.
+    """Every figure of a round of writing; the same for the same rows in any order. Means are over completions,
+    differences over prompts.
 
     | name                                          | meaning                                                                                      |
     |-----------------------------------------------|----------------------------------------------------------------------------------------------|
@@ -80,7 +92,9 @@ def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
     for ask in by_ask:
         head, _, attribute = ask.partition(" ")
         if head == "good" and (other := f"bad {attribute}".strip()) in by_ask:
-            figures |= _difference("_".join(("gap", *([_key(attribute)] if attribute else []))), by_ask[ask], by_ask[other], seed)
+            figures |= _difference(
+                "_".join(("gap", *([_key(attribute)] if attribute else []))), by_ask[ask], by_ask[other], seed
+            )
         if head == "refined" and (fresh := f"fresh {attribute}") in by_ask:
             figures |= _difference(f"improvement_{attribute}", by_ask[ask], by_ask[fresh], seed)
             if FIRST in by_ask:
@@ -88,10 +102,14 @@ def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
     return figures
 
 
-def _difference(name: str, a: Sequence[Valued], b: Sequence[Valued], seed: int, *, interval: bool = True) -> dict[str, float]:
+def _difference(
+    name: str, a: Sequence[Valued], b: Sequence[Valued], seed: int, *, interval: bool = True
+) -> dict[str, float]:
     figures: dict[str, float] = {}
     for value in _names(a):
-        sides: list[dict[str, float]] = [per_prompt((row.prompt_id, row.values[value]) for row in side if value in row.values) for side in (a, b)]
+        sides: list[dict[str, float]] = [
+            per_prompt((row.prompt_id, row.values[value]) for row in side if value in row.values) for side in (a, b)
+        ]
         if sides[0].keys() & sides[1].keys():
             difference = paired_difference(sides[0], sides[1], seed=seed)
             figures[f"{name}_{value}"] = difference.mean
@@ -111,5 +129,9 @@ def _key(ask: str) -> str:
 def headline(figures: Mapping[str, float]) -> list[str]:
     """The figures for the progress bar: the control gap of what the last scorer says, else of ROUGE."""
     gaps = [name for name in figures if name.startswith("gap_") and not name.endswith(("_low", "_high"))]
-    chosen = [name for name in gaps if name.removeprefix("gap_") not in ("tokens", "words", "repetition", "ended", "empty", "distinct")]
+    chosen = [
+        name
+        for name in gaps
+        if name.removeprefix("gap_") not in ("tokens", "words", "repetition", "ended", "empty", "distinct")
+    ]
     return ([name for name in chosen if "rouge" not in name] or chosen)[-1:]

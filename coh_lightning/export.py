@@ -1,12 +1,14 @@
-"""`python -m coh_lightning export CHECKPOINT FOLDER`: a checkpoint of ours becomes a Hugging Face folder, which answers under the good sentence wherever it is loaded.
+"""`python -m coh_lightning export CHECKPOINT FOLDER`: a checkpoint of ours becomes a Hugging Face folder, which answers
+under the good sentence wherever it is loaded.
 
     config.json, model.safetensors          the model, its adapters (LoRA) merged; or adapter_config.json, adapter_model.safetensors (--adapter)
     tokenizer.json, chat_template.jinja     the tokenizer, and a chat template that asks as in training (chat_template.py)
     generation_config.json                  the ids that end an output, and the cache on
     README.md                               the model card (model_card.py)
 
-The folder is written aside, loaded afresh and compared with the trained model on a probe (export_check.py), and renamed. That takes memory for one more copy of
-the model on the CPU, of the callback too. torch and transformers are imported only when there is something to do.
+The folder is written aside, loaded afresh and compared with the trained model on a probe (export_check.py), and
+renamed. That takes memory for one more copy of the model on the CPU, of the callback too. torch and transformers are
+imported only when there is something to do.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ def main(argv: Sequence[str]) -> int:
 def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m coh_lightning export",
-        description="Make a Hugging Face folder of a checkpoint: safetensors, tokenizer, generation settings, a chat template that asks as in training, a model card.",
+        description=(
+            "Make a Hugging Face folder of a checkpoint: safetensors, tokenizer, generation settings, a chat "
+            "template that asks as in training, a model card."
+        ),
         epilog="""examples:
   python -m coh_lightning export runs/mine/checkpoints/last.ckpt my-model
   python -m coh_lightning export runs/lora/checkpoints/last.ckpt my-adapters --adapter""",
@@ -65,8 +70,14 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file, or a folder of shards (FSDP)")
     parser.add_argument("folder", metavar="FOLDER", help="the folder to make; there must be nothing in it")
-    parser.add_argument("--adapter", action="store_true", help="of a model with adapters (LoRA) write these alone, for peft; without it they are merged")
-    parser.add_argument("--tokenizer", metavar="NAME", help="where the tokenizer is now, if it is no longer where it was in training")
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="of a model with adapters (LoRA) write these alone, for peft; without it they are merged",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="NAME", help="where the tokenizer is now, if it is no longer where it was in training"
+    )
     return parser
 
 
@@ -83,15 +94,16 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
         adapter: Write the adapters alone.
 
     Raises:
-        InputError: no checkpoint of ours, a folder with something in it, another tokenizer than in training, adapters that don't fit their base,
-            a folder that is not the model that was trained (export_check.py).
+        InputError: no checkpoint of ours, a folder with something in it, another tokenizer than in training, adapters
+            that don't fit their base, a folder that is not the model that was trained (export_check.py).
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not empty; name a new folder.")
     if path.is_dir() and not (path / ".metadata").exists():
         other = newest_checkpoint(path)
         raise InputError(
-            f"{path} is a folder and no checkpoint" + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
+            f"{path} is a folder and no checkpoint"
+            + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
         )
     from coh_lightning.model_tokenizer import load_tokenizer, stored_name
     from coh_lightning.models import read_checkpoint, said
@@ -102,7 +114,12 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
 
 
 def write_folder(
-    folder: Path, checkpoint: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, run: Path | None = None, adapter: bool = False
+    folder: Path,
+    checkpoint: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    run: Path | None = None,
+    adapter: bool = False,
 ) -> list[str]:
     """Make the folder of a checkpoint that is in memory, aside, and rename it; gives what the user should know of it.
 
@@ -129,17 +146,25 @@ def write_folder(
     encoder = Encoder(tokenizer, keep=format.kept_tokens)
     tokens = ChainTokenizer(encoder, format, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked)
     if tokens.encoder.tokenizer_hash != settings["tokenizer"]:
-        raise InputError(f"'{tokenizer.name_or_path}' is not the tokenizer that the model was trained with; give that one as --tokenizer.")
-    if settings.get("chat_template", tokens.layout.template_hash) != tokens.layout.template_hash:  # not in older checkpoints
         raise InputError(
-            f"The chat template of '{tokenizer.name_or_path}' is not the one that the model was trained with; give the tokenizer of the training as --tokenizer."
+            f"'{tokenizer.name_or_path}' is not the tokenizer that the model was trained with; give that one as "
+            "--tokenizer."
+        )
+    if (
+        settings.get("chat_template", tokens.layout.template_hash) != tokens.layout.template_hash
+    ):  # not in older checkpoints
+        raise InputError(
+            f"The chat template of '{tokenizer.name_or_path}' is not the one that the model was trained with; give "
+            "the tokenizer of the training as --tokenizer."
         )
     asks = asks_of(settings)
     sentences = next(iter(asks.values()))
     exported = copy.deepcopy(tokenizer)
     exported.chat_template = asking_template(tokens.layout, sentences)
     spelled = sorted(tokens.encoder.added.control)
-    if hasattr(exported, "chat_control_tokens"):  # what newer transformers spell out in messages where they are asked to sanitize
+    if hasattr(
+        exported, "chat_control_tokens"
+    ):  # what newer transformers spell out in messages where they are asked to sanitize
         exported.chat_control_tokens = spelled
     notes = [*tokens.notes, *notes_on(tokens, check_template(tokens, exported.chat_template, sentences))]
     lm = _model(saved, checkpoint["state_dict"])
@@ -164,7 +189,17 @@ def write_folder(
         exported.save_pretrained(aside)
         check_tokenizer(aside, tokenizer)
         generation.save_pretrained(aside)
-        card = model_card(folder.name, saved, checkpoint, asks, parameters=parameters, notes=notes, run=run, adapter=adapter, spelled=spelled)
+        card = model_card(
+            folder.name,
+            saved,
+            checkpoint,
+            asks,
+            parameters=parameters,
+            notes=notes,
+            run=run,
+            adapter=adapter,
+            spelled=spelled,
+        )
         (aside / "README.md").write_text(card, encoding="utf-8")
     return notes
 
@@ -193,8 +228,14 @@ def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedM
         try:
             lm.load_state_dict(weights, assign=True)
         except RuntimeError as error:
-            raise InputError(f"the checkpoint has other weights than its own configuration ({words_of(error)}); it is damaged.") from error
-        if lora is None:  # layers with adapters hold their weights elsewhere, where transformers would look in vain, or overwrite them
+            raise InputError(
+                f"the checkpoint has other weights than its own configuration ({words_of(error)}); it is damaged."
+            ) from error
+        if (
+            lora is None
+            # layers with adapters hold their weights elsewhere, where transformers would look in vain, or overwrite
+            # them
+        ):
             lm.tie_weights()
     return lm.eval()
 
@@ -206,7 +247,8 @@ def _dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
 def _merged(lm: PreTrainedModel) -> PreTrainedModel:
     """The model with its adapters added to its weights, as a plain one; one without adapters as it is.
 
-    Weights that were shared and no longer are, since adapters changed one of the layers, are written both: the configuration then says that nothing is tied.
+    Weights that were shared and no longer are, since adapters changed one of the layers, are written both: the
+    configuration then says that nothing is tied.
     """
     if not getattr(lm, "_hf_peft_config_loaded", False):
         return lm
@@ -217,7 +259,9 @@ def _merged(lm: PreTrainedModel) -> PreTrainedModel:
     for layer in lm.modules():
         if isinstance(layer, BaseTunerLayer):
             own: Any = layer.get_base_layer()
-            own.weight = nn.Parameter(own.weight.detach(), requires_grad=False)  # of its own, where it was shared: merging changes it in place
+            own.weight = nn.Parameter(
+                own.weight.detach(), requires_grad=False
+            )  # of its own, where it was shared: merging changes it in place
             layer.merge(safe_merge=True)  # into a copy: the weights may be those of a model in training
     weights = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
     plain = _plain(lm, weights, lm.config)
@@ -241,7 +285,8 @@ def _plain(lm: PreTrainedModel, weights: Mapping[str, Tensor], config: PreTraine
 
 
 def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any]) -> PeftModel:
-    """The adapters in peft's form, with the name of the model that they belong to; gives that model with the adapters as peft loads them.
+    """The adapters in peft's form, with the name of the model that they belong to; gives that model with the adapters
+    as peft loads them.
 
     Raises:
         InputError: there are no adapters, or their model can't be named.
@@ -257,17 +302,28 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
         raise InputError("the model has no adapters (LoRA); export it without --adapter.")
     base = saved.get("base")
     if base is None:
-        raise InputError("the adapters belong to a model with random weights (model.from_config), which nobody else has; export it without --adapter.")
+        raise InputError(
+            "the adapters belong to a model with random weights (model.from_config), which nobody else has; export "
+            "it without --adapter."
+        )
     own = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
     loaded = Recipe(base, dtype=lm.dtype).build()
     theirs = loaded.state_dict()
     if own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
-        raise InputError(f"the adapters were trained on other weights than those of '{base}' (perhaps on another checkpoint); export them without --adapter.")
+        raise InputError(
+            f"the adapters were trained on other weights than those of '{base}' (perhaps on another checkpoint); "
+            "export them without --adapter."
+        )
     (config,) = lm.peft_config.values()
     config.base_model_name_or_path = str(BASE) if base == WORLD else base
-    # transformers' own writer adds the whole embedding where it has adapters, and fails where it shares its weights with the head
+    # transformers' own writer adds the whole embedding where it has adapters, and fails where it shares its weights
+    # with the head
     state = get_peft_model_state_dict(lm, adapter_name="default", save_embedding_layers=False)
-    save_file({f"base_model.model.{key}": value.contiguous() for key, value in state.items()}, folder / "adapter_model.safetensors", {"format": "pt"})
+    save_file(
+        {f"base_model.model.{key}": value.contiguous() for key, value in state.items()},
+        folder / "adapter_model.safetensors",
+        {"format": "pt"},
+    )
     config.inference_mode = True
     config.save_pretrained(folder)
     return PeftModel.from_pretrained(loaded, folder)

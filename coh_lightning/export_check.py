@@ -1,4 +1,5 @@
-"""Whether an exported folder is the model that was trained: it is loaded afresh, and its logits on a probe are compared with those of the trained model.
+"""Whether an exported folder is the model that was trained: it is loaded afresh, and its logits on a probe are compared
+with those of the trained model.
 
     trained model (adapters in their places)  ── probe ──> logits ─┐
     folder, loaded from the disk              ── probe ──> logits ─┴─> greatest difference <= tolerance x greatest logit
@@ -22,15 +23,20 @@ PROBE = 32
 """Tokens of the probe."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Greatest difference of two logits, as a share of the greatest logit, by the type of the weights: what adapters may lose to rounding when they are merged, or
-loaded by peft in float32. Measured with large adapters: 1e-15, 2e-6, 7e-3, 6e-2."""
+"""Greatest difference of two logits, as a share of the greatest logit, by the type of the weights: what adapters may
+lose to rounding when they are merged, or loaded by peft in float32. Measured with large adapters: 1e-15, 2e-6, 7e-3,
+6e-2."""
 
 COPIED = 1e-4
-"""The same for weights that are merely copied, of any type: such a folder gives the same logits to the last bit on the machine that wrote it."""
+"""The same for weights that are merely copied, of any type: such a folder gives the same logits to the last bit on the
+machine that wrote it.
+"""
 
 
 def probe_logits(lm: Any) -> Tensor:
-    """The logits (PROBE, vocabulary) of ids from all over the vocabulary, float32 or float64, on the CPU. The model is left in evaluation mode."""
+    """The logits (PROBE, vocabulary) of ids from all over the vocabulary, float32 or float64, on the CPU. The model is
+    left in evaluation mode.
+    """
     rows = lm.get_input_embeddings().weight.shape[0]
     longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None) or PROBE
     ids = torch.linspace(0, rows - 1, min(PROBE, longest)).long().clamp_(max=rows - 1)
@@ -45,15 +51,24 @@ def load_folder(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
     Raises:
         InputError: it can't be loaded, or its weights are not those that its configuration asks for.
     """
-    settings: dict[str, Any] = {"dtype": like.dtype, "attn_implementation": like.config._attn_implementation, "local_files_only": True}
+    settings: dict[str, Any] = {
+        "dtype": like.dtype,
+        "attn_implementation": like.config._attn_implementation,
+        "local_files_only": True,
+    }
     try:
         loaded = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
     except Exception as error:  # whatever it is, the folder is of no use
-        raise InputError(f"The exported folder can't be loaded ({type(error).__name__}: {words_of(error)}), so it is not kept.") from error
+        raise InputError(
+            f"The exported folder can't be loaded ({type(error).__name__}: {words_of(error)}), so it is not kept."
+        ) from error
     lm, found = cast(tuple[Any, dict[str, Any]], loaded)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(map(str, found.get(what) or ())):
-            raise InputError(f"The exported folder has {what.replace('_', ' ')} ({len(keys)}, the first is {keys[0]}), so it is not kept.")
+            raise InputError(
+                f"The exported folder has {what.replace('_', ' ')} ({len(keys)}, the first is {keys[0]}), so it is "
+                "not kept."
+            )
     return cast(PreTrainedModel, lm)
 
 
@@ -69,7 +84,10 @@ def compare(wanted: Tensor, got: Tensor, tolerance: float) -> None:
         InputError: they differ by more, or the trained model's are no numbers.
     """
     if bool(wanted.isnan().any()):
-        raise InputError("The trained model's logits are NaN: its weights are no numbers, so it is not exported; take an earlier checkpoint.")
+        raise InputError(
+            "The trained model's logits are NaN: its weights are no numbers, so it is not exported; take an earlier "
+            "checkpoint."
+        )
     finite = wanted.isfinite()  # some models set logits to -inf
     scale = float(wanted[finite].abs().max())
     if wanted.shape != got.shape or not torch.equal(finite, got.isfinite()):
@@ -79,18 +97,21 @@ def compare(wanted: Tensor, got: Tensor, tolerance: float) -> None:
         shown = f"by up to {difference:.3g} (the greatest logit is {scale:.3g})"
     if not difference <= tolerance * scale:
         raise InputError(
-            f"The logits of the exported folder differ from those of the trained model {shown}; at most {tolerance * scale:.2g} is allowed, so the folder is not kept."
+            f"The logits of the exported folder differ from those of the trained model {shown}; at most "
+            f"{tolerance * scale:.2g} is allowed, so the folder is not kept."
         )
 
 
 def check_tokenizer(folder: Path, own: PreTrainedTokenizerBase) -> None:
-    """Refuse a folder whose tokenizer, as transformers loads it, has other ids than that of the training: for some types of models its class is another.
+    """Refuse a folder whose tokenizer, as transformers loads it, has other ids than that of the training: for some
+    types of models its class is another.
 
     Raises:
         InputError: it has.
     """
     if (difference := first_difference(own, load_tokenizer(str(folder)))) is not None:
         raise InputError(
-            f"The tokenizer of the exported folder, as transformers loads it, is not that of the training: {difference}, so the folder is not kept; "
+            "The tokenizer of the exported folder, as transformers loads it, is not that of the training: "
+            f"{difference}, so the folder is not kept; "
             "train with the model's own tokenizer."
         )

@@ -1,4 +1,5 @@
-"""Files and folders that are whole or not there: written beside their name, put on the disk, and renamed. Whatever ends a process, nobody ever reads half of one.
+"""Files and folders that are whole or not there: written beside their name, put on the disk, and renamed. Whatever ends
+a process, nobody ever reads half of one.
 
 And folders in which one process works at a time (`alone`).
 """
@@ -16,7 +17,9 @@ from pathlib import Path
 from coh_lightning.errors import InputError
 
 PART = ".part"
-"""Ends the name of what is not whole; it also begins with a dot. A process that was killed may leave such a file, which nothing reads."""
+"""Ends the name of what is not whole; it also begins with a dot. A process that was killed may leave such a file, which
+nothing reads.
+"""
 
 REMEDIES = {
     errno.ENOSPC: "make room there",
@@ -34,7 +37,8 @@ REMEDIES = {
 
 @contextmanager
 def written_aside(path: Path | str) -> Iterator[Path]:
-    """A name beside `path` to write a file or a folder to. It takes the place of `path` at the end, and is gone where the body raises.
+    """A name beside `path` to write a file or a folder to. It takes the place of `path` at the end, and is gone where
+    the body raises.
 
         with written_aside(folder / "data.json") as aside:
             aside.write_text("...", encoding="utf-8")
@@ -56,8 +60,9 @@ def written_aside(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def alone(folder: Path, busy: str) -> Iterator[int]:
-    """Keeps every other process that asks for it out of a folder, until the body ends or the process does, whatever ends it. Gives the descriptor of the lock: a
-    process that is given it holds the lock too. On a file system without locks nobody is kept out.
+    """Keeps every other process that asks for it out of a folder, until the body ends or the process does, whatever
+    ends it. Gives the descriptor of the lock: a process that is given it holds the lock too. On a file system without
+    locks nobody is kept out.
 
     Raises:
         InputError: another process is in the folder; `busy` is the message.
@@ -83,7 +88,9 @@ def alone(folder: Path, busy: str) -> Iterator[int]:
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Rename `aside` to `path` once it is on the disk; the file, or the folder, that stood there is gone then. Raises OSError where one is a file and the other a folder."""
+    """Rename `aside` to `path` once it is on the disk; the file, or the folder, that stood there is gone then. Raises
+    OSError where one is a file and the other a folder.
+    """
     for part in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
         _allow(part)
         _sync(part)
@@ -112,11 +119,16 @@ def unwritten(path: Path | str, error: OSError) -> OSError | InputError:
     """`error` as a sentence about `path` where it is one that a user can do something about, else `error` itself."""
     if error.errno not in REMEDIES:
         return error
-    return InputError(f"{path} can't be written ({os.strerror(error.errno)}); {REMEDIES[error.errno]}, and run the same command again.")
+    return InputError(
+        f"{path} can't be written ({os.strerror(error.errno)}); {REMEDIES[error.errno]}, and run the same command "
+        "again."
+    )
 
 
 def _allow(path: Path) -> None:
-    """Gives a file or a folder the permissions of any new one: some libraries write files that only their owner may read (safetensors)."""
+    """Gives a file or a folder the permissions of any new one: some libraries write files that only their owner may
+    read (safetensors).
+    """
     before = os.umask(0o077)
     os.umask(before)
     usual = 0o777 if path.is_dir() else 0o666 | (path.stat().st_mode & 0o111)

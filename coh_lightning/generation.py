@@ -1,11 +1,16 @@
-"""Writing: prompts go in as token ids, what the model writes comes out, greedy or sampled, in left-padded batches with a key-value cache.
+"""Writing: prompts go in as token ids, what the model writes comes out, greedy or sampled, in left-padded batches with
+a key-value cache.
 
-The decoding loop is our own, over the model's own forward pass, for four things that `transformers.generate` doesn't give:
+The decoding loop is our own, over the model's own forward pass, for four things that `transformers.generate` doesn't
+give:
 
-* a sample is keyed by (seed, prompt, ask, sample number), so it doesn't depend on what else is in its batch, on the rank, or on the global generator;
-* a row that is done makes room for the next prompt at once (slots.py), instead of being padded to the end of the longest;
+* a sample is keyed by (seed, prompt, ask, sample number), so it doesn't depend on what else is in its batch, on the
+rank, or on the global generator;
+* a row that is done makes room for the next prompt at once (slots.py), instead of being padded to the end of the
+longest;
 * a time budget, after which no completion is begun;
-* ranks that share one sharded model may hold different numbers of prompts, of different lengths, and still make the same number of forward passes.
+* ranks that share one sharded model may hold different numbers of prompts, of different lengths, and still make the
+same number of forward passes.
 
 A batch of three rows, `.` a pad that nobody sees, `|` where writing begins, `#` the stop id:
 
@@ -45,7 +50,9 @@ LOOK = 8
 
 
 class Unmoved(Generic[Item]):
-    """A list that Lightning doesn't look into: it moves batches and predictions from device to device item by item, and refuses frozen dataclasses there."""
+    """A list that Lightning doesn't look into: it moves batches and predictions from device to device item by item, and
+    refuses frozen dataclasses there.
+    """
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = tuple(items)
@@ -71,16 +78,19 @@ class Sampling:
     top_k: int = 0
     """Draw among the k likeliest tokens (ties of the k-th included); 0: among all."""
     top_p: float = 1.0
-    """Draw among the likeliest tokens that together reach this probability (Holtzman et al. 2020), after `top_k`; 1: among all."""
+    """Draw among the likeliest tokens that together reach this probability (Holtzman et al. 2020), after `top_k`; 1:
+    among all.
+    """
     samples: int = 1
     """Completions per prompt."""
     batch_size: int = 16
     """Completions that are written at a time."""
     seed: int = 0
     max_seconds: float | None = None
-    """Time budget of a round of writing (all prompts of a validation, of `test` or of `predict`, rounds of refinement included), on each rank: no completion is
-    begun later. Those under way are written to their ends, since to drop them would drop the long ones. Prompts then go in a random order, the same each time,
-    so that what is left out makes no figure lean; how many those are is logged (`left_out`). None: no limit."""
+    """Time budget of a round of writing (all prompts of a validation, of `test` or of `predict`, rounds of refinement
+    included), on each rank: no completion is begun later. Those under way are written to their ends, since to drop them
+    would drop the long ones. Prompts then go in a random order, the same each time, so that what is left out makes no
+    figure lean; how many those are is logged (`left_out`). None: no limit."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "samples", "batch_size"):
@@ -95,12 +105,17 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise InputError(f"sampling.top_p is {self.top_p}; it must be above 0 and at most 1 (off).")
         if self.temperature == 0 and self.samples > 1:
-            raise InputError(f"sampling.samples is {self.samples} but sampling.temperature is 0, so all would be the same; set samples to 1 or a temperature.")
+            raise InputError(
+                f"sampling.samples is {self.samples} but sampling.temperature is 0, so all would be the same; set "
+                "samples to 1 or a temperature."
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One prompt, as ids, and what it asks for. `prompt_id` and `ask` key the random numbers: two requests that share both get the same draws."""
+    """One prompt, as ids, and what it asks for. `prompt_id` and `ask` key the random numbers: two requests that share
+    both get the same draws.
+    """
 
     prompt_id: str
     ask: str
@@ -114,7 +129,10 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.prompt_ids.ndim != 1 or not len(self.prompt_ids):
-            raise InputError(f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt needs at least one token.")
+            raise InputError(
+                f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt "
+                "needs at least one token."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,23 +171,28 @@ def generate(
 ) -> list[Written]:
     """`sampling.samples` completions of each request, in the order of the requests, then of the samples.
 
-    Works on a model in training mode, with gradient checkpointing on, or with `use_cache=False` in its config, and leaves all of these as they were.
-    A prompt so long that fewer than `max_new_tokens` positions of the model are left is written up to the last position (stop "length"), and such prompts
-    are counted in a warning.
+    Works on a model in training mode, with gradient checkpointing on, or with `use_cache=False` in its config, and
+    leaves all of these as they were. A prompt so long that fewer than `max_new_tokens` positions of the model are left
+    is written up to the last position (stop "length"), and such prompts are counted in a warning.
 
     Args:
-        lm: a causal model of transformers (or a sharded or adapted one around it); its root is called, so that hooks of FSDP run.
+        lm: a causal model of transformers (or a sharded or adapted one around it); its root is called, so that hooks of
+            FSDP run.
         stop_ids: writing stops at any of these; empty: only at the length.
         pad_id: any id of the vocabulary; pads are masked.
-        over: (request, ids so far) -> whether the text is over although no stop id came, as where the model went on with another feedback sentence. Asked every
-            few tokens (`LOOK`), so the ids may go on a little (stop "length"): whoever says what is over also cuts.
-        until: when `time.monotonic()` is beyond it, no further completion is begun, and fewer come back than were asked for.
-        everyone_done: for a model whose ranks must run in step (FSDP): an all-reduce that gives True when every rank says True, as
-            `lambda done: trainer.strategy.reduce_boolean_decision(done, all=True)`. It is called before each forward pass; a rank that is done (or had no
-            request at all) runs empty passes until all are. Ranks need not have the same number of requests. With None, ranks are on their own.
+        over: (request, ids so far) -> whether the text is over although no stop id came, as where the model went on
+            with another feedback sentence. Asked every few tokens (`LOOK`), so the ids may go on a little (stop
+            "length"): whoever says what is over also cuts.
+        until: when `time.monotonic()` is beyond it, no further completion is begun, and fewer come back than were asked
+            for.
+        everyone_done: for a model whose ranks must run in step (FSDP): an all-reduce that gives True when every rank
+            says True, as `lambda done: trainer.strategy.reduce_boolean_decision(done, all=True)`. It is called before
+            each forward pass; a rank that is done (or had no request at all) runs empty passes until all are. Ranks
+            need not have the same number of requests. With None, ranks are on their own.
 
     Raises:
-        InputError: a prompt fills all positions of the model, a model without a cache of its past, logits that are not finite.
+        InputError: a prompt fills all positions of the model, a model without a cache of its past, logits that are not
+            finite.
     """
     rooms = _rooms(lm, requests, sampling.max_new_tokens)
     jobs = [
@@ -185,15 +208,21 @@ def generate(
         forward = _Forward(lm, pad_id, everyone_done)
         _write(forward, queue, sampling, _Limits(frozenset(stop_ids), over, until), bar)
         forward.wait_for_others()
-    return [Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length") for job in jobs if job.begun]
+    return [
+        Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length")
+        for job in jobs
+        if job.begun
+    ]
 
 
 @contextmanager
 def generating(lm: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, without gradients and gradient checkpointing; afterwards each module is exactly as it was.
+    """The model in evaluation mode, without gradients and gradient checkpointing; afterwards each module is exactly as
+    it was.
 
     In training mode with checkpointing, transformers drops the cache inside a layer and the tokens come out wrong.
-    `no_grad`, not `inference_mode`: what a model keeps from a forward pass (a grown RoPE table) must still be usable in training.
+    `no_grad`, not `inference_mode`: what a model keeps from a forward pass (a grown RoPE table) must still be usable in
+    training.
     """
     modules = list(lm.modules())
     training = [module.training for module in modules]
@@ -213,9 +242,11 @@ def generating(lm: nn.Module) -> Iterator[None]:
 
 
 def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
-    """The next token of each row: the likeliest, or the one at which the summed probabilities of the filtered softmax pass the row's draw.
+    """The next token of each row: the likeliest, or the one at which the summed probabilities of the filtered softmax
+    pass the row's draw.
 
-    Tokens are summed in the order of their ids, not of their probabilities, so that rounding elsewhere in a batch can't swap two of them:
+    Tokens are summed in the order of their ids, not of their probabilities, so that rounding elsewhere in a batch can't
+    swap two of them:
 
         id            0    1    2    3          draw 0.55
         probability  .2   .5   .1   .2    ->    sums .2 .7 .8 1.    ->    token 1
@@ -229,7 +260,10 @@ def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     """
     top = logits.float().max(dim=-1)
     if not bool(torch.isfinite(top.values).all()):
-        raise InputError("The model's logits are not finite while it writes; its weights have diverged or overflow in this precision.")
+        raise InputError(
+            "The model's logits are not finite while it writes; its weights have diverged or overflow in this "
+            "precision."
+        )
     if sampling.temperature == 0:
         return top.indices
     precise = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
@@ -242,7 +276,9 @@ def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
         ranked = probabilities.sort(dim=-1, descending=True, stable=True)
         reached_before = ranked.values.cumsum(dim=-1) - ranked.values
         reached_before[:, 0] = 0.0  # the likeliest token always stays
-        dropped = torch.zeros_like(probabilities, dtype=torch.bool).scatter(-1, ranked.indices, reached_before >= sampling.top_p)
+        dropped = torch.zeros_like(probabilities, dtype=torch.bool).scatter(
+            -1, ranked.indices, reached_before >= sampling.top_p
+        )
         probabilities = probabilities.masked_fill(dropped, 0.0)
     sums = probabilities.cumsum(dim=-1)
     total = sums[:, -1:]
@@ -304,14 +340,17 @@ def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> l
     for request in requests:
         if len(request.prompt_ids) >= positions:
             raise InputError(
-                f"The prompt '{request.prompt_id}' ({request.ask}) has {len(request.prompt_ids)} tokens and the model has {positions} positions, "
-                f"which leaves none to write on; shorten prompts to at most {max(1, positions - max_new_tokens)} tokens (max_prompt_tokens)."
+                f"The prompt '{request.prompt_id}' ({request.ask}) has {len(request.prompt_ids)} tokens and the "
+                f"model has {positions} positions, "
+                f"which leaves none to write on; shorten prompts to at most {max(1, positions - max_new_tokens)} "
+                "tokens (max_prompt_tokens)."
             )
     rooms = [min(max_new_tokens, positions - len(request.prompt_ids)) for request in requests]
     clipped = sum(room < max_new_tokens for room in rooms)
     if clipped:
         warnings.warn(
-            f"{clipped} of {len(requests)} prompts leave fewer than max_new_tokens = {max_new_tokens} of the model's {positions} positions free; "
+            f"{clipped} of {len(requests)} prompts leave fewer than max_new_tokens = {max_new_tokens} of the model's "
+            f"{positions} positions free; "
             "these are written up to the last position.",
             stacklevel=3,
         )
@@ -319,7 +358,9 @@ def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> l
 
 
 def _plain(lm: nn.Module) -> Any:
-    """The model of transformers itself, also from under PEFT's adapters or FSDP1; only read, never called: hooks sit on the root."""
+    """The model of transformers itself, also from under PEFT's adapters or FSDP1; only read, never called: hooks sit on
+    the root.
+    """
     inner = getattr(lm, "get_base_model", None)
     return getattr(lm, "_fsdp_wrapped_module", lm) if inner is None else inner()
 
@@ -333,7 +374,10 @@ class _Forward:
         # transformers calls it cache from 5.24 on, in the place of the other two
         cache_names = [name for name in ("past_key_values", "cache_params", "cache") if name in accepted]
         if not cache_names:
-            raise InputError(f"{type(plain).__name__} keeps no cache of its past that this package knows, so it can't write; use a causal model with one.")
+            raise InputError(
+                f"{type(plain).__name__} keeps no cache of its past that this package knows, so it can't write; use "
+                "a causal model with one."
+            )
         self.lm = lm
         self.pad_id = pad_id
         self.device = next(lm.parameters()).device
@@ -346,7 +390,9 @@ class _Forward:
         self._everyone_done = everyone_done
 
     def __call__(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Logits (batch, vocabulary) after the last of `ids` (batch, n), and the grown cache; `mask` is (batch, past + n), `positions` (batch, n)."""
+        """Logits (batch, vocabulary) after the last of `ids` (batch, n), and the grown cache; `mask` is (batch, past +
+        n), `positions` (batch, n).
+        """
         if self._everyone_done is not None:
             self._everyone_done(False)
         return self._run(ids, mask, positions, cache)
@@ -358,9 +404,17 @@ class _Forward:
             self._run(one * self.pad_id, one, one - 1, None)
 
     def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, self._cache_name: cache, "use_cache": True, "return_dict": True}
+        inputs: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            self._cache_name: cache,
+            "use_cache": True,
+            "return_dict": True,
+        }
         if self._recurrent and cache is not None:
-            inputs["attention_mask"] = None  # a state has no past to mask; Mamba would spread the mask over the new token and come out wrong
+            inputs["attention_mask"] = (
+                None  # a state has no past to mask; Mamba would spread the mask over the new token and come out wrong
+            )
         if self._has_positions:
             inputs["position_ids"] = positions
         if self._keeps_last:
@@ -370,10 +424,12 @@ class _Forward:
 
 
 def _write(forward: _Forward, queue: list[_Job], sampling: Sampling, limits: _Limits, bar: Any) -> None:
-    """Writes the jobs of the queue, in its order, as long as there is time. A row that is done leaves the batch, and where the model's cache lets rows join
-    (`Slots`), others take its place; else the next batch begins when all of this one are done."""
+    """Writes the jobs of the queue, in its order, as long as there is time. A row that is done leaves the batch, and
+    where the model's cache lets rows join (`Slots`), others take its place; else the next batch begins when all of this
+    one are done."""
     size = sampling.batch_size
-    # samples of one prompt begin together, as they share its prefill; and a few prompts at once are cheaper than each alone
+    # samples of one prompt begin together, as they share its prefill; and a few prompts at once are cheaper than each
+    # alone
     group = min(sampling.samples, size)
     enough = max(group, size // 4)
     columns = max((job.prompt_tokens + job.room for job in queue), default=0) + SLACK
@@ -421,7 +477,9 @@ def _write(forward: _Forward, queue: list[_Job], sampling: Sampling, limits: _Li
             starts, length = [start - unused for start in starts], length - unused
         length += 1
         mask = torch.arange(length, device=forward.device) >= torch.tensor(starts, device=forward.device)[:, None]
-        last = torch.tensor([[job.ids[-1], job.prompt_tokens + len(job.ids) - 1] for job in alive], device=forward.device)
+        last = torch.tensor(
+            [[job.ids[-1], job.prompt_tokens + len(job.ids) - 1] for job in alive], device=forward.device
+        )
         logits, cache = forward(last[:, :1], mask.long(), last[:, 1:], cache)
         tokens = next_tokens(logits, _draws(alive, sampling, forward.device), sampling).tolist()
         gone = {row for row, (job, token) in enumerate(zip(alive, tokens, strict=True)) if not job.take(token, limits)}

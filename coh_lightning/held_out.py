@@ -4,7 +4,8 @@
     comparisons   a batch is one record: its completions under the good and the bad sentence, in as many rows as they need
     writing       a batch is `RECORDS_PER_WRITING` records, each under every sentence asked for
 
-Every rank gets the same number of batches in each, filled up with empty ones, and the same number of rows in each batch.
+Every rank gets the same number of batches in each, filled up with empty ones, and the same number of rows in each
+batch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ RECORDS_PER_WRITING = 32
 
 @dataclass(frozen=True)
 class Table:
-    """`count` batches, built when asked for; an index beyond `count` gives an empty one, so that all ranks have as many."""
+    """`count` batches, built when asked for; an index beyond `count` gives an empty one, so that all ranks have as
+    many.
+    """
 
     build: Callable[[int], Any]
     count: int
@@ -52,7 +55,9 @@ class _Batches(Dataset[Any]):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A record's completions that are compared, by the likelihood of each under the good sentence and, where there is one, the bad sentence."""
+    """A record's completions that are compared, by the likelihood of each under the good sentence and, where there is
+    one, the bad sentence.
+    """
 
     one: Prepared
     pairs: tuple[tuple[int, int], ...]
@@ -62,12 +67,18 @@ class Comparison:
     markers: tuple[str, ...]
     """The good sentence and, where there is one, the bad sentence."""
     parts: tuple[tuple[int, ...], ...]
-    """Chains by row: chain c is candidate c % k under sentence c // k, of k candidates. The parts are in the order of the chains."""
+    """Chains by row: chain c is candidate c % k under sentence c // k, of k candidates. The parts are in the order of
+    the chains.
+    """
 
     @property
     def links(self) -> list[Link]:
         """The output of each chain."""
-        return [Link(marker, self.one.record.candidates[number].text) for marker in self.markers for number in self.candidates]
+        return [
+            Link(marker, self.one.record.candidates[number].text)
+            for marker in self.markers
+            for number in self.candidates
+        ]
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,9 @@ class Comparer:
     attributes: Sequence[str]
 
     def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
-        """The pairs (better, worse) of a record's completions that its judge orders strictly, for preference accuracy; and how many more there are of which
-        a completion, under the good or the bad sentence, is longer than `max_chain_tokens`.
+        """The pairs (better, worse) of a record's completions that its judge orders strictly, for preference accuracy;
+        and how many more there are of which a completion, under the good or the bad sentence, is longer than
+        `max_chain_tokens`.
         """
         pairs = strict_pairs(one.record, self.preparer.method)
         limit = self.preparer.max_chain_tokens
@@ -109,7 +121,9 @@ class Comparer:
         return [Tree.from_chains([chains[number] for number in part], numbers=part) for part in compared.parts]
 
     def largest(self, records: Sequence[Prepared]) -> Tree | None:
-        """The tree of all comparisons with the most tokens to score: what takes the most memory. None where nothing is compared."""
+        """The tree of all comparisons with the most tokens to score: what takes the most memory. None where nothing is
+        compared.
+        """
         best, most = None, 0
         for compared in (found for one in records if (found := self.comparison(one)) is not None):
             outputs = [self._length(compared.one, link)[2] for link in compared.links]
@@ -122,7 +136,8 @@ class Comparer:
         if self.preparer.row_tokens is None:
             return tuple((number,) for number in range(len(links)))
         lengths = [self._length(one, link) for link in links]
-        # numbered by chain, so that the parts keep their order; that outputs share the sentence before them is not counted on
+        # numbered by chain, so that the parts keep their order; that outputs share the sentence before them is not
+        # counted on
         sizes = [[LinkSize(number, marker + output, 0.0)] for number, (_, marker, output) in enumerate(lengths)]
         items = tree_items(0, max(before for before, _, _ in lengths), sizes, self.preparer.row_tokens)
         return tuple(item.chains for item in items)
@@ -146,12 +161,22 @@ def losses(rows: Sequence[Sequence[int]], record_of: Sequence[int], lay_out: Cal
     return Table(build, len(rows))
 
 
-def comparisons(comparer: Comparer, records: Sequence[Prepared], lay_out: Callable[[Sequence[Tree], int | None], dict[str, Any]], *, ranks: int) -> Table:
-    """A record a batch: `pairs`, `rows` to score (`outputs`: how many each has), and the number of the record in `records`.
+def comparisons(
+    comparer: Comparer,
+    records: Sequence[Prepared],
+    lay_out: Callable[[Sequence[Tree], int | None], dict[str, Any]],
+    *,
+    ranks: int,
+) -> Table:
+    """A record a batch: `pairs`, `rows` to score (`outputs`: how many each has), and the number of the record in
+    `records`.
 
-    Outputs are numbered first under the good sentence, then under the bad one, through all rows. `lay_out` makes a row of some trees.
+    Outputs are numbered first under the good sentence, then under the bad one, through all rows. `lay_out` makes a row
+    of some trees.
     """
-    found = [(number, compared) for number, one in enumerate(records) if (compared := comparer.comparison(one)) is not None]
+    found = [
+        (number, compared) for number, one in enumerate(records) if (compared := comparer.comparison(one)) is not None
+    ]
 
     def build(index: int) -> dict[str, Any]:
         beside = found[index // ranks * ranks : (index // ranks + 1) * ranks]  # what the ranks have at the same time
@@ -168,10 +193,15 @@ def comparisons(comparer: Comparer, records: Sequence[Prepared], lay_out: Callab
     return Table(build, len(found))
 
 
-def writing(records: Sequence[Prepared], requests: Callable[[Sequence[Prepared]], list[Request]], *, ranks: int) -> Table:
+def writing(
+    records: Sequence[Prepared], requests: Callable[[Sequence[Prepared]], list[Request]], *, ranks: int
+) -> Table:
     """Some records a batch, under all sentences: `requests`. Few records are shared out over the ranks too."""
     size = min(RECORDS_PER_WRITING, max(1, -(-len(records) // ranks)))
-    return Table(lambda index: {"requests": Unmoved(requests(records[index * size : (index + 1) * size]))}, -(-len(records) // size))
+    return Table(
+        lambda index: {"requests": Unmoved(requests(records[index * size : (index + 1) * size]))},
+        -(-len(records) // size),
+    )
 
 
 def refuse_empty(records: Sequence[Prepared], share: float) -> None:
@@ -181,4 +211,7 @@ def refuse_empty(records: Sequence[Prepared], share: float) -> None:
         InputError: nothing is held out for `test` and `predict`.
     """
     if not records:
-        raise InputError(f"No record is held out for test and predict (data.test_share is {share:g}); raise data.test_share or give data.test_sources.")
+        raise InputError(
+            f"No record is held out for test and predict (data.test_share is {share:g}); raise data.test_share or "
+            "give data.test_sources."
+        )

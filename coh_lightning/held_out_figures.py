@@ -1,4 +1,6 @@
-"""Batches of held-out data (held_out.py) -> losses by kind, the share of pairs that the model ranks right, and on how many records each rests."""
+"""Batches of held-out data (held_out.py) -> losses by kind, the share of pairs that the model ranks right, and on how
+many records each rests.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,19 @@ PREFERENCES = (
     "preference_accuracy_swapped_mean",
     "preference_accuracy_marker",
 )
-"""Share of the strictly ordered pairs of a record that the model ranks right, ties counted out; chance is 0.5. y is an output with its end token.
+"""Share of the strictly ordered pairs of a record that the model ranks right, ties counted out; chance is 0.5. y is an
+output with its end token.
 
 * sum, mean: by log p(y | good sentence), summed over its tokens or averaged.
 * swapped: with the sentences' sides swapped, the worse output should be the likelier one under the bad sentence.
-* marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as p(good sentence | y) does.
+* marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as p(good sentence
+| y) does.
 """
 
 
 class LossFigures:
-    """Mean nll per token (nats) of each kind of segment and of all together (`nll`), and how many records that rests on (`nll_records`).
+    """Mean nll per token (nats) of each kind of segment and of all together (`nll`), and how many records that rests on
+    (`nll_records`).
 
     Args:
         kinds: Names of the kinds of segments, in the order of their numbers.
@@ -45,7 +50,9 @@ class LossFigures:
         """One row of chains."""
         _, stats = row_loss(row_logits(lm, batch), batch, kinds=len(self._names))
         nll, weight = stats["kind_nll"].tolist(), stats["kind_weight"].tolist()
-        self._sums.update({name: (nll[i], weight[i]) for i, name in enumerate(self._names)} | {"nll": (sum(nll), sum(weight))})
+        self._sums.update(
+            {name: (nll[i], weight[i]) for i, name in enumerate(self._names)} | {"nll": (sum(nll), sum(weight))}
+        )
         self._records.update(batch["records"])
 
     def compute(self, trainer: pl.Trainer) -> dict[str, Tensor]:
@@ -56,14 +63,18 @@ class LossFigures:
 
 
 class PreferenceFigures:
-    """The accuracies of `PREFERENCES`, and how many pairs and records were compared (`preference_pairs`, `preference_records`); each record weighs the same."""
+    """The accuracies of `PREFERENCES`, and how many pairs and records were compared (`preference_pairs`,
+    `preference_records`); each record weighs the same.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._sums = Sums(PREFERENCES).to(device)
         self._pairs: dict[int, int] = {}
 
     def add(self, lm: nn.Module, batch: Mapping[str, Any]) -> None:
-        """One comparison: all rows run, the empty ones too, since ranks that share a model must make the same passes."""
+        """One comparison: all rows run, the empty ones too, since ranks that share a model must make the same
+        passes.
+        """
         scored = [output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]]
         total, tokens = (torch.cat(parts) for parts in zip(*scored, strict=True))
         self._sums.add(preferences(batch["pairs"], total, total / tokens))
@@ -73,24 +84,34 @@ class PreferenceFigures:
         """The figures of all ranks, on each of them."""
         pairs = {number: count for part in from_replicas(trainer, self._pairs) for number, count in part.items()}
         counts = {"preference_pairs": sum(pairs.values()), "preference_records": len(pairs)}
-        return self._sums.compute() | {name: torch.tensor(float(count)) for name, count in counts.items()} if pairs else {}
+        return (
+            self._sums.compute() | {name: torch.tensor(float(count)) for name, count in counts.items()} if pairs else {}
+        )
 
 
 def preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) -> dict[str, float]:
-    """The share of a record's pairs (better, worse) that are ranked right, by each way that there is to rank them (`PREFERENCES`).
+    """The share of a record's pairs (better, worse) that are ranked right, by each way that there is to rank them
+    (`PREFERENCES`).
 
-    `total` and `mean` are log p of the outputs under the good sentence and, where there is one, of the same outputs under the bad sentence.
+    `total` and `mean` are log p of the outputs under the good sentence and, where there is one, of the same outputs
+    under the bad sentence.
     """
     if not pairs:
         return {}
     outputs = 1 + max(number for pair in pairs for number in pair)
     scores = {"sum": total[:outputs], "mean": mean[:outputs]}
     if len(total) == 2 * outputs:
-        scores |= {"swapped_sum": -total[outputs:], "swapped_mean": -mean[outputs:], "marker": total[:outputs] - total[outputs:]}
+        scores |= {
+            "swapped_sum": -total[outputs:],
+            "swapped_mean": -mean[outputs:],
+            "marker": total[:outputs] - total[outputs:],
+        }
     found = {}
     for name, score_of in scores.items():
         by = score_of.tolist()
         decided = [(better, worse) for better, worse in pairs if by[better] != by[worse]]
         if decided:
-            found[f"preference_accuracy_{name}"] = sum(by[better] > by[worse] for better, worse in decided) / len(decided)
+            found[f"preference_accuracy_{name}"] = sum(by[better] > by[worse] for better, worse in decided) / len(
+                decided
+            )
     return found

@@ -11,7 +11,8 @@ from coh_lightning.errors import InputError
 
 
 def as_launched(devices: Any, nodes: int) -> tuple[Any, int]:
-    """trainer.devices and trainer.num_nodes under torchrun: `auto` is what torchrun started; without torchrun they are as they were.
+    """trainer.devices and trainer.num_nodes under torchrun: `auto` is what torchrun started; without torchrun they are
+    as they were.
 
     Raises:
         InputError: the configuration asks for another number of processes than there are.
@@ -26,12 +27,19 @@ def as_launched(devices: Any, nodes: int) -> tuple[Any, int]:
         asked = len(devices)
     else:
         text = str(devices)
-        asked = len([part for part in text.split(",") if part.strip()]) if "," in text else int(text) if text.isdecimal() else here
+        asked = (
+            len([part for part in text.split(",") if part.strip()])
+            if "," in text
+            else int(text)
+            if text.isdecimal()
+            else here
+        )
     if nodes == 1 and machines > 1 and asked == here:
         nodes = machines
     if (asked, nodes) != (here, machines):
         raise InputError(
-            f"torchrun has started {here} processes on each of {machines} machine{'s' * (machines > 1)}, and trainer.devices is {devices}, "
+            f"torchrun has started {here} processes on each of {machines} machine{'s' * (machines > 1)}, and "
+            f"trainer.devices is {devices}, "
             f"trainer.num_nodes {nodes}; leave both out, or set them to {here} and {machines}."
         )
     return devices, nodes

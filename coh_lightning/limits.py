@@ -1,6 +1,7 @@
 """Sizes of records -> the limits on tokens under which they would fit: what to say when too many of them are too long.
 
-A record fits where its prompt can be cut to `max_prompt_tokens` and one of its chains then takes at most `max_chain_tokens`:
+A record fits where its prompt can be cut to `max_prompt_tokens` and one of its chains then takes at most
+`max_chain_tokens`:
 
     least 100, prompt 700, output 400      max_prompt_tokens 512, max_chain_tokens 800     512 + 400 > 800: too long
                                            max_prompt_tokens 400, max_chain_tokens 800     400 + 400: fits
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST = 0.9
-"""Beside the limit under which all records fit, the one under which this share of them does: a few very long ones often ask for much more."""
+"""Beside the limit under which all records fit, the one under which this share of them does: a few very long ones often
+ask for much more.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class Size:
 
 
 def limits_that_fit(sizes: Sequence[Size], *, max_prompt_tokens: int, max_chain_tokens: int, row_tokens: int) -> str:
-    """How many records would fit under which other limits, as a part of a sentence; empty where no limit is to blame."""
+    """How many records would fit under which other limits, as a part of a sentence; empty where no limit is to
+    blame.
+    """
     now = sum(size.fits(max_prompt_tokens, max_chain_tokens) for size in sizes)
     found: list[str] = []
 
@@ -55,13 +60,18 @@ def limits_that_fit(sizes: Sequence[Size], *, max_prompt_tokens: int, max_chain_
             if chains:
                 chain = max(chains[int(np.ceil(share * len(chains))) - 1], max_chain_tokens, limit + 1)
                 say(limit, chain, sum(size.fits(limit, chain) for size in sizes))
-    return f"set other limits (of {len(sizes):,} records that it could use {now:,} fit now, {', '.join(found)})" if found else ""
+    return (
+        f"set other limits (of {len(sizes):,} records that it could use {now:,} fit now, {', '.join(found)})"
+        if found
+        else ""
+    )
 
 
 def _best_prompt_limit(sizes: Sequence[Size], now: int, max_chain_tokens: int) -> tuple[int, int]:
     """The `max_prompt_tokens` under which most records fit (the nearest to `now`), and how many do.
 
-    A record fits from its least prompt up to what its output leaves of a chain, or without end where its whole prompt fits.
+    A record fits from its least prompt up to what its output leaves of a chain, or without end where its whole prompt
+    fits.
     """
     starts, ends = [], []
     for size in sizes:

@@ -1,6 +1,8 @@
-"""Row -> batch of tensors; logits -> sums of losses and their counts. Nothing is averaged here: the plan's coefficients already are final.
+"""Row -> batch of tensors; logits -> sums of losses and their counts. Nothing is averaged here: the plan's coefficients
+already are final.
 
-What is predicted from where (the shift by one of a tree). Each distinct source goes through the head once, and its normaliser is computed once:
+What is predicted from where (the shift by one of a tree). Each distinct source goes through the head once, and its
+normaliser is computed once:
 
     token       P  F  g  b          F, and both g and b, have a source: the parent in the tree
     parents     0  0  1  1          g and b are two branches after F
@@ -9,7 +11,8 @@ What is predicted from where (the shift by one of a tree). Each distinct source 
     children    [[g, b]]            ids predicted from each source, filled up with id 0
     learned     [[2, 1]]            their coefficients, filled up with 0
 
-Indices that repeat would make the backward pass add in an order that differs from run to run, so `keep` and `unlearned_rows` hold no index twice.
+Indices that repeat would make the backward pass add in an order that differs from run to run, so `keep` and
+`unlearned_rows` hold no index twice.
 """
 
 from __future__ import annotations
@@ -25,11 +28,14 @@ from torch.nn.functional import logsigmoid
 from coh_lightning.rows import Row
 
 Batch = dict[str, Tensor]
-"""What `to_batch` gives. Coefficients travel as the bits of float64 in int64, because Lightning's `bf16-true` casts every float of a batch to bfloat16."""
+"""What `to_batch` gives. Coefficients travel as the bits of float64 in int64, because Lightning's `bf16-true` casts
+every float of a batch to bfloat16.
+"""
 
 
 def to_batch(row: Row) -> Batch:
-    """One row of T tokens as tensors: U distinct sources, at most C tokens predicted from one of them, M sources with something to unlearn.
+    """One row of T tokens as tensors: U distinct sources, at most C tokens predicted from one of them, M sources with
+    something to unlearn.
 
     | key                                               | shape   | meaning                                                                          |
     |---------------------------------------------------|---------|----------------------------------------------------------------------------------|
@@ -48,8 +54,13 @@ def to_batch(row: Row) -> Batch:
     if np.any(row.parents[tokens] == tokens):
         raise ValueError("a root or a padding token can't have a loss: nothing predicts it")
     tokens = tokens[np.argsort(row.parents[tokens], kind="stable")]
-    # A row without any loss (filler, or a chain that is only read) still runs, so that every rank takes part: one source, coefficient 0.
-    keep, first, counts = np.unique(row.parents[tokens], return_index=True, return_counts=True) if len(tokens) else (np.zeros(1, np.int64),) * 3
+    # A row without any loss (filler, or a chain that is only read) still runs, so that every rank takes part: one
+    # source, coefficient 0.
+    keep, first, counts = (
+        np.unique(row.parents[tokens], return_index=True, return_counts=True)
+        if len(tokens)
+        else (np.zeros(1, np.int64),) * 3
+    )
     source = np.repeat(np.arange(len(keep)), counts)
     column = np.arange(len(tokens)) - np.repeat(first, counts)
     width = max(1, int(counts.max()))
@@ -79,30 +90,38 @@ def to_batch(row: Row) -> Batch:
 
 
 def nll(logits: Tensor, children: Tensor) -> Tensor:
-    """-log p of each child given its source. logits (U, V), children (U, C) -> (U, C); half precision is raised to float32 first."""
+    """-log p of each child given its source. logits (U, V), children (U, C) -> (U, C); half precision is raised to
+    float32 first.
+    """
     logits = _wide(logits)
     return logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, children)
 
 
 def unlikelihood(logits: Tensor, children: Tensor) -> Tensor:
-    """-log(1 - p) of each child given its source (Welleck et al., arXiv 1908.04319). logits (M, V), children (M, C) -> (M, C).
+    """-log(1 - p) of each child given its source (Welleck et al., arXiv 1908.04319). logits (M, V), children (M, C) ->
+    (M, C).
 
-    With d = the child's logit minus the log-sum-exp of all *other* logits, 1 - p = sigmoid(-d). So the value is -logsigmoid(-d) and its gradient by d is p:
-    exact and finite for every p, with nothing to clamp, where the difference of 1 and a rounded p would be 0 for a token that the model is sure of.
+    With d = the child's logit minus the log-sum-exp of all *other* logits, 1 - p = sigmoid(-d). So the value is
+    -logsigmoid(-d) and its gradient by d is p: exact and finite for every p, with nothing to clamp, where the
+    difference of 1 and a rounded p would be 0 for a token that the model is sure of.
     """
     logits = _wide(logits)
     columns = []
-    for child in children.split(1, dim=1):  # one column at a time: one is the rule, two need two outputs that part at one place and are both unlearned
+    for child in children.split(
+        1, dim=1
+    ):  # one column at a time: one is the rule, two need two outputs that part at one place and are both unlearned
         others = logits.scatter(1, child, -torch.inf).logsumexp(dim=-1, keepdim=True)
         columns.append(-logsigmoid(others - logits.gather(1, child)))
     return torch.cat(columns, dim=1)
 
 
 def row_loss(logits: Tensor, batch: Mapping[str, Tensor], *, kinds: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of one row, sum of coefficient * loss, from the logits (U, V) of `keep`; and detached float64 sums for the curves.
+    """The loss of one row, sum of coefficient * loss, from the logits (U, V) of `keep`; and detached float64 sums for
+    the curves.
 
-    `learned` and `unlearned` are the two parts of the loss; `kind_nll` and `kind_weight`, both (kinds,), are sums of weight * nll and of weight per kind of
-    segment (nll also where a segment is unlearned: how likely it still is). Divide sums only after adding them over rows and ranks.
+    `learned` and `unlearned` are the two parts of the loss; `kind_nll` and `kind_weight`, both (kinds,), are sums of
+    weight * nll and of weight per kind of segment (nll also where a segment is unlearned: how likely it still is).
+    Divide sums only after adding them over rows and ranks.
     """
     losses = nll(logits, batch["children"])
     learned = (_coefficients(batch["learned"]).to(losses.dtype) * losses).sum()
@@ -123,14 +142,22 @@ def row_loss(logits: Tensor, batch: Mapping[str, Tensor], *, kinds: int = 0) -> 
 
 
 def output_log_likelihoods(logits: Tensor, batch: Mapping[str, Tensor], *, outputs: int) -> tuple[Tensor, Tensor]:
-    """log p of each output of a row laid out with `scored`, as a sum along its path, and its number of tokens, end included: float64, (outputs,) each."""
+    """log p of each output of a row laid out with `scored`, as a sum along its path, and its number of tokens, end
+    included: float64, (outputs,) each.
+    """
     log_likelihoods = -nll(logits.detach(), batch["children"]).flatten().double()[batch["score_cell"]]
     zeros = log_likelihoods.new_zeros(outputs)
-    return zeros.index_add(0, batch["score_output"], log_likelihoods), zeros.index_add(0, batch["score_output"], torch.ones_like(log_likelihoods))
+    return zeros.index_add(0, batch["score_output"], log_likelihoods), zeros.index_add(
+        0, batch["score_output"], torch.ones_like(log_likelihoods)
+    )
 
 
-def _unlearned(row: Row, tokens: NDArray[np.int64], source: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows of `keep` with something to unlearn, and its ids and coefficients; `tokens` are in the order of their sources, `source` are rows of `keep`."""
+def _unlearned(
+    row: Row, tokens: NDArray[np.int64], source: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows of `keep` with something to unlearn, and its ids and coefficients; `tokens` are in the order of their
+    sources, `source` are rows of `keep`.
+    """
     which = row.unlearned[tokens] != 0
     rows, first, counts = np.unique(source[which], return_index=True, return_counts=True)
     at, column = np.repeat(np.arange(len(rows)), counts), np.arange(int(which.sum())) - np.repeat(first, counts)

@@ -1,8 +1,9 @@
-"""Numbers about what a model wrote: pure functions of texts, and `Sums`, which adds them up over batches and ranks and divides once.
+"""Numbers about what a model wrote: pure functions of texts, and `Sums`, which adds them up over batches and ranks and
+divides once.
 
 Items of a text are its words (`words`) unless ids are given: every function that takes `Items` counts either.
-A number for a whole test set is a mean of numbers per completion, so that it adds over ranks; intervals are over prompts, never over completions,
-because several completions of one prompt are not independent.
+A number for a whole test set is a mean of numbers per completion, so that it adds over ranks; intervals are over
+prompts, never over completions, because several completions of one prompt are not independent.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 def rouge(text: str, reference: str) -> dict[str, float]:
-    """F1 of ROUGE-1, -2 and -L (Lin 2004) of one text against one reference, in 0 to 1, and `rouge`, the mean of the three.
+    """F1 of ROUGE-1, -2 and -L (Lin 2004) of one text against one reference, in 0 to 1, and `rouge`, the mean of the
+    three.
 
-    Words are those of `words`, in any script, without stemming: on ASCII text this equals Google's rouge_score, and on texts in scripts without blanks
-    (Chinese, Japanese, Thai, ...) it counts characters.
+    Words are those of `words`, in any script, without stemming: on ASCII text this equals Google's rouge_score, and on
+    texts in scripts without blanks (Chinese, Japanese, Thai, ...) it counts characters.
     """
     scores = rouge_score(text, reference, rouge_keys=ROUGE, normalizer=str, tokenizer=words)
     values = {key: float(scores[f"{key}_fmeasure"]) for key in ROUGE}
@@ -39,7 +41,9 @@ def rouge(text: str, reference: str) -> dict[str, float]:
 
 
 def repetition(text: Items, n: int = 3) -> float:
-    """The share of n-grams that stood in the text before; 0 in a text without any n-gram. `a b c a b c` has 1 of 4: 0.25."""
+    """The share of n-grams that stood in the text before; 0 in a text without any n-gram. `a b c a b c` has 1 of 4:
+    0.25.
+    """
     grams = list(_grams(text, n))
     return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
@@ -47,14 +51,16 @@ def repetition(text: Items, n: int = 3) -> float:
 def distinct(texts: Sequence[Items], n: int = 2) -> float:
     """Distinct n-grams of all texts over all their n-grams (Li et al. 2016); 0 where there are none.
 
-    It doesn't add over ranks. Take the samples of one prompt as `texts` (how unlike they are), and the mean of that over prompts.
+    It doesn't add over ranks. Take the samples of one prompt as `texts` (how unlike they are), and the mean of that
+    over prompts.
     """
     grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def copied(second: Items, first: Items, n: int = 3) -> float:
-    """The share of the n-grams of `second` that stand in `first`: how much of a second answer is the first one over again.
+    """The share of the n-grams of `second` that stand in `first`: how much of a second answer is the first one over
+    again.
 
     Of a second text shorter than n, its words together count as one gram; an empty one copies nothing.
     """
@@ -67,7 +73,8 @@ def copied(second: Items, first: Items, n: int = 3) -> float:
 
 
 def completion_values(text: str, *, tokens: int, ended: bool, reference: str | None = None) -> dict[str, float]:
-    """All numbers of one completion: tokens, words, repetition, ended (1 where it stopped by itself), empty, and ROUGE where there is a reference.
+    """All numbers of one completion: tokens, words, repetition, ended (1 where it stopped by itself), empty, and ROUGE
+    where there is a reference.
 
     `Sums` gives their means: mean length, the share that stops properly, ...
     """
@@ -105,25 +112,34 @@ def per_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {prompt: sum(group) / len(group) for prompt, group in groups.items()}
 
 
-def bootstrap_interval(values: ArrayLike, *, seed: int, level: float = 0.95, resamples: int = 2000) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean (Efron 1979). One value per prompt: average its completions first (`per_prompt`).
+def bootstrap_interval(
+    values: ArrayLike, *, seed: int, level: float = 0.95, resamples: int = 2000
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean (Efron 1979). One value per prompt: average its completions first
+    (`per_prompt`).
 
-    Depends on the order of `values` as on the seed. With one value the interval is that value: nothing is known of its spread.
+    Depends on the order of `values` as on the seed. With one value the interval is that value: nothing is known of its
+    spread.
 
     Raises:
         ValueError: no values, or some that are not finite.
     """
     sample = _finite(values)
     if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"an interval needs a level between 0 and 1 and at least one resample, not {level} and {resamples}")
+        raise ValueError(
+            f"an interval needs a level between 0 and 1 and at least one resample, not {level} and {resamples}"
+        )
     chance = np.random.default_rng(key64(seed, "bootstrap"))
     means = np.array([sample[chance.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def paired_difference(a: Mapping[str, float], b: Mapping[str, float], *, seed: int, level: float = 0.95, resamples: int = 2000) -> Difference:
-    """a - b, prompt by prompt, over the prompts of both (the control gap: a under the good marker, b under the bad one).
+def paired_difference(
+    a: Mapping[str, float], b: Mapping[str, float], *, seed: int, level: float = 0.95, resamples: int = 2000
+) -> Difference:
+    """a - b, prompt by prompt, over the prompts of both (the control gap: a under the good marker, b under the bad
+    one).
 
     Raises:
         ValueError: no prompt in common, or values that are not finite.
@@ -138,7 +154,8 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float], *, seed: i
 class Sums(Metric):
     """Means of named numbers that are exact over ranks: each name's sum and count are added up, and divided once.
 
-    The names are fixed when it is made, as all ranks must hold the same state, which is one tensor, so one all-reduce, whatever the number of names:
+    The names are fixed when it is made, as all ranks must hold the same state, which is one tensor, so one all-reduce,
+    whatever the number of names:
 
         Sums(["good/words", "bad/words"])              sum    count
         add({"good/words": [3, 5]})            good/     8        2
@@ -166,7 +183,8 @@ class Sums(Metric):
         self.update({name: (float(array.sum()), float(len(array))) for name, array in numbers.items()})
 
     def update(self, totals: Mapping[str, tuple[float, float]]) -> None:
-        """Adds a (sum, count) to each of the names given. The count may be a sum of weights: padding that repeats a prompt adds nothing to either.
+        """Adds a (sum, count) to each of the names given. The count may be a sum of weights: padding that repeats a
+        prompt adds nothing to either.
 
         Raises:
             KeyError: a name that this object wasn't made with.
@@ -191,7 +209,10 @@ class Sums(Metric):
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64).reshape(-1)
     if not len(sample) or not np.isfinite(sample).all():
-        raise ValueError(f"a mean and its interval need at least one value, all finite; there are {len(sample)}, of which {np.isfinite(sample).sum()} finite")
+        raise ValueError(
+            f"a mean and its interval need at least one value, all finite; there are {len(sample)}, of which "
+            f"{np.isfinite(sample).sum()} finite"
+        )
     return sample
 
 

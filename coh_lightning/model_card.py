@@ -1,4 +1,6 @@
-"""The model card of an exported folder: what the model is, how it is asked, on which data and by which method it was trained, its figures, its limits. Files only."""
+"""The model card of an exported folder: what the model is, how it is asked, on which data and by which method it was
+trained, its figures, its limits. Files only.
+"""
 
 from __future__ import annotations
 
@@ -57,11 +59,17 @@ def model_card(
 
 def _about(saved: Mapping[str, Any], parameters: int, adapter: bool) -> str:
     settings, base = saved["data"], saved.get("base")
-    started = f"that began as `{Path(base).name if Path(base).exists() else base}`" if base else "that began with random weights"
+    started = (
+        f"that began as `{Path(base).name if Path(base).exists() else base}`"
+        if base
+        else "that began with random weights"
+    )
     what = "Adapters (LoRA) for a model" if adapter else "A model"
     return (
-        f"{what} of the architecture {saved['model']['model_type']} with {parameters / 1e6:,.1f} M parameters {started}, trained on human feedback by the method "
-        f"`{settings['method']['name']}` ([Chain of Hindsight](https://arxiv.org/abs/2302.02676) and its relatives) with coh_lightning {version('coh_lightning')}."
+        f"{what} of the architecture {saved['model']['model_type']} with {parameters / 1e6:,.1f} M parameters "
+        f"{started}, trained on human feedback by the method "
+        f"`{settings['method']['name']}` ([Chain of Hindsight](https://arxiv.org/abs/2302.02676) and its relatives) "
+        f"with coh_lightning {version('coh_lightning')}."
     )
 
 
@@ -70,7 +78,8 @@ def _asking(asks: Mapping[tuple[str, str | None], Mapping[str, str]]) -> str:
     if not any(sentences.values()):
         return "By its chat template, which lays prompts out as in training. It was trained without feedback sentences."
     lines = [
-        "Its chat template puts the good feedback sentence where it stood in training, so that pipelines and servers that read chat templates need no code for it. "
+        "Its chat template puts the good feedback sentence where it stood in training, so that pipelines and servers "
+        "that read chat templates need no code for it. "
         'The template variable `feedback` names another sentence, `feedback_sentence` gives any other (`""`: none):',
         "",
         "```python",
@@ -84,8 +93,15 @@ def _asking(asks: Mapping[tuple[str, str | None], Mapping[str, str]]) -> str:
     ]
     further = [(key, other) for key, other in others if other != sentences]
     if further:
-        lines += ["", f"The table is for {_task(*first)}, most of the training data. For others, as `feedback_sentence`:", ""]
-        lines += [f"* {_task(*key)}: {', '.join(f'{_cell(sentence)} ({name})' for name, sentence in other.items())}" for key, other in further]
+        lines += [
+            "",
+            f"The table is for {_task(*first)}, most of the training data. For others, as `feedback_sentence`:",
+            "",
+        ]
+        lines += [
+            f"* {_task(*key)}: {', '.join(f'{_cell(sentence)} ({name})' for name, sentence in other.items())}"
+            for key, other in further
+        ]
     return "\n".join(lines)
 
 
@@ -99,28 +115,56 @@ def _data(run: Path | None) -> str:
         return "Unknown: the checkpoint was exported without its run folder."
     report = json.loads(file.read_text(encoding="utf-8"))
     lines = ["| split | records | used | chains |", "| --- | --- | --- | --- |"]
-    lines += [f"| {name} | {count['records']:,} | {count['used']:,} | {count['chains']:,} |" for name, count in report["splits"].items()]
+    lines += [
+        f"| {name} | {count['records']:,} | {count['used']:,} | {count['chains']:,} |"
+        for name, count in report["splits"].items()
+    ]
     for source, counts in report.get("sources", {}).get("train", {}).items():
         lines += [*([""] if lines[-1].startswith("|") else []), f"* training records of {source}: {_plain(counts)}"]
     if report["rejected"]:
-        lines += ["", "Left out: " + ", ".join(f"{times:,} {reason}" for reason, times in report["rejected"].items()) + "."]
+        lines += [
+            "",
+            "Left out: " + ", ".join(f"{times:,} {reason}" for reason, times in report["rejected"].items()) + ".",
+        ]
     if report["regulariser"]["rows_per_step"]:
-        lines += ["", f"Beside the feedback, {report['regulariser']['tokens']:,} tokens of plain text (the pretraining regulariser)."]
+        lines += [
+            "",
+            f"Beside the feedback, {report['regulariser']['tokens']:,} tokens of plain text (the pretraining "
+            "regulariser).",
+        ]
     return "\n".join(lines)
 
 
 def _method(saved: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Path | None) -> str:
     settings = saved["data"]
-    facts: dict[str, object] = {f"method: {name}": value for name, value in settings["method"].items() if name != "name"}
+    facts: dict[str, object] = {
+        f"method: {name}": value for name, value in settings["method"].items() if name != "name"
+    }
     facts["wording"] = settings["wording"]["name"]
     facts |= {f"prompt format: {name}": value for name, value in settings["prompt_format"].items()}
     if saved.get("lora"):
         facts |= {f"LoRA: {name}": value for name, value in saved["lora"].items() if value is not None}
-    facts |= {name.replace("global_step", "optimiser steps"): checkpoint[name] for name in ("global_step", "epoch") if name in checkpoint}
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run is not None and (run / "config.yaml").is_file() else {}
+    facts |= {
+        name.replace("global_step", "optimiser steps"): checkpoint[name]
+        for name in ("global_step", "epoch")
+        if name in checkpoint
+    }
+    config = (
+        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        if run is not None and (run / "config.yaml").is_file()
+        else {}
+    )
     model = (config.get("model") or {}).get("init_args") or {}
-    facts |= {name: model[name] for name in ("lr", "betas", "weight_decay", "warmup_share", "final_lr_share") if name in model}
-    return "\n".join(["| setting | value |", "| --- | --- |", *(f"| {name} | {_cell(_plain(value))} |" for name, value in facts.items())])
+    facts |= {
+        name: model[name] for name in ("lr", "betas", "weight_decay", "warmup_share", "final_lr_share") if name in model
+    }
+    return "\n".join(
+        [
+            "| setting | value |",
+            "| --- | --- |",
+            *(f"| {name} | {_cell(_plain(value))} |" for name, value in facts.items()),
+        ]
+    )
 
 
 def _figures(run: Path | None) -> str:
@@ -129,10 +173,18 @@ def _figures(run: Path | None) -> str:
     if run is not None and (run / "test.csv").is_file():
         found = _last(run / "test.csv", "test/")
     if not found and run is not None and (run / "metrics.csv").is_file():
-        found, held_out = _last(run / "metrics.csv", "val/"), "the validation split (`metrics.csv` of the run), which may have chosen the checkpoint"
+        found, held_out = (
+            _last(run / "metrics.csv", "val/"),
+            "the validation split (`metrics.csv` of the run), which may have chosen the checkpoint",
+        )
     if not found:
         return "None: the model was not tested before it was exported. `python -m coh_lightning test` does it."
-    lines = [f"On {held_out}. The names are those of coh_lightning's README.", "", "| figure | value |", "| --- | --- |"]
+    lines = [
+        f"On {held_out}. The names are those of coh_lightning's README.",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+    ]
     return "\n".join([*lines, *(f"| {name} | {float(value):.4g} |" for name, value in sorted(found.items()))])
 
 
@@ -143,28 +195,42 @@ def _last(file: Path, prefix: str) -> dict[str, str]:
     return {name: value for row in rows for name, value in row.items() if name and name.startswith(prefix) and value}
 
 
-def _limits(settings: Mapping[str, Any], lora: Mapping[str, Any] | None, notes: Sequence[str], spelled: Sequence[str]) -> str:
+def _limits(
+    settings: Mapping[str, Any], lora: Mapping[str, Any] | None, notes: Sequence[str], spelled: Sequence[str]
+) -> str:
     kept = settings["prompt_format"].get("kept_tokens") or []
     others = f" (and {_code(spelled)})" if spelled else ""
     lines = [
-        "* Good means what the people (or rules) behind the feedback called good; the model has learned their words for it, with their mistakes.",
+        "* Good means what the people (or rules) behind the feedback called good; the model has learned their words "
+        "for it, with their mistakes.",
         "* Under a bad sentence it writes worse on purpose. That is for studies, not for users.",
-        f"* In training a prompt was cut to {settings['max_prompt_tokens']} tokens; the chat template cuts nothing, and longer prompts are outside of what was trained.",
-        f"* In training, special tokens in people's text{others} were spelled out. `apply_chat_template(..., sanitize_control_tokens=True)` of newer transformers does so "
+        f"* In training a prompt was cut to {settings['max_prompt_tokens']} tokens; the chat template cuts nothing, "
+        "and longer prompts are outside of what was trained.",
+        f"* In training, special tokens in people's text{others} were spelled out. `apply_chat_template(..., "
+        "sanitize_control_tokens=True)` of newer transformers does so "
         "too; without it they are taken for what they stand for, so clean what users send.",
-        *([f"* In training, {_code(kept)} in people's text were tokens, as `apply_chat_template` has them."] if kept else []),
-        "* The chat template reads turns of text by system, user and assistant; other roles, images, tools and calls of them raise an error, since none was trained on.",
-        "* Nothing was done here for safety or against false statements. The licences of the first model and of the data hold; they are not known here.",
+        *(
+            [f"* In training, {_code(kept)} in people's text were tokens, as `apply_chat_template` has them."]
+            if kept
+            else []
+        ),
+        "* The chat template reads turns of text by system, user and assistant; other roles, images, tools and calls "
+        "of them raise an error, since none was trained on.",
+        "* Nothing was done here for safety or against false statements. The licences of the first model and of the "
+        "data hold; they are not known here.",
     ]
     if lora and lora.get("quantise"):
         lines.append(
-            f"* The adapters were trained beside weights in {lora['quantise']}, and stand here beside the full ones, which differ from those a little."
+            f"* The adapters were trained beside weights in {lora['quantise']}, and stand here beside the full ones, "
+            "which differ from those a little."
         )
     return "\n".join([*lines, *(f"* {note}" for note in notes)])
 
 
 def _code(tokens: Sequence[str], number: int = 8) -> str:
-    return ", ".join(f"`{token}`" for token in tokens[:number]) + (f" and {len(tokens) - number} more" if len(tokens) > number else "")
+    return ", ".join(f"`{token}`" for token in tokens[:number]) + (
+        f" and {len(tokens) - number} more" if len(tokens) > number else ""
+    )
 
 
 def _plain(value: object) -> str:
@@ -172,7 +238,11 @@ def _plain(value: object) -> str:
         return ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one not in ({}, []))
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and (not value or value.isspace()) else str(value)
+    return (
+        json.dumps(value, ensure_ascii=False)
+        if isinstance(value, str) and (not value or value.isspace())
+        else str(value)
+    )
 
 
 def _cell(text: str) -> str:

@@ -6,7 +6,8 @@
     world                        that of the embedded world
     from_config                  none, so one must be named
 
-The embedding may have more rows than the tokenizer has tokens (many models pad it); fewer are refused once the model is there (module.py).
+The embedding may have more rows than the tokenizer has tokens (many models pad it); fewer are refused once the model is
+there (module.py).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | N
         feedback: What is trained on, in words; None where it is the embedded world's own.
 
     Raises:
-        InputError: no model is named though the feedback is the user's own; there is no tokenizer to take; the named one is not the model's.
+        InputError: no model is named though the feedback is the user's own; there is no tokenizer to take; the named
+            one is not the model's.
     """
     if recipe is not None and recipe.model is None and recipe.from_config is None:
         if feedback is not None:
@@ -63,8 +65,15 @@ def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | N
     trust = recipe is not None and recipe.trust_remote_code
     if named is None:
         if own is None and feedback is not None:
-            why = "there is no model whose tokenizer it could be" if recipe is None else "a model made by model.from_config has none of its own"
-            raise InputError(f"data.tokenizer is not set, and {why}; name one (a name or a folder, or {WORLD} for that of the embedded world).")
+            why = (
+                "there is no model whose tokenizer it could be"
+                if recipe is None
+                else "a model made by model.from_config has none of its own"
+            )
+            raise InputError(
+                f"data.tokenizer is not set, and {why}; name one (a name or a folder, or {WORLD} for that of the "
+                "embedded world)."
+            )
         choice = Choice(own or WORLD, load_tokenizer(own or WORLD, trust_remote_code=trust))
         return _as_trained_with(choice, recipe) if recipe is not None and recipe.checkpoint is not None else choice
     choice = Choice(named, load_tokenizer(named, trust_remote_code=trust))
@@ -76,10 +85,16 @@ def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | N
         theirs = load_tokenizer(own, trust_remote_code=trust)
     except InputError as error:
         why = str(error).split("; ")[0].rstrip(".")
-        note = f"data.tokenizer is '{named}', and the model '{own}' has no tokenizer to compare it with ({why}); make sure that they belong together."
+        note = (
+            f"data.tokenizer is '{named}', and the model '{own}' has no tokenizer to compare it with ({why}); make "
+            "sure that they belong together."
+        )
         return replace(choice, note=note)
     if (difference := first_difference(theirs, choice.tokenizer)) is not None:
-        raise InputError(f"data.tokenizer is '{named}', which is not that of the model '{own}': {difference}; leave data.tokenizer out, to take the model's.")
+        raise InputError(
+            f"data.tokenizer is '{named}', which is not that of the model '{own}': {difference}; leave "
+            "data.tokenizer out, to take the model's."
+        )
     return choice
 
 
@@ -91,12 +106,16 @@ def _own_name(recipe: Recipe | None) -> str | None:
 
 
 def stored_name(saved: dict[str, Any]) -> str:
-    """The tokenizer that a checkpoint of ours was trained with, by name; older ones have null for that of the embedded world."""
+    """The tokenizer that a checkpoint of ours was trained with, by name; older ones have null for that of the embedded
+    world.
+    """
     return saved.get("tokenizer") or WORLD
 
 
 def _as_trained_with(choice: Choice, recipe: Recipe) -> Choice:
-    """The choice, where it is the tokenizer that the model's checkpoint was trained with: the checkpoint holds its hash."""
+    """The choice, where it is the tokenizer that the model's checkpoint was trained with: the checkpoint holds its
+    hash.
+    """
     path = recipe.checkpoint
     assert path is not None
     saved = said(path)
@@ -106,12 +125,15 @@ def _as_trained_with(choice: Choice, recipe: Recipe) -> Choice:
     difference = None
     if name != choice.name:
         try:
-            difference = first_difference(load_tokenizer(name, trust_remote_code=recipe.trust_remote_code), choice.tokenizer)
+            difference = first_difference(
+                load_tokenizer(name, trust_remote_code=recipe.trust_remote_code), choice.tokenizer
+            )
         except InputError as error:
             difference = f"its own can't be loaded to compare them ({error})"
     why = f": {difference}" if difference else ""
     raise InputError(
-        f"The tokenizer '{choice.name}' is not the one that {path} was trained with{why}; set data.tokenizer to where that one is now (it was '{name}')."
+        f"The tokenizer '{choice.name}' is not the one that {path} was trained with{why}; set data.tokenizer to "
+        f"where that one is now (it was '{name}')."
     )
 
 
@@ -119,16 +141,23 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     """A tokenizer by name or folder; `world`, or None, is that of the embedded world.
 
     Raises:
-        InputError: there is none, or it has no vocabulary (transformers makes an empty one for a folder that holds only weights).
+        InputError: there is none, or it has no vocabulary (transformers makes an empty one for a folder that holds only
+            weights).
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(BASE if name in (None, WORLD) else name, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            BASE if name in (None, WORLD) else name, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise InputError(f"The tokenizer '{name}' can't be loaded ({words_of(error)}); give a name on the hub or an existing folder.") from error
+        raise InputError(
+            f"The tokenizer '{name}' can't be loaded ({words_of(error)}); give a name on the hub or an existing folder."
+        ) from error
     except Exception as error:
         if type(error) is not Exception:  # the back end has no class of its own for a tokenizer.json that it can't read
             raise
-        raise InputError(f"The tokenizer '{name}' can't be read ({words_of(error)}); it may be damaged, so fetch it again.") from error
+        raise InputError(
+            f"The tokenizer '{name}' can't be read ({words_of(error)}); it may be damaged, so fetch it again."
+        ) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
         place = f"the folder {name}" if name and Path(name).is_dir() else f"'{name}'"
         raise InputError(f"There is no tokenizer in {place} (no vocabulary); name one with data.tokenizer.")
@@ -136,10 +165,16 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
 
 
 def first_difference(own: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
-    """In what two tokenizers differ, in words: the first token with another id, or the first probe with other ids. None where they don't."""
+    """In what two tokenizers differ, in words: the first token with another id, or the first probe with other ids. None
+    where they don't.
+    """
     ours, theirs = own.get_vocab(), other.get_vocab()
     if ours != theirs:
-        ids = {token: (ours.get(token), theirs.get(token)) for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)}
+        ids = {
+            token: (ours.get(token), theirs.get(token))
+            for token in ours.keys() | theirs.keys()
+            if ours.get(token) != theirs.get(token)
+        }
         token = min(ids, key=lambda one: (min(number for number in ids[one] if number is not None), one))
         here, there = ("is not in" if number is None else f"has id {number} in" for number in ids[token])
         return f"the token {token!r} {here} the model's and {there} this one ({len(ids):,} tokens differ)"

@@ -1,8 +1,10 @@
-"""Which model: one of transformers by name or folder, a configuration with random weights, or a checkpoint of ours; with adapters (LoRA) where asked for.
+"""Which model: one of transformers by name or folder, a configuration with random weights, or a checkpoint of ours;
+with adapters (LoRA) where asked for.
 
     build("gpt2", lora=LoRA(rank=8))  ->  GPT2LMHeadModel whose linear layers hold lora_A and lora_B, everything else frozen
 
-A checkpoint of ours is a file, or a folder of shards (what `ModelParallelStrategy` and a sharded `FSDPStrategy` write); `read_checkpoint` reads both alike.
+A checkpoint of ours is a file, or a folder of shards (what `ModelParallelStrategy` and a sharded `FSDPStrategy` write);
+`read_checkpoint` reads both alike.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from coh_lightning.attention import attention_implementation
 from coh_lightning.errors import InputError, words_of
@@ -26,8 +35,9 @@ from coh_lightning.shards import METADATA, read_shards
 from coh_lightning.world.feedback import BASE, WORLD
 
 CHECKPOINT_KEY = "coh_lightning"
-"""Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of the data module), `tokenizer` (its name; null, in
-older ones: the embedded world's), `lora` (the fields of `LoRA`, or null) and `base` (the name of the model that it began as; null: random weights)."""
+"""Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of
+the data module), `tokenizer` (its name; null, in older ones: the embedded world's), `lora` (the fields of `LoRA`, or
+null) and `base` (the name of the model that it began as; null: random weights)."""
 
 META = "meta.pt"
 """File of a checkpoint that is a folder: everything in it that is no tensor."""
@@ -35,11 +45,13 @@ META = "meta.pt"
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters (Hu et al. 2021) by `peft`: only they are trained, and the model's own weights W stay: W x + alpha / rank * B A x.
+    """Low-rank adapters (Hu et al. 2021) by `peft`: only they are trained, and the model's own weights W stay: W x +
+    alpha / rank * B A x.
 
-    A checkpoint's `state_dict` then has, for each adapted layer `lm.NAME`, the keys `lm.NAME.base_layer.weight` (and `.bias`, where it has one),
-    `lm.NAME.lora_A.default.weight` (rank, in) and `lm.NAME.lora_B.default.weight` (out, rank), and all other weights of the model under their usual names. With
-    `quantise` it has the keys of `lora_A` and `lora_B` alone, and the model's own weights are read again from where they came.
+    A checkpoint's `state_dict` then has, for each adapted layer `lm.NAME`, the keys `lm.NAME.base_layer.weight` (and
+    `.bias`, where it has one), `lm.NAME.lora_A.default.weight` (rank, in) and `lm.NAME.lora_B.default.weight` (out,
+    rank), and all other weights of the model under their usual names. With `quantise` it has the keys of `lora_A` and
+    `lora_B` alone, and the model's own weights are read again from where they came.
     """
 
     rank: int = 16
@@ -52,14 +64,20 @@ class LoRA:
 
     def __post_init__(self) -> None:
         if isinstance(self.targets, str):
-            raise InputError(f"lora.targets is '{self.targets}', a text; give a list of the ends of layers' names: [{self.targets}].")
+            raise InputError(
+                f"lora.targets is '{self.targets}', a text; give a list of the ends of layers' names: [{self.targets}]."
+            )
         if self.targets is not None:
             object.__setattr__(self, "targets", tuple(self.targets))  # as JSON gives it back, it is a list
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise InputError(f"lora.rank is {self.rank}, lora.alpha {self.alpha} and lora.dropout {self.dropout}; they must be >= 1, > 0 and in [0, 1).")
+            raise InputError(
+                f"lora.rank is {self.rank}, lora.alpha {self.alpha} and lora.dropout {self.dropout}; they must be >= "
+                "1, > 0 and in [0, 1)."
+            )
         if self.targets == ():
             raise InputError(
-                "lora.targets is an empty list, so nothing would be trained; name layers (q_proj, v_proj, ...), or leave it out for all linear layers."
+                "lora.targets is an empty list, so nothing would be trained; name layers (q_proj, v_proj, ...), or "
+                "leave it out for all linear layers."
             )
 
 
@@ -90,7 +108,8 @@ class Recipe:
             lora = adapters(saved)
             if lora is not None and self.lora not in (None, lora):
                 raise InputError(
-                    f"model.lora is {self.lora}, but {path} holds {lora}; leave model.lora out to train these further, or export the model merged first."
+                    f"model.lora is {self.lora}, but {path} holds {lora}; leave model.lora out to train these "
+                    "further, or export the model merged first."
                 )
             if lora is not None and lora.quantise:
                 lm = replace(self, model=saved["base"], lora=lora).build(device)
@@ -100,14 +119,20 @@ class Recipe:
             try:
                 missing, unexpected = lm.load_state_dict(state, strict=False)
             except RuntimeError as error:  # sizes, which are not looked over
-                raise InputError(f"{path} has weights of other sizes than its own configuration ({words_of(error)}); it is damaged.") from error
+                raise InputError(
+                    f"{path} has weights of other sizes than its own configuration ({words_of(error)}); it is damaged."
+                ) from error
             if unexpected or [key for key in missing if not (lora and lora.quantise and "lora_" not in key)]:
-                raise InputError(f"{path} has other weights than its own configuration ({len(missing)} missing, {len(unexpected)} too many); it is damaged.")
+                raise InputError(
+                    f"{path} has other weights than its own configuration ({len(missing)} missing, {len(unexpected)} "
+                    "too many); it is damaged."
+                )
             return lm if lora is not None or self.lora is None else self._finished(lm, self.lora)
         if self.from_config is not None:
             if self.lora is not None and self.lora.quantise:
                 raise InputError(
-                    f"model.lora.quantise is '{self.lora.quantise}', but model.from_config has random weights; give a pretrained model as model.model."
+                    f"model.lora.quantise is '{self.lora.quantise}', but model.from_config has random weights; give "
+                    "a pretrained model as model.model."
                 )
             return self._finished(self._bare(), self.lora)
         quantised = {} if self.lora is None else _quantisation(self.lora, self.dtype, device)
@@ -123,7 +148,8 @@ class Recipe:
         """The same model without its weights: on the meta device, for ranks that are given theirs.
 
         Args:
-            buffers: Have the buffers (frequencies of rotary positions, ...) on the CPU, so that it runs once it has weights.
+            buffers: Have the buffers (frequencies of rotary positions, ...) on the CPU, so that it runs once it has
+                weights.
         """
         lora = self.lora
         if lora is None and self.checkpoint is not None:
@@ -140,9 +166,15 @@ class Recipe:
         if self.checkpoint is not None:
             config = AutoConfig.for_model(**said(self.checkpoint)["model"])
         elif self.from_config is not None:
-            settings, kind = {key: value for key, value in self.from_config.items() if key != "model_type"}, self.from_config["model_type"]
+            settings, kind = (
+                {key: value for key, value in self.from_config.items() if key != "model_type"},
+                self.from_config["model_type"],
+            )
             if kind not in CONFIG_MAPPING:
-                raise InputError(f"model.from_config.model_type is {kind!r}, which transformers doesn't know{did_you_mean(kind, CONFIG_MAPPING)}")
+                raise InputError(
+                    f"model.from_config.model_type is {kind!r}, which transformers doesn't "
+                    f"know{did_you_mean(kind, CONFIG_MAPPING)}"
+                )
             config = AutoConfig.for_model(kind, **settings)
         else:
             with _explained(self._name):
@@ -151,13 +183,17 @@ class Recipe:
             for key, value in config.to_dict().items():
                 if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
                     setattr(config, key, 0.0)
-        config._attn_implementation = {"auto": attention_implementation(config), "flex": "flex_attention"}.get(self.attention, self.attention)
+        config._attn_implementation = {"auto": attention_implementation(config), "flex": "flex_attention"}.get(
+            self.attention, self.attention
+        )
         config.use_cache = False  # with a cache, documents of one row would see each other
         return config
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint of ours that `model` names: a file, a folder called .ckpt, or one of shards by whatever name."""
+        """The checkpoint of ours that `model` names: a file, a folder called .ckpt, or one of shards by whatever
+        name.
+        """
         if self.model in (None, WORLD):
             return None
         path = Path(self.model)
@@ -167,12 +203,17 @@ class Recipe:
     def _name(self) -> str:
         name = str(BASE) if self.model in (None, WORLD) else self.model
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
-            raise InputError(f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the folder of one.")
+            raise InputError(
+                f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the "
+                "folder of one."
+            )
         return name
 
     def _bare(self) -> PreTrainedModel:
         """With random weights, or none."""
-        return AutoModelForCausalLM.from_config(self.config(), dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        return AutoModelForCausalLM.from_config(
+            self.config(), dtype=self.dtype, trust_remote_code=self.trust_remote_code
+        )
 
     def _finished(self, lm: PreTrainedModel, lora: LoRA | None) -> PreTrainedModel:
         if not self.dropout:
@@ -187,7 +228,9 @@ class Recipe:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Modules that are made here have their parameters on the meta device, and their buffers where they are computed."""
+    """Modules that are made here have their parameters on the meta device, and their buffers where they are
+    computed.
+    """
     register = nn.Module.register_parameter
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -207,17 +250,24 @@ def _adapt(lm: PreTrainedModel, lora: LoRA) -> None:
     peft = _peft()
     layers = [name for name, _ in lm.named_modules()]
     for target in lora.targets or ():
-        if not any(name == target or name.endswith(f".{target}") for name in layers):  # peft says nothing where another target is there
+        if not any(
+            name == target or name.endswith(f".{target}") for name in layers
+        ):  # peft says nothing where another target is there
             ends = {name.rpartition(".")[2] for name in layers}
             raise InputError(
-                f"model.lora does not fit the {lm.config.model_type} model: lora.targets names '{target}', and no layer's name ends so{did_you_mean(target, ends)}"
+                f"model.lora does not fit the {lm.config.model_type} model: lora.targets names '{target}', and no "
+                f"layer's name ends so{did_you_mean(target, ends)}"
             )
     targets = "all-linear" if lora.targets is None else list(lora.targets)
-    settings = peft.LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    settings = peft.LoraConfig(
+        task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
+    )
     try:
         lm.add_adapter(settings)
     except ValueError as error:
-        raise InputError(f"model.lora does not fit the {lm.config.model_type} model: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"model.lora does not fit the {lm.config.model_type} model: {' '.join(str(error).split())}"
+        ) from error
     if not lora.quantise:
         for name, parameter in lm.named_parameters():
             if "lora_" in name:
@@ -228,7 +278,9 @@ def _peft() -> Any:
     try:
         import peft
     except ModuleNotFoundError as error:
-        raise InputError("model.lora needs the package peft, which is not installed: pip install 'coh_lightning[lora]'.") from error
+        raise InputError(
+            "model.lora needs the package peft, which is not installed: pip install 'coh_lightning[lora]'."
+        ) from error
     return peft
 
 
@@ -237,19 +289,29 @@ def _quantisation(lora: LoRA, dtype: torch.dtype, device: torch.device | None) -
     if lora.quantise is None:
         return {}
     if device is None or device.type != "cuda":
-        raise InputError(f"model.lora.quantise is '{lora.quantise}', which works on a GPU only, and this runs on {device or 'the CPU'}; leave it out.")
+        raise InputError(
+            f"model.lora.quantise is '{lora.quantise}', which works on a GPU only, and this runs on "
+            f"{device or 'the CPU'}; leave it out."
+        )
     if find_spec("bitsandbytes") is None:
-        raise InputError(f"model.lora.quantise is '{lora.quantise}' and needs the package bitsandbytes, which is not installed: pip install bitsandbytes.")
+        raise InputError(
+            f"model.lora.quantise is '{lora.quantise}' and needs the package bitsandbytes, which is not installed: "
+            "pip install bitsandbytes."
+        )
     if lora.quantise == "8bit":
         bits = BitsAndBytesConfig(load_in_8bit=True)
     else:
-        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+        bits = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
     return {"quantization_config": bits, "device_map": {"": device}}
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """In one sentence, what transformers says of a model that it can't load: no such folder, no configuration, a file that is missing or was cut short, ..."""
+    """In one sentence, what transformers says of a model that it can't load: no such folder, no configuration, a file
+    that is missing or was cut short, ...
+    """
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
@@ -257,23 +319,35 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as error:
         if "allocate memory" in str(error):
             raise
-        said = words_of(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {words_of(error)}"
+        said = (
+            words_of(error)
+            if isinstance(error, (OSError, ValueError))
+            else f"{type(error).__name__}: {words_of(error)}"
+        )
         there = (Path(name).expanduser() / "config.json").is_file()
-        remedy = "its files are incomplete or damaged, so fetch it again" if there else "give the name of a model on the hub or an existing folder"
+        remedy = (
+            "its files are incomplete or damaged, so fetch it again"
+            if there
+            else "give the name of a model on the hub or an existing folder"
+        )
         raise InputError(f"The model '{name}' can't be loaded ({said}); {remedy}.") from error
 
 
 def _check_loaded(name: str, found: Mapping[str, Any]) -> None:
-    """Refuse (InputError) a model whose files lack weights, or hold some of another size: transformers would make random ones in their place."""
+    """Refuse (InputError) a model whose files lack weights, or hold some of another size: transformers would make
+    random ones in their place.
+    """
     if mismatched := sorted(found.get("mismatched_keys") or ()):
         key, held, wanted = mismatched[0]
         raise InputError(
-            f"The model '{name}' holds {len(mismatched)} weights of another size than its config.json asks for (the first is {key}: {list(held)} in place of "
+            f"The model '{name}' holds {len(mismatched)} weights of another size than its config.json asks for (the "
+            f"first is {key}: {list(held)} in place of "
             f"{list(wanted)}); its files don't belong together, so fetch it again."
         )
     if missing := sorted(found.get("missing_keys") or ()):
         raise InputError(
-            f"The model '{name}' has no weights for {len(missing)} parameters of its config.json (the first is {missing[0]}); a file is missing or of another model, "
+            f"The model '{name}' has no weights for {len(missing)} parameters of its config.json (the first is "
+            f"{missing[0]}); a file is missing or of another model, "
             "so fetch it again."
         )
 
@@ -297,9 +371,11 @@ def adapters(saved: Mapping[str, Any]) -> LoRA | None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of ours, a file or a folder of shards, with the whole of its `state_dict` on the CPU. Of a folder, states of optimisers are left out.
+    """A checkpoint of ours, a file or a folder of shards, with the whole of its `state_dict` on the CPU. Of a folder,
+    states of optimisers are left out.
 
-    Nothing in it is run: files are read as plain data, and the metadata of a folder, which torch pickles, only if it names nothing but what torch writes there.
+    Nothing in it is run: files are read as plain data, and the metadata of a folder, which torch pickles, only if it
+    names nothing but what torch writes there.
 
     Raises:
         InputError: there is no such checkpoint, or it is not one of ours.
@@ -315,11 +391,17 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file() and not (path / META).is_file():
         raise InputError(f"There is no checkpoint file {path}; look into the checkpoints/ folder of the run.")
     try:
-        checkpoint = torch.load(path / META if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(
+            path / META if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=True
+        )
     except Exception as error:
         raise InputError(
-            f"{path} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be damaged, or hold more than plain data."
+            f"{path} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be damaged, "
+            "or hold more than plain data."
         ) from error
     if CHECKPOINT_KEY not in checkpoint:
-        raise InputError(f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give a Hugging Face folder instead.")
+        raise InputError(
+            f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give a Hugging Face folder "
+            "instead."
+        )
     return dict(checkpoint)

@@ -1,7 +1,9 @@
-"""`CoHModule`: any causal language model of transformers, trained on rows of trees. It never asks which method is running: that is in the rows.
+"""`CoHModule`: any causal language model of transformers, trained on rows of trees. It never asks which method is
+running: that is in the rows.
 
-The coefficients in a row are final (plan.py), so a step's loss is a sum over its rows and ranks. Lightning divides by the micro-batches of a step and the ranks'
-gradients are averaged; the module multiplies by both once, and nothing else is scaled, so clipping sees the true gradient.
+The coefficients in a row are final (plan.py), so a step's loss is a sum over its rows and ranks. Lightning divides by
+the micro-batches of a step and the ranks' gradients are averaged; the module multiplies by both once, and nothing else
+is scaled, so clipping sees the true gradient.
 """
 
 from __future__ import annotations
@@ -40,7 +42,17 @@ from coh_lightning.progress import check_same_plan, recount, to_step_start
 from coh_lightning.records import Completion
 from coh_lightning.schedule import steps_of_epoch, total_steps, warmup_cosine
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
-from coh_lightning.sharding import TENSOR, blocks, clip_gradients, fill, from_replicas, is_sharded, replicas, shard, wrap_blocks
+from coh_lightning.sharding import (
+    TENSOR,
+    blocks,
+    clip_gradients,
+    fill,
+    from_replicas,
+    is_sharded,
+    replicas,
+    shard,
+    wrap_blocks,
+)
 from coh_lightning.startup import expected_memory, in_bytes, run_largest, show
 from coh_lightning.world.feedback import WORLD
 
@@ -52,33 +64,45 @@ class CoHModule(LightningModule):
     """A causal language model, its loss on rows of trees, and what it writes under a feedback sentence.
 
     Args:
-        model: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the small base model of the embedded world (a folder of that name
-            is `./world`). It must be named, or `from_config` given, wherever the feedback is not the embedded world's own.
+        model: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the small base model
+            of the embedded world (a folder of that name is `./world`). It must be named, or `from_config` given,
+            wherever the feedback is not the embedded world's own.
         from_config: Instead of `model`: the settings of a new model with random weights, `model_type` among them.
         attention: `auto` is sdpa where the architecture has it, else eager; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
-        dropout: Keep the dropout of the model's config. Off by default, as in the paper (App. B); with it a tree no longer equals its plain chains exactly.
+        dropout: Keep the dropout of the model's config. Off by default, as in the paper (App. B); with it a tree no
+            longer equals its plain chains exactly.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
-        compile: Compile the layers (torch.compile) for training; it takes a minute, and pays off on a GPU. Nothing else is compiled: its shapes change too often.
+        compile: Compile the layers (torch.compile) for training; it takes a minute, and pays off on a GPU. Nothing else
+            is compiled: its shapes change too often.
         lr: Peak learning rate. The paper states none.
         betas: AdamW's (paper App. B).
         weight_decay: On matrices only.
-        warmup_share: Share of all steps in which the learning rate rises to its peak, in equal parts (schedule.py states the rate of each step).
+        warmup_share: Share of all steps in which the learning rate rises to its peak, in equal parts (schedule.py
+            states the rate of each step).
         final_lr_share: Where the cosine ends, as a share of the peak.
         sampling: How completions are written in `test` and `predict`, and during `fit`.
-        write_every: During `fit`, completions are written at every so-manieth validation, for `data.max_validation_prompts` prompts; 0: never.
-        refine: Rounds in which the model is asked for a better answer than its own last one, in `test` and during `fit`, each beside a fresh draw as its control.
-        critic: With `refine`: what is said of an answer before the next one, a function `Completion -> str` by its import path (`package.module:name`);
-            None says that it is bad, in the method's words.
-        scorers: Raters in code that score every completion: functions `Completion -> {name: number}` by import path; `world` is the embedded world's rater.
-        prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no completions; no model is loaded. As the input of a batch
-            service where its name ends in .batch.jsonl.
-        served_model: With `prompts_to`: what the server calls the model, in its requests; None is `model`, or the name of the run folder for a model that was trained here.
-        completions_from: In `predict` and `test`: take the completions from this file, which a server made of such prompts, instead of writing them.
-        dialogues: In `predict`: write pseudo-dialogues, as the paper's raters read them: the user's turns are kept, and each of the assistant's turns is written anew after
-            the model's own ones before. Compare them with `human-eval export --dialogues`.
-        reward_model: A reward model of transformers (sequence classification) that scores every completion, by name or folder.
-        lora: Train adapters in the place of the model's own weights (models.py); a checkpoint with adapters brings its own.
+        write_every: During `fit`, completions are written at every so-manieth validation, for
+            `data.max_validation_prompts` prompts; 0: never.
+        refine: Rounds in which the model is asked for a better answer than its own last one, in `test` and during
+            `fit`, each beside a fresh draw as its control.
+        critic: With `refine`: what is said of an answer before the next one, a function `Completion -> str` by its
+            import path (`package.module:name`); None says that it is bad, in the method's words.
+        scorers: Raters in code that score every completion: functions `Completion -> {name: number}` by import path;
+            `world` is the embedded world's rater.
+        prompts_to: In `predict`: write the prompts to this file, for a server elsewhere (exchange.py), and no
+            completions; no model is loaded. As the input of a batch service where its name ends in .batch.jsonl.
+        served_model: With `prompts_to`: what the server calls the model, in its requests; None is `model`, or the name
+            of the run folder for a model that was trained here.
+        completions_from: In `predict` and `test`: take the completions from this file, which a server made of such
+            prompts, instead of writing them.
+        dialogues: In `predict`: write pseudo-dialogues, as the paper's raters read them: the user's turns are kept, and
+            each of the assistant's turns is written anew after the model's own ones before. Compare them with
+            `human-eval export --dialogues`.
+        reward_model: A reward model of transformers (sequence classification) that scores every completion, by name or
+            folder.
+        lora: Train adapters in the place of the model's own weights (models.py); a checkpoint with adapters brings its
+            own.
         trust_remote_code: Run code that comes with the model. Only for models that you trust.
 
     Raises:
@@ -119,11 +143,20 @@ class CoHModule(LightningModule):
         if model is not None and from_config is not None:
             raise InputError(f"model.model is '{model}' and model.from_config is set too; give one of them.")
         if from_config is not None and "model_type" not in from_config:
-            raise InputError(f"model.from_config has the keys {sorted(from_config)} but no model_type; name the architecture (llama, gpt2, ...).")
+            raise InputError(
+                f"model.from_config has the keys {sorted(from_config)} but no model_type; name the architecture "
+                "(llama, gpt2, ...)."
+            )
         if lr <= 0 or not 0 <= warmup_share < 1 or not 0 <= final_lr_share <= 1:
-            raise InputError(f"model.lr is {lr}, warmup_share {warmup_share}, final_lr_share {final_lr_share}; they must be > 0, in [0, 1) and in [0, 1].")
+            raise InputError(
+                f"model.lr is {lr}, warmup_share {warmup_share}, final_lr_share {final_lr_share}; they must be > 0, "
+                "in [0, 1) and in [0, 1]."
+            )
         if write_every < 0 or refine < 0:
-            raise InputError(f"model.write_every is {write_every} and model.refine {refine}; neither can be negative (0 switches it off).")
+            raise InputError(
+                f"model.write_every is {write_every} and model.refine {refine}; neither can be negative (0 switches "
+                "it off)."
+            )
         self.model = model
         self.from_config = from_config
         self.attention = attention
@@ -143,15 +176,22 @@ class CoHModule(LightningModule):
         self.scorers = scorers
         self.reward_model = reward_model
         if prompts_to is not None and completions_from is not None:
-            raise InputError(f"model.prompts_to is '{prompts_to}' and model.completions_from '{completions_from}'; prompts go out first, give one of the two.")
+            raise InputError(
+                f"model.prompts_to is '{prompts_to}' and model.completions_from '{completions_from}'; prompts go out "
+                "first, give one of the two."
+            )
         self.prompts_to = prompts_to
         self.served_model = served_model
         self.completions_from = completions_from
         if dialogues and (prompts_to or completions_from):
-            raise InputError("model.dialogues needs the model at hand, since each answer follows the one before; leave out prompts_to and completions_from.")
+            raise InputError(
+                "model.dialogues needs the model at hand, since each answer follows the one before; leave out "
+                "prompts_to and completions_from."
+            )
         if dialogues and (sampling.samples > 1 or sampling.max_seconds is not None):
             raise InputError(
-                f"model.dialogues writes whole dialogues, one of each, but model.sampling has samples {sampling.samples} and max_seconds {sampling.max_seconds}; "
+                "model.dialogues writes whole dialogues, one of each, but model.sampling has samples "
+                f"{sampling.samples} and max_seconds {sampling.max_seconds}; "
                 "set samples to 1 and max_seconds to null."
             )
         self.dialogues = dialogues
@@ -182,8 +222,14 @@ class CoHModule(LightningModule):
             self._build()
         elif self._mesh is not None and not any(isinstance(parameter, DTensor) for parameter in self.lm.parameters()):
             shard(self.lm, self._mesh)  # it was built before there was a Trainer, so that each rank has it whole
-        if self._trainer is not None and (self.trainer.testing or self.trainer.predicting) and not self.trainer.ckpt_path:
-            self._agree()  # before the loaders are made, since what to ask for is the checkpoint's; of ckpt_path, see on_load_checkpoint
+        if (
+            self._trainer is not None
+            and (self.trainer.testing or self.trainer.predicting)
+            and not self.trainer.ckpt_path
+        ):
+            # before the loaders are made, since what to ask for is the checkpoint's; of ckpt_path, see
+            # on_load_checkpoint
+            self._agree()
 
     def _build(self) -> None:
         if self._elsewhere:
@@ -198,10 +244,19 @@ class CoHModule(LightningModule):
             self.lora = self.lora or adapters(saved)
             self._base = saved.get("base")
         strategy, mesh = self.trainer.strategy if self._trainer is not None else None, self._mesh
-        self.strict_loading = self.lora is None or self.lora.quantise is None  # of a quantised model, checkpoints hold the adapters alone
+        self.strict_loading = (
+            self.lora is None or self.lora.quantise is None
+        )  # of a quantised model, checkpoints hold the adapters alone
         if self.lora is not None and self.lora.quantise and isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)):
-            raise InputError(f"model.lora.quantise is '{self.lora.quantise}', which can't be sharded; use the strategy ddp, or leave it out.")
-        self.lm = recipe.outline() if mesh is not None else recipe.build(strategy.root_device if strategy is not None else None)
+            raise InputError(
+                f"model.lora.quantise is '{self.lora.quantise}', which can't be sharded; use the strategy ddp, or "
+                "leave it out."
+            )
+        self.lm = (
+            recipe.outline()
+            if mesh is not None
+            else recipe.build(strategy.root_device if strategy is not None else None)
+        )
         self._vocabulary = int(cast(nn.Embedding, self.lm.get_input_embeddings()).weight.shape[0])
         self._matrices = {name for name, parameter in self.lm.named_parameters() if parameter.ndim >= 2}
         if self.gradient_checkpointing:
@@ -211,7 +266,11 @@ class CoHModule(LightningModule):
                 block.compile()
         if mesh is not None:
             shard(self.lm, mesh)
-            fill(self.lm, recipe.build() if self.global_rank == 0 else None, cast(ModelParallelStrategy, strategy).root_device)
+            fill(
+                self.lm,
+                recipe.build() if self.global_rank == 0 else None,
+                cast(ModelParallelStrategy, strategy).root_device,
+            )
         elif isinstance(strategy, FSDPStrategy):
             self.lm = cast(PreTrainedModel, wrap_blocks(self.lm))
 
@@ -242,7 +301,11 @@ class CoHModule(LightningModule):
     @property
     def _elsewhere(self) -> bool:
         """Whether this is a `predict` that needs no model."""
-        return (self.prompts_to or self.completions_from) is not None and self._trainer is not None and self.trainer.predicting
+        return (
+            (self.prompts_to or self.completions_from) is not None
+            and self._trainer is not None
+            and self.trainer.predicting
+        )
 
     @property
     def data(self) -> CoHDataModule:
@@ -252,7 +315,10 @@ class CoHModule(LightningModule):
         """
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, CoHDataModule):
-            raise InputError(f"CoHModule needs a CoHDataModule and got {type(data).__name__}; call trainer.fit(model, datamodule=CoHDataModule(...)).")
+            raise InputError(
+                f"CoHModule needs a CoHDataModule and got {type(data).__name__}; call trainer.fit(model, "
+                "datamodule=CoHDataModule(...))."
+            )
         return data
 
     def setup(self, stage: str) -> None:
@@ -262,20 +328,26 @@ class CoHModule(LightningModule):
             load_critic(self.critic)
 
     def _start(self) -> None:
-        """Before the first row of a stage: ids and positions that the model doesn't have, and layouts that it can't hold, end here and not in wrong logits."""
+        """Before the first row of a stage: ids and positions that the model doesn't have, and layouts that it can't
+        hold, end here and not in wrong logits.
+        """
         if self.data.largest_id >= self._vocabulary:
             raise InputError(
-                f"The tokenizer '{self.data.tokenizer_name}' has ids up to {self.data.largest_id}, but the model's embedding ends at {self._vocabulary - 1}; "
-                "name the tokenizer that belongs to the model (data.tokenizer), or enlarge the embedding (transformers' resize_token_embeddings) and save it."
+                f"The tokenizer '{self.data.tokenizer_name}' has ids up to {self.data.largest_id}, but the model's "
+                f"embedding ends at {self._vocabulary - 1}; "
+                "name the tokenizer that belongs to the model (data.tokenizer), or enlarge the embedding "
+                "(transformers' resize_token_embeddings) and save it."
             )
         longest = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and self.data.max_chain_tokens > longest:
             raise InputError(
-                f"data.max_chain_tokens is {self.data.max_chain_tokens}, but the model has {longest} positions; lower it to that (and data.max_prompt_tokens below it)."
+                f"data.max_chain_tokens is {self.data.max_chain_tokens}, but the model has {longest} positions; "
+                "lower it to that (and data.max_prompt_tokens below it)."
             )
         if self.sampling.max_seconds is not None and self._mesh is not None and self._mesh[TENSOR].size() > 1:
             raise InputError(
-                f"sampling.max_seconds is {self.sampling.max_seconds:g}, but ranks that share tensors must stop at the same token, and their clocks differ; leave it out."
+                f"sampling.max_seconds is {self.sampling.max_seconds:g}, but ranks that share tensors must stop at "
+                "the same token, and their clocks differ; leave it out."
             )
         if self.data.layout == "tree" and not self._layout_checked:
             with torch.compiler.set_stance("force_eager"):
@@ -287,7 +359,9 @@ class CoHModule(LightningModule):
         self.trained_with = self.data.settings()  # whatever the model was trained with before
 
     def on_train_start(self) -> None:
-        """The largest rows of all stages, so that memory fails now or not at all; then a screen of what is about to happen."""
+        """The largest rows of all stages, so that memory fails now or not at all; then a screen of what is about to
+        happen.
+        """
         self._losses, self._sums, self._stop_after_step = [], {}, False  # of a run that was stopped within a step
         batches = self.data.largest_batches()
         context = self.trainer.precision_plugin.forward_context()
@@ -296,7 +370,9 @@ class CoHModule(LightningModule):
             return
         micro_batches, steps = self.trainer.accumulate_grad_batches, self.total_steps() - self.global_step
         of_epoch = steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)
-        cut = f" of {of_epoch:,} steps (trainer.limit_train_batches)" if of_epoch < self.data.plan.steps_per_epoch else ""
+        cut = (
+            f" of {of_epoch:,} steps (trainer.limit_train_batches)" if of_epoch < self.data.plan.steps_per_epoch else ""
+        )
         memory = expected_memory(
             self.lm,
             tokens=max(batch["input_ids"].shape[1] for batch, _ in batches),
@@ -310,10 +386,19 @@ class CoHModule(LightningModule):
                 *self.data.summary(),
                 (
                     "this run",
-                    f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), {steps / of_epoch:.1f} epochs{cut}",
+                    f"{steps:,} steps of {micro_batches} micro-batches on each of {self.trainer.world_size} rank(s), "
+                    f"{steps / of_epoch:.1f} epochs{cut}",
                 ),
-                ("model", f"{self.lm.config.model_type}, {parameters:,.1f} M parameters, {self.lm.config._attn_implementation} attention"),
-                ("expected", f"{in_bytes(memory)} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} minutes"),
+                (
+                    "model",
+                    f"{self.lm.config.model_type}, {parameters:,.1f} M parameters, "
+                    f"{self.lm.config._attn_implementation} attention",
+                ),
+                (
+                    "expected",
+                    f"{in_bytes(memory)} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} "
+                    "minutes",
+                ),
             ]
         )
 
@@ -330,26 +415,34 @@ class CoHModule(LightningModule):
             unusable = sum(not self.data.replies(one) for one in self.data.splits["test"])
             if unusable:
                 rank_zero_warn(
-                    f"{unusable} of {len(self.data.splits['test'])} dialogues are left out: a turn of the user's is empty or longer than data.max_prompt_tokens."
+                    f"{unusable} of {len(self.data.splits['test'])} dialogues are left out: a turn of the user's is "
+                    "empty or longer than data.max_prompt_tokens."
                 )
         if self.prompts_to is not None and self.trainer.is_global_zero:
             write = write_batch if self.prompts_to.endswith(BATCH) else write_prompts
             blanks, name = self.data.blanks(self.sampling, system=self._system), self._served_model
-            number = write(self.prompts_to, blanks, stop_token_ids=self.data.stop_ids, stop=self._stop_texts, model=name)
+            number = write(
+                self.prompts_to, blanks, stop_token_ids=self.data.stop_ids, stop=self._stop_texts, model=name
+            )
             print(
-                f"{number} prompts in {self.prompts_to}, for a server that calls the model '{name}' (--model.served_model names another); "
+                f"{number} prompts in {self.prompts_to}, for a server that calls the model '{name}' "
+                "(--model.served_model names another); "
                 "give the answers back with --model.completions_from=FILE"
             )
 
     def _agree(self) -> None:
-        """A model is asked as it was trained, whichever way its checkpoint came: ckpt_path, load_from_checkpoint or model."""
+        """A model is asked as it was trained, whichever way its checkpoint came: ckpt_path, load_from_checkpoint or
+        model.
+        """
         if self.trained_with is not None:
             self.data.agree_with(self.trained_with)
 
     # Training
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        if self.dropout:  # keyed like every draw, by the row, so that a run drops the same wherever it was stopped and however many ranks it has
+        # keyed like every draw, by the row, so that a run drops the same wherever it was stopped and however many ranks
+        # it has
+        if self.dropout:
             ranks, rank = replicas(self.trainer)
             torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx * ranks + rank))
         loss, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
@@ -359,7 +452,8 @@ class CoHModule(LightningModule):
         return loss * (self.trainer.accumulate_grad_batches * replicas(self.trainer)[0])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """A loss that is no number stops every rank before it reaches the weights: one number of a step is looked at, not one of each micro-batch.
+        """A loss that is no number stops every rank before it reaches the weights: one number of a step is looked at,
+        not one of each micro-batch.
 
         Raises:
             InputError: the step, its loss, and the records or texts in the rows where it is no number.
@@ -374,13 +468,17 @@ class CoHModule(LightningModule):
         names = list(dict.fromkeys(name for row in rows for name in row))
         shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
         raise InputError(
-            f"The loss of step {self.global_step + 1} (epoch {self.current_epoch}) is {total.item()}: it is no number in {len(rows)} of the step's "
-            f"{self.trainer.accumulate_grad_batches * replicas(self.trainer)[0]} rows, that of {shown}; lower model.lr, or look at them with `preview`."
+            f"The loss of step {self.global_step + 1} (epoch {self.current_epoch}) is {total.item()}: it is no "
+            f"number in {len(rows)} of the step's "
+            f"{self.trainer.accumulate_grad_batches * replicas(self.trainer)[0]} rows, that of {shown}; lower "
+            "model.lr, or look at them with `preview`."
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
-            self._stop_after_step |= self.trainer.should_stop  # of a clock (max_time), say: Lightning would leave the step unfinished
+            self._stop_after_step |= (
+                self.trainer.should_stop
+            )  # of a clock (max_time), say: Lightning would leave the step unfinished
             self.trainer.should_stop = False
             return
         self.trainer.should_stop |= self._stop_after_step
@@ -402,10 +500,18 @@ class CoHModule(LightningModule):
     def _over_ranks(self, value: Tensor) -> Tensor:
         """The sum over ranks with rows of their own."""
         ranks = self.trainer.world_size
-        return self.trainer.strategy.reduce(value, reduce_op="sum") * (replicas(self.trainer)[0] / ranks) if ranks > 1 else value
+        return (
+            self.trainer.strategy.reduce(value, reduce_op="sum") * (replicas(self.trainer)[0] / ranks)
+            if ranks > 1
+            else value
+        )
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None) -> None:
-        """By the norm of all gradients, over all ranks, under every strategy; Lightning's own refuses that under FSDP1."""
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the norm of all gradients, over all ranks, under every strategy; Lightning's own refuses that under
+        FSDP1.
+        """
         if gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val and isinstance(self.lm, FullyShardedDataParallel):
@@ -417,7 +523,11 @@ class CoHModule(LightningModule):
         """Mean nll per token (nats) of each kind of segment, of the regulariser's text, and of all outputs together."""
         nll, weight = sums["kind_nll"], sums["kind_weight"]
         text = self.data.text_kind
-        means = {f"{stage}/nll_{name}": (nll[i] / weight[i]).float() for i, name in enumerate(self.data.kinds) if weight[i] > 0}
+        means = {
+            f"{stage}/nll_{name}": (nll[i] / weight[i]).float()
+            for i, name in enumerate(self.data.kinds)
+            if weight[i] > 0
+        }
         outputs = torch.ones_like(weight, dtype=torch.bool)
         outputs[text] = False
         if weight[outputs].sum() > 0:
@@ -426,14 +536,19 @@ class CoHModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         # by name: under FSDP1 a rank's part of a matrix is a vector
-        trained = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in self.lm.named_parameters() if p.requires_grad]
+        trained = [
+            (name.replace("_fsdp_wrapped_module.", ""), p) for name, p in self.lm.named_parameters() if p.requires_grad
+        ]
         groups = [
             {"params": [p for name, p in trained if name in self._matrices], "weight_decay": self.weight_decay},
             {"params": [p for name, p in trained if name not in self._matrices], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, betas=self.betas)
         share = warmup_cosine(self.total_steps(), warmup_share=self.warmup_share, final_share=self.final_lr_share)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "step"},
+        }
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -481,13 +596,21 @@ class CoHModule(LightningModule):
     def _is_last(self, batch_idx: int, dataloader_idx: int) -> bool:
         """Whether this is the last batch of its loader, after the limits on batches; the same on all ranks."""
         trainer = self.trainer
-        batches = trainer.num_test_batches if trainer.testing else trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        batches = (
+            trainer.num_test_batches
+            if trainer.testing
+            else trainer.num_sanity_val_batches
+            if trainer.sanity_checking
+            else trainer.num_val_batches
+        )
         return batch_idx + 1 == batches[dataloader_idx]
 
     def _held_out(self, batch: dict[str, Any], stage: str, *, last: bool) -> None:
-        """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of them the model finds likelier).
+        """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of
+        them the model finds likelier).
 
-        The figures are logged with the last batch of their loader, so that each stands in one column of Lightning's table.
+        The figures are logged with the last batch of their loader, so that each stands in one column of Lightning's
+        table.
         """
         losses, preferences = self._figures
         figures = preferences if "pairs" in batch else losses
@@ -502,11 +625,15 @@ class CoHModule(LightningModule):
             self.log(f"{stage}/{name}", value, prog_bar=name in shown, add_dataloader_idx=False, batch_size=1)
 
     def figures(self) -> list[str] | None:
-        """The names under which this module logs in training, once its data are set up, but those of what it writes; None for a subclass."""
+        """The names under which this module logs in training, once its data are set up, but those of what it writes;
+        None for a subclass.
+        """
         if type(self) is not CoHModule:
             return None
         kinds = ["nll", *(f"nll_{name}" for name in self.data.kinds)]
-        held_out = [f"val/{name}" for name in (*kinds, "nll_records", *PREFERENCES, "preference_pairs", "preference_records")]
+        held_out = [
+            f"val/{name}" for name in (*kinds, "nll_records", *PREFERENCES, "preference_pairs", "preference_records")
+        ]
         return [*held_out, "train/loss", "train/learned_share", *(f"train/{name}" for name in kinds), "lr"]
 
     def on_validation_epoch_end(self) -> None:
@@ -521,16 +648,32 @@ class CoHModule(LightningModule):
     # Writing
 
     def _write(self, requests: Sequence[Request], sampling: Sampling | None = None) -> list[Completion]:
-        """This rank's completions of its requests, scored; they are added to `written`. Every rank must call it equally often."""
+        """This rank's completions of its requests, scored; they are added to `written`. Every rank must call it equally
+        often.
+        """
         data, sampling = self.data, sampling or self.sampling
         if self.completions_from is not None and not self.trainer.training:
-            return self._keep([self._from_elsewhere[f"{one.prompt_id}:{one.ask}:{sample}"] for one in requests for sample in range(sampling.samples)])
-        # ranks that hold parts of one model must all run each forward pass; ranks with a model each need not wait for one another
+            return self._keep(
+                [
+                    self._from_elsewhere[f"{one.prompt_id}:{one.ask}:{sample}"]
+                    for one in requests
+                    for sample in range(sampling.samples)
+                ]
+            )
+        # ranks that hold parts of one model must all run each forward pass; ranks with a model each need not wait for
+        # one another
         everyone_done = self.trainer.strategy.reduce_boolean_decision if is_sharded(self.trainer) else None
         if sampling.max_seconds is not None and self._until is None:
             self._until = monotonic() + sampling.max_seconds
         written = generate(
-            self.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id, over=data.over, until=self._until, everyone_done=everyone_done
+            self.lm,
+            requests,
+            sampling,
+            stop_ids=data.stop_ids,
+            pad_id=data.pad_id,
+            over=data.over,
+            until=self._until,
+            everyone_done=everyone_done,
         )
         self._left_out += len(requests) * sampling.samples - len(written)
         return self._keep([data.completion(one, sampling, system=self._system) for one in written])
@@ -561,7 +704,9 @@ class CoHModule(LightningModule):
     @property
     def _stop_texts(self) -> list[str]:
         """Feedback sentences at which a server stops; control tokens of one word would end an ordinary text."""
-        return sorted({text for one in self.data.splits["test"] for text in self.data.markers(one.record) if " " in text})
+        return sorted(
+            {text for one in self.data.splits["test"] for text in self.data.markers(one.record) if " " in text}
+        )
 
     @cached_property
     def _from_elsewhere(self) -> dict[str, Completion]:
@@ -570,7 +715,12 @@ class CoHModule(LightningModule):
         blanks = self.data.blanks(self.sampling, system=self._system)
         return {
             one.id: one
-            for one in read_completions(self.completions_from, blanks, count=lambda text: len(encoder.encode_texts([text])[0]), stop=self._stop_texts)
+            for one in read_completions(
+                self.completions_from,
+                blanks,
+                count=lambda text: len(encoder.encode_texts([text])[0]),
+                stop=self._stop_texts,
+            )
         }
 
     def _keep(self, completions: list[Completion]) -> list[Completion]:
@@ -580,7 +730,8 @@ class CoHModule(LightningModule):
         return completions
 
     def write_share(self, stage: Literal["validation", "test"], *, system: str | None = None) -> list[Completion]:
-        """Completions of a held-out split, shared out over the ranks and gathered on all of them, in the order of prompt, ask and sample.
+        """Completions of a held-out split, shared out over the ranks and gathered on all of them, in the order of
+        prompt, ask and sample.
 
         Args:
             system: Name of the system that they carry, in the place of the run folder's.
@@ -598,30 +749,42 @@ class CoHModule(LightningModule):
         if self._raters is None:
             self._raters = [load_scorer(path) for path in self.scorers or []]
             if self.reward_model is not None:
-                self._raters.append(RewardModel(self.reward_model, device=self.device, trust_remote_code=self.trust_remote_code))
+                self._raters.append(
+                    RewardModel(self.reward_model, device=self.device, trust_remote_code=self.trust_remote_code)
+                )
         return self._raters
 
     def _log_written(self, stage: str) -> None:
         """The figures of all that was written, by all ranks together, after the rounds of refinement."""
-        together: list[Valued] = [row for part in from_replicas(self.trainer, with_samples(self.written) + self._refined()) for row in part]
+        together: list[Valued] = [
+            row for part in from_replicas(self.trainer, with_samples(self.written) + self._refined()) for row in part
+        ]
         if len({row.id for row in together}) < len(together):
-            raise RuntimeError(f"{len(together)} completions were gathered from {self.trainer.world_size} rank(s), and some have the same id")
+            raise RuntimeError(
+                f"{len(together)} completions were gathered from {self.trainer.world_size} rank(s), and some have "
+                "the same id"
+            )
         figures = summary(together, seed=self.data.seed)
         if self.sampling.max_seconds is not None:
             figures["left_out"] = float(self._count_left_out())
         self._log_figures(stage, figures, shown=headline(figures))
 
     def _count_left_out(self) -> int:
-        """Completions that all ranks had no time for, the same number on each; the first rank says so where there are any."""
+        """Completions that all ranks had no time for, the same number on each; the first rank says so where there are
+        any.
+        """
         number = sum(from_replicas(self.trainer, self._left_out))
         if number:
             rank_zero_warn(
-                f"{number} completions were left out, because sampling.max_seconds = {self.sampling.max_seconds:g} was over; raise it, or write fewer."
+                f"{number} completions were left out, because sampling.max_seconds = {self.sampling.max_seconds:g} "
+                "was over; raise it, or write fewer."
             )
         return number
 
     def _refined(self) -> list[Valued]:
-        """The rounds of refinement of this rank's first answers (sample 0 of each prompt), with the fresh draws that they are compared with."""
+        """The rounds of refinement of this rank's first answers (sample 0 of each prompt), with the fresh draws that
+        they are compared with.
+        """
         if not self.refine:
             return []
         first = [one for one in self.written if one.ask == FIRST and one.id.endswith(":0")]
@@ -632,7 +795,8 @@ class CoHModule(LightningModule):
         rows: list[Valued] = []
         if self.completions_from is not None:
             raise InputError(
-                f"model.refine is {self.refine}, but the completions come from '{self.completions_from}': a second answer would need another's model; set refine to 0."
+                f"model.refine is {self.refine}, but the completions come from '{self.completions_from}': a second "
+                "answer would need another's model; set refine to 0."
             )
         for number in range(2, self.refine + 2):
             refined, fresh = [], []
@@ -640,7 +804,9 @@ class CoHModule(LightningModule):
                 if len(own) < number - 1:  # there was no room for the answer before
                     continue
                 remarks = [critic(answer) if critic else None for answer in own]
-                request = self.data.refinement(prepared[prompt_id], [answer.text for answer in own], remarks, f"refined {number}")
+                request = self.data.refinement(
+                    prepared[prompt_id], [answer.text for answer in own], remarks, f"refined {number}"
+                )
                 if request is not None:
                     refined.append(request)
                     fresh.append(self.data.request(prepared[prompt_id], f"fresh {number}", own[0].marker))
@@ -653,7 +819,11 @@ class CoHModule(LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        model = {key: value for key, value in self.lm.config.to_diff_dict().items() if key not in ("dtype", "transformers_version", "quantization_config")}
+        model = {
+            key: value
+            for key, value in self.lm.config.to_diff_dict().items()
+            if key not in ("dtype", "transformers_version", "quantization_config")
+        }
         if self.lora is not None and self.lora.quantise:
             checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
         saved = {
@@ -671,16 +841,22 @@ class CoHModule(LightningModule):
             to_step_start(checkpoint["loops"]["fit_loop"], self.trainer.accumulate_grad_batches)
 
     def _plan_settings(self) -> dict[str, Any]:
-        return self.data.plan_settings() | {"steps_of_epoch": steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)}
+        return self.data.plan_settings() | {
+            "steps_of_epoch": steps_of_epoch(self.trainer, self.data.plan.steps_per_epoch)
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if CHECKPOINT_KEY not in checkpoint:
             raise InputError(
-                f"The checkpoint has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give it as model.model if it holds a Hugging Face model."
+                f"The checkpoint has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give it as "
+                "model.model if it holds a Hugging Face model."
             )
         saved = json.loads(checkpoint[CHECKPOINT_KEY])
         if adapters(saved) != self.lora and not self._elsewhere:
-            raise InputError(f"model.lora is {self.lora}, but the checkpoint holds {adapters(saved)}; use the config.yaml of its run folder, or set it alike.")
+            raise InputError(
+                f"model.lora is {self.lora}, but the checkpoint holds {adapters(saved)}; use the config.yaml of its "
+                "run folder, or set it alike."
+            )
         self.trained_with = saved["data"]
         self._validations = saved["validations"]
         if self._trainer is not None and isinstance(getattr(self.trainer, "datamodule", None), CoHDataModule):
@@ -693,7 +869,8 @@ class CoHModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = None, **kwargs: Any) -> CoHModule:  # type: ignore[override]
-        """The model of a checkpoint (a file, or a folder of shards), with the wording and method that it was trained with in `trained_with`.
+        """The model of a checkpoint (a file, or a folder of shards), with the wording and method that it was trained
+        with in `trained_with`.
 
         Args:
             checkpoint_path: It is loaded as plain data only.

@@ -1,4 +1,6 @@
-"""What EarlyStopping and ModelCheckpoint watch: a figure that nothing logs is named before training where that can be known, else when it is first missed."""
+"""What EarlyStopping and ModelCheckpoint watch: a figure that nothing logs is named before training where that can be
+known, else when it is first missed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ MISSED = re.compile(
 """Lightning's words for it."""
 
 WRITTEN = re.compile(r"val/.+_.+")
-"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...): scorers name their values, so that no more is known of them before."""
+"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...): scorers name their values, so that no more is
+known of them before.
+"""
 
 
 class MonitorsKnown(pl.Callback):
@@ -44,18 +48,28 @@ def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: boo
     known = sorted(set(figures) - {"epoch", "step"})
     near = did_you_mean(monitor, known)
     there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
-    written = " Figures of what the model writes need model.write_every=1." if monitor.startswith("val/") and not near and not writes else ""
+    written = (
+        " Figures of what the model writes need model.write_every=1."
+        if monitor.startswith("val/") and not near and not writes
+        else ""
+    )
     return f"trainer.callbacks: the monitor of {callback} is '{monitor}', which nothing logs{near or there}{written}"
 
 
 def missed(error: BaseException) -> str | None:
-    """The sentence for Lightning's exception about a figure that was not there when it was asked for; None for any other."""
+    """The sentence for Lightning's exception about a figure that was not there when it was asked for; None for any
+    other.
+    """
     found = MISSED.search(str(error))
     if found is None:
         return None
     if found["early"] is not None:
         return unlogged("EarlyStopping", found["early"], _names(found["known"].strip().strip("`").split("`, `")))
-    return unlogged("ModelCheckpoint", ast.literal_eval(found["checkpoint"]), _names(re.findall(r"['\"]([^'\"]+)['\"]", found["list"])))
+    return unlogged(
+        "ModelCheckpoint",
+        ast.literal_eval(found["checkpoint"]),
+        _names(re.findall(r"['\"]([^'\"]+)['\"]", found["list"])),
+    )
 
 
 def _names(words: Sequence[str]) -> list[str]:

@@ -1,14 +1,16 @@
-"""How jsonargparse reads the value of a setting, where its own rules would change what people wrote. Importing this file puts these rules in force.
+"""How jsonargparse reads the value of a setting, where its own rules would change what people wrote. Importing this
+file puts these rules in force.
 
     a text of a file            is kept where the setting may be text: ["1", "yes"] of a list of numbers or texts stays two texts
     a text of the command line  is read once: to the letter where the setting is text, else as YAML (1 is a number, ["1"] a list with a text)
     a path                      is read as settings where it ends in .yaml, .yml or .json and the setting is more than text, so that a file
-                                named `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for in the package too
+                                named `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for in the
+                                package too
     null                        is null; "None" is refused where null is meant
     ${data.init_args.tokenizer} is the value of that setting, whatever sets it; \\${ is the text ${
 
-jsonargparse has no public way to say any of this, so that four of its functions are replaced here by ones that call them; tests/test_parsing.py fails
-where a new version no longer calls ours.
+jsonargparse has no public way to say any of this, so that four of its functions are replaced here by ones that call
+them; tests/test_parsing.py fails where a new version no longer calls ours.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 
 
 def written(parser: ArgumentParser, text: str) -> str:
-    """What a parser dumps, with the texts that hold `${` escaped: once settings are resolved nothing in them is a reference."""
+    """What a parser dumps, with the texts that hold `${` escaped: once settings are resolved nothing in them is a
+    reference.
+    """
     if not parser.exit_on_error or "${" not in text:  # the parser of a class writes for the one that holds it
         return text
     comments = [f"{line}\n" for line in text.split("\n") if line.startswith("#")]
@@ -73,7 +77,9 @@ def _kinds(typehint: Any) -> tuple[Any, ...]:
 
 
 def _found(path: str) -> str:
-    """A path of settings: relative to the file that names it (jsonargparse is in its folder now), else the package's where it begins with conf/."""
+    """A path of settings: relative to the file that names it (jsonargparse is in its folder now), else the package's
+    where it begins with conf/.
+    """
     packaged = configurations.ours(PurePath(path))
     return str(packaged) if packaged is not None and packaged.is_file() and not Path(path).exists() else path
 
@@ -97,12 +103,18 @@ def _read_group(value: Any, enable_path: bool = True, simple_types: bool = False
 def _adapted(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
     """In the place of jsonargparse's `adapt_typehints`."""
     kinds = _kinds(typehint)
-    if isinstance(val, NestedArg) and typing.get_origin(typehint) in (dict, typing.Mapping, *_typehints.mapping_origin_types):
+    if isinstance(val, NestedArg) and typing.get_origin(typehint) in (
+        dict,
+        typing.Mapping,
+        *_typehints.mapping_origin_types,
+    ):
         text = val.val
         with _set(_given, text):
             return _adapt(NestedArg(val.key, _parse(text, False)[0]), typehint, *args, **kwargs)
     if isinstance(val, str):
-        if kwargs.get("enable_path") and (PurePath(val).suffix not in SETTINGS or typing.get_origin(typehint) in _typehints.sequence_origin_types):
+        if kwargs.get("enable_path") and (
+            PurePath(val).suffix not in SETTINGS or typing.get_origin(typehint) in _typehints.sequence_origin_types
+        ):
             kwargs["enable_path"] = False
         if _typehints.accepts_any_value(typehint) and val is not _given.get():
             return val
@@ -128,7 +140,11 @@ def _checked(self: ActionTypeHint, value: Any, append: bool = False, cfg: Any = 
     if value == "None" and str in kinds and types.NoneType in kinds:
         raise InputError(f"{'.'.join(path)} is the text 'None'; write null for no value.")
     text = str in kinds
-    with _set(_path, path), _set(_keep_text, text), _set(_read_paths, not text or any(_typehints.ActionTypeHint.is_subclass_typehint(kind) for kind in kinds)):
+    with (
+        _set(_path, path),
+        _set(_keep_text, text),
+        _set(_read_paths, not text or any(_typehints.ActionTypeHint.is_subclass_typehint(kind) for kind in kinds)),
+    ):
         return _check(self, value, append=append, cfg=cfg, mode=mode)
 
 
@@ -146,7 +162,8 @@ def _loaded(value: str, simple_types: bool = False, **kwargs: Any) -> Any:
 
 
 def _resolved(parser: ArgumentParser, cfg: Namespace) -> Namespace:
-    """In the place of jsonargparse's `omegaconf_apply`: references are resolved once, when everything is set, and name settings from the top of the configuration.
+    """In the place of jsonargparse's `omegaconf_apply`: references are resolved once, when everything is set, and name
+    settings from the top of the configuration.
 
     Raises:
         omegaconf.errors.OmegaConfBaseException: there is no such setting.

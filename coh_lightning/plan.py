@@ -1,7 +1,9 @@
-"""Rows -> the steps of an epoch: which trees stand in which rows, which rows in which steps, and what each step's weights add up to.
+"""Rows -> the steps of an epoch: which trees stand in which rows, which rows in which steps, and what each step's
+weights add up to.
 
-A pure function of (seed, epoch, lengths): every rank computes the same plan, no rank tells another anything, and a run that was stopped finds its place again by counting.
-The lengths are upper bounds over all wordings of a record, so rows always fit and every epoch has the same number of them, whatever wordings it draws.
+A pure function of (seed, epoch, lengths): every rank computes the same plan, no rank tells another anything, and a run
+that was stopped finds its place again by counting. The lengths are upper bounds over all wordings of a record, so rows
+always fit and every epoch has the same number of them, whatever wordings it draws.
 
     rows_per_step 3, regulariser_rows_per_step 1, 2 ranks: 2 micro-batches a rank and step
       step 0:   R0   f7 | f2   f4         R: a row of pretraining text, f: a row of feedback trees
@@ -25,7 +27,9 @@ from coh_lightning.rows import pack
 
 @dataclass(frozen=True)
 class LinkSize:
-    """What the plan knows of one link: a number that tells it apart in its record, the most tokens that it takes (marker, output, end), the weight in its output."""
+    """What the plan knows of one link: a number that tells it apart in its record, the most tokens that it takes
+    (marker, output, end), the weight in its output.
+    """
 
     key: int
     tokens: int
@@ -45,13 +49,16 @@ class Item:
 
 
 def tree_items(record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSize]], row_tokens: int) -> list[Item]:
-    """The chains of one record as one tree, or as several where the row is too short; each part repeats the shared path and carries its own chains' weight.
+    """The chains of one record as one tree, or as several where the row is too short; each part repeats the shared path
+    and carries its own chains' weight.
 
     Chains that begin alike share their links (row of 12 tokens, prompt of 4, each link 3 tokens):
       p: a    pn: a b    n: b    np: b a    ->   {p, pn}: 4 + 3 + 3 = 10     {n, np}: 4 + 3 + 3 = 10     (all four: 16, too long)
     """
     parts: list[_Part] = []
-    for index in sorted(range(len(chains)), key=lambda i: [link.key for link in chains[i]]):  # neighbours share the most
+    for index in sorted(
+        range(len(chains)), key=lambda i: [link.key for link in chains[i]]
+    ):  # neighbours share the most
         paths = [tuple(link.key for link in chains[index][: end + 1]) for end in range(len(chains[index]))]
         sizes = {path: link.tokens for path, link in zip(paths, chains[index], strict=True)}
         if not parts or parts[-1].length + parts[-1].added(sizes) > row_tokens:
@@ -59,7 +66,10 @@ def tree_items(record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSi
         part = parts[-1]
         part.length += part.added(sizes)
         if part.length > row_tokens:
-            raise InputError(f"A chain of {part.length} tokens does not fit a row of {row_tokens}; raise data.row_tokens or lower data.max_chain_tokens.")
+            raise InputError(
+                f"A chain of {part.length} tokens does not fit a row of {row_tokens}; raise data.row_tokens or lower "
+                "data.max_chain_tokens."
+            )
         part.chains.append(index)
         part.paths.update(paths)
         part.weight += sum(link.weight for link in chains[index])
@@ -81,7 +91,9 @@ class _Part:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One micro-batch: the items (or pretraining documents) in it, and the sum of weights of the whole step that its coefficients are divided by."""
+    """One micro-batch: the items (or pretraining documents) in it, and the sum of weights of the whole step that its
+    coefficients are divided by.
+    """
 
     regulariser: bool
     members: tuple[int, ...]
@@ -90,7 +102,9 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps of all epochs. `documents` holds the lengths of the regulariser's pieces of text, each at most `row_tokens`."""
+    """All steps of all epochs. `documents` holds the lengths of the regulariser's pieces of text, each at most
+    `row_tokens`.
+    """
 
     items: Sequence[Item]
     seed: int
@@ -108,17 +122,22 @@ class Plan:
             raise InputError("There is nothing to train on: no record gave a chain.")
         if self.rows_per_step < 1 or self.regulariser_rows_per_step < 0:
             raise InputError(
-                f"data.rows_per_step is {self.rows_per_step} and data.regulariser_rows_per_step {self.regulariser_rows_per_step}; the least are 1 and 0."
+                f"data.rows_per_step is {self.rows_per_step} and data.regulariser_rows_per_step "
+                f"{self.regulariser_rows_per_step}; the least are 1 and 0."
             )
         if self.regulariser_rows_per_step and not len(self.documents):
-            raise InputError("data.regulariser_rows_per_step is set but the regulariser has no text; name some under data.regulariser.")
+            raise InputError(
+                "data.regulariser_rows_per_step is set but the regulariser has no text; name some under "
+                "data.regulariser."
+            )
 
     def accumulate(self, ranks: int) -> int:
         """Micro-batches of a rank in one step. InputError where the step's rows can't be shared out evenly."""
         rows = self.rows_per_step + self.regulariser_rows_per_step
         if rows % ranks:
             raise InputError(
-                f"A step has {self.rows_per_step} feedback and {self.regulariser_rows_per_step} regulariser rows, together {rows}, which {ranks} ranks can't share evenly; "
+                f"A step has {self.rows_per_step} feedback and {self.regulariser_rows_per_step} regulariser rows, "
+                f"together {rows}, which {ranks} ranks can't share evenly; "
                 f"make data.rows_per_step + data.regulariser_rows_per_step a multiple of {ranks}."
             )
         return rows // ranks
@@ -138,19 +157,28 @@ class Plan:
         return hashlib.sha256(sizes.tobytes() + np.array(self.documents, np.int64).tobytes()).hexdigest()[:16]
 
     def step(self, epoch: int, step: int) -> list[PlannedRow]:
-        """The rows of one step, regulariser first; position k belongs to rank k % ranks as its micro-batch k // ranks."""
+        """The rows of one step, regulariser first; position k belongs to rank k % ranks as its micro-batch k //
+        ranks.
+        """
         start = step * self.rows_per_step
         rows = self._ordered(epoch)[start : start + self.rows_per_step]
         items = [self.items[i] for row in rows for i in row]
         total = sum(item.weight if self.weigh is None else self.weigh(item, epoch) for item in items)
         feedback = [PlannedRow(False, tuple(row), total) for row in rows]
         feedback += [PlannedRow(False, (), total)] * (self.rows_per_step - len(rows))
-        texts = [self._document_row((epoch * self.steps_per_epoch + step) * self.regulariser_rows_per_step + i) for i in range(self.regulariser_rows_per_step)]
-        learned = sum(self.documents[i] - 1 for text in texts for i in text)  # the first token of a piece has nothing before it to be predicted from
+        texts = [
+            self._document_row((epoch * self.steps_per_epoch + step) * self.regulariser_rows_per_step + i)
+            for i in range(self.regulariser_rows_per_step)
+        ]
+        learned = sum(
+            self.documents[i] - 1 for text in texts for i in text
+        )  # the first token of a piece has nothing before it to be predicted from
         return [PlannedRow(True, tuple(text), float(learned)) for text in texts] + feedback
 
     def _rows(self, epoch: int) -> list[list[int]]:
-        """Items packed into rows. Equal lengths change places from epoch to epoch; the number of rows does not change."""
+        """Items packed into rows. Equal lengths change places from epoch to epoch; the number of rows does not
+        change.
+        """
         order = self._shuffle(len(self.items), "packing", epoch)
         if self.separate:
             return [[int(i)] for i in order]
@@ -158,7 +186,9 @@ class Plan:
         return [[int(order[i]) for i in row] for row in rows]
 
     def _ordered(self, epoch: int) -> list[list[int]]:
-        """The epoch's rows in the order of its steps. The row with the most in the loss comes first of all, so that memory fails at once or not at all."""
+        """The epoch's rows in the order of its steps. The row with the most in the loss comes first of all, so that
+        memory fails at once or not at all.
+        """
         if self._memo.get("epoch") != epoch:
             rows = self._rows(epoch)
             rows = [rows[i] for i in self._shuffle(len(rows), "rows", epoch)]
@@ -169,7 +199,9 @@ class Plan:
         return self._memo["rows"]  # type: ignore[return-value]
 
     def size(self, row: Sequence[Item]) -> float:
-        """What decides the memory of a row: its length where rows differ in it, else the weight that stands for its places in the loss."""
+        """What decides the memory of a row: its length where rows differ in it, else the weight that stands for its
+        places in the loss.
+        """
         return float(row[0].length) if self.separate else sum(item.weight for item in row)
 
     def largest_text(self) -> PlannedRow:
@@ -183,7 +215,9 @@ class Plan:
 
     @cached_property
     def _document_rows(self) -> list[list[int]]:
-        return [[i] for i in range(len(self.documents))] if self.separate else pack(list(self.documents), self.row_tokens)
+        return (
+            [[i] for i in range(len(self.documents))] if self.separate else pack(list(self.documents), self.row_tokens)
+        )
 
     def _document_row(self, position: int) -> list[int]:
         """The row at this place of the endless stream: all rows once in a drawn order, then all again in another."""

@@ -38,7 +38,9 @@ class Prepared:
     chains_dropped: int
     """... and chains that were then too long still, or the same as another."""
     completions_unused: int
-    """Completions of the record that stand in none of its kept chains: between the best and the worst, or nothing said of them that this method could use."""
+    """Completions of the record that stand in none of its kept chains: between the best and the worst, or nothing said
+    of them that this method could use.
+    """
     tokens_in_loss: int
     """Tokens of all kept chains one by one that are learned or unlearned, whatever their weight, at most."""
 
@@ -50,7 +52,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preparer:
-    """Records -> `Prepared`, and `Prepared` -> trees, for one method, wording and tokenizer. Everything depends on the seed, the epoch and the record alone."""
+    """Records -> `Prepared`, and `Prepared` -> trees, for one method, wording and tokenizer. Everything depends on the
+    seed, the epoch and the record alone.
+    """
 
     tokens: ChainTokenizer
     method: Method
@@ -62,17 +66,24 @@ class Preparer:
     """Length of a row that trees are split for; None: each chain alone (`layout: separate`)."""
 
     def prepare(self, record: Feedback) -> Prepared:
-        """Cut the prompt, make the chains, and shorten those that are too long: links go from their front, the last output is never cut.
+        """Cut the prompt, make the chains, and shorten those that are too long: links go from their front, the last
+        output is never cut.
 
         Raises:
-            Unusable: the method can't use the record, nothing of it fits (`TooLong`), or there is nothing to learn in it.
+            Unusable: the method can't use the record, nothing of it fits (`TooLong`), or there is nothing to learn in
+                it.
         """
         try:
             prompt = self.tokens.cut_prompt(record.prompt)
         except TooLong as too_long:
-            build_chains(record, self.method, self.wording, seed=self.seed)  # no limit helps where the method can't use it anyway
+            build_chains(
+                record, self.method, self.wording, seed=self.seed
+            )  # no limit helps where the method can't use it anyway
             limit = self.tokens.max_prompt_tokens
-            raise TooLong(f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut", str(too_long)) from too_long
+            raise TooLong(
+                f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut",
+                str(too_long),
+            ) from too_long
         chains = build_chains(record, self.method, self.wording, seed=self.seed)
         kept: list[tuple[int, int]] = []
         sizes: list[tuple[LinkSize, ...]] = []
@@ -82,7 +93,9 @@ class Preparer:
         used: set[str] = set()
         before = links_cut = in_loss = 0
         fits = [self._fit(prompt, chain) for chain in chains]
-        for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):  # whole chains first: a cut one may equal one of them
+        for number in sorted(
+            range(len(chains)), key=lambda i: fits[i][0] > 0
+        ):  # whole chains first: a cut one may equal one of them
             first, lengths = fits[number]
             links = without_front(chains[number], first)
             spoken = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)
@@ -91,7 +104,9 @@ class Preparer:
             links_cut += first
             seen.add(spoken)
             used |= {link.text for link in links}
-            in_loss += sum(length.output for link, length in zip(links, lengths, strict=True) if link.learned or link.unlearned)
+            in_loss += sum(
+                length.output for link, length in zip(links, lengths, strict=True) if link.learned or link.unlearned
+            )
             kept.append((number, first))
             # a chain in an order drawn anew each epoch shares no link for sure with another chain
             own = (number,) if links[0].shuffled else ()
@@ -106,11 +121,18 @@ class Preparer:
                 )
             )
             before = max(before, *(length.before for length in lengths))
-            kinds |= {(link.kind, place) for link in links for place in range(len(links))} if own else {(link.kind, place) for place, link in enumerate(links)}
+            kinds |= (
+                {(link.kind, place) for link in links for place in range(len(links))}
+                if own
+                else {(link.kind, place) for place, link in enumerate(links)}
+            )
         if not kept:
             output = self._shortest(prompt, chains)
             reason = f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})"
-            raise TooLong(reason, f"the prompt takes {prompt.tokens} tokens, the shortest output with its feedback sentence {output}")
+            raise TooLong(
+                reason,
+                f"the prompt takes {prompt.tokens} tokens, the shortest output with its feedback sentence {output}",
+            )
         if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
             raise Unusable("nothing to learn in any of its chains")
         return Prepared(
@@ -127,10 +149,14 @@ class Preparer:
         )
 
     def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
-        """How many of the records that the method could use would fit under which other limits on tokens, for a message; empty where none would help."""
+        """How many of the records that the method could use would fit under which other limits on tokens, for a
+        message; empty where none would help.
+        """
         sizes = [size for record in records if (size := self._size(record)) is not None]
         prompt = self.tokens.max_prompt_tokens
-        return limits_that_fit(sizes, max_prompt_tokens=prompt, max_chain_tokens=self.max_chain_tokens, row_tokens=row_tokens)
+        return limits_that_fit(
+            sizes, max_prompt_tokens=prompt, max_chain_tokens=self.max_chain_tokens, row_tokens=row_tokens
+        )
 
     def _size(self, record: Feedback) -> Size | None:
         try:
@@ -150,12 +176,19 @@ class Preparer:
         if self.row_tokens is not None:
             return tree_items(number, one.prompt_tokens, one.sizes, self.row_tokens)
         return [
-            Item(number, (chain,), one.prompt_tokens + sum(link.tokens for link in links), sum(link.weight for link in links))
+            Item(
+                number,
+                (chain,),
+                one.prompt_tokens + sum(link.tokens for link in links),
+                sum(link.weight for link in links),
+            )
             for chain, links in enumerate(one.sizes)
         ]
 
     def chains(self, one: Prepared, epoch: int = 0) -> list[Chain]:
-        """The kept chains of a record, in the words of this epoch; a shuffled one that was cut is the same in all epochs."""
+        """The kept chains of a record, in the words of this epoch; a shuffled one that was cut is the same in all
+        epochs.
+        """
         every = build_chains(one.record, self.method, self.wording, seed=self.seed, epoch=epoch)
         still = any(first and every[number][0].shuffled for number, first in one.kept)
         at_first = build_chains(one.record, self.method, self.wording, seed=self.seed) if still else every
@@ -164,7 +197,9 @@ class Preparer:
 
     @property
     def weight_varies(self) -> bool:
-        """Whether items weigh differently from epoch to epoch: only the last output counts, and a shuffled chain ends in another one each time."""
+        """Whether items weigh differently from epoch to epoch: only the last output counts, and a shuffled chain ends
+        in another one each time.
+        """
         return self.method.loss_on == "last" and "shuffled" in self.method.orders
 
     def weight(self, one: Prepared, item: Item, epoch: int) -> float:
@@ -172,7 +207,11 @@ class Preparer:
         if not self.weight_varies:
             return item.weight
         chains = self.chains(one, epoch)
-        linked = [pair for number in item.chains for pair in zip(chains[number], self.tokens.link_lengths(one.prompt, chains[number]), strict=True)]
+        linked = [
+            pair
+            for number in item.chains
+            for pair in zip(chains[number], self.tokens.link_lengths(one.prompt, chains[number]), strict=True)
+        ]
         return sum((link.learned + link.unlearned) * length.output for link, length in linked)
 
     def tree(self, one: Prepared, item: Item, epoch: int = 0) -> Tree:
@@ -181,14 +220,19 @@ class Preparer:
         tree = Tree.from_chains([self.tokens.chain(one.prompt, chains[number]) for number in item.chains])
         weight, planned = tree.learned.sum() + tree.unlearned.sum(), self.weight(one, item, epoch)
         if abs(weight - planned) > 1e-6 or tree.tokens > item.length:
-            raise RuntimeError(f"the tree of record {one.record.id} has {tree.tokens} tokens and weight {weight}, planned were {item.length} and {planned}")
+            raise RuntimeError(
+                f"the tree of record {one.record.id} has {tree.tokens} tokens and weight {weight}, planned were "
+                f"{item.length} and {planned}"
+            )
         return tree
 
     def _fit(self, prompt: CutPrompt, chain: Chain) -> tuple[int, Sequence[LinkLength]]:
-        """The first link with which the rest of the chain fits (one behind the last: none does), and what each link from there on takes at most.
+        """The first link with which the rest of the chain fits (one behind the last: none does), and what each link
+        from there on takes at most.
 
-        A shuffled chain that fits whole in any order has for each link what it takes in the place where it takes most; one that must be cut keeps the order
-        of epoch 0 in all epochs (`chains`), so that what is left of it stays the same.
+        A shuffled chain that fits whole in any order has for each link what it takes in the place where it takes most;
+        one that must be cut keeps the order of epoch 0 in all epochs (`chains`), so that what is left of it stays the
+        same.
         """
         for first in range(len(chain)):
             lengths = self.tokens.link_lengths(prompt, without_front(chain, first))
@@ -196,7 +240,9 @@ class Preparer:
                 leading = [self.tokens.link_lengths(prompt, (link,))[0] for link in chain]
                 further = self.tokens.link_lengths(prompt, (chain[0], *chain))[1:]
                 pairs = zip(leading, further, strict=True)
-                lengths = [LinkLength(0, max(one.marker, other.marker), max(one.output, other.output)) for one, other in pairs]
+                lengths = [
+                    LinkLength(0, max(one.marker, other.marker), max(one.output, other.output)) for one, other in pairs
+                ]
                 lengths[0] = lengths[0]._replace(before=max(one.before for one in leading))
             if sum(length.before + length.marker + length.output for length in lengths) <= self.max_chain_tokens:
                 return first, lengths

@@ -1,4 +1,5 @@
-"""`python -m coh_lightning preview`: what feedback becomes, before anything is trained. Records, their chains, each token with what is learned of it, and the tree.
+"""`python -m coh_lightning preview`: what feedback becomes, before anything is trained. Records, their chains, each
+token with what is learned of it, and the tree.
 
     record 1 of 1 · f/7 · f.jsonl:1
     answer 1     Apple
@@ -8,8 +9,9 @@
       sentence        3     read  A helpful answer:↵
       good            2  learn 1  Apple</s>
 
-It reads and prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration; the model's and the trainer's part of it are not made.
-The arguments are parsed before torch and Lightning are imported, so that --help and a mistyped option answer at once.
+It reads and prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration; the model's and the
+trainer's part of it are not made. The arguments are parsed before torch and Lightning are imported, so that --help and
+a mistyped option answer at once.
 """
 
 from __future__ import annotations
@@ -111,7 +113,10 @@ def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m coh_lightning preview",
         usage="%(prog)s [FEEDBACK_FILE] [--config FILE ...] [--data.KEY=VALUE ...] [--num N] [--json] [--html FILE]",
-        description="Show what feedback becomes: its records, their chains, the tokens with what is learned, read and unlearned, and the tree.",
+        description=(
+            "Show what feedback becomes: its records, their chains, the tokens with what is learned, read and "
+            "unlearned, and the tree."
+        ),
         epilog="""A feedback file alone uses the method coh and the default wording; all of its records count as training data. The tokens are those of the model's tokenizer
 (--model.model=NAME), or those of the embedded world's where no model is named.
 Without a file the data are those of the configuration, and without one those of the embedded world.
@@ -132,8 +137,15 @@ each line of --json: {"record", "chain", "segments": [{"text", "weight"}], "ids"
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("file", nargs="?", metavar="FEEDBACK_FILE", help="records, or rows of TRL (.jsonl, .json, .csv, .parquet, ..., also packed)")
-    parser.add_argument("--num", type=int, default=PREVIEW_RECORDS, metavar="N", help="records to show (default: %(default)s; 0: all)")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FEEDBACK_FILE",
+        help="records, or rows of TRL (.jsonl, .json, .csv, .parquet, ..., also packed)",
+    )
+    parser.add_argument(
+        "--num", type=int, default=PREVIEW_RECORDS, metavar="N", help="records to show (default: %(default)s; 0: all)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line per chain, and nothing else")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained page (.html) instead")
     parser.add_argument("-h", "--help", action="store_true", help="show this and exit")
@@ -157,7 +169,10 @@ def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str)
         name = word.split("=", 1)[0]
         mine = name in options or not word.startswith("--")
         if not mine and name.lstrip("-").split(".")[0].rstrip("+") not in SETTINGS:
-            raise InputError(f"{command} has no option {name}{did_you_mean(name, [*options, *(f'--{key}' for key in SETTINGS)]) or '; --help lists them.'}")
+            raise InputError(
+                f"{command} has no option "
+                f"{name}{did_you_mean(name, [*options, *(f'--{key}' for key in SETTINGS)]) or '; --help lists them.'}"
+            )
         target = own if mine else settings
         target.append(word)
         takes_value = options[name] if name in options else not mine
@@ -190,7 +205,10 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         data.validation_share = data.test_share = 0.0
     if data.recipe is None and data.tokenizer_name is None and data.own_feedback is not None:
         data.tokenizer_name = WORLD
-        data.notes.append("no model is named, so the tokens are those of the embedded world's tokenizer; see those of yours with --model.model=NAME")
+        data.notes.append(
+            "no model is named, so the tokens are those of the embedded world's tokenizer; see those of yours with "
+            "--model.model=NAME"
+        )
     data.regulariser_rows_per_step = 0  # its text has no feedback in it, and takes time to read
     data.max_lost_share = 1.0  # what can't be used, and why, is what a preview should show
     try:
@@ -199,8 +217,12 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         train = data.counts.get("train")
         if train is None or train.used or not data.rejected:
             raise
-        reasons = ", ".join(f"{len(places)} {reason} (first: {places[0]})" for reason, places in _reasons(data)[:REASONS])
-        raise InputError(f"none of the {train.records:,} records gives a chain with the method {data.method.name}: {reasons}.") from error
+        reasons = ", ".join(
+            f"{len(places)} {reason} (first: {places[0]})" for reason, places in _reasons(data)[:REASONS]
+        )
+        raise InputError(
+            f"none of the {train.records:,} records gives a chain with the method {data.method.name}: {reasons}."
+        ) from error
     return data
 
 
@@ -224,7 +246,9 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     # parsed, since the data may refer to it (tokenizer: ${model.init_args...}), but not made
     for key, kind in (("model", CoHModule), ("data", CoHDataModule)):
         parser.add_lightning_class_args(kind, key, subclass_mode=True, required=False)
-        parser.set_defaults({key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}})
+        parser.set_defaults(
+            {key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}}
+        )
     CoHParser.typed = Typed(settings, Path.cwd())
     CoHParser.known = parser.keys()
     try:
@@ -239,7 +263,9 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     made = parser.instantiate(config)
     data: CoHDataModule = made["data"]
     if model.get("model") is not None or model.get("from_config") is not None:
-        data.recipe = Recipe(model.get("model"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code")))
+        data.recipe = Recipe(
+            model.get("model"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code"))
+        )
     return data
 
 
@@ -302,7 +328,11 @@ def _records(data: CoHDataModule) -> Iterator[RecordView]:
         items.setdefault(item.record, []).append(item)
     prepared = list(enumerate(data.splits["train"]))
     if data.feedback is not None:  # one file: in its order, not in the mixture's
-        prepared.sort(key=lambda numbered: [int(digits) for digits in re.findall(r"\d+", numbered[1].record.where.removeprefix(str(data.feedback)))])
+        prepared.sort(
+            key=lambda numbered: [
+                int(digits) for digits in re.findall(r"\d+", numbered[1].record.where.removeprefix(str(data.feedback)))
+            ]
+        )
     for place, (number, one) in enumerate(prepared, start=1):
         yield _viewed(data, place, one, items.get(number, []))
 
@@ -327,7 +357,9 @@ def _viewed(data: CoHDataModule, place: int, one: Prepared, items: Sequence[Any]
 
 
 def _chain_view(data: CoHDataModule, one: Prepared, chain: Chain) -> tuple[ChainView, list[str]]:
-    """The chain, and the role of each of its tokens. Weights and ids are those that training gets, not the segments' own."""
+    """The chain, and the role of each of its tokens. Weights and ids are those that training gets, not the segments'
+    own.
+    """
     encoder = data.chain_tokenizer.encoder
     tokens = data.chain_tokenizer.chain(one.prompt, chain)
     parts: list[tuple[str, float, float, tuple[str | Cut, ...], int]] = []
@@ -345,11 +377,21 @@ def _chain_view(data: CoHDataModule, one: Prepared, chain: Chain) -> tuple[Chain
         if len(ids):
             texts.append((encoder.decode(ids), learned - unlearned))
     if len(labels) != len(tokens):
-        raise RuntimeError(f"the segments of a chain of record {one.record.id} have {len(labels)} tokens, the chain has {len(tokens)}")
+        raise RuntimeError(
+            f"the segments of a chain of record {one.record.id} have {len(labels)} tokens, the chain has {len(tokens)}"
+        )
     strips = []
     for (label, learned, unlearned), group in groupby(parts, key=lambda part: part[:3]):
         listed = list(group)
-        strips.append(Strip(label, tuple(piece for part in listed for piece in part[3]), sum(part[4] for part in listed), learned, unlearned))
+        strips.append(
+            Strip(
+                label,
+                tuple(piece for part in listed for piece in part[3]),
+                sum(part[4] for part in listed),
+                learned,
+                unlearned,
+            )
+        )
     return ChainView(tokens, tuple(texts), tuple(strips)), labels
 
 
@@ -399,14 +441,20 @@ def _branch(encoder: Encoder, tree: Tree, roles: Sequence[str], start: int = 0) 
     while (children := _children(tree, nodes[-1])) and len(children) == 1:
         nodes.append(children[0])
     strips = []
-    for (role, learned, unlearned), group in groupby(nodes, key=lambda node: (roles[node], float(tree.learned[node]), float(tree.unlearned[node]))):
+    for (role, learned, unlearned), group in groupby(
+        nodes, key=lambda node: (roles[node], float(tree.learned[node]), float(tree.unlearned[node]))
+    ):
         listed = list(group)
-        strips.append(Strip(role, _pieces(encoder, [int(tree.ids[node]) for node in listed], {}), len(listed), learned, unlearned))
+        strips.append(
+            Strip(role, _pieces(encoder, [int(tree.ids[node]) for node in listed], {}), len(listed), learned, unlearned)
+        )
     return Branch(tuple(strips), tuple(_branch(encoder, tree, roles, child) for child in children))
 
 
 def _children(tree: Tree, node: int) -> list[int]:
-    """The children stand depth first: the first right behind the node, each further one where the one before it ends."""
+    """The children stand depth first: the first right behind the node, each further one where the one before it
+    ends.
+    """
     found = []
     child = node + 1
     while child < tree.subtree_end[node]:
@@ -431,17 +479,32 @@ def _lines(view: RecordView) -> Iterator[dict[str, Any]]:
 
 
 def visible(text: str) -> str:
-    """People's text with control characters, direction marks and the like spelt out, line ends apart: it can't move the cursor or turn the line round."""
-    return "".join(character if character == "\n" or _harmless(character) else character.encode("unicode_escape").decode("ascii") for character in text)
+    """People's text with control characters, direction marks and the like spelt out, line ends apart: it can't move the
+    cursor or turn the line round.
+    """
+    return "".join(
+        character if character == "\n" or _harmless(character) else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def _harmless(character: str) -> bool:
     # the two joiners hold letters and emoji together and have no other effect
-    return character in "\u200c\u200d" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return character in "\u200c\u200d" or unicodedata.category(character) not in (
+        "Cc",
+        "Cf",
+        "Cs",
+        "Co",
+        "Cn",
+        "Zl",
+        "Zp",
+    )
 
 
 def _shown(pieces: Sequence[str | Cut]) -> list[tuple[str, bool]]:
-    """(text, whether it is a cut) of each piece. A line end is written ↵ and breaks the line only inside the text, so that a sentence stays on one."""
+    """(text, whether it is a cut) of each piece. A line end is written ↵ and breaks the line only inside the text, so
+    that a sentence stays on one.
+    """
     whole = "".join(piece for piece in pieces if isinstance(piece, str))
     first, last = len(whole) - len(whole.lstrip("\n")), len(whole.rstrip("\n"))
     out: list[tuple[str, bool]] = []
@@ -467,12 +530,22 @@ def _effect(strip: Strip) -> str:
     """learn 2, unlearn 0.5, +2 -0.5 (both), read: what the loss does with the tokens of a strip."""
     if strip.learned and strip.unlearned:
         return f"+{strip.learned:g} -{strip.unlearned:g}"
-    return f"learn {strip.learned:g}" if strip.learned else f"unlearn {strip.unlearned:g}" if strip.unlearned else "read"
+    return (
+        f"learn {strip.learned:g}" if strip.learned else f"unlearn {strip.unlearned:g}" if strip.unlearned else "read"
+    )
 
 
 def _colour(strip: Strip) -> str:
     """The name of a strip's colour; both: learned in one chain and unlearned in another."""
-    return "both" if strip.learned and strip.unlearned else "learned" if strip.learned else "unlearned" if strip.unlearned else "read"
+    return (
+        "both"
+        if strip.learned and strip.unlearned
+        else "learned"
+        if strip.learned
+        else "unlearned"
+        if strip.unlearned
+        else "read"
+    )
 
 
 def _said(candidate: Candidate, record: Feedback) -> list[str]:
@@ -493,7 +566,9 @@ def _said(candidate: Candidate, record: Feedback) -> list[str]:
 def _heading(view: RecordView, used: int) -> str:
     record = view.record
     # an id begins with its source; of the place the end says enough
-    return " · ".join(part for part in (f"record {view.place:,} of {used:,}", record.id, Path(record.where).name) if part)
+    return " · ".join(
+        part for part in (f"record {view.place:,} of {used:,}", record.id, Path(record.where).name) if part
+    )
 
 
 def _about(view: RecordView) -> list[tuple[str, str]]:
@@ -510,7 +585,10 @@ def _chain_heading(view: RecordView, number: int) -> str:
     tokens = view.chains[number].tokens
     learned, unlearned = int((tokens.learned > 0).sum()), int((tokens.unlearned > 0).sum())
     share = f"{learned} learned" + (f", {unlearned} unlearned" if unlearned else "")
-    return f"chain {number + 1} of {len(view.chains)} · {_count(len(tokens), 'token')}, {share} ({(learned + unlearned) / len(tokens):.0%})"
+    return (
+        f"chain {number + 1} of {len(view.chains)} · {_count(len(tokens), 'token')}, {share} "
+        f"({(learned + unlearned) / len(tokens):.0%})"
+    )
 
 
 def _tree_heading(view: RecordView, number: int) -> str:
@@ -524,22 +602,52 @@ def _totals(data: CoHDataModule) -> list[tuple[str, str]]:
     """(what, how much) of the whole training data."""
     report, train = data.report(), data.counts["train"]
     method, wording = data.method.name, data.wording.name
-    held_out = " and ".join(f"{data.counts[name].records:,} for {name}" for name in ("validation", "test") if data.counts[name].records)
-    as_trees = f"{train.tokens_tree:,} as trees ({report['tree_saves']:.1f}x fewer)" if data.layout == "tree" else "which `layout: separate` keeps"
+    held_out = " and ".join(
+        f"{data.counts[name].records:,} for {name}" for name in ("validation", "test") if data.counts[name].records
+    )
+    as_trees = (
+        f"{train.tokens_tree:,} as trees ({report['tree_saves']:.1f}x fewer)"
+        if data.layout == "tree"
+        else "which `layout: separate` keeps"
+    )
     rows = [
-        ("settings", f"method {method}, wording {wording}, format {data.prompt_format.kind}, tokenizer {report['tokenizer']}"),
-        ("records", f"{train.records:,}, of which {train.used:,} are used" + (f" (besides {held_out})" if held_out else "")),
-        ("chains", f"{train.chains:,}" + (f"; {_count(train.completions_unused, 'completion')} in none of them" if train.completions_unused else "")),
+        (
+            "settings",
+            f"method {method}, wording {wording}, format {data.prompt_format.kind}, tokenizer {report['tokenizer']}",
+        ),
+        (
+            "records",
+            f"{train.records:,}, of which {train.used:,} are used" + (f" (besides {held_out})" if held_out else ""),
+        ),
+        (
+            "chains",
+            f"{train.chains:,}"
+            + (
+                f"; {_count(train.completions_unused, 'completion')} in none of them"
+                if train.completions_unused
+                else ""
+            ),
+        ),
         ("tokens", f"{train.tokens_plain:,} in plain chains, {as_trees}"),
         ("in the loss", f"{train.tokens_in_loss:,} of the tokens in plain chains ({report['share_in_loss']:.1%})"),
-        ("cut", f"{_count(train.prompts_cut, 'prompt')} lost {_count(train.prompt_tokens_cut, 'token')} (data.max_prompt_tokens {data.max_prompt_tokens})"),
-        ("dropped", f"{_count(train.links_cut, 'link')} and {_count(train.chains_dropped, 'whole chain')} (data.max_chain_tokens {data.max_chain_tokens})"),
+        (
+            "cut",
+            f"{_count(train.prompts_cut, 'prompt')} lost {_count(train.prompt_tokens_cut, 'token')} "
+            f"(data.max_prompt_tokens {data.max_prompt_tokens})",
+        ),
+        (
+            "dropped",
+            f"{_count(train.links_cut, 'link')} and {_count(train.chains_dropped, 'whole chain')} "
+            f"(data.max_chain_tokens {data.max_chain_tokens})",
+        ),
     ]
     reasons = _reasons(data)
     rows.append(("rejected", f"{len(data.rejected):,}"))
     rows += [("", f"{len(places):,}  {reason} (first: {places[0]})") for reason, places in reasons[:REASONS]]
     if len(reasons) > REASONS:
-        rows.append(("", f"{sum(len(places) for _, places in reasons[REASONS:]):,}  for {len(reasons) - REASONS} other reasons"))
+        rows.append(
+            ("", f"{sum(len(places) for _, places in reasons[REASONS:]):,}  for {len(reasons) - REASONS} other reasons")
+        )
     rows += [("note", note) for note in [report["boundaries"], *report["notes"]]]
     return rows
 
@@ -548,7 +656,9 @@ def _reasons(data: CoHDataModule) -> list[tuple[str, list[str]]]:
     """(reason, where, with what is particular to the row) of all that was left out, the commonest reason first."""
     reasons: dict[str, list[str]] = {}
     for one in data.rejected:
-        reasons.setdefault("unreadable" if one.unreadable else one.reason, []).append((one.where or one.id) + (f": {one.detail}" if one.detail else ""))
+        reasons.setdefault("unreadable" if one.unreadable else one.reason, []).append(
+            (one.where or one.id) + (f": {one.detail}" if one.detail else "")
+        )
     return sorted(reasons.items(), key=lambda item: -len(item[1]))
 
 
@@ -561,7 +671,9 @@ STYLES = {
     "read": ("dim", "dim"),
     "cut": ("magenta", "magenta"),
 }
-"""Neighbouring tokens take turns, so that their bounds can be seen. Shades that show on a dark and on a light ground."""
+"""Neighbouring tokens take turns, so that their bounds can be seen. Shades that show on a dark and on a light
+ground.
+"""
 
 
 def _show(data: CoHDataModule, records: Iterator[RecordView]) -> None:
@@ -614,7 +726,11 @@ def _text(words: str, style: str = "") -> Text:
 
 def _shortened(text: str) -> str:
     text = text.strip("\n")
-    return text if len(text) <= SHORT else f"{text[: SHORT - 100]} … ({len(text) - SHORT + 50:,} characters) … {text[-50:]}"
+    return (
+        text
+        if len(text) <= SHORT
+        else f"{text[: SHORT - 100]} … ({len(text) - SHORT + 50:,} characters) … {text[-50:]}"
+    )
 
 
 def _grid(rows: Sequence[Sequence[RenderableType]], widths: Sequence[int], *, one_line: bool = False) -> RenderableType:
@@ -682,7 +798,9 @@ def _page(data: CoHDataModule, views: Sequence[RecordView]) -> str:
     policy = f"default-src 'none'; style-src 'sha256-{sha}'; base-uri 'none'; form-action 'none'"
     used = data.counts["train"].used
     legend = ", ".join(f'<span class="{name}">{name}</span>' for name in ("learned", "read", "unlearned"))
-    totals = "".join(f'<tr><th>{_safe(name)}</th><td class="text">{_safe(value)}</td></tr>\n' for name, value in _totals(data))
+    totals = "".join(
+        f'<tr><th>{_safe(name)}</th><td class="text">{_safe(value)}</td></tr>\n' for name, value in _totals(data)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -718,7 +836,9 @@ def _page_record(view: RecordView, used: int) -> str:
     out += [f'<tr><th>{_safe(name)}</th><td class="{kind}">{_safe(text)}</td></tr>\n' for name, text, kind in rows]
     out.append("</table>\n")
     for number, chain in enumerate(view.chains):
-        out.append(f"<h3>{_safe(_chain_heading(view, number))}</h3>\n{_page_strips(chain.strips, known=view.chains[0].strips[0] if number else None)}")
+        out.append(
+            f"<h3>{_safe(_chain_heading(view, number))}</h3>\n{_page_strips(chain.strips, known=view.chains[0].strips[0] if number else None)}"
+        )
     for number, (_, branch) in enumerate(view.trees):
         out.append(f'<h3>{_safe(_tree_heading(view, number))}</h3>\n<ul class="root">{_page_branch(branch)}</ul>\n')
     return "".join([*out, "</section>\n"])
@@ -731,7 +851,10 @@ def _page_strips(strips: Sequence[Strip], *, known: Strip | None = None) -> str:
         if strip == known:
             words = '<td class="above">as above</td>'
         else:
-            tokens = "".join(f'<i class="cut">{html.escape(text)}</i>' if cut else f"<b>{html.escape(text)}</b>" for text, cut in _shown(strip.pieces))
+            tokens = "".join(
+                f'<i class="cut">{html.escape(text)}</i>' if cut else f"<b>{html.escape(text)}</b>"
+                for text, cut in _shown(strip.pieces)
+            )
             words = f'<td class="text tokens {colour}">{tokens}</td>'
         numbers = f'<td class="n">{strip.tokens:,}</td><td class="n {colour}">{_effect(strip)}</td>'
         rows.append(f'<tr><th class="{colour}">{_safe(strip.label)}</th>{numbers}{words}</tr>\n')

@@ -1,11 +1,13 @@
 """How far a run has come, in its checkpoint: whole optimizer steps, so that it can go on under any number of ranks.
 
-Lightning counts the micro-batches of a rank. The plan gives every step the same rows whatever the ranks, so the same place is
+Lightning counts the micro-batches of a rank. The plan gives every step the same rows whatever the ranks, so the same
+place is
 
     2 ranks, 4 rows a step: 2 micro-batches      step 3 is over after micro-batch  6 of each rank
     1 rank,  4 rows a step: 4 micro-batches      step 3 is over after micro-batch 12
 
-A checkpoint keeps Lightning's counters at the end of a step (`to_step_start`), and they are counted anew when a run goes on from it (`recount`).
+A checkpoint keeps Lightning's counters at the end of a step (`to_step_start`), and they are counted anew when a run
+goes on from it (`recount`).
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from coh_lightning.errors import InputError
 def to_step_start(loops: dict[str, Any], micro_batches: int) -> None:
     """Moves the counters of a checkpoint that was saved within a step back to the end of the step before, in place.
 
-    Lightning may save within a step: after an interval of time, at a validation there, and once more after the first micro-batch of a run that goes on.
-    A checkpoint holds no gradients, and its weights are those of the step's beginning. What is left is what Lightning saves when a step's last micro-batch is
-    over: all counters at a whole step, but for `completed` and `_batches_that_stepped`, which it raises later.
+    Lightning may save within a step: after an interval of time, at a validation there, and once more after the first
+    micro-batch of a run that goes on. A checkpoint holds no gradients, and its weights are those of the step's
+    beginning. What is left is what Lightning saves when a step's last micro-batch is over: all counters at a whole
+    step, but for `completed` and `_batches_that_stepped`, which it raises later.
 
     Args:
         loops: `checkpoint["loops"]["fit_loop"]`.
@@ -38,7 +41,8 @@ def to_step_start(loops: dict[str, Any], micro_batches: int) -> None:
 
 
 def recount(checkpoint: dict[str, Any], micro_batches: int) -> None:
-    """Counts a checkpoint's progress in this run's micro-batches, in place; the steps, epochs and rows stay what they are.
+    """Counts a checkpoint's progress in this run's micro-batches, in place; the steps, epochs and rows stay what they
+    are.
 
     How many micro-batches its own steps had follows from its totals. A second call changes nothing.
 
@@ -60,7 +64,9 @@ def recount(checkpoint: dict[str, Any], micro_batches: int) -> None:
     for counts in (batches["total"], batches["current"]):
         ready = counts["ready"]
         whole = ready // before * micro_batches
-        counts.update({name: whole - (ready - count) for name, count in counts.items()})  # `completed` may lag behind by one
+        counts.update(
+            {name: whole - (ready - count) for name, count in counts.items()}
+        )  # `completed` may lag behind by one
     for loader in loops["state_dict"].get("combined_loader", []):
         if "handed_out" in loader:  # of an older version, in micro-batches
             loader["step"] = loader.pop("handed_out") // before
@@ -70,7 +76,8 @@ def check_same_plan(saved: Mapping[str, Any], now: Mapping[str, Any], micro_batc
     """Refuses to go on with other rows than those that a checkpoint was trained on.
 
     Args:
-        saved: Of the checkpoint's run: `CoHDataModule.plan_settings`, and `steps_of_epoch`, how many steps of an epoch it made.
+        saved: Of the checkpoint's run: `CoHDataModule.plan_settings`, and `steps_of_epoch`, how many steps of an epoch
+            it made.
         now: The same of this run.
         micro_batches: Micro-batches of a rank in one step of this run.
 
@@ -86,7 +93,11 @@ def check_same_plan(saved: Mapping[str, Any], now: Mapping[str, Any], micro_batc
                 f"trainer.limit_train_batches leaves {value} steps in an epoch, but the checkpoint's run had {was}; set it to {was * micro_batches}, "  # type: ignore[operator]
                 f"which is as many steps of {micro_batches} micro-batches."
             )
-        changed = "the training records or their tokens have changed" if key == "rows" else f"data.{key} has changed from {was!r} to {value!r}"
+        changed = (
+            "the training records or their tokens have changed"
+            if key == "rows"
+            else f"data.{key} has changed from {was!r} to {value!r}"
+        )
         raise InputError(
             f"ckpt_path: {changed} since the checkpoint was written, so the rows that come next can't be found; "
             "set it back, or start from the checkpoint's weights with model.model."

@@ -1,7 +1,8 @@
-"""The records that go in and come out: `Feedback` (what people said of completions), `Completion` (what a model wrote), `Judgement` (what a rater said of it).
+"""The records that go in and come out: `Feedback` (what people said of completions), `Completion` (what a model wrote),
+`Judgement` (what a rater said of it).
 
-Each is one JSON line, read strictly: whatever a line holds is either understood or refused by file, line and key. No torch, no Lightning: everything that
-touches only files imports this and nothing heavier.
+Each is one JSON line, read strictly: whatever a line holds is either understood or refused by file, line and key. No
+torch, no Lightning: everything that touches only files imports this and nothing heavier.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ DEVELOPER = "developer"
 """The newer name that OpenAI's clients give to the system's role."""
 
 LONGEST_LINE = 32 * 2**20
-"""Bytes of one line that are read; a longer one is no record, and what it would take as Python objects is many times that."""
+"""Bytes of one line that are read; a longer one is no record, and what it would take as Python objects is many times
+that.
+"""
 LARGEST_WHOLE = 2**29
 """Bytes of a file that can't be read line by line (JSON, CSV, text)."""
 MOST_VALUES = 10_000_000
@@ -41,7 +44,9 @@ DEEPEST = 200
 """Levels of objects and lists in JSON; a tree of messages has two for each message."""
 FREELY_UNPACKED = 32 * 2**20
 MOST_UNPACKED = 100
-"""A compressed file may unpack to so many bytes, or to so many times its own size if that is more; text packs ten times or so, a bomb a thousand times."""
+"""A compressed file may unpack to so many bytes, or to so many times its own size if that is more; text packs ten times
+or so, a bomb a thousand times.
+"""
 
 _PLACES: dict[str, tuple[str, ...]] = {
     "record": ("id", "prompt", "system", "completions", "scale", "task", "aspect", "reference", "source", "extra"),
@@ -52,11 +57,16 @@ _PLACES: dict[str, tuple[str, ...]] = {
 """The keys that each place of a feedback line knows."""
 
 BESIDE_CONTENT = frozenset(
-    "tool_calls tool_call tool_call_id function_call function_calls tools functions reasoning_content reasoning reasoning_details "
+    "tool_calls tool_call tool_call_id function_call function_calls tools functions reasoning_content reasoning "
+    "reasoning_details "
     "thinking thoughts thinking_blocks refusal audio image images image_url video videos".split()
 )
-"""Keys of a message that change what it says and that no text of ours holds: without them a model would learn to stop where it should call or think."""
-BESIDE_COMPLETION = frozenset("tool_calls tool_call function_call function_calls reasoning_content reasoning_details thinking_blocks".split())
+"""Keys of a message that change what it says and that no text of ours holds: without them a model would learn to stop
+where it should call or think.
+"""
+BESIDE_COMPLETION = frozenset(
+    "tool_calls tool_call function_call function_calls reasoning_content reasoning_details thinking_blocks".split()
+)
 """Likewise of a completion, where `reasoning` may as well be what a rater wrote."""
 BESIDE_PROMPT = frozenset("tools functions image images video videos audio".split())
 """Likewise of a whole row."""
@@ -67,7 +77,9 @@ _BESIDE = {"record": BESIDE_PROMPT, "message": BESIDE_CONTENT, "completion": BES
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a turn's text, and from which end truncation may take tokens away: a post's body may be cut, a task sentence never."""
+    """A piece of a turn's text, and from which end truncation may take tokens away: a post's body may be cut, a task
+    sentence never.
+    """
 
     text: str
     cut: Cut = "never"
@@ -91,7 +103,9 @@ class Candidate:
 
     text: str
     rank: float | None = None
-    """Place among the candidates of the record: smaller is better, equal is a tie. None beside ranked candidates: this one was not ranked."""
+    """Place among the candidates of the record: smaller is better, equal is a tie. None beside ranked candidates: this
+    one was not ranked.
+    """
     ratings: Mapping[str, float] = field(default_factory=dict)
     """Attribute -> value on its scale; a plain number stands under "overall"."""
     thumb: bool | None = None
@@ -106,21 +120,25 @@ class Candidate:
 class Feedback:
     """One prompt, k >= 1 completions of it, and what people said of each.
 
-    The constructor checks what every later stage relies on, so that it holds whoever made the record: a prompt that ends in a user turn with words in it,
-    completions that are not empty, finite ranks, ratings inside their scales, and text that can be written as UTF-8.
+    The constructor checks what every later stage relies on, so that it holds whoever made the record: a prompt that
+    ends in a user turn with words in it, completions that are not empty, finite ranks, ratings inside their scales, and
+    text that can be written as UTF-8.
 
     Raises:
         InputError: naming `where`, the key as in the JSON form, and what was found.
 
     As one JSON line (only `prompt` and `completions[].text` are required)::
 
-        {"id": "7", "system": "Be brief.", "prompt": "Why is the sky blue?", "scale": [1, 5], "task": "answer", "aspect": "helpful",
+        {"id": "7", "system": "Be brief.", "prompt": "Why is the sky blue?", "scale": [1, 5], "task": "answer",
+        "aspect": "helpful",
          "completions": [{"text": "Air scatters blue light most.", "rank": 1, "rating": 5},
-                         {"text": "It mirrors the sea.", "rank": 2, "rating": 1, "critique": "That is a myth.", "revision": "Air scatters blue."}],
+                         {"text": "It mirrors the sea.", "rank": 2, "rating": 1, "critique": "That is a myth.",
+                         "revision": "Air scatters blue."}],
          "reference": "Because of Rayleigh scattering."}
 
-    `prompt` may also be messages, `[{"role": "user", "content": "..."}, ...]`; a prompt text or a content may be a list of parts, `{"text": ..., "cut": ...}`,
-    or of text parts as chat clients write them, `{"type": "text", "text": ...}`, which are joined. The role `developer` is read as `system`.
+    `prompt` may also be messages, `[{"role": "user", "content": "..."}, ...]`; a prompt text or a content may be a list
+    of parts, `{"text": ..., "cut": ...}`, or of text parts as chat clients write them, `{"type": "text", "text": ...}`,
+    which are joined. The role `developer` is read as `system`.
     """
 
     id: str
@@ -140,7 +158,9 @@ class Feedback:
     """File and line that it came from, for messages."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     copy: int = 1
-    """Which repetition of the record this is, where a source's weight repeats it: 1 is the record itself. Made when sources are mixed; no part of the JSON form."""
+    """Which repetition of the record this is, where a source's weight repeats it: 1 is the record itself. Made when
+    sources are mixed; no part of the JSON form.
+    """
 
     def __post_init__(self) -> None:
         where = self.where or f"record {self.id or '(no id)'}"
@@ -154,29 +174,41 @@ class Feedback:
             raise InputError(f"{where}: completions is empty; a record needs at least one completion.")
         for attribute, (worst, best) in self.scales.items():
             if not math.isfinite(best - worst) or worst == best:
-                raise InputError(f"{where}: the scale of {attribute!r:.60} is [{worst:g}, {best:g}]; give two different finite numbers, [worst, best].")
+                raise InputError(
+                    f"{where}: the scale of {attribute!r:.60} is [{worst:g}, {best:g}]; give two different finite "
+                    "numbers, [worst, best]."
+                )
         for index, candidate in enumerate(self.candidates):
             _check_candidate(candidate, f"completions[{index}]", self.scales, where)
 
     @classmethod
     def from_json(cls, obj: object, where: str) -> Feedback:
-        """Read the JSON form (see the class). Raises InputError naming `where`, the key, what was found, and the nearest known key of a mistyped one.
+        """Read the JSON form (see the class). Raises InputError naming `where`, the key, what was found, and the
+        nearest known key of a mistyped one.
 
-        Unknown keys that resemble no known one are kept in `extra`; a record without an id gets one from its content, the same wherever it stands.
+        Unknown keys that resemble no known one are kept in `extra`; a record without an id gets one from its content,
+        the same wherever it stands.
         """
         record = _known(obj, "record", "the line", where)
         extra = dict(_object(record.get("extra", {}), "extra", where)) | record["unknown"]
         for name in ("prompt", "completions"):
             if name not in record:
-                raise InputError(f"{where}: the key {name!r} is missing; a feedback line needs 'prompt' and 'completions'.")
+                raise InputError(
+                    f"{where}: the key {name!r} is missing; a feedback line needs 'prompt' and 'completions'."
+                )
         turns, unknown_by_turn = _prompt_from_json(record["prompt"], where)
         extra |= unknown_by_turn
         if record.get("system") is not None:
             if turns and turns[0].role == "system":
-                raise InputError(f"{where}: both the key 'system' and the first message of 'prompt' give a system turn; keep one of them.")
+                raise InputError(
+                    f"{where}: both the key 'system' and the first message of 'prompt' give a system turn; keep one "
+                    "of them."
+                )
             turns = (Turn("system", (Part(_text(record["system"], "system", where)),)), *turns)
         if not isinstance(record["completions"], list):
-            raise InputError(f"{where}: completions is {shown(record['completions'])}; give a list of objects, each with 'text'.")
+            raise InputError(
+                f"{where}: completions is {shown(record['completions'])}; give a list of objects, each with 'text'."
+            )
         candidates = []
         for index, item in enumerate(record["completions"]):
             candidate, unknown = _candidate_from_json(item, f"completions[{index}]", where)
@@ -187,7 +219,9 @@ class Feedback:
             id=_text(record.get("id", ""), "id", where),
             prompt=turns,
             candidates=tuple(candidates),
-            scales=_scales_from_json(record.get("scale"), {name for candidate in candidates for name in candidate.ratings}, where),
+            scales=_scales_from_json(
+                record.get("scale"), {name for candidate in candidates for name in candidate.ratings}, where
+            ),
             task=_text(record.get("task", "answer"), "task", where),
             aspect=_optional_text(record.get("aspect"), "aspect", where),
             reference=_optional_text(record.get("reference"), "reference", where),
@@ -198,7 +232,9 @@ class Feedback:
         return feedback if feedback.id else dataclasses.replace(feedback, id=content_id(feedback))
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form; `from_json` reads it back as an equal record, but for `where`, which says where a line was read."""
+        """The JSON form; `from_json` reads it back as an equal record, but for `where`, which says where a line was
+        read.
+        """
         out: dict[str, Any] = {"id": self.id, "prompt": [_turn_to_json(turn) for turn in self.prompt]}
         out["completions"] = [_candidate_to_json(candidate) for candidate in self.candidates]
         if self.scales:
@@ -226,7 +262,9 @@ class Completion:
     prompt: str
     """The exact text that was continued, feedback sentence included."""
     prompt_sha: str
-    """SHA-256 of the record's prompt without the feedback sentence: equal for all systems and asks that are compared."""
+    """SHA-256 of the record's prompt without the feedback sentence: equal for all systems and asks that are
+    compared.
+    """
     ask: str
     """Which kind of output was asked for: "good", "bad", ... or "" for none."""
     marker: str
@@ -235,7 +273,9 @@ class Completion:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Temperature, top_p, max_new_tokens, ..."""
     stop: str = ""
-    """Why it ended: "end" (the end token), "marker" (it went on with a feedback sentence, which is cut off), "length", ..."""
+    """Why it ended: "end" (the end token), "marker" (it went on with a feedback sentence, which is cut off), "length",
+    ...
+    """
     seed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -245,12 +285,17 @@ class Completion:
     shown: str | None = None
     """The prompt as people read it, without the feedback sentence: what a rater is shown."""
     human: str | None = None
-    """In a pseudo-dialogue, what the user said last: the turns of `shown` before it hold what this system wrote itself."""
+    """In a pseudo-dialogue, what the user said last: the turns of `shown` before it hold what this system wrote
+    itself.
+    """
     scores: Mapping[str, float] = field(default_factory=dict)
     """What raters in code said of it."""
 
     _types: ClassVar[dict[str, tuple[type, ...]]] = {
-        **dict.fromkeys(("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"), (str,)),
+        **dict.fromkeys(
+            ("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"),
+            (str,),
+        ),
         **dict.fromkeys(("sampling", "scores"), (dict,)),
         **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
         **dict.fromkeys(("reference", "shown", "human"), (str, type(None))),
@@ -263,9 +308,14 @@ class Completion:
         try:
             json.dumps(values.get("sampling"), ensure_ascii=False, allow_nan=False).encode("utf-8")
         except ValueError as error:
-            raise InputError(f"{where}: sampling holds what no file can: a number that is not finite, or half a character.") from error
+            raise InputError(
+                f"{where}: sampling holds what no file can: a number that is not finite, or half a character."
+            ) from error
         if "scores" in values:
-            values["scores"] = {_text(name, "scores", where): number(value, f"scores.{named(name)}", where) for name, value in values["scores"].items()}
+            values["scores"] = {
+                _text(name, "scores", where): number(value, f"scores.{named(name)}", where)
+                for name, value in values["scores"].items()
+            }
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
@@ -273,13 +323,17 @@ class Completion:
 
 
 def place_on_scale(value: float, worst: float, best: float) -> float:
-    """Where a rating stands between the worst (0) and the best (1) value; rounded, so that binary fractions don't take it off a bound: 2.8 of 1 to 10 is 0.2."""
+    """Where a rating stands between the worst (0) and the best (1) value; rounded, so that binary fractions don't take
+    it off a bound: 2.8 of 1 to 10 is 0.2.
+    """
     return round((value - worst) / (best - worst), 9)
 
 
 def prompt_sha(record: Feedback) -> str:
     """A hash of a record's whole prompt, roles included, that any system's completion of the same prompt carries."""
-    return hashlib.sha256(json.dumps([(turn.role, turn.text) for turn in record.prompt]).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(
+        json.dumps([(turn.role, turn.text) for turn in record.prompt]).encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 def read_prompt(turns: Sequence[Turn]) -> str:
@@ -302,7 +356,9 @@ class Judgement:
     systems: tuple[str, ...]
     """The systems that were compared, in the order shown to the rater: left, right."""
     check: str = ""
-    """What the row was there to test: "" (nothing: it counts), "swap" (shown again, sides swapped), "identical" (equal texts), "gold" (an obvious answer)."""
+    """What the row was there to test: "" (nothing: it counts), "swap" (shown again, sides swapped), "identical" (equal
+    texts), "gold" (an obvious answer).
+    """
     passed: bool | None = None
     """Whether the check was answered rightly; None where no one answer is right."""
     seconds: float | None = None
@@ -320,12 +376,19 @@ class Judgement:
         """Read one line of judgements. Raises InputError naming `where` and the key."""
         values = _flat_from_json(cls, cls._types, obj, where)
         if len(values["systems"]) != 2:
-            raise InputError(f"{where}: systems is {shown(values['systems'])}; it must be the two that were compared, left and right.")
+            raise InputError(
+                f"{where}: systems is {shown(values['systems'])}; it must be the two that were compared, left and "
+                "right."
+            )
         values["systems"] = tuple(_text(name, "systems", where) for name in values["systems"])
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in (dataclasses.asdict(self) | {"systems": list(self.systems)}).items() if value is not None}
+        return {
+            name: value
+            for name, value in (dataclasses.asdict(self) | {"systems": list(self.systems)}).items()
+            if value is not None
+        }
 
 
 @dataclass(frozen=True)
@@ -343,7 +406,10 @@ class Rejected:
 
     def to_json(self) -> dict[str, Any]:
         """A lone surrogate, in what a message quotes of a bad row, is spelt out: no file can hold it."""
-        values = {name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value for name, value in vars(self).items()}
+        values = {
+            name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            for name, value in vars(self).items()
+        }
         return {name: value for name, value in values.items() if value not in ("", False)}
 
 
@@ -364,7 +430,9 @@ R = TypeVar("R", bound=JsonRecord)
 
 
 def content_id(feedback: Feedback) -> str:
-    """An id made of prompt, completions, what was said of them and the task: the same in every file and place, different for any other content."""
+    """An id made of prompt, completions, what was said of them and the task: the same in every file and place,
+    different for any other content.
+    """
     content = feedback.to_json()
     for name in ("id", "source", "extra"):
         content.pop(name, None)
@@ -377,7 +445,8 @@ def read_jsonl(path: Path | str, kind: type[R]) -> Iterator[R]:
     Equal records without an id of their own are kept, as id, id#2, ...; an id that a file gives twice is refused.
 
     Raises:
-        InputError: a missing or empty file, bytes that are no text, broken JSON, anything off schema, an id given twice; each naming file and line.
+        InputError: a missing or empty file, bytes that are no text, broken JSON, anything off schema, an id given
+            twice; each naming file and line.
     """
     seen: dict[str, str] = {}
     for where, line in read_lines(path):
@@ -388,11 +457,16 @@ def read_jsonl(path: Path | str, kind: type[R]) -> Iterator[R]:
 
 
 def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
-    """The record with an id that `seen` (id -> where) does not hold yet, and note it there. Raises InputError when its own, given id is taken."""
+    """The record with an id that `seen` (id -> where) does not hold yet, and note it there. Raises InputError when its
+    own, given id is taken.
+    """
     id = record.id
     if id in seen:
         if id != content_id(record):
-            raise InputError(f"{where}: the id {id!r:.60} was given before, at {seen[id]}; every record needs an id of its own (or none: it is then made).")
+            raise InputError(
+                f"{where}: the id {id!r:.60} was given before, at {seen[id]}; every record needs an id of its own "
+                "(or none: it is then made)."
+            )
         copy = 2
         while (id := f"{record.id}#{copy}") in seen:
             copy += 1
@@ -402,7 +476,8 @@ def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
 
 
 def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
-    """Write the records beside the file and rename at the end, so that nobody ever reads half a file; returns how many. A name in .gz is compressed.
+    """Write the records beside the file and rename at the end, so that nobody ever reads half a file; returns how many.
+    A name in .gz is compressed.
 
     Raises:
         InputError: the name asks for another compression, or the file can't be written.
@@ -423,8 +498,8 @@ def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
 
 
 def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
-    """("file:line", text) of each line with something in it; a line of bytes that are no text, or one that is far too long, comes as an InputError, so that a
-    caller may skip it.
+    """("file:line", text) of each line with something in it; a line of bytes that are no text, or one that is far too
+    long, comes as an InputError, so that a caller may skip it.
 
     Lines end at "\\n" alone: U+2028 and its kind are ordinary text.
 
@@ -443,7 +518,13 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
                     any_line = True
                     while raw and not raw.endswith(b"\n"):
                         raw = file.readline(LONGEST_LINE)
-                    yield where, InputError(f"{where}: the line is longer than {LONGEST_LINE >> 20} MiB, so it is no record; end each record with a line end.")
+                    yield (
+                        where,
+                        InputError(
+                            f"{where}: the line is longer than {LONGEST_LINE >> 20} MiB, so it is no record; end "
+                            "each record with a line end."
+                        ),
+                    )
                     continue
                 if number == 1:
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -455,7 +536,9 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
                 except UnicodeDecodeError as error:
                     yield where, not_text(where, error)
         except UNREADABLE as error:
-            raise InputError(f"{path}:{number + 1}: the file can't be read on ({words_of(error)}); is it whole?") from error
+            raise InputError(
+                f"{path}:{number + 1}: the file can't be read on ({words_of(error)}); is it whole?"
+            ) from error
     if not any_line:
         raise InputError(f"{path}: the file is empty.")
 
@@ -473,7 +556,9 @@ PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a packed file, which is refused where it grows out of all proportion: a bomb of some kilobytes unpacks to gigabytes."""
+    """The content of a packed file, which is refused where it grows out of all proportion: a bomb of some kilobytes
+    unpacks to gigabytes.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = _unpacker(path)
@@ -501,7 +586,9 @@ class _Unpacked(io.RawIOBase):
 
 
 def _unpacker(path: Path) -> IO[bytes]:
-    """A file to read the content of a packed one from. Raises InputError where the package that unpacks it is missing."""
+    """A file to read the content of a packed one from. Raises InputError where the package that unpacks it is
+    missing.
+    """
     suffix = path.suffix.lower()
     package = {".bz2": "Python's bz2", ".xz": "Python's lzma", ".zst": "pyarrow with zstd"}.get(suffix, "Python's gzip")
     try:
@@ -519,20 +606,27 @@ def _unpacker(path: Path) -> IO[bytes]:
             return cast("IO[bytes]", pyarrow.input_stream(str(path), compression="zstd"))
         return cast("IO[bytes]", gzip.open(path, "rb"))
     except (ImportError, NotImplementedError) as error:
-        raise InputError(f"{path}: reading {suffix} needs {package}, which is not installed here; install it, or unpack the file.") from error
+        raise InputError(
+            f"{path}: reading {suffix} needs {package}, which is not installed here; install it, or unpack the file."
+        ) from error
 
 
 def check_unpacked(path: Path, count: int) -> None:
-    """Raises InputError where a compressed file has become `count` bytes and that is out of all proportion to its size."""
+    """Raises InputError where a compressed file has become `count` bytes and that is out of all proportion to its
+    size.
+    """
     most = max(FREELY_UNPACKED, MOST_UNPACKED * path.stat().st_size)
     if count > most:
         raise InputError(
-            f"{path}: it unpacks to more than {most:,} bytes, {most // max(path.stat().st_size, 1)} times its size; unpack it yourself if it is right."
+            f"{path}: it unpacks to more than {most:,} bytes, {most // max(path.stat().st_size, 1)} times its size; "
+            "unpack it yourself if it is right."
         )
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in one of `PACKED`. Raises InputError when it is missing (with the nearest name beside it) or no file."""
+    """The bytes of a file, unpacked if its name ends in one of `PACKED`. Raises InputError when it is missing (with the
+    nearest name beside it) or no file.
+    """
     if not path.exists():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"{path}: there is no such file{did_you_mean(path.name, beside)}")
@@ -553,7 +647,10 @@ def read_text(path: Path) -> str:
             while piece := file.read(2**20):
                 raw += piece
                 if len(raw) > LARGEST_WHOLE:
-                    raise InputError(f"{path}: it is larger than {LARGEST_WHOLE >> 20} MiB and would have to be read at once; split it, or give JSON lines.")
+                    raise InputError(
+                        f"{path}: it is larger than {LARGEST_WHOLE >> 20} MiB and would have to be read at once; "
+                        "split it, or give JSON lines."
+                    )
         except UNREADABLE as error:
             raise InputError(f"{path}: the file can't be read ({words_of(error)}); is it whole?") from error
     try:
@@ -564,18 +661,26 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, where: str, *, whole: bool = False, unique: bool = False) -> Any:
-    """The value of one line of JSON (or, with `whole`, of a whole file). Raises InputError naming `where` and the column (or the file's line and column).
+    """The value of one line of JSON (or, with `whole`, of a whole file). Raises InputError naming `where` and the
+    column (or the file's line and column).
 
     With `unique`, an object that has a key twice is refused; Python's reader would silently take the last.
     """
     if whole and (values := text.count(",") + text.count("[") + text.count("{")) > MOST_VALUES:
-        raise InputError(f"{where}: it holds some {values:,} values, and more than {MOST_VALUES:,} are not read at once; split it, or give JSON lines.")
+        raise InputError(
+            f"{where}: it holds some {values:,} values, and more than {MOST_VALUES:,} are not read at once; split "
+            "it, or give JSON lines."
+        )
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys) if unique else json.loads(text)
     except _KeyTwice as error:
-        raise InputError(f"{where}: the key {str(error)!r:.60} stands twice in one object; keep one of the two.") from error
+        raise InputError(
+            f"{where}: the key {str(error)!r:.60} stands twice in one object; keep one of the two."
+        ) from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}{f':{error.lineno}' if whole else ''}: broken JSON at column {error.colno} ({error.msg}).") from error
+        raise InputError(
+            f"{where}{f':{error.lineno}' if whole else ''}: broken JSON at column {error.colno} ({error.msg})."
+        ) from error
     except RecursionError as error:
         raise InputError(f"{where}: broken JSON (nested too deeply).") from error
     except ValueError as error:  # Python reads no whole number of more than 4300 digits
@@ -598,10 +703,17 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_deep(value: object) -> bool:
-    """Whether a JSON value is nested so deeply that what walks through it by calling itself could meet Python's limit."""
+    """Whether a JSON value is nested so deeply that what walks through it by calling itself could meet Python's
+    limit.
+    """
     level: list[Any] = [[value]]
     for _ in range(DEEPEST + 1):
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one) if isinstance(inner, dict | list)]
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
         if not level:
             return False
     return True
@@ -613,15 +725,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {nearest[0]!r}?" if nearest else "."
 
 
-# ---------------------------------------------------------------------------------------------------------------- checks
+# ----------------------------------------------------------------------------------------------------------------
+# checks
 
 
 def refuse_beside_content(message: Mapping[Any, Any], key: str, where: str, names: Set[str] = BESIDE_CONTENT) -> None:
-    """Raises InputError where a message (or a completion, or a row: `names`) says something beside its text, such as the call of a tool."""
+    """Raises InputError where a message (or a completion, or a row: `names`) says something beside its text, such as
+    the call of a tool.
+    """
     for name in message:
         if name in names and message[name] not in (None, False, "", [], {}):
             raise InputError(
-                f"{where}: {key} has {name!r} beside its text ({shown(message[name])}), which would be lost; write it into the text, or leave the row out."
+                f"{where}: {key} has {name!r} beside its text ({shown(message[name])}), which would be lost; write "
+                "it into the text, or leave the row out."
             )
 
 
@@ -646,7 +762,10 @@ def _text(value: object, key: str, where: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(value[error.start])
-        raise InputError(f"{where}: {key} holds the lone surrogate U+{code:04X} at character {error.start + 1}, which is no text; mend the row.") from error
+        raise InputError(
+            f"{where}: {key} holds the lone surrogate U+{code:04X} at character {error.start + 1}, which is no text; "
+            "mend the row."
+        ) from error
     return value
 
 
@@ -678,13 +797,20 @@ def _check_prompt(prompt: Sequence[Turn], where: str) -> None:
         raise InputError(f"{where}: prompt has no user turn; its last turn must be the user's.")
     for index, turn in enumerate(prompt):
         if turn.role not in ROLES:
-            raise InputError(f"{where}: prompt[{index}].role is {turn.role!r:.60}; it must be one of {', '.join(ROLES)}.")
+            raise InputError(
+                f"{where}: prompt[{index}].role is {turn.role!r:.60}; it must be one of {', '.join(ROLES)}."
+            )
         if turn.role == "system" and index:
-            raise InputError(f"{where}: prompt[{index}] is a system turn; a prompt has at most one, and it comes first.")
+            raise InputError(
+                f"{where}: prompt[{index}] is a system turn; a prompt has at most one, and it comes first."
+            )
         for part in turn.parts:
             _text(part.text, f"prompt[{index}]", where)
             if part.cut not in CUTS:
-                raise InputError(f"{where}: prompt[{index}] has a part with cut {part.cut!r:.60}; it must be one of {', '.join(CUTS)}.")
+                raise InputError(
+                    f"{where}: prompt[{index}] has a part with cut {part.cut!r:.60}; it must be one of "
+                    f"{', '.join(CUTS)}."
+                )
     if prompt[-1].role != "user":
         raise InputError(f"{where}: prompt ends with the {prompt[-1].role}'s turn; its last turn must be the user's.")
     if not prompt[-1].text.strip():
@@ -701,7 +827,8 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
         number(value, name, where)
         if attribute not in scales:
             raise InputError(
-                f"{where}: {name} is {value:g}, but nothing says on which scale; give 'scale': [worst, best], or one for each attribute by its name "
+                f"{where}: {name} is {value:g}, but nothing says on which scale; give 'scale': [worst, best], or one "
+                "for each attribute by its name "
                 "(in a Mapping, scales: {overall: [worst, best]})."
             )
         if not min(scales[attribute]) <= value <= max(scales[attribute]):
@@ -716,11 +843,14 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
         _text(candidate.author, f"{key}.author", where)
 
 
-# ---------------------------------------------------------------------------------------------------------- the JSON form
+# ---------------------------------------------------------------------------------------------------------- the JSON
+# form
 
 
 def _known(obj: object, place: str, key: str, where: str) -> dict[str, Any]:
-    """The object, its keys that this place does not know moved to "unknown"; one that is a slip of a known key is refused, naming that."""
+    """The object, its keys that this place does not know moved to "unknown"; one that is a slip of a known key is
+    refused, naming that.
+    """
     known = _PLACES[place]
     if place in _BESIDE:
         refuse_beside_content(_object(obj, key, where), key, where, _BESIDE[place])
@@ -746,14 +876,24 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
         raise InputError(f"{where}: {key} is {shown(value)}; it must be text or a list of parts.")
     if is_parts(value):
         for index, item in enumerate(value):
-            if beside := [name for name in item if name not in ("type", "text") and item["type"] == "text" and item[name] is not None]:
-                raise InputError(f"{where}: unknown key {beside[0]!r:.60} in {key}[{index}]; a part with a 'type' has 'type' and 'text' alone.")
+            if beside := [
+                name
+                for name in item
+                if name not in ("type", "text") and item["type"] == "text" and item[name] is not None
+            ]:
+                raise InputError(
+                    f"{where}: unknown key {beside[0]!r:.60} in {key}[{index}]; a part with a 'type' has 'type' and "
+                    "'text' alone."
+                )
         return (Part(joined_parts(value, key, where), cut),)
     parts = []
     for index, item in enumerate(value):
         part = _known(item, "part", f"{key}[{index}]", where)
         if part["unknown"]:
-            raise InputError(f"{where}: unknown key {next(iter(part['unknown']))!r:.60} in {key}[{index}]; a part has 'text' and 'cut'.")
+            raise InputError(
+                f"{where}: unknown key {next(iter(part['unknown']))!r:.60} in {key}[{index}]; a part has 'text' and "
+                "'cut'."
+            )
         if "text" not in part:
             raise InputError(f"{where}: {key}[{index}] has no 'text'.")
         parts.append(Part(_text(part["text"], f"{key}[{index}].text", where), part.get("cut", cut)))
@@ -761,8 +901,14 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
 
 
 def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict[str, Any]]:
-    """Turns, and the unknown keys of messages by their place. A list whose items have a text and no role is one user turn of parts."""
-    in_parts = isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "text" in item and "role" not in item for item in value)
+    """Turns, and the unknown keys of messages by their place. A list whose items have a text and no role is one user
+    turn of parts.
+    """
+    in_parts = (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and "text" in item and "role" not in item for item in value)
+    )
     in_parts = in_parts or is_parts(value)
     if isinstance(value, str) or in_parts:
         return (Turn("user", _parts_from_json(value, "prompt", "front", where)),), {}
@@ -778,8 +924,16 @@ def _prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict
                 raise InputError(f"{where}: {key} has no {name!r}; a message has 'role' and 'content'.")
         role: Any = "system" if message["role"] == DEVELOPER else message["role"]
         if role not in ROLES:
-            raise InputError(f"{where}: {key}.role is {shown(role)}; it must be one of {', '.join(ROLES)}{did_you_mean(str(role), ROLES)}")
-        turns.append(Turn(role, _parts_from_json(message["content"], f"{key}.content", "never" if role == "system" else "front", where)))
+            raise InputError(
+                f"{where}: {key}.role is {shown(role)}; it must be one of "
+                f"{', '.join(ROLES)}{did_you_mean(str(role), ROLES)}"
+            )
+        turns.append(
+            Turn(
+                role,
+                _parts_from_json(message["content"], f"{key}.content", "never" if role == "system" else "front", where),
+            )
+        )
         if message["unknown"]:
             unknown[key] = message["unknown"]
     return tuple(turns), unknown
@@ -793,7 +947,10 @@ def _candidate_from_json(item: object, key: str, where: str) -> tuple[Candidate,
     if rating is None:
         ratings: dict[str, float] = {}
     elif isinstance(rating, dict):
-        ratings = {_text(name, f"{key}.rating", where): number(value, f"{key}.rating.{named(name)}", where) for name, value in rating.items()}
+        ratings = {
+            _text(name, f"{key}.rating", where): number(value, f"{key}.rating.{named(name)}", where)
+            for name, value in rating.items()
+        }
     else:
         ratings = {"overall": number(rating, f"{key}.rating", where)}
     candidate = Candidate(
@@ -817,7 +974,10 @@ def _scales_from_json(value: object, rated: Set[str], where: str) -> dict[str, t
     for attribute, ends in by_attribute.items():
         if not isinstance(ends, list) or len(ends) != 2:
             raise InputError(f"{where}: the scale of {attribute!r:.60} is {shown(ends)}; give [worst, best].")
-        scales[_text(attribute, "scale", where)] = (number(ends[0], f"scale.{named(attribute)}", where), number(ends[1], f"scale.{named(attribute)}", where))
+        scales[_text(attribute, "scale", where)] = (
+            number(ends[0], f"scale.{named(attribute)}", where),
+            number(ends[1], f"scale.{named(attribute)}", where),
+        )
     return scales
 
 
@@ -855,6 +1015,10 @@ def _flat_from_json(cls: type, types: Mapping[str, tuple[type, ...]], obj: objec
         if isinstance(value, float):
             number(value, name, where)
     for entry in dataclasses.fields(cls):
-        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING and entry.name not in values:
+        if (
+            entry.default is dataclasses.MISSING
+            and entry.default_factory is dataclasses.MISSING
+            and entry.name not in values
+        ):
             raise InputError(f"{where}: the key {entry.name!r} of a {cls.__name__} is missing.")
     return dict(values)

@@ -1,7 +1,8 @@
 """Trees -> Rows of one length: packing, layout and random hiding. Numpy only.
 
-A row is a micro-batch of shape (1, row_tokens): trees side by side, never cut, then padding. One integer per token, `seen_until`, says who sees whom:
-token j is visible to token q exactly when j <= q < seen_until[j] (and, in a layer with a sliding window, depth[q] - depth[j] < window).
+A row is a micro-batch of shape (1, row_tokens): trees side by side, never cut, then padding. One integer per token,
+`seen_until`, says who sees whom: token j is visible to token q exactly when j <= q < seen_until[j] (and, in a layer
+with a sliding window, depth[q] - depth[j] < window).
 
     two trees of 4 and 3 tokens in a row of 9        P ─┬─ a ── b     Q ── c ── d
                                                         └─ e
@@ -51,7 +52,9 @@ class Row:
     label_kind: Ints
     """(L,) number of its kind,"""
     label_weight: Floats
-    """(L,) and its weight (learned + unlearned) in one chain; a token that several chains hold stands here several times."""
+    """(L,) and its weight (learned + unlearned) in one chain; a token that several chains hold stands here several
+    times.
+    """
     score_token: Ints
     """(S,) for the log-likelihood of outputs: token,"""
     score_output: Ints
@@ -68,19 +71,25 @@ class Row:
 
 
 def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Rows of item numbers: best fit decreasing. Nothing is cut, and equal lengths go in the order given, so the result depends on the arguments alone.
+    """Rows of item numbers: best fit decreasing. Nothing is cut, and equal lengths go in the order given, so the result
+    depends on the arguments alone.
 
         lengths 5 2 4 3 6, rows of 8   ->   [[4, 1], [0, 3], [2]]        6+2, 5+3, 4
 
     Raises InputError for an item longer than a row.
     """
-    free_rows: list[list[int]] = [[] for _ in range(row_tokens + 1)]  # by free space: the rows that have exactly so much left
+    free_rows: list[list[int]] = [
+        [] for _ in range(row_tokens + 1)
+    ]  # by free space: the rows that have exactly so much left
     spaces = 0  # bit s is set where some row has s tokens left: the smallest space that fits is one shift away
     rows: list[list[int]] = []
     for item in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         length = lengths[item]
         if not 0 < length <= row_tokens:
-            raise InputError(f"an item of {length} tokens does not fit a row of {row_tokens}: raise row_tokens or shorten the chains.")
+            raise InputError(
+                f"an item of {length} tokens does not fit a row of {row_tokens}: raise row_tokens or shorten the "
+                "chains."
+            )
         fitting = spaces >> length
         if fitting:
             space = length + (fitting & -fitting).bit_length() - 1
@@ -97,19 +106,36 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     return rows
 
 
-def lay_out(trees: Sequence[Tree], coefficients: Sequence[float], *, row_tokens: int, pad_id: int, kinds: Kinds | None = None, scored: bool = False) -> Row:
-    """Trees side by side in one row; `coefficients` (one per tree) multiply their weights. Drawn at the top of this file.
+def lay_out(
+    trees: Sequence[Tree],
+    coefficients: Sequence[float],
+    *,
+    row_tokens: int,
+    pad_id: int,
+    kinds: Kinds | None = None,
+    scored: bool = False,
+) -> Row:
+    """Trees side by side in one row; `coefficients` (one per tree) multiply their weights. Drawn at the top of this
+    file.
 
-    With `kinds` the row carries labels for the loss per kind of segment; a tree of coefficient 0 (filler of a short last step) gets none, so that it isn't
-    counted. With `scored` it lists the tokens of every output, for their log-likelihood. Raises InputError where the trees don't fit.
+    With `kinds` the row carries labels for the loss per kind of segment; a tree of coefficient 0 (filler of a short
+    last step) gets none, so that it isn't counted. With `scored` it lists the tokens of every output, for their
+    log-likelihood. Raises InputError where the trees don't fit.
     """
     used = sum(tree.tokens for tree in trees)
     if used > row_tokens:
-        raise InputError(f"{len(trees)} trees of {used} tokens together do not fit a row of {row_tokens}: raise row_tokens.")
+        raise InputError(
+            f"{len(trees)} trees of {used} tokens together do not fit a row of {row_tokens}: raise row_tokens."
+        )
     bounds = np.zeros(len(trees) + 1, np.int32)
     np.cumsum([tree.tokens for tree in trees], out=bounds[1:])
     own = np.arange(row_tokens, dtype=np.int32)
-    ids, parents, seen_until, depth = np.full(row_tokens, pad_id, np.int32), own.copy(), own + 1, np.zeros(row_tokens, np.int32)
+    ids, parents, seen_until, depth = (
+        np.full(row_tokens, pad_id, np.int32),
+        own.copy(),
+        own + 1,
+        np.zeros(row_tokens, np.int32),
+    )
     learned, unlearned = np.zeros(row_tokens), np.zeros(row_tokens)
     for tree, coefficient, start in zip(trees, coefficients, bounds.tolist()[:-1], strict=True):
         there = slice(start, start + tree.tokens)
@@ -140,23 +166,33 @@ def lay_out(trees: Sequence[Tree], coefficients: Sequence[float], *, row_tokens:
 
 
 def lay_out_alone(tree: Tree, coefficient: float, *, kinds: Kinds | None = None, scored: bool = False) -> Row:
-    """The separate layout: one chain a row, of exactly its length, for the model's own causal mask. It works for every architecture.
+    """The separate layout: one chain a row, of exactly its length, for the model's own causal mask. It works for every
+    architecture.
 
     Raises InputError where the tree has branches.
     """
     if not np.array_equal(tree.depth, np.arange(tree.tokens)):
-        raise InputError("a tree with branches can't be laid out as one plain chain: make one tree per chain for `layout: separate`.")
-    return replace(lay_out([tree], [coefficient], row_tokens=tree.tokens, pad_id=0, kinds=kinds, scored=scored), causal=True)
+        raise InputError(
+            "a tree with branches can't be laid out as one plain chain: make one tree per chain for `layout: separate`."
+        )
+    return replace(
+        lay_out([tree], [coefficient], row_tokens=tree.tokens, pad_id=0, kinds=kinds, scored=scored), causal=True
+    )
 
 
 def hide(row: Row, rates: tuple[float, float], generators: Sequence[np.random.Generator | None]) -> Row:
-    """The paper's random hiding of past tokens (forgetful causal masking, arXiv 2210.13432, by token): drawn at the top of this file.
+    """The paper's random hiding of past tokens (forgetful causal masking, arXiv 2210.13432, by token): drawn at the top
+    of this file.
 
-    For each tree a rate is drawn uniformly in `rates`, and each of its tokens is hidden from all later ones with this probability, never the first one.
-    `generators` holds one per tree, keyed by the tree's record and the epoch, so that the draw does not depend on the row that it lies in; None hides nothing.
+    For each tree a rate is drawn uniformly in `rates`, and each of its tokens is hidden from all later ones with this
+    probability, never the first one. `generators` holds one per tree, keyed by the tree's record and the epoch, so that
+    the draw does not depend on the row that it lies in; None hides nothing.
     """
     if row.causal:
-        raise InputError("random hiding needs a mask of its own, and `layout: separate` uses the model's: set the hiding rate to 0 or choose `layout: tree`.")
+        raise InputError(
+            "random hiding needs a mask of its own, and `layout: separate` uses the model's: set the hiding rate to "
+            "0 or choose `layout: tree`."
+        )
     seen_until = row.seen_until.copy()
     low, high = rates
     bounds = row.bounds.tolist()
@@ -169,7 +205,9 @@ def hide(row: Row, rates: tuple[float, float], generators: Sequence[np.random.Ge
     return replace(row, seen_until=seen_until)
 
 
-def _labels(trees: Sequence[Tree], coefficients: Sequence[float], bounds: Ints, kinds: Kinds | None) -> tuple[Ints, Ints, Floats]:
+def _labels(
+    trees: Sequence[Tree], coefficients: Sequence[float], bounds: Ints, kinds: Kinds | None
+) -> tuple[Ints, Ints, Floats]:
     """Token, kind and weight of every weighted token of every span of every chain."""
     tokens: list[NDArray[np.int32]] = []
     numbers: list[int] = []
@@ -201,4 +239,8 @@ def _outputs(trees: Sequence[Tree], bounds: Ints) -> tuple[Ints, Ints, tuple[tup
                 outputs.append((place, number, which))
     if not tokens:
         return np.zeros(0, np.int32), np.zeros(0, np.int32), ()
-    return np.concatenate(tokens), np.repeat(np.arange(len(tokens), dtype=np.int32), [len(part) for part in tokens]), tuple(outputs)
+    return (
+        np.concatenate(tokens),
+        np.repeat(np.arange(len(tokens), dtype=np.int32), [len(part) for part in tokens]),
+        tuple(outputs),
+    )

@@ -47,7 +47,9 @@ class Run:
 
 
 def comparable(config: Mapping[str, Any], *, without: Collection[str] = ("default_root_dir",)) -> dict[str, Any]:
-    """The part of a resolved configuration that says what is run, without what says where: `run`, and the keys `without` of the trainer."""
+    """The part of a resolved configuration that says what is run, without what says where: `run`, and the keys
+    `without` of the trainer.
+    """
     kept = {key: value for key, value in config.items() if key != "run"}
     if isinstance(kept.get("trainer"), Mapping):
         kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in without}
@@ -61,22 +63,34 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def code_versions() -> dict[str, str]:
-    """The versions of what a run is made with; of this package the commit too, where it stands in a git checkout (`-dirty`: with changes)."""
-    found = {name: version(name) for name in ("coh_lightning", "torch", "lightning", "transformers")} | {"python": platform.python_version()}
+    """The versions of what a run is made with; of this package the commit too, where it stands in a git checkout
+    (`-dirty`: with changes).
+    """
+    found = {name: version(name) for name in ("coh_lightning", "torch", "lightning", "transformers")} | {
+        "python": platform.python_version()
+    }
     here = Path(__file__)
     # a package installed beside somebody's project lies in their checkout, but isn't part of it
-    questions = (["ls-files", "--error-unmatch", here.name], ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+    questions = (
+        ["ls-files", "--error-unmatch", here.name],
+        ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+    )
     try:
-        answers = [subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True) for words in questions]
+        answers = [
+            subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True)
+            for words in questions
+        ]
     except (OSError, subprocess.CalledProcessError):
         return found
     return found | {"commit": answers[-1].stdout.strip()}
 
 
 def with_versions(text: str, file: Path) -> str:
-    """A configuration under a comment that says what it was run with; a run that went on with other code has a line for each (`file` is what stood there before).
+    """A configuration under a comment that says what it was run with; a run that went on with other code has a line for
+    each (`file` is what stood there before).
 
-    # run with coh_lightning 0.1.0, torch 2.13.0, lightning 2.6.6, transformers 5.23.0, python 3.11.9, commit 1a2b3c4d5e6f
+    # run with coh_lightning 0.1.0, torch 2.13.0, lightning 2.6.6, transformers 5.23.0, python 3.11.9, commit
+    1a2b3c4d5e6f
     """
     before = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
     now = "# run with " + ", ".join(f"{name} {found}" for name, found in code_versions().items())
@@ -85,7 +99,8 @@ def with_versions(text: str, file: Path) -> str:
 
 
 def wandb_id(folder: Path) -> str | None:
-    """The id under which a run folder's run was last known to W&B, from the folders that W&B keeps in it; None where there is none.
+    """The id under which a run folder's run was last known to W&B, from the folders that W&B keeps in it; None where
+    there is none.
 
     wandb/offline-run-20260101_120000-a1b2c3d4   ->   a1b2c3d4
     """
@@ -100,7 +115,11 @@ def differences(old: Any, new: Any, *, key: str = "") -> list[str]:
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = [*old, *(name for name in new if name not in old)]
-        return [line for name in names for line in differences(old.get(name), new.get(name), key=f"{key}.{name}" if key else str(name))]
+        return [
+            line
+            for name in names
+            for line in differences(old.get(name), new.get(name), key=f"{key}.{name}" if key else str(name))
+        ]
     return [] if old == new else [f"{key} (was {_short(old)}, is {_short(new)})"]
 
 
@@ -110,15 +129,21 @@ def _short(value: object) -> str:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: a file whose closing index can be read, or a sharded folder with its index."""
+    """Whether a checkpoint was written to its end: a file whose closing index can be read, or a sharded folder with its
+    index.
+    """
     if checkpoint.is_dir():
         return (checkpoint / ".metadata").is_file() and (checkpoint / "meta.pt").is_file()
     return zipfile.is_zipfile(checkpoint)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of a run that was written last, among those that are whole (hpc_ckpt_N.ckpt is Lightning's, under SLURM); None where there is none yet."""
-    whole = [path for path in [*(folder / CHECKPOINTS).glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")] if is_whole(path)]
+    """The checkpoint of a run that was written last, among those that are whole (hpc_ckpt_N.ckpt is Lightning's, under
+    SLURM); None where there is none yet.
+    """
+    whole = [
+        path for path in [*(folder / CHECKPOINTS).glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")] if is_whole(path)
+    ]
     return max(whole, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
@@ -147,22 +172,29 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
         raise InputError(f"run.folder is {folder}, which is a file; name a folder.")
     if (folder / FINISHED).exists():
         raise InputError(
-            f"run.folder is {folder}, where a run has finished ({(folder / FINISHED).read_text().strip()}); name another folder, or none for a new one."
+            f"run.folder is {folder}, where a run has finished ({(folder / FINISHED).read_text().strip()}); name "
+            "another folder, or none for a new one."
         )
     if (folder / CONFIG).exists():
         old = load((folder / CONFIG).read_text(encoding="utf-8"))
         # under another number of ranks a run is the same run
-        changed = differences(*(comparable(one, without=("default_root_dir", "devices", "num_nodes")) for one in (old, config)))
+        changed = differences(
+            *(comparable(one, without=("default_root_dir", "devices", "num_nodes")) for one in (old, config))
+        )
         if changed:
             more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
             raise InputError(
-                f"run.folder is {folder}, where a run of another configuration was begun; it differs in {', '.join(changed[:8])}{more}; name another folder."
+                f"run.folder is {folder}, where a run of another configuration was begun; it differs in "
+                f"{', '.join(changed[:8])}{more}; name another folder."
             )
         return Run(folder, newest_checkpoint(folder))
     if folder.is_dir():
         foreign = sorted({path.name for path in folder.iterdir() if path.suffix != PART} - LEFT_BY_SETUP)
         if foreign:
-            raise InputError(f"run.folder is {folder}, which is no run folder: it has no {CONFIG} but holds {foreign[0]}; name a new or an empty folder.")
+            raise InputError(
+                f"run.folder is {folder}, which is no run folder: it has no {CONFIG} but holds {foreign[0]}; name a "
+                "new or an empty folder."
+            )
     _make(folder)
     return Run(folder)
 
@@ -184,7 +216,12 @@ def checked_checkpoint(path: Path) -> Path:
     """
     if not path.exists():
         other = newest_checkpoint(path.parent.parent if path.parent.name == CHECKPOINTS else path)
-        raise InputError(f"ckpt_path: there is no checkpoint at {path}" + (f"; there is one at {other}." if other else "."))
+        raise InputError(
+            f"ckpt_path: there is no checkpoint at {path}" + (f"; there is one at {other}." if other else ".")
+        )
     if not is_whole(path):
-        raise InputError(f"ckpt_path: {path} is no whole checkpoint ({path.stat().st_size} bytes): it was cut short, or is something else.")
+        raise InputError(
+            f"ckpt_path: {path} is no whole checkpoint ({path.stat().st_size} bytes): it was cut short, or is "
+            "something else."
+        )
     return path

@@ -1,7 +1,8 @@
 """How many optimizer steps a run makes, and the learning rate of each: the Trainer's options, held against the plan.
 
-A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. An option that would end an epoch within a step
-would train on a part of the step's rows under the weight of all of them, so such options are rounded to whole steps or refused.
+A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. An option that
+would end an epoch within a step would train on a part of the step's rows under the weight of all of them, so such
+options are rounded to whole steps or refused.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationSch
 from coh_lightning.errors import InputError
 
 REFUSED_CALLBACKS = {
-    BatchSizeFinder: "there is no batch size to find, since a micro-batch is one row; set data.row_tokens (memory) and data.rows_per_step",
+    BatchSizeFinder: (
+        "there is no batch size to find, since a micro-batch is one row; set data.row_tokens (memory) and "
+        "data.rows_per_step"
+    ),
     GradientAccumulationScheduler: "data.rows_per_step and the number of ranks give the accumulation; set data.rows_per_step",
-    LearningRateFinder: "the schedule would overwrite the rate that it finds after one step; compare values of model.lr with `sweep`",
+    LearningRateFinder: (
+        "the schedule would overwrite the rate that it finds after one step; compare values of model.lr with `sweep`"
+    ),
 }
 """Callbacks of Lightning that can't work here, and what to do instead."""
 
 
 def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *, ranks: int) -> None:
-    """Sets `accumulate_grad_batches` and, where an option cuts the epoch, `limit_train_batches` to whole steps. Call it before Lightning makes the loaders.
+    """Sets `accumulate_grad_batches` and, where an option cuts the epoch, `limit_train_batches` to whole steps. Call it
+    before Lightning makes the loaders.
 
     Args:
         trainer: About to fit.
@@ -42,13 +49,15 @@ def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *
             raise InputError("trainer.max_time is 0, so there would be no step; raise it, or leave it out.")
     if trainer.accumulate_grad_batches not in (1, micro_batches):
         raise InputError(
-            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but data.rows_per_step and the {ranks} ranks make it {micro_batches}; "
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but data.rows_per_step and the "
+            f"{ranks} ranks make it {micro_batches}; "
             "leave it out."
         )
     if trainer.overfit_batches > 0:  # type: ignore[attr-defined]
         raise InputError(
             f"trainer.overfit_batches is {trainer.overfit_batches:g}, "  # type: ignore[attr-defined]
-            "but it would take the place of the plan's order of rows; to fit a few records again and again, give a feedback file of those records."
+            "but it would take the place of the plan's order of rows; to fit a few records again and again, give a "
+            "feedback file of those records."
         )
     trainer.accumulate_grad_batches = micro_batches
     trainer.limit_train_batches = _whole_steps(trainer, steps_per_epoch, micro_batches)
@@ -64,7 +73,10 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
     if limit is None or (isinstance(limit, float) and limit == 1.0):
         return 1.0
     if limit == 0:
-        raise InputError("trainer.limit_train_batches is 0, so there is nothing to train on; use the command `validate`, or leave it out.")
+        raise InputError(
+            "trainer.limit_train_batches is 0, so there is nothing to train on; use the command `validate`, or leave "
+            "it out."
+        )
     if isinstance(limit, float):
         whole = int(round(steps * limit, 6))
         if not whole:
@@ -77,7 +89,8 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
         below = limit // micro_batches * micro_batches
         near = [str(number) for number in (below, below + micro_batches) if number]
         raise InputError(
-            f"trainer.limit_train_batches is {limit}, but a step has {micro_batches} micro-batches (on each of {trainer.world_size} rank(s)), "
+            f"trainer.limit_train_batches is {limit}, but a step has {micro_batches} micro-batches (on each of "
+            f"{trainer.world_size} rank(s)), "
             f"so an epoch would end within a step; set it to {' or '.join(near)}."
         )
     return limit
@@ -88,8 +101,16 @@ def _check_validation(trainer: pl.Trainer, batches: int) -> None:
     every = getattr(trainer, "val_check_interval", None)  # an interval of time is kept elsewhere
     for name, value in (("val_check_interval", every), ("check_val_every_n_epoch", trainer.check_val_every_n_epoch)):
         if value is not None and value <= 0:
-            raise InputError(f"trainer.{name} is {value}; it must be more than 0; to leave validation out, set trainer.limit_val_batches to 0.")
-    if isinstance(every, int) and every > batches and trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches:
+            raise InputError(
+                f"trainer.{name} is {value}; it must be more than 0; to leave validation out, set "
+                "trainer.limit_val_batches to 0."
+            )
+    if (
+        isinstance(every, int)
+        and every > batches
+        and trainer.check_val_every_n_epoch is not None
+        and trainer.limit_val_batches
+    ):
         raise InputError(
             f"trainer.val_check_interval is {every}, but an epoch has {batches} micro-batches; "
             "lower it, or set trainer.check_val_every_n_epoch to null to count over the ends of epochs."
@@ -97,7 +118,9 @@ def _check_validation(trainer: pl.Trainer, batches: int) -> None:
 
 
 def steps_of_epoch(trainer: pl.Trainer, steps_per_epoch: int) -> int:
-    """Optimizer steps that this run makes in an epoch: the plan's, or fewer under `limit_train_batches` (as `follow_plan` left it)."""
+    """Optimizer steps that this run makes in an epoch: the plan's, or fewer under `limit_train_batches` (as
+    `follow_plan` left it).
+    """
     limit = trainer.limit_train_batches
     return min(steps_per_epoch, limit // trainer.accumulate_grad_batches) if isinstance(limit, int) else steps_per_epoch
 
@@ -111,12 +134,17 @@ def total_steps(trainer: pl.Trainer, steps_per_epoch: int) -> int:
     epochs, steps = trainer.fit_loop.max_epochs, trainer.max_steps
     for name, value in (("max_steps", steps), ("max_epochs", epochs)):
         if value == 0:
-            raise InputError(f"trainer.{name} is 0, so there is nothing to train on; use the command `validate`, or raise it.")
+            raise InputError(
+                f"trainer.{name} is 0, so there is nothing to train on; use the command `validate`, or raise it."
+            )
     totals = [steps] if steps > 0 else []
     if epochs is not None and epochs > 0:
         totals.append(steps_of_epoch(trainer, steps_per_epoch) * epochs)
     if not totals:
-        raise InputError("Neither trainer.max_steps nor trainer.max_epochs says where training ends; give one, the learning rate's schedule needs it.")
+        raise InputError(
+            "Neither trainer.max_steps nor trainer.max_epochs says where training ends; give one, the learning "
+            "rate's schedule needs it."
+        )
     return min(totals)
 
 

@@ -1,4 +1,5 @@
-"""One model over several processes: parts of its tensors on each, weights that come from rank 0, and what must be put together again.
+"""One model over several processes: parts of its tensors on each, weights that come from rank 0, and what must be put
+together again.
 
     strategy                               a block's weight W on rank 0, rank 1      rows of a step
     ddp                                    W, W                                      half each
@@ -24,7 +25,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.fsdp.wrap import wrap
 from torch.distributed.tensor import DTensor, Replicate
-from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, SequenceParallel, parallelize_module
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
 from transformers import PreTrainedModel
 
 from coh_lightning.errors import InputError
@@ -39,7 +46,9 @@ def is_sharded(trainer: pl.Trainer) -> bool:
 
 
 def replicas(trainer: pl.Trainer) -> tuple[int, int]:
-    """How many groups of ranks have rows of their own, and which of them this rank is in. Ranks that share tensors (tensor parallelism) share their rows."""
+    """How many groups of ranks have rows of their own, and which of them this rank is in. Ranks that share tensors
+    (tensor parallelism) share their rows.
+    """
     if isinstance(trainer.strategy, ModelParallelStrategy):
         mesh = trainer.strategy.device_mesh[DATA]
         return mesh.size(), mesh.get_local_rank()
@@ -48,7 +57,10 @@ def replicas(trainer: pl.Trainer) -> tuple[int, int]:
 
 def speaks(trainer: pl.Trainer) -> bool:
     """Whether this rank is the one of those with the same rows that writes files."""
-    return not isinstance(trainer.strategy, ModelParallelStrategy) or trainer.strategy.device_mesh[TENSOR].get_local_rank() == 0
+    return (
+        not isinstance(trainer.strategy, ModelParallelStrategy)
+        or trainer.strategy.device_mesh[TENSOR].get_local_rank() == 0
+    )
 
 
 def from_replicas(trainer: pl.Trainer, own: Any) -> list[Any]:
@@ -63,22 +75,27 @@ def from_replicas(trainer: pl.Trainer, own: Any) -> list[Any]:
 
 
 def blocks(lm: PreTrainedModel) -> list[tuple[str, nn.Module]]:
-    """The layers of the model that transformers never splits, by name: the units in which it is sharded and compiled."""
+    """The layers of the model that transformers never splits, by name: the units in which it is sharded and
+    compiled.
+    """
     kinds = set(lm._no_split_modules or ())
     return [(name, part) for name, part in lm.named_modules() if type(part).__name__ in kinds]
 
 
 def shard(lm: PreTrainedModel, mesh: DeviceMesh) -> None:
-    """Lays the model's tensors out over the mesh (Lightning's two sides: data, tensor), in place: tensor parallelism by the plan of transformers, then FSDP2.
+    """Lays the model's tensors out over the mesh (Lightning's two sides: data, tensor), in place: tensor parallelism by
+    the plan of transformers, then FSDP2.
 
     Raises:
-        InputError: the mesh has a tensor side, and transformers has no plan for this architecture, or one that can't be followed.
+        InputError: the mesh has a tensor side, and transformers has no plan for this architecture, or one that can't be
+            followed.
     """
     if mesh[TENSOR].size() > 1:
         parallelize_module(lm, mesh[TENSOR], tensor_plan(lm, mesh[TENSOR].size()))
     for _, block in blocks(lm):
         fully_shard(block, mesh=mesh[DATA])
-    # the root too gives back what it gathered: by default it would stay whole after a pass without gradients, and a checkpoint can't be loaded into it then
+    # the root too gives back what it gathered: by default it would stay whole after a pass without gradients, and a
+    # checkpoint can't be loaded into it then
     fully_shard(lm, mesh=mesh[DATA], reshard_after_forward=True)
 
 
@@ -87,39 +104,56 @@ _STYLES: dict[str, ParallelStyle] = {
     "rowwise": RowwiseParallel(),
     "colwise_rep": ColwiseParallel(output_layouts=Replicate()),
     "colwise_gather_output": ColwiseParallel(output_layouts=Replicate()),
-    # norms of single heads, (batch, tokens, heads, width): each rank has some of the heads, so that gradients must be summed
+    # norms of single heads, (batch, tokens, heads, width): each rank has some of the heads, so that gradients must be
+    # summed
     "replicated_with_grad_allreduce": SequenceParallel(sequence_dim=2, use_local_output=True),
 }
 
 
 def tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
-    """The plan of transformers for `size` ranks, in torch's terms. Embeddings, and a head that is tied to them, stay whole (FSDP2 still shards them).
+    """The plan of transformers for `size` ranks, in torch's terms. Embeddings, and a head that is tied to them, stay
+    whole (FSDP2 still shards them).
 
     Raises:
         InputError: there is no plan for this architecture, or it can't be followed.
     """
     name = lm.config.model_type
     config = lm.config.get_text_config()
-    whole = {id(lm.get_input_embeddings())} | ({id(lm.get_output_embeddings())} if config.tie_word_embeddings else set())
+    whole = {id(lm.get_input_embeddings())} | (
+        {id(lm.get_output_embeddings())} if config.tie_word_embeddings else set()
+    )
     kept = {name for name, part in lm.named_modules() if id(part) in whole}
     plan = {key: style for key, style in (lm.tp_plan or {}).items() if key not in kept}
     unknown = sorted({style for style in plan.values() if style not in _STYLES})
     if unknown:
-        raise InputError(f"tensor parallelism of {name} needs {', '.join(unknown)}, which is not supported: set the strategy's tensor_parallel_size to 1.")
+        raise InputError(
+            f"tensor parallelism of {name} needs {', '.join(unknown)}, which is not supported: set the strategy's "
+            "tensor_parallel_size to 1."
+        )
     if not any(style == "rowwise" for style in plan.values()):
-        raise InputError(f"transformers has no plan for tensor parallelism of {name}: set the strategy's tensor_parallel_size to 1.")
-    heads = {key: value for key in ("num_attention_heads", "num_key_value_heads") if (value := getattr(config, key, None))}
+        raise InputError(
+            f"transformers has no plan for tensor parallelism of {name}: set the strategy's tensor_parallel_size to 1."
+        )
+    heads = {
+        key: value for key in ("num_attention_heads", "num_key_value_heads") if (value := getattr(config, key, None))
+    }
     if any(value % size for value in heads.values()):
-        raise InputError(f"{name} has {heads}, which {size} ranks can't share evenly: lower the strategy's tensor_parallel_size.")
+        raise InputError(
+            f"{name} has {heads}, which {size} ranks can't share evenly: lower the strategy's tensor_parallel_size."
+        )
     if any("lora_" in key for key, _ in lm.named_parameters()):
-        raise InputError("adapters (model.lora) have no plan for tensor parallelism: set the strategy's tensor_parallel_size to 1.")
+        raise InputError(
+            "adapters (model.lora) have no plan for tensor parallelism: set the strategy's tensor_parallel_size to 1."
+        )
     return {key: _STYLES[style] for key, style in plan.items()}
 
 
 def fill(lm: PreTrainedModel, whole: PreTrainedModel | None, device: torch.device) -> None:
-    """Gives a sharded model on the meta device its weights and buffers, those of `whole` on rank 0 (None elsewhere). All ranks must call it.
+    """Gives a sharded model on the meta device its weights and buffers, those of `whole` on rank 0 (None elsewhere).
+    All ranks must call it.
 
-    Buffers that no checkpoint holds (frequencies of rotary positions, ...) are sent too: made from nothing on each rank they would be garbage, without an error.
+    Buffers that no checkpoint holds (frequencies of rotary positions, ...) are sent too: made from nothing on each rank
+    they would be garbage, without an error.
     """
     lm.to_empty(device=device)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -134,7 +168,9 @@ def fill(lm: PreTrainedModel, whole: PreTrainedModel | None, device: torch.devic
 
 
 def wrap_blocks(lm: PreTrainedModel) -> nn.Module:
-    """The model for `FSDPStrategy`: each block, then the root, becomes a unit of FSDP1. Nothing happens where Lightning has not opened its context for that."""
+    """The model for `FSDPStrategy`: each block, then the root, becomes a unit of FSDP1. Nothing happens where Lightning
+    has not opened its context for that.
+    """
     for name, block in reversed(blocks(lm)):
         parent, _, own = name.rpartition(".")
         setattr(lm.get_submodule(parent), own, wrap(block))
@@ -142,14 +178,20 @@ def wrap_blocks(lm: PreTrainedModel) -> nn.Module:
 
 
 def full_state(lm: nn.Module) -> dict[str, Tensor]:
-    """All weights of a model, sharded (FSDP1, FSDP2, tensor parallelism) or not, whole and on the CPU of rank 0; {} elsewhere. All ranks must call it."""
+    """All weights of a model, sharded (FSDP1, FSDP2, tensor parallelism) or not, whole and on the CPU of rank 0; {}
+    elsewhere. All ranks must call it.
+    """
     state: dict[str, Any] = get_model_state_dict(lm, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return state
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scales all gradients, whole or sharded, so that their norm over all ranks is at most `max_norm`; the norm before."""
-    by_mesh: dict[Any, list[nn.Parameter]] = defaultdict(list)  # torch can't compute with tensors of different meshes together
+    """Scales all gradients, whole or sharded, so that their norm over all ranks is at most `max_norm`; the norm
+    before.
+    """
+    by_mesh: dict[Any, list[nn.Parameter]] = defaultdict(
+        list
+    )  # torch can't compute with tensors of different meshes together
     for parameter in parameters:
         if parameter.grad is not None:
             by_mesh[parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None].append(parameter)

@@ -1,4 +1,5 @@
-"""A checkpoint that is a folder of shards, as torch's distributed checkpoint writes it: its weights, whole, in one process.
+"""A checkpoint that is a folder of shards, as torch's distributed checkpoint writes it: its weights, whole, in one
+process.
 
     .metadata           which tensors there are, their sizes, and where each chunk lies: file, offset, length (a pickle)
     __0_0.distcp, ...   the chunks
@@ -28,7 +29,8 @@ METADATA = ".metadata"
 
 
 def read_shards(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder of shards, whole and on the CPU, however many processes wrote it. States of optimizers are left out.
+    """The weights in a folder of shards, whole and on the CPU, however many processes wrote it. States of optimizers
+    are left out.
 
     Raises:
         InputError: the metadata is damaged or holds more than plain data, or the files don't hold what it names.
@@ -51,7 +53,9 @@ def check_shards(folder: Path) -> None:
     """
     metadata = _Reader(folder).read_metadata()
     with _explained(folder):
-        tensors = {key: one for key, one in metadata.state_dict_metadata.items() if isinstance(one, TensorStorageMetadata)}
+        tensors = {
+            key: one for key, one in metadata.state_dict_metadata.items() if isinstance(one, TensorStorageMetadata)
+        }
         _compare_with_files(folder, metadata, tensors)
 
 
@@ -65,39 +69,67 @@ def _explained(folder: Path) -> Iterator[None]:
     except (Exception, CheckpointException) as error:
         if "allocate memory" in str(error):  # there is too little, and nothing is wrong with the folder
             raise
-        cause: BaseException = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) and error.failures else error
-        raise InputError(f"{folder} can't be read as a checkpoint ({type(cause).__name__}: {words_of(cause)}); it may be damaged.") from error
+        cause: BaseException = (
+            next(iter(error.failures.values()))[0]
+            if isinstance(error, CheckpointException) and error.failures
+            else error
+        )
+        raise InputError(
+            f"{folder} can't be read as a checkpoint ({type(cause).__name__}: {words_of(cause)}); it may be damaged."
+        ) from error
 
 
 def _weights(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
     # `state_dict.` is ModelParallelStrategy's, `model.` FSDPStrategy's
     stored = metadata.state_dict_metadata
-    return {key: one for key, one in stored.items() if key.startswith(("state_dict.", "model.")) and isinstance(one, TensorStorageMetadata)}
+    return {
+        key: one
+        for key, one in stored.items()
+        if key.startswith(("state_dict.", "model.")) and isinstance(one, TensorStorageMetadata)
+    }
 
 
 def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, TensorStorageMetadata]) -> None:
-    """Every tensor is covered by its chunks, every chunk fits into the bytes that are stored for it, and those lie in the files, side by side."""
+    """Every tensor is covered by its chunks, every chunk fits into the bytes that are stored for it, and those lie in
+    the files, side by side.
+    """
     stored = metadata.storage_data
     for key, one in tensors.items():
         item = torch.empty((), dtype=one.properties.dtype).element_size()
-        if sum(prod(chunk.sizes) for chunk in one.chunks) != prod(one.size) or len({chunk.offsets for chunk in one.chunks}) != len(one.chunks):
-            raise InputError(f"{folder}: the chunks of '{key}' don't add up to its size {list(one.size)}; a file of the checkpoint is missing or damaged.")
+        if sum(prod(chunk.sizes) for chunk in one.chunks) != prod(one.size) or len(
+            {chunk.offsets for chunk in one.chunks}
+        ) != len(one.chunks):
+            raise InputError(
+                f"{folder}: the chunks of '{key}' don't add up to its size {list(one.size)}; a file of the "
+                "checkpoint is missing or damaged."
+            )
         for chunk in one.chunks:
-            beyond = any(not 0 <= start <= start + size <= end for start, size, end in zip(chunk.offsets, chunk.sizes, one.size, strict=True))
+            beyond = any(
+                not 0 <= start <= start + size <= end
+                for start, size, end in zip(chunk.offsets, chunk.sizes, one.size, strict=True)
+            )
             place = stored.get(MetadataIndex(key, chunk.offsets))
             if place is None or beyond:
-                raise InputError(f"{folder}: a chunk of '{key}' is stored nowhere or lies outside of it; the metadata is damaged.")
+                raise InputError(
+                    f"{folder}: a chunk of '{key}' is stored nowhere or lies outside of it; the metadata is damaged."
+                )
             if place.transform_descriptors:
-                raise InputError(f"{folder}: '{key}' is stored compressed ({', '.join(place.transform_descriptors)}); write the checkpoint without.")
+                raise InputError(
+                    f"{folder}: '{key}' is stored compressed ({', '.join(place.transform_descriptors)}); write the "
+                    "checkpoint without."
+                )
             if prod(chunk.sizes) * item > place.length:
                 raise InputError(
-                    f"{folder}: the metadata names {prod(chunk.sizes) * item:,} bytes of '{key}' where {place.length:,} are stored; the checkpoint is damaged."
+                    f"{folder}: the metadata names {prod(chunk.sizes) * item:,} bytes of '{key}' where "
+                    f"{place.length:,} are stored; the checkpoint is damaged."
                 )
     held: Counter[str] = Counter()
     needed: dict[str, int] = {}
     for place in stored.values():
         if place.length < 0 or place.offset < 0 or Path(place.relative_path).name != place.relative_path:
-            raise InputError(f"{folder}: the metadata names a place that can't be ({place.relative_path!r}); it is damaged.")
+            raise InputError(
+                f"{folder}: the metadata names a place that can't be ({place.relative_path!r}); it is damaged."
+            )
         held[place.relative_path] += place.length
         needed[place.relative_path] = max(needed.get(place.relative_path, 0), place.offset + place.length)
     for name, end in needed.items():
@@ -106,7 +138,10 @@ def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, Ten
             raise InputError(f"{folder}: the file {name} is missing; copy the checkpoint again, with all its files.")
         size, named = path.stat().st_size, max(end, held[name])
         if named > size:
-            raise InputError(f"{path} has {size:,} bytes, but the metadata names {named:,} in it; it was cut short, so copy it again.")
+            raise InputError(
+                f"{path} has {size:,} bytes, but the metadata names {named:,} in it; it was cut short, so copy it "
+                "again."
+            )
 
 
 _PLAIN = {
@@ -132,12 +167,17 @@ _PLAIN = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name not in _PLAIN.get(module, ()):
-            raise InputError(f"its metadata names {module}.{name}, which torch never writes there and which could run anything; it is not read.")
+            raise InputError(
+                f"its metadata names {module}.{name}, which torch never writes there and which could run anything; "
+                "it is not read."
+            )
         return PurePosixPath if module.startswith("pathlib") else super().find_class(module, name)
 
 
 class _Reader(FileSystemReader):
-    """Reads a folder of shards whose metadata, which is pickled, may hold what torch writes and nothing else. The shards are read as plain data by torch itself."""
+    """Reads a folder of shards whose metadata, which is pickled, may hold what torch writes and nothing else. The
+    shards are read as plain data by torch itself.
+    """
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         path = Path(self.path) / METADATA
@@ -147,7 +187,13 @@ class _Reader(FileSystemReader):
         except InputError as error:
             raise InputError(f"{self.path} can't be read as a checkpoint: {error}") from error
         except Exception as error:
-            raise InputError(f"{self.path} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be damaged.") from error
+            raise InputError(
+                f"{self.path} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be "
+                "damaged."
+            ) from error
         if not isinstance(metadata, Metadata):
-            raise InputError(f"{self.path} can't be read as a checkpoint: its metadata is a {type(metadata).__name__}; it may be damaged.")
+            raise InputError(
+                f"{self.path} can't be read as a checkpoint: its metadata is a {type(metadata).__name__}; it may be "
+                "damaged."
+            )
         return metadata

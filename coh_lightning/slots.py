@@ -1,12 +1,15 @@
-"""A key-value cache of which single rows are taken out and replaced while the others go on: what lets a finished text make room for the next prompt at once.
+"""A key-value cache of which single rows are taken out and replaced while the others go on: what lets a finished text
+make room for the next prompt at once.
 
-All rows end at the same column and begin at their own; what stands before a row's beginning is masked (`.`), so each is a left-padded row of one batch:
+All rows end at the same column and begin at their own; what stands before a row's beginning is masked (`.`), so each is
+a left-padded row of one batch:
 
     . . P P P a b      the first row is done    . . Q Q Q Q x      `Q` is prefilled alone and set in so that it ends where the others end
     . P P P P a b                               . P P P P a b
     P P P P P a b                               P P P P P a b
 
-Keys hold their rotary positions since they were computed, so moving them to other columns changes nothing that attention sees.
+Keys hold their rotary positions since they were computed, so moving them to other columns changes nothing that
+attention sees.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ MOVABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 class _SlotLayer(CacheLayerMixin):
-    """The keys and values of one layer, (slots, heads, columns, size) each, allocated once. A sliding window is left to the mask: all columns are kept."""
+    """The keys and values of one layer, (slots, heads, columns, size) each, allocated once. A sliding window is left to
+    the mask: all columns are kept.
+    """
 
     is_sliding = False
 
@@ -71,11 +76,17 @@ class Slots(Cache):
 
     @staticmethod
     def hold(cache: object) -> bool:
-        """Whether a model's own cache is of the kind whose rows can be moved: keys and values of attention, and nothing else (no recurrent state)."""
-        return isinstance(cache, Cache) and all(isinstance(layer, DynamicLayer) and type(layer) in MOVABLE and layer.is_initialized for layer in cache.layers)
+        """Whether a model's own cache is of the kind whose rows can be moved: keys and values of attention, and nothing
+        else (no recurrent state).
+        """
+        return isinstance(cache, Cache) and all(
+            isinstance(layer, DynamicLayer) and type(layer) in MOVABLE and layer.is_initialized
+            for layer in cache.layers
+        )
 
     def admit(self, source: Any, rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """Appends rows of a left-padded prefill, each with its last `lengths` columns; they end where the rows that are here end.
+        """Appends rows of a left-padded prefill, each with its last `lengths` columns; they end where the rows that are
+        here end.
 
         There must be as many columns here as the longest of them has (`shift` makes some), unless there is no row yet.
         """
@@ -89,7 +100,9 @@ class Slots(Cache):
                 layer.rows += 1
 
     def keep(self, order: Sequence[int]) -> None:
-        """Only these rows, in this order; each comes from its own place or from further back (`order[i] >= i`, no row twice)."""
+        """Only these rows, in this order; each comes from its own place or from further back (`order[i] >= i`, no row
+        twice).
+        """
         for layer in self.layers:
             for row, of in enumerate(order):
                 if row != of:
@@ -98,7 +111,9 @@ class Slots(Cache):
             layer.rows = len(order)
 
     def shift(self, by: int) -> None:
-        """Moves all rows by this many columns: to the left over columns that no row uses, or to the right to make some."""
+        """Moves all rows by this many columns: to the left over columns that no row uses, or to the right to make
+        some.
+        """
         for layer in self.layers:
             start, length = max(0, -by), layer.length + by
             for held in (layer.keys, layer.values):

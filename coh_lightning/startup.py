@@ -1,4 +1,6 @@
-"""What happens before the first step: the largest rows are run, so that memory fails now or not at all, and a screen says what is about to come."""
+"""What happens before the first step: the largest rows are run, so that memory fails now or not at all, and a screen
+says what is about to come.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from coh_lightning.attention import row_logits
 from coh_lightning.losses import Batch, output_log_likelihoods, row_loss
 
 
-def run_largest(lm: Any, batches: Iterable[tuple[Batch, bool]], *, kinds: int, device: torch.device, context: AbstractContextManager[Any]) -> float:
+def run_largest(
+    lm: Any,
+    batches: Iterable[tuple[Batch, bool]],
+    *,
+    kinds: int,
+    device: torch.device,
+    context: AbstractContextManager[Any],
+) -> float:
     """Runs rows as their stage will, and leaves no gradients behind.
 
     Args:
@@ -33,7 +42,9 @@ def run_largest(lm: Any, batches: Iterable[tuple[Batch, bool]], *, kinds: int, d
     slowest = 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), context:
         for batch, trained in batches:
-            there = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+            there = {
+                name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
+            }
             if not trained:
                 with torch.no_grad(), torch.compiler.set_stance("force_eager"):
                     logits = row_logits(lm, there)
@@ -53,8 +64,8 @@ def run_largest(lm: Any, batches: Iterable[tuple[Batch, bool]], *, kinds: int, d
 
 
 def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.device, recomputed: bool) -> float:
-    """Bytes that training takes for the model: what was measured on a GPU, else weights, gradients, logits and activations by the rule of 34 hidden vectors
-    a layer and token; AdamW's two copies in both.
+    """Bytes that training takes for the model: what was measured on a GPU, else weights, gradients, logits and
+    activations by the rule of 34 hidden vectors a layer and token; AdamW's two copies in both.
 
     Args:
         lm: The model.
@@ -72,7 +83,12 @@ def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.devic
     layers = 1 if recomputed else config.num_hidden_layers
     heads = config.num_attention_heads * tokens * tokens if config._attn_implementation == "eager" else tokens * tokens
     vocabulary = lm.get_input_embeddings().weight.shape[0]
-    return float(weights + 3 * trained + 3 * 4 * predicted * vocabulary + layers * (34 * tokens * config.hidden_size + 4 * heads) * 4 / 2)
+    return float(
+        weights
+        + 3 * trained
+        + 3 * 4 * predicted * vocabulary
+        + layers * (34 * tokens * config.hidden_size + 4 * heads) * 4 / 2
+    )
 
 
 def show(rows: Sequence[tuple[str, str]]) -> None:

@@ -1,4 +1,6 @@
-"""How a run stops before its end, so that it can be gone on with: checkpoints that are whole or not there (`RunTrainer`), and signals (`StopOnSignal`)."""
+"""How a run stops before its end, so that it can be gone on with: checkpoints that are whole or not there
+(`RunTrainer`), and signals (`StopOnSignal`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class DirectCheckpointIO(TorchCheckpointIO):
-    """Writes where it is told to. Lightning's own writes all of a checkpoint into memory, then into the folder of temporary files, and copies it from there."""
+    """Writes where it is told to. Lightning's own writes all of a checkpoint into memory, then into the folder of
+    temporary files, and copies it from there.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +34,9 @@ class DirectCheckpointIO(TorchCheckpointIO):
 class RunTrainer(pl.Trainer):
     """Lightning's Trainer, with checkpoints that are whole or not there, be it one file or a folder of shards."""
 
-    def save_checkpoint(self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any = None
+    ) -> None:
         """As Lightning's, but written aside and renamed.
 
         Raises:
@@ -68,10 +74,12 @@ def _unwritten(path: Path, error: OSError | RuntimeError) -> Exception:
 
 
 class StopOnSignal(pl.Callback):
-    """SIGTERM and SIGUSR1 end `fit` after the step that is being made, on all ranks, with a checkpoint of it. A validation is finished first.
+    """SIGTERM and SIGUSR1 end `fit` after the step that is being made, on all ranks, with a checkpoint of it. A
+    validation is finished first.
 
-    Lightning alone stops within a step and saves nothing on SIGTERM, and dies of SIGUSR1. What it does on SIGUSR1 under SLURM (a checkpoint `hpc_ckpt_N.ckpt` in the run
-    folder, and the job queued again) is left to it, but happens at the end of the step too.
+    Lightning alone stops within a step and saves nothing on SIGTERM, and dies of SIGUSR1. What it does on SIGUSR1 under
+    SLURM (a checkpoint `hpc_ckpt_N.ckpt` in the run folder, and the job queued again) is left to it, but happens at the
+    end of the step too.
 
     Args:
         folder: Name of the folder, in that of the run, for the checkpoint `step=N.ckpt`.
@@ -87,13 +95,17 @@ class StopOnSignal(pl.Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():  # Lightning puts back, at the end, what stood there before it came
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # Lightning puts back, at the end, what stood there before it came
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: object) -> None:
         self._noted = number
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return
         if trainer.world_size > 1:  # whichever of them was told, all stop after the same step
@@ -106,7 +118,9 @@ class StopOnSignal(pl.Callback):
             self._before[signal.SIGUSR1](self.received, None)
         else:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / self.folder / f"step={trainer.global_step}.ckpt")
-        self._before[signal.SIGTERM](signal.SIGTERM, None)  # Lightning ends the run once the figures of this step are written
+        self._before[signal.SIGTERM](
+            signal.SIGTERM, None
+        )  # Lightning ends the run once the figures of this step are written
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.received is not None:

@@ -1,4 +1,5 @@
-"""`python -m coh_lightning sweep FILE`: the search that a sweep file of W&B describes (conf/sweep/), without any service.
+"""`python -m coh_lightning sweep FILE`: the search that a sweep file of W&B describes (conf/sweep/), without any
+service.
 
     runs/sweep/bayes/
       sweep.yaml        the file, as the search was begun with it
@@ -7,8 +8,9 @@
       trials.csv        each trial: its state, metric, settings, and why it failed
       history.png  slices.png  importance.png
 
-A trial is the very command that an agent of W&B would run, in a process of its own; its metric is the last one in the metrics.csv of its run folder, as it is for W&B.
-A search that was killed goes on: the trial that was running is marked as failed, and run again in its folder, which `fit` goes on with from its newest checkpoint.
+A trial is the very command that an agent of W&B would run, in a process of its own; its metric is the last one in the
+metrics.csv of its run folder, as it is for W&B. A search that was killed goes on: the trial that was running is marked
+as failed, and run again in its folder, which `fit` goes on with from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 TRIALS = 20
 """Trials of a search whose file has no `run_cap`; a grid has as many as there are combinations."""
 FAILURES = 3
-"""So many failures one after the other, and nothing else so far, stop the search: it is the command that is wrong, not the settings."""
+"""So many failures one after the other, and nothing else so far, stop the search: it is the command that is wrong, not
+the settings.
+"""
 
 # The study
 
@@ -60,7 +64,10 @@ class Counts:
 
     def __str__(self) -> str:
         more = f", {self.interrupted} interrupted and run again" if self.interrupted else ""
-        return f"{self.done} trial{'' if self.done == 1 else 's'}: {self.complete} complete, {self.pruned} stopped early, {self.failed} failed{more}"
+        return (
+            f"{self.done} trial{'' if self.done == 1 else 's'}: {self.complete} complete, {self.pruned} stopped "
+            f"early, {self.failed} failed{more}"
+        )
 
 
 def counts(study: optuna.Study) -> Counts:
@@ -89,12 +96,16 @@ def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.
             study_name="sweep",
             direction=sweep.goal,
             load_if_exists=True,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(early.get("min_iter", 1), early.get("eta", 3)) if early else optuna.pruners.NopPruner(),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(early.get("min_iter", 1), early.get("eta", 3))
+            if early
+            else optuna.pruners.NopPruner(),
         )
         if sweep.method == "grid":
             for settings in sweep.combinations:
                 study.enqueue_trial(settings, skip_if_exists=True)
-        waiting = {trial.user_attrs.get("folder") for trial in study.get_trials(deepcopy=False, states=(state.WAITING,))}
+        waiting = {
+            trial.user_attrs.get("folder") for trial in study.get_trials(deepcopy=False, states=(state.WAITING,))
+        }
         for trial in study.get_trials(states=(state.RUNNING,)):
             name = trial.user_attrs.get("folder", _name(trial.number))
             if name not in waiting:
@@ -112,7 +123,8 @@ def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.
             failures += failed is not None
             if failures == FAILURES == counts(study).done:
                 raise InputError(
-                    f"the first {FAILURES} trials failed, the last because of: {failed}; see {folder}/*.log. Put the command right, and give a new --folder."
+                    f"the first {FAILURES} trials failed, the last because of: {failed}; see {folder}/*.log. Put the "
+                    "command right, and give a new --folder."
                 )
     return study
 
@@ -133,8 +145,17 @@ def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, l
     print(f"trial {trial.number}: " + " ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
     environment = {key: value for key, value in os.environ.items() if key != "COH_RUN_FOLDER"}
     with log.open("a", encoding="utf-8") as output:
-        # in a group of its own, so that Ctrl-C comes to us alone; with the lock, so that a trial that outlives a killed search keeps the next one out
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,), process_group=0)
+        # in a group of its own, so that Ctrl-C comes to us alone; with the lock, so that a trial that outlives a killed
+        # search keeps the next one out
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(lock,),
+            process_group=0,
+        )
         try:
             pruned = _watched(sweep, trial, process, run)
         except BaseException:
@@ -158,7 +179,9 @@ def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, l
 
 
 def _watched(sweep: Sweep, trial: optuna.Trial, process: subprocess.Popen[bytes], run: Path) -> bool:
-    """Waits for the end of a trial; whether it was stopped early, because its metric lags behind others' at the same validation."""
+    """Waits for the end of a trial; whether it was stopped early, because its metric lags behind others' at the same
+    validation.
+    """
     if sweep.source.get("early_terminate") is None:
         process.wait()
         return False
@@ -172,7 +195,9 @@ def _watched(sweep: Sweep, trial: optuna.Trial, process: subprocess.Popen[bytes]
         values = metric_values(run, sweep.metric)
         for step, value in enumerate(values[seen:], start=seen + 1):
             trial.report(value, step)
-            lags = trial.should_prune()  # asked of every value: it is what puts the trial among those that others are compared with
+            lags = (
+                trial.should_prune()
+            )  # asked of every value: it is what puts the trial among those that others are compared with
             if lags and running:
                 process.terminate()
                 process.wait()
@@ -182,7 +207,9 @@ def _watched(sweep: Sweep, trial: optuna.Trial, process: subprocess.Popen[bytes]
 
 
 def metric_values(run: Path, metric: str) -> list[float]:
-    """All values of a metric that a run has logged so far, the last one last; none where there is no such column yet."""
+    """All values of a metric that a run has logged so far, the last one last; none where there is no such column
+    yet.
+    """
     file = run / "metrics.csv"
     if not file.is_file():
         return []
@@ -200,7 +227,9 @@ def _unusable(values: Sequence[float], run: Path, metric: str) -> str | None:
 
 def _last_words(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
-    return next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "it printed nothing")
+    return next(
+        (line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "it printed nothing"
+    )
 
 
 def _distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -236,7 +265,9 @@ def _same_sweep(sweep: Sweep, folder: Path) -> None:
         old = load(kept.read_text(encoding="utf-8"))
         old, new = ({key: value for key, value in one.items() if key != "run_cap"} for one in (old, sweep.source))
         if changed := differences(old, new):
-            raise InputError(f"{folder} holds another sweep; it differs in {', '.join(changed[:8])}; give another --folder.")
+            raise InputError(
+                f"{folder} holds another sweep; it differs in {', '.join(changed[:8])}; give another --folder."
+            )
     elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.suffix != PART)):
         raise InputError(f"{folder} holds no sweep, but {others[0]}; give another --folder.")
     with written_aside(kept) as aside:
@@ -262,7 +293,9 @@ def _terminated_cleanly() -> Iterator[None]:
 
 def rows(study: optuna.Study, sweep: Sweep) -> list[dict[str, Any]]:
     """The trials, the best first, then those that were stopped early or failed."""
-    every = study.get_trials(deepcopy=False, states=tuple(state for state in _optuna().trial.TrialState if state.is_finished()))
+    every = study.get_trials(
+        deepcopy=False, states=tuple(state for state in _optuna().trial.TrialState if state.is_finished())
+    )
     sign = -1 if sweep.goal == "maximize" else 1
     every.sort(key=lambda trial: (trial.state.name != "COMPLETE", sign * (trial.value or 0), trial.number))
     words = {"COMPLETE": "complete", "PRUNED": "stopped early"}
@@ -289,7 +322,9 @@ def write_table(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
 
 
 def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
-    """Pictures of the search, where there are trials enough: the metric trial by trial, against each setting, and how much each setting matters (PED-ANOVA)."""
+    """Pictures of the search, where there are trials enough: the metric trial by trial, against each setting, and how
+    much each setting matters (PED-ANOVA).
+    """
     import warnings
 
     import matplotlib
@@ -297,13 +332,18 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     optuna = _optuna()
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    varied = [name for name in complete[0].params if len({trial.params[name] for trial in complete}) > 1] if complete else []
+    varied = (
+        [name for name in complete[0].params if len({trial.params[name] for trial in complete}) > 1] if complete else []
+    )
     draw = optuna.visualization.matplotlib
     plots = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if varied:
-            plots = {"history": lambda: draw.plot_optimization_history(study), "slices": lambda: draw.plot_slice(study, varied)}
+            plots = {
+                "history": lambda: draw.plot_optimization_history(study),
+                "slices": lambda: draw.plot_slice(study, varied),
+            }
         if len(varied) > 1 and len(complete) >= 10:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             plots["importance"] = lambda: draw.plot_param_importances(study, evaluator=evaluator, params=varied)
@@ -330,7 +370,9 @@ def show(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
     for name in shown[0]:
         table.add_column(name)
     for row in shown:
-        table.add_row(*("" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+        table.add_row(
+            *("" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values())
+        )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     print(f"\n{counts(study)}")
     if shown[0]["state"] == "complete":
@@ -338,16 +380,36 @@ def show(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = CommandParser(prog="python -m coh_lightning sweep", description="Search settings as a sweep file of W&B says, without any service.")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a sweep in W&B's format: method, metric, parameters, command (conf/sweep/)")
-    parser.add_argument(
-        "--trials", type=int, metavar="N", help=f"trials in all, those of a search that goes on included (default: run_cap of the file, else {TRIALS})"
+    parser = CommandParser(
+        prog="python -m coh_lightning sweep",
+        description="Search settings as a sweep file of W&B says, without any service.",
     )
-    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where the study and its runs are kept (default: runs/sweep/<name of the file>)")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a sweep in W&B's format: method, metric, parameters, command (conf/sweep/)",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help=f"trials in all, those of a search that goes on included (default: run_cap of the file, else {TRIALS})",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="where the study and its runs are kept (default: runs/sweep/<name of the file>)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the settings that are drawn (default %(default)s)")
     args = parser.parse_args(argv)
     sweep = read_sweep(args.file)
-    trials = args.trials if args.trials is not None else sweep.source.get("run_cap") or (len(sweep.combinations) if sweep.method == "grid" else TRIALS)
+    trials = (
+        args.trials
+        if args.trials is not None
+        else sweep.source.get("run_cap") or (len(sweep.combinations) if sweep.method == "grid" else TRIALS)
+    )
     if sweep.method == "grid":
         trials = min(trials, len(sweep.combinations))
     if trials < 1:

@@ -26,7 +26,19 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import did_you_mean
 from coh_lightning.yaml_text import DuplicateKeyError, load
 
-KEYS = ("command", "description", "early_terminate", "entity", "method", "metric", "name", "parameters", "program", "project", "run_cap")
+KEYS = (
+    "command",
+    "description",
+    "early_terminate",
+    "entity",
+    "method",
+    "metric",
+    "name",
+    "parameters",
+    "program",
+    "project",
+    "run_cap",
+)
 TEXTS = ("description", "entity", "name", "program", "project")
 METRIC = ("name", "goal", "target")
 EARLY = ("type", "min_iter", "eta")
@@ -45,7 +57,15 @@ DISTRIBUTIONS = {
 """The distributions that optuna can draw from as W&B does, and the keys that each needs."""
 
 NOT_DRAWN = (
-    *("categorical_w_probabilities", "q_log_uniform", "q_log_uniform_values", "normal", "q_normal", "log_normal", "q_log_normal"),
+    *(
+        "categorical_w_probabilities",
+        "q_log_uniform",
+        "q_log_uniform_values",
+        "normal",
+        "q_normal",
+        "log_normal",
+        "q_log_normal",
+    ),
     *("beta", "q_beta"),
 )
 """Those of W&B that are refused."""
@@ -103,7 +123,8 @@ def read_sweep(file: Path) -> Sweep:
     """A sweep file in W&B's format.
 
     Raises:
-        InputError: there is none, or it asks for something that W&B or this search doesn't know; the message names the key.
+        InputError: there is none, or it asks for something that W&B or this search doesn't know; the message names the
+            key.
     """
     if not file.is_file():
         raise InputError(f"there is no sweep file {file}; conf/sweep/ has some.")
@@ -135,7 +156,10 @@ def read_sweep(file: Path) -> Sweep:
     if not isinstance(command, list) or not all(isinstance(word, (str, int, float)) for word in command):
         raise InputError(f"{file}: command is {command!r:.80}; it must be a list of words.")
     if not isinstance(source["parameters"], dict):
-        raise InputError(f"{file}: parameters is {source['parameters']!r:.80}; it must hold settings, written as key: {{values: [...]}}.")
+        raise InputError(
+            f"{file}: parameters is {source['parameters']!r:.80}; it must hold settings, written as key: {{values: "
+            f"[...]}}."
+        )
     constants: dict[str, Any] = {}
     choices: dict[str, Sequence[Any]] = {}
     ranges: dict[str, Range] = {}
@@ -147,7 +171,9 @@ def read_sweep(file: Path) -> Sweep:
         elif kind == "categorical":
             choices[name] = _checked_values(about["values"], where)
         elif source["method"] == "grid":
-            raise InputError(f"{where} is a range, and a grid needs values; list them, or let the method be random or bayes.")
+            raise InputError(
+                f"{where} is a range, and a grid needs values; list them, or let the method be random or bayes."
+            )
         else:
             ranges[name] = _range(kind, about, where)
     sweep = Sweep(
@@ -165,7 +191,9 @@ def read_sweep(file: Path) -> Sweep:
     if "${program}" in sweep.command and sweep.program is None:
         raise InputError(f"{file}: command has ${{program}}, but there is no program; write program: coh_lightning.")
     if "fit" not in sweep.command or "coh_lightning" not in command_words(sweep, {}):
-        raise InputError(f"{file}: command is no `python -m coh_lightning fit`, so its trials would leave no metrics.csv.")
+        raise InputError(
+            f"{file}: command is no `python -m coh_lightning fit`, so its trials would leave no metrics.csv."
+        )
     return sweep
 
 
@@ -184,7 +212,10 @@ def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str
     for word in sweep.command:
         name = word[2:-1] if re.fullmatch(r"\$\{.*\}", word) else None
         if name is not None and name not in filled:
-            raise InputError(f"the sweep's command has {word}, and only {', '.join('${' + known + '}' for known in filled)} are known.")
+            raise InputError(
+                f"the sweep's command has {word}, and only {', '.join('${' + known + '}' for known in filled)} are "
+                "known."
+            )
         words += filled[name] if name is not None else [interpreter if word == "python" else word]
     return words
 
@@ -192,7 +223,11 @@ def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str
 def _metric(metric: Any, file: Path) -> Mapping[str, Any]:
     if isinstance(metric, dict) and (unknown := [key for key in metric if key not in METRIC]):
         raise InputError(f"{file}: there is no key metric.{unknown[0]}{did_you_mean(str(unknown[0]), METRIC)}")
-    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str) or metric.get("goal") not in ("minimize", "maximize"):
+    if (
+        not isinstance(metric, dict)
+        or not isinstance(metric.get("name"), str)
+        or metric.get("goal") not in ("minimize", "maximize")
+    ):
         raise InputError(f"{file}: metric is {metric}; it needs a name, and as its goal minimize or maximize.")
     if metric.get("target") is not None and not _is_number(metric["target"]):
         raise InputError(f"{file}: metric.target is {metric['target']!r}; it must be a number.")
@@ -206,7 +241,9 @@ def _check_early(early: Any, file: Path) -> None:
         raise InputError(f"{file}: early_terminate is {early}; it may be type: hyperband, with min_iter and eta.")
     for key, least in (("min_iter", 1), ("eta", 2)):
         if key in early and not _is_whole(early[key], least=least):
-            raise InputError(f"{file}: early_terminate.{key} is {early[key]!r}; it must be a whole number, at least {least}.")
+            raise InputError(
+                f"{file}: early_terminate.{key} is {early[key]!r}; it must be a whole number, at least {least}."
+            )
 
 
 def _distribution(about: Any, where: str) -> str:
@@ -217,11 +254,22 @@ def _distribution(about: Any, where: str) -> str:
         if key in NOT_KEPT:
             raise InputError(f"{where}.{key}: {NOT_KEPT[key]}.")
         if key not in PARAMETER:
-            raise InputError(f"{where}: there is no key {key}{did_you_mean(str(key), PARAMETER) or '; it needs value, values, or min and max.'}")
+            raise InputError(
+                f"{where}: there is no key "
+                f"{key}{did_you_mean(str(key), PARAMETER) or '; it needs value, values, or min and max.'}"
+            )
     kind = about.get("distribution")
     if kind is None:
         whole = _is_whole(about.get("min")) and _is_whole(about.get("max"))
-        kind = "constant" if "value" in about else "categorical" if "values" in about else "int_uniform" if whole else "uniform"
+        kind = (
+            "constant"
+            if "value" in about
+            else "categorical"
+            if "values" in about
+            else "int_uniform"
+            if whole
+            else "uniform"
+        )
     if kind not in DISTRIBUTIONS:
         known = " (one of W&B's that is not drawn here)" if kind in NOT_DRAWN else ""
         raise InputError(f"{where}.distribution is '{kind}'{known}; it must be one of {', '.join(DISTRIBUTIONS)}.")
@@ -235,7 +283,10 @@ def _distribution(about: Any, where: str) -> str:
 
 def _checked_values(values: Any, where: str) -> Sequence[Any]:
     if not isinstance(values, list) or not values:
-        raise InputError(f"{where}.values is {values!r:.80}; it must be a list, as in [{values if values and not isinstance(values, dict) else 'a, b'}].")
+        raise InputError(
+            f"{where}.values is {values!r:.80}; it must be a list, as in "
+            f"[{values if values and not isinstance(values, dict) else 'a, b'}]."
+        )
     if wrong := [value for value in values if not isinstance(value, (str, int, float, bool, type(None)))]:
         text = yaml.dump(wrong[0], default_flow_style=True, sort_keys=False, width=math.inf).strip().replace("'", "''")
         raise InputError(f"{where} has the value {wrong[0]!r}; write a list or a mapping as text: '{text}'.")
@@ -248,11 +299,18 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
     low, high = about["min"], about["max"]
     for key, value in (("min", low), ("max", high), *([("q", about["q"])] if "q" in about else [])):
         if not _is_number(value):
-            text = " (it is text: take off the quotes)" if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else ""
+            text = (
+                " (it is text: take off the quotes)"
+                if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value)
+                else ""
+            )
             raise InputError(f"{where}.{key} is {value!r}; it must be a number{text}.")
     positive = kind in ("log_uniform_values", "inv_log_uniform_values")
     if low >= high or (positive and low <= 0):
-        raise InputError(f"{where} is from {low} to {high}; min and max must be numbers that rise" + (", above 0." if positive else "."))
+        raise InputError(
+            f"{where} is from {low} to {high}; min and max must be numbers that rise"
+            + (", above 0." if positive else ".")
+        )
     if kind == "int_uniform":
         if not (_is_whole(low) and _is_whole(high)):
             raise InputError(f"{where} is from {low} to {high}; int_uniform needs whole numbers.")
@@ -260,7 +318,10 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
     if kind == "q_uniform":
         q = about["q"]
         if q <= 0 or any(abs(value / q - round(value / q)) > 1e-9 for value in (low, high)):
-            raise InputError(f"{where} is from {low} to {high} by q = {q}; q must be above 0, and min and max must be multiples of it.")
+            raise InputError(
+                f"{where} is from {low} to {high} by q = {q}; q must be above 0, and min and max must be multiples "
+                "of it."
+            )
         return Range(low, high, step=q)
     if kind in ("log_uniform", "inv_log_uniform"):  # their bounds are those of the exponent
         sign = -1 if kind == "inv_log_uniform" else 1
@@ -269,7 +330,10 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
         except OverflowError:
             low, high = 0.0, math.inf
         if low == 0 or math.isinf(high):
-            raise InputError(f"{where} is from e^{about['min']} to e^{about['max']}; {kind} takes exponents, {kind}_values the numbers themselves.")
+            raise InputError(
+                f"{where} is from e^{about['min']} to e^{about['max']}; {kind} takes exponents, {kind}_values the "
+                "numbers themselves."
+            )
         return Range(low, high, log=True)
     return Range(low, high, log=positive)
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _MARKER = "A good answer:"
 _AWKWARD = 'Zq{0} <b>&amp;</b> "it\'s" \\n {{{{ x }}}} 5%\n\n  \u00e9\u65e5\U0001f600 [a](b) qZ{0}'
-"""A text with all that templates escape, collapse or cut. It begins and ends with no white space: templates may trim."""
+"""A text with all that templates escape, collapse or cut. It begins and ends with no white space: templates may
+trim.
+"""
 
 
 class Rewritten(Unusable):
@@ -29,7 +31,9 @@ class Rewritten(Unusable):
 
 
 def sentinel(number: int) -> str:
-    """Stands in the place of a text while a template is rendered: letters and digits only, so that no template treats it specially."""
+    """Stands in the place of a text while a template is rendered: letters and digits only, so that no template treats
+    it specially.
+    """
     return f"Zq{number}Slot{number}qZ"
 
 
@@ -45,7 +49,9 @@ def first_difference(expected: str, given: str, context: int = 16) -> tuple[str,
 
     "a <b> c", "a &lt;b> c"    ->    "a <b> c", "a &lt;b> c"
     """
-    start = next((i for i, (a, b) in enumerate(zip(expected, given, strict=False)) if a != b), min(len(expected), len(given)))
+    start = next(
+        (i for i, (a, b) in enumerate(zip(expected, given, strict=False)) if a != b), min(len(expected), len(given))
+    )
     end = 0
     while end < min(len(expected), len(given)) - start and expected[-1 - end] == given[-1 - end]:
         end += 1
@@ -58,7 +64,8 @@ def first_difference(expected: str, given: str, context: int = 16) -> tuple[str,
 
 
 def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
-    """The turns of a prompt with the texts that the chat template shows for them; in the plain format, and where it shows them as they are, unchanged.
+    """The turns of a prompt with the texts that the chat template shows for them; in the plain format, and where it
+    shows them as they are, unchanged.
 
         <think>Hm.</think>Yes.    in an earlier turn of a template that drops thinking    ->    Yes.
 
@@ -76,9 +83,13 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
     said = [(turn.role, turn.text) for turn in whole]
     if _difference(layout, said, whole) is None:
         return whole
-    names: list[tuple[Role, str]] = [(turn.role, sentinel(index) if turn.text else "") for index, turn in enumerate(whole)]
+    names: list[tuple[Role, str]] = [
+        (turn.role, sentinel(index) if turn.text else "") for index, turn in enumerate(whole)
+    ]
     base = layout.asked(names, _MARKER)
-    if "strftime_now" in layout.template and _difference(layout, names, [CutTurn(role, text, (Part(text),)) for role, text in names]):
+    if "strftime_now" in layout.template and _difference(
+        layout, names, [CutTurn(role, text, (Part(text),)) for role, text in names]
+    ):
         return whole  # it writes today's date, and the day has changed since the layout was read
     shown = []
     for index, turn in enumerate(whole):
@@ -86,8 +97,14 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
         shown.append(turn if text is None or text == turn.text else CutTurn(turn.role, text, _parts_of(turn, text)))
     left = _difference(layout, said, shown)
     if left is not None:
-        raise Rewritten(f"the chat template shows this conversation otherwise than turn by turn: {left[1]!r} instead of {left[0]!r}")
-    changed = [(turn.text, other.text) for turn, other in zip(whole, shown, strict=True) if turn.text.strip() != other.text.strip()]
+        raise Rewritten(
+            f"the chat template shows this conversation otherwise than turn by turn: {left[1]!r} instead of {left[0]!r}"
+        )
+    changed = [
+        (turn.text, other.text)
+        for turn, other in zip(whole, shown, strict=True)
+        if turn.text.strip() != other.text.strip()
+    ]
     if changed:
         count, first = layout.rewritten
         layout.rewritten = count + len(changed), first if count else changed[0]
@@ -95,7 +112,8 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
 
 
 def note_on_outputs(layout: Layout, chains: Iterable[tuple[Sequence[CutTurn], Chain]]) -> str | None:
-    """How many first outputs of some chains the template itself would show otherwise than training lays them out, with an example; None: none of them.
+    """How many first outputs of some chains the template itself would show otherwise than training lays them out, with
+    an example; None: none of them.
 
     White space around an output is left aside: templates trim it, training never does.
     """
@@ -106,7 +124,9 @@ def note_on_outputs(layout: Layout, chains: Iterable[tuple[Sequence[CutTurn], Ch
         link = replace(chain[0], text=chain[0].text.strip())
         laid_out = "".join(segment.text for segment in layout.segments(turns, (link,)))
         try:
-            given = layout.render([*layout.messages([(turn.role, turn.text) for turn in turns], link.marker), ("assistant", link.text)])
+            given = layout.render(
+                [*layout.messages([(turn.role, turn.text) for turn in turns], link.marker), ("assistant", link.text)]
+            )
         except InputError:  # it refuses the conversation, which is said elsewhere
             continue
         seen += 1
@@ -116,7 +136,8 @@ def note_on_outputs(layout: Layout, chains: Iterable[tuple[Sequence[CutTurn], Ch
         return None
     here, there = different[0]
     return (
-        f"The chat template shows {len(different):,} of the first {seen:,} outputs as something else than training learns, e.g. {there!r} for {here!r}; "
+        f"The chat template shows {len(different):,} of the first {seen:,} outputs as something else than training "
+        f"learns, e.g. {there!r} for {here!r}; "
         "give outputs as the template shows them, or use prompt_format plain."
     )
 
@@ -131,7 +152,9 @@ def _shown(layout: Layout, names: Sequence[tuple[Role, str]], index: int, text: 
 
 
 def _parts_of(turn: CutTurn, text: str) -> tuple[Part, ...]:
-    """The parts of a turn of which the template shows `text`: what is left of them where it is a piece of the turn's text."""
+    """The parts of a turn of which the template shows `text`: what is left of them where it is a piece of the turn's
+    text.
+    """
     begin = turn.text.rfind(text)
     if begin < 0:
         return (Part(text, turn.parts[0].cut if len(turn.parts) == 1 else "never"),)
@@ -144,9 +167,11 @@ def _parts_of(turn: CutTurn, text: str) -> tuple[Part, ...]:
 
 
 def _difference(layout: Layout, said: Sequence[tuple[Role, str]], turns: Sequence[CutTurn]) -> tuple[str, str] | None:
-    """Where the prompt as it is laid out for training differs from what the template makes of the conversation, as excerpts of the two; None: nowhere.
+    """Where the prompt as it is laid out for training differs from what the template makes of the conversation, as
+    excerpts of the two; None: nowhere.
 
-    Without a feedback sentence, too, where a turn is all white space: what the template trims it together with is another text then.
+    Without a feedback sentence, too, where a turn is all white space: what the template trims it together with is
+    another text then.
     """
     for marker in (_MARKER, "") if any(text.isspace() for _, text in said) else (_MARKER,):
         laid_out = "".join(segment.text for segment in layout.before_output(turns, marker)[0])

@@ -1,6 +1,8 @@
-"""Segments -> token ids: each text encoded on its own as it stands in its place, ids of distinct texts remembered and cached, and the one truncation.
+"""Segments -> token ids: each text encoded on its own as it stands in its place, ids of distinct texts remembered and
+cached, and the one truncation.
 
-Concatenated ids, not a joint encoding: a loss weight can't straddle a token, and the prompt at inference has the very ids of training.
+Concatenated ids, not a joint encoding: a loss weight can't straddle a token, and the prompt at inference has the very
+ids of training.
 
     segments   <s> | Name a fruit.\\n\\n | A good answer:\\n | Apple   | </s>
     ids        1   | 37 8 91 4         | 12 55 61 3       | 70 9    | 2
@@ -47,9 +49,28 @@ Weights = NDArray[np.float64]
 _LEFT = ("\n", "a", ".", "0", ":", "Q")
 """Anchors that are put before a text to encode it as in the middle of a text; the first that survives is used."""
 _RIGHT = ("A", "x", "0", "The", "5", "Q")
-"""Likewise after a text that ends in white space and goes on: "\\n\\n" alone and before a letter are different tokens to many tokenizers."""
-_PROBES = ("a", "Hello", " hello", "\nhello", "The cat.", "7", "日本", "é", "...", "(x)", " ", "  two", "\t", "A good answer:")
-"""A tokenizer that gives each of these the same ids alone and in the middle of a text adds no false space, and needs no anchors."""
+"""Likewise after a text that ends in white space and goes on: "\\n\\n" alone and before a letter are different tokens
+to many tokenizers.
+"""
+_PROBES = (
+    "a",
+    "Hello",
+    " hello",
+    "\nhello",
+    "The cat.",
+    "7",
+    "日本",
+    "é",
+    "...",
+    "(x)",
+    " ",
+    "  two",
+    "\t",
+    "A good answer:",
+)
+"""A tokenizer that gives each of these the same ids alone and in the middle of a text adds no false space, and needs no
+anchors.
+"""
 
 
 class Span(NamedTuple):
@@ -64,7 +85,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Tokens:
-    """One chain as tokens: `ids` int32 (n,), `learned` and `unlearned` float64 (n,) weights, the span of each output. Refuses unequal lengths, other types."""
+    """One chain as tokens: `ids` int32 (n,), `learned` and `unlearned` float64 (n,) weights, the span of each output.
+    Refuses unequal lengths, other types.
+    """
 
     ids: Ids
     learned: Weights
@@ -74,9 +97,15 @@ class Tokens:
     def __post_init__(self) -> None:
         shape = self.ids.shape
         if len(shape) != 1 or self.learned.shape != shape or self.unlearned.shape != shape:
-            raise ValueError(f"ids {shape}, learned {self.learned.shape} and unlearned {self.unlearned.shape} must be one-dimensional and of equal length.")
+            raise ValueError(
+                f"ids {shape}, learned {self.learned.shape} and unlearned {self.unlearned.shape} must be "
+                "one-dimensional and of equal length."
+            )
         if self.ids.dtype != np.int32 or self.learned.dtype != np.float64 or self.unlearned.dtype != np.float64:
-            raise ValueError(f"ids must be int32, weights float64, not {self.ids.dtype}, {self.learned.dtype}, {self.unlearned.dtype}.")
+            raise ValueError(
+                f"ids must be int32, weights float64, not {self.ids.dtype}, {self.learned.dtype}, "
+                f"{self.unlearned.dtype}."
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,8 +122,9 @@ class Field(NamedTuple):
 class Encoder:
     """A tokenizer that encodes pieces of text as they stand in their place, and remembers them.
 
-    People's text never becomes a special token, nor an added token in brackets that `keep` doesn't name (added_tokens.py): `</s>` and `<think>` in it are
-    spelt out. Raises `InputError` for a tokenizer without a fast back end, or one that can't keep a text apart from what stands before it.
+    People's text never becomes a special token, nor an added token in brackets that `keep` doesn't name
+    (added_tokens.py): `</s>` and `<think>` in it are spelt out. Raises `InputError` for a tokenizer without a fast back
+    end, or one that can't keep a text apart from what stands before it.
 
         SentencePiece:   tokenizer("Apple") = [▁Apple]          a space that isn't there
                          encode("\\nApple") = [▁, \\n, Apple]    minus the anchor encode("\\n") = [▁, \\n]    ->    [Apple]
@@ -104,7 +134,10 @@ class Encoder:
         from tokenizers import Tokenizer
 
         if not tokenizer.is_fast:
-            raise InputError(f"{describe(tokenizer)} has no fast version (tokenizer.json); convert it, or take a tokenizer that has one.")
+            raise InputError(
+                f"{describe(tokenizer)} has no fast version (tokenizer.json); convert it, or take a tokenizer that "
+                "has one."
+            )
         self.tokenizer = tokenizer
         settings = json.loads(tokenizer.backend_tokenizer.to_str())
         settings["truncation"] = settings["padding"] = None  # left over from other calls; no part of the tokenizer
@@ -115,14 +148,18 @@ class Encoder:
         self._backend = Tokenizer.from_str(self.added.unmatched(settings))
         self._backend.encode_special_tokens = True
         added = tokenizer.added_tokens_decoder
-        self._own_specials = frozenset(number for number, token in added.items() if token.special) | frozenset(tokenizer.all_special_ids)
+        self._own_specials = frozenset(number for number, token in added.items() if token.special) | frozenset(
+            tokenizer.all_special_ids
+        )
         self._specials = self._own_specials | self.added.spelled_ids
         self._unknown: int | None = tokenizer.unk_token_id
         self._memory: dict[tuple[str, At, bool], Ids] = {}
         self._template_memory: dict[tuple[str, At, bool], Ids] = {}
         self._cut_memory: dict[tuple[Field, tuple[CutRange, ...]], tuple[Ids, tuple[int, ...]]] = {}
         self.unanchored = 0
-        """Texts that no anchor kept apart, encoded as if they stood alone (rare: texts that begin with a combining character)."""
+        """Texts that no anchor kept apart, encoded as if they stood alone (rare: texts that begin with a combining
+        character).
+        """
         self._read_tokenizer()
 
     @property
@@ -179,10 +216,14 @@ class Encoder:
 
     def cuttable(self, segment: Segment) -> tuple[int, ...]:
         """How many tokens lie wholly in each cuttable range of a segment."""
-        return self._cut(Field(segment.text, segment.at, segment.more), tuple(item._replace(tokens=0) for item in segment.cut))[1]
+        return self._cut(
+            Field(segment.text, segment.at, segment.more), tuple(item._replace(tokens=0) for item in segment.cut)
+        )[1]
 
     def decode(self, ids: Sequence[int] | Ids, *, skip_special_tokens: bool = False) -> str:
-        """The text of ids in the middle of a text; nothing is stripped (decoders of the SentencePiece kind take a leading space away otherwise)."""
+        """The text of ids in the middle of a text; nothing is stripped (decoders of the SentencePiece kind take a
+        leading space away otherwise).
+        """
         anchor = "a"
         head = self._alone([anchor])[0]
         backend = self.tokenizer.backend_tokenizer  # which calls special what the tokenizer does
@@ -200,13 +241,15 @@ class Encoder:
         self._after_special: At = "mid"
         if not self._left:
             raise InputError(
-                f"{describe(self.tokenizer)} knows none of the characters {', '.join(map(repr, _LEFT))}, so texts can't be told from what precedes them."
+                f"{describe(self.tokenizer)} knows none of the characters {', '.join(map(repr, _LEFT))}, so texts "
+                "can't be told from what precedes them."
             )
         known = [text for text, ids in zip(_RIGHT, self._alone(_RIGHT), strict=True) if self._unknown not in ids]
         self._right = list(zip(known, self._anchored([Field(text) for text in known]), strict=True)) or [("", [])]
         if self.unanchored:
             raise InputError(
-                f"{describe(self.tokenizer)} doesn't keep a text apart from what precedes it, so outputs can't be encoded separately; take another one."
+                f"{describe(self.tokenizer)} doesn't keep a text apart from what precedes it, so outputs can't be "
+                "encoded separately; take another one."
             )
         alone = self._alone(_PROBES)
         middle = self._anchored([Field(text) for text in _PROBES])
@@ -214,7 +257,11 @@ class Encoder:
         self._direct = alone == middle and not self.unanchored
         self.unanchored = 0
         tokens = self.tokenizer.added_tokens_decoder
-        plain = [number for number in sorted(self._own_specials) if number in tokens and not (tokens[number].lstrip or tokens[number].rstrip)]
+        plain = [
+            number
+            for number in sorted(self._own_specials)
+            if number in tokens and not (tokens[number].lstrip or tokens[number].rstrip)
+        ]
         if plain and not self._direct:
             special = tokens[plain[0]].content
             self._backend.encode_special_tokens = False
@@ -228,7 +275,9 @@ class Encoder:
     # --- encoding
 
     def _encode(self, fields: Sequence[Field]) -> list[list[int]]:
-        """People's text. Some tokenizers hold their special tokens in the vocabulary itself and find them in any text: those are spelt out."""
+        """People's text. Some tokenizers hold their special tokens in the vocabulary itself and find them in any text:
+        those are spelt out.
+        """
         found = self._anchored(fields)
         for index, ids in enumerate(found):
             if not self._specials.isdisjoint(ids):
@@ -236,14 +285,19 @@ class Encoder:
         return found
 
     def _anchored(self, fields: Sequence[Field]) -> list[list[int]]:
-        """The ids of each field: encoded between anchors, whose ids are dropped after checking that they are there; with other anchors where they are not."""
+        """The ids of each field: encoded between anchors, whose ids are dropped after checking that they are there;
+        with other anchors where they are not.
+        """
         found: list[list[int]] = [[] for _ in fields]
         waiting = [index for index, field in enumerate(fields) if field.text]
         for attempt in range(len(self._left)):
             if not waiting:
                 return found
             around = [self._around(fields[index], attempt) for index in waiting]
-            texts = [left + fields[index].text + right for index, ((left, _), (right, _)) in zip(waiting, around, strict=True)]
+            texts = [
+                left + fields[index].text + right
+                for index, ((left, _), (right, _)) in zip(waiting, around, strict=True)
+            ]
             again: list[int] = []
             for index, ids, ((_, head), (_, tail)) in zip(waiting, self._alone(texts), around, strict=True):
                 stop = len(ids) - len(tail)
@@ -264,7 +318,9 @@ class Encoder:
         return left, right
 
     def _one(self, field: Field) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of one field and the characters [start, stop) of its text that each comes from, special tokens spelt out character by character."""
+        """The ids of one field and the characters [start, stop) of its text that each comes from, special tokens spelt
+        out character by character.
+        """
         ids = self._anchored([field])[0]
         offsets = self._offsets(field, ids)
         for number, (start, stop) in zip(ids, offsets, strict=True):
@@ -274,13 +330,16 @@ class Encoder:
             if len(literal) < 2:
                 around = field.text[max(start - 20, 0) : stop + 20]
                 raise InputError(
-                    f"The text {around!r} holds {literal!r}, a special token of this tokenizer that can't be spelt otherwise; take it out of the data."
+                    f"The text {around!r} holds {literal!r}, a special token of this tokenizer that can't be spelt "
+                    "otherwise; take it out of the data."
                 )
             bounds = [0, *range(start, stop + 1), len(field.text)]
             spelt: tuple[list[int], list[tuple[int, int]]] = ([], [])
             for begin, end in itertools.pairwise(bounds):
                 if begin < end:
-                    piece = Field(field.text[begin:end], field.at if begin == 0 else "mid", field.more and end == len(field.text))
+                    piece = Field(
+                        field.text[begin:end], field.at if begin == 0 else "mid", field.more and end == len(field.text)
+                    )
                     numbers, places = self._one(piece)
                     spelt[0].extend(numbers)
                     spelt[1].extend((begin + first, begin + last) for first, last in places)
@@ -293,7 +352,10 @@ class Encoder:
             encoding = self._backend.encode(left + field.text + right, add_special_tokens=False)
             stop = len(encoding.ids) - len(tail)
             if encoding.ids[:stop] == [*head, *ids] and encoding.ids[stop:] == tail:
-                return [(max(begin - len(left), 0), min(end - len(left), len(field.text))) for begin, end in encoding.offsets[len(head) : stop]]
+                return [
+                    (max(begin - len(left), 0), min(end - len(left), len(field.text)))
+                    for begin, end in encoding.offsets[len(head) : stop]
+                ]
         return list(self._backend.encode(field.text, add_special_tokens=False).offsets)
 
     # --- truncation
@@ -301,8 +363,8 @@ class Encoder:
     def _cut(self, field: Field, cut: tuple[CutRange, ...]) -> tuple[Ids, tuple[int, ...]]:
         """The ids of a field without the tokens that `cut` takes, and how many tokens lie wholly in each range.
 
-        A character of several tokens (bytes) is never cut in two: its other tokens go too. A space that the tokenizer itself adds at the head counts as a
-        token of its own, though its offsets are those of the first character.
+        A character of several tokens (bytes) is never cut in two: its other tokens go too. A space that the tokenizer
+        itself adds at the head counts as a token of its own, though its offsets are those of the first character.
 
             text  Sum this: It rained a lot.       range [9, 25) front, 2 tokens
             ids   Sum| this|:| It| rained| a| lot|.     ->     Sum| this|:| a| lot|.
@@ -337,10 +399,12 @@ class Encoder:
 
 
 def cache_fields(encoder: Encoder, fields: Iterable[Field], cache_dir: Path, *, progress: bool = True) -> Path:
-    """Let `encoder` remember the ids of all `fields`: read from a file under `cache_dir`, or encoded and written there. Gives the file's path.
+    """Let `encoder` remember the ids of all `fields`: read from a file under `cache_dir`, or encoded and written there.
+    Gives the file's path.
 
-    The name of the file is a hash of the tokenizer, of the added tokens that are kept, of VERSION and of all texts; it holds neither wording nor method. It is written aside and renamed;
-    one that is cut short, unreadable or another's is built again, never trusted.
+    The name of the file is a hash of the tokenizer, of the added tokens that are kept, of VERSION and of all texts; it
+    holds neither wording nor method. It is written aside and renamed; one that is cut short, unreadable or another's is
+    built again, never trusted.
     """
     ordered = sorted(set(map(encoder.place, fields)))
     encoder.added.count({field.text for field in ordered})
@@ -409,7 +473,9 @@ class CutPrompt(NamedTuple):
 
     turns: tuple[CutTurn, ...]
     tokens: int
-    """All that stands before the first output but the feedback sentence (for a method without one: all): BOS and the pieces of a template count."""
+    """All that stands before the first output but the feedback sentence (for a method without one: all): BOS and the
+    pieces of a template count.
+    """
     cut: int = 0
     """Tokens that were taken away, those of dropped turns included."""
     dropped: int = 0
@@ -437,23 +503,29 @@ class BoundaryReport(NamedTuple):
 
     def __str__(self) -> str:
         share = self.tokens_that_differ / max(self.tokens, 1)
-        return f"joint tokenisation differs in {self.chains_that_differ} of {self.chains} chains, {share:.2%} of their tokens"
+        return (
+            f"joint tokenisation differs in {self.chains_that_differ} of {self.chains} chains, {share:.2%} of "
+            "their tokens"
+        )
 
 
 class ChainTokenizer:
     """Prompts and chains -> ids, in one format, with one tokenizer: training and inference both go through it.
 
-    `marked`: whether the method has feedback sentences; what stands around the prompt, and so its length, depends on it.
-    Raises `InputError` where the tokenizer doesn't suit the format (see `Layout`).
+    `marked`: whether the method has feedback sentences; what stands around the prompt, and so its length, depends on
+    it. Raises `InputError` where the tokenizer doesn't suit the format (see `Layout`).
     """
 
     def __init__(self, encoder: Encoder, format: PromptFormat, *, max_prompt_tokens: int, marked: bool = True) -> None:
         if encoder.added.kept != format.kept_tokens:
             raise ValueError(
-                f"the encoder keeps the tokens {encoder.added.kept}, the prompt format {format.kept_tokens}; make it as Encoder(tokenizer, keep=format.kept_tokens)"
+                f"the encoder keeps the tokens {encoder.added.kept}, the prompt format {format.kept_tokens}; make it "
+                "as Encoder(tokenizer, keep=format.kept_tokens)"
             )
         self.encoder = encoder
-        self._any_marker = "x" if marked else ""  # whatever it says: it is not counted, and the prompt's ids don't depend on it
+        self._any_marker = (
+            "x" if marked else ""
+        )  # whatever it says: it is not counted, and the prompt's ids don't depend on it
         self.layout = Layout(format, encoder.tokenizer)
         self.max_prompt_tokens = max_prompt_tokens
         self._prompt: CutPrompt | None = None
@@ -462,7 +534,8 @@ class ChainTokenizer:
         self._end = end = encoder.template_ids(self.layout.end)
         if not len(end) or end[-1] != self.layout.end_id:
             raise InputError(
-                f"{describe(encoder.tokenizer)} encodes its end token '{self.layout.end}' as {end.tolist()}, not {self.layout.end_id}; make it a special token."
+                f"{describe(encoder.tokenizer)} encodes its end token '{self.layout.end}' as {end.tolist()}, not "
+                f"{self.layout.end_id}; make it a special token."
             )
 
     @property
@@ -476,21 +549,28 @@ class ChainTokenizer:
         return self.layout.notes
 
     def notes_on_texts(self) -> list[str]:
-        """What became of texts so far: added tokens in those of `cache_fields`, turns of prompts that the chat template shows otherwise than they were given."""
+        """What became of texts so far: added tokens in those of `cache_fields`, turns of prompts that the chat template
+        shows otherwise than they were given.
+        """
         notes = self.encoder.added.notes()
         if self.layout.trimmed:
             notes.append(
-                f"The chat template trims texts, and training does so too: {self.layout.trimmed:,} of the turns of prompts. Outputs are kept as they are."
+                f"The chat template trims texts, and training does so too: {self.layout.trimmed:,} of the turns of "
+                "prompts. Outputs are kept as they are."
             )
         count, (was, shown) = self.layout.rewritten
         if count:
             turns = f"{count:,} turn" + ("s" if count > 1 else "")
-            notes.append(f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. {was[:80]!r} as {shown[:80]!r}.")
+            notes.append(
+                f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. "
+                f"{was[:80]!r} as {shown[:80]!r}."
+            )
         return notes
 
     def cut_prompt(self, prompt: Sequence[Turn]) -> CutPrompt:
-        """The prompt within `max_prompt_tokens`: old turns go first, whole, from the front, so that a user turn stays first (the system turn is kept);
-        then tokens of the last turn's cuttable parts, the first part first, each from its own side. Nothing else is ever cut.
+        """The prompt within `max_prompt_tokens`: old turns go first, whole, from the front, so that a user turn stays
+        first (the system turn is kept); then tokens of the last turn's cuttable parts, the first part first, each from
+        its own side. Nothing else is ever cut.
 
             system, user 1, assistant 1, user 2   ->   system, user 2   ->   system, user 2 with a shorter post
 
@@ -499,11 +579,16 @@ class ChainTokenizer:
         cut = self._cut_to(prompt, self.max_prompt_tokens)
         if cut.tokens > self.max_prompt_tokens:
             whole = cut.tokens + cut.cut
-            raise TooLong(f"the prompt has {whole} tokens, {cut.tokens} of them in parts that are never cut, and max_prompt_tokens is {self.max_prompt_tokens}")
+            raise TooLong(
+                f"the prompt has {whole} tokens, {cut.tokens} of them in parts that are never cut, and "
+                f"max_prompt_tokens is {self.max_prompt_tokens}"
+            )
         return cut
 
     def prompt_bounds(self, prompt: Sequence[Turn]) -> tuple[CutPrompt, CutPrompt]:
-        """The prompt with nothing cut, and with everything cut that may be. Raises `Unusable` if a chat template refuses the sequence of roles."""
+        """The prompt with nothing cut, and with everything cut that may be. Raises `Unusable` if a chat template
+        refuses the sequence of roles.
+        """
         return self._cut_to(prompt, sys.maxsize), self._cut_to(prompt, 0)
 
     def _cut_to(self, prompt: Sequence[Turn], limit: int) -> CutPrompt:
@@ -524,7 +609,9 @@ class ChainTokenizer:
         return self.layout.segments(prompt.turns, chain)
 
     def chain(self, prompt: CutPrompt, chain: Chain) -> Tokens:
-        """The ids and weights of one chain. Raises `Unusable` if nothing stands before its first output (an empty prompt, no BOS)."""
+        """The ids and weights of one chain. Raises `Unusable` if nothing stands before its first output (an empty
+        prompt, no BOS).
+        """
         pieces: list[Ids] = []
         spans: list[Span] = []
         stop = 0
@@ -536,7 +623,9 @@ class ChainTokenizer:
             stop = start + len(output) + len(self._end)
             spans.append(Span(start, stop, link.kind, place))
         if not spans or spans[0].start == 0:
-            raise Unusable("nothing stands before the first output: the prompt is empty, and the tokenizer adds no BOS token")
+            raise Unusable(
+                "nothing stands before the first output: the prompt is empty, and the tokenizer adds no BOS token"
+            )
         learned, unlearned = np.zeros(stop), np.zeros(stop)
         for link, (start, stop, _, _) in zip(chain, spans, strict=True):
             if link.learned:
@@ -550,11 +639,15 @@ class ChainTokenizer:
         return self._before_output(prompt, marker, 0)[0]
 
     def continued_prompt(self, prompt: CutPrompt, chain: Chain, marker: str) -> Ids:
-        """All ids up to the output after `chain`: exactly those that a training chain of one more link, under this marker, has before its last output."""
+        """All ids up to the output after `chain`: exactly those that a training chain of one more link, under this
+        marker, has before its last output.
+        """
         return np.concatenate([self.chain(prompt, chain).ids, self._before_output(prompt, marker, len(chain))[0]])
 
     def output_lead(self, marker: str, place: int = 0) -> str:
-        """The spaces that an output under this marker begins with in training (for most formats none): to be taken off a completion."""
+        """The spaces that an output under this marker begins with in training (for most formats none): to be taken off
+        a completion.
+        """
         return self.layout.before_output((CutTurn("user", "x", ()),), marker, place)[1]
 
     def link_lengths(self, prompt: CutPrompt, chain: Chain) -> list[LinkLength]:
@@ -562,17 +655,32 @@ class ChainTokenizer:
         return [self._link_length(prompt, link, place) for place, link in enumerate(chain)]
 
     def fields(self, feedback: Feedback) -> list[Field]:
-        """The texts of a record to encode beforehand: turns, outputs, revisions. Feedback sentences are encoded at run time."""
+        """The texts of a record to encode beforehand: turns, outputs, revisions. Feedback sentences are encoded at run
+        time.
+        """
         try:
-            segments, lead = self.layout.before_output([CutTurn.whole(turn) for turn in feedback.prompt], self._any_marker)
+            segments, lead = self.layout.before_output(
+                [CutTurn.whole(turn) for turn in feedback.prompt], self._any_marker
+            )
         except Unusable:  # cut_prompt says so again, where rejected records are counted
             return []
-        texts = [text for candidate in feedback.candidates for text in (candidate.text, candidate.revision) if text is not None]
-        prompt = [Field(segment.text, segment.at, segment.more) for segment in segments if segment.kind == "prompt" and not segment.special]
+        texts = [
+            text
+            for candidate in feedback.candidates
+            for text in (candidate.text, candidate.revision)
+            if text is not None
+        ]
+        prompt = [
+            Field(segment.text, segment.at, segment.more)
+            for segment in segments
+            if segment.kind == "prompt" and not segment.special
+        ]
         return [*prompt, *[Field(lead + text) for text in texts]]
 
     def boundary_report(self, chains: Iterable[tuple[CutPrompt, Chain]]) -> BoundaryReport:
-        """Compare with joint tokenisation: of the whole rendered text in chat, of what stands between special tokens in plain. Cut prompts are left out."""
+        """Compare with joint tokenisation: of the whole rendered text in chat, of what stands between special tokens in
+        plain. Cut prompts are left out.
+        """
         compared = differing = tokens = tokens_that_differ = 0
         for prompt, chain in chains:
             if prompt.cut:
@@ -580,7 +688,10 @@ class ChainTokenizer:
             segments = self.layout.segments(prompt.turns, chain)
             separate = [int(number) for segment in segments for number in self.encoder.segment_ids(segment)]
             joint = self._joint(segments)
-            same = sum(block.size for block in difflib.SequenceMatcher(None, separate, joint, autojunk=False).get_matching_blocks())
+            same = sum(
+                block.size
+                for block in difflib.SequenceMatcher(None, separate, joint, autojunk=False).get_matching_blocks()
+            )
             compared += 1
             differing += separate != joint
             tokens += len(separate)
@@ -588,7 +699,9 @@ class ChainTokenizer:
         return BoundaryReport(compared, differing, tokens, tokens_that_differ)
 
     def _before_output(self, prompt: CutPrompt, marker: str, place: int) -> tuple[Ids, str]:
-        """The ids that link `place` adds before its output, and the spaces that the output begins with. The last prompt is kept."""
+        """The ids that link `place` adds before its output, and the spaces that the output begins with. The last prompt
+        is kept.
+        """
         if place == 0 and prompt is not self._prompt:
             self._prompt, self._first = prompt, {}
         memory = self._first if place == 0 else self._further
@@ -636,7 +749,9 @@ class ChainTokenizer:
             if special:
                 ids += [int(number) for segment in listed for number in self.encoder.segment_ids(segment)]
             else:
-                ids += self.encoder.encode_texts(["".join(segment.text for segment in listed)], at=listed[0].at)[0].tolist()
+                ids += self.encoder.encode_texts(["".join(segment.text for segment in listed)], at=listed[0].at)[
+                    0
+                ].tolist()
         return ids
 
 

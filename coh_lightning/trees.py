@@ -1,6 +1,7 @@
 """Tokens of one record -> Tree: all its chains merged by common prefix, laid out depth first. Numpy only.
 
-The chains of a record share their prompt, and the shorter ones are prefixes of the longer ones. A trie over token ids holds each shared token once:
+The chains of a record share their prompt, and the shorter ones are prefixes of the longer ones. A trie over token ids
+holds each shared token once:
 
     chains of one comparison            the tree, depth first
       P F+ g                             P ── F+ g ── F- b
@@ -15,8 +16,8 @@ The chains of a record share their prompt, and the shorter ones are prefixes of 
     subtree_end   9  5  5  5  5  9  9  9  9        token j is visible to q exactly when j <= q < subtree_end[j]
     learned       0  0  2  0  1  0  2  0  1        summed over the chains that hold the token
 
-Because a token's loss given its prefix is the same in every chain with that prefix, the summed weights make the loss of the tree the sum of the losses
-of the chains.
+Because a token's loss given its prefix is the same in every chain with that prefix, the summed weights make the loss of
+the tree the sum of the losses of the chains.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tree:
-    """Chains of one record (all, or some where the plan had to split it) as one trie of N nodes, depth first; each node is one token. Drawn above."""
+    """Chains of one record (all, or some where the plan had to split it) as one trie of N nodes, depth first; each node
+    is one token. Drawn above.
+    """
 
     ids: Ints
     """(N,) token ids."""
@@ -70,13 +73,18 @@ class Tree:
 
     @classmethod
     def from_chains(cls, chains: Sequence[Tokens], *, numbers: Sequence[int] | None = None) -> Tree:
-        """Merge chains by common prefix. Branches stand in the order of their ids, so the tree does not depend on the order of the chains.
+        """Merge chains by common prefix. Branches stand in the order of their ids, so the tree does not depend on the
+        order of the chains.
 
-        Raises InputError where the chains don't begin with the same token, or the first token carries a weight (nothing predicts it).
+        Raises InputError where the chains don't begin with the same token, or the first token carries a weight (nothing
+        predicts it).
         """
         if not chains or not all(len(chain.ids) for chain in chains):
             lengths = [len(chain.ids) for chain in chains]
-            raise InputError(f"a tree needs at least one chain and no empty ones, and got {len(chains)} chains of {lengths} tokens: leave empty ones out.")
+            raise InputError(
+                f"a tree needs at least one chain and no empty ones, and got {len(chains)} chains of {lengths} "
+                "tokens: leave empty ones out."
+            )
         order, shared = _sorted(chains)
         size = sum(len(chains[number].ids) for number in order) - sum(shared)
         ids, depth, parent, subtree_end = (np.empty(size, np.int32) for _ in range(4))
@@ -89,7 +97,8 @@ class Tree:
             start, end = end, end + len(chain.ids) - common
             if common == 0 and start > 0:
                 raise InputError(
-                    f"the chains of one record begin with the different tokens {ids[0]} and {chain.ids[0]}, so they share no root: "
+                    f"the chains of one record begin with the different tokens {ids[0]} and {chain.ids[0]}, so they "
+                    "share no root: "
                     "give them the same prompt or a BOS token."
                 )
             path = np.concatenate((path[:common], index[start:end])) if common else index[start:end]
@@ -122,11 +131,14 @@ class Tree:
 
 
 def _sorted(chains: Sequence[Tokens]) -> tuple[list[int], list[int]]:
-    """The numbers of the chains in the order of their ids, and how many leading tokens each has in common with the one before it (0 for the first).
+    """The numbers of the chains in the order of their ids, and how many leading tokens each has in common with the one
+    before it (0 for the first).
 
-    In this order a chain shares most with its neighbour, and what it does not share is new: the new tokens, one chain after another, are the trie depth first.
+    In this order a chain shares most with its neighbour, and what it does not share is new: the new tokens, one chain
+    after another, are the trie depth first.
     """
-    # Ids aren't negative, so the order of their big-endian bytes is the order of their values, and Python compares bytes at the speed of memcmp.
+    # Ids aren't negative, so the order of their big-endian bytes is the order of their values, and Python compares
+    # bytes at the speed of memcmp.
     keys = [chain.ids.astype(">i4").tobytes() for chain in chains]
     order = sorted(range(len(chains)), key=keys.__getitem__)
     shared = [0]

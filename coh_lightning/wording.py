@@ -1,4 +1,5 @@
-"""Feedback -> sentences. A `Wording` is data: every set of feedback sentences is a YAML file in conf/wording/, and the checkpoint stores the one it was trained with.
+"""Feedback -> sentences. A `Wording` is data: every set of feedback sentences is a YAML file in conf/wording/, and the
+checkpoint stores the one it was trained with.
 
 Placeholders: `{task}` (the record's noun: answer, summary, ...), `{ratings}`, `{level}`, `{attribute}`, `{critique}`.
 People's words are inserted verbatim and are never searched for placeholders.
@@ -29,7 +30,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Wording:
-    """The sentences of each kind of feedback. Where a list has several wordings, one is drawn for each record and epoch; the first is asked at inference."""
+    """The sentences of each kind of feedback. Where a list has several wordings, one is drawn for each record and
+    epoch; the first is asked at inference.
+    """
 
     name: str = "default"
     pairs: tuple[Pair, ...] = (Pair("A helpful answer:", "An unhelpful answer:"),)
@@ -63,9 +66,13 @@ class Wording:
     def __post_init__(self) -> None:
         every = [self.pairs, *self.tasks.values(), *self.aspects.values()]
         if not all(every):
-            raise InputError(f"The wording '{self.name}' has an empty list of pairs; give at least one good and one bad sentence.")
+            raise InputError(
+                f"The wording '{self.name}' has an empty list of pairs; give at least one good and one bad sentence."
+            )
         if len(self.levels) < 2:
-            raise InputError(f"The wording '{self.name}' has {len(self.levels)} level(s) of rating; at least 2 are needed.")
+            raise InputError(
+                f"The wording '{self.name}' has {len(self.levels)} level(s) of rating; at least 2 are needed."
+            )
         for pair in (pair for pairs in every for pair in pairs):
             self._check("pairs", pair.good, set())
             self._check("pairs", pair.bad, set())
@@ -78,7 +85,9 @@ class Wording:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Wording:
-        """The wording that a checkpoint stores, or that a file in conf/wording/ states (`dataclasses.asdict` turned round)."""
+        """The wording that a checkpoint stores, or that a file in conf/wording/ states (`dataclasses.asdict` turned
+        round).
+        """
 
         def pairs(listed: Sequence[Mapping[str, str]]) -> tuple[Pair, ...]:
             return tuple(Pair(**pair) for pair in listed)
@@ -88,18 +97,22 @@ class Wording:
         return cls(**{**settings, **named, **listed, "pairs": pairs(settings["pairs"])})
 
     def _check(self, key: str, text: str, needed: set[str]) -> None:
-        """A sentence says something, its braces match, and it has the placeholders that its place needs and no others but {task}."""
+        """A sentence says something, its braces match, and it has the placeholders that its place needs and no others
+        but {task}.
+        """
         if not text.strip():
             raise InputError(f"wording.{key} of '{self.name}' is empty; the method 'sft' is the one without sentences.")
         try:
             found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
         except ValueError as error:
             raise InputError(
-                f"wording.{key} of '{self.name}' is {text!r}, whose braces do not match ({error}); double a brace that is meant as text."
+                f"wording.{key} of '{self.name}' is {text!r}, whose braces do not match ({error}); double a brace "
+                "that is meant as text."
             ) from error
         if found - {"task"} != needed:
             raise InputError(
-                f"wording.{key} of '{self.name}' is {text!r} with the placeholders {sorted(found)}; it must have {sorted(needed)} (and may have 'task')."
+                f"wording.{key} of '{self.name}' is {text!r} with the placeholders {sorted(found)}; it must have "
+                f"{sorted(needed)} (and may have 'task')."
             )
 
     def pairs_for(self, record: Feedback) -> tuple[Pair, ...]:
@@ -114,20 +127,31 @@ class Wording:
 
     def rated(self, record: Feedback, candidate: Candidate) -> str:
         """The sentence of a candidate's ratings, each put on its scale."""
-        return self.levelled(record, {name: self.level(value, *record.scales[name]) for name, value in candidate.ratings.items()})
+        return self.levelled(
+            record, {name: self.level(value, *record.scales[name]) for name, value in candidate.ratings.items()}
+        )
 
     def levelled(self, record: Feedback, levels: Mapping[str, str]) -> str:
-        """The sentence that names a level for each attribute. The single rating without a name ("overall") is spoken of as quality."""
-        items = [_fill(self.rating_item, level=level, attribute="quality" if name == "overall" else name) for name, level in sorted(levels.items())]
+        """The sentence that names a level for each attribute. The single rating without a name ("overall") is spoken of
+        as quality.
+        """
+        items = [
+            _fill(self.rating_item, level=level, attribute="quality" if name == "overall" else name)
+            for name, level in sorted(levels.items())
+        ]
         listed = items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
         return _fill(self.rating, task=record.task, ratings=listed)
 
     def level(self, value: float, worst: float, best: float) -> str:
         """The word for a value on the scale worst..best: equal parts, the upper end belonging to the last one."""
-        return self.levels[min(int(round(place_on_scale(value, worst, best) * len(self.levels), 6)), len(self.levels) - 1)]
+        return self.levels[
+            min(int(round(place_on_scale(value, worst, best) * len(self.levels), 6)), len(self.levels) - 1)
+        ]
 
     def criticised(self, record: Feedback, critique: str) -> str:
-        """The sentence that puts people's words before an output; the final stop of a sentence is left to the wording."""
+        """The sentence that puts people's words before an output; the final stop of a sentence is left to the
+        wording.
+        """
         return _fill(self.critique, task=record.task, critique=_clause(critique))
 
     def revised(self, record: Feedback, critique: str) -> str:
@@ -136,7 +160,9 @@ class Wording:
 
 
 def _clause(text: str) -> str:
-    """People's words without the white space and the one full stop at their end, so that the wording can go on after them."""
+    """People's words without the white space and the one full stop at their end, so that the wording can go on after
+    them.
+    """
     text = text.strip()
     return text[:-1] if text.endswith(".") and not text.endswith("..") else text
 
@@ -147,7 +173,8 @@ def _fill(template: str, **values: str) -> str:
 
 
 def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> dict[str, str]:
-    """The sentences to ask under at inference, by name: "good" and "bad" (only "good", and empty, for a method without sentences).
+    """The sentences to ask under at inference, by name: "good" and "bad" (only "good", and empty, for a method without
+    sentences).
 
     With ratings, each attribute can be asked alone too: "good accuracy", "bad accuracy", ...
     """
@@ -160,27 +187,48 @@ def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequen
     if sentences == "critique":
         return {"good": wording.criticised(record, wording.praise), "bad": wording.criticised(record, wording.blame)}
     if sentences != "rating":
-        raise InputError(f"There is no kind of sentences '{sentences}'; known are none, polarity, ranking, rating, critique.")
+        raise InputError(
+            f"There is no kind of sentences '{sentences}'; known are none, polarity, ranking, rating, critique."
+        )
     names = tuple(wording.attributes or attributes)
     if not names:
         raise InputError("No attribute to ask for: the records carry no ratings; name some under wording.attributes.")
     ends = {"good": wording.levels[-1], "bad": wording.levels[0]}
     asks = {end: wording.levelled(record, dict.fromkeys(names, level)) for end, level in ends.items()}
     if len(names) > 1:
-        asks |= {f"{end} {name}": wording.levelled(record, {name: level}) for name in names for end, level in ends.items()}
+        asks |= {
+            f"{end} {name}": wording.levelled(record, {name: level}) for name in names for end, level in ends.items()
+        }
     return asks
 
 
 def markers(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> tuple[str, ...]:
-    """The sentences before a record's outputs, as far as they are fixed: of critiques, what stands before people's words. What a model may go on with after an output."""
+    """The sentences before a record's outputs, as far as they are fixed: of critiques, what stands before people's
+    words. What a model may go on with after an output.
+    """
     if sentences == "none":
         return ()
     found = list(asked(wording, sentences, record, attributes).values())
     if sentences in ("polarity", "critique"):
-        found += [*wording.polarity(record, True), *wording.polarity(record, False), _fill(wording.tie, task=record.task)]
+        found += [
+            *wording.polarity(record, True),
+            *wording.polarity(record, False),
+            _fill(wording.tie, task=record.task),
+        ]
     if sentences == "ranking":
-        ranked = (wording.best, wording.middle, wording.better, wording.equal, wording.worse, wording.worst, wording.tie)
+        ranked = (
+            wording.best,
+            wording.middle,
+            wording.better,
+            wording.equal,
+            wording.worse,
+            wording.worst,
+            wording.tie,
+        )
         found += [_fill(text, task=record.task) for text in ranked]
     if sentences == "critique":
-        found += [template.split("{critique}")[0].replace("{task}", record.task).strip() for template in (wording.critique, wording.revise)]
+        found += [
+            template.split("{critique}")[0].replace("{task}", record.task).strip()
+            for template in (wording.critique, wording.revise)
+        ]
     return tuple(dict.fromkeys(text for text in found if text))

@@ -4,8 +4,9 @@
     हिन्दी में लिखा               हिन्दी, में, लिखा                    combining marks belong to their word
     我喜欢2024年                我, 喜, 欢, 2024, 年             scripts written without blanks: one letter at a time
 
-Such a script has no words without a dictionary, so each letter, with its marks, counts as one. They are Chinese, Japanese (kanji and kana), Yi, and those of
-Southeast Asia that Unicode's line breaking leaves to dictionaries (Thai, Lao, Khmer, Burmese, ...). Korean has blanks.
+Such a script has no words without a dictionary, so each letter, with its marks, counts as one. They are Chinese,
+Japanese (kanji and kana), Yi, and those of Southeast Asia that Unicode's line breaking leaves to dictionaries (Thai,
+Lao, Khmer, Burmese, ...). Korean has blanks.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import regex
 _ALONE = r"[[\p{L}\p{Nl}]&&[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}\p{scx=Yi}\p{Line_Break=Complex_Context}]]"
 """A letter of a script without blanks."""
 _INSIDE = rf"(?:(?!{_ALONE})[\p{{L}}\p{{N}}\p{{M}}\u200c\u200d])"
-"""What a word of other scripts is made of; Persian and the scripts of India write joiners (U+200C, U+200D) within words."""
+"""What a word of other scripts is made of; Persian and the scripts of India write joiners (U+200C, U+200D) within
+words.
+"""
 _WORD = regex.compile(rf"{_ALONE}\p{{M}}*|(?![\p{{M}}\u200c\u200d]){_INSIDE}+", regex.V1)
 _LETTER = regex.compile(_ALONE, regex.V1)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: runs of letters, their combining marks, and digits, in lower case; single letters in scripts without blanks (see above).
+    """The words of a text: runs of letters, their combining marks, and digits, in lower case; single letters in scripts
+    without blanks (see above).
 
-    On ASCII text these are the runs of a-z and 0-9, which is what Google's rouge_score counts. Composed and decomposed characters are alike (NFC).
+    On ASCII text these are the runs of a-z and 0-9, which is what Google's rouge_score counts. Composed and decomposed
+    characters are alike (NFC).
     """
     return _WORD.findall(unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()))
 
@@ -37,7 +42,9 @@ def holds(text: str, sentence: str) -> bool:
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether a name stands in a text as a word of its own, in any case; next to a letter of a script without blanks it always does."""
+    """Whether a name stands in a text as a word of its own, in any case; next to a letter of a script without blanks it
+    always does.
+    """
     text, name = (unicodedata.normalize("NFC", one) for one in (text, name))
     before = "" if _LETTER.match(name) else rf"(?<!{_INSIDE}|_)"
     after = "" if _LETTER.match(name[-1:]) else rf"(?!{_INSIDE}|_)"

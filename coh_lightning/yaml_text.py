@@ -1,4 +1,5 @@
-"""How settings are read from YAML and written to it: one set of rules, so that what is written reads back as what was set.
+"""How settings are read from YAML and written to it: one set of rules, so that what is written reads back as what was
+set.
 
 Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what people wrote:
 
@@ -9,9 +10,11 @@ Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what
     2026-01-31         text                         (PyYAML: a date)
     {a: 1, a: 2}       an error                     (PyYAML: the last one counts)
 
-A key that is there twice is refused. So are keys that differ in YAML and are one key in Python (true and 1, 1 and 1.0): the last would replace the first.
+A key that is there twice is refused. So are keys that differ in YAML and are one key in Python (true and 1, 1 and 1.0):
+the last would replace the first.
 
-Writing quotes every text that this reader, PyYAML or OmegaConf could take for something else, and escapes every character that is not printed as itself.
+Writing quotes every text that this reader, PyYAML or OmegaConf could take for something else, and escapes every
+character that is not printed as itself.
 """
 
 from __future__ import annotations
@@ -113,7 +116,9 @@ def load(text: str | bytes) -> Any:
 
 
 def _check_keys(loader: Any, root: yaml.Node) -> None:
-    """Raises a `DuplicateKeyError` for the first key that stands twice; before construction, which merges `<<` into the keys of the nodes."""
+    """Raises a `DuplicateKeyError` for the first key that stands twice; before construction, which merges `<<` into the
+    keys of the nodes.
+    """
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
@@ -131,7 +136,11 @@ def _check_keys(loader: Any, root: yaml.Node) -> None:
                 before = first.setdefault(loader.construct_object(key), key)
                 if before is not key:
                     line = before.start_mark.line + 1
-                    name = repr(key.value) if before.value == key.value else f"{key.value!r} counts as {before.value!r}, which"
+                    name = (
+                        repr(key.value)
+                        if before.value == key.value
+                        else f"{key.value!r} counts as {before.value!r}, which"
+                    )
                     again = (
                         "there already"
                         if before.value != key.value and line == key.start_mark.line + 1
@@ -139,11 +148,14 @@ def _check_keys(loader: Any, root: yaml.Node) -> None:
                         if line == key.start_mark.line + 1
                         else f"on line {line} already"
                     )
-                    raise DuplicateKeyError(problem=f"the key {name} stands {again}; leave one out", problem_mark=key.start_mark)
+                    raise DuplicateKeyError(
+                        problem=f"the key {name} stands {again}; leave one out", problem_mark=key.start_mark
+                    )
 
 
 def load_setting(text: str) -> Any:
-    """`load` for the value of a setting: a word with a colon at its end, or words in braces, are text and no keys without values.
+    """`load` for the value of a setting: a word with a colon at its end, or words in braces, are text and no keys
+    without values.
 
     "Answer:"  ->  "Answer:"        "{rating}"  ->  "{rating}"        "{rating: 5}"  ->  {"rating": 5}
     """
@@ -155,11 +167,15 @@ def load_setting(text: str) -> Any:
 
 def dump(data: Any) -> str:
     """`data` as YAML, in the order of its keys, one line for each text."""
-    return yaml.dump(data, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False, width=sys.maxsize)
+    return yaml.dump(
+        data, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False, width=sys.maxsize
+    )
 
 
 def escaped(data: Any) -> Any:
-    """`data` with each `${` in its texts written so that it stays text: unescaped, `${name}` stands for the setting of that name."""
+    """`data` with each `${` in its texts written so that it stays text: unescaped, `${name}` stands for the setting of
+    that name.
+    """
     if isinstance(data, str):
         return re.sub(r"(\\*)\$\{", lambda found: "\\" * (2 * len(found[1])) + r"\${", data) if "${" in data else data
     if isinstance(data, Mapping):

@@ -21,7 +21,11 @@ def lines_of(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
 def completions(folder: Path, name: str, number: int = 12, **more: Any) -> Path:
     """NAME.jsonl with one completion of each of `number` prompts, in the plain form."""
     return lines_of(
-        folder / f"{name}.jsonl", ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"{name}'s answer {n}", **more} for n in range(number))
+        folder / f"{name}.jsonl",
+        (
+            {"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"{name}'s answer {n}", **more}
+            for n in range(number)
+        ),
     )
 
 

@@ -34,7 +34,9 @@ OF_RANKS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE
 
 @pytest.fixture(autouse=True)
 def _no_process_group_is_left() -> Iterator[None]:
-    """A run of several ranks in this process leaves its store listening, and its rank and port in the environment: processes of later tests would try to join it."""
+    """A run of several ranks in this process leaves its store listening, and its rank and port in the environment:
+    processes of later tests would try to join it.
+    """
     before = {name: os.environ.get(name) for name in OF_RANKS}
     yield
     for name, value in before.items():

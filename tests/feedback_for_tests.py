@@ -1,4 +1,6 @@
-"""Feedback of every kind in a few records, the settings in conf/ read into dataclasses, and the small data modules and models that the tests of the road share."""
+"""Feedback of every kind in a few records, the settings in conf/ read into dataclasses, and the small data modules and
+models that the tests of the road share.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ METHODS = tuple(sorted(path.stem for path in (CONF / "method").glob("*.yaml")))
 WORDINGS = tuple(sorted(path.stem for path in (CONF / "wording").glob("*.yaml")))
 
 EVERY_KIND: tuple[dict[str, Any], ...] = (
-    {"id": "pair", "prompt": "Name a fruit.", "completions": [{"text": "An apple is a fruit.", "rank": 1}, {"text": "A stone", "rank": 2}], "task": "response"},
+    {
+        "id": "pair",
+        "prompt": "Name a fruit.",
+        "completions": [{"text": "An apple is a fruit.", "rank": 1}, {"text": "A stone", "rank": 2}],
+        "task": "response",
+    },
     {
         "id": "prefix",
         "prompt": "Go on.",
@@ -32,13 +39,22 @@ EVERY_KIND: tuple[dict[str, Any], ...] = (
     {
         "id": "ranking",
         "prompt": "Say hello.",
-        "completions": [{"text": "Hello!", "rank": 1}, {"text": "Hi there", "rank": 2}, {"text": "Hey", "rank": 2}, {"text": "No.\n\nNever.", "rank": 3}],
+        "completions": [
+            {"text": "Hello!", "rank": 1},
+            {"text": "Hi there", "rank": 2},
+            {"text": "Hey", "rank": 2},
+            {"text": "No.\n\nNever.", "rank": 3},
+        ],
     },
     {
         "id": "rating",
         "prompt": "What is rain?",
         "scale": [1, 5],
-        "completions": [{"text": "Water from clouds", "rating": 5}, {"text": "Wet", "rating": 3}, {"text": "A dog", "rating": 1}],
+        "completions": [
+            {"text": "Water from clouds", "rating": 5},
+            {"text": "Wet", "rating": 3},
+            {"text": "A dog", "rating": 1},
+        ],
         "task": "summary",
     },
     {
@@ -61,7 +77,11 @@ EVERY_KIND: tuple[dict[str, Any], ...] = (
             {"text": "Blue light scatters most.", "critique": "It is short, and right.", "rank": 1},
         ],
     },
-    {"id": "revised", "prompt": "Spell dog.", "completions": [{"text": "dgo", "critique": "letters swapped", "revision": "dog"}]},
+    {
+        "id": "revised",
+        "prompt": "Spell dog.",
+        "completions": [{"text": "dgo", "critique": "letters swapped", "revision": "dog"}],
+    },
     {
         "id": "dialogue",
         "prompt": [
@@ -69,7 +89,10 @@ EVERY_KIND: tuple[dict[str, Any], ...] = (
             {"role": "assistant", "content": "Good day."},
             {"role": "user", "content": "How are you? Assistant: <|end|>"},
         ],
-        "completions": [{"text": "Well, thank you.", "rank": 1}, {"text": "User: </s><|im_end|> <|eot_id|><end_of_turn>", "rank": 2}],
+        "completions": [
+            {"text": "Well, thank you.", "rank": 1},
+            {"text": "User: </s><|im_end|> <|eot_id|><end_of_turn>", "rank": 2},
+        ],
         "task": "response",
     },
     {
@@ -79,10 +102,16 @@ EVERY_KIND: tuple[dict[str, Any], ...] = (
         "completions": [{"text": "At sea, matey — ахой 🏴", "rank": 1}, {"text": "  Here\t<|end|>", "rank": 2}],
     },
 )
-"""Pair, one output a prefix of the other, ranking with ties, ratings, named ratings, thumbs, critiques, a revision, a conversation with special tokens in it, a system turn."""
+"""Pair, one output a prefix of the other, ranking with ties, ratings, named ratings, thumbs, critiques, a revision, a
+conversation with special tokens in it, a system turn.
+"""
 
 TIE = {"id": "tie", "prompt": "Pick one.", "completions": [{"text": "One", "rank": 1}, {"text": "Two", "rank": 1}]}
-IDENTICAL = {"id": "identical", "prompt": "Pick any.", "completions": [{"text": "One", "rank": 1}, {"text": "One", "rank": 2}]}
+IDENTICAL = {
+    "id": "identical",
+    "prompt": "Pick any.",
+    "completions": [{"text": "One", "rank": 1}, {"text": "One", "rank": 2}],
+}
 SILENT = {"id": "silent", "prompt": "Say something.", "completions": [{"text": "Something"}]}
 
 
@@ -136,12 +165,21 @@ def usable(rows: Iterable[Mapping[str, Any]], chosen: Method) -> list[Mapping[st
     return kept
 
 
-def data_of(rows: Iterable[Mapping[str, Any]], folder: Path, *, train_only: bool = True, **settings: Any) -> CoHDataModule:
+def data_of(
+    rows: Iterable[Mapping[str, Any]], folder: Path, *, train_only: bool = True, **settings: Any
+) -> CoHDataModule:
     """A data module over a file of these rows, short rows and steps, with the embedded world's tokenizer."""
     path = write(folder / "feedback.jsonl", rows)
     if train_only:
         settings = {"validation_share": 0.0, "test_share": 0.0} | settings
-    sizes = {"max_prompt_tokens": 128, "max_chain_tokens": 256, "row_tokens": 256, "rows_per_step": 2, "cache_dir": str(folder / "cache"), "tokenizer": "world"}
+    sizes = {
+        "max_prompt_tokens": 128,
+        "max_chain_tokens": 256,
+        "row_tokens": 256,
+        "rows_per_step": 2,
+        "cache_dir": str(folder / "cache"),
+        "tokenizer": "world",
+    }
     return CoHDataModule(path, **(sizes | settings))
 
 

@@ -1,4 +1,5 @@
-"""Broken input of every kind, made from good examples: rows of every format of feedback, changes to a JSON value, changes to bytes, and a watch on the time.
+"""Broken input of every kind, made from good examples: rows of every format of feedback, changes to a JSON value,
+changes to bytes, and a watch on the time.
 
 All depends on the `random.Random` that is given, so that a seed in a message makes the same case again.
 """
@@ -22,28 +23,55 @@ from feedback_for_tests import CONF, EVERY_KIND
 from coh_lightning.sources import HH, OASST, Fields, Piece, Records, Source, Summarize, TRLPairs, TRLUnpaired, WebGPT
 from coh_lightning.sources import Mapping as Mapped
 
-# ---------------------------------------------------------------------------------------------------------------- good rows
+# ---------------------------------------------------------------------------------------------------------------- good
+# rows
 
-_USER, _GOOD, _BAD = ({"role": role, "content": words} for role, words in (("user", "Hi there"), ("assistant", "Hello!"), ("assistant", "What?")))
+_USER, _GOOD, _BAD = (
+    {"role": role, "content": words}
+    for role, words in (("user", "Hi there"), ("assistant", "Hello!"), ("assistant", "What?"))
+)
 _TALK = "\n\nHuman: a\n\nAssistant: b\n\nHuman: Why is it so?\n\nAssistant:"
 
 
 def _node(id: str, role: str, *replies: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"message_id": id, "text": f"text of {id}", "role": role, "deleted": False, "review_result": True, "replies": list(replies), **more}
+    return {
+        "message_id": id,
+        "text": f"text of {id}",
+        "role": role,
+        "deleted": False,
+        "review_result": True,
+        "replies": list(replies),
+        **more,
+    }
 
 
 def _webgpt(score: float) -> dict[str, Any]:
     quotes = [{"title": ["A (a.org)", other], "extract": ["aa", f"in {other}"]} for other in ("B", "C")]
     answers = {f"answer_{side}": f"It is {side} [1][2]." for side in (0, 1)}
-    return {"question": {"full_text": "Why?"}, "quotes_0": quotes[0], "quotes_1": quotes[1], "score_0": score, "score_1": -score, **answers}
+    return {
+        "question": {"full_text": "Why?"},
+        "quotes_0": quotes[0],
+        "quotes_1": quotes[1],
+        "score_0": score,
+        "score_1": -score,
+        **answers,
+    }
 
 
 def _summary(**info: Any) -> dict[str, Any]:
-    return {"info": {"id": "t3_x", "title": "T", **info}, "summaries": [{"text": " First.", "policy": "sup1"}, {"text": "Second."}], "choice": 1, "worker": "w"}
+    return {
+        "info": {"id": "t3_x", "title": "T", **info},
+        "summaries": [{"text": " First.", "policy": "sup1"}, {"text": "Second."}],
+        "choice": 1,
+        "worker": "w",
+    }
 
 
 def _rated(response: str, rating: str) -> dict[str, Any]:
-    notes = {name: {"Rating": rating, "Rationale": "so"} for name in ("instruction_following", "honesty", "truthfulness", "helpfulness")}
+    notes = {
+        name: {"Rating": rating, "Rationale": "so"}
+        for name in ("instruction_following", "honesty", "truthfulness", "helpfulness")
+    }
     return {"model": "m", "response": response, "critique": "It is fine.", "annotations": notes}
 
 
@@ -51,7 +79,10 @@ _SCORES = {"coherence": 1.5, "consistency": 5, "fluency": 4.75, "relevance": 2}
 
 ROWS: Mapping[str, list[dict[str, Any]]] = {
     "records": [dict(row) for row in EVERY_KIND],
-    "hh": [{"chosen": f"{_TALK} yes", "rejected": f"{_TALK} no"}, {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}],
+    "hh": [
+        {"chosen": f"{_TALK} yes", "rejected": f"{_TALK} no"},
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+    ],
     "summarize": [_summary(post="The post.", subreddit="aww"), _summary(article="News of the day.")],
     "webgpt": [_webgpt(0.5), _webgpt(0.0)],
     "trl": [
@@ -59,7 +90,11 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
         {"prompt": [_USER], "chosen": [_GOOD], "rejected": [_BAD]},
         {"chosen": [_USER, _GOOD], "rejected": [_USER, _BAD]},
         {"chosen": "Hi there Hello!", "rejected": "Hi there What?"},
-        {"prompt": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}},
+        {
+            "prompt": [{"from": "human", "value": "Hi"}],
+            "chosen": {"from": "gpt", "value": "Hello!"},
+            "rejected": {"from": "gpt", "value": "What?"},
+        },
     ],
     "kto": [{"prompt": "Hi", "completion": "Hello!", "label": True}, {"messages": [_USER, _GOOD], "label": False}],
     "oasst": [
@@ -79,8 +114,21 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
             ),
         }
     ],
-    "dpo": [{"conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}}],
-    "feedbackqa": [{"question": "Why?", "answer": "So.", "rating": ["Excellent", "Bad"], "feedback": ["It is right.", "It is short."]}],
+    "dpo": [
+        {
+            "conversations": [{"from": "human", "value": "Hi"}],
+            "chosen": {"from": "gpt", "value": "Hello!"},
+            "rejected": {"from": "gpt", "value": "What?"},
+        }
+    ],
+    "feedbackqa": [
+        {
+            "question": "Why?",
+            "answer": "So.",
+            "rating": ["Excellent", "Bad"],
+            "feedback": ["It is right.", "It is short."],
+        }
+    ],
     "helpsteer2": [
         {
             "prompt": "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc",
@@ -105,14 +153,25 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
     "hh_helpful_ai": [{"i_chosen": "Why?", "r_chosen": "So.", "i_reject": "Why?", "r_reject": "No."}],
     "llmbar": [{"input": "Why?", "output_1": "So.", "output_2": "No.", "label": 2}],
     "pandalm": [
-        {"instruction": "Add.", "input": "1 2", "response1": "3", "response2": True, "annotator1": 1, "annotator2": 0, "annotator3": 1, "cmp_key": "k"}
+        {
+            "instruction": "Add.",
+            "input": "1 2",
+            "response1": "3",
+            "response2": True,
+            "annotator1": 1,
+            "annotator2": 0,
+            "annotator3": 1,
+            "cmp_key": "k",
+        }
     ],
     "summeval": [
         {
             "doc_id": "dm-1",
             "article": "It rained.",
             "reference": "Rain.",
-            "systems": [{"system": name, "summary": f"Rain, {name}.", "scores": dict(_SCORES)} for name in ("M1", "M2")],
+            "systems": [
+                {"system": name, "summary": f"Rain, {name}.", "scores": dict(_SCORES)} for name in ("M1", "M2")
+            ],
         }
     ],
     "helpsteer3": [
@@ -123,7 +182,9 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
             "response1": "Hello!",
             "response2": "What?",
             "overall_preference": -2,
-            "individual_preference": [{"score": -2, "reasoning": "It is kind.", "feedback1": "Good.", "feedback2": None}],
+            "individual_preference": [
+                {"score": -2, "reasoning": "It is kind.", "feedback1": "Good.", "feedback2": None}
+            ],
         }
     ],
     "nectar": [
@@ -135,7 +196,14 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
         }
     ],
     "chatbot_arena": [
-        {"question_id": "q", "model_a": "m", "model_b": "n", "winner": vote, "conversation_a": [_USER, _GOOD], "conversation_b": [_USER, _BAD]}
+        {
+            "question_id": "q",
+            "model_a": "m",
+            "model_b": "n",
+            "winner": vote,
+            "conversation_a": [_USER, _GOOD],
+            "conversation_b": [_USER, _BAD],
+        }
         for vote in ("model_a", "tie (bothbad)")
     ],
     "pku_saferlhf": [
@@ -151,7 +219,16 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
             "safer_response_id": 0,
         }
     ],
-    "shp": [{"history": "Why?\n", "human_ref_A": "So.", "human_ref_B": "No.", "labels": 0, "score_ratio": 2.5, "domain": "d"}],
+    "shp": [
+        {
+            "history": "Why?\n",
+            "human_ref_A": "So.",
+            "human_ref_B": "No.",
+            "labels": 0,
+            "score_ratio": 2.5,
+            "domain": "d",
+        }
+    ],
     "prometheus": [
         {
             "orig_instruction": "Ask.",
@@ -163,7 +240,13 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
         }
     ],
     "prometheus_preference": [
-        {"orig_instruction": "Ask.", "orig_response_A": "So.", "orig_response_B": "No.", "orig_preference": "B", "orig_reference_answer": "R"}
+        {
+            "orig_instruction": "Ask.",
+            "orig_response_A": "So.",
+            "orig_response_B": "No.",
+            "orig_preference": "B",
+            "orig_reference_answer": "R",
+        }
     ],
     "ultrainteract": [
         {
@@ -176,7 +259,9 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
             "parent_id": None,
         }
     ],
-    "ultrafeedback": [{"source": "s", "instruction": "Why?", "completions": [_rated("So.", "5"), _rated("No.", "N/A")]}],
+    "ultrafeedback": [
+        {"source": "s", "instruction": "Why?", "completions": [_rated("So.", "5"), _rated("No.", "N/A")]}
+    ],
 }
 """Good rows for each file of conf/data."""
 
@@ -187,7 +272,9 @@ _CLASSES: Mapping[str, Callable[..., Source]] = {
 
 @cache
 def _settings(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text(encoding="utf-8"))["data"]["init_args"]["sources"][0]
+    found: dict[str, Any] = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text(encoding="utf-8"))["data"][
+        "init_args"
+    ]["sources"][0]
     return found
 
 
@@ -203,7 +290,8 @@ def source_of(name: str, path: Path) -> Source:
     return dataclasses.replace(source, subset=None, held_out=1e-9) if isinstance(source, WebGPT) else source
 
 
-# ---------------------------------------------------------------------------------------------------------------- broken values
+# ----------------------------------------------------------------------------------------------------------------
+# broken values
 
 _RAW = {
     "@MANY DIGITS@": "1" * 5000,
@@ -255,9 +343,15 @@ def mutated(value: Any, chance: Random) -> Any:
             case 5:
                 del parent[last]
             case 6 if isinstance(parent, dict):
-                parent[chance.choice((f"{last}s", str(last).upper(), str(last)[:-1], "\ud800", "", "@", f"{last}\n", "k" * 3000))] = parent.pop(last)
+                parent[
+                    chance.choice(
+                        (f"{last}s", str(last).upper(), str(last)[:-1], "\ud800", "", "@", f"{last}\n", "k" * 3000)
+                    )
+                ] = parent.pop(last)
             case 7 if isinstance(old, list):
-                parent[last] = json.loads(json.dumps(old * chance.choice((2, 3, 40)))) if chance.random() < 0.7 else old[::-1]
+                parent[last] = (
+                    json.loads(json.dumps(old * chance.choice((2, 3, 40)))) if chance.random() < 0.7 else old[::-1]
+                )
             case 8:
                 parent[last] = chance.choice(([old], {"text": old}, {str(last): old}))
             case 9:
@@ -285,7 +379,8 @@ def line_of(value: Any, chance: Random | None = None) -> str:
     return text
 
 
-# ---------------------------------------------------------------------------------------------------------------- broken bytes
+# ----------------------------------------------------------------------------------------------------------------
+# broken bytes
 
 _BYTES = (
     b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\r", b"\r\n", b"\n", b"\n\n", b'"', b"'", b",", b"\t", b"{", b"}", b"[", b"]", b":", b"\\",
@@ -294,7 +389,9 @@ _BYTES = (
 
 
 def mutated_bytes(content: bytes, chance: Random, *, most: int = 3) -> bytes:
-    """One to `most` changes: bits flipped, bytes put in, pieces taken out, doubled or moved, an end cut off, another encoding or another line end."""
+    """One to `most` changes: bits flipped, bytes put in, pieces taken out, doubled or moved, an end cut off, another
+    encoding or another line end.
+    """
     for _ in range(chance.randint(1, most)):
         place = chance.randrange(len(content) + 1)
         size = chance.choice((1, 1, 2, 8, 64, 500))
@@ -314,7 +411,9 @@ def mutated_bytes(content: bytes, chance: Random, *, most: int = 3) -> bytes:
             case 10:
                 content = content.replace(b"\n", chance.choice((b"\r\n", b"\r", b"\n\n", b"\n \n")))
             case _ if chance.random() < 0.3:
-                content = content.decode("utf-8", "replace").encode(chance.choice(("utf-16", "utf-16-le", "utf-8-sig", "utf-32", "utf-7")))
+                content = content.decode("utf-8", "replace").encode(
+                    chance.choice(("utf-16", "utf-16-le", "utf-8-sig", "utf-32", "utf-7"))
+                )
     return content
 
 

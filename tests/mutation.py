@@ -4,15 +4,18 @@
     python tests/mutation.py --output mutation.jsonl --retry                           those that survived, once more (after new tests)
     python tests/mutation.py --sample 0 --modules metrics --output metrics.jsonl       every mutant of one module
 
-A copy of the package and its tests is made in a temporary folder. Each test file of a module is run once on it as it is: that gives the time of each test and the
-lines that it runs. Then one mutant after another is written into the copy and run by the tests that run its line, the quickest first, until one fails.
-Each run is a fork of a process that has imported torch, transformers, Lightning and the rest, so that a mutant takes seconds. A test counts only if it is
-fast (neither slow nor realdata, and under `SLOWEST` seconds) and passes on the unchanged code.
+A copy of the package and its tests is made in a temporary folder. Each test file of a module is run once on it as it
+is: that gives the time of each test and the lines that it runs. Then one mutant after another is written into the copy
+and run by the tests that run its line, the quickest first, until one fails. Each run is a fork of a process that has
+imported torch, transformers, Lightning and the rest, so that a mutant takes seconds. A test counts only if it is fast
+(neither slow nor realdata, and under `SLOWEST` seconds) and passes on the unchanged code.
 
-A mutant that many tests run is run against the quickest of them, `--budget` seconds in all; so the share killed is a lower bound.
+A mutant that many tests run is run against the quickest of them, `--budget` seconds in all; so the share killed is a
+lower bound.
 
-The sample is fixed by the seed and by the text of the functions, not by line numbers: changing one function changes only the mutants of that function.
-Mutants that no test can notice are listed in mutation_equivalent.yaml, each with the reason, and are counted apart.
+The sample is fixed by the seed and by the text of the functions, not by line numbers: changing one function changes
+only the mutants of that function. Mutants that no test can notice are listed in mutation_equivalent.yaml, each with the
+reason, and are counted apart.
 """
 
 from __future__ import annotations
@@ -65,7 +68,9 @@ EQUIVALENT = Path(__file__).with_name("mutation_equivalent.yaml")
 SLOWEST = 6.0
 """CPU seconds of a test that is still used."""
 LEAST_LIMIT = 60.0
-"""Seconds that a mutant has at least; one that takes longer, and ten times what its tests take on the unchanged code, counts as killed."""
+"""Seconds that a mutant has at least; one that takes longer, and ten times what its tests take on the unchanged code,
+counts as killed.
+"""
 CASES = 3
 """Cases of a parametrized test that are tried before other tests."""
 MEMORY = 8 << 30
@@ -85,7 +90,9 @@ class Tested:
 
 @dataclass(eq=False)
 class Watch:
-    """A pytest plugin: which test failed first, how long each takes, and, with `folder`, which lines of the modules each runs."""
+    """A pytest plugin: which test failed first, how long each takes, and, with `folder`, which lines of the modules
+    each runs.
+    """
 
     folder: Path | None = None
     tested: list[Tested] = field(default_factory=list)
@@ -143,14 +150,19 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in ("coh_lightning", "conf", "tests", "docs"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis"))
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis")
+            )
         for path in ROOT.iterdir():
             if path.is_file():
                 shutil.copy(path, folder)
         self.package = folder / "coh_lightning"
 
-    def run(self, tests: Sequence[str], limit: float, *, watched: bool = False, mutant: str | None = None) -> dict[str, Any]:
-        """What came of these tests: `code` (pytest's, or -1 beyond the limit of seconds), `failed`, `seconds`, and what `Watch` has seen.
+    def run(
+        self, tests: Sequence[str], limit: float, *, watched: bool = False, mutant: str | None = None
+    ) -> dict[str, Any]:
+        """What came of these tests: `code` (pytest's, or -1 beyond the limit of seconds), `failed`, `seconds`, and what
+        `Watch` has seen.
 
         With `mutant`, the module of that name is changed: its compiled file must be neither read nor kept.
         """
@@ -174,7 +186,11 @@ class Runner:
             os.killpg(child, signal.SIGKILL)  # also what a test has left behind
         if not done:
             os.waitpid(child, 0)
-        found = json.loads(report.read_text()) if report.exists() else {"code": -1 if not done else 3, "failed": "" if done else "(time limit)"}
+        found = (
+            json.loads(report.read_text())
+            if report.exists()
+            else {"code": -1 if not done else 3, "failed": "" if done else "(time limit)"}
+        )
         return {**found, "seconds": round(time.monotonic() - begun, 2)}
 
     def _child(self, tests: Sequence[str], report: Path, watched: bool, mutant: str | None) -> int:
@@ -189,7 +205,9 @@ class Runner:
                 os.dup2(output.fileno(), stream.fileno())
         from hypothesis import Phase, settings
 
-        settings.register_profile("mutation", database=None, derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
+        settings.register_profile(
+            "mutation", database=None, derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate)
+        )
         settings.load_profile("mutation")
         watch = Watch(self.package if watched else None)
         options = ["-q", "-m", "not slow and not realdata", "-p", "no:cacheprovider", "--tb=line", "--no-header"]
@@ -200,14 +218,22 @@ class Runner:
             code = 3
         known = list(sys.modules) if watched else []
         aside = report.with_suffix(".part")
-        aside.write_text(json.dumps({"code": code, "failed": watch.failed, "tested": [vars(one) for one in watch.tested], "imported": known}))
+        aside.write_text(
+            json.dumps(
+                {"code": code, "failed": watch.failed, "tested": [vars(one) for one in watch.tested], "imported": known}
+            )
+        )
         aside.rename(report)
         return code
 
 
 def measured(runner: Runner, names: Iterable[str], cache: Path) -> dict[str, list[Tested]]:
-    """Test file -> its tests on the unchanged code. Kept in `cache` for files that have not changed, under a package that has not."""
-    package = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "coh_lightning").rglob("*.py")))).hexdigest()
+    """Test file -> its tests on the unchanged code. Kept in `cache` for files that have not changed, under a package
+    that has not.
+    """
+    package = hashlib.sha256(
+        b"".join(path.read_bytes() for path in sorted((ROOT / "coh_lightning").rglob("*.py")))
+    ).hexdigest()
     kept = json.loads(cache.read_text()) if cache.exists() else {}
     imported: set[str] = set(kept.get("imported", ()))
     files: dict[str, Any] = kept.get("files", {})
@@ -220,7 +246,11 @@ def measured(runner: Runner, names: Iterable[str], cache: Path) -> dict[str, lis
                 raise SystemExit(f"{path} has no test that passes; see {runner.folder}/output.txt")
             files[name] = {"sha": sha, "tested": found["tested"]}
             imported |= set(found["imported"])
-            print(f"{path}: {len(found['tested'])} tests in {found['seconds']} s" + (f", {found['failed']} fails" if found["failed"] else ""), flush=True)
+            print(
+                f"{path}: {len(found['tested'])} tests in {found['seconds']} s"
+                + (f", {found['failed']} fails" if found["failed"] else ""),
+                flush=True,
+            )
             cache.write_text(json.dumps({"imported": sorted(imported), "files": files}))
     local = {path.stem for path in (ROOT / "tests").rglob("*.py")}
     for module in sorted(imported):
@@ -232,17 +262,23 @@ def measured(runner: Runner, names: Iterable[str], cache: Path) -> dict[str, lis
 
 
 def tests_of(mutant: Mutant, tested: Mapping[str, Sequence[Tested]], budget: float) -> list[Tested]:
-    """The tests that may notice a mutant, as many as the budget holds: the quickest, and of a parametrized test a few cases before the rest."""
+    """The tests that may notice a mutant, as many as the budget holds: the quickest, and of a parametrized test a few
+    cases before the rest.
+    """
     ranked: list[tuple[bool, float, Tested]] = []
     for name in MODULES[mutant.module]:
         cases: Counter[str] = Counter()
-        for one in sorted((one for one in tested[name] if one.seconds < SLOWEST and _runs(one, mutant)), key=lambda one: one.seconds):
+        for one in sorted(
+            (one for one in tested[name] if one.seconds < SLOWEST and _runs(one, mutant)), key=lambda one: one.seconds
+        ):
             function = one.id.partition("[")[0]
             cases[function] += 1
             ranked.append((cases[function] > CASES, one.seconds, one))
     ranked.sort(key=lambda each: each[:2])
     spent = list(accumulate(seconds for _, seconds, _ in ranked))
-    chosen = [each[2] for each, total in zip(ranked, spent, strict=True) if total <= budget] or [each[2] for each in ranked[:1]]
+    chosen = [each[2] for each, total in zip(ranked, spent, strict=True) if total <= budget] or [
+        each[2] for each in ranked[:1]
+    ]
     return sorted(chosen, key=lambda one: one.id.partition("::")[0] != f"tests/test_{mutant.module}.py")
 
 
@@ -269,16 +305,28 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=200, help="how many mutants; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modules", nargs="+", choices=list(MODULES), default=list(MODULES))
-    parser.add_argument("--output", type=Path, required=True, help="JSON lines, one for each mutant that was run; those that are there are not run again")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="JSON lines, one for each mutant that was run; those that are there are not run again",
+    )
     parser.add_argument("--retry", action="store_true", help="run those again that survived")
-    parser.add_argument("--budget", type=float, default=20.0, help="CPU seconds of tests that one mutant is run against at most")
+    parser.add_argument(
+        "--budget", type=float, default=20.0, help="CPU seconds of tests that one mutant is run against at most"
+    )
     args = parser.parse_args()
     chosen = sampled(args.modules, args.sample, args.seed)
     excused = equivalent()
     results: dict[str, dict[str, Any]] = {}
     if args.output.exists():
         results = {line["key"]: line for line in map(json.loads, args.output.read_text().splitlines())}
-    open_ones = [one for one in chosen if one.key not in excused and (one.key not in results or (args.retry and results[one.key]["result"] != "killed"))]
+    open_ones = [
+        one
+        for one in chosen
+        if one.key not in excused
+        and (one.key not in results or (args.retry and results[one.key]["result"] != "killed"))
+    ]
     if open_ones:
         with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
             runner = Runner(Path(folder))
@@ -292,12 +340,16 @@ def main() -> int:
                     output.write(json.dumps(results[one.key]) + "\n")
                 line = results[one.key]
                 print(f"{number}/{len(open_ones)} {line['result']} in {line['seconds']} s  {shown(line)}", flush=True)
-    summary([results[one.key] for one in chosen if one.key not in excused], [one for one in chosen if one.key in excused])
+    summary(
+        [results[one.key] for one in chosen if one.key not in excused], [one for one in chosen if one.key in excused]
+    )
     return 0
 
 
 def control(runner: Runner, one: Mutant, tested: Mapping[str, Sequence[Tested]]) -> None:
-    """Tests must pass on the unchanged code in the very way in which they are run on mutants, or every mutant would seem to be noticed."""
+    """Tests must pass on the unchanged code in the very way in which they are run on mutants, or every mutant would
+    seem to be noticed.
+    """
     tests = tests_of(one, tested, 5.0)
     found = runner.run([test.id for test in tests], LEAST_LIMIT * 10, mutant=one.module) if tests else {"code": 0}
     if found["code"]:
@@ -306,7 +358,14 @@ def control(runner: Runner, one: Mutant, tested: Mapping[str, Sequence[Tested]])
 
 def judged(runner: Runner, one: Mutant, tests: Sequence[Tested]) -> dict[str, Any]:
     """One line of the results."""
-    line = {"key": one.key, "module": one.module, "line": one.line, "operator": one.operator, "before": one.before, "after": one.after}
+    line = {
+        "key": one.key,
+        "module": one.module,
+        "line": one.line,
+        "operator": one.operator,
+        "before": one.before,
+        "after": one.after,
+    }
     if not tests:
         return line | {"result": "survived", "by": "no test runs it", "seconds": 0.0}
     path = runner.package / f"{one.module}.py"
@@ -317,7 +376,12 @@ def judged(runner: Runner, one: Mutant, tests: Sequence[Tested]) -> dict[str, An
         found = runner.run([test.id for test in tests], LEAST_LIMIT + 10 * expected, mutant=one.module)
     finally:
         path.write_text(source)
-    return line | {"result": "killed" if found["code"] else "survived", "by": found["failed"], "tests": len(tests), "seconds": found["seconds"]}
+    return line | {
+        "result": "killed" if found["code"] else "survived",
+        "by": found["failed"],
+        "tests": len(tests),
+        "seconds": found["seconds"],
+    }
 
 
 def shown(line: Mapping[str, Any]) -> str:

@@ -41,7 +41,17 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd,
 }
 FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list"}
-ERRORS = ("InputError", "ValueError", "KeyError", "TypeError", "RuntimeError", "NotImplementedError", "warn", "TypeVar", "cast")
+ERRORS = (
+    "InputError",
+    "ValueError",
+    "KeyError",
+    "TypeError",
+    "RuntimeError",
+    "NotImplementedError",
+    "warn",
+    "TypeVar",
+    "cast",
+)
 """Calls whose arguments are words for people, or types."""
 SHOWN_ONLY = ("desc", "unit", "stacklevel")
 """Keyword arguments that only change what a progress bar or a warning looks like."""
@@ -49,7 +59,9 @@ SHOWN_ONLY = ("desc", "unit", "stacklevel")
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change. `key` names it by its function and its lines before and after, so that it stays the same while code elsewhere changes."""
+    """One change. `key` names it by its function and its lines before and after, so that it stays the same while code
+    elsewhere changes.
+    """
 
     module: str
     key: str
@@ -123,12 +135,16 @@ class _Place:
 
 def _places(tree: ast.Module) -> Iterator[_Place]:
     """The nodes that may be changed."""
-    stack: list[tuple[ast.AST, ast.AST, str, tuple[int, ...], bool]] = [(node, tree, "", (), False) for node in reversed(tree.body)]
+    stack: list[tuple[ast.AST, ast.AST, str, tuple[int, ...], bool]] = [
+        (node, tree, "", (), False) for node in reversed(tree.body)
+    ]
     while stack:
         node, parent, scope, lines, inside = stack.pop()
         if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr) or _is_docstring(node):
             continue
-        if (isinstance(node, ast.Call) and _name(node.func) in ERRORS) or (isinstance(node, ast.Subscript) and _name(node.value) == "Literal"):
+        if (isinstance(node, ast.Call) and _name(node.func) in ERRORS) or (
+            isinstance(node, ast.Subscript) and _name(node.value) == "Literal"
+        ):
             continue
         if isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
             continue
@@ -150,7 +166,11 @@ def _places(tree: ast.Module) -> Iterator[_Place]:
         for child in reversed(list(ast.iter_child_nodes(node))):
             annotation = isinstance(node, ast.AnnAssign) and child is node.annotation
             decorator = isinstance(node, ast.ClassDef) and child not in node.body
-            if not annotation and not decorator and not isinstance(child, ast.expr_context | ast.operator | ast.cmpop | ast.boolop | ast.unaryop):
+            if (
+                not annotation
+                and not decorator
+                and not isinstance(child, ast.expr_context | ast.operator | ast.cmpop | ast.boolop | ast.unaryop)
+            ):
                 stack.append((child, node, scope, lines, inside))
 
 
@@ -205,7 +225,11 @@ def _changes(place: _Place) -> Iterator[tuple[str, str]]:
             yield "result", "return None"
         case _:
             pass
-    if isinstance(node, ast.expr) and _is_test(node, place.parent) and not isinstance(node, ast.Compare | ast.BoolOp | ast.UnaryOp):
+    if (
+        isinstance(node, ast.expr)
+        and _is_test(node, place.parent)
+        and not isinstance(node, ast.Compare | ast.BoolOp | ast.UnaryOp)
+    ):
         yield "negation", _text(ast.UnaryOp(ast.Not(), node))
     if isinstance(place.parent, ast.comprehension) and node in place.parent.ifs:
         yield "filter", "True"
@@ -225,13 +249,20 @@ def _constants(node: ast.Constant, parent: ast.AST) -> Iterator[tuple[str, str]]
 
 
 def _calls(node: ast.Call) -> Iterator[tuple[str, str]]:
-    if isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and (node.func.id != "sorted" or not node.keywords):
+    if (
+        isinstance(node.func, ast.Name)
+        and node.func.id in FUNCTIONS
+        and (node.func.id != "sorted" or not node.keywords)
+    ):
         yield "function", ast.unparse(ast.Call(ast.Name(FUNCTIONS[node.func.id]), node.args, node.keywords))
     elif isinstance(node.func, ast.Name) and node.func.id == "sorted":
         yield "function", ast.unparse(ast.Call(ast.Name("list"), node.args, []))
     for at, word in enumerate(node.keywords):
         if word.arg not in SHOWN_ONLY:
-            yield "argument", ast.unparse(ast.Call(node.func, node.args, [*node.keywords[:at], *node.keywords[at + 1 :]]))
+            yield (
+                "argument",
+                ast.unparse(ast.Call(node.func, node.args, [*node.keywords[:at], *node.keywords[at + 1 :]])),
+            )
     if len(node.args) > 1 and not isinstance(node.args[-1], ast.Starred):
         yield "argument", ast.unparse(ast.Call(node.func, node.args[:-1], node.keywords))
     if len(node.args) > 1 and not any(isinstance(arg, ast.Starred) for arg in node.args[:2]):

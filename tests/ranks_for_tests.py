@@ -1,4 +1,6 @@
-"""Ranks: how a test starts them as a cluster would, the one run that all tests of several ranks compare, and how a rank ends."""
+"""Ranks: how a test starts them as a cluster would, the one run that all tests of several ranks compare, and how a rank
+ends.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,15 @@ from coh_lightning.module import CoHModule
 from coh_lightning.stops import RunTrainer
 
 ROOT = Path(__file__).parents[1]
-GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
+GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 520,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 512,
+    "initializer_range": 0.2,
+}
 STEPS = 10
 CLIP = 0.05
 """Below the norm of every gradient here, so that each step is clipped."""
@@ -58,7 +68,13 @@ def rows(folder: Path) -> CoHDataModule:
 def module(**settings: Any) -> CoHModule:
     """A small model whose gradients are large; GPT-2 works in float64 throughout where it is told to."""
     start = {} if "model" in settings else {"from_config": GPT2}
-    return CoHModule(**(start | {"lr": 1e-2, "warmup_share": 0.0, "sampling": Sampling(max_new_tokens=4, temperature=1.0)} | settings))
+    return CoHModule(
+        **(
+            start
+            | {"lr": 1e-2, "warmup_share": 0.0, "sampling": Sampling(max_new_tokens=4, temperature=1.0)}
+            | settings
+        )
+    )
 
 
 def whole(value: Tensor) -> Tensor:
@@ -67,7 +83,9 @@ def whole(value: Tensor) -> Tensor:
 
 
 class Steps(pl.Callback):
-    """This rank's part of the loss of each step, the first step's gradients, and the norm of every gradient before it is clipped."""
+    """This rank's part of the loss of each step, the first step's gradients, and the norm of every gradient before it
+    is clipped.
+    """
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -85,25 +103,63 @@ class Steps(pl.Callback):
         self.norms.append(float(torch.stack([value.norm() for value in gradients.values()]).norm()))
 
 
-def trainer(folder: Path, *callbacks: pl.Callback, devices: int = 1, strategy: Any = "auto", **settings: Any) -> pl.Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    shape = {"accelerator": "cpu", "devices": devices, "strategy": strategy, "use_distributed_sampler": False, "log_every_n_steps": 1}
+def trainer(
+    folder: Path, *callbacks: pl.Callback, devices: int = 1, strategy: Any = "auto", **settings: Any
+) -> pl.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    shape = {
+        "accelerator": "cpu",
+        "devices": devices,
+        "strategy": strategy,
+        "use_distributed_sampler": False,
+        "log_every_n_steps": 1,
+    }
     clipped = {"gradient_clip_val": CLIP, "max_steps": STEPS, "limit_val_batches": 0, "default_root_dir": str(folder)}
     return RunTrainer(**(quiet | shape | clipped | settings), callbacks=list(callbacks))
 
 
-def trained(folder: Path, *, write: bool = False, devices: int = 1, strategy: Any = "auto", settings: Any = None, **of_trainer: Any) -> dict[str, Any]:
+def trained(
+    folder: Path,
+    *,
+    write: bool = False,
+    devices: int = 1,
+    strategy: Any = "auto",
+    settings: Any = None,
+    **of_trainer: Any,
+) -> dict[str, Any]:
     """The run, over more than one epoch, and what this rank saw of it."""
     data, model = rows(folder), module(**({"write_every": 1, "refine": 1} if write else {}), **(settings or {}))
     pl.seed_everything(0, verbose=False)
     seen = Steps()
-    run = trainer(folder, seen, CompletionWriter(), devices=devices, strategy=strategy, limit_val_batches=1.0 if write else 0, **of_trainer)
+    run = trainer(
+        folder,
+        seen,
+        CompletionWriter(),
+        devices=devices,
+        strategy=strategy,
+        limit_val_batches=1.0 if write else 0,
+        **of_trainer,
+    )
     run.fit(model, datamodule=data)
     weights = {name: whole(value) for name, value in model.lm.state_dict().items()}
-    found = {"losses": seen.losses, "norms": seen.norms, "gradients": seen.gradients, "weights": weights, "epochs": run.current_epoch}
+    found = {
+        "losses": seen.losses,
+        "norms": seen.norms,
+        "gradients": seen.gradients,
+        "weights": weights,
+        "epochs": run.current_epoch,
+    }
     found["uneven"] = data.plan.num_rows % 6
     if write:
-        found["metrics"] = {name: float(value) for name, value in merged(run.test(model, datamodule=data, verbose=False)).items()}
+        found["metrics"] = {
+            name: float(value) for name, value in merged(run.test(model, datamodule=data, verbose=False)).items()
+        }
     return found
 
 
@@ -132,8 +188,12 @@ def rank_of() -> tuple[int, int]:
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("RANKS", "1"))
 
 
-def commanded(command: Sequence[str], folder: Path, *, ranks: int = 1, threads: int = 1, seconds: float = 120) -> list[str]:
-    """What the processes of a Python command print, each started as a cluster would start it; all of them are ended when one fails or the time is up."""
+def commanded(
+    command: Sequence[str], folder: Path, *, ranks: int = 1, threads: int = 1, seconds: float = 120
+) -> list[str]:
+    """What the processes of a Python command print, each started as a cluster would start it; all of them are ended
+    when one fails or the time is up.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -141,20 +201,40 @@ def commanded(command: Sequence[str], folder: Path, *, ranks: int = 1, threads: 
     with tempfile.TemporaryFile("w+") as errors:
         try:
             for rank in range(ranks):
-                inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "PYTEST_"))}
+                inherited = {
+                    key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "PYTEST_"))
+                }
                 of_rank = (
-                    {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                    {
+                        "LOCAL_RANK": str(rank),
+                        "NODE_RANK": "0",
+                        "WORLD_SIZE": str(ranks),
+                        "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": str(port),
+                    }
                     if ranks > 1
                     else {}
                 )
                 environment = (
                     inherited
                     | of_rank
-                    | {"RANKS": str(ranks), "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+                    | {
+                        "RANKS": str(ranks),
+                        "OMP_NUM_THREADS": str(threads),
+                        "OMP_WAIT_POLICY": "PASSIVE",
+                        "GLOO_SOCKET_IFNAME": "lo",
+                        "PYTHONPATH": str(ROOT),
+                    }
                 )
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, cwd=folder
+                        [sys.executable, *command],
+                        env=environment,
+                        stdout=subprocess.PIPE,
+                        stderr=errors,
+                        text=True,
+                        start_new_session=True,
+                        cwd=folder,
                     )
                 )
             end = time.monotonic() + seconds
@@ -164,7 +244,9 @@ def commanded(command: Sequence[str], folder: Path, *, ranks: int = 1, threads: 
                 time.sleep(0.1)
             codes = [process.poll() for process in processes]
             errors.seek(0)
-            assert codes == [0] * ranks, f"exit codes {codes} (None: still running after {seconds} s)\n{errors.read()[-4000:]}"
+            assert codes == [0] * ranks, (
+                f"exit codes {codes} (None: still running after {seconds} s)\n{errors.read()[-4000:]}"
+            )
         finally:
             for process in processes:
                 if process.poll() is None:
@@ -174,10 +256,12 @@ def commanded(command: Sequence[str], folder: Path, *, ranks: int = 1, threads: 
 
 
 def end_rank() -> None:
-    """Leaves the process with exit code 0, once all ranks have come here. To be called last, so that a rank that raises before ends with a failure.
+    """Leaves the process with exit code 0, once all ranks have come here. To be called last, so that a rank that raises
+    before ends with a failure.
 
-    Gloo and autograd keep threads. At Python's ordinary end these are taken apart in an order that nobody fixes, and once in a while a rank whose work was
-    done and written died in it ("terminate called without an active exception", SIGABRT). Nothing is taken apart here.
+    Gloo and autograd keep threads. At Python's ordinary end these are taken apart in an order that nobody fixes, and
+    once in a while a rank whose work was done and written died in it ("terminate called without an active exception",
+    SIGABRT). Nothing is taken apart here.
     """
     if dist.is_initialized():
         dist.barrier()  # a rank that is still exchanging something would miss this one

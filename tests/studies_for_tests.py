@@ -1,7 +1,9 @@
-"""Human studies whose truth is known: raters with a noise, a side they prefer and a threshold for ties, on prompts that differ; and the folder that import would leave.
+"""Human studies whose truth is known: raters with a noise, a side they prefer and a threshold for ties, on prompts that
+differ; and the folder that import would leave.
 
-A rater's answer comes from the difference d = effect + prompt + side + noise, where prompt ~ N(0, spread) is shared by all raters of a prompt, side is the rater's
-bias towards the left answer (plus where the model stands left, minus where it stands right), noise ~ N(0, 1): model where d > threshold, baseline where d < -threshold, tie between.
+A rater's answer comes from the difference d = effect + prompt + side + noise, where prompt ~ N(0, spread) is shared by
+all raters of a prompt, side is the rater's bias towards the left answer (plus where the model stands left, minus where
+it stands right), noise ~ N(0, 1): model where d > threshold, baseline where d < -threshold, tie between.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class World:
         return np.array([baseline, 1 - baseline - model, model])
 
     def given_prompt(self, nodes: int = 80) -> tuple[np.ndarray, np.ndarray]:
-        """Chances (raters, nodes, 3) of each rater's vote, sides averaged, given a prompt; and the prompts' weights (Gauss-Hermite)."""
+        """Chances (raters, nodes, 3) of each rater's vote, sides averaged, given a prompt; and the prompts' weights
+        (Gauss-Hermite).
+        """
         x, weights = np.polynomial.hermite_e.hermegauss(nodes)
         out = np.zeros((len(self.biases), nodes, 3))
         for rater, bias in enumerate(self.biases):
@@ -53,7 +57,14 @@ class World:
         """Krippendorff's alpha of endlessly many prompts, each rated by all raters."""
         given, weights = self.given_prompt()
         raters = len(self.biases)
-        alike = np.mean([(weights[:, None] * given[one] * given[two]).sum() for one in range(raters) for two in range(raters) if one != two])
+        alike = np.mean(
+            [
+                (weights[:, None] * given[one] * given[two]).sum()
+                for one in range(raters)
+                for two in range(raters)
+                if one != two
+            ]
+        )
         marginal = np.einsum("rnc,n->c", given, weights) / raters
         return float(1 - (1 - alike) / (1 - (marginal**2).sum()))
 
@@ -67,7 +78,10 @@ class World:
                 for side in (BASELINE, TIE, MODEL):
                     new[net + side - 1] = new.get(net + side - 1, 0) + chance * rater[:, side]
             lead = new
-        won, lost = (sum((weights * chance).sum() for net, chance in lead.items() if (net > 0) == up and net) for up in (True, False))
+        won, lost = (
+            sum((weights * chance).sum() for net, chance in lead.items() if (net > 0) == up and net)
+            for up in (True, False)
+        )
         return float(won / (won + lost))
 
     def left_share(self) -> float:
@@ -77,7 +91,10 @@ class World:
         for bias in self.biases:
             for side in (1, -1):
                 shift = side * self.effect + bias  # towards the left answer
-                left, right = left + normal((shift - self.threshold) / wide), right + normal((-shift - self.threshold) / wide)
+                left, right = (
+                    left + normal((shift - self.threshold) / wide),
+                    right + normal((-shift - self.threshold) / wide),
+                )
         return left / (left + right)
 
 
@@ -85,8 +102,11 @@ def normal(x: float) -> float:
     return 0.5 * (1 + erf(x / sqrt(2)))
 
 
-def draw(world: World, random: np.random.Generator, prompts: int, shared: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Votes (prompts, raters) of one study: BASELINE, TIE, MODEL, or -1 where the rater did not see the prompt; and whether the model stood left.
+def draw(
+    world: World, random: np.random.Generator, prompts: int, shared: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Votes (prompts, raters) of one study: BASELINE, TIE, MODEL, or -1 where the rater did not see the prompt; and
+    whether the model stood left.
 
     The first `shared` prompts (all by default) are rated by every rater, the others by one each, in turn.
     """
@@ -128,8 +148,19 @@ def write_study(
             for prompt in range(len(table)):
                 item = f"i-{systems.index(baseline)}{systems.index(model)}-{prompt}"
                 written = [f"{name} " + "word " * (texts[name][prompt] if texts else 3) for name in (baseline, model)]
-                items[item] = {"item": item, "prompt": f"Question {prompt}?", "texts": written, "sha": digest(f"Question {prompt}?", *written)}
-                entries[item] = {"prompt_id": f"p{prompt}", "prompt_sha": "0", "systems": [baseline, model], "kind": "pair", "expected": None}
+                items[item] = {
+                    "item": item,
+                    "prompt": f"Question {prompt}?",
+                    "texts": written,
+                    "sha": digest(f"Question {prompt}?", *written),
+                }
+                entries[item] = {
+                    "prompt_id": f"p{prompt}",
+                    "prompt_sha": "0",
+                    "systems": [baseline, model],
+                    "kind": "pair",
+                    "expected": None,
+                }
                 for rater in range(table.shape[1]):
                     if table[prompt, rater] >= 0:
                         lines.append(
@@ -147,8 +178,18 @@ def write_study(
     for check in checks:
         lines.append(dict(check))
         if check["item"] not in entries:
-            items[check["item"]] = {"item": check["item"], "prompt": "Check?", "texts": ["one", "two"], "sha": digest("Check?", "one", "two")}
-            entries[check["item"]] = {"prompt_id": check["prompt_id"], "systems": list(check["systems"]), "kind": check["check"], "expected": None}
+            items[check["item"]] = {
+                "item": check["item"],
+                "prompt": "Check?",
+                "texts": ["one", "two"],
+                "sha": digest("Check?", "one", "two"),
+            }
+            entries[check["item"]] = {
+                "prompt_id": check["prompt_id"],
+                "systems": list(check["systems"]),
+                "kind": check["check"],
+                "expected": None,
+            }
     rows = {line["row"]: {"check": line.get("check", "")} for line in lines}
     content = {
         "study": "s1",

@@ -41,7 +41,9 @@ def user(text: str) -> tuple[Turn, ...]:
 
 
 @pytest.mark.parametrize(
-    "flags", list(itertools.product([False, True], repeat=len(FLAGS))), ids=lambda flags: "+".join(itertools.compress(FLAGS, flags)) or "none"
+    "flags",
+    list(itertools.product([False, True], repeat=len(FLAGS))),
+    ids=lambda flags: "+".join(itertools.compress(FLAGS, flags)) or "none",
 )
 @pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
 def test_no_control_token_of_any_kind_comes_out_of_peoples_text(make: Any, flags: tuple[bool, ...]) -> None:
@@ -49,7 +51,11 @@ def test_no_control_token_of_any_kind_comes_out_of_peoples_text(make: Any, flags
     tokenizer = with_added(make, *contents, **dict(zip(FLAGS, flags, strict=True)))
     encoder = Encoder(tokenizer)
     numbers = set(tokenizer.convert_tokens_to_ids(list(contents)))
-    texts = [around.replace("@", content) for content in contents for around in ("@", "a@b", "a @ b", "@@", "\n@\n", "x @", "@ x", ". @ .")]
+    texts = [
+        around.replace("@", content)
+        for content in contents
+        for around in ("@", "a@b", "a @ b", "@@", "\n@\n", "x @", "@ x", ". @ .")
+    ]
     for at in ("head", "special", "mid"):
         for text, ids in zip(texts, encoder.encode_texts(texts, at=at), strict=True):  # type: ignore[arg-type]
             assert numbers.isdisjoint(ids.tolist()), text
@@ -61,13 +67,19 @@ def test_no_control_token_of_any_kind_comes_out_of_peoples_text(make: Any, flags
         assert encoder.template_ids(content).tolist() == [number], "a template's own stays what it is"
 
 
-@pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)), ids=lambda flags: "+".join(itertools.compress(FLAGS[1:], flags)) or "none")
+@pytest.mark.parametrize(
+    "flags",
+    list(itertools.product([False, True], repeat=4)),
+    ids=lambda flags: "+".join(itertools.compress(FLAGS[1:], flags)) or "none",
+)
 @pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
 def test_a_kept_token_stands_where_the_tokenizer_itself_has_it(make: Any, flags: tuple[bool, ...]) -> None:
     tokenizer = with_added(make, "<think>", **dict(zip(FLAGS[1:], flags, strict=True)))
     encoder = Encoder(tokenizer, keep=["<think>"])
     texts = [around.replace("@", "<think>") for around in ("@", "a@b", "a @ b", "@@", "x @", "@ x", ". @ .", "@a. b")]
-    assert [ids.tolist() for ids in encoder.encode_texts(texts, at="head")] == [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert [ids.tolist() for ids in encoder.encode_texts(texts, at="head")] == [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts
+    ]
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
@@ -92,8 +104,39 @@ def test_added_words_and_white_space_are_vocabulary(make: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "control"),
     [
-        *((content, True) for content in ("<think>", "</think>", "<|fim_prefix|>", "<｜User｜>", "[TOOL_CALLS]", "{{user}}", "<extra_id_0>", "▁<x>", "<s> ")),
-        *((content, False) for content in ("apple", "\n\n", "  ", "▁▁", "<", "<>", "[]", ">>>", "->", "C++", "Human:", "<unclosed", "1", "日")),
+        *(
+            (content, True)
+            for content in (
+                "<think>",
+                "</think>",
+                "<|fim_prefix|>",
+                "<｜User｜>",
+                "[TOOL_CALLS]",
+                "{{user}}",
+                "<extra_id_0>",
+                "▁<x>",
+                "<s> ",
+            )
+        ),
+        *(
+            (content, False)
+            for content in (
+                "apple",
+                "\n\n",
+                "  ",
+                "▁▁",
+                "<",
+                "<>",
+                "[]",
+                ">>>",
+                "->",
+                "C++",
+                "Human:",
+                "<unclosed",
+                "1",
+                "日",
+            )
+        ),
     ],
 )
 def test_control_tokens_are_known_by_their_brackets(content: str, control: bool) -> None:
@@ -107,7 +150,12 @@ def two_encoders(make: Any) -> tuple[Encoder, Encoder]:
 
 @pytest.mark.parametrize("make", [byte_level, sentencepiece, character])
 @settings(max_examples=200, deadline=None)
-@given(text=st.lists(st.sampled_from(["<think>", "<think", "think>", "[TOOL]", "<|x|>", "<", " ", "\n", "apple", "a", "."]), max_size=8).map("".join))
+@given(
+    text=st.lists(
+        st.sampled_from(["<think>", "<think", "think>", "[TOOL]", "<|x|>", "<", " ", "\n", "apple", "a", "."]),
+        max_size=8,
+    ).map("".join)
+)
 def test_spelled_out_means_the_ids_of_the_tokenizer_without_the_token(make: Any, text: str) -> None:
     without, having = two_encoders(make)
     assert having.encode_texts([text])[0].tolist() == without.encode_texts([text])[0].tolist()
@@ -123,7 +171,11 @@ def test_what_models_write_is_shown_with_its_control_tokens_and_without_the_spec
 def test_what_can_not_be_kept_is_refused_in_one_sentence() -> None:
     tokenizer = with_added(byte_level, *THINK)
     for keep, message in (
-        (["<thnk>"], "prompt_format.kept_tokens names '<thnk>', which is no added token of the tokenizer; did you mean '<think>'"),
+        (
+            ["<thnk>"],
+            "prompt_format.kept_tokens names '<thnk>', which is no added token of the tokenizer; did you mean "
+            "'<think>'",
+        ),
         (["yes"], "names 'yes', which is no added token of the tokenizer; take it out of the list"),
         (["<|im_end|>"], "names '<|im_end|>', a special token of the tokenizer, which no text may become"),
     ):
@@ -136,18 +188,33 @@ def test_what_can_not_be_kept_is_refused_in_one_sentence() -> None:
 
 def test_what_stands_in_the_texts_is_counted_and_said(tmp_path: Path) -> None:
     tokenizer = with_added(byte_level, *THINK, "<tool_call>", template=CHATML)
-    fields = [Field("<think>a<think></think>"), Field("<think>b"), Field("<think>b", "special"), Field("</s> and <tool_call>"), Field("plain")]
+    fields = [
+        Field("<think>a<think></think>"),
+        Field("<think>b"),
+        Field("<think>b", "special"),
+        Field("</s> and <tool_call>"),
+        Field("plain"),
+    ]
     made = builder(tokenizer, PromptFormat("chat"))
     cache_fields(made.encoder, fields, tmp_path, progress=False)
     special, control = made.notes_on_texts()
     assert special == "Special tokens in the data's texts are spelled out: '</s>' in 1 text."
-    assert control.startswith("Added tokens in the data's texts are spelled out: '<think>' in 2 texts, '</think>' in 1 text, '<tool_call>' in 1 text. ")
+    assert control.startswith(
+        "Added tokens in the data's texts are spelled out: '<think>' in 2 texts, '</think>' in 1 text, '<tool_call>' "
+        "in 1 text. "
+    )
     assert control.endswith("data.prompt_format.kept_tokens=['<think>','</think>','<tool_call>'].")
     again = builder(tokenizer, KEPT)
     cache_fields(again.encoder, fields, tmp_path, progress=False)
-    assert again.notes_on_texts()[2] == "Added tokens in the data's texts are kept as tokens: '<think>' in 2 texts, '</think>' in 1 text."
+    assert (
+        again.notes_on_texts()[2]
+        == "Added tokens in the data's texts are kept as tokens: '<think>' in 2 texts, '</think>' in 1 text."
+    )
     assert len(list(tmp_path.iterdir())) == 2, "other ids are another cache"
-    assert again.encoder.encode_fields(fields[:1])[0].tolist() == Encoder(tokenizer, keep=THINK).encode_fields(fields[:1])[0].tolist()
+    assert (
+        again.encoder.encode_fields(fields[:1])[0].tolist()
+        == Encoder(tokenizer, keep=THINK).encode_fields(fields[:1])[0].tolist()
+    )
 
 
 @pytest.mark.parametrize("make", [byte_level, sentencepiece])
@@ -160,25 +227,38 @@ def test_with_kept_tokens_training_inference_and_the_exported_template_have_the_
     assert chain.ids.tolist().count(think) == 2 and chain.ids[chain.spans[0].start] == think
     template = asking_template(made.layout, {"good": "Good:"})
     messages = [{"role": "user", "content": "Say <think> to me."}]
-    asked = tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=True, return_dict=False)
+    asked = tokenizer.apply_chat_template(
+        messages, chat_template=template, add_generation_prompt=True, return_dict=False
+    )
     assert asked == made.inference_prompt(prompt, "Good:").tolist() == chain.ids[: len(asked)].tolist()
     assert made.boundary_report([(prompt, (Link("Good:", "yes"),))]).chains_that_differ == 0
-    assert "earlier turns that think under 'good'" not in [one.what for one in check_template(made, template, {"good": "Good:"})]
+    assert "earlier turns that think under 'good'" not in [
+        one.what for one in check_template(made, template, {"good": "Good:"})
+    ]
 
 
 def test_line_ends_before_a_kept_token_are_encoded_as_before_it() -> None:
     tokenizer = with_added(byte_level, *THINK)
     made = builder(tokenizer, PromptFormat(kept_tokens=THINK))
     prompt = made.cut_prompt((Turn("system", (Part("Be kind."),)), *user("<think> is a word?")))
-    assert made.inference_prompt(prompt, "Good:").tolist() == tokenizer("Be kind.\n\n<think> is a word?\n\nGood:\n")["input_ids"]
+    assert (
+        made.inference_prompt(prompt, "Good:").tolist()
+        == tokenizer("Be kind.\n\n<think> is a word?\n\nGood:\n")["input_ids"]
+    )
 
 
 def test_spelled_out_tokens_are_in_the_comparison_of_an_exported_template() -> None:
     made = builder(with_added(byte_level, *THINK, template=CHATML), PromptFormat("chat"))
-    found = {one.what: one for one in check_template(made, asking_template(made.layout, {"good": "Good:"}), {"good": "Good:"})}
+    found = {
+        one.what: one
+        for one in check_template(made, asking_template(made.layout, {"good": "Good:"}), {"good": "Good:"})
+    }
     assert found["earlier turns that think under 'good'"].given == ("<think>",)
     dropping = builder(with_added(byte_level, *THINK, template=REASONING), PromptFormat("chat"))
-    found = {one.what: one for one in check_template(dropping, asking_template(dropping.layout, {"good": "Good:"}), {"good": "Good:"})}
+    found = {
+        one.what: one
+        for one in check_template(dropping, asking_template(dropping.layout, {"good": "Good:"}), {"good": "Good:"})
+    }
     assert "earlier turns that think under 'good'" not in found
 
 

@@ -1,7 +1,8 @@
-"""For every architecture that we name: a row of trees has the loss and the gradients of its plain chains run one by one, or the set-up check refuses it.
+"""For every architecture that we name: a row of trees has the loss and the gradients of its plain chains run one by
+one, or the set-up check refuses it.
 
-Random weights, windows of 6 tokens (shorter than any tree here), chains p, n, pn, np, unlikelihood where good and bad share a prefix, an output that is
-a prefix of another, several trees and padding in one row.
+Random weights, windows of 6 tokens (shorter than any tree here), chains p, n, pn, np, unlikelihood where good and bad
+share a prefix, an output that is a prefix of another, several trees and padding in one row.
 """
 
 from __future__ import annotations
@@ -31,30 +32,51 @@ ACCEPTED: dict[str, Callable[[], hf.PreTrainedConfig]] = {
     "gpt2": lambda: hf.GPT2Config(**GPT, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
     "llama": lambda: hf.LlamaConfig(**LLAMA),
     "qwen3": lambda: hf.Qwen3Config(**LLAMA, head_dim=8),
-    "qwen3 with sliding layers": lambda: hf.Qwen3Config(**LLAMA, head_dim=8, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
+    "qwen3 with sliding layers": lambda: hf.Qwen3Config(
+        **LLAMA, head_dim=8, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
+    ),
     "mistral": lambda: hf.MistralConfig(**LLAMA, sliding_window=WINDOW),
     "gpt_neox": lambda: hf.GPTNeoXConfig(**SMALL, intermediate_size=48),
     "gptj": lambda: hf.GPTJConfig(**GPT, rotary_dim=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
     "opt": lambda: hf.OPTConfig(**SMALL, ffn_dim=48, max_position_embeddings=512, word_embed_proj_dim=32, dropout=0),
     "gemma2": lambda: hf.Gemma2Config(**LLAMA, head_dim=8, query_pre_attn_scalar=8, sliding_window=WINDOW),
     "gemma3": lambda: hf.Gemma3TextConfig(
-        **LLAMA, head_dim=8, query_pre_attn_scalar=8, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
+        **LLAMA,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
     ),
     "phi3": lambda: hf.Phi3Config(**LLAMA, sliding_window=WINDOW, pad_token_id=0),
     "falcon with rotary positions": lambda: hf.FalconConfig(**SMALL, alibi=False),
 }
 
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
-LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 32}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4,
+    "original_max_position_embeddings": 32,
+}
 REFUSED: dict[str, tuple[Callable[[], hf.PreTrainedConfig], str]] = {
-    "bloom": (lambda: hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4), "bloom can't run a row of several trees"),
+    "bloom": (
+        lambda: hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
+        "bloom can't run a row of several trees",
+    ),
     "falcon with alibi": (lambda: hf.FalconConfig(**SMALL, alibi=True), "falcon can't run a row of several trees"),
-    "mpt": (lambda: hf.MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, max_seq_len=512), "mpt does not give a tree"),
+    "mpt": (
+        lambda: hf.MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, max_seq_len=512),
+        "mpt does not give a tree",
+    ),
     "mamba": (
         lambda: hf.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4),
         "mamba has layers of type (linear_attention|mamba)",
     ),
-    "rwkv": (lambda: hf.RwkvConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, context_length=512), "rwkv does not give a tree"),
+    "rwkv": (
+        lambda: hf.RwkvConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, context_length=512),
+        "rwkv does not give a tree",
+    ),
     "gpt_neo": (
         lambda: hf.GPTNeoConfig(
             vocab_size=VOCABULARY,
@@ -68,10 +90,15 @@ REFUSED: dict[str, tuple[Callable[[], hf.PreTrainedConfig], str]] = {
         "gpt_neo does not give a tree",
     ),
     "llama4": (
-        lambda: hf.Llama4TextConfig(**LLAMA, head_dim=8, attention_chunk_size=16, intermediate_size_mlp=48, num_local_experts=2),
+        lambda: hf.Llama4TextConfig(
+            **LLAMA, head_dim=8, attention_chunk_size=16, intermediate_size_mlp=48, num_local_experts=2
+        ),
         "layers of type chunked_attention",
     ),
-    "llama with dynamic RoPE": (lambda: hf.LlamaConfig(**{**LLAMA, "max_position_embeddings": 32}, rope_parameters=DYNAMIC), "llama has dynamic RoPE"),
+    "llama with dynamic RoPE": (
+        lambda: hf.LlamaConfig(**{**LLAMA, "max_position_embeddings": 32}, rope_parameters=DYNAMIC),
+        "llama has dynamic RoPE",
+    ),
     "phi3 with long RoPE": (
         lambda: hf.Phi3Config(**LLAMA, pad_token_id=0, original_max_position_embeddings=32, rope_parameters=LONG),
         "phi3 has longrope RoPE",
@@ -91,7 +118,9 @@ def build(config: hf.PreTrainedConfig, dtype: torch.dtype = torch.float32) -> nn
 
 
 def record(seed: int) -> list[Tokens]:
-    """p, n, pn, np, and a bad output to unlearn that begins like the good one: prompt 9, markers 2, outputs 8 to 10 tokens."""
+    """p, n, pn, np, and a bad output to unlearn that begins like the good one: prompt 9, markers 2, outputs 8 to 10
+    tokens.
+    """
     chance = np.random.default_rng(seed)
 
     def some(count: int) -> list[int]:
@@ -99,7 +128,10 @@ def record(seed: int) -> list[Tokens]:
 
     prompt, liked, disliked = some(9), some(2), some(2)
     good = some(8)
-    bad, short = good[:3] + some(6), good[:5]  # both share the beginning of the good output; the short one is all prefix
+    bad, short = (
+        good[:3] + some(6),
+        good[:5],
+    )  # both share the beginning of the good output; the short one is all prefix
 
     def chain(*links: tuple[list[int], list[int], float, float]) -> Tokens:
         ids, learned, unlearned = list(prompt), [0.0] * 9, [0.0] * 9
@@ -110,7 +142,14 @@ def record(seed: int) -> list[Tokens]:
         return Tokens(np.array(ids, np.int32), np.array(learned), np.array(unlearned), ())
 
     p, n = (liked, good, 1.0, 0.0), (disliked, bad, 1.0, 0.0)
-    return [chain(p), chain(n), chain(p, n), chain(n, p), chain((liked, bad, 0.0, 0.5)), chain((liked, short, 1.0, 0.0))]
+    return [
+        chain(p),
+        chain(n),
+        chain(p, n),
+        chain(n, p),
+        chain((liked, bad, 0.0, 0.5)),
+        chain((liked, short, 1.0, 0.0)),
+    ]
 
 
 RECORDS = [record(1), record(2), record(3)[:1]]
@@ -131,7 +170,9 @@ def of_chain(lm: nn.Module, chain: Tokens) -> Tensor:
     """The loss of one chain, in the plainest way: the model's own causal mask, all logits, no shared code."""
     logits = lm(input_ids=torch.from_numpy(chain.ids).long()[None], use_cache=False).logits[0]
     log_p = logits[:-1].log_softmax(-1).gather(1, torch.from_numpy(chain.ids).long()[1:, None])[:, 0]
-    learned, unlearned = (torch.from_numpy(weights[1:]).to(logits.dtype) for weights in (chain.learned, chain.unlearned))
+    learned, unlearned = (
+        torch.from_numpy(weights[1:]).to(logits.dtype) for weights in (chain.learned, chain.unlearned)
+    )
     return -(learned * log_p).sum() / TOTAL - (unlearned * torch.log1p(-log_p.exp())).sum() / TOTAL
 
 
@@ -150,9 +191,9 @@ def one_by_one(lm: nn.Module) -> tuple[float, Tensor]:
     return total, gradients(lm)
 
 
-# In float64 the losses always agree to 1e-8. The gradients do where the whole model is float64: some compute their RMS norms or their softmax in float32
-# whatever the weights are, and then a node's gradient, summed over branches before that step instead of over chains after it, differs by the rounding of
-# float32 (1e-7 seen).
+# In float64 the losses always agree to 1e-8. The gradients do where the whole model is float64: some compute their RMS
+# norms or their softmax in float32 whatever the weights are, and then a node's gradient, summed over branches before
+# that step instead of over chains after it, differs by the rounding of float32 (1e-7 seen).
 FLOAT64_THROUGHOUT = {"gpt2", "gpt_neox", "opt", "falcon with rotary positions"}
 
 
@@ -167,10 +208,19 @@ def test_a_row_of_trees_has_the_loss_and_gradients_of_its_chains(name: str) -> N
 def test_in_float64_they_agree_further(name: str) -> None:
     lm = build(ACCEPTED[name](), torch.float64)
     expected, expected_gradients = one_by_one(lm)
-    assert_equal(lm, packed(), expected, expected_gradients, loss_error=1e-8, gradient_error=1e-8 if name in FLOAT64_THROUGHOUT else 1e-6)
+    assert_equal(
+        lm,
+        packed(),
+        expected,
+        expected_gradients,
+        loss_error=1e-8,
+        gradient_error=1e-8 if name in FLOAT64_THROUGHOUT else 1e-6,
+    )
 
 
-def assert_equal(lm: nn.Module, row: Row, expected: float, expected_gradients: Tensor, *, loss_error: float, gradient_error: float) -> None:
+def assert_equal(
+    lm: nn.Module, row: Row, expected: float, expected_gradients: Tensor, *, loss_error: float, gradient_error: float
+) -> None:
     lm.zero_grad()
     loss = of_row(lm, row)
     loss.backward()
@@ -208,7 +258,9 @@ def test_one_chain_a_row_works_for_every_architecture(name: str) -> None:
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_changing_one_document_leaves_the_logits_of_the_others_as_they_are(name: str) -> None:
     lm = build(ACCEPTED[name]()).eval()
-    renamed = np.random.default_rng(5).permutation(VOCABULARY).astype(np.int32)  # the second tree keeps its shape, with other tokens
+    renamed = (
+        np.random.default_rng(5).permutation(VOCABULARY).astype(np.int32)
+    )  # the second tree keeps its shape, with other tokens
     second = [Tokens(renamed[chain.ids], chain.learned, chain.unlearned, ()) for chain in RECORDS[1]]
     before, after = packed(), packed([RECORDS[0], second, RECORDS[2]])
     with torch.no_grad():

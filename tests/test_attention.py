@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, MistralConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
 
 from coh_lightning.attention import attention_implementation, attention_mask, check_layout, layer_windows, row_logits
 from coh_lightning.errors import InputError
@@ -19,7 +28,14 @@ from coh_lightning.tokens import Tokens
 from coh_lightning.trees import Tree
 
 SEEN_UNTIL, DEPTH = torch.tensor([[4, 3, 3, 4]]), torch.tensor([[0, 1, 2, 1]])  # P (a b | e)
-TINY: dict[str, Any] = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+TINY: dict[str, Any] = dict(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
 
 
 def on(config, back_end: str):  # type: ignore[no-untyped-def]
@@ -68,7 +84,10 @@ def test_flex_attention_obeys_the_same_rule() -> None:
     block = attention_mask(on(config, "flex_attention"), SEEN_UNTIL, DEPTH, dtype=torch.float32)
     assert isinstance(block, BlockMask)
     zero = torch.tensor(0)
-    seen = [["1" if block.mask_mod(zero, zero, torch.tensor(q), torch.tensor(j)) else "." for j in range(4)] for q in range(4)]
+    seen = [
+        ["1" if block.mask_mod(zero, zero, torch.tensor(q), torch.tensor(j)) else "." for j in range(4)]
+        for q in range(4)
+    ]
     assert ["".join(line) for line in seen] == ["1...", "11..", ".11.", "1..1"]
 
 
@@ -76,7 +95,15 @@ def test_a_model_under_flex_attention_gives_the_logits_of_sdpa() -> None:
     zeros = np.zeros(70)
     chance = np.random.default_rng(0)
     prompt = chance.integers(2, 64, 40)
-    chains = [Tokens(np.concatenate((prompt, chance.integers(2, 64, 30))).astype(np.int32), np.r_[np.zeros(40), np.ones(30)], zeros, ()) for _ in range(3)]
+    chains = [
+        Tokens(
+            np.concatenate((prompt, chance.integers(2, 64, 30))).astype(np.int32),
+            np.r_[np.zeros(40), np.ones(30)],
+            zeros,
+            (),
+        )
+        for _ in range(3)
+    ]
     batch = to_batch(lay_out([Tree.from_chains(chains)], [1.0], row_tokens=140, pad_id=0))
     logits = []
     for back_end in ("sdpa", "flex_attention"):
@@ -98,12 +125,16 @@ def test_a_back_end_without_masks_is_refused() -> None:
 def test_sdpa_where_the_architecture_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attention_implementation(LlamaConfig()) == "sdpa"
     assert attention_implementation(GPT2Config()) == "sdpa"
-    monkeypatch.setattr(GPT2LMHeadModel, "_supports_sdpa", False)  # which architectures have none changes with transformers
+    monkeypatch.setattr(
+        GPT2LMHeadModel, "_supports_sdpa", False
+    )  # which architectures have none changes with transformers
     assert attention_implementation(GPT2Config()) == "eager"
 
 
 @pytest.mark.parametrize("offered", [True, False])
-def test_no_sdpa_where_logits_are_capped_whatever_transformers_offers(offered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_sdpa_where_logits_are_capped_whatever_transformers_offers(
+    offered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Gemma2ForCausalLM, "_supports_sdpa", offered)
     assert attention_implementation(Gemma2Config()) == "eager"
     assert attention_implementation(Gemma2Config(attn_logit_softcapping=None)) == ("sdpa" if offered else "eager")
@@ -117,12 +148,16 @@ def test_the_check_leaves_mode_weights_and_chance_as_they_were(training: bool) -
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
     assert check_layout(lm, row_tokens=64) < 1e-4
     assert lm.training is training
-    assert torch.equal(torch.get_rng_state(), states[0]) and (random.getstate(), str(np.random.get_state())) == states[1:]
+    assert (
+        torch.equal(torch.get_rng_state(), states[0]) and (random.getstate(), str(np.random.get_state())) == states[1:]
+    )
     assert all(torch.equal(value, weights[name]) for name, value in lm.state_dict().items())
     assert all(parameter.grad is None for parameter in lm.parameters())
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.004)])
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.004)]
+)
 def test_the_check_works_in_every_precision(dtype: torch.dtype, most: float) -> None:
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(MistralConfig(sliding_window=6, **TINY)).to(dtype)
@@ -132,7 +167,9 @@ def test_the_check_works_in_every_precision(dtype: torch.dtype, most: float) -> 
 def test_the_check_runs_no_longer_row_than_training_will() -> None:
     lengths = []
     lm = AutoModelForCausalLM.from_config(MistralConfig(sliding_window=100, **TINY))
-    lm.register_forward_pre_hook(lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    lm.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
     check_layout(lm, row_tokens=128)
     assert max(lengths) == 128
     lengths.clear()

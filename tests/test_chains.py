@@ -11,7 +11,16 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Turn
 from coh_lightning.wording import Pair, Wording
 
-WORDING = Wording(pairs=(Pair("G", "B"), Pair("G2", "B2")), tie="T", best="best", middle="middle", better="better", equal="equal", worse="worse", worst="worst")
+WORDING = Wording(
+    pairs=(Pair("G", "B"), Pair("G2", "B2")),
+    tie="T",
+    best="best",
+    middle="middle",
+    better="better",
+    equal="equal",
+    worse="worse",
+    worst="worst",
+)
 
 
 def record(*candidates: Candidate, id: str = "r", **fields: object) -> Feedback:
@@ -53,7 +62,12 @@ def test_coh_lays_a_comparison_in_four_chains() -> None:
 
 
 def test_the_loss_may_be_on_the_last_output_only() -> None:
-    assert shown(build_chains(PAIR, Method(loss_on="last"), first_wording())) == ["G g", "B b", "[G g] | B b", "[B b] | G g"]
+    assert shown(build_chains(PAIR, Method(loss_on="last"), first_wording())) == [
+        "G g",
+        "B b",
+        "[G g] | B b",
+        "[B b] | G g",
+    ]
 
 
 def test_sft_has_no_sentence_and_no_bad_output() -> None:
@@ -80,26 +94,46 @@ def test_good_and_bad_wording_belong_together_and_change_with_the_epoch() -> Non
 def test_a_ranking_compares_each_output_with_the_one_before_it() -> None:
     ranked = record(Candidate("a", rank=0), Candidate("b", rank=1), Candidate("c", rank=1), Candidate("d", rank=3))
     method = Method(orders=("ascending", "descending"), sentences="ranking")
-    assert shown(build_chains(ranked, method, WORDING)) == ["worst d | better b | equal c | best a", "best a | worse b | equal c | worst d"]
+    assert shown(build_chains(ranked, method, WORDING)) == [
+        "worst d | better b | equal c | best a",
+        "best a | worse b | equal c | worst d",
+    ]
 
 
 def test_shuffled_chains_hold_all_outputs_and_are_drawn_anew_each_epoch() -> None:
     ranked = record(*(Candidate(str(i), rank=i) for i in range(5)))
-    lines = {shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0] for e in range(20)}
+    lines = {
+        shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0]
+        for e in range(20)
+    }
     assert len(lines) > 10
     assert all(sorted(link.split()[1] for link in line.split(" | ")) == list("01234") for line in lines)
 
 
 def test_the_first_output_of_a_shuffled_ranking_is_compared_with_nothing() -> None:
     ranked = record(*(Candidate(str(i), rank=i) for i in range(4)))
-    heads = {shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0].split(" | ")[0] for e in range(40)}
+    heads = {
+        shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0].split(
+            " | "
+        )[0]
+        for e in range(40)
+    }
     assert heads == {"best 0", "middle 1", "middle 2", "worst 3"}
 
 
-@given(ranks=st.lists(st.integers(0, 3), min_size=2, max_size=6), epoch=st.integers(0, 5), cut=st.integers(0, 5), last=st.booleans())
-def test_a_ranking_cut_at_its_front_begins_with_what_its_first_output_is_among_all_of_the_record(ranks: list[int], epoch: int, cut: int, last: bool) -> None:
+@given(
+    ranks=st.lists(st.integers(0, 3), min_size=2, max_size=6),
+    epoch=st.integers(0, 5),
+    cut=st.integers(0, 5),
+    last=st.booleans(),
+)
+def test_a_ranking_cut_at_its_front_begins_with_what_its_first_output_is_among_all_of_the_record(
+    ranks: list[int], epoch: int, cut: int, last: bool
+) -> None:
     ranked = record(*(Candidate(f"{i}", rank=rank) for i, rank in enumerate(ranks)))
-    method = Method(orders=("ascending", "descending", "shuffled"), sentences="ranking", loss_on="last" if last else "all")
+    method = Method(
+        orders=("ascending", "descending", "shuffled"), sentences="ranking", loss_on="last" if last else "all"
+    )
     try:
         chains = build_chains(ranked, method, WORDING, epoch=epoch)
     except Unusable:
@@ -121,7 +155,11 @@ def test_a_revision_whose_first_output_is_cut_stands_under_a_sentence_of_its_own
     critic = record(Candidate("bad text", critique="it is late.", revision="mended"))
     pair = record(Candidate("g", rank=0), Candidate("b", rank=1, critique="dull"))
     scales = {"overall": (0.0, 1.0)}
-    poor = record(Candidate("g", ratings={"overall": 0.2}), Candidate("b", ratings={"overall": 0.1}, critique="dull"), scales=scales)
+    poor = record(
+        Candidate("g", ratings={"overall": 0.2}),
+        Candidate("b", ratings={"overall": 0.1}, critique="dull"),
+        scales=scales,
+    )
     for feedback, first in ((critic, "G mended"), (pair, "G g"), (poor, "B g")):
         (chain,) = build_chains(feedback, method, wording)
         assert shown((without_front(chain, 1),)) == [first]
@@ -131,19 +169,34 @@ def test_a_revision_whose_first_output_is_cut_stands_under_a_sentence_of_its_own
 
 
 @pytest.mark.parametrize(
-    "method", [Method(ties="sentence"), Method(orders=("ascending",), sentences="rating"), Method(orders=("ascending",), sentences="critique")]
+    "method",
+    [
+        Method(ties="sentence"),
+        Method(orders=("ascending",), sentences="rating"),
+        Method(orders=("ascending",), sentences="critique"),
+    ],
 )
 def test_sentences_that_compare_with_nothing_stay_when_a_chain_is_cut(method: Method) -> None:
     scales = {"overall": (1.0, 5.0)}
     tie = record(Candidate("a", rank=0), Candidate("b", rank=0))
-    rated = record(Candidate("a", ratings={"overall": 1}, critique="bad"), Candidate("b", ratings={"overall": 4}, critique="good"), scales=scales)
+    rated = record(
+        Candidate("a", ratings={"overall": 1}, critique="bad"),
+        Candidate("b", ratings={"overall": 4}, critique="good"),
+        scales=scales,
+    )
     for chain in build_chains(tie if method.ties == "sentence" else rated, method, WORDING):
         assert without_front(chain, len(chain) - 1) == chain[-1:]
 
 
 def test_a_text_is_never_called_better_than_itself() -> None:
     method = Method(orders=("ascending",), sentences="ranking")
-    twice = record(Candidate("a", rank=0), Candidate("same", rank=1), Candidate("b", rank=2), Candidate("same", rank=3), Candidate("b", rank=2))
+    twice = record(
+        Candidate("a", rank=0),
+        Candidate("same", rank=1),
+        Candidate("b", rank=2),
+        Candidate("same", rank=3),
+        Candidate("b", rank=2),
+    )
     assert shown(build_chains(twice, method, WORDING)) == ["worst b | best a"]
     with pytest.raises(Unusable, match="identical completions"):
         build_chains(record(Candidate("a", rank=0), Candidate("a", rank=1)), method, WORDING)
@@ -162,11 +215,18 @@ def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chai
 
 def test_an_output_without_a_revision_is_followed_by_the_best_of_the_better_ones() -> None:
     ranked = record(Candidate("second", rank=1), Candidate("first", rank=0), Candidate("bad", rank=2, critique="dull"))
-    assert shown(build_chains(ranked, Method(orders=("revised",), sentences="critique"), first_wording())) == ["B bad | said dull, better: first"]
+    assert shown(build_chains(ranked, Method(orders=("revised",), sentences="critique"), first_wording())) == [
+        "B bad | said dull, better: first"
+    ]
 
 
 def test_an_output_without_anything_better_keeps_no_other_from_its_revision() -> None:
-    mixed = record(Candidate("plain"), Candidate("odd", critique="unclear"), Candidate("same", revision="same"), Candidate("old", revision="new"))
+    mixed = record(
+        Candidate("plain"),
+        Candidate("odd", critique="unclear"),
+        Candidate("same", revision="same"),
+        Candidate("old", revision="new"),
+    )
     assert shown(build_chains(mixed, Method(orders=("revised",)), first_wording())) == ["B old | better new"]
 
 
@@ -179,23 +239,36 @@ def test_two_outputs_have_no_third_order() -> None:
 def test_a_ranking_gives_its_ends_or_all_strict_pairs() -> None:
     ranked = record(Candidate("a", rank=0), Candidate("b", rank=1), Candidate("c", rank=1))
     assert shown(build_chains(ranked, Method(orders=("pn",)), first_wording())) == ["G a | B b"]
-    assert shown(build_chains(ranked, Method(orders=("p", "pn"), pairs="all"), first_wording())) == ["G a", "G a | B b", "G a | B c"]
+    assert shown(build_chains(ranked, Method(orders=("p", "pn"), pairs="all"), first_wording())) == [
+        "G a",
+        "G a | B b",
+        "G a | B c",
+    ]
     assert strict_pairs(ranked, Method()) == [(0, 1), (0, 2)]
 
 
 def test_a_text_that_is_best_and_worst_leaves_the_pair_to_the_next_text() -> None:
     method = Method(orders=("pn",))
     liked, disliked = Candidate("a", thumb=True), Candidate("a", thumb=False)
-    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=False)), method, first_wording())) == ["G a | B b"]
-    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=True)), method, first_wording())) == ["G b | B a"]
+    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=False)), method, first_wording())) == [
+        "G a | B b"
+    ]
+    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=True)), method, first_wording())) == [
+        "G b | B a"
+    ]
     ranked = record(Candidate("a", rank=1), Candidate("b", rank=2), Candidate("c", rank=4), Candidate("a", rank=5))
     assert shown(build_chains(ranked, method, first_wording())) == ["G a | B c"]
     assert strict_pairs(ranked, method) == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
     # what both people said counts on both sides: neither order of two such texts is the right one
-    assert strict_pairs(record(liked, disliked, Candidate("b", thumb=True), Candidate("b", thumb=False)), method) == [(0, 3), (2, 1)]
+    assert strict_pairs(record(liked, disliked, Candidate("b", thumb=True), Candidate("b", thumb=False)), method) == [
+        (0, 3),
+        (2, 1),
+    ]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.integers(0, 4), st.floats(0, 4))), min_size=2, max_size=6))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.integers(0, 4), st.floats(0, 4))), min_size=2, max_size=6)
+)
 def test_the_extremes_are_a_pair_wherever_there_is_one(ranks: list[tuple[str, float]]) -> None:
     ranked = record(*(Candidate(text, rank=rank) for text, rank in ranks))
     pairs = strict_pairs(ranked, Method())
@@ -203,7 +276,9 @@ def test_the_extremes_are_a_pair_wherever_there_is_one(ranks: list[tuple[str, fl
         with pytest.raises(Unusable):
             build_chains(ranked, Method(orders=("pn",)), first_wording())
         return
-    ((better, worse),) = [[link.text for link in chain] for chain in build_chains(ranked, Method(orders=("pn",)), first_wording())]
+    ((better, worse),) = [
+        [link.text for link in chain] for chain in build_chains(ranked, Method(orders=("pn",)), first_wording())
+    ]
     widest = max(ranks[j][1] - ranks[i][1] for i, j in pairs)
     assert (better, worse) in {(ranks[i][0], ranks[j][0]) for i, j in pairs if ranks[j][1] - ranks[i][1] == widest}
     best, worst = min(ranks, key=lambda one: one[1]), max(ranks, key=lambda one: one[1])
@@ -218,14 +293,23 @@ def test_a_critique_of_a_text_that_others_liked_is_answered_by_the_next_better_t
 
 def test_every_liked_and_every_disliked_output_counts() -> None:
     thumbs = record(Candidate("a", thumb=True), Candidate("b", thumb=True), Candidate("c", thumb=False))
-    assert shown(build_chains(thumbs, Method(orders=("p", "n", "pn")), first_wording())) == ["G a", "G b", "B c", "G a | B c"]
+    assert shown(build_chains(thumbs, Method(orders=("p", "n", "pn")), first_wording())) == [
+        "G a",
+        "G b",
+        "B c",
+        "G a | B c",
+    ]
 
 
 def test_unpaired_feedback_gives_single_chains() -> None:
     assert shown(build_chains(record(Candidate("a", thumb=True)), Method(), first_wording())) == ["G a"]
     assert shown(build_chains(record(Candidate("a", thumb=False)), Method(), first_wording())) == ["B a"]
     scales = {"overall": (1.0, 5.0)}
-    assert shown(build_chains(record(Candidate("a", ratings={"overall": 4}), scales=scales), Method(good_above=0.7), first_wording())) == ["G a"]
+    assert shown(
+        build_chains(
+            record(Candidate("a", ratings={"overall": 4}), scales=scales), Method(good_above=0.7), first_wording()
+        )
+    ) == ["G a"]
     with pytest.raises(Unusable, match="one completion without a clear polarity"):
         build_chains(record(Candidate("a", ratings={"overall": 3}), scales=scales), Method(), first_wording())
 
@@ -247,13 +331,18 @@ def test_a_critique_stands_before_its_output_and_between_it_and_the_revision() -
         "B bad text | said it is late, better: mended",
     ]
     pair = record(Candidate("g", rank=0), Candidate("b", rank=1, critique="dull"))
-    assert shown(build_chains(pair, Method(orders=("revised",), sentences="critique"), wording)) == ["B b | said dull, better: g"]
+    assert shown(build_chains(pair, Method(orders=("revised",), sentences="critique"), wording)) == [
+        "B b | said dull, better: g"
+    ]
 
 
 def test_an_output_that_people_liked_is_not_called_bad_before_its_revision() -> None:
     method = Method(orders=("each", "revised"), sentences="critique")
     liked = record(Candidate("fine", thumb=True, critique="one word too many", revision="better"))
-    assert shown(build_chains(liked, method, first_wording())) == ["says one word too many: fine", "G fine | said one word too many, better: better"]
+    assert shown(build_chains(liked, method, first_wording())) == [
+        "says one word too many: fine",
+        "G fine | said one word too many, better: better",
+    ]
     ranked = record(Candidate("g", rank=0, revision="g+"), Candidate("b", rank=1))
     assert shown(build_chains(ranked, method, first_wording())) == ["G g", "B b", "G g | better g+"]
 
@@ -265,7 +354,9 @@ def test_a_rating_on_the_threshold_is_neither_good_nor_bad_whatever_its_binary_f
 
 
 def test_a_revision_is_better_than_what_it_revises() -> None:
-    assert shown(build_chains(record(Candidate("old", revision="new")), Method(orders=("pn", "np")), first_wording())) == ["G new | B old", "B old | G new"]
+    assert shown(
+        build_chains(record(Candidate("old", revision="new")), Method(orders=("pn", "np")), first_wording())
+    ) == ["G new | B old", "B old | G new"]
 
 
 def test_ties_are_skipped_or_spoken() -> None:
@@ -291,7 +382,9 @@ def test_one_rank_alone_compares_nothing_and_leaves_the_word_to_ratings_and_thum
     thumbs = record(Candidate("a", rank=1, thumb=False), Candidate("b", thumb=True))
     assert shown(build_chains(thumbs, method, first_wording())) == ["G b", "B a", "G b | B a"]
     scales = {"overall": (0.0, 1.0)}
-    rated = record(Candidate("a", rank=1, ratings={"overall": 0.1}), Candidate("b", ratings={"overall": 0.9}), scales=scales)
+    rated = record(
+        Candidate("a", rank=1, ratings={"overall": 0.1}), Candidate("b", ratings={"overall": 0.9}), scales=scales
+    )
     assert shown(build_chains(rated, method, first_wording())) == ["G b", "B a", "G b | B a"]
     assert strict_pairs(thumbs, method) == strict_pairs(rated, method) == [(1, 0)]
 

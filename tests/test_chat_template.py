@@ -1,4 +1,6 @@
-"""An exported chat template asks as in training: the same ids, for every format and kind of tokenizer, under every sentence."""
+"""An exported chat template asks as in training: the same ids, for every format and kind of tokenizer, under every
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from coh_lightning.formats import Layout, PromptFormat
 from coh_lightning.records import Part, Role, Turn
 from coh_lightning.tokens import ChainTokenizer, Encoder
 
-ASKS = {"good": "A helpful answer:", "bad": 'An "unhelpful" answer \\ {{ x }} %} — é:', "good accuracy": "An answer with excellent accuracy:", "none": ""}
+ASKS = {
+    "good": "A helpful answer:",
+    "bad": 'An "unhelpful" answer \\ {{ x }} %} — é:',
+    "good accuracy": "An answer with excellent accuracy:",
+    "none": "",
+}
 FORMATS = {
     "plain": PromptFormat(),
     "spaces": PromptFormat(before_marker=" ", before_output=" "),
@@ -38,7 +45,12 @@ def asking(tokenizer: Any, format: PromptFormat, asks: dict[str, str] = ASKS) ->
 
 def turns(*texts: str, system: str | None = None) -> tuple[Turn, ...]:
     roles: list[Role] = ["user", "assistant"]
-    return tuple([*([] if system is None else [Turn("system", (Part(system),))]), *(Turn(roles[i % 2], (Part(text),)) for i, text in enumerate(texts))])
+    return tuple(
+        [
+            *([] if system is None else [Turn("system", (Part(system),))]),
+            *(Turn(roles[i % 2], (Part(text),)) for i, text in enumerate(texts)),
+        ]
+    )
 
 
 def messages(prompt: tuple[Turn, ...]) -> list[dict[str, str]]:
@@ -58,7 +70,11 @@ def test_plain_prompts_have_the_ids_of_training(maker: str, format: str) -> None
 def test_chat_prompts_have_the_ids_of_training(maker: str, style: str, format: str) -> None:
     made, template = asking(MAKERS[maker]((TEMPLATES | {"thinking": THINKING})[style]), FORMATS[format])
     # byte-level tokenizers join the line end of "<|im_start|>user\n" with one that begins the text
-    joined = [f"texts that begin with a line end under '{name}'" for name in ASKS] if maker == "byte_level" and style in ("chatml", "thinking") else []
+    joined = (
+        [f"texts that begin with a line end under '{name}'" for name in ASKS]
+        if maker == "byte_level" and style in ("chatml", "thinking")
+        else []
+    )
     assert [one.what for one in check_template(made, template, ASKS)] == joined
 
 
@@ -80,7 +96,12 @@ def test_odd_prompts_have_the_text_of_training(format: str) -> None:
     for prompt in (turns("x", system=""), turns("a", "", "b"), turns(" x ", " y ", "\nz\n", system=" s ")):
         cut = made.cut_prompt(prompt)
         wanted = "".join(segment.text for segment in made.layout.before_output(cut.turns, ASKS["bad"])[0])
-        given: dict[str, Any] = {"chat_template": template, "feedback": "bad", "add_generation_prompt": True, "tokenize": False}
+        given: dict[str, Any] = {
+            "chat_template": template,
+            "feedback": "bad",
+            "add_generation_prompt": True,
+            "tokenize": False,
+        }
         assert tokenizer.apply_chat_template(messages(prompt), **given) == wanted
 
 
@@ -96,12 +117,20 @@ def test_the_good_sentence_is_asked_under_unless_another_is_named_or_given() -> 
     assert prompt(feedback="good accuracy") == "<s>Why?\n\nAn answer with excellent accuracy:\n"
     assert prompt(feedback_sentence="Some {{ words }}:") == "<s>Why?\n\nSome {{ words }}:\n"
     assert prompt(feedback_sentence="") == "<s>Why?\n"
-    with pytest.raises(TemplateError, match="There is no feedback 'godo'; known are good, bad, good accuracy, none; or give a feedback_sentence"):
+    with pytest.raises(
+        TemplateError,
+        match="There is no feedback 'godo'; known are good, bad, good accuracy, none; or give a feedback_sentence",
+    ):
         prompt(feedback="godo")
 
 
-@pytest.mark.parametrize(("style", "format"), [(None, "plain"), (None, "spaces"), *((style, "chat") for style in TEMPLATES), ("gemma", "system")])
-def test_a_conversation_with_its_answer_is_a_training_chain_and_begins_with_its_prompt(style: str | None, format: str) -> None:
+@pytest.mark.parametrize(
+    ("style", "format"),
+    [(None, "plain"), (None, "spaces"), *((style, "chat") for style in TEMPLATES), ("gemma", "system")],
+)
+def test_a_conversation_with_its_answer_is_a_training_chain_and_begins_with_its_prompt(
+    style: str | None, format: str
+) -> None:
     tokenizer = byte_level(TEMPLATES[style] if style else None)
     made, template = asking(tokenizer, FORMATS[format])
     for probe in PROBES:
@@ -109,7 +138,11 @@ def test_a_conversation_with_its_answer_is_a_training_chain_and_begins_with_its_
         answered = [*messages(probe), {"role": "assistant", "content": "yes"}]
         text = str(tokenizer.apply_chat_template(answered, chat_template=template, tokenize=False))
         assert text.removesuffix("\n") == "".join(segment.text for segment in chain)
-        prompt = str(tokenizer.apply_chat_template(messages(probe), chat_template=template, tokenize=False, add_generation_prompt=True))
+        prompt = str(
+            tokenizer.apply_chat_template(
+                messages(probe), chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        )
         assert text.startswith(prompt)
 
 
@@ -126,7 +159,10 @@ def test_contents_in_parts_are_their_texts(style: str | None, format: str) -> No
         {"role": "assistant", "content": [{"type": "text", "text": ""}, {"type": "text", "text": " Hello."}]},
         {"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]},
     ]
-    texts = [{"role": role, "content": content} for role, content in (("system", "Be brief."), ("user", ""), ("assistant", " Hello."), ("user", "Why?"))]
+    texts = [
+        {"role": role, "content": content}
+        for role, content in (("system", "Be brief."), ("user", ""), ("assistant", " Hello."), ("user", "Why?"))
+    ]
     for answer in ([], [{"role": "assistant", "content": [{"type": "text", "text": "So."}]}]):
         given: dict[str, Any] = {"chat_template": template, "add_generation_prompt": not answer, "tokenize": False}
         answered = [{"role": "assistant", "content": "So."}] if answer else []
@@ -137,35 +173,57 @@ def test_contents_in_parts_are_their_texts(style: str | None, format: str) -> No
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
-        ({"role": "tool", "content": "7"}, "Message 2 has the role 'tool'; this model knows system, user and assistant."),
-        ({"role": "developer", "content": "Be brief."}, "Message 2 has the role 'developer'; this model knows system, user and assistant."),
+        (
+            {"role": "tool", "content": "7"},
+            "Message 2 has the role 'tool'; this model knows system, user and assistant.",
+        ),
+        (
+            {"role": "developer", "content": "Be brief."},
+            "Message 2 has the role 'developer'; this model knows system, user and assistant.",
+        ),
         ({"role": "User", "content": "x"}, "Message 2 has the role 'User'"),
         ({"role": "", "content": "x"}, "Message 2 has the role ''"),
         ({"content": "x"}, "Message 2 has the role ''"),
-        ({"role": "user", "content": None}, "Message 2 has the content null; it must be a text, or a list of text parts."),
+        (
+            {"role": "user", "content": None},
+            "Message 2 has the content null; it must be a text, or a list of text parts.",
+        ),
         ({"role": "user"}, "Message 2 has the content null"),
         ({"role": "user", "content": 7}, "Message 2 has the content 7"),
         ({"role": "user", "content": {"text": "x"}}, "Message 2 has the content {'text': 'x'}"),
-        ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "Message 2 holds 'tool_calls', which this model was not trained to read"),
-        ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, "Message 2 holds 'tool_calls', which this model was not trained to read"),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            "Message 2 holds 'tool_calls', which this model was not trained to read",
+        ),
+        (
+            {"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]},
+            "Message 2 holds 'tool_calls', which this model was not trained to read",
+        ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},
             "Message 2 has a part that is no text (image_url); this model reads text alone.",
         ),
-        ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image"}]}, "Message 2 has a part that is no text (image)"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image"}]},
+            "Message 2 has a part that is no text (image)",
+        ),
         ({"role": "user", "content": [{"type": "text", "text": None}]}, "Message 2 has a part that is no text (text)"),
         ({"role": "user", "content": ["x"]}, "Message 2 has a part that is no text (x)"),
         ({"role": "user", "content": [None]}, "Message 2 has a part that is no text (None)"),
     ],
 )
 @pytest.mark.parametrize(("style", "format"), EVERY)
-def test_what_no_training_conversation_has_raises(style: str | None, format: str, message: dict[str, Any], sentence: str) -> None:
+def test_what_no_training_conversation_has_raises(
+    style: str | None, format: str, message: dict[str, Any], sentence: str
+) -> None:
     tokenizer = byte_level(TEMPLATES[style] if style else None)
     _, template = asking(tokenizer, FORMATS[format])
     listed: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}, message, {"role": "user", "content": "Why?"}]
     for conversation in (listed, listed[:2]):
         with pytest.raises(TemplateError) as raised:
-            tokenizer.apply_chat_template(conversation, chat_template=template, add_generation_prompt=True, tokenize=False)
+            tokenizer.apply_chat_template(
+                conversation, chat_template=template, add_generation_prompt=True, tokenize=False
+            )
         assert sentence in str(raised.value)
 
 
@@ -173,12 +231,17 @@ def test_what_no_training_conversation_has_raises(style: str | None, format: str
 def test_tools_and_empty_conversations_raise(style: str | None, format: str) -> None:
     tokenizer = byte_level(TEMPLATES[style] if style else None)
     _, template = asking(tokenizer, FORMATS[format])
-    tool = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}}
+    tool = {
+        "type": "function",
+        "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}},
+    }
     asked = [{"role": "user", "content": "Hi"}]
     given: dict[str, Any] = {"chat_template": template, "add_generation_prompt": True, "tokenize": False}
     with pytest.raises(TemplateError, match="trained on conversations without tools"):
         tokenizer.apply_chat_template(asked, tools=[tool], **given)
-    with pytest.raises((TemplateError, ValueError), match=r"There are no messages|empty conversation"):  # newer transformers refuse it themselves
+    with pytest.raises(
+        (TemplateError, ValueError), match=r"There are no messages|empty conversation"
+    ):  # newer transformers refuse it themselves
         tokenizer.apply_chat_template([], **given)
     assert tokenizer.apply_chat_template(asked, tools=[], **given) == tokenizer.apply_chat_template(asked, **given)
 
@@ -186,7 +249,11 @@ def test_tools_and_empty_conversations_raise(style: str | None, format: str) -> 
 def test_thinking_beside_the_content_raises_where_it_would_be_dropped() -> None:
     tokenizer = byte_level()
     _, template = asking(tokenizer, PromptFormat())
-    listed = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}, {"role": "user", "content": "Why?"}]
+    listed = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."},
+        {"role": "user", "content": "Why?"},
+    ]
     with pytest.raises(TemplateError, match=r"Message 2 holds 'reasoning_content'"):
         tokenizer.apply_chat_template(listed, chat_template=template, tokenize=False)
 
@@ -195,21 +262,32 @@ def test_an_answer_that_has_begun_is_continued() -> None:
     tokenizer = byte_level()
     made, template = asking(tokenizer, PromptFormat())
     begun = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": [{"type": "text", "text": "Since"}]}]
-    text = str(tokenizer.apply_chat_template(begun, chat_template=template, continue_final_message=True, tokenize=False))
-    prompt = "".join(segment.text for segment in made.layout.before_output(made.cut_prompt(turns("Why?")).turns, ASKS["good"])[0])
+    text = str(
+        tokenizer.apply_chat_template(begun, chat_template=template, continue_final_message=True, tokenize=False)
+    )
+    prompt = "".join(
+        segment.text for segment in made.layout.before_output(made.cut_prompt(turns("Why?")).turns, ASKS["good"])[0]
+    )
     assert text == prompt + "Since"
 
 
-@pytest.mark.parametrize(("style", "format"), [*((style, "chat") for style in TEMPLATES), ("gemma", "system"), (None, "plain")])
+@pytest.mark.parametrize(
+    ("style", "format"), [*((style, "chat") for style in TEMPLATES), ("gemma", "system"), (None, "plain")]
+)
 def test_a_model_trained_further_on_an_asking_template_is_asked_once(style: str | None, format: str) -> None:
     tokenizer = byte_level(TEMPLATES[style] if style else None)
     first, template = asking(tokenizer, FORMATS[format])
     tokenizer.chat_template = template
     second, again = asking(tokenizer, FORMATS[format], {"good": "Second sentence:"})
     for probe in PROBES:
-        assert second.inference_prompt(second.cut_prompt(probe), "x y").tolist() == first.inference_prompt(first.cut_prompt(probe), "x y").tolist()
+        assert (
+            second.inference_prompt(second.cut_prompt(probe), "x y").tolist()
+            == first.inference_prompt(first.cut_prompt(probe), "x y").tolist()
+        )
     asks = {"good": "Second sentence:"}
-    assert [one.what for one in check_template(second, again, asks)] == [one.what for one in check_template(first, asking_template(first.layout, asks), asks)]
+    assert [one.what for one in check_template(second, again, asks)] == [
+        one.what for one in check_template(first, asking_template(first.layout, asks), asks)
+    ]
 
 
 def test_a_template_that_can_not_end_where_outputs_begin_is_refused() -> None:

@@ -1,4 +1,6 @@
-"""The command line: what it refuses and how it says so, and what a run leaves behind. The model and the data are stand-ins."""
+"""The command line: what it refuses and how it says so, and what a run leaves behind. The model and the data are
+stand-ins.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,13 @@ class Lines(Source):
 
 
 class Data(pl.LightningDataModule):
-    def __init__(self, sources: list[Source] | None = None, method: Method = Method(), row_tokens: int = 8, complain: bool = False) -> None:
+    def __init__(
+        self,
+        sources: list[Source] | None = None,
+        method: Method = Method(),
+        row_tokens: int = 8,
+        complain: bool = False,
+    ) -> None:
         super().__init__()
         self.sources, self.method, self.row_tokens, self.complain = sources, method, row_tokens, complain
 
@@ -91,7 +99,12 @@ class Model(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
 
-QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.log_every_n_steps=1"]
+QUIET = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.log_every_n_steps=1",
+]
 SIX = ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", *QUIET]
 EVERY_STEP = "{class_path: ModelCheckpoint, init_args: {every_n_train_steps: 1}}"
 
@@ -104,9 +117,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(cli, "ours", lambda: (Model, Data, (Source,)))
     monkeypatch.setattr(Model, "break_at", None)
     (tmp_path / "conf" / "method").mkdir(parents=True)
-    (tmp_path / "conf" / "method" / "last.yaml").write_text("orders: [pn]\nloss_on: last\nmarks: {good: 'fine:', bad: 'poor:'}\n")
+    (tmp_path / "conf" / "method" / "last.yaml").write_text(
+        "orders: [pn]\nloss_on: last\nmarks: {good: 'fine:', bad: 'poor:'}\n"
+    )
     (tmp_path / "conf" / "method" / "typo.yaml").write_text("orders: [pn]\nloss_onn: last\n")
-    (tmp_path / "conf" / "base.yaml").write_text("model: {lr: 0.1}\ndata:\n  method: method/last.yaml\nrun: {name: base}\n")
+    (tmp_path / "conf" / "base.yaml").write_text(
+        "model: {lr: 0.1}\ndata:\n  method: method/last.yaml\nrun: {name: base}\n"
+    )
     return tmp_path
 
 
@@ -185,7 +202,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(words: str, call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(
+    words: str, call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
     for name, text in {
         "typo": "data:\n  row_token: 4\n",
         "twice": "data: {}\nmodel: {}\ndata: {}\n",
@@ -202,7 +221,9 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(words: str, call: 
     for name in ("bytes.yaml", "bytes.jsonl"):
         (here / "conf" / name).write_bytes(b"\xff\xfe\x00\x81abc")
     status = call(*words.split(), *(QUIET if words.split()[0] == "fit" and "gpux" not in words else []))
-    complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:") or "Traceback" in line]
+    complaints = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("error:") or "Traceback" in line
+    ]
     assert status == 2
     assert len(complaints) == 1 and complaints[0].startswith("error: " + MISTAKES[words])
     assert not (here / "runs").exists()
@@ -232,7 +253,12 @@ def test_other_trainers_names_lead_to_keys_that_there_are() -> None:
     from coh_lightning.module import CoHModule
 
     classes = {"model": CoHModule, "data": CoHDataModule, "trainer": pl.Trainer}
-    keys = {f"{key}.{name}" for key, kind in classes.items() for name in keys_of(kind)} | {"run.folder", "run.name", "run.wandb", "ckpt_path"}
+    keys = {f"{key}.{name}" for key, kind in classes.items() for name in keys_of(kind)} | {
+        "run.folder",
+        "run.name",
+        "run.wandb",
+        "ckpt_path",
+    }
     assert set(OTHER_NAMES) <= keys
     theirs = [name for names in OTHER_NAMES.values() for name in names]
     assert len(theirs) == len(set(theirs))
@@ -250,29 +276,64 @@ def printed(call: Callable[..., int], capsys: pytest.CaptureFixture[str], *words
     return yaml.safe_load(capsys.readouterr().out)
 
 
-def test_a_file_in_a_file_is_relative_to_it_and_the_command_line_to_the_working_folder(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_a_file_is_relative_to_it_and_the_command_line_to_the_working_folder(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     last = {"orders": ["pn"], "loss_on": "last", "marks": {"good": "fine:", "bad": "poor:"}}
     assert printed(call, capsys, "fit", "--config", "conf/base.yaml")["data"]["init_args"]["method"] == last
-    given = printed(call, capsys, "fit", "--data.method=conf/method/last.yaml", "--data.method.loss_on=all", "--data.method.marks.bad=worse:")
-    assert given["data"]["init_args"]["method"] == {"orders": ["pn"], "loss_on": "all", "marks": {"good": "fine:", "bad": "worse:"}}
+    given = printed(
+        call,
+        capsys,
+        "fit",
+        "--data.method=conf/method/last.yaml",
+        "--data.method.loss_on=all",
+        "--data.method.marks.bad=worse:",
+    )
+    assert given["data"]["init_args"]["method"] == {
+        "orders": ["pn"],
+        "loss_on": "all",
+        "marks": {"good": "fine:", "bad": "worse:"},
+    }
 
 
 def test_arguments_as_a_sweep_agent_gives_them(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    config = printed(call, capsys, "fit", "--config=conf/base.yaml", "--model.init_args.lr=0.002", "--data.init_args.row_tokens=16", "--run.name=sweep")
-    assert (config["model"]["init_args"]["lr"], config["data"]["init_args"]["row_tokens"], config["run"]["name"]) == (0.002, 16, "sweep")
+    config = printed(
+        call,
+        capsys,
+        "fit",
+        "--config=conf/base.yaml",
+        "--model.init_args.lr=0.002",
+        "--data.init_args.row_tokens=16",
+        "--run.name=sweep",
+    )
+    assert (config["model"]["init_args"]["lr"], config["data"]["init_args"]["row_tokens"], config["run"]["name"]) == (
+        0.002,
+        16,
+        "sweep",
+    )
 
 
-def test_a_reference_follows_what_the_command_line_overrides(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_a_reference_follows_what_the_command_line_overrides(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
     (here / "conf" / "reference.yaml").write_text("model: {init_args: {lr: 0.1, peak: '${model.init_args.lr}'}}\n")
     config = printed(call, capsys, "fit", "--config", "conf/reference.yaml", "--model.lr=0.5")
     assert config["model"]["init_args"] == {"lr": 0.5, "peak": 0.5}
 
 
-def test_a_printed_configuration_prints_itself(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    first = printed(call, capsys, "fit", "--config", "conf/base.yaml", "--data.sources+=Lines", "--run.folder=somewhere")
+def test_a_printed_configuration_prints_itself(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    first = printed(
+        call, capsys, "fit", "--config", "conf/base.yaml", "--data.sources+=Lines", "--run.folder=somewhere"
+    )
     (here / "again.yaml").write_text(yaml.safe_dump(first))
     assert printed(call, capsys, "fit", "--config", "again.yaml") == first
-    assert first["seed_everything"] == 0 and first["trainer"]["use_distributed_sampler"] is False and first["trainer"]["gradient_clip_val"] == 1.0
+    assert (
+        first["seed_everything"] == 0
+        and first["trainer"]["use_distributed_sampler"] is False
+        and first["trainer"]["gradient_clip_val"] == 1.0
+    )
 
 
 # Runs
@@ -293,17 +354,30 @@ def test_a_run_leaves_one_folder_and_its_configuration_runs_it_again(call: Calla
 def test_the_name_of_a_run_changes_with_what_is_run_and_not_with_where() -> None:
     from coh_lightning.runs import fingerprint
 
-    config = {"model": {"lr": 0.1}, "run": {"name": "a", "folder": None}, "trainer": {"max_steps": 3, "default_root_dir": "runs"}}
-    elsewhere = {"model": {"lr": 0.1}, "run": {"name": "b", "folder": "x"}, "trainer": {"max_steps": 3, "default_root_dir": "/tmp"}}
+    config = {
+        "model": {"lr": 0.1},
+        "run": {"name": "a", "folder": None},
+        "trainer": {"max_steps": 3, "default_root_dir": "runs"},
+    }
+    elsewhere = {
+        "model": {"lr": 0.1},
+        "run": {"name": "b", "folder": "x"},
+        "trainer": {"max_steps": 3, "default_root_dir": "/tmp"},
+    }
     other = {**config, "model": {"lr": 0.2}}
     assert fingerprint(config) == fingerprint(elsewhere) != fingerprint(other)
 
 
-def test_a_finished_run_is_not_run_again(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_a_finished_run_is_not_run_again(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
     assert call("fit", *SIX, "--run.folder=once") == 0
     before = {name: (here / "once" / name).stat().st_mtime_ns for name in names(here / "once")}
     assert call("fit", *SIX, "--run.folder=once") == 2
-    assert "error: run.folder is once, where a run has finished (6 steps); name another folder, or none for a new one." in capsys.readouterr().err
+    assert (
+        "error: run.folder is once, where a run has finished (6 steps); name another folder, or none for a new one."
+        in capsys.readouterr().err
+    )
     assert {name: (here / "once" / name).stat().st_mtime_ns for name in names(here / "once")} == before
 
 
@@ -311,7 +385,9 @@ def stop() -> None:
     raise RuntimeError("the machine went down")
 
 
-def test_a_run_that_stopped_goes_on_with_the_same_command(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+def test_a_run_that_stopped_goes_on_with_the_same_command(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
     words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP}", "--run.folder=broken"]
     monkeypatch.setattr(Model, "break_at", stop)
     with pytest.raises(RuntimeError, match="went down"):
@@ -342,12 +418,18 @@ def test_a_run_that_is_going_on_is_not_gone_on_with_by_another_process(
     assert call(*words) == 0, "the other one has ended"
 
 
-def test_steps_that_are_made_again_stand_in_the_metrics_once(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+def test_steps_that_are_made_again_stand_in_the_metrics_once(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
     words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP.replace('1', '2')}", "--run.folder=broken"]
     monkeypatch.setattr(Model, "break_at", stop)
     with pytest.raises(RuntimeError, match="went down"):
         call(*words)
-    assert column(here / "broken" / "metrics.csv", "step") == ["0", "1", "2"]  # and the newest checkpoint is that of two steps
+    assert column(here / "broken" / "metrics.csv", "step") == [
+        "0",
+        "1",
+        "2",
+    ]  # and the newest checkpoint is that of two steps
     with (here / "broken" / "metrics.csv").open("a") as file:
         file.write("0.5,")  # cut short
     monkeypatch.setattr(Model, "break_at", None)
@@ -359,13 +441,24 @@ def test_too_little_memory_ends_in_a_sentence_that_names_the_knobs(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.00 GiB is free.")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.00 "
+            "GiB is free."
+        )
 
     monkeypatch.setattr(Model, "break_at", fill)
     assert call("fit", *SIX, "--run.folder=r") == 2
     [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert error.startswith("error: there was not enough memory (CUDA out of memory. Tried to allocate 2.00 GiB")
-    assert all(knob in error for knob in ("data.row_tokens", "data.max_chain_tokens", "model.gradient_checkpointing=true", "trainer.strategy"))
+    assert all(
+        knob in error
+        for knob in (
+            "data.row_tokens",
+            "data.max_chain_tokens",
+            "model.gradient_checkpointing=true",
+            "trainer.strategy",
+        )
+    )
 
 
 class Deadly(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -378,8 +471,12 @@ class Deadly(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return torch.ones(1)
 
 
-def test_a_worker_that_dies_ends_in_a_sentence(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(Deadly(), batch_size=1, num_workers=1))
+def test_a_worker_that_dies_ends_in_a_sentence(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(Deadly(), batch_size=1, num_workers=1)
+    )
     assert call("fit", *SIX, "--run.folder=r") == 2
     [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert error.startswith("error: a process that builds rows died (") and "lower data.num_workers" in error
@@ -398,8 +495,12 @@ class Bad(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return torch.ones(1)
 
 
-def test_a_mistake_that_a_worker_finds_is_its_sentence(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(Bad(), batch_size=1, num_workers=1))
+def test_a_mistake_that_a_worker_finds_is_its_sentence(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(Bad(), batch_size=1, num_workers=1)
+    )
     assert call("fit", *SIX, "--run.folder=r") == 2
     said = capsys.readouterr().err
     assert "error: feedback.jsonl:3: no text\u2028 in it.\n" in said and "Traceback" not in said
@@ -425,10 +526,16 @@ def test_what_fails_before_the_first_step_leaves_a_folder_for_the_command_put_ri
     assert call("fit", *SIX, "--run.folder=r") == 0
 
 
-@pytest.mark.parametrize("words", [["--trainer.max_epochs=1"], ["--trainer.max_steps=2"], ["--trainer.max_steps=8"], ["--trainer.max_epochs=3"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--trainer.max_epochs=1"], ["--trainer.max_steps=2"], ["--trainer.max_steps=8"], ["--trainer.max_epochs=3"]],
+)
 def test_the_last_step_is_always_logged(words: list[str], call: Callable[..., int], here: Path) -> None:
     quiet = [word for word in QUIET if "log_every" not in word]
-    assert call("fit", *words, *quiet, "--trainer.log_every_n_steps=5", "--trainer.limit_val_batches=0", "--run.folder=r") == 0
+    assert (
+        call("fit", *words, *quiet, "--trainer.log_every_n_steps=5", "--trainer.limit_val_batches=0", "--run.folder=r")
+        == 0
+    )
     steps = int((here / "r" / "finished").read_text().split()[0])
     logged = [int(step) for step in column(here / "r" / "metrics.csv", "step")]
     assert logged == [step for step in range(steps) if (step + 1) % 5 == 0 or step + 1 == steps]
@@ -440,20 +547,34 @@ def test_a_rank_that_another_one_left_alone_says_so_in_a_sentence(
     """What torch says of it comes after the other rank's own sentence, which a traceback would hide."""
 
     def lost() -> None:
-        raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:15259. This is typically caused by a remote worker")
+        raise RuntimeError(
+            "[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:15259. This is typically "
+            "caused by a remote worker"
+        )
 
     monkeypatch.setattr(Model, "break_at", lost)
     assert call("fit", *SIX, "--run.folder=r") == 2
     said = capsys.readouterr().err
-    assert said == "error: the connection to another rank was lost: that one ended first, and its own message says why.\n"
+    assert (
+        said == "error: the connection to another rank was lost: that one ended first, and its own message says why.\n"
+    )
 
 
-def test_help_lists_the_settings_of_model_and_data(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_settings_of_model_and_data(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         call("fit", "--help")
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for key in ("--model.lr LR", "--model.peak PEAK", "--data.row_tokens ROW_TOKENS", "--data.method.loss_on {all,last}", "--trainer.max_steps", "--run.name"):
+    for key in (
+        "--model.lr LR",
+        "--model.peak PEAK",
+        "--data.row_tokens ROW_TOKENS",
+        "--data.method.loss_on {all,last}",
+        "--trainer.max_steps",
+        "--run.name",
+    ):
         assert key in shown
 
 
@@ -464,7 +585,11 @@ def test_a_worker_that_dies_while_its_row_is_fetched_ends_in_a_sentence_too(
         raise ConnectionResetError(104, "Connection reset by peer")
 
     monkeypatch.setattr(torch.multiprocessing.get_context().Queue().__class__, "get", reset)
-    monkeypatch.setattr(Data, "train_dataloader", lambda self: torch.utils.data.DataLoader(torch.ones(8, 1), batch_size=1, num_workers=1))
+    monkeypatch.setattr(
+        Data,
+        "train_dataloader",
+        lambda self: torch.utils.data.DataLoader(torch.ones(8, 1), batch_size=1, num_workers=1),
+    )
     assert call("fit", *SIX, "--run.folder=r") == 2
     assert "error: a process that builds rows died ([Errno 104] Connection reset by peer)" in capsys.readouterr().err
 
@@ -477,15 +602,21 @@ def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
         call("fit", *SIX, "--run.folder=broken")
     assert call("fit", *SIX, "--run.folder=broken", "--model.lr=0.5", "--data.method.marks.bad=worse:") == 2
     error = capsys.readouterr().err
-    assert 'model.init_args.lr (was 0.01, is 0.5), data.init_args.method.marks.bad (was "bad:", is "worse:"); name another folder.' in error
+    assert (
+        'model.init_args.lr (was 0.01, is 0.5), data.init_args.method.marks.bad (was "bad:", is "worse:"); name '
+        "another folder." in error
+    )
 
 
-def test_a_folder_of_something_else_is_not_taken_for_a_run(call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_a_folder_of_something_else_is_not_taken_for_a_run(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
     (here / "letters").mkdir()
     (here / "letters" / "to_anna.txt").write_text("dear Anna")
     assert call("fit", *SIX, "--run.folder=letters") == 2
     assert (
-        "run.folder is letters, which is no run folder: it has no config.yaml but holds to_anna.txt; name a new or an empty folder." in capsys.readouterr().err
+        "run.folder is letters, which is no run folder: it has no config.yaml but holds to_anna.txt; name a new or "
+        "an empty folder." in capsys.readouterr().err
     )
 
 
@@ -498,7 +629,9 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(call: Callable[..., int]
     assert newest_checkpoint(here / "r") == here / "r" / "checkpoints" / "last.ckpt"
 
 
-def test_ctrl_c_ends_with_130_and_no_mark_of_a_finished_run(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+def test_ctrl_c_ends_with_130_and_no_mark_of_a_finished_run(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
     import signal
 
     def interrupt() -> None:
@@ -514,20 +647,35 @@ def test_ctrl_c_ends_with_130_and_no_mark_of_a_finished_run(call: Callable[..., 
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_the_other_commands_keep_their_files_in_a_folder_of_their_own_or_beside_the_run(command: str, call: Callable[..., int], here: Path) -> None:
+def test_the_other_commands_keep_their_files_in_a_folder_of_their_own_or_beside_the_run(
+    command: str, call: Callable[..., int], here: Path
+) -> None:
     assert call("fit", *SIX, "--run.folder=r") == 0
     metrics = (here / "r" / "metrics.csv").read_text()
-    words = [command, "--config=r/config.yaml", "--trainer.limit_val_batches=1.0", "--ckpt_path=r/checkpoints/last.ckpt"]
+    words = [
+        command,
+        "--config=r/config.yaml",
+        "--trainer.limit_val_batches=1.0",
+        "--ckpt_path=r/checkpoints/last.ckpt",
+    ]
     assert call(*words, "--run.name=after") == 0
     (own,) = (here / "runs" / "after").iterdir()
     files = [f"{command}.csv", f"{command}.yaml"] if command != "predict" else ["predict.yaml"]
     assert [name for name in names(own) if name != "completions.jsonl"] == files
     assert call(*words, "--run.folder=r") == 0
-    assert set(names(here / "r")) - {"completions.jsonl"} == {"checkpoints/last.ckpt", "config.yaml", "finished", "metrics.csv", *files}
+    assert set(names(here / "r")) - {"completions.jsonl"} == {
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "finished",
+        "metrics.csv",
+        *files,
+    }
     assert (here / "r" / "metrics.csv").read_text() == metrics
 
 
-def test_what_a_checkpoint_says_of_hyperparameters_never_overrules_the_command_line(call: Callable[..., int], here: Path) -> None:
+def test_what_a_checkpoint_says_of_hyperparameters_never_overrules_the_command_line(
+    call: Callable[..., int], here: Path
+) -> None:
     assert call("fit", *SIX, "--model.lr=0.25", "--run.folder=r") == 0
     assert call("validate", *QUIET, "--model.lr=0.75", "--ckpt_path=r/checkpoints/last.ckpt", "--run.folder=v") == 0
     assert yaml.safe_load((here / "v" / "validate.yaml").read_text())["model"]["init_args"]["lr"] == 0.75
@@ -552,10 +700,14 @@ def test_two_processes_share_one_folder(torchrun: bool, devices: bool, here: Pat
     words = ["fit", *SIX, *(["--trainer.devices=2", "--trainer.strategy=ddp"] if devices else [])]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *start, "script.py", *words], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *start, "script.py", *words], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = (here / "runs" / "run").iterdir()
-    assert names(here / "runs") == [f"run/{folder.name}/{name}" for name in ("checkpoints/last.ckpt", "config.yaml", "finished", "metrics.csv")]
+    assert names(here / "runs") == [
+        f"run/{folder.name}/{name}" for name in ("checkpoints/last.ckpt", "config.yaml", "finished", "metrics.csv")
+    ]
 
 
 def test_a_failure_removes_only_folders_that_it_made(call: Callable[..., int], here: Path) -> None:

@@ -32,7 +32,9 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., cli.C
     """Everything that `fit` makes before it starts: parser, data module, module, Trainer."""
 
     def make(*words: str) -> cli.CoHCLI:
-        monkeypatch.setattr(sys, "argv", ["coh_lightning", "fit", *words, *HERE, f"--trainer.default_root_dir={tmp_path}"])
+        monkeypatch.setattr(
+            sys, "argv", ["coh_lightning", "fit", *words, *HERE, f"--trainer.default_root_dir={tmp_path}"]
+        )
         monkeypatch.setattr(cli.CoHCLI, "_run_subcommand", lambda self, command: None)
         monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
         model_class, data_class, open_classes = cli.ours()
@@ -53,7 +55,9 @@ def stated(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_method_or_wording_states_every_field_and_is_called_like_its_file(name: str) -> None:
-    """Settings given later are merged into those before: a field that a file leaves out would keep the value of another method."""
+    """Settings given later are merged into those before: a field that a file leaves out would keep the value of another
+    method.
+    """
     assert set(stated(name)) == {field.name for field in fields(PARTS[name.split("/")[0]])}
     assert stated(name)["name"] == Path(name).stem
 
@@ -68,7 +72,9 @@ def test_a_method_or_wording_replaces_whatever_stood_before_it(name: str, made: 
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_builds_alone_and_on_the_quickstart(name: str, made: Callable[..., cli.CoHCLI], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_builds_alone_and_on_the_quickstart(
+    name: str, made: Callable[..., cli.CoHCLI], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COH_REAL_DATA", str(CONF))  # files that name it are only built here, not read
     for words in ([f"--config={CONF / name}"], [f"--config={CONF / 'quickstart.yaml'}", f"--config={CONF / name}"]):
         built = made(*words)
@@ -91,7 +97,9 @@ def test_a_strategy_is_one_that_lightning_builds_and_its_sizes_are_the_devices(n
     built, sizes = kind(**settings["strategy"]["init_args"]), settings["strategy"]["init_args"]
     assert isinstance(built, strategies.Strategy)
     if kind is strategies.ModelParallelStrategy:
-        assert sizes["data_parallel_size"] * sizes["tensor_parallel_size"] == settings["devices"] * settings.get("num_nodes", 1)
+        assert sizes["data_parallel_size"] * sizes["tensor_parallel_size"] == settings["devices"] * settings.get(
+            "num_nodes", 1
+        )
 
 
 def test_the_default_method_and_wording_are_those_of_their_files(made: Callable[..., cli.CoHCLI]) -> None:

@@ -21,11 +21,30 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_configuration_that_is_not_here_is_the_packages_and_one_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "--config", "conf/quickstart.yaml", "--data.method=conf/method/coh.yaml", "--config=conf/quickstart.yaml", "--model.lr=1"]
+def test_a_configuration_that_is_not_here_is_the_packages_and_one_line_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [
+        "fit",
+        "--config",
+        "conf/quickstart.yaml",
+        "--data.method=conf/method/coh.yaml",
+        "--config=conf/quickstart.yaml",
+        "--model.lr=1",
+    ]
     here = str(CONF / "quickstart.yaml")
-    assert configurations.found(words) == ["fit", "--config", here, f"--data.method={CONF / 'method' / 'coh.yaml'}", f"--config={here}", "--model.lr=1"]
-    assert capsys.readouterr() == ("", f"not in this folder, so taken from {CONF}: conf/quickstart.yaml, conf/method/coh.yaml\n")
+    assert configurations.found(words) == [
+        "fit",
+        "--config",
+        here,
+        f"--data.method={CONF / 'method' / 'coh.yaml'}",
+        f"--config={here}",
+        "--model.lr=1",
+    ]
+    assert capsys.readouterr() == (
+        "",
+        f"not in this folder, so taken from {CONF}: conf/quickstart.yaml, conf/method/coh.yaml\n",
+    )
 
 
 def test_a_configuration_of_the_current_folder_comes_first(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +56,16 @@ def test_a_configuration_of_the_current_folder_comes_first(empty: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    "word", ["conf/lost.yaml", "quickstart.yaml", "other/conf/quickstart.yaml", "/conf/quickstart.yaml", "conf", "conf/../pyproject.toml", "--conf"]
+    "word",
+    [
+        "conf/lost.yaml",
+        "quickstart.yaml",
+        "other/conf/quickstart.yaml",
+        "/conf/quickstart.yaml",
+        "conf",
+        "conf/../pyproject.toml",
+        "--conf",
+    ],
 )
 def test_nothing_else_is_replaced(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert configurations.found([word, f"--config={word}"]) == [word, f"--config={word}"]
@@ -53,8 +81,13 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return call
 
 
-@pytest.mark.parametrize("words", ["fit --data.method=conf/method/cohh.yaml", "fit --data.method=coh", "preview --data.method=conf/method/cohh.yaml"])
-def test_a_mistyped_name_is_answered_with_the_nearest_of_the_packages(words: str, call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    ["fit --data.method=conf/method/cohh.yaml", "fit --data.method=coh", "preview --data.method=conf/method/cohh.yaml"],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest_of_the_packages(
+    words: str, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(*words.split()) == 2
     assert "did you mean conf/method/coh.yaml?" in capsys.readouterr().err
 
@@ -68,10 +101,16 @@ def test_a_file_of_the_package_is_found_from_inside_another_and_a_mistyped_one_i
     with pytest.raises(SystemExit):
         call("fit", "--config=deep/mine.yaml", "--print_config")
     assert "name: sft\n" in capsys.readouterr().out
-    for written, where in (("conf/method/sftt.yaml", "deep/conf/method/sftt.yaml"), ("method/sftt.yaml", "deep/method/sftt.yaml")):
+    for written, where in (
+        ("conf/method/sftt.yaml", "deep/conf/method/sftt.yaml"),
+        ("method/sftt.yaml", "deep/method/sftt.yaml"),
+    ):
         file.write_text(f"data: {{method: {written}}}\n")
         assert call("fit", "--config=deep/mine.yaml", "--print_config") == 2
-        assert capsys.readouterr().err == f"error: data.method: there is no file {where}; did you mean conf/method/sft.yaml?\n"
+        assert (
+            capsys.readouterr().err
+            == f"error: data.method: there is no file {where}; did you mean conf/method/sft.yaml?\n"
+        )
 
 
 def test_the_processes_of_other_ranks_are_started_with_what_was_found(call: Callable[..., int]) -> None:
@@ -79,6 +118,11 @@ def test_the_processes_of_other_ranks_are_started_with_what_was_found(call: Call
     assert sys.argv[1:4] == ["fit", "--config", str(CONF / "quickstart.yaml")]
 
 
-def test_a_command_reads_the_packages_configuration(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("preview", "--config", "conf/quickstart.yaml", "--data.method=conf/method/sft.yaml", "--num=1", "--json") == 0
+def test_a_command_reads_the_packages_configuration(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        call("preview", "--config", "conf/quickstart.yaml", "--data.method=conf/method/sft.yaml", "--num=1", "--json")
+        == 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[0])

@@ -1,4 +1,6 @@
-"""Feedback in TRL's forms and back: what a form can hold comes back to the character, the rest is counted; DPO and KTO train on it and are tested as ours are."""
+"""Feedback in TRL's forms and back: what a form can hold comes back to the character, the rest is counted; DPO and KTO
+train on it and are tested as ours are.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,20 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import Feedback, read_jsonl
 
 PAIRS: list[dict[str, Any]] = [
-    {"id": "a", "prompt": " Why? \n", "completions": [{"text": " yes\n", "rank": 1}, {"text": "no</s>\u2028", "rank": 2}], "task": "summary"},
+    {
+        "id": "a",
+        "prompt": " Why? \n",
+        "completions": [{"text": " yes\n", "rank": 1}, {"text": "no</s>\u2028", "rank": 2}],
+        "task": "summary",
+    },
     {
         "id": "b",
         "system": "Be kind.",
-        "prompt": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Hm."}, {"role": "user", "content": "日本"}],
+        "prompt": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": " Hm."},
+            {"role": "user", "content": "日本"},
+        ],
         "completions": [{"text": "ok", "rank": 1}, {"text": "ok.", "rank": 2}],
         "aspect": "harmless",
         "reference": "fine ",
@@ -31,14 +42,24 @@ PAIRS: list[dict[str, Any]] = [
 ]
 """All that the form of pairs can hold."""
 THUMBS: list[dict[str, Any]] = [
-    {"id": str(number), **{key: value for key, value in one.items() if key not in ("id", "completions")}, "completions": [{"text": " so\t", "thumb": thumb}]}
+    {
+        "id": str(number),
+        **{key: value for key, value in one.items() if key not in ("id", "completions")},
+        "completions": [{"text": " so\t", "thumb": thumb}],
+    }
     for number, (one, thumb) in enumerate([(PAIRS[0], True), (PAIRS[1], False)])
 ]
 
 
-def converted(records: Sequence[Mapping[str, Any]], form: str, method: Method = Method()) -> tuple[list[dict[str, Any]], Report]:  # noqa: B008
+def converted(
+    records: Sequence[Mapping[str, Any]],
+    form: str,
+    method: Method = Method(),  # noqa: B008
+) -> tuple[list[dict[str, Any]], Report]:
     report = Report()
-    return [row.to_json() for row in rows([Feedback.from_json(one, "here") for one in records], form, method, report)], report
+    return [
+        row.to_json() for row in rows([Feedback.from_json(one, "here") for one in records], form, method, report)
+    ], report
 
 
 def command(*words: str) -> int:
@@ -50,7 +71,9 @@ def of_file(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("form", "records"), [("trl-pairs", PAIRS), ("trl-unpaired", THUMBS)])
-def test_what_a_form_can_hold_comes_back_to_the_character(form: str, records: list[dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_form_can_hold_comes_back_to_the_character(
+    form: str, records: list[dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     start = write(tmp_path / "feedback.jsonl", records)
     assert command(start, "--to", form, "--output", str(tmp_path / "train.jsonl")) == 0
     assert capfd.readouterr().err == f"2 rows in {tmp_path / 'train.jsonl'}\n", "nothing is lost"
@@ -61,7 +84,11 @@ def test_what_a_form_can_hold_comes_back_to_the_character(form: str, records: li
 
 
 def test_pairs_are_messages_and_every_strict_order_is_one() -> None:
-    record = {"id": "r", "prompt": "P", "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}, {"text": "c", "rank": 2}, {"text": "d"}]}
+    record = {
+        "id": "r",
+        "prompt": "P",
+        "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}, {"text": "c", "rank": 2}, {"text": "d"}],
+    }
     found, report = converted([record], "trl-pairs")
     assert found[0] == {
         "prompt": [{"role": "user", "content": "P"}],
@@ -70,13 +97,28 @@ def test_pairs_are_messages_and_every_strict_order_is_one() -> None:
         "id": "r#1",
         "task": "answer",
     }
-    assert [(row["id"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in found] == [("r#1", "a", "b"), ("r#2", "a", "c")]
+    assert [(row["id"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in found] == [
+        ("r#1", "a", "b"),
+        ("r#2", "a", "c"),
+    ]
     assert report.lost == Counter({"ties of two outputs": 1})
 
 
 def test_unpaired_rows_are_thumbs_where_there_are_any_else_the_best_and_the_worst() -> None:
-    liked = {"id": "t", "prompt": "P", "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2, "thumb": True}, {"text": "c", "thumb": False}]}
-    ranked = {"id": "r", "prompt": "P", "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}, {"text": "c", "rank": 3}]}
+    liked = {
+        "id": "t",
+        "prompt": "P",
+        "completions": [
+            {"text": "a", "rank": 1},
+            {"text": "b", "rank": 2, "thumb": True},
+            {"text": "c", "thumb": False},
+        ],
+    }
+    ranked = {
+        "id": "r",
+        "prompt": "P",
+        "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}, {"text": "c", "rank": 3}],
+    }
     rated = {"id": "s", "prompt": "P", "scale": [1, 5], "completions": [{"text": "a", "rating": 4}]}
     found, report = converted([liked, ranked, rated], "trl-unpaired")
     assert [(row["id"], row["completion"][0]["content"], row["label"]) for row in found] == [
@@ -87,16 +129,24 @@ def test_unpaired_rows_are_thumbs_where_there_are_any_else_the_best_and_the_wors
         ("s", "a", True),
     ]
     assert report.lost == Counter({"orders of two outputs": 4, "ratings": 1})
-    assert converted([rated], "trl-unpaired", Method(good_above=0.9))[1].left_out == Counter({"one completion without a clear polarity": 1})
+    assert converted([rated], "trl-unpaired", Method(good_above=0.9))[1].left_out == Counter(
+        {"one completion without a clear polarity": 1}
+    )
 
 
 def test_what_a_form_can_not_hold_is_counted_and_so_are_records_without_a_row() -> None:
     found, report = converted([*EVERY_KIND, TIE, IDENTICAL], "trl-pairs")
-    assert report.left_out == Counter({"one completion, and these orders compare several": 2, "tie": 1, "identical completions": 1})
-    assert report.lost == Counter({"ratings": 7, "critiques": 3, "revisions": 2, "ties of two outputs": 1, "limits of truncation": 1})
+    assert report.left_out == Counter(
+        {"one completion, and these orders compare several": 2, "tie": 1, "identical completions": 1}
+    )
+    assert report.lost == Counter(
+        {"ratings": 7, "critiques": 3, "revisions": 2, "ties of two outputs": 1, "limits of truncation": 1}
+    )
     assert len(found) == len({row["id"] for row in found}) == 5 + 5 + 3 + 1 + 1
     revised = next(row for row in found if row["id"] == "revised")
-    assert (revised["chosen"][0]["content"], revised["rejected"][0]["content"]) == ("dog", "dgo"), "a revision is better than what it revises"
+    assert (revised["chosen"][0]["content"], revised["rejected"][0]["content"]) == ("dog", "dgo"), (
+        "a revision is better than what it revises"
+    )
 
 
 def test_rows_of_others_become_records_with_their_ids(tmp_path: Path) -> None:
@@ -109,13 +159,29 @@ def test_rows_of_others_become_records_with_their_ids(tmp_path: Path) -> None:
 def test_a_configurations_held_out_records_are_not_converted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     many = [PAIRS[0] | {"id": str(number), "prompt": f"Why {number}?"} for number in range(40)]
     feedback, out = write(tmp_path / "feedback.jsonl", many), tmp_path / "train.jsonl"
-    config = {"data": {"feedback": feedback, "test_share": 0.3, "validation_share": 0, "method": str(CONF / "method" / "sft.yaml")}}
-    config |= {"seed_everything": 0, "trainer": {}, "run": {}, "ckpt_path": None, "weights_only": None}  # as in a run folder
+    config = {
+        "data": {
+            "feedback": feedback,
+            "test_share": 0.3,
+            "validation_share": 0,
+            "method": str(CONF / "method" / "sft.yaml"),
+        }
+    }
+    config |= {
+        "seed_everything": 0,
+        "trainer": {},
+        "run": {},
+        "ckpt_path": None,
+        "weights_only": None,
+    }  # as in a run folder
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert command("--to", "trl-pairs", "--output", str(out), "--config", str(tmp_path / "config.yaml")) == 0
     written = [json.loads(line) for line in out.read_bytes().splitlines()]
     printed = capfd.readouterr().err
-    assert 20 < len(written) < 40 and f"held out and not converted: 0 for validation, {40 - len(written)} for test; left out: 0" in printed
+    assert (
+        20 < len(written) < 40
+        and f"held out and not converted: 0 for validation, {40 - len(written)} for test; left out: 0" in printed
+    )
 
 
 def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

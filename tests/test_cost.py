@@ -59,7 +59,10 @@ def test_a_parameter_takes_sixteen_bytes_after_a_real_step(tmp_path: Path) -> No
     optimizer.step()
     moments = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
     tensors = [*lm.parameters(), *(parameter.grad for parameter in lm.parameters()), *moments]
-    assert sum(tensor.nbytes for tensor in tensors if tensor is not None) == memory(read_model(tmp_path), 1, FEEDBACK[0], Machine()).states
+    assert (
+        sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        == memory(read_model(tmp_path), 1, FEEDBACK[0], Machine()).states
+    )
 
 
 def test_memory_and_time_by_hand() -> None:
@@ -96,14 +99,19 @@ def test_sizes_of_your_own_feedback_come_from_a_run(tmp_path: Path, capsys: pyte
     ("words", "message"),
     [
         (["--model", "nowhere"], "there is no nowhere; give a model's config.json or its folder."),
-        (["--model", "gpt2.json"], "gpt2.json is of the architecture gpt2, and cost counts llama, mistral, qwen2, qwen3"),
+        (
+            ["--model", "gpt2.json"],
+            "gpt2.json is of the architecture gpt2, and cost counts llama, mistral, qwen2, qwen3",
+        ),
         (["--model", "empty.json"], "empty.json is no config.json of a language model: KeyError 'model_type'."),
         (["--data", "empty.json"], "empty.json is no data.json of a run: KeyError 'splits'"),
         (["--gpus", "0"], "--gpus is 0; give numbers above 0."),
         (["--row-tokens", "-1"], "--row-tokens is -1; give a number above 0."),
     ],
 )
-def test_a_mistake_is_named(words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_named(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2.json").write_text('{"model_type": "gpt2"}')
     (tmp_path / "empty.json").write_text("{}")

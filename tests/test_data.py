@@ -1,4 +1,6 @@
-"""The data module: what is learned is what people's records say, rows carry it once, and nothing is left out in silence."""
+"""The data module: what is learned is what people's records say, rows carry it once, and nothing is left out in
+silence.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, IDENTICAL, METHODS, SILENT, TIE, WORDINGS, built, data_of, method, pairs, usable, wording, write
+from feedback_for_tests import (
+    EVERY_KIND,
+    IDENTICAL,
+    METHODS,
+    SILENT,
+    TIE,
+    WORDINGS,
+    built,
+    data_of,
+    method,
+    pairs,
+    usable,
+    wording,
+    write,
+)
 from tokenizers_for_tests import TEMPLATES, byte_level, sentencepiece
 
 from coh_lightning.chains import Method
@@ -55,13 +71,19 @@ def runs(weights: np.ndarray) -> list[tuple[int, int]]:
 
 
 def texts_of(one: Prepared) -> set[str]:
-    return {text for candidate in one.record.candidates for text in (candidate.text, candidate.revision) if text is not None}
+    return {
+        text for candidate in one.record.candidates for text in (candidate.text, candidate.revision) if text is not None
+    }
 
 
 def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: int = 1) -> Counter[str]:
-    """Stretches with a weight, decoded, are the outputs of the record, whole, each with one end token. Counts them by sort."""
+    """Stretches with a weight, decoded, are the outputs of the record, whole, each with one end token. Counts them by
+    sort.
+    """
     decode, end = data.chain_tokenizer.encoder.decode, data.stop_ids[0]
-    lead = " " if "mistral" in (data.tokenizer_name or "") else ""  # its template puts a space before an output, and spaces belong to what follows them
+    lead = (
+        " " if "mistral" in (data.tokenizer_name or "") else ""
+    )  # its template puts a space before an output, and spaces belong to what follows them
     found: Counter[str] = Counter()
     for epoch in range(epochs):
         for one in train(data):
@@ -90,19 +112,35 @@ def test_the_learned_tokens_are_the_outputs_and_one_end_token_each(of: str, spok
 
 @pytest.mark.parametrize("place", ["user", "system"])
 @pytest.mark.parametrize("style", sorted(TEMPLATES))
-def test_the_same_holds_under_every_chat_template(style: str, place: str, tokenizers: dict[str, str], tmp_path: Path) -> None:
+def test_the_same_holds_under_every_chat_template(
+    style: str, place: str, tokenizers: dict[str, str], tmp_path: Path
+) -> None:
     for of in METHODS:
         rows = usable(EVERY_KIND, method(of))
         data = built(
-            rows, tmp_path, method=method(of), wording=wording("varied"), tokenizer=tokenizers[style], prompt_format=FORMATS[place], max_prompt_tokens=200
+            rows,
+            tmp_path,
+            method=method(of),
+            wording=wording("varied"),
+            tokenizer=tokenizers[style],
+            prompt_format=FORMATS[place],
+            max_prompt_tokens=200,
         )
         assert data.counts["train"].used == len(rows)
         check_every_output_is_learned_and_nothing_else(data, epochs=2)
 
 
-def test_the_same_holds_for_a_tokenizer_that_puts_a_false_space_before_every_text(tokenizers: dict[str, str], tmp_path: Path) -> None:
+def test_the_same_holds_for_a_tokenizer_that_puts_a_false_space_before_every_text(
+    tokenizers: dict[str, str], tmp_path: Path
+) -> None:
     for of in METHODS:
-        data = built(usable(EVERY_KIND, method(of)), tmp_path, method=method(of), tokenizer=tokenizers["sentencepiece"], max_prompt_tokens=200)
+        data = built(
+            usable(EVERY_KIND, method(of)),
+            tmp_path,
+            method=method(of),
+            tokenizer=tokenizers["sentencepiece"],
+            max_prompt_tokens=200,
+        )
         check_every_output_is_learned_and_nothing_else(data)
 
 
@@ -118,15 +156,23 @@ def test_no_text_of_people_becomes_a_special_token(tokenizers: dict[str, str], t
 
 @pytest.mark.parametrize("shape", ["plain", "chat"])
 @pytest.mark.parametrize("of", METHODS)
-def test_training_begins_with_exactly_the_ids_of_inference(of: str, shape: str, tokenizers: dict[str, str], tmp_path: Path) -> None:
+def test_training_begins_with_exactly_the_ids_of_inference(
+    of: str, shape: str, tokenizers: dict[str, str], tmp_path: Path
+) -> None:
     chosen = method(of)
-    settings: dict[str, Any] = {"tokenizer": tokenizers["chatml"], "prompt_format": FORMATS["user"]} if shape == "chat" else {}
+    settings: dict[str, Any] = (
+        {"tokenizer": tokenizers["chatml"], "prompt_format": FORMATS["user"]} if shape == "chat" else {}
+    )
     rows = usable(EVERY_KIND, chosen)
     # held-out prompts have their ids from the same builder, so the training records serve as the test's
     held_out = [
         Records(
             write(
-                tmp_path / "held_out.jsonl", [row | {"prompt": "Held out. " + str(i)} if isinstance(row["prompt"], str) else row for i, row in enumerate(rows)]
+                tmp_path / "held_out.jsonl",
+                [
+                    row | {"prompt": "Held out. " + str(i)} if isinstance(row["prompt"], str) else row
+                    for i, row in enumerate(rows)
+                ],
             )
         )
     ]
@@ -162,7 +208,9 @@ def paths_of(row: Row, start: int, stop: int) -> dict[tuple[int, ...], int]:
 
 
 def check_row(data: CoHDataModule, planned: PlannedRow, row: Row, epoch: int, *, weigh: float) -> Counter[str]:
-    """Each tree of the row holds its chains, every prefix once, with the sum of their weights; gives the weight of each record."""
+    """Each tree of the row holds its chains, every prefix once, with the sum of their weights; gives the weight of each
+    record.
+    """
     weights: Counter[str] = Counter()
     assert len(row.bounds) == len(planned.members) + 1
     for number, start, stop in zip(planned.members, row.bounds[:-1].tolist(), row.bounds[1:].tolist(), strict=True):
@@ -188,7 +236,9 @@ def check_row(data: CoHDataModule, planned: PlannedRow, row: Row, epoch: int, *,
 
 
 def check_epochs(data: CoHDataModule, epochs: int) -> int:
-    """Every epoch: the coefficients of a step add up to 1, those of its regulariser to lambda, and every record's whole weight is there once. Counts empty rows."""
+    """Every epoch: the coefficients of a step add up to 1, those of its regulariser to lambda, and every record's whole
+    weight is there once. Counts empty rows.
+    """
     empty = 0
     for epoch in range(epochs):
         whole: Counter[str] = Counter()
@@ -202,9 +252,13 @@ def check_epochs(data: CoHDataModule, epochs: int) -> int:
                     whole += check_row(data, plan, row, epoch, weigh=1 / plan.total)
                     empty += not plan.members
             assert total[False] == pytest.approx(1.0, abs=1e-12)
-            assert total[True] == pytest.approx(data.regulariser_weight if data.regulariser_rows_per_step else 0.0, abs=1e-12)
+            assert total[True] == pytest.approx(
+                data.regulariser_weight if data.regulariser_rows_per_step else 0.0, abs=1e-12
+            )
         for one in train(data):
-            expected = sum(float(tokens.learned.sum() + tokens.unlearned.sum()) for tokens in tokens_of(data, one, epoch))
+            expected = sum(
+                float(tokens.learned.sum() + tokens.unlearned.sum()) for tokens in tokens_of(data, one, epoch)
+            )
             assert whole[one.record.id] == pytest.approx(expected)
             assert expected > 0
         assert len(whole) == len(train(data))
@@ -212,10 +266,14 @@ def check_epochs(data: CoHDataModule, epochs: int) -> int:
 
 
 @pytest.mark.parametrize("of", METHODS)
-def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_own_once_an_epoch(of: str, tmp_path: Path) -> None:
+def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_own_once_an_epoch(
+    of: str, tmp_path: Path
+) -> None:
     chosen = method(of)
     text = tmp_path / "plain.txt"
-    text.write_text("\n".join(f"A paragraph of plain text, number {i}." * (1 + i % 3) for i in range(12)), encoding="utf-8")
+    text.write_text(
+        "\n".join(f"A paragraph of plain text, number {i}." * (1 + i % 3) for i in range(12)), encoding="utf-8"
+    )
     data = built(
         usable(EVERY_KIND, chosen),
         tmp_path,
@@ -232,10 +290,17 @@ def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_ow
 
 @pytest.mark.parametrize("spoken", ["varied", "paper", "attributes"])
 @pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_ratings", "coh_critique"])
-def test_no_wording_drawn_in_any_epoch_overflows_the_rows_that_were_planned(of: str, spoken: str, tmp_path: Path) -> None:
+def test_no_wording_drawn_in_any_epoch_overflows_the_rows_that_were_planned(
+    of: str, spoken: str, tmp_path: Path
+) -> None:
     chosen = method(of)
     data = built(
-        [*usable(EVERY_KIND, chosen), *(pairs(12) if of == "coh" else [])], tmp_path, method=chosen, wording=wording(spoken), row_tokens=300, rows_per_step=3
+        [*usable(EVERY_KIND, chosen), *(pairs(12) if of == "coh" else [])],
+        tmp_path,
+        method=chosen,
+        wording=wording(spoken),
+        row_tokens=300,
+        rows_per_step=3,
     )
     check_epochs(data, 5)
 
@@ -243,7 +308,12 @@ def test_no_wording_drawn_in_any_epoch_overflows_the_rows_that_were_planned(of: 
 def rankings(n: int) -> list[dict[str, Any]]:
     """Outputs of very different lengths, so that a chain in another order has other prefixes and other cuts."""
     return [
-        {"id": str(i), "prompt": f"Say {i}.", "completions": [{"text": f"{i} " + "x" * (7 * j + i), "rank": (i + j) % 4} for j in range(4)]} for i in range(n)
+        {
+            "id": str(i),
+            "prompt": f"Say {i}.",
+            "completions": [{"text": f"{i} " + "x" * (7 * j + i), "rank": (i + j) % 4} for j in range(4)],
+        }
+        for i in range(n)
     ]
 
 
@@ -253,14 +323,31 @@ def test_an_order_shuffled_anew_never_overflows_the_rows_that_were_planned(tmp_p
 
 
 def test_an_order_shuffled_anew_keeps_its_weight_where_chains_are_cut(tmp_path: Path) -> None:
-    data = built(rankings(12), tmp_path, method=method("coh_ranking"), max_chain_tokens=110, max_prompt_tokens=32, row_tokens=256, rows_per_step=3)
+    data = built(
+        rankings(12),
+        tmp_path,
+        method=method("coh_ranking"),
+        max_chain_tokens=110,
+        max_prompt_tokens=32,
+        row_tokens=256,
+        rows_per_step=3,
+    )
     assert data.counts["train"].links_cut + data.counts["train"].chains_dropped > 0
     check_epochs(data, 5)
 
 
 @pytest.mark.parametrize("layout", ["tree", "separate"])
-def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where_only_the_last_is_learned(layout: Any, tmp_path: Path) -> None:
-    settings = {"max_chain_tokens": 200, "max_prompt_tokens": 32, "row_tokens": 256, "rows_per_step": 3, "layout": layout, "hide": (0.0, 0.0)}
+def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where_only_the_last_is_learned(
+    layout: Any, tmp_path: Path
+) -> None:
+    settings = {
+        "max_chain_tokens": 200,
+        "max_prompt_tokens": 32,
+        "row_tokens": 256,
+        "rows_per_step": 3,
+        "layout": layout,
+        "hide": (0.0, 0.0),
+    }
     data = built(rankings(12), tmp_path, method=method("coh_ranking", loss_on="last"), **settings)
     check_epochs(data, 3)
     weights = [sum(len(row.members) and row.total for row in data.plan.step(epoch, 0)) for epoch in range(3)]
@@ -270,7 +357,13 @@ def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where
 def test_two_orders_cut_to_the_same_first_output_share_its_sentence(tmp_path: Path) -> None:
     """Both have the middle output first, which is compared with nothing now."""
     rows = [{"id": "0", "prompt": "Go.", "completions": [{"text": f"{i}" * 30, "rank": i} for i in (1, 2, 3)]}]
-    data = built(rows, tmp_path, method=Method(orders=("ascending", "descending"), sentences="ranking"), max_chain_tokens=110, max_prompt_tokens=32)
+    data = built(
+        rows,
+        tmp_path,
+        method=Method(orders=("ascending", "descending"), sentences="ranking"),
+        max_chain_tokens=110,
+        max_prompt_tokens=32,
+    )
     one = train(data)[0]
     assert [first for _, first in one.kept] == [1, 1]
     middle = ("A fair answer:", "2" * 30)
@@ -287,10 +380,16 @@ COMPARED = ("better", "worse", "equal", "say of it")
 
 @pytest.mark.parametrize("spoken", ["default", "varied"])
 @pytest.mark.parametrize("of", ["coh_ranking", "coh_critique", "revised"])
-def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(of: str, spoken: str, tmp_path: Path) -> None:
+def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(
+    of: str, spoken: str, tmp_path: Path
+) -> None:
     """Cut or not, in every epoch, in the plan and in the tokens alike."""
     critiques = [
-        {"id": f"c{i}", "prompt": f"Spell {i}.", "completions": [{"text": "x" * (30 + 5 * i), "critique": "not a word", "revision": "word " * (2 + i)}]}
+        {
+            "id": f"c{i}",
+            "prompt": f"Spell {i}.",
+            "completions": [{"text": "x" * (30 + 5 * i), "critique": "not a word", "revision": "word " * (2 + i)}],
+        }
         for i in range(8)
     ]
     rows = rankings(12) if of == "coh_ranking" else critiques
@@ -299,7 +398,9 @@ def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(of: s
     chosen = Method(orders=("revised",), sentences="critique") if of == "revised" else method(of)
     data = built(rows, tmp_path, method=chosen, wording=pairs_of_words if spoken == "varied" else Wording(), **settings)
     count = data.counts["train"]
-    assert (count.chains_dropped if of == "coh_critique" else count.links_cut) > 3, "cut revisions are then the same as single ones of coh_critique"
+    assert (count.chains_dropped if of == "coh_critique" else count.links_cut) > 3, (
+        "cut revisions are then the same as single ones of coh_critique"
+    )
     for epoch in range(4):
         for one in train(data):
             for chain in data.chains(one, epoch):
@@ -309,7 +410,12 @@ def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(of: s
 
 def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp_path: Path) -> None:
     """Here the prompt's end is longer before an output than before a sentence."""
-    data = built(pairs(4), tmp_path, method=method("sft"), prompt_format=PromptFormat(before_marker=" ", before_output="\n### Answer:\n"))
+    data = built(
+        pairs(4),
+        tmp_path,
+        method=method("sft"),
+        prompt_format=PromptFormat(before_marker=" ", before_output="\n### Answer:\n"),
+    )
     check_epochs(data, 1)
 
 
@@ -321,7 +427,15 @@ def test_a_chain_that_is_cut_to_another_of_its_record_is_dropped_whatever_the_or
 
 
 def test_long_chains_lose_links_from_their_front_and_the_rows_still_hold(tmp_path: Path) -> None:
-    data = built(pairs(10), tmp_path, wording=wording("varied"), max_chain_tokens=90, max_prompt_tokens=64, row_tokens=200, rows_per_step=3)
+    data = built(
+        pairs(10),
+        tmp_path,
+        wording=wording("varied"),
+        max_chain_tokens=90,
+        max_prompt_tokens=64,
+        row_tokens=200,
+        rows_per_step=3,
+    )
     assert data.counts["train"].chains_dropped > 0
     check_epochs(data, 3)
     for one in train(data):
@@ -335,7 +449,11 @@ def test_a_tree_longer_than_a_row_is_split_and_loses_no_weight(tmp_path: Path) -
     whole = built(rankings(6), tmp_path, method=method("coh_ranking"), row_tokens=1024, rows_per_step=2)
     split = built(rankings(6), tmp_path, method=method("coh_ranking"), row_tokens=256, rows_per_step=2)
     assert len(split.plan.items) > len(whole.plan.items) == 6
-    assert sum(item.weight for item in split.plan.items) == sum(item.weight for item in whole.plan.items) == whole.counts["train"].tokens_in_loss
+    assert (
+        sum(item.weight for item in split.plan.items)
+        == sum(item.weight for item in whole.plan.items)
+        == whole.counts["train"].tokens_in_loss
+    )
     check_epochs(split, 2)
 
 
@@ -374,17 +492,25 @@ def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path)
     data = built(EVERY_KIND, tmp_path, layout="separate", rows_per_step=4)
     check_epochs(data, 2)
     together = built(EVERY_KIND, tmp_path, rows_per_step=4)
-    assert sum(item.weight for item in data.plan.items) == sum(item.weight for item in together.plan.items) == together.counts["train"].tokens_in_loss
+    assert (
+        sum(item.weight for item in data.plan.items)
+        == sum(item.weight for item in together.plan.items)
+        == together.counts["train"].tokens_in_loss
+    )
     rows = [data.train_row(planned, 0) for planned in data.plan.step(0, 0)]
     assert all(row.causal and row.bounds[-1] == len(row.ids) for row in rows)
-    assert len(rows[0].ids) == max(len(tokens) for one in train(data) for tokens in tokens_of(data, one)), "the longest runs first"
+    assert len(rows[0].ids) == max(len(tokens) for one in train(data) for tokens in tokens_of(data, one)), (
+        "the longest runs first"
+    )
 
 
 # Hiding
 
 
 def hidden_shares(data: CoHDataModule, epochs: int) -> list[float]:
-    """Of every tree: the share of its tokens, but the first, that nothing but themselves sees though something follows below them."""
+    """Of every tree: the share of its tokens, but the first, that nothing but themselves sees though something follows
+    below them.
+    """
     shares = []
     for epoch in range(epochs):
         for step in range(data.plan.steps_per_epoch):
@@ -395,14 +521,22 @@ def hidden_shares(data: CoHDataModule, epochs: int) -> list[float]:
                     seen = row.seen_until[start : start + tree.tokens] - start
                     changed = seen != tree.subtree_end
                     assert not changed[0], "the first token is never hidden"
-                    assert (seen[changed] == np.flatnonzero(changed) + 1).all(), "a hidden token is seen by itself alone"
+                    assert (seen[changed] == np.flatnonzero(changed) + 1).all(), (
+                        "a hidden token is seen by itself alone"
+                    )
                     inner = tree.subtree_end > np.arange(tree.tokens) + 1
                     shares.append(float(changed[1:].sum() / inner[1:].sum()))
     return shares
 
 
 def test_past_tokens_are_hidden_at_rates_drawn_between_nought_and_five_percent(tmp_path: Path) -> None:
-    data = built(pairs(60, good="The long answer is {i} " + "word " * 20), tmp_path, row_tokens=512, max_chain_tokens=512, hide=(0.0, 0.05))
+    data = built(
+        pairs(60, good="The long answer is {i} " + "word " * 20),
+        tmp_path,
+        row_tokens=512,
+        max_chain_tokens=512,
+        hide=(0.0, 0.05),
+    )
     shares = hidden_shares(data, 8)
     assert np.mean(shares) == pytest.approx(0.025, abs=0.002)
     assert np.std(shares) > 0.012, "a rate of its own for each tree, not one for all"
@@ -415,11 +549,18 @@ def test_hiding_depends_on_record_and_epoch_alone(tmp_path: Path) -> None:
         for step in range(data.plan.steps_per_epoch):
             for planned in data.plan.step(epoch, step):
                 row = data.train_row(planned, epoch)
-                for number, start, stop in zip(planned.members, row.bounds[:-1].tolist(), row.bounds[1:].tolist(), strict=True):
-                    found[train(data)[data.plan.items[number].record].record.id] = (row.seen_until[start:stop] - start).tolist()
+                for number, start, stop in zip(
+                    planned.members, row.bounds[:-1].tolist(), row.bounds[1:].tolist(), strict=True
+                ):
+                    found[train(data)[data.plan.items[number].record].record.id] = (
+                        row.seen_until[start:stop] - start
+                    ).tolist()
         return found
 
-    short, long = built(pairs(12), tmp_path, row_tokens=256), built(pairs(12), tmp_path, row_tokens=600, rows_per_step=1)
+    short, long = (
+        built(pairs(12), tmp_path, row_tokens=256),
+        built(pairs(12), tmp_path, row_tokens=600, rows_per_step=1),
+    )
     assert hidden(short, 1) == hidden(long, 1)
     assert hidden(short, 1) != hidden(short, 2)
 
@@ -499,8 +640,16 @@ def reasons(data: CoHDataModule) -> dict[str, str]:
 
 
 def test_what_a_method_can_not_use_is_rejected_with_its_reason(tmp_path: Path) -> None:
-    long_prompt = {"id": "long", "prompt": [{"text": "word " * 200, "cut": "never"}], "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}]}
-    long_output = {"id": "output", "prompt": "Go.", "completions": [{"text": "a " * 300, "rank": 1}, {"text": "b " * 300, "rank": 2}]}
+    long_prompt = {
+        "id": "long",
+        "prompt": [{"text": "word " * 200, "cut": "never"}],
+        "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}],
+    }
+    long_output = {
+        "id": "output",
+        "prompt": "Go.",
+        "completions": [{"text": "a " * 300, "rank": 1}, {"text": "b " * 300, "rank": 2}],
+    }
     data = built([*pairs(10), TIE, IDENTICAL, SILENT, long_prompt, long_output], tmp_path)
     found = reasons(data)
     assert found.pop("long").startswith("the prompt has ")
@@ -514,7 +663,9 @@ def test_what_a_method_can_not_use_is_rejected_with_its_reason(tmp_path: Path) -
     data.write_report(tmp_path / "run")
     report = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))
     assert report["rejected"]["tie"] == 1 and sum(report["rejected"].values()) == 5
-    lines = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert {line["reason"] for line in lines} == set(report["rejected"])
     assert all(line["where"].endswith(tuple(f"feedback.jsonl:{n}" for n in range(11, 16))) for line in lines)
 
@@ -530,25 +681,39 @@ def test_a_record_with_nothing_to_learn_is_rejected_not_silently_kept(tmp_path: 
 
 def test_more_than_half_lost_stops_with_the_commonest_reason(tmp_path: Path) -> None:
     rows = [*pairs(3), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))]
-    with pytest.raises(InputError, match=r"can.t use 4 of 7 training records, most often \(4 times, first .*feedback\.jsonl:\d\) because of: tie"):
+    with pytest.raises(
+        InputError,
+        match=r"can.t use 4 of 7 training records, most often \(4 times, first .*feedback\.jsonl:\d\) because of: tie",
+    ):
         built(rows, tmp_path)
 
 
 def test_tokens_in_the_loss_are_counted_whatever_their_weight(tmp_path: Path) -> None:
     data = built(pairs(4), tmp_path, method=method("unlikelihood"))
     tokens = [tokens for one in train(data) for tokens in tokens_of(data, one)]
-    assert data.counts["train"].tokens_in_loss == sum(int(((one.learned > 0) | (one.unlearned > 0)).sum()) for one in tokens)
+    assert data.counts["train"].tokens_in_loss == sum(
+        int(((one.learned > 0) | (one.unlearned > 0)).sum()) for one in tokens
+    )
 
 
 def test_completions_that_no_chain_holds_are_counted(tmp_path: Path) -> None:
-    middle = {"id": "middle", "prompt": "Rank.", "completions": [{"text": text, "rank": rank} for rank, text in enumerate("abc")]}
+    middle = {
+        "id": "middle",
+        "prompt": "Rank.",
+        "completions": [{"text": text, "rank": rank} for rank, text in enumerate("abc")],
+    }
     unrated = {"id": "unrated", "prompt": "Rate.", "completions": [{"text": "a", "thumb": True}, {"text": "b"}]}
     data = built([middle, unrated], tmp_path)
-    assert data.counts["train"].completions_unused == 2 and "(2 completions stand in none)" in dict(data.summary())["chains"]
+    assert (
+        data.counts["train"].completions_unused == 2
+        and "(2 completions stand in none)" in dict(data.summary())["chains"]
+    )
     assert built([middle], tmp_path, method=method("coh_ranking")).counts["train"].completions_unused == 0
 
 
-def test_a_completion_too_long_to_be_compared_takes_only_its_own_pairs_out_of_the_preference_accuracy_and_is_counted(tmp_path: Path) -> None:
+def test_a_completion_too_long_to_be_compared_takes_only_its_own_pairs_out_of_the_preference_accuracy_and_is_counted(
+    tmp_path: Path,
+) -> None:
     texts = ["fine", "so so", "long " * 100]
     row = {"id": "0", "prompt": "Go.", "completions": [{"text": text, "rank": rank} for rank, text in enumerate(texts)]}
     held_out = write(tmp_path / "held_out.jsonl", [row])
@@ -565,7 +730,14 @@ def test_ties_are_spoken_of_where_the_method_says_so(tmp_path: Path) -> None:
 
 
 def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
-    rows = [*pairs(3), {"id": "long", "prompt": "w " * 200 + "end.", "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}]}]
+    rows = [
+        *pairs(3),
+        {
+            "id": "long",
+            "prompt": "w " * 200 + "end.",
+            "completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}],
+        },
+    ]
     data = built(rows, tmp_path, max_prompt_tokens=64)
     assert data.counts["train"].prompts_cut == 1 and data.counts["train"].prompt_tokens_cut > 100
     one = next(one for one in train(data) if one.record.id.endswith("long"))
@@ -583,11 +755,18 @@ def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, mo
     assert sum(map(len, split.values())) == 4
 
 
-def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr("coh_lightning.data.pretraining_text", lambda number, *, seed: asked.append((number, seed)) or ["from the world"])
+    monkeypatch.setattr(
+        "coh_lightning.data.pretraining_text",
+        lambda number, *, seed: asked.append((number, seed)) or ["from the world"],
+    )
     (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
-    data = built(pairs(4), tmp_path, regulariser=["world", str(tmp_path / "text.txt")], regulariser_rows_per_step=1, seed=7)
+    data = built(
+        pairs(4), tmp_path, regulariser=["world", str(tmp_path / "text.txt")], regulariser_rows_per_step=1, seed=7
+    )
     assert asked == [(4000, 7)]
     decode = data.chain_tokenizer.encoder.decode
     assert [decode(ids[:-1]) for ids in data._texts] == ["from the world", "from the file"]
@@ -596,7 +775,12 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(tmp_path: P
 
 def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) -> None:
     ranking = [
-        {"id": f"k{i}", "prompt": "Rank. " * (1 + 9 * i), "completions": [{"text": f"{'so ' * j}{i}", "rank": min(j, 4)} for j in range(7)]} for i in range(8)
+        {
+            "id": f"k{i}",
+            "prompt": "Rank. " * (1 + 9 * i),
+            "completions": [{"text": f"{'so ' * j}{i}", "rank": min(j, 4)} for j in range(7)],
+        }
+        for i in range(8)
     ]
     data = built(
         [*pairs(30), *ranking, TIE],
@@ -615,7 +799,11 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
         assert (count.used, count.chains) == (len(records), sum(len(data.chains(one)) for one in records))
         assert count.chains > count.used > 4
         assert count.tokens_plain >= sum(len(tokens.ids) for one in records for tokens in tokens_of(data, one))
-        assert count.tokens_in_loss >= sum(int((tokens.learned != 0).sum()) for one in records for tokens in tokens_of(data, one)) > 0
+        assert (
+            count.tokens_in_loss
+            >= sum(int((tokens.learned != 0).sum()) for one in records for tokens in tokens_of(data, one))
+            > 0
+        )
         for name, each in (
             ("links_cut", [one.links_cut for one in records]),
             ("chains_dropped", [one.chains_dropped for one in records]),
@@ -634,7 +822,9 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
 def test_settings_of_another_shape_in_a_checkpoint_are_refused_with_both(tmp_path: Path) -> None:
     data = built(pairs(2), tmp_path)
     for other in (None, "coh"):
-        with pytest.raises(InputError, match=rf"data\.method is {{'name': .*, but the checkpoint was trained with {other!r}; "):
+        with pytest.raises(
+            InputError, match=rf"data\.method is {{'name': .*, but the checkpoint was trained with {other!r}; "
+        ):
             data.agree_with({**data.settings(), "method": other})
 
 
@@ -642,7 +832,9 @@ def test_rows_that_are_compared_hold_no_pads(tmp_path: Path) -> None:
     data = built(pairs(12), tmp_path, train_only=False, validation_share=0.5, test_share=0.0)
     rows = data._held_out("validation")[1].build(0)["rows"]
     outputs = sum(row["outputs"] for row in rows)
-    assert sum(int((row["input_ids"] == data.stop_ids[0]).sum()) for row in rows) == outputs == 4, "each output ends once, and nothing else does"
+    assert sum(int((row["input_ids"] == data.stop_ids[0]).sum()) for row in rows) == outputs == 4, (
+        "each output ends once, and nothing else does"
+    )
     assert all(row["input_ids"].shape[1] < data.row_tokens for row in rows)
 
 
@@ -664,11 +856,19 @@ def test_rows_are_padded_with_the_tokenizers_own_pad_or_the_end(tmp_path: Path, 
 
 
 def test_splits_never_share_a_prompt(tmp_path: Path) -> None:
-    rows = [row | {"id": f"{copy}-{row['id']}", "prompt": row["prompt"].upper() if copy else row["prompt"]} for row in pairs(60) for copy in range(2)]
+    rows = [
+        row | {"id": f"{copy}-{row['id']}", "prompt": row["prompt"].upper() if copy else row["prompt"]}
+        for row in pairs(60)
+        for copy in range(2)
+    ]
     data = built(rows, tmp_path, train_only=False, validation_share=0.2, test_share=0.2)
     keys = {name: {feedback_key(one.record) for one in records} for name, records in data.splits.items()}
     assert all(len(found) > 3 for found in keys.values())
-    assert not keys["train"] & keys["validation"] and not keys["train"] & keys["test"] and not keys["validation"] & keys["test"]
+    assert (
+        not keys["train"] & keys["validation"]
+        and not keys["train"] & keys["test"]
+        and not keys["validation"] & keys["test"]
+    )
     assert sum(len(records) for records in data.splits.values()) == 120
 
 
@@ -680,13 +880,22 @@ def test_prompts_of_held_out_sources_are_taken_out_of_the_training_data(tmp_path
 
 
 def test_no_record_is_gone_from_the_counts_whatever_its_id(tmp_path: Path) -> None:
-    """Ids that look like those of copies; a source that its weight repeats; rows that can't be read, and records that the method can't use."""
+    """Ids that look like those of copies; a source that its weight repeats; rows that can't be read, and records that
+    the method can't use.
+    """
     rows = [row | {"id": f"doc~{number}"} for number, row in enumerate(pairs(100))]
     ties = [{**TIE, "id": f"tie#{number}", "prompt": f"Pick {number}."} for number in range(10)]
     unread = [{"prompt": "p", "completions": []}] * 5
     few = write(tmp_path / "few.jsonl", [row | {"prompt": f"Few: {row['prompt']}"} for row in pairs(20)])
     sources = [Records(write(tmp_path / "many.jsonl", [*rows, *ties, *unread]), weight=1), Records(few, weight=1)]
-    data = CoHDataModule(sources=sources, tokenizer="world", validation_share=0.3, test_share=0.3, on_bad_record="skip", cache_dir=str(tmp_path / "cache"))
+    data = CoHDataModule(
+        sources=sources,
+        tokenizer="world",
+        validation_share=0.3,
+        test_share=0.3,
+        on_bad_record="skip",
+        cache_dir=str(tmp_path / "cache"),
+    )
     data.setup()
     report = data.report()
     splits = report["splits"].values()
@@ -700,24 +909,42 @@ def test_no_record_is_gone_from_the_counts_whatever_its_id(tmp_path: Path) -> No
             lost.update(entry["rejected"])
     assert lost == {"unreadable": 5, "tie": 10} == report["rejected"]
     assert report["sources"]["train"]["many"]["rejected"]["unreadable"] == 5
-    assert report["files"] == {name: {"read": [str(tmp_path / f"{name}.jsonl")], "passed_over": {}} for name in ("many", "few")}
+    assert report["files"] == {
+        name: {"read": [str(tmp_path / f"{name}.jsonl")], "passed_over": {}} for name in ("many", "few")
+    }
 
 
 def test_a_file_of_trl_is_recognized_by_its_keys(tmp_path: Path) -> None:
     records = pairs(6)
     forms = {
-        "pairs (chosen, rejected)": [{"prompt": row["prompt"], "chosen": "An apple.", "rejected": "A stone."} for row in records],
-        "unpaired rows (label)": [{"prompt": row["prompt"], "completion": "An apple.", "label": True} for row in records],
+        "pairs (chosen, rejected)": [
+            {"prompt": row["prompt"], "chosen": "An apple.", "rejected": "A stone."} for row in records
+        ],
+        "unpaired rows (label)": [
+            {"prompt": row["prompt"], "completion": "An apple.", "label": True} for row in records
+        ],
     }
     for form, rows in forms.items():
         path = write(tmp_path / f"{form.split()[0]}.jsonl", rows)
-        data = CoHDataModule(path, tokenizer="world", validation_share=0.0, test_share=0.0, cache_dir=str(tmp_path / "cache"))
+        data = CoHDataModule(
+            path, tokenizer="world", validation_share=0.0, test_share=0.0, cache_dir=str(tmp_path / "cache")
+        )
         data.setup()
         assert data.counts["train"].used == 6
         assert data.notes == [f"{path} is read as {form.replace(' (', ' of TRL (')}, by the columns of its first row."]
-    dialogues = [{"chosen": f"\n\nHuman: {row['prompt']}\n\nAssistant: Yes", "rejected": f"\n\nHuman: {row['prompt']}\n\nAssistant: No"} for row in records]
-    data = CoHDataModule(write(tmp_path / "hh.jsonl", dialogues), tokenizer="world", validation_share=0.0, test_share=0.0)
-    assert {one.candidates[0].text for one in data.records_by_split()["train"]} == {"Yes"} and "dialogues of HH" in data.notes[0]
+    dialogues = [
+        {
+            "chosen": f"\n\nHuman: {row['prompt']}\n\nAssistant: Yes",
+            "rejected": f"\n\nHuman: {row['prompt']}\n\nAssistant: No",
+        }
+        for row in records
+    ]
+    data = CoHDataModule(
+        write(tmp_path / "hh.jsonl", dialogues), tokenizer="world", validation_share=0.0, test_share=0.0
+    )
+    assert {one.candidates[0].text for one in data.records_by_split()["train"]} == {
+        "Yes"
+    } and "dialogues of HH" in data.notes[0]
     data = CoHDataModule(write(tmp_path / "own.jsonl", records), tokenizer="world")
     assert sum(map(len, data.records_by_split().values())) == 6 and data.notes == []
 
@@ -728,17 +955,35 @@ def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path)
         built(rows, tmp_path, max_prompt_tokens=120, max_chain_tokens=122, row_tokens=512)
     assert "can't use 6 of 6 training records" in str(caught.value)
     found = re.search(
-        r"of 6 records that it could use 0 fit now, 6 with data\.max_prompt_tokens=(\d+), 6 with data\.max_chain_tokens=(\d+)\)", str(caught.value)
+        r"of 6 records that it could use 0 fit now, 6 with data\.max_prompt_tokens=(\d+), 6 with data\.max_chain_tokens=(\d+)\)",
+        str(caught.value),
     )
     assert found
     for limits in ({"max_prompt_tokens": int(found[1])}, {"max_chain_tokens": int(found[2])}):
-        assert built(rows, tmp_path, **({"max_prompt_tokens": 120, "max_chain_tokens": 122, "row_tokens": 512} | limits)).counts["train"].used == 6
-    kept = [row | {"prompt": [{"text": "word " * (20 + number), "cut": "never"}, {"text": row["prompt"]}]} for number, row in enumerate(pairs(6))]
+        assert (
+            built(rows, tmp_path, **({"max_prompt_tokens": 120, "max_chain_tokens": 122, "row_tokens": 512} | limits))
+            .counts["train"]
+            .used
+            == 6
+        )
+    kept = [
+        row | {"prompt": [{"text": "word " * (20 + number), "cut": "never"}, {"text": row["prompt"]}]}
+        for number, row in enumerate(pairs(6))
+    ]
     with pytest.raises(InputError) as caught:
         built(kept, tmp_path, max_prompt_tokens=60, max_chain_tokens=100, row_tokens=512)
-    assert "most often (6 times, first" in str(caught.value) and re.search(r"tokens, \d+ of them in parts that are never cut", str(caught.value))
-    prompt, chain = re.findall(r"6 with data\.max_prompt_tokens=(\d+) data\.max_chain_tokens=(\d+)", str(caught.value))[-1]
-    assert built(kept, tmp_path, max_prompt_tokens=int(prompt), max_chain_tokens=int(chain), row_tokens=512).counts["train"].used == 6
+    assert "most often (6 times, first" in str(caught.value) and re.search(
+        r"tokens, \d+ of them in parts that are never cut", str(caught.value)
+    )
+    prompt, chain = re.findall(r"6 with data\.max_prompt_tokens=(\d+) data\.max_chain_tokens=(\d+)", str(caught.value))[
+        -1
+    ]
+    assert (
+        built(kept, tmp_path, max_prompt_tokens=int(prompt), max_chain_tokens=int(chain), row_tokens=512)
+        .counts["train"]
+        .used
+        == 6
+    )
     with pytest.raises(InputError, match="choose a method that fits the feedback, or raise"):
         built([*pairs(1), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))], tmp_path)
 
@@ -763,12 +1008,22 @@ def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
     data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["bad"])
     assert list(data.ask(data.splits["test"][0].record)) == ["bad"]
     comparisons = list(data.test_dataloader()[1])
-    assert comparisons and all(batch["pairs"] for batch in comparisons), "preferences are measured under the good sentence all the same"
+    assert comparisons and all(batch["pairs"] for batch in comparisons), (
+        "preferences are measured under the good sentence all the same"
+    )
 
 
 def test_single_attributes_can_be_asked_for(tmp_path: Path) -> None:
     rows = [EVERY_KIND[4] | {"id": str(i), "prompt": f"Post {i}"} for i in range(20)]
-    data = built(rows, tmp_path, train_only=False, test_share=0.4, method=method("coh_ratings"), wording=wording("attributes"), asks=["good accuracy", "bad"])
+    data = built(
+        rows,
+        tmp_path,
+        train_only=False,
+        test_share=0.4,
+        method=method("coh_ratings"),
+        wording=wording("attributes"),
+        asks=["good accuracy", "bad"],
+    )
     assert list(data.ask(data.splits["test"][0].record)) == ["good accuracy", "bad"]
     assert {request.marker for request in data.requests()} == {
         "This summary has excellent accuracy:",
@@ -783,7 +1038,10 @@ def test_a_checkpoints_settings_that_disagree_are_refused_with_both(tmp_path: Pa
         ({"wording": wording("paper")}, "data.wording.name is 'paper', but the checkpoint was trained with 'default'"),
         ({"method": method("csft")}, "data.method.name is 'csft', but the checkpoint was trained with 'coh'"),
         ({"wording": Wording(pairs=wording("binary").pairs)}, "data.wording.pairs is "),
-        ({"prompt_format": PromptFormat(before_marker="\n")}, "data.prompt_format.before_marker is '\\n', but the checkpoint was trained with '\\n\\n'"),
+        (
+            {"prompt_format": PromptFormat(before_marker="\n")},
+            "data.prompt_format.before_marker is '\\n', but the checkpoint was trained with '\\n\\n'",
+        ),
         ({"max_prompt_tokens": 64}, "data.max_prompt_tokens is 64, but the checkpoint was trained with 128"),
     ):
         with pytest.raises(InputError) as refused:
@@ -795,7 +1053,11 @@ def test_the_attributes_asked_for_are_those_of_the_checkpoint_whatever_is_rated_
     rows = [EVERY_KIND[4] | {"id": str(i), "prompt": f"Post {i}"} for i in range(6)]
     saved = json.loads(json.dumps(built(rows, tmp_path, method=method("coh_ratings")).settings()))
     other = [
-        {"prompt": f"Post {i}", "scale": [0, 1], "completions": [{"text": "a", "rating": {"style": 1}}, {"text": "b", "rating": {"style": 0}}]}
+        {
+            "prompt": f"Post {i}",
+            "scale": [0, 1],
+            "completions": [{"text": "a", "rating": {"style": 1}}, {"text": "b", "rating": {"style": 0}}],
+        }
         for i in range(9)
     ]
     data = built(other, tmp_path, train_only=False, test_share=0.4, validation_share=0.0, method=method("coh_ratings"))
@@ -838,7 +1100,13 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 
 @pytest.mark.parametrize(
     "settings",
-    [{"max_prompt_tokens": 255}, {"hide": (0.0, 0.0)}, {"hide": (0.3, 0.99)}, {"validation_share": 0.0, "test_share": 0.99}, {"regulariser_weight": 0.0}],
+    [
+        {"max_prompt_tokens": 255},
+        {"hide": (0.0, 0.0)},
+        {"hide": (0.3, 0.99)},
+        {"validation_share": 0.0, "test_share": 0.99},
+        {"regulariser_weight": 0.0},
+    ],
 )
 def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any], tmp_path: Path) -> None:
     data = data_of(pairs(4), tmp_path, **settings)
@@ -847,9 +1115,25 @@ def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any], tmp_path
 
 def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
     data = CoHDataModule()
-    assert (data.validation_share, data.test_share, data.max_test_prompts, data.max_validation_prompts) == (0.05, 0.05, 256, 64)
-    assert (data.max_prompt_tokens, data.max_chain_tokens, data.row_tokens, data.rows_per_step, data.layout) == (512, 1024, 1024, 8, "tree")
-    assert (data.hide, data.hide_regulariser, data.regulariser_rows_per_step, data.regulariser_weight) == ((0.0, 0.05), False, 0, 1.5)
+    assert (data.validation_share, data.test_share, data.max_test_prompts, data.max_validation_prompts) == (
+        0.05,
+        0.05,
+        256,
+        64,
+    )
+    assert (data.max_prompt_tokens, data.max_chain_tokens, data.row_tokens, data.rows_per_step, data.layout) == (
+        512,
+        1024,
+        1024,
+        8,
+        "tree",
+    )
+    assert (data.hide, data.hide_regulariser, data.regulariser_rows_per_step, data.regulariser_weight) == (
+        (0.0, 0.05),
+        False,
+        0,
+        1.5,
+    )
     assert (data.on_bad_record, data.max_lost_share, data.seed, data.num_workers) == ("stop", 0.5, 0, 0)
 
 

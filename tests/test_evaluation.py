@@ -1,4 +1,6 @@
-"""What is written, as numbers: means, control gaps, and refinement against the control that matters. By hand on a few completions, then through `fit` and `test`."""
+"""What is written, as numbers: means, control gaps, and refinement against the control that matters. By hand on a few
+completions, then through `fit` and `test`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def figures(*completions: Completion) -> dict[str, float]:
 
 
 def test_means_are_over_completions_and_named_by_value_and_ask() -> None:
-    found = figures(completion("a", "good", "one two", help=1.0), completion("b", "good", "one two three four", help=0.5))
+    found = figures(
+        completion("a", "good", "one two", help=1.0), completion("b", "good", "one two three four", help=0.5)
+    )
     assert found["words_good"] == 3
     assert found["tokens_good"] == 4
     assert found["help_good"] == 0.75
@@ -86,12 +90,18 @@ def test_intervals_are_over_prompts_however_many_samples_both_sides_have() -> No
         *written("b", "bad", [0.2, 0.2]),
     )
     assert found["gap_help"] == pytest.approx((0.8 + 0.2) / 2), "each prompt weighs the same"
-    assert (found["gap_help_low"], found["gap_help_high"]) == pytest.approx((0.2, 0.8)), "of two prompts, one or the other"
+    assert (found["gap_help_low"], found["gap_help_high"]) == pytest.approx((0.2, 0.8)), (
+        "of two prompts, one or the other"
+    )
 
 
 def test_a_gap_is_that_of_the_good_side_whichever_side_is_met_first() -> None:
     for first in ("good", "bad"):
-        written = [completion("a", f"{first} wit", "x", help=9.0), completion("b", "good wit", "x", help=1.0), completion("b", "bad wit", "x", help=0.25)]
+        written = [
+            completion("a", f"{first} wit", "x", help=9.0),
+            completion("b", "good wit", "x", help=1.0),
+            completion("b", "bad wit", "x", help=0.25),
+        ]
         assert figures(*written)["gap_wit_help"] == 0.75
 
 
@@ -102,7 +112,11 @@ def test_each_attribute_has_a_gap_of_its_own() -> None:
 
 
 def test_figures_do_not_depend_on_the_order_of_the_completions() -> None:
-    written = [completion(f"p{i}", ask, "x " * i, help=i * (2.0 if ask == "good" else 0.3)) for i in range(30) for ask in ("good", "bad")]
+    written = [
+        completion(f"p{i}", ask, "x " * i, help=i * (2.0 if ask == "good" else 0.3))
+        for i in range(30)
+        for ask in ("good", "bad")
+    ]
     assert figures(*written) == figures(*reversed(written))
 
 
@@ -117,12 +131,24 @@ def test_an_improvement_is_measured_against_a_fresh_draw_and_not_against_the_fir
 
 def test_copies_are_counted_from_the_first_answer_of_the_same_prompt() -> None:
     first = [completion("a", "good", "the cat sat on the mat"), completion("b", "good", "a dog")]
-    rows = with_copies(first, [completion("a", "refined 2", "the cat sat on a chair"), completion("b", "refined 2", "the cat sat on the mat")])
+    rows = with_copies(
+        first,
+        [
+            completion("a", "refined 2", "the cat sat on a chair"),
+            completion("b", "refined 2", "the cat sat on the mat"),
+        ],
+    )
     assert [row.values["copied"] for row in rows] == [0.5, 0.0]
 
 
 def test_how_unlike_the_samples_of_a_prompt_are_is_counted_once_a_prompt() -> None:
-    rows = with_samples([completion("a", "good", "one two three", 0), completion("a", "good", "one two four", 1), completion("b", "good", "one two", 0)])
+    rows = with_samples(
+        [
+            completion("a", "good", "one two three", 0),
+            completion("a", "good", "one two four", 1),
+            completion("b", "good", "one two", 0),
+        ]
+    )
     assert [row.values.get("distinct") for row in rows] == [0.75, None, None]
 
 
@@ -159,22 +185,34 @@ def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path
     data = held_out_data(tmp_path, max_validation_prompts=3)
     model = tiny(sampling=SAMPLED, write_every=2, scorers=["test_evaluation:length"])
     writer = CompletionWriter()
-    run = trainer(tmp_path, writer, max_steps=6, val_check_interval=data_interval(data, 1), check_val_every_n_epoch=None, num_sanity_val_steps=1)
+    run = trainer(
+        tmp_path,
+        writer,
+        max_steps=6,
+        val_check_interval=data_interval(data, 1),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=1,
+    )
     run.fit(model, datamodule=data)
     files = sorted(path.name for path in (tmp_path / "completions").iterdir())
     assert files == ["step=2.jsonl", "step=4.jsonl", "step=6.jsonl"]
     written = list(read_jsonl(tmp_path / "completions" / "step=4.jsonl", Completion))
     assert len(written) == 3 * 2 and len({one.id for one in written}) == 6
-    assert all(one.sampling == {name: value for name, value in asdict(SAMPLED).items() if name != "max_seconds"} for one in written), (
-        "what is not set is not said"
-    )
+    assert all(
+        one.sampling == {name: value for name, value in asdict(SAMPLED).items() if name != "max_seconds"}
+        for one in written
+    ), "what is not set is not said"
     assert all(one.scores == {"length": float(len(one.text))} for one in written)
     assert {"val/length_good", "val/gap_length", "val/gap_length_low", "val/nll"} <= set(run.callback_metrics)
     assert (tmp_path / "samples.html").read_text().count("step 6") >= 1
 
 
-@pytest.mark.parametrize(("settings", "named"), [({"scorers": ["nope"]}, "nope"), ({"critic": "test_evaluation:nope"}, "nope")])
-def test_a_rater_that_is_not_there_ends_a_fit_before_its_first_step(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"scorers": ["nope"]}, "nope"), ({"critic": "test_evaluation:nope"}, "nope")]
+)
+def test_a_rater_that_is_not_there_ends_a_fit_before_its_first_step(
+    settings: dict[str, Any], named: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=named):
         trainer(tmp_path, max_steps=1).fit(tiny(**settings), datamodule=held_out_data(tmp_path))
 
@@ -190,7 +228,9 @@ def test_writing_during_fit_leaves_the_training_losses_as_they_are(tmp_path: Pat
     for number, every in enumerate((0, 1)):
         data = held_out_data(tmp_path, max_validation_prompts=2)
         settings = {"max_steps": 4, "val_check_interval": data_interval(data, 1), "check_val_every_n_epoch": None}
-        losses.append(fitted(data, tiny(sampling=SAMPLED, write_every=every), tmp_path / str(number), **settings).losses)
+        losses.append(
+            fitted(data, tiny(sampling=SAMPLED, write_every=every), tmp_path / str(number), **settings).losses
+        )
     assert losses[0] == losses[1]
 
 
@@ -198,15 +238,27 @@ def test_training_stops_early_and_keeps_its_best_checkpoint_by_the_control_gap(t
     data = held_out_data(tmp_path, max_validation_prompts=4)
     best = ModelCheckpoint(tmp_path / "best", monitor="val/gap_length", mode="max", filename="{step}")
     stop = EarlyStopping("val/gap_length", mode="max", min_delta=1e9, patience=2)
-    run = trainer(tmp_path, stop, best, max_steps=9, val_check_interval=data_interval(data, 1), check_val_every_n_epoch=None, enable_checkpointing=True)
+    run = trainer(
+        tmp_path,
+        stop,
+        best,
+        max_steps=9,
+        val_check_interval=data_interval(data, 1),
+        check_val_every_n_epoch=None,
+        enable_checkpointing=True,
+    )
     run.fit(tiny(sampling=SAMPLED, write_every=1, scorers=["test_evaluation:length"]), datamodule=data)
     assert run.global_step == 3, "one that counts, and two without a gain of a thousand million"
     assert best.best_model_score is not None and len(list((tmp_path / "best").glob("*.ckpt"))) == 1
 
 
 @pytest.mark.parametrize(("of", "spoken"), [("coh", "default"), ("coh_critique", "critique")])
-def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_output(of: str, spoken: str, tmp_path: Path) -> None:
-    data = data_of(usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(spoken), max_lost_share=1.0)
+def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_output(
+    of: str, spoken: str, tmp_path: Path
+) -> None:
+    data = data_of(
+        usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(spoken), max_lost_share=1.0
+    )
     data.setup("fit")
     seen = 0
     for one in data.splits["train"]:
@@ -227,7 +279,11 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
 
 def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of(tmp_path: Path) -> None:
     data = data_of(
-        usable(EVERY_KIND, method("coh_critique")), tmp_path, method=method("coh_critique", orders=("each",)), wording=wording("critique"), max_lost_share=1.0
+        usable(EVERY_KIND, method("coh_critique")),
+        tmp_path,
+        method=method("coh_critique", orders=("each",)),
+        wording=wording("critique"),
+        max_lost_share=1.0,
     )
     data.setup("fit")
     one = data.splits["train"][0]
@@ -235,7 +291,16 @@ def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of
     request = data.refinement(one, ["Answer 1.", "Answer 2."], ["it is too short", None], "refined 3")
     assert request is not None and request.marker == asks["good"]
     told = data.chain_tokenizer.encoder.decode(request.prompt_ids)
-    places = [told.find(text) for text in (data.wording.criticised(one.record, "it is too short"), "Answer 1.", asks["bad"], "Answer 2.", asks["good"])]
+    places = [
+        told.find(text)
+        for text in (
+            data.wording.criticised(one.record, "it is too short"),
+            "Answer 1.",
+            asks["bad"],
+            "Answer 2.",
+            asks["good"],
+        )
+    ]
     assert -1 not in places and places == sorted(places)
 
 
@@ -246,7 +311,10 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     run.fit(model, datamodule=data)
     metrics = merged(run.test(model, datamodule=data, verbose=False))
     written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
-    by_ask = {ask: [one for one in written if one.ask == ask] for ask in ("good", "bad", "refined 2", "fresh 2", "refined 3", "fresh 3")}
+    by_ask = {
+        ask: [one for one in written if one.ask == ask]
+        for ask in ("good", "bad", "refined 2", "fresh 2", "refined 3", "fresh 3")
+    }
     assert {ask: len(ones) for ask, ones in by_ask.items()} == dict.fromkeys(by_ask, 3)
     assert sum(map(len, by_ask.values())) == len(written)
     for one in by_ask["refined 3"]:
@@ -255,17 +323,26 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     for one in by_ask["fresh 2"]:
         first = next(o for o in by_ask["good"] if o.prompt_id == one.prompt_id)
         assert one.prompt == first.prompt and one.text != first.text, "the same prompt, drawn anew"
-    assert {"test/improvement_2_length", "test/improvement_3_length_low", "test/regression_2_length", "test/copied_refined_2"} <= set(metrics)
+    assert {
+        "test/improvement_2_length",
+        "test/improvement_3_length_low",
+        "test/regression_2_length",
+        "test/copied_refined_2",
+    } <= set(metrics)
 
 
-def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = held_out_data(tmp_path)
     data.setup("test")
     one = data.splits["test"][0]
     monkeypatch.setattr(data.chain_tokenizer, "output_lead", lambda marker, place=0: "ab cd"[: 2 * place])
     third = data.refinement(one, ["x", "y"], [None, None], "refined 3")
     assert third is not None
-    written = Written(third, 0, np.array(data.chain_tokenizer.encoder.encode_texts(["ab cd"])[0], dtype=np.int32), "end")
+    written = Written(
+        third, 0, np.array(data.chain_tokenizer.encoder.encode_texts(["ab cd"])[0], dtype=np.int32), "end"
+    )
     assert data.completion(written, SAMPLED, system="s").text == "d"
 
 
@@ -286,7 +363,9 @@ def test_of_several_samples_of_a_prompt_the_first_is_refined(tmp_path: Path) -> 
     good = {one.id: one.text for one in written if one.ask == "good"}
     assert len(good) == 3 * 2
     for ask in ("refined 2", "fresh 2"):
-        assert [one.id for one in written if one.ask == ask] == [f"{prompt}:{ask}:0" for prompt in dict.fromkeys(id.split(":")[0] for id in good)]
+        assert [one.id for one in written if one.ask == ask] == [
+            f"{prompt}:{ask}:0" for prompt in dict.fromkeys(id.split(":")[0] for id in good)
+        ]
     for one in written:
         if one.ask == "refined 2":
             assert good[f"{one.prompt_id}:good:0"] in one.prompt and good[f"{one.prompt_id}:good:1"] not in one.prompt
@@ -312,11 +391,21 @@ def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_p
     seen = {}
     for seconds in (None, 1e6, 1e-9):
         data = held_out_data(tmp_path, max_validation_prompts=3)
-        run = trainer(tmp_path / str(seconds), CompletionWriter(), max_steps=1, val_check_interval=data_interval(data, 1), check_val_every_n_epoch=None)
+        run = trainer(
+            tmp_path / str(seconds),
+            CompletionWriter(),
+            max_steps=1,
+            val_check_interval=data_interval(data, 1),
+            check_val_every_n_epoch=None,
+        )
         model = tiny(sampling=replace(SAMPLED, max_seconds=seconds), write_every=1, refine=1)
         torch.manual_seed(0)
         with (
-            pytest.warns(UserWarning, match=r"6 completions were left out, because sampling.max_seconds = 1e-09 was over") if seconds == 1e-9 else nullcontext()
+            pytest.warns(
+                UserWarning, match=r"6 completions were left out, because sampling.max_seconds = 1e-09 was over"
+            )
+            if seconds == 1e-9
+            else nullcontext()
         ):
             run.fit(model, datamodule=data)
         file = next((tmp_path / str(seconds) / "completions").glob("*"), None) if seconds != 1e-9 else None
@@ -331,7 +420,9 @@ def test_predict_and_a_study_say_what_they_had_no_time_for(tmp_path: Path) -> No
     model = tiny(sampling=replace(SAMPLED, max_seconds=1e-9))
     run = trainer(tmp_path)
     number = 2 * len(data.splits["test"])
-    with pytest.warns(UserWarning, match=rf"{number} completions were left out, because sampling.max_seconds = 1e-09 was over"):
+    with pytest.warns(
+        UserWarning, match=rf"{number} completions were left out, because sampling.max_seconds = 1e-09 was over"
+    ):
         assert run.predict(model, datamodule=data) is not None
     with pytest.warns(UserWarning, match=f"{number} completions were left out"):
         assert model.write_share("test") == []
@@ -345,8 +436,14 @@ def conversations(number: int) -> list[dict[str, Any]]:
     rows = []
     for i in range(number):
         said = [f"Question {i}, part {part}?" for part in range(1 + i % 3)]
-        turns = [turn for text in said for turn in ({"role": "user", "content": text}, {"role": "assistant", "content": "Their answer."})][:-1]
-        rows.append({"id": str(i), "prompt": turns, "completions": [{"text": "Yes.", "rank": 1}, {"text": "No.", "rank": 2}]})
+        turns = [
+            turn
+            for text in said
+            for turn in ({"role": "user", "content": text}, {"role": "assistant", "content": "Their answer."})
+        ][:-1]
+        rows.append(
+            {"id": str(i), "prompt": turns, "completions": [{"text": "Yes.", "rank": 1}, {"text": "No.", "rank": 2}]}
+        )
     return rows
 
 
@@ -369,7 +466,11 @@ def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_t
             one = written[f"{longest.record.id}#{number + 1}:{ask}:0"]
             turns.append(turn)
             ids = data.chain_tokenizer.inference_prompt(data.chain_tokenizer.cut_prompt(turns), marker)
-            assert (one.prompt, one.shown, one.human) == (data.chain_tokenizer.encoder.decode(ids), read_prompt(turns), turn.text)
+            assert (one.prompt, one.shown, one.human) == (
+                data.chain_tokenizer.encoder.decode(ids),
+                read_prompt(turns),
+                turn.text,
+            )
             assert "Their answer." not in one.prompt
             turns.append(Turn("assistant", (Part(one.text, "front"),)))
     assert len({one.text for one in written.values()}) > len(held_out)
@@ -382,7 +483,9 @@ def test_a_dialogue_with_an_empty_or_overlong_turn_of_the_user_has_no_replies(tm
     assert data.replies(one) == 2
 
     def with_first(text: str) -> Any:
-        return replace(one, record=replace(one.record, prompt=(Turn("user", (Part(text, "never"),)), *one.record.prompt[1:])))
+        return replace(
+            one, record=replace(one.record, prompt=(Turn("user", (Part(text, "never"),)), *one.record.prompt[1:]))
+        )
 
     assert data.replies(with_first(" \n")) == data.replies(with_first("word " * 300)) == 0
 
@@ -392,8 +495,12 @@ def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         torch.manual_seed(len(files))
-        last = [HumanEvalExport(str(files[0]), raters=1, overlap=3, attributes=("helpful", "harmless"))] if files else []
-        trainer(tmp_path / name, CompletionWriter(), *last).predict(tiny(sampling=SAMPLED, dialogues=True), datamodule=dialogue_data(tmp_path))
+        last = (
+            [HumanEvalExport(str(files[0]), raters=1, overlap=3, attributes=("helpful", "harmless"))] if files else []
+        )
+        trainer(tmp_path / name, CompletionWriter(), *last).predict(
+            tiny(sampling=SAMPLED, dialogues=True), datamodule=dialogue_data(tmp_path)
+        )
         files.append(tmp_path / name / "completions.jsonl")
     items = [json.loads(line) for line in (tmp_path / "other" / "human_eval" / "items.jsonl").read_text().splitlines()]
     long = next(item for item in items if "3 user turns" in item["prompt"])
@@ -402,7 +509,9 @@ def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
     assert long["texts"][0] != long["texts"][1]
 
 
-@pytest.mark.parametrize("setting", [{"prompts_to": "a"}, {"completions_from": "a"}, {"sampling": Sampling(samples=2, temperature=1.0)}])
+@pytest.mark.parametrize(
+    "setting", [{"prompts_to": "a"}, {"completions_from": "a"}, {"sampling": Sampling(samples=2, temperature=1.0)}]
+)
 def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"model.dialogues"):
         tiny(dialogues=True, **setting)
@@ -410,7 +519,14 @@ def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -
 
 @pytest.mark.parametrize(
     ("roles", "before"),
-    [("u", ["u"]), ("suau", ["su", "u"]), ("uaau", ["u", "u"]), ("uuau", ["uu", "u"]), ("auau", ["au", "u"]), ("uauau", ["u", "u", "u"])],
+    [
+        ("u", ["u"]),
+        ("suau", ["su", "u"]),
+        ("uaau", ["u", "u"]),
+        ("uuau", ["uu", "u"]),
+        ("auau", ["au", "u"]),
+        ("uauau", ["u", "u", "u"]),
+    ],
 )
 def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: list[str]) -> None:
     names = {"s": "system", "u": "user", "a": "assistant"}
@@ -421,7 +537,9 @@ def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: lis
 # Completions made elsewhere
 
 
-def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out, back = held_out_data(tmp_path), tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
     here = tiny(sampling=SAMPLED, scorers=["test_evaluation:length"])
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
@@ -432,17 +550,23 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     (tmp_path / "completions.jsonl").unlink()
 
     asking = tiny(sampling=SAMPLED, prompts_to=str(out))
-    trainer(tmp_path, CompletionWriter()).predict(asking, datamodule=data, ckpt_path=str(tmp_path / "one.ckpt"), weights_only=True)
+    trainer(tmp_path, CompletionWriter()).predict(
+        asking, datamodule=data, ckpt_path=str(tmp_path / "one.ckpt"), weights_only=True
+    )
     assert not hasattr(asking, "lm"), "no model was needed"
     assert not (tmp_path / "completions.jsonl").exists()
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {(line["id"], line["prompt"]) for line in lines} == {(one.id, one.prompt) for one in own}
-    assert {line["body"]["model"] for line in lines} == {tmp_path.name}, "a model that was trained here goes by the name of its run"
+    assert {line["body"]["model"] for line in lines} == {tmp_path.name}, (
+        "a model that was trained here goes by the name of its run"
+    )
 
     batch = tmp_path / "prompts.batch.jsonl"
     trainer(tmp_path).predict(tiny(sampling=SAMPLED, prompts_to=str(batch)), datamodule=data)
     assert f"calls the model '{tmp_path.name}'" in capsys.readouterr().out
-    assert {json.dumps(json.loads(line)["body"]) for line in batch.read_text().splitlines()} == {json.dumps(line["body"]) for line in lines}
+    assert {json.dumps(json.loads(line)["body"]) for line in batch.read_text().splitlines()} == {
+        json.dumps(line["body"]) for line in lines
+    }
 
     texts = {one.id: one for one in own}
     answers = [
@@ -458,7 +582,9 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     taking = tiny(sampling=SAMPLED, completions_from=str(back), scorers=["test_evaluation:length"])
     trainer(tmp_path, CompletionWriter()).predict(taking, datamodule=data)
     again = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
-    assert [(one.id, one.text, one.prompt, one.scores) for one in again] == [(one.id, one.text, one.prompt, one.scores) for one in own]
+    assert [(one.id, one.text, one.prompt, one.scores) for one in again] == [
+        (one.id, one.text, one.prompt, one.scores) for one in own
+    ]
 
     back.write_text("".join(json.dumps(answer) + "\n" for answer in answers[1:]))
     taking = tiny(sampling=SAMPLED, completions_from=str(back))
@@ -476,12 +602,16 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
         ({"served_model": "mine"}, "mine"),
     ],
 )
-def test_requests_name_the_model_as_the_server_calls_it(tmp_path: Path, settings: dict[str, Any], name: str | None) -> None:
+def test_requests_name_the_model_as_the_server_calls_it(
+    tmp_path: Path, settings: dict[str, Any], name: str | None
+) -> None:
     module = CoHModule(**settings)
     module.trainer = trainer(tmp_path)
     assert module._served_model == (name or tmp_path.name)
     module.trained_with = {}
-    assert module._served_model == settings.get("served_model", tmp_path.name), "what came of training is no longer the model it began with"
+    assert module._served_model == settings.get("served_model", tmp_path.name), (
+        "what came of training is no longer the model it began with"
+    )
 
 
 def test_prompts_for_a_checkpoint_that_was_trained_on_other_ones_are_refused(tmp_path: Path) -> None:
@@ -489,7 +619,9 @@ def test_prompts_for_a_checkpoint_that_was_trained_on_other_ones_are_refused(tmp
     run.fit(model, datamodule=held_out_data(tmp_path))
     run.save_checkpoint(tmp_path / "one.ckpt")
     asking = CoHModule(str(tmp_path / "one.ckpt"), prompts_to=str(tmp_path / "p.jsonl"))
-    with pytest.raises(InputError, match=r"data\.wording\.name is 'paper', but the checkpoint was trained with 'default'"):
+    with pytest.raises(
+        InputError, match=r"data\.wording\.name is 'paper', but the checkpoint was trained with 'default'"
+    ):
         trainer(tmp_path).predict(asking, datamodule=held_out_data(tmp_path, wording=wording("paper")))
     assert not (tmp_path / "p.jsonl").exists()
 

@@ -1,4 +1,6 @@
-"""Every exported folder is compared with the model that was trained: adapters on any layer come out right, and a folder that differs is not left."""
+"""Every exported folder is compared with the model that was trained: adapters on any layer come out right, and a folder
+that differs is not left.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,15 @@ from coh_lightning.export_check import COPIED, TOLERANCE, compare, load_folder, 
 from coh_lightning.models import LoRA, Recipe
 from coh_lightning.module import CoHModule
 
-GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
+GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 520,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 512,
+    "initializer_range": 0.2,
+}
 TIED = TINY | {"tie_word_embeddings": True}
 CASES: dict[str, tuple[dict[str, Any], tuple[str, ...] | None]] = {
     "the tied head": (TIED, ("lm_head",)),
@@ -45,15 +55,30 @@ def logits(lm: Any) -> Tensor:
         return lm.eval()(input_ids=torch.arange(3, 60)[None]).logits
 
 
-def trained(folder: Path, config: dict[str, Any], lora: LoRA | None, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> tuple[Path, CoHModule]:
+def trained(
+    folder: Path, config: dict[str, Any], lora: LoRA | None, callbacks: Sequence[pl.Callback] = (), **settings: Any
+) -> tuple[Path, CoHModule]:
     """The checkpoint of two large steps from a pretrained model in a folder, and its module."""
     folder.mkdir(exist_ok=True)
     pl.seed_everything(0, verbose=False)
     base = Recipe(from_config=config).build()
     base.save_pretrained(folder / "base")
     model = CoHModule(str(folder / "base"), lr=0.1, warmup_share=0.0, lora=lora, **settings)
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    run = pl.Trainer(accelerator="cpu", devices=1, max_steps=2, use_distributed_sampler=False, default_root_dir=str(folder), callbacks=list(callbacks), **quiet)
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    run = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=2,
+        use_distributed_sampler=False,
+        default_root_dir=str(folder),
+        callbacks=list(callbacks),
+        **quiet,
+    )
     run.fit(model, datamodule=data_of(pairs(24), folder))
     run.save_checkpoint(folder / "two.ckpt")
     return folder / "two.ckpt", model
@@ -72,15 +97,24 @@ def test_adapters_on_any_layer_come_out_as_they_were_trained(case: str, adapter:
     found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
     assert float((found - wanted).abs().max()) < 1e-5 * scale
     if not adapter:
-        again, _ = trained_on(tmp_path / "again", tmp_path / "out")  # what was untied is trained on, and exported, as any model
+        again, _ = trained_on(
+            tmp_path / "again", tmp_path / "out"
+        )  # what was untied is trained on, and exported, as any model
         export_checkpoint(again, tmp_path / "second")
 
 
 def trained_on(folder: Path, base: Path) -> tuple[Path, CoHModule]:
     folder.mkdir()
     model = CoHModule(str(base), lr=1e-3)
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    run = pl.Trainer(accelerator="cpu", devices=1, max_steps=1, use_distributed_sampler=False, default_root_dir=str(folder), **quiet)
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    run = pl.Trainer(
+        accelerator="cpu", devices=1, max_steps=1, use_distributed_sampler=False, default_root_dir=str(folder), **quiet
+    )
     run.fit(model, datamodule=data_of(pairs(8), folder))
     run.save_checkpoint(folder / "one.ckpt")
     return folder / "one.ckpt", model
@@ -103,7 +137,9 @@ def test_a_target_that_is_no_layer_is_refused_though_another_is(target: str) -> 
 
 
 def test_a_text_in_the_place_of_a_list_of_targets_is_refused() -> None:
-    with pytest.raises(InputError, match=r"lora.targets is 'q_proj', a text; give a list of the ends of layers' names: \[q_proj\]"):
+    with pytest.raises(
+        InputError, match=r"lora.targets is 'q_proj', a text; give a list of the ends of layers' names: \[q_proj\]"
+    ):
         LoRA(targets="q_proj")  # type: ignore[arg-type]
 
 
@@ -113,7 +149,9 @@ def test_a_text_in_the_place_of_a_list_of_targets_is_refused() -> None:
 def test_a_tokenizer_that_transformers_loads_otherwise_is_not_left(tmp_path: Path) -> None:
     """For a Qwen2 it makes a tokenizer of that family, whatever the files say."""
     path, _ = trained(tmp_path / "run", TINY | {"model_type": "qwen2"}, None)
-    with pytest.raises(InputError, match=r"The tokenizer of the exported folder, .* the token '<\|endoftext\|>' is not in the model's"):
+    with pytest.raises(
+        InputError, match=r"The tokenizer of the exported folder, .* the token '<\|endoftext\|>' is not in the model's"
+    ):
         export_checkpoint(path, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
@@ -135,7 +173,9 @@ def spoilt(lm: Any, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["a weight", "tied", "NaN", "a setting", "a layer lost"])
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2)], ids=["full", "merged"])
-def test_a_folder_that_differs_from_the_trained_model_is_not_left(what: str, lora: LoRA | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_differs_from_the_trained_model_is_not_left(
+    what: str, lora: LoRA | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, _ = trained(tmp_path / "run", TINY, lora)
     right = export._merged
 
@@ -145,7 +185,10 @@ def test_a_folder_that_differs_from_the_trained_model_is_not_left(what: str, lor
         return merged
 
     monkeypatch.setattr(export, "_merged", wrong)
-    with pytest.raises(InputError, match=r"exported folder (differ from those of the trained model .*, so the folder is not kept|has missing keys .*not kept)"):
+    with pytest.raises(
+        InputError,
+        match=r"exported folder (differ from those of the trained model .*, so the folder is not kept|has missing keys .*not kept)",
+    ):
         export_checkpoint(path, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
@@ -158,7 +201,9 @@ def test_adapters_that_peft_loads_otherwise_are_not_left(tmp_path: Path, monkeyp
         return {key: 2 * value for key, value in right(*args, **settings).items()}
 
     monkeypatch.setattr(peft, "get_peft_model_state_dict", wrong)
-    with pytest.raises(InputError, match=r"differ from those of the trained model by up to .*, so the folder is not kept"):
+    with pytest.raises(
+        InputError, match=r"differ from those of the trained model by up to .*, so the folder is not kept"
+    ):
         export_checkpoint(path, tmp_path / "out", adapter=True)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
@@ -169,7 +214,9 @@ def test_the_callback_refuses_such_a_folder_too(tmp_path: Path, monkeypatch: pyt
     def wrong(lm: Any) -> Any:
         merged = right(lm)
         weights = merged.model.layers[0].mlp.up_proj
-        weights.weight = nn.Parameter(weights.weight + 0.5)  # not in place: these are the weights of the model in training
+        weights.weight = nn.Parameter(
+            weights.weight + 0.5
+        )  # not in place: these are the weights of the model in training
         return merged
 
     monkeypatch.setattr(export, "_merged", wrong)

@@ -18,7 +18,12 @@ def test_nothing_stands_under_the_name_until_it_is_whole(tmp_path: Path) -> None
     path = tmp_path / "deep" / "data.json"
     with written_aside(path) as aside:
         aside.write_text("half")
-        assert not path.exists() and aside.parent == path.parent and aside.name.startswith(".") and aside.name.endswith(".part")
+        assert (
+            not path.exists()
+            and aside.parent == path.parent
+            and aside.name.startswith(".")
+            and aside.name.endswith(".part")
+        )
     assert path.read_text() == "half" and os.listdir(path.parent) == ["data.json"]
 
 
@@ -37,18 +42,27 @@ def test_a_folder_takes_the_place_of_a_folder_whole(tmp_path: Path) -> None:
         with written_aside(path) as aside:
             (aside / "sheets").mkdir(parents=True)
             (aside / "sheets" / number).write_text(number)
-    assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*")) == ["study", "study/sheets", "study/sheets/two"]
+    assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*")) == [
+        "study",
+        "study/sheets",
+        "study/sheets/two",
+    ]
 
 
 def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("kept")
     with (
-        pytest.raises(InputError, match=r"folder can't be written \(Is a directory\); a folder has this name: choose another"),
+        pytest.raises(
+            InputError, match=r"folder can't be written \(Is a directory\); a folder has this name: choose another"
+        ),
         written_aside(tmp_path / "folder") as aside,
     ):
         aside.write_text("x")
-    with pytest.raises(InputError, match=r"file can't be written \(Not a directory\)"), written_aside(tmp_path / "file") as aside:
+    with (
+        pytest.raises(InputError, match=r"file can't be written \(Not a directory\)"),
+        written_aside(tmp_path / "file") as aside,
+    ):
         aside.mkdir()
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and (tmp_path / "file").read_text() == "kept"
 
@@ -61,11 +75,18 @@ def test_a_folder_that_can_not_be_renamed_leaves_the_old_one(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(errno.ENOSPC, "make room there"), (errno.EROFS, "name a folder that can be written to"), (errno.EACCES, "permissions")]
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "make room there"),
+        (errno.EROFS, "name a folder that can be written to"),
+        (errno.EACCES, "permissions"),
+    ],
 )
 def test_an_error_of_the_disk_names_the_path_and_the_remedy(code: int, words: str, tmp_path: Path) -> None:
     with (
-        pytest.raises(InputError, match=rf"data.json can't be written \(.*\); .*{words}.*, and run the same command again\.$"),
+        pytest.raises(
+            InputError, match=rf"data.json can't be written \(.*\); .*{words}.*, and run the same command again\.$"
+        ),
         written_aside(tmp_path / "data.json"),
     ):
         raise OSError(code, os.strerror(code))

@@ -20,14 +20,18 @@ def turns(*texts: str, system: str | None = None) -> tuple[CutTurn, ...]:
     """Turns of the user and the assistant by turns, after a system turn."""
     roles: list[Role] = ["user", "assistant"]
     head = [] if system is None else [Turn("system", (Part(system),))]
-    return tuple(CutTurn.whole(turn) for turn in [*head, *(Turn(roles[i % 2], (Part(text),)) for i, text in enumerate(texts))])
+    return tuple(
+        CutTurn.whole(turn) for turn in [*head, *(Turn(roles[i % 2], (Part(text),)) for i, text in enumerate(texts))]
+    )
 
 
 def shown(segments: list[Segment]) -> list[str]:
     return [segment.text for segment in segments]
 
 
-def plain(chain: Chain, *texts: str, system: str | None = None, format: PromptFormat | None = None, bos: bool = False) -> list[str]:
+def plain(
+    chain: Chain, *texts: str, system: str | None = None, format: PromptFormat | None = None, bos: bool = False
+) -> list[str]:
     return shown(Layout(format or PromptFormat(), character(bos=bos)).segments(turns(*texts, system=system), chain))
 
 
@@ -49,7 +53,14 @@ def test_without_a_marker_only_what_stands_before_an_output_is_left() -> None:
 
 
 def test_a_plain_conversation_is_labelled_and_a_system_turn_is_a_paragraph() -> None:
-    assert plain((GOOD,), "hi", "hello", "Why?") == ["User: hi\n\n", "Assistant: hello\n\n", "User: Why?\n\n", "Good:\n", "yes", "</s>"]
+    assert plain((GOOD,), "hi", "hello", "Why?") == [
+        "User: hi\n\n",
+        "Assistant: hello\n\n",
+        "User: Why?\n\n",
+        "Good:\n",
+        "yes",
+        "</s>",
+    ]
     assert plain((GOOD,), "Why?", system="Be kind.") == ["Be kind.\n\n", "Why?\n\n", "Good:\n", "yes", "</s>"]
 
 
@@ -57,13 +68,22 @@ def test_spaces_before_an_output_or_a_marker_belong_to_it() -> None:
     format = PromptFormat(before_marker="\n ", before_output=" ")
     assert plain((GOOD, BAD), "Why?", format=format) == ["Why?\n", " Good:", " yes", "</s>", "\n Bad:", " no", "</s>"]
     assert plain((Link("", "yes"),), "Why?", format=format) == ["Why?", " yes", "</s>"]
-    assert plain((Link("Good: ", "yes"),), "Why?", format=PromptFormat(before_output="")) == ["Why?\n\n", "Good:", " yes", "</s>"]
+    assert plain((Link("Good: ", "yes"),), "Why?", format=PromptFormat(before_output="")) == [
+        "Why?\n\n",
+        "Good:",
+        " yes",
+        "</s>",
+    ]
 
 
 def test_an_empty_prompt_leaves_no_separator_behind() -> None:
     assert plain((GOOD,), "", bos=True) == ["<s>", "Good:\n", "yes", "</s>"]
     assert plain((GOOD,), "Why?", system="") == ["Why?\n\n", "Good:\n", "yes", "</s>"]
-    assert shown(Layout(CHAT, byte_level(CHATML)).segments(turns(""), (GOOD,)))[:3] == ["<|im_start|>user\n", "Good:", "<|im_end|>\n<|im_start|>assistant\n"]
+    assert shown(Layout(CHAT, byte_level(CHATML)).segments(turns(""), (GOOD,)))[:3] == [
+        "<|im_start|>user\n",
+        "Good:",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ]
 
 
 def test_a_chat_chain_follows_the_template_and_ends_with_its_end_of_turn() -> None:
@@ -84,44 +104,102 @@ def test_a_chat_chain_follows_the_template_and_ends_with_its_end_of_turn() -> No
 
 def test_a_space_of_the_template_belongs_to_the_text_after_it_and_places_after_special_tokens_are_marked() -> None:
     segments = Layout(CHAT, byte_level(MISTRAL)).segments(turns("Why?", system="Be kind."), (GOOD, BAD))
-    assert shown(segments) == ["<s>[INST]", " Be kind.", "\n\n", "Why?\n\n", "Good:", "[/INST]", " yes", "</s>", "[INST]", " Bad:", "[/INST]", " no", "</s>"]
-    assert [segment.at for segment in segments if not segment.special] == ["special", "mid", "mid", "mid", "special", "mid"]
+    assert shown(segments) == [
+        "<s>[INST]",
+        " Be kind.",
+        "\n\n",
+        "Why?\n\n",
+        "Good:",
+        "[/INST]",
+        " yes",
+        "</s>",
+        "[INST]",
+        " Bad:",
+        "[/INST]",
+        " no",
+        "</s>",
+    ]
+    assert [segment.at for segment in segments if not segment.special] == [
+        "special",
+        "mid",
+        "mid",
+        "mid",
+        "special",
+        "mid",
+    ]
 
 
 def test_a_marker_in_the_system_turn() -> None:
     layout = Layout(SYSTEM, byte_level(CHATML))
-    head, tail = "<|im_start|>system\n", ["<|im_end|>\n<|im_start|>user\n", "Why?", "<|im_end|>\n<|im_start|>assistant\n", "yes", "<|im_end|>"]
+    head, tail = (
+        "<|im_start|>system\n",
+        ["<|im_end|>\n<|im_start|>user\n", "Why?", "<|im_end|>\n<|im_start|>assistant\n", "yes", "<|im_end|>"],
+    )
     assert shown(layout.segments(turns("Why?"), (GOOD,))) == [head, "Good:", *tail]
     both = layout.segments(turns("Why?", system="Be kind."), (GOOD, BAD))
     assert shown(both)[:-5] == [head, "Be kind.\n\n", "Good:", *tail]
-    assert shown(both)[-5:] == ["\n<|im_start|>user\n", "Bad:", "<|im_end|>\n<|im_start|>assistant\n", "no", "<|im_end|>"]
+    assert shown(both)[-5:] == [
+        "\n<|im_start|>user\n",
+        "Bad:",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "no",
+        "<|im_end|>",
+    ]
 
 
 def test_where_a_template_takes_no_system_turn_its_text_opens_the_first_user_turn() -> None:
     layout = Layout(CHAT, byte_level(GEMMA))
-    assert shown(layout.segments(turns("Why?", system="Be kind."), (GOOD,)))[:4] == ["<s><start_of_turn>user\n", "Be kind.\n\n", "Why?\n\n", "Good:"]
+    assert shown(layout.segments(turns("Why?", system="Be kind."), (GOOD,)))[:4] == [
+        "<s><start_of_turn>user\n",
+        "Be kind.\n\n",
+        "Why?\n\n",
+        "Good:",
+    ]
     assert layout.notes == ["The chat template takes no system turn: system text is put before the first user turn."]
     system = Layout(SYSTEM, byte_level(GEMMA))
-    assert shown(system.segments(turns("Why?", system="Be kind."), (GOOD,)))[1:4] == ["Be kind.\n\n", "Good:\n\n", "Why?"]
+    assert shown(system.segments(turns("Why?", system="Be kind."), (GOOD,)))[1:4] == [
+        "Be kind.\n\n",
+        "Good:\n\n",
+        "Why?",
+    ]
     assert shown(system.segments(turns("Why?"), (GOOD,)))[1:3] == ["Good:\n\n", "Why?"]
 
 
 def test_what_a_template_strips_is_stripped_and_outputs_never_are() -> None:
     chain = (Link("Good: ", " yes\n"),)
     stripping = Layout(CHAT, byte_level(LLAMA3)).segments(turns(" hi ", " hello\n", "\nWhy? "), chain)
-    assert [segment.text for segment in stripping if not segment.special] == ["hi", "hello", "Why? \n\n", "Good:", " yes\n"]
+    assert [segment.text for segment in stripping if not segment.special] == [
+        "hi",
+        "hello",
+        "Why? \n\n",
+        "Good:",
+        " yes\n",
+    ]
     keeping = Layout(CHAT, byte_level(CHATML)).segments(turns(" hi ", " hello\n", "\nWhy? "), chain)
-    assert [segment.text for segment in keeping if not segment.special] == [" hi ", " hello\n", "\nWhy? \n\n", "Good: ", " yes\n"]
+    assert [segment.text for segment in keeping if not segment.special] == [
+        " hi ",
+        " hello\n",
+        "\nWhy? \n\n",
+        "Good: ",
+        " yes\n",
+    ]
 
 
 @pytest.mark.parametrize("system", [None, " Be kind. "])
-def test_white_space_is_taken_away_in_the_places_where_the_template_takes_it_and_in_no_other(system: str | None) -> None:
-    """Llama-2's strips system and first user turn together, so that with a system turn the first user turn keeps its leading space and a later one doesn't."""
+def test_white_space_is_taken_away_in_the_places_where_the_template_takes_it_and_in_no_other(
+    system: str | None,
+) -> None:
+    """Llama-2's strips system and first user turn together, so that with a system turn the first user turn keeps its
+    leading space and a later one doesn't.
+    """
     layout = Layout(CHAT, character(LLAMA2))
     texts = [" one ", " two ", " three "]
     segments, _ = layout.before_output(turns(*texts, system=system), " Good: ")
     messages = [("system", system)] if system else []
-    messages += [(role, text) for role, text in zip(("user", "assistant", "user"), (*texts[:2], " three \n\n Good: "), strict=True)]
+    messages += [
+        (role, text)
+        for role, text in zip(("user", "assistant", "user"), (*texts[:2], " three \n\n Good: "), strict=True)
+    ]
     assert "".join(shown(segments)) == layout.render(messages, generation=True)
 
 
@@ -156,8 +234,13 @@ def test_cut_ranges_lie_where_the_parts_lie() -> None:
     turn = CutTurn("user", "".join(part.text for part in parts), parts, (0, 2, 0, 1))
     [prompt, *_] = Layout(PromptFormat(), character(bos=False)).segments([turn], (GOOD,))
     assert prompt.cut == (CutRange(5, 11, "front", 2), CutRange(17, 24, "back", 1))
-    stripped = Layout(CHAT, byte_level(LLAMA3)).segments([turn._replace(text=" " + turn.text, parts=(Part(" Sum: "), *parts[1:]))], (Link("", "x"),))[1]
-    assert (stripped.text, stripped.cut) == ("Sum: a post\nTL;DR or so", (CutRange(5, 11, "front", 2), CutRange(17, 23, "back", 1)))
+    stripped = Layout(CHAT, byte_level(LLAMA3)).segments(
+        [turn._replace(text=" " + turn.text, parts=(Part(" Sum: "), *parts[1:]))], (Link("", "x"),)
+    )[1]
+    assert (stripped.text, stripped.cut) == (
+        "Sum: a post\nTL;DR or so",
+        (CutRange(5, 11, "front", 2), CutRange(17, 23, "back", 1)),
+    )
 
 
 def test_what_cannot_be_laid_out_is_refused_in_one_sentence() -> None:

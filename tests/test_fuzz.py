@@ -1,12 +1,14 @@
-"""Broken input of every kind is accepted, or refused with file, line and reason: never a traceback, a hang, a row that is gone without a word, or memory without bound.
+"""Broken input of every kind is accepted, or refused with file, line and reason: never a traceback, a hang, a row that
+is gone without a word, or memory without bound.
 
     rows         good rows of every format, one to three things in them changed, as JSON lines         accepted + refused = lines, each by its line
     values       the same, what is put in made up by hypothesis, which looks for a smaller example
     files        good files of every kind (json, jsonl, csv, tsv, parquet, txt, each also packed), bytes of them changed
     ...          completions, judgements, studies, sheets, replies of a judge, configurations
 
-What is accepted goes on, in a sample: chains, tokens and trees of every method, or `Unusable`. `make test` plays a share of the cases, `make test-all` all of them
-(the counts are in `CASES`); both play the same ones each time. A failure names seed and case.
+What is accepted goes on, in a sample: chains, tokens and trees of every method, or `Unusable`. `make test` plays a
+share of the cases, `make test-all` all of them (the counts are in `CASES`); both play the same ones each time. A
+failure names seed and case.
 """
 
 from __future__ import annotations
@@ -101,7 +103,8 @@ class Tally(Counter[str]):
         assert self["accepted"] >= accepted * told and self["refused"] >= refused * told, dict(self)
 
 
-# ---------------------------------------------------------------------------------------------------------------- feedback
+# ----------------------------------------------------------------------------------------------------------------
+# feedback
 
 
 def played(source: Source) -> tuple[list[Feedback], list[Rejected]]:
@@ -164,7 +167,10 @@ def go_on(record: Feedback, number: int, _: object = None) -> bool:
     if not PREPARERS:
         tokens = ChainTokenizer(Encoder(byte_level()), PromptFormat(), max_prompt_tokens=128)
         spoken = [(one, other) for one in METHODS for other in WORDINGS]
-        PREPARERS.extend(Preparer(tokens, method(one), wording(other), seed=0, max_chain_tokens=256, row_tokens=300) for one, other in spoken)
+        PREPARERS.extend(
+            Preparer(tokens, method(one), wording(other), seed=0, max_chain_tokens=256, row_tokens=300)
+            for one, other in spoken
+        )
     preparer = PREPARERS[number % len(PREPARERS)]
     try:
         one = preparer.prepare(record)
@@ -208,7 +214,9 @@ def test_whatever_value_stands_in_a_row_is_accepted_or_refused(cases: int, tmp_p
     tally = Tally()
     path = tmp_path / "f.jsonl"
 
-    @settings(max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.sampled_from(list(ROWS)), st.data())
     def play(name: str, data: st.DataObject) -> None:
         row = json.loads(json.dumps(data.draw(st.sampled_from(ROWS[name]))))
@@ -228,7 +236,8 @@ def test_whatever_value_stands_in_a_row_is_accepted_or_refused(cases: int, tmp_p
     tally.check("values", cases, accepted=0.15, refused=0.3)
 
 
-# ---------------------------------------------------------------------------------------------------------------- files of feedback
+# ---------------------------------------------------------------------------------------------------------------- files
+# of feedback
 
 
 def file_of(rows: Sequence[dict[str, Any]], kind: str) -> bytes:
@@ -276,7 +285,11 @@ def test_changed_files_are_accepted_or_refused_by_line(cases: int, tmp_path: Pat
     for number in range(cases):
         chance = Random(f"files {number}")
         kind = KINDS[number % len(KINDS)]
-        name = chance.choice(list(FLAT if kind in ("csv", "tsv") else ROWS.keys() - {"records"} if kind in ("parquet", "arrow") else ROWS))
+        name = chance.choice(
+            list(
+                FLAT if kind in ("csv", "tsv") else ROWS.keys() - {"records"} if kind in ("parquet", "arrow") else ROWS
+            )
+        )
         rows = FLAT[name] if kind in ("csv", "tsv") else [chance.choice(ROWS[name]) for _ in range(3)]
         if kind in ("parquet", "arrow"):
             rows = [rows[0]] * 3  # their columns have one type each
@@ -296,17 +309,23 @@ def test_changed_files_are_accepted_or_refused_by_line(cases: int, tmp_path: Pat
                 try:
                     records, rejected = played(source)
                 except InputError as error:
-                    assert str(error).startswith(str(path)) and str(error).isprintable() and len(str(error)) < 1000, error
+                    assert str(error).startswith(str(path)) and str(error).isprintable() and len(str(error)) < 1000, (
+                        error
+                    )
                     tally.update(("refused", "whole files refused"))
                     continue
                 check_told(rejected, path)
                 kept = sum(len(one.extra.get("merged", (one,))) for one in records)
                 assert name == "oasst" or kept + len(rejected) == sum(1 for _ in read_rows(path))
                 if kind in ("jsonl", "ndjson") and not packed and name != "oasst":
-                    assert kept + len(rejected) == sum(bool(line.strip()) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+                    assert kept + len(rejected) == sum(
+                        bool(line.strip()) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+                    )
                 tally["refused" if rejected else "accepted"] += 1
         except Exception as error:
-            raise AssertionError(f"files, seed {number} ({name}, {path.name}): {type(error).__name__}: {error}\n{content[:1500]!r}") from error
+            raise AssertionError(
+                f"files, seed {number} ({name}, {path.name}): {type(error).__name__}: {error}\n{content[:1500]!r}"
+            ) from error
     tally.check("files", cases, accepted=0.1, refused=0.4)
 
 
@@ -329,7 +348,9 @@ def test_changed_texts_of_the_regulariser_are_read_or_refused(cases: int, tmp_pa
                     told(error, path)
                     tally["refused"] += 1
         except Exception as error:
-            raise AssertionError(f"texts, seed {number} ({path.name}): {type(error).__name__}: {error}\n{content[:1500]!r}") from error
+            raise AssertionError(
+                f"texts, seed {number} ({path.name}): {type(error).__name__}: {error}\n{content[:1500]!r}"
+            ) from error
     tally.check("texts", cases, accepted=0.1, refused=0.3)
 
 
@@ -365,15 +386,20 @@ def test_changed_rows_of_real_data_are_accepted_or_refused_by_line(name: str, re
     tally.check(f"real rows of {name}", 15 * PER_FILE, accepted=0.05, refused=0.1)
 
 
-# ---------------------------------------------------------------------------------------------------------------- completions, judgements, studies
+# ----------------------------------------------------------------------------------------------------------------
+# completions, judgements, studies
 
 
 def told(error: InputError, path: Path, *, lines: int = 1) -> None:
     """A refusal names a file of the folder, and has no more lines than it may, each of bounded length."""
-    assert str(path) in str(error) or str(error).startswith(("No prompt id", "None of the completions")) or " ids stand for different prompts" in str(error), (
-        error
-    )
-    assert len(str(error).split("\n")) <= lines and all(line.isprintable() and len(line) < 1500 for line in str(error).split("\n")), error
+    assert (
+        str(path) in str(error)
+        or str(error).startswith(("No prompt id", "None of the completions"))
+        or " ids stand for different prompts" in str(error)
+    ), error
+    assert len(str(error).split("\n")) <= lines and all(
+        line.isprintable() and len(line) < 1500 for line in str(error).split("\n")
+    ), error
 
 
 def lines_or_bytes(lines: Sequence[Any], chance: Random) -> bytes:
@@ -390,8 +416,20 @@ def lines_or_bytes(lines: Sequence[Any], chance: Random) -> bytes:
     return mutated_bytes(content, chance) if 0.7 < kind < 0.97 else content
 
 
-def each(kind: str, cases: int, path: Path, lines: Sequence[Any], read: Callable[[], Any], *, accepted: float, refused: float, most_lines: int = 1) -> None:
-    """Plays the cases of one kind of file of JSON lines; whatever is read must be all of it, which is `read`'s to say."""
+def each(
+    kind: str,
+    cases: int,
+    path: Path,
+    lines: Sequence[Any],
+    read: Callable[[], Any],
+    *,
+    accepted: float,
+    refused: float,
+    most_lines: int = 1,
+) -> None:
+    """Plays the cases of one kind of file of JSON lines; whatever is read must be all of it, which is `read`'s to
+    say.
+    """
     tally = Tally()
     for number in range(cases):
         content = lines_or_bytes(lines, Random(f"{kind} {number}"))
@@ -405,13 +443,26 @@ def each(kind: str, cases: int, path: Path, lines: Sequence[Any], read: Callable
                     told(error, path, lines=most_lines)
                     tally["refused"] += 1
         except Exception as error:
-            raise AssertionError(f"{kind}, seed {number}: {type(error).__name__}: {error}\n{content[:3000]!r}") from error
+            raise AssertionError(
+                f"{kind}, seed {number}: {type(error).__name__}: {error}\n{content[:3000]!r}"
+            ) from error
     tally.check(kind, cases, accepted=accepted, refused=refused)
 
 
 BLANKS = [
     Blank(
-        Completion(f"{n}:good:0", str(n), "run", f"<s>Name {n}.", f"sha {n}", "good", "A good answer:", "", sampling={"temperature": 0.7}, reference="Apple"),
+        Completion(
+            f"{n}:good:0",
+            str(n),
+            "run",
+            f"<s>Name {n}.",
+            f"sha {n}",
+            "good",
+            "A good answer:",
+            "",
+            sampling={"temperature": 0.7},
+            reference="Apple",
+        ),
         (1, 20 + n),
         lead=" ",
     )
@@ -422,13 +473,24 @@ BLANKS = [
 @share("answers")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_completions_made_elsewhere_are_taken_or_refused(cases: int, tmp_path: Path) -> None:
-    plain = [{"id": one.completion.id, "prompt_sha": one.completion.prompt_sha, "completion": " An apple", "finish_reason": "stop"} for one in BLANKS]
+    plain = [
+        {
+            "id": one.completion.id,
+            "prompt_sha": one.completion.prompt_sha,
+            "completion": " An apple",
+            "finish_reason": "stop",
+        }
+        for one in BLANKS
+    ]
     usage = {"completion_tokens": 3, "prompt_tokens": 2}
     served = [
         {
             "id": "b",
             "custom_id": one.custom_id,
-            "response": {"status_code": 200, "body": {"choices": [{"text": " An apple", "finish_reason": "length"}], "usage": usage}},
+            "response": {
+                "status_code": 200,
+                "body": {"choices": [{"text": " An apple", "finish_reason": "length"}], "usage": usage},
+            },
             "error": None,
         }
         for one in BLANKS
@@ -447,13 +509,21 @@ def test_completions_made_elsewhere_are_taken_or_refused(cases: int, tmp_path: P
 
 @share("systems")
 def test_completions_files_of_a_study_are_taken_or_refused(cases: int, tmp_path: Path) -> None:
-    other = lines_of(tmp_path / "y.jsonl", [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"y {n}"} for n in range(4)])
+    other = lines_of(
+        tmp_path / "y.jsonl", [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"y {n}"} for n in range(4)]
+    )
     forms: dict[str, list[dict[str, Any]]] = {
-        "plain": [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"x {n}", "reference": "so"} for n in range(4)],
+        "plain": [
+            {"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"x {n}", "reference": "so"} for n in range(4)
+        ],
         "own": [own(f"p{n}", f"x {n}", shown=f"Question {n}?", prompt_sha=None) for n in range(4)],
         "gold": [{"id": f"g{n}", "prompt": f"{n} + {n}?", "good": str(2 * n), "bad": "no"} for n in range(4)],
         "dialogue": [
-            {"id": f"d#{n}", "prompt": [{"role": "user", "content": "Hi"}] if n == 1 else [{"role": "user", "content": "Why?"}], "completion": "So."}
+            {
+                "id": f"d#{n}",
+                "prompt": [{"role": "user", "content": "Hi"}] if n == 1 else [{"role": "user", "content": "Why?"}],
+                "completion": "So.",
+            }
             for n in (1, 2)
         ],
     }
@@ -462,7 +532,11 @@ def test_completions_files_of_a_study_are_taken_or_refused(cases: int, tmp_path:
         if name == "gold":
             assert len(read_gold(path)) == lines_in(path)
             return
-        systems = read_systems([path, other], seed=0, dialogues=False) if name != "dialogue" else read_systems([path], seed=0, dialogues=True)
+        systems = (
+            read_systems([path, other], seed=0, dialogues=False)
+            if name != "dialogue"
+            else read_systems([path], seed=0, dialogues=True)
+        )
         if name != "dialogue":
             matched = match(systems, seed=0)
             for system in systems:
@@ -486,7 +560,10 @@ JUDGED = [
 @share("judgements")
 def test_judgements_and_completions_are_read_or_refused(cases: int, tmp_path: Path) -> None:
     completions = [replace(one.completion, text="Apple", scores={"polite": 0.5}).to_json() for one in BLANKS]
-    kinds: tuple[tuple[type[Completion] | type[Judgement], list[Any]], ...] = ((Judgement, JUDGED), (Completion, completions))
+    kinds: tuple[tuple[type[Completion] | type[Judgement], list[Any]], ...] = (
+        (Judgement, JUDGED),
+        (Completion, completions),
+    )
     for kind, lines in kinds:
         path = tmp_path / f"{kind.__name__}.jsonl"
 
@@ -504,7 +581,11 @@ def a_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of two systems by two raters, and in `filled` their sheets in every form."""
     folder = tmp_path_factory.mktemp("study")
     files = [
-        lines_of(folder / f"{name}.jsonl", [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"{name}; {n}\n- so"} for n in range(4)]) for name in "xy"
+        lines_of(
+            folder / f"{name}.jsonl",
+            [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"{name}; {n}\n- so"} for n in range(4)],
+        )
+        for name in "xy"
     ]
     gold = lines_of(folder / "gold.jsonl", [{"id": "g", "prompt": "2 + 2?", "good": "4", "bad": "5"}])
     study = export_study(files, folder / "study", raters=2, overlap=99, attributes=("accuracy", "overall"), gold=gold)
@@ -522,13 +603,25 @@ def a_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tasks = [
         {
             "data": {"row_id": row, "text_hash": sha},
-            "annotations": [{"completed_by": 3, "lead_time": 7.5, "result": [{"type": "choices", "from_name": "overall", "value": {"choices": ["A"]}}]}],
+            "annotations": [
+                {
+                    "completed_by": 3,
+                    "lead_time": 7.5,
+                    "result": [{"type": "choices", "from_name": "overall", "value": {"choices": ["A"]}}],
+                }
+            ],
         }
         for row, sha in rows
     ]
     (folder / "filled" / "label_studio.json").write_text(json.dumps(tasks))
-    labels = {row: [[{"schema": "comparison", "name": "overall"}, "A"], [{"schema": "comment", "name": "c"}, "so"]] for row, _ in rows}
-    state = {"instance_id_to_label_to_value": labels, "instance_id_to_behavioral_data": {row: {"total_time_ms": 9000} for row, _ in rows}}
+    labels = {
+        row: [[{"schema": "comparison", "name": "overall"}, "A"], [{"schema": "comment", "name": "c"}, "so"]]
+        for row, _ in rows
+    }
+    state = {
+        "instance_id_to_label_to_value": labels,
+        "instance_id_to_behavioral_data": {row: {"total_time_ms": 9000} for row, _ in rows},
+    }
     (folder / "filled" / "user_state.json").write_text(json.dumps(state))
     return folder
 
@@ -568,7 +661,13 @@ def test_what_raters_send_is_counted_or_named(cases: int, a_study: Path, tmp_pat
                     told(error, path)
                     tally["refused"] += 1
                     continue
-                sentences = (*imported.impossible, *imported.foreign, *imported.conflicts, *imported.doubled, *imported.missing)
+                sentences = (
+                    *imported.impossible,
+                    *imported.foreign,
+                    *imported.conflicts,
+                    *imported.doubled,
+                    *imported.missing,
+                )
                 assert all(sentence.isprintable() and len(sentence) < 1500 for sentence in sentences), sentences
                 assert imported.judgements <= imported.expected and (imported.refused > 0) == bool(
                     imported.impossible or imported.foreign or imported.conflicts
@@ -613,10 +712,15 @@ def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Pat
                         report_numbers(answers)
                     tally["accepted"] += 1
                 except InputError as error:
-                    assert any(one in str(error) for one in names) and str(error).isprintable() and len(str(error)) < 1500, error
+                    assert (
+                        any(one in str(error) for one in names) and str(error).isprintable() and len(str(error)) < 1500
+                    ), error
                     tally["refused"] += 1
         except Exception as error:
-            raise AssertionError(f"studies, seed {number} ({name}): {type(error).__name__}: {error}\n{(folder / name).read_bytes()[:3000]!r}") from error
+            raise AssertionError(
+                f"studies, seed {number} ({name}): {type(error).__name__}: "
+                f"{error}\n{(folder / name).read_bytes()[:3000]!r}"
+            ) from error
     tally.check("studies", cases, accepted=0.05, refused=0.3)
 
 
@@ -640,17 +744,28 @@ def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path)
                 raise
 
     each("replies, log", cases // 2, log, replies, partial(read, log), accepted=0.05, refused=0.2)
-    each("replies, judgements", cases // 2, output, [one.judgement("A", 0.5).to_json() for one in asked], partial(read, output), accepted=0.05, refused=0.2)
+    each(
+        "replies, judgements",
+        cases // 2,
+        output,
+        [one.judgement("A", 0.5).to_json() for one in asked],
+        partial(read, output),
+        accepted=0.05,
+        refused=0.2,
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------- configurations
+# ----------------------------------------------------------------------------------------------------------------
+# configurations
 
 
 @share("configurations")
 def test_changed_configurations_are_built_or_refused_in_one_line(
     cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Through the real parser to the Trainer, the data module and the module, short of running them: what can be wrong in a file of settings is found there."""
+    """Through the real parser to the Trainer, the data module and the module, short of running them: what can be wrong
+    in a file of settings is found there.
+    """
     from coh_lightning import cli
     from coh_lightning.__main__ import main
 
@@ -674,7 +789,13 @@ def test_changed_configurations_are_built_or_refused_in_one_line(
         else:
             content = mutated_bytes(content, chance)
         (tmp_path / "c.yaml").write_bytes(content)
-        words = ["fit", "--config=c.yaml", "--trainer.accelerator=cpu", "--trainer.devices=1", f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+        words = [
+            "fit",
+            "--config=c.yaml",
+            "--trainer.accelerator=cpu",
+            "--trainer.devices=1",
+            f"--trainer.default_root_dir={tmp_path / 'runs'}",
+        ]
         monkeypatch.setattr("sys.argv", ["coh_lightning", *words])
         monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
         try:
@@ -683,7 +804,10 @@ def test_changed_configurations_are_built_or_refused_in_one_line(
             complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
             assert status in (0, 2) and len(complaints) == (status == 2) and len("".join(complaints)) < 2000, complaints
         except BaseException as error:
-            raise AssertionError(f"configurations, seed {number}: {type(error).__name__}: {error}\n{content.decode('utf-8', 'replace')[:3000]}") from error
+            raise AssertionError(
+                f"configurations, seed {number}: {type(error).__name__}: "
+                f"{error}\n{content.decode('utf-8', 'replace')[:3000]}"
+            ) from error
         tally["refused" if status else "accepted"] += 1
     with capsys.disabled():
         tally.check("configurations", cases, accepted=0.1, refused=0.2)

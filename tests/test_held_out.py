@@ -1,4 +1,6 @@
-"""Held-out batches: comparisons in rows of the usual length with exactly the same likelihoods, and limits on batches that mean the same for every method."""
+"""Held-out batches: comparisons in rows of the usual length with exactly the same likelihoods, and limits on batches
+that mean the same for every method.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ from coh_lightning.wording import Wording
 def ranking(number: int, *, k: int = 14) -> dict[str, Any]:
     """k outputs, most of them long."""
     texts = [f"{number}.{i} " + "and so on " * (4 + (3 * i + number) % 9) for i in range(k)]
-    return {"id": f"long {number}", "prompt": f"Tell {number}.", "completions": [{"text": text, "rank": i // 2} for i, text in enumerate(texts)]}
+    return {
+        "id": f"long {number}",
+        "prompt": f"Tell {number}.",
+        "completions": [{"text": text, "rank": i // 2} for i, text in enumerate(texts)],
+    }
 
 
 def compared(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> CoHDataModule:
@@ -48,13 +54,17 @@ def compared(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> CoHDat
 
 @pytest.mark.parametrize("layout", ["tree", "separate"])
 @pytest.mark.parametrize("of", ["coh", "coh_ranking", "sft"])
-def test_a_comparison_longer_than_a_row_is_split_and_each_likelihood_stays_the_same(of: str, layout: Any, tmp_path: Path) -> None:
+def test_a_comparison_longer_than_a_row_is_split_and_each_likelihood_stays_the_same(
+    of: str, layout: Any, tmp_path: Path
+) -> None:
     model = gpt2()
     model.configure_model()
     lm = model.lm.double().eval()
     found: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
     for row_tokens in (256, 4096):
-        data = compared(tmp_path, [ranking(0), ranking(1, k=3)], method=method(of), row_tokens=row_tokens, layout=layout)
+        data = compared(
+            tmp_path, [ranking(0), ranking(1, k=3)], method=method(of), row_tokens=row_tokens, layout=layout
+        )
         data.setup()
         _, loader = data.val_dataloader()
         batches = list(loader)
@@ -64,7 +74,9 @@ def test_a_comparison_longer_than_a_row_is_split_and_each_likelihood_stays_the_s
         found.append([])
         for batch in batches:
             with torch.no_grad():
-                parts = [output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]]
+                parts = [
+                    output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]
+                ]
             found[-1].append((torch.cat([total for total, _ in parts]), torch.cat([tokens for _, tokens in parts])))
     for (total, tokens), (whole, of_whole) in zip(*found, strict=True):
         assert torch.equal(tokens, of_whole)
@@ -90,7 +102,9 @@ def preparer(row_tokens: int) -> Preparer:
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 90), min_size=2, max_size=9), row_tokens=st.integers(100, 400))
-def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_than_a_row(lengths: list[int], row_tokens: int) -> None:
+def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_than_a_row(
+    lengths: list[int], row_tokens: int
+) -> None:
     candidates = tuple(Candidate(f"{number}" * length, rank=number) for number, length in enumerate(lengths))
     comparer = Comparer(preparer(row_tokens), ())
     try:
@@ -131,7 +145,9 @@ def test_every_rank_has_the_same_number_of_batches_and_each_batch_is_there_once(
 
 
 @pytest.mark.parametrize("layout", ["tree", "separate"])
-def test_ranks_run_the_same_number_of_rows_at_the_same_time(layout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_run_the_same_number_of_rows_at_the_same_time(
+    layout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [ranking(i, k=3 + 3 * (i % 4)) for i in range(7)]
     data = compared(tmp_path, rows, layout=layout)
     data.setup()
@@ -148,10 +164,16 @@ def test_ranks_run_the_same_number_of_rows_at_the_same_time(layout: Any, tmp_pat
         uneven += any(not row["outputs"] for batch in step for row in batch["rows"])
     assert uneven > 1
     alike = [batch for step in zip(*(share[1] for share in shares), strict=True) for batch in step if batch["records"]]
-    assert [batch["records"] for batch in alike] == [batch["records"] for batch in whole] == [[number] for number in range(7)]
+    assert (
+        [batch["records"] for batch in alike]
+        == [batch["records"] for batch in whole]
+        == [[number] for number in range(7)]
+    )
     assert [batch["pairs"] for batch in alike] == [batch["pairs"] for batch in whole]
     for batch, alone in zip(alike, whole, strict=True):
-        assert [row["input_ids"].tolist() for row in batch["rows"] if row["outputs"]] == [row["input_ids"].tolist() for row in alone["rows"]]
+        assert [row["input_ids"].tolist() for row in batch["rows"] if row["outputs"]] == [
+            row["input_ids"].tolist() for row in alone["rows"]
+        ]
 
 
 # Limits
@@ -175,48 +197,85 @@ def test_a_limit_on_batches_leaves_as_many_comparisons_and_prompts_whatever_the_
         if not rows
         else [rows[0] | {"id": str(i), "prompt": f"Rate {i}."} for i in range(80)]
     )
-    rows = [row | {"completions": [one | {"text": f"{one['text']} {j}"} for j, one in enumerate(row["completions"])]} for row in rows]
+    rows = [
+        row | {"completions": [one | {"text": f"{one['text']} {j}"} for j, one in enumerate(row["completions"])]}
+        for row in rows
+    ]
     held_out = [Records(write(tmp_path / "held_out.jsonl", rows))]
-    data = data_of(usable([*EVERY_KIND], chosen), tmp_path, train_only=False, test_sources=held_out, validation_sources=held_out, method=chosen)
+    data = data_of(
+        usable([*EVERY_KIND], chosen),
+        tmp_path,
+        train_only=False,
+        test_sources=held_out,
+        validation_sources=held_out,
+        method=chosen,
+    )
     model = tiny(sampling=Sampling(max_new_tokens=1))
     run = trainer(tmp_path, CompletionWriter(page=False), limit_val_batches=3, limit_test_batches=2)
     of_validation = merged(run.validate(model, datamodule=data, verbose=False))
-    assert (of_validation["val/preference_records"], of_validation["val/preference_pairs"]) == ((3, 9) if of == "coh_ratings" else (3, 3))
+    assert (of_validation["val/preference_records"], of_validation["val/preference_pairs"]) == (
+        (3, 9) if of == "coh_ratings" else (3, 3)
+    )
     assert 0 < of_validation["val/nll_records"] < 80
     of_test = merged(run.test(model, datamodule=data, verbose=False))
     assert of_test["test/preference_records"] == 2
     written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
-    assert len({one.prompt_id for one in written}) == 2 * RECORDS_PER_WRITING == len([one for one in written if one.ask == "good"])
+    assert (
+        len({one.prompt_id for one in written})
+        == 2 * RECORDS_PER_WRITING
+        == len([one for one in written if one.ask == "good"])
+    )
 
 
 def test_the_first_rows_are_not_those_of_the_longest_records(tmp_path: Path) -> None:
-    rows = [{"id": f"{i}", "prompt": f"Say {i}.", "completions": [{"text": f"{i} " + "x" * (60 * (i % 2)), "thumb": True}]} for i in range(40)]
+    rows = [
+        {"id": f"{i}", "prompt": f"Say {i}.", "completions": [{"text": f"{i} " + "x" * (60 * (i % 2)), "thumb": True}]}
+        for i in range(40)
+    ]
     data = compared(tmp_path, rows, row_tokens=256)
     data.setup()
-    lengths = [[len(data.splits["validation"][number].record.candidates[0].text) > 60 for number in batch["records"]] for batch in data.val_dataloader()[0]]
-    assert sum(sum(row) == 3 for row in lengths) == 6 > sum(sum(row) == 3 for row in lengths[:6]) and sum(len(row) for row in lengths) == 40
+    lengths = [
+        [len(data.splits["validation"][number].record.candidates[0].text) > 60 for number in batch["records"]]
+        for batch in data.val_dataloader()[0]
+    ]
+    assert (
+        sum(sum(row) == 3 for row in lengths) == 6 > sum(sum(row) == 3 for row in lengths[:6])
+        and sum(len(row) for row in lengths) == 40
+    )
 
 
-def test_each_figure_stands_in_the_column_of_its_loader_under_its_own_name_with_what_it_rests_on(tmp_path: Path) -> None:
+def test_each_figure_stands_in_the_column_of_its_loader_under_its_own_name_with_what_it_rests_on(
+    tmp_path: Path,
+) -> None:
     data = data_of(pairs(40), tmp_path, train_only=False, validation_share=0.2, test_share=0.2)
     model = tiny(sampling=Sampling(max_new_tokens=2), write_every=1)
     run = trainer(tmp_path, max_steps=1, val_check_interval=2)
     run.fit(model, datamodule=data)
     held_out = len(data.splits["validation"])
     fitted = {name: float(value) for name, value in run.callback_metrics.items()}
-    assert fitted["val/nll_records"] == fitted["val/preference_records"] == fitted["val/preference_pairs"] == held_out > 3
-    assert {"val/nll", "val/preference_accuracy_sum", "val/gap_words"} <= set(fitted) and not any("dataloader" in name for name in fitted)
+    assert (
+        fitted["val/nll_records"] == fitted["val/preference_records"] == fitted["val/preference_pairs"] == held_out > 3
+    )
+    assert {"val/nll", "val/preference_accuracy_sum", "val/gap_words"} <= set(fitted) and not any(
+        "dataloader" in name for name in fitted
+    )
     losses, preferences, written = run.test(model, datamodule=data, verbose=False)
-    assert {"test/nll", "test/nll_good_1", "test/nll_records"} <= set(losses) and all(name.startswith("test/nll") for name in losses)
+    assert {"test/nll", "test/nll_good_1", "test/nll_records"} <= set(losses) and all(
+        name.startswith("test/nll") for name in losses
+    )
     assert {"test/preference_accuracy_sum", "test/preference_pairs"} <= set(preferences)
     assert all(name.startswith("test/preference") for name in preferences)
     assert "test/gap_words" in written and not any("nll" in name or "preference" in name for name in written)
     (predicted,) = [run.predict(model, datamodule=data)]
-    assert predicted is not None and {one.prompt_id for batch in predicted for one in batch} == {one.record.id for one in data.splits["test"]}
+    assert predicted is not None and {one.prompt_id for batch in predicted for one in batch} == {
+        one.record.id for one in data.splits["test"]
+    }
 
 
 def test_data_without_pairs_has_no_loader_of_comparisons(tmp_path: Path) -> None:
-    rows = [{"id": str(i), "prompt": f"Say {i}.", "completions": [{"text": f"Yes {i}", "thumb": True}]} for i in range(30)]
+    rows = [
+        {"id": str(i), "prompt": f"Say {i}.", "completions": [{"text": f"Yes {i}", "thumb": True}]} for i in range(30)
+    ]
     data = built(rows, tmp_path, train_only=False, validation_share=0.2, test_share=0.2)
     assert (len(data.val_dataloader()), len(data.test_dataloader()), len(data.predict_dataloader())) == (1, 2, 1)
     run = trainer(tmp_path, max_steps=1, val_check_interval=2)

@@ -16,7 +16,9 @@ from coh_lightning.human_eval.study import Study, read_study
 
 
 def export(folder: Path, *, names: tuple[str, ...] = ("old", "new"), **options: Any) -> Study:
-    return export_study([completions(folder, name, options.pop("number", 12)) for name in names], folder / "study", **options)
+    return export_study(
+        [completions(folder, name, options.pop("number", 12)) for name in names], folder / "study", **options
+    )
 
 
 def files(folder: Path) -> list[str]:
@@ -26,7 +28,15 @@ def files(folder: Path) -> list[str]:
 def test_a_study_has_sheets_a_page_and_one_key(tmp_path: Path) -> None:
     study = export(tmp_path, raters=2)
     folder = tmp_path / "study"
-    assert files(folder) == ["items.jsonl", "key.json", "rate.html", "sheets/instructions.txt", "sheets/rater-1.csv", "sheets/rater-2.csv", "study.json"]
+    assert files(folder) == [
+        "items.jsonl",
+        "key.json",
+        "rate.html",
+        "sheets/instructions.txt",
+        "sheets/rater-1.csv",
+        "sheets/rater-2.csv",
+        "study.json",
+    ]
     assert read_study(folder) == study
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -39,8 +49,14 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_nothing_that_raters_get_tells_system_ask_marker_or_path(tmp_path: Path) -> None:
-    a = lines_of(tmp_path / "secret-file.jsonl", [own(str(n), f"first {n}", system="secret-a", ask="secret-ask", marker="secret marker:") for n in range(9)])
-    b = lines_of(tmp_path / "secret-b.jsonl", [{"id": str(n), "prompt": f"Question {n}?", "completion": f"second {n}"} for n in range(9)])
+    a = lines_of(
+        tmp_path / "secret-file.jsonl",
+        [own(str(n), f"first {n}", system="secret-a", ask="secret-ask", marker="secret marker:") for n in range(9)],
+    )
+    b = lines_of(
+        tmp_path / "secret-b.jsonl",
+        [{"id": str(n), "prompt": f"Question {n}?", "completion": f"second {n}"} for n in range(9)],
+    )
     export_study([a, b], tmp_path / "study", raters=2, seed=31415926)
     folder = tmp_path / "study"
     key = (folder / "key.json").read_text()
@@ -48,7 +64,9 @@ def test_nothing_that_raters_get_tells_system_ask_marker_or_path(tmp_path: Path)
     for name in files(folder):
         content = (folder / name).read_bytes()
         if name != "key.json":
-            assert not [word for word in (b"secret", b"31415926", str(tmp_path).encode(), b"sha of") if word in content], name
+            assert not [
+                word for word in (b"secret", b"31415926", str(tmp_path).encode(), b"sha of") if word in content
+            ], name
 
 
 def test_what_the_models_wrote_may_say_anything(tmp_path: Path) -> None:
@@ -61,9 +79,14 @@ def test_what_the_models_wrote_may_say_anything(tmp_path: Path) -> None:
 def test_the_key_fixes_rules_systems_sampling_and_what_had_no_counterpart(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", 4, sampling={"temperature": 1.0, "seed": 4})
     b = completions(tmp_path, "b", 3)
-    key = export_study([a, b], tmp_path / "study", raters=1, exclusion={"min_gold": None, "min_consistency": 0.7}, against="b").key
+    key = export_study(
+        [a, b], tmp_path / "study", raters=1, exclusion={"min_gold": None, "min_consistency": 0.7}, against="b"
+    ).key
     assert json.loads((tmp_path / "study" / "key.json").read_text()) == key
-    assert key["exclusion"] == {**{name: bound for name, bound in EXCLUSION.items() if name != "min_gold"}, "min_consistency": 0.7}
+    assert key["exclusion"] == {
+        **{name: bound for name, bound in EXCLUSION.items() if name != "min_gold"},
+        "min_consistency": 0.7,
+    }
     assert (key["systems"], key["against"]) == (["a", "b"], "b")
     assert key["sampling"] == {"a": {"temperature": 1.0}, "b": None}
     assert key["unmatched"] == {"a": ["p3"], "b": []}
@@ -74,7 +97,9 @@ def test_a_folder_with_judgements_is_never_replaced(tmp_path: Path) -> None:
     export(tmp_path)
     (tmp_path / "study" / "judgements.jsonl").write_text("{}\n")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="the study there has judgements, which a new export would cut from their key"):
+        with pytest.raises(
+            InputError, match="the study there has judgements, which a new export would cut from their key"
+        ):
             export(tmp_path, seed=1, overwrite=overwrite)
     assert read_study(tmp_path / "study").seed == 0
 
@@ -116,7 +141,11 @@ def test_there_is_never_half_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_references_are_the_baseline_where_they_are_asked_for(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", reference="What people wrote.")
     key = export_study([a], tmp_path / "study", against_references=True).key
-    assert (key["systems"], key["against"], key["sampling"]) == (["a", "reference"], "reference", {"a": None, "reference": None})
+    assert (key["systems"], key["against"], key["sampling"]) == (
+        ["a", "reference"],
+        "reference",
+        {"a": None, "reference": None},
+    )
     with pytest.raises(InputError, match="References are single answers"):
         export_study([a], tmp_path / "study", against_references=True, dialogues=True)
 
@@ -131,17 +160,30 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
     ("options", "says"),
     [
         ({"attributes": ()}, "No attribute is given, so nothing would be asked; name at least one, as overall."),
-        ({"attributes": ("wit",)}, "Raters need a sentence for the attribute 'wit'; give --define 'wit=Which answer ...?'"),
+        (
+            {"attributes": ("wit",)},
+            "Raters need a sentence for the attribute 'wit'; give --define 'wit=Which answer ...?'",
+        ),
         ({"attributes": ("overall", "Overall")}, "The attribute 'Overall' is named twice"),
         ({"attributes": ("comment",)}, "has the name of another column of the sheets"),
         ({"attributes": ("=1",)}, "The attribute '=1' can't head a column"),
-        ({"define": {"acuracy": "?"}}, "'acuracy' is defined but not among the attributes accuracy, coherence, coverage, overall; did you mean 'accuracy'?"),
+        (
+            {"define": {"acuracy": "?"}},
+            "'acuracy' is defined but not among the attributes accuracy, coherence, coverage, overall; did you mean "
+            "'accuracy'?",
+        ),
         ({"define": {"overall": " "}}, "The definition of 'overall' is empty"),
-        ({"define": {"overall": "Is New better?"}}, "The definition of 'overall' names the system 'new', which raters must not know"),
+        (
+            {"define": {"overall": "Is New better?"}},
+            "The definition of 'overall' names the system 'new', which raters must not know",
+        ),
         ({"title": "old against all"}, "The title names the system 'old'"),
         ({"title": "比较old和其他"}, "The title names the system 'old'"),
         ({"title": "\ud800"}, "The title holds a lone surrogate"),
-        ({"forms": ["xls"]}, "There is no form 'xls'; it must be one of xlsx, label-studio, potato; did you mean 'xlsx'?"),
+        (
+            {"forms": ["xls"]},
+            "There is no form 'xls'; it must be one of xlsx, label-studio, potato; did you mean 'xlsx'?",
+        ),
         ({"exclusion": {"min_gould": 1}}, "There is no exclusion rule 'min_gould'"),
         ({"exclusion": {"min_gold": 2}}, "The exclusion rule min_gold is 2; it must be at least 0 and at most 1."),
         ({"max_prompts": 0}, "The number of prompts to keep is 0; it must be at least 1."),
@@ -158,9 +200,15 @@ def test_a_mistake_is_refused_before_anything_is_written(tmp_path: Path, options
 def test_a_lone_surrogate_is_refused_by_completion_file_and_line(tmp_path: Path) -> None:
     a = completions(tmp_path, "a")
     b = lines_of(
-        tmp_path / "b.jsonl", [{"id": "p0", "prompt": "Question 0?", "completion": "x"}, {"id": "p1", "prompt": "Question 1?", "completion": "\udc00"}]
+        tmp_path / "b.jsonl",
+        [
+            {"id": "p0", "prompt": "Question 0?", "completion": "x"},
+            {"id": "p1", "prompt": "Question 1?", "completion": "\udc00"},
+        ],
     )
-    with pytest.raises(InputError, match=r"b\.jsonl:2 \(completion of 'p1'\): completion holds the lone surrogate U\+DC00"):
+    with pytest.raises(
+        InputError, match=r"b\.jsonl:2 \(completion of 'p1'\): completion holds the lone surrogate U\+DC00"
+    ):
         export_study([a, b], tmp_path / "study")
 
 
@@ -175,7 +223,12 @@ def test_the_maker_is_told_what_to_know(tmp_path: Path) -> None:
     b = lines_of(
         tmp_path / "b.jsonl",
         [
-            {"id": f"p{n}", "prompt": f"Question {n}?", "completion": "a's answer 0" if n == 0 else "b" * 40_000, "sampling": {"temperature": 2}}
+            {
+                "id": f"p{n}",
+                "prompt": f"Question {n}?",
+                "completion": "a's answer 0" if n == 0 else "b" * 40_000,
+                "sampling": {"temperature": 2},
+            }
             for n in range(3)
         ],
     )
@@ -186,4 +239,7 @@ def test_the_maker_is_told_what_to_know(tmp_path: Path) -> None:
         "In 1 of 3 items both systems wrote the same text; raters should call them a tie.",
         "2 of 3 items hold a text of more than 32,767 characters, which Excel cuts; have them rated in rate.html.",
     ]
-    assert summary(study, tmp_path / "study").splitlines()[0] == f"study {study.id}: 3 items of 3 prompts, comparing a and b"
+    assert (
+        summary(study, tmp_path / "study").splitlines()[0]
+        == f"study {study.id}: 3 items of 3 prompts, comparing a and b"
+    )

@@ -1,4 +1,6 @@
-"""Workbooks, Label Studio and potato: what is written, and that what comes back from them is read as it was answered."""
+"""Workbooks, Label Studio and potato: what is written, and that what comes back from them is read as it was
+answered.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,31 @@ TEXTS = (
 
 def study_of(texts: tuple[tuple[str, str, str], ...] = TEXTS) -> Study:
     """Two raters, who see every item, A on either side in turn, with the attributes in different orders."""
-    items = tuple(Item(f"i{number}", prompt, (one, other), digest(prompt, one, other)) for number, (prompt, one, other) in enumerate(texts))
-    rows = tuple(Row(f"r{rater}{number}", f"i{number}", f"rater-{rater}", (number + rater) % 2) for rater in (1, 2) for number in range(len(texts)))
-    definitions = {"accuracy": 'Which answer says "what is so" & <nothing> else?', "overall": "Which answer is better? " * 20}
+    items = tuple(
+        Item(f"i{number}", prompt, (one, other), digest(prompt, one, other))
+        for number, (prompt, one, other) in enumerate(texts)
+    )
+    rows = tuple(
+        Row(f"r{rater}{number}", f"i{number}", f"rater-{rater}", (number + rater) % 2)
+        for rater in (1, 2)
+        for number in range(len(texts))
+    )
+    definitions = {
+        "accuracy": 'Which answer says "what is so" & <nothing> else?',
+        "overall": "Which answer is better? " * 20,
+    }
     orders = {"rater-1": ("accuracy", "overall"), "rater-2": ("overall", "accuracy")}
-    return Study("s1", 271828, "Fruit & more", ("accuracy", "overall"), definitions, orders, items, rows, {"systems": ["SYSTEM-ONE", "SYSTEM-TWO"]})
+    return Study(
+        "s1",
+        271828,
+        "Fruit & more",
+        ("accuracy", "overall"),
+        definitions,
+        orders,
+        items,
+        rows,
+        {"systems": ["SYSTEM-ONE", "SYSTEM-TWO"]},
+    )
 
 
 def shown(study: Study, rater: str) -> list[tuple[str, str, str]]:
@@ -78,7 +100,12 @@ def test_no_form_tells_a_system_or_the_seed(tmp_path: Path) -> None:
 # --- workbooks
 
 
-@given(st.text() | st.lists(st.sampled_from(["_", "x", "_x", "0007", "_x0007_", "_x005F_", "\x07", "\r", "\ufffe", "A", "\ud800"])).map("".join))
+@given(
+    st.text()
+    | st.lists(
+        st.sampled_from(["_", "x", "_x", "0007", "_x0007_", "_x005F_", "\x07", "\r", "\ufffe", "A", "\ud800"])
+    ).map("".join)
+)
 @example("_x0041\x07")
 @example("__x000D_\r")
 def test_escapes_of_workbooks_are_reversible_and_xml(text: str) -> None:
@@ -110,7 +137,9 @@ def test_only_answers_can_be_written_and_choices_come_from_a_list(tmp_path: Path
     head = [cell.value for cell in sheet[1]]
     assert head[7:] == ["overall", "accuracy", "comment", "seconds"]
     assert sheet.protection.sheet and sheet.freeze_panes == "B2"
-    open_cells = {(cell.column - 1, cell.row) for row in sheet.iter_rows() for cell in row if not cell.protection.locked}
+    open_cells = {
+        (cell.column - 1, cell.row) for row in sheet.iter_rows() for cell in row if not cell.protection.locked
+    }
     assert open_cells == {(column, row) for column in range(7, 11) for row in range(2, 6)}
     rules = {str(rule.sqref): rule for rule in sheet.data_validations.dataValidation}
     assert set(rules) == {"H2:H5", "I2:I5"} and {rule.formula1 for rule in rules.values()} == {'"A,tie,B"'}
@@ -121,7 +150,10 @@ def test_only_answers_can_be_written_and_choices_come_from_a_list(tmp_path: Path
 def test_a_text_longer_than_a_cell_is_refused_by_item_and_nothing_is_written(tmp_path: Path) -> None:
     fits, long = "x" * 32_767, "😀" * 16_384
     write_xlsx(study_of((("p", fits, "b"),)), tmp_path / "fits")
-    with pytest.raises(InputError, match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, and a cell of a workbook holds 32,767"):
+    with pytest.raises(
+        InputError,
+        match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, and a cell of a workbook holds 32,767",
+    ):
         write_xlsx(study_of((("p", fits, "b"), ("q", "c", long))), tmp_path / "long")
     assert not (tmp_path / "long").exists()
 
@@ -134,7 +166,10 @@ def test_the_labelling_interface_has_a_block_of_three_choices_per_attribute_in_t
     view = ElementTree.fromstring(label_studio_interface(study, "rater-2"))
     texts = {each.get("name"): (each.get("value"), each.get("valueType")) for each in view.iter("Text")}
     assert texts == {name: (f"${name}", "text") for name in ("prompt", "answer_a", "answer_b")}
-    assert [(each.get("name"), each.get("toName"), [choice.get("value") for choice in each]) for each in view.iter("Choices")] == [
+    assert [
+        (each.get("name"), each.get("toName"), [choice.get("value") for choice in each])
+        for each in view.iter("Choices")
+    ] == [
         ("overall", "prompt", ["A", "tie", "B"]),
         ("accuracy", "prompt", ["A", "tie", "B"]),
     ]
@@ -156,12 +191,31 @@ def test_tasks_hold_the_texts_as_they_are_but_for_nul(tmp_path: Path) -> None:
 
 def result(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
     """One result as Label Studio exports it."""
-    return {"value": value, "id": f"{name}-x1", "from_name": name, "to_name": "prompt", "type": kind, "origin": "manual"}
+    return {
+        "value": value,
+        "id": f"{name}-x1",
+        "from_name": name,
+        "to_name": "prompt",
+        "type": kind,
+        "origin": "manual",
+    }
 
 
 def annotation(*results: dict[str, Any], by: Any = 4, **more: Any) -> dict[str, Any]:
-    dates = {"created_at": "2026-11-20T10:00:00.000000Z", "updated_at": "2026-11-20T10:00:31.000000Z", "draft_created_at": None}
-    about = {"id": 12, "completed_by": by, "was_cancelled": False, "ground_truth": False, "prediction": {}, "result_count": len(results), "lead_time": 31.204}
+    dates = {
+        "created_at": "2026-11-20T10:00:00.000000Z",
+        "updated_at": "2026-11-20T10:00:31.000000Z",
+        "draft_created_at": None,
+    }
+    about = {
+        "id": 12,
+        "completed_by": by,
+        "was_cancelled": False,
+        "ground_truth": False,
+        "prediction": {},
+        "result_count": len(results),
+        "lead_time": 31.204,
+    }
     return {**about, **dates, "result": list(results), "unique_id": "8f0c", "parent_prediction": None, **more}
 
 
@@ -175,11 +229,29 @@ def test_an_export_of_label_studio_is_read(tmp_path: Path) -> None:
     )
     annotations = [
         [annotation(accuracy("A"), overall("tie"), result("comment", "textarea", {"text": ["one line", "- another"]}))],
-        [annotation(accuracy("B"), was_cancelled=True), annotation(overall("B"), by={"id": 7, "email": "someone@example.org"}, lead_time=None)],
+        [
+            annotation(accuracy("B"), was_cancelled=True),
+            annotation(overall("B"), by={"id": 7, "email": "someone@example.org"}, lead_time=None),
+        ],
         [],
-        [annotation(result("other", "choices", {"choices": ["A"]}), result("prompt", "labels", {"start": 0, "end": 3, "labels": ["x"]}))],
+        [
+            annotation(
+                result("other", "choices", {"choices": ["A"]}),
+                result("prompt", "labels", {"start": 0, "end": 3, "labels": ["x"]}),
+            )
+        ],
     ]
-    export = [{"id": 90 + number, **task, "annotations": each, "predictions": [], "project": 3, "file_upload": "1-rater-1.json"} for number, (task, each) in enumerate(zip(tasks, annotations, strict=True))]  # fmt: skip
+    export = [
+        {
+            "id": 90 + number,
+            **task,
+            "annotations": each,
+            "predictions": [],
+            "project": 3,
+            "file_upload": "1-rater-1.json",
+        }
+        for number, (task, each) in enumerate(zip(tasks, annotations, strict=True))
+    ]
     path = tmp_path / "project-3.json"
     path.write_text(json.dumps(export))
     hashes = [row.text_hash(item) for row, item in study.rater_rows("rater-1")]
@@ -207,9 +279,15 @@ def test_different_answers_in_one_annotation_are_kept_apart_and_equal_ones_are_o
     study = study_of()
     write_label_studio(study, tmp_path)
     tasks = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))[:2]
-    said = [("accuracy", ["A"]), ("accuracy", ["B"]), ("overall", ["tie"]), ("overall", ["tie"])], [("accuracy", ["B", "A"]), ("overall", ["B"])]
+    said = (
+        [("accuracy", ["A"]), ("accuracy", ["B"]), ("overall", ["tie"]), ("overall", ["tie"])],
+        [("accuracy", ["B", "A"]), ("overall", ["B"])],
+    )
     export = [
-        {**task, "annotations": [annotation(*(result(name, "choices", {"choices": choices}) for name, choices in each))]}
+        {
+            **task,
+            "annotations": [annotation(*(result(name, "choices", {"choices": choices}) for name, choices in each))],
+        }
         for task, each in zip(tasks, said, strict=True)
     ]
     path = tmp_path / "project.json"
@@ -223,7 +301,16 @@ def test_several_annotations_of_a_task_are_told_apart(tmp_path: Path) -> None:
     write_label_studio(study, tmp_path)
     task = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))[0]
     path = tmp_path / "project.json"
-    path.write_text(json.dumps([{**task, "annotations": [annotation(result("overall", "choices", {"choices": [choice]})) for choice in "AB"]}]))
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    **task,
+                    "annotations": [annotation(result("overall", "choices", {"choices": [choice]})) for choice in "AB"],
+                }
+            ]
+        )
+    )
     assert [(answer["where"], answer["choices"]) for answer in read_label_studio(path, study)] == [
         (f"{path}, task 1, annotation 1 by 4", {"overall": "A"}),
         (f"{path}, task 1, annotation 2 by 4", {"overall": "B"}),
@@ -238,7 +325,11 @@ def test_potato_gives_each_rater_their_rows_and_asks_for_each_attribute_with_tie
     write_potato(study, tmp_path)
     config = yaml.safe_load((tmp_path / "potato" / "config.yaml").read_text(encoding="utf-8"))
     scheme, comment = config["annotation_schemes"]
-    assert (scheme["annotation_type"], scheme["mode"], scheme["items_key"]) == ("pairwise", "multi_dimension", "responses")
+    assert (scheme["annotation_type"], scheme["mode"], scheme["items_key"]) == (
+        "pairwise",
+        "multi_dimension",
+        "responses",
+    )
     assert [(each["name"], each["description"], each["allow_tie"]) for each in scheme["dimensions"]] == [
         ("accuracy", study.definitions["accuracy"], True),
         ("overall", study.definitions["overall"], True),
@@ -250,9 +341,14 @@ def test_potato_gives_each_rater_their_rows_and_asks_for_each_attribute_with_tie
         {"id_key": "id", "text_key": "text"},
     )
     assert "randomize_order" not in scheme  # sides are the study's
-    lines = [json.loads(line) for line in (tmp_path / "potato" / config["data_files"][0]).read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "potato" / config["data_files"][0]).read_text(encoding="utf-8").splitlines()
+    ]
     assert [(line["id"], line["annotators"]) for line in lines] == [(row.row, [row.rater]) for row in study.rows]
-    assert [tuple(line["responses"]) for line in lines] == [texts[1:] for rater in study.raters for texts in shown(study, rater)]
+    assert [tuple(line["responses"]) for line in lines] == [
+        texts[1:] for rater in study.raters for texts in shown(study, rater)
+    ]
     assert lines[2]["text"] == "&lt;b&gt;bold&lt;/b&gt; &amp; &lt;img src=//x.invalid/y&gt;"
 
 
@@ -264,10 +360,19 @@ def user_state(user: str, values: dict[str, list[tuple[str, str, Any]]], seconds
         "current_instance_index": 1,
         "current_phase_and_page": ["annotation", "annotation"],
         "instance_id_to_behavioral_data": {
-            row: {"instance_id": row, "session_start": 1795489601.4, "session_end": 1795489601.9, "total_time_ms": int(1000 * time), "interactions": []}
+            row: {
+                "instance_id": row,
+                "session_start": 1795489601.4,
+                "session_end": 1795489601.9,
+                "total_time_ms": int(1000 * time),
+                "interactions": [],
+            }
             for row, time in seconds.items()
         },
-        "instance_id_to_label_to_value": {row: [[{"schema": scheme, "name": name}, value] for scheme, name, value in each] for row, each in values.items()},
+        "instance_id_to_label_to_value": {
+            row: [[{"schema": scheme, "name": name}, value] for scheme, name, value in each]
+            for row, each in values.items()
+        },
         "instance_id_to_span_to_value": {},
         "phase_to_page_to_label_to_value": {},
     }
@@ -292,8 +397,20 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
         (tmp_path / "annotation_output" / name / "user_state.json").write_text(json.dumps(state, indent=2))
     first, second = (tmp_path / "annotation_output" / name / "user_state.json" for name in states)
     expected = [
-        {"row_id": "r10", "choices": {"accuracy": "A", "overall": "tie"}, "comment": "so so", "seconds": 3.256, "where": f"{first}, instance r10"},
-        {"row_id": "r11", "choices": {"overall": "B"}, "comment": "", "seconds": None, "where": f"{first}, instance r11"},
+        {
+            "row_id": "r10",
+            "choices": {"accuracy": "A", "overall": "tie"},
+            "comment": "so so",
+            "seconds": 3.256,
+            "where": f"{first}, instance r10",
+        },
+        {
+            "row_id": "r11",
+            "choices": {"overall": "B"},
+            "comment": "",
+            "seconds": None,
+            "where": f"{first}, instance r11",
+        },
         {"row_id": "r23", "choices": {}, "comment": "neither", "seconds": None, "where": f"{second}, instance r23"},
     ]
     expected = [{**each, "text_hash": None} for each in expected]
@@ -313,7 +430,11 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
     path = tmp_path / "user_state.json"
     path.write_text(json.dumps(user_state("rater-1", {"r10": values}, {})))
     (answer,) = read_potato(path, study_of())
-    assert (answer["choices"], answer["unclear"], answer["comment"]) == ({"accuracy": "B"}, {"overall": ["A", "B"]}, "one\ntwo")
+    assert (answer["choices"], answer["unclear"], answer["comment"]) == (
+        {"accuracy": "B"},
+        {"overall": ["A", "B"]},
+        "one\ntwo",
+    )
 
 
 # --- all of them
@@ -325,13 +446,23 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
         (read_label_studio, b"[{]", "broken JSON at column 3"),
         (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "no export of Label Studio"),
         (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
-        (read_label_studio, b'[{"data": {"row_id": "r10"}, "annotations": [], "annotations": []}]', "the key 'annotations' stands twice in one object"),
-        (read_potato, b'{"instance_id_to_label_to_value": {"r10": [], "r10": []}}', "the key 'r10' stands twice in one object"),
+        (
+            read_label_studio,
+            b'[{"data": {"row_id": "r10"}, "annotations": [], "annotations": []}]',
+            "the key 'annotations' stands twice in one object",
+        ),
+        (
+            read_potato,
+            b'{"instance_id_to_label_to_value": {"r10": [], "r10": []}}',
+            "the key 'r10' stands twice in one object",
+        ),
         (read_potato, b"[]", "none of potato's"),
         (read_potato, b"\xff", "bytes that are no text"),
     ],
 )
-def test_what_is_no_such_file_is_refused_by_name(tmp_path: Path, read: Callable[[Path, Study], Any], content: bytes, words: str) -> None:
+def test_what_is_no_such_file_is_refused_by_name(
+    tmp_path: Path, read: Callable[[Path, Study], Any], content: bytes, words: str
+) -> None:
     path = tmp_path / "came-back.xlsx"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words) as refused:

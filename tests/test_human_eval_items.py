@@ -14,7 +14,9 @@ from coh_lightning.human_eval.items import Gold, Matched, Pair, match, read_gold
 from coh_lightning.records import Feedback, prompt_sha, read_prompt
 
 
-def matched(*paths: Path, seed: int = 0, against: str | None = None, max_prompts: int | None = None, **options: Any) -> Matched:
+def matched(
+    *paths: Path, seed: int = 0, against: str | None = None, max_prompts: int | None = None, **options: Any
+) -> Matched:
     return match(read_systems(paths, seed=seed, **options), seed=seed, against=against, max_prompts=max_prompts)
 
 
@@ -38,11 +40,17 @@ def test_our_own_lines_are_shown_without_the_feedback_sentence_and_meet_plain_on
 
 def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", "x", shown=None)])
-    with pytest.raises(InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A helpful answer:'"):
+    with pytest.raises(
+        InputError,
+        match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A helpful answer:'",
+    ):
         matched(a, a)
     lines_of(tmp_path / "b.jsonl", [own("1", "y", shown=None, marker="", system="b")])
     lines_of(a, [own("1", "x", shown=None, marker="", prompt="[INST] Question 1?")])
-    with pytest.raises(InputError, match="other words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters could tell"):
+    with pytest.raises(
+        InputError,
+        match="other words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters could tell",
+    ):
         matched(a, tmp_path / "b.jsonl")
 
 
@@ -53,18 +61,26 @@ def test_a_line_with_a_marker_that_its_prompt_does_not_hold_is_read(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "prompt", ["Name a fruit.\n\nA GOOD  answer:", [{"role": "system", "content": "A good answer:"}, {"role": "user", "content": "Name a fruit."}]]
+    "prompt",
+    [
+        "Name a fruit.\n\nA GOOD  answer:",
+        [{"role": "system", "content": "A good answer:"}, {"role": "user", "content": "Name a fruit."}],
+    ],
 )
 def test_a_marker_is_found_anywhere_in_the_prompt(tmp_path: Path, prompt: Any) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", prompt, marker="A good answer:\n")])
-    with pytest.raises(InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A good answer:"):
+    with pytest.raises(
+        InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A good answer:"
+    ):
         matched(a, a)
 
 
 def test_a_key_that_stands_twice_in_a_line_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "1", "prompt": "Why?", "completion": "x", "completion": "y"}\n')
-    with pytest.raises(InputError, match=r"a\.jsonl:1: the key 'completion' stands twice in one object; keep one of the two\."):
+    with pytest.raises(
+        InputError, match=r"a\.jsonl:1: the key 'completion' stands twice in one object; keep one of the two\."
+    ):
         read_systems([path], seed=0)
 
 
@@ -73,12 +89,19 @@ def test_two_references_of_one_prompt_are_refused_by_place(tmp_path: Path) -> No
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", reference="Because."), line("2", "y", reference="Thus.")])
     with pytest.raises(InputError) as caught:
         references(read_systems([a, b], seed=0))
-    assert str(caught.value) == f"{b}:2: the reference of '2' is 'Thus.', but 'So.' at {a}:2; give one reference to a prompt."
+    assert (
+        str(caught.value)
+        == f"{b}:2: the reference of '2' is 'Thus.', but 'So.' at {a}:2; give one reference to a prompt."
+    )
 
 
 @pytest.mark.parametrize(
     "prompt",
-    ["Why?", [{"role": "user", "content": "Why?"}], [{"role": "system", "content": "S"}, {"role": "user", "content": "Why?"}]],
+    [
+        "Why?",
+        [{"role": "user", "content": "Why?"}],
+        [{"role": "system", "content": "S"}, {"role": "user", "content": "Why?"}],
+    ],
 )
 def test_hash_and_words_of_a_prompt_are_those_of_our_own_completions(tmp_path: Path, prompt: Any) -> None:
     record = Feedback.from_json({"prompt": prompt, "completions": [{"text": "x"}]}, "f:1")
@@ -102,7 +125,8 @@ def test_equal_ids_of_different_prompts_are_refused_by_name(tmp_path: Path) -> N
     with pytest.raises(InputError) as caught:
         matched(a, b)
     assert str(caught.value) == (
-        f"1 of 2 ids stand for different prompts in 'a' and 'b', the first is '2': 'How?' at {a}:2, 'When?' at {b}:2; equal ids must mean equal prompts."
+        f"1 of 2 ids stand for different prompts in 'a' and 'b', the first is '2': 'How?' at {a}:2, 'When?' at "
+        f"{b}:2; equal ids must mean equal prompts."
     )
     lines_of(a, [line("1", "x"), line("1", "x", "How?")])
     with pytest.raises(InputError, match=r"a\.jsonl:2: the id '1' stands for another prompt at .*a\.jsonl:1"):
@@ -111,7 +135,9 @@ def test_equal_ids_of_different_prompts_are_refused_by_name(tmp_path: Path) -> N
 
 def test_files_without_a_common_prompt_are_refused(tmp_path: Path) -> None:
     a, b = lines_of(tmp_path / "a.jsonl", [line("1", "x")]), lines_of(tmp_path / "b.jsonl", [line("2", "y")])
-    with pytest.raises(InputError, match=r"No prompt id of 'a' \(1 prompts, as '1'\) is among those of 'b' \(1 prompts, as '2'\)"):
+    with pytest.raises(
+        InputError, match=r"No prompt id of 'a' \(1 prompts, as '1'\) is among those of 'b' \(1 prompts, as '2'\)"
+    ):
         matched(a, b)
 
 
@@ -133,7 +159,9 @@ def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> Non
     assert found.pairs[0].texts[0] == "good"
     assert found.warnings == (f"{a} holds the asks 'bad', 'good'; only 'good' is compared (--ask takes another).",)
     assert matched(a, b, ask="bad").pairs[0].texts[0] == "bad"
-    with pytest.raises(InputError, match=r"'mine' was not asked for 'god', only for 'bad', 'good'; did you mean 'good'\?"):
+    with pytest.raises(
+        InputError, match=r"'mine' was not asked for 'god', only for 'bad', 'good'; did you mean 'good'\?"
+    ):
         matched(a, b, ask="god")
 
 
@@ -149,7 +177,9 @@ def test_two_asks_of_one_file_meet_only_as_a_control(tmp_path: Path) -> None:
 
 def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
     a, b = (lines_of(tmp_path / name, [own("1", name)]) for name in ("a.jsonl", "b.jsonl"))
-    with pytest.raises(InputError, match=r"b\.jsonl: its system is called 'mine', as is that of a\.jsonl; tell them apart with --names"):
+    with pytest.raises(
+        InputError, match=r"b\.jsonl: its system is called 'mine', as is that of a\.jsonl; tell them apart with --names"
+    ):
         matched(a, b)
     assert matched(a, b, names=["old", "new"]).pairs[0].systems == ("old", "new")
     with pytest.raises(InputError, match="There are 2 completions files but 1 names"):
@@ -203,7 +233,10 @@ def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"completion": "a\ud800"}, r" \(completion of '1'\): completion holds the lone surrogate U\+D800 at character 2, which no file can hold"),
+        (
+            {"completion": "a\ud800"},
+            r" \(completion of '1'\): completion holds the lone surrogate U\+D800 at character 2, which no file can hold",
+        ),
         ({"prompt": "\udfff"}, r" \(completion of '1'\): prompt holds the lone surrogate U\+DFFF at character 1"),
         ({"reference": "\ud800"}, "reference holds the lone surrogate"),
         ({"completion": 3}, "completion is int; it must be text"),
@@ -223,7 +256,9 @@ def test_a_bad_line_is_refused_by_file_line_and_completion(tmp_path: Path, chang
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     values = line("1", "x")
     del values[key]
-    with pytest.raises(InputError, match=rf"a\.jsonl:1: the key '{key}' is missing; a completion needs id, prompt and completion"):
+    with pytest.raises(
+        InputError, match=rf"a\.jsonl:1: the key '{key}' is missing; a completion needs id, prompt and completion"
+    ):
         read_systems([lines_of(tmp_path / "a.jsonl", [values])], seed=0)
 
 
@@ -232,7 +267,10 @@ def messages(*texts: str) -> list[dict[str, str]]:
 
 
 def test_pseudo_dialogues_keep_the_human_and_replace_every_reply(tmp_path: Path) -> None:
-    a = lines_of(tmp_path / "a.jsonl", [line("d7#2", "A machine.", messages("Hello!", "Hi.", "Who are you?")), line("d7#1", "Hi.", "Hello!")])
+    a = lines_of(
+        tmp_path / "a.jsonl",
+        [line("d7#2", "A machine.", messages("Hello!", "Hi.", "Who are you?")), line("d7#1", "Hi.", "Hello!")],
+    )
     b = lines_of(
         tmp_path / "b.jsonl",
         [
@@ -250,16 +288,24 @@ def test_pseudo_dialogues_keep_the_human_and_replace_every_reply(tmp_path: Path)
 
 
 def test_our_own_dialogue_lines_are_joined_by_what_people_read(tmp_path: Path) -> None:
-    a = lines_of(tmp_path / "a.jsonl", [own("d#1", "Hi.", shown="Hello!"), own("d#2", "Me.", shown="User: Hello!\n\nAssistant: Hi.\n\nUser: Who?")])
+    a = lines_of(
+        tmp_path / "a.jsonl",
+        [own("d#1", "Hi.", shown="Hello!"), own("d#2", "Me.", shown="User: Hello!\n\nAssistant: Hi.\n\nUser: Who?")],
+    )
     (system,) = read_systems([a], seed=0, dialogues=True)
-    assert [output.text for output in system.outputs.values()] == ["User: Hello!\n\nAssistant: Hi.\n\nUser: Who?\n\nAssistant: Me."]
+    assert [output.text for output in system.outputs.values()] == [
+        "User: Hello!\n\nAssistant: Hi.\n\nUser: Who?\n\nAssistant: Me."
+    ]
 
 
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
         ([line("d7", "x")], "'d7' is no turn of a dialogue"),
-        ([line("d7#1", "x"), line("d7#3", "x", messages("a", "b", "c"))], "the dialogue 'd7' has the turns 1, 3; a dialogue needs all its turns"),
+        (
+            [line("d7#1", "x"), line("d7#3", "x", messages("a", "b", "c"))],
+            "the dialogue 'd7' has the turns 1, 3; a dialogue needs all its turns",
+        ),
         ([line("d7#2", "x")], "the dialogue 'd7' has the turns 2"),
         ([line("d7#1", "x"), line("d7#2", "x")], "what the human says in 'd7#2' can't be told"),
         ([line("d7#1", "x"), line("d7#1", "y")], "the turn 'd7#1' has 2 completions"),
@@ -281,8 +327,12 @@ def test_gold_items_are_read_strictly(tmp_path: Path) -> None:
         read_gold(path)
 
 
-@pytest.mark.parametrize(("key", "value"), [("id", "a\nb"), ("id", "x" * 301), ("system", "a\x1b[31m"), ("ask", "good\n")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("id", "a\nb"), ("id", "x" * 301), ("system", "a\x1b[31m"), ("ask", "good\n")]
+)
 def test_names_are_one_short_line(tmp_path: Path, key: str, value: str) -> None:
     path = lines_of(tmp_path / "x.jsonl", [{"id": "p", "prompt": "q", "completion": "a"} | {key: value}])
-    with pytest.raises(InputError, match=rf"x\.jsonl:1.*: {key} is .*, \d+ characters; a name is one line of at most 300"):
+    with pytest.raises(
+        InputError, match=rf"x\.jsonl:1.*: {key} is .*, \d+ characters; a name is one line of at most 300"
+    ):
         read_systems([path], seed=0)

@@ -1,4 +1,6 @@
-"""The road that a user walks: two completions files, `human-eval export`, sheets filled in, `human-eval import`, judgements."""
+"""The road that a user walks: two completions files, `human-eval export`, sheets filled in, `human-eval import`,
+judgements.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,13 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def files(folder: Path) -> tuple[Path, Path]:
-    a = lines_of(folder / "a.jsonl", ({"id": f"p{n}", "prompt": f"Q{n}", "completion": f"- long answer {n}", "system": "old"} for n in range(3)))
-    b = lines_of(folder / "new.jsonl", ({"id": f"p{n}", "prompt": f"Q{n}", "completion": f"=short {n}"} for n in (0, 1, 2, 9)))
+    a = lines_of(
+        folder / "a.jsonl",
+        ({"id": f"p{n}", "prompt": f"Q{n}", "completion": f"- long answer {n}", "system": "old"} for n in range(3)),
+    )
+    b = lines_of(
+        folder / "new.jsonl", ({"id": f"p{n}", "prompt": f"Q{n}", "completion": f"=short {n}"} for n in (0, 1, 2, 9))
+    )
     return a, b
 
 
@@ -60,7 +67,12 @@ def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFi
         for number, row in enumerate(rows):
             # overall goes to the longer answer; coherence is a tie in the first row, and left open in the others
             longer = "A" if len(row["answer_a"]) > len(row["answer_b"]) else "B"
-            row |= {"overall": longer, "coherence": "=" if number == 0 else "", "seconds": "30", "comment": "hm" if number else ""}
+            row |= {
+                "overall": longer,
+                "coherence": "=" if number == 0 else "",
+                "seconds": "30",
+                "comment": "hm" if number else "",
+            }
             systems = ["old", "new"] if longer == "A" else ["new", "old"]
             item = next(one.item for one in read_study(folder).rows if one.row == row["row_id"])
             common = {"item": item, "row": row["row_id"], "prompt_id": f"p{row['prompt'][1:]}", "rater": rater}
@@ -115,8 +127,22 @@ def test_every_form_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "three" / "user_state.json").write_text(json.dumps({"instance_id_to_label_to_value": labels}))
 
     capsys.readouterr()
-    assert main(["human-eval", "import", str(folder), str(tmp_path / "one.xlsx"), str(tmp_path / "two.json"), str(tmp_path / "three")]) == 0
-    assert capsys.readouterr().out == f"{len(study.rows)} of {len(study.rows)} judgements, {len(study.rows)} of them new\n"
+    assert (
+        main(
+            [
+                "human-eval",
+                "import",
+                str(folder),
+                str(tmp_path / "one.xlsx"),
+                str(tmp_path / "two.json"),
+                str(tmp_path / "three"),
+            ]
+        )
+        == 0
+    )
+    assert (
+        capsys.readouterr().out == f"{len(study.rows)} of {len(study.rows)} judgements, {len(study.rows)} of them new\n"
+    )
     for line in lines(folder / "judgements.jsonl"):
         systems = line["systems"]
         assert isinstance(systems, list)
@@ -134,11 +160,17 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("words", [[], ["exprot"], ["export"], ["import", "x"]])
-def test_words_that_are_no_command_are_refused_in_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_that_are_no_command_are_refused_in_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["human-eval", *words]) == 2
     error = capsys.readouterr().err
     named = " ".join(["human-eval", *(word for word in words if word in ("export", "import"))])
-    assert error.startswith(f"error: {named}: ") and error.endswith("; --help lists the options.\n") and error.count("\n") == 1
+    assert (
+        error.startswith(f"error: {named}: ")
+        and error.endswith("; --help lists the options.\n")
+        and error.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("part", ["plan", "export", "import", "report"])
@@ -157,8 +189,16 @@ from coh_lightning.__main__ import main
 main(["human-eval", "export", {str(a)!r}, {str(b)!r}, "--output", {str(tmp_path / "s")!r}])
 main(["human-eval", "import", {str(tmp_path / "s")!r}, {str(tmp_path / "s/sheets/rater-1.csv")!r}])
 print("loaded", *sorted({{name.split(".")[0] for name in sys.modules}}))"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert (
-        set(done.stdout.splitlines()[-1].split()) & {"torch", "lightning", "transformers", "datasets", "scipy", "pandas", "numpy", "matplotlib", "openpyxl"}
+        set(done.stdout.splitlines()[-1].split())
+        & {"torch", "lightning", "transformers", "datasets", "scipy", "pandas", "numpy", "matplotlib", "openpyxl"}
         == set()
     )

@@ -1,4 +1,6 @@
-"""How many items a study needs: the exact test's power, the smallest number from which it stays, the curve, and that it answers at once."""
+"""How many items a study needs: the exact test's power, the smallest number from which it stays, the curve, and that it
+answers at once.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def test_the_examples_of_the_docstrings_hold() -> None:
 def test_power_is_the_chance_that_scipys_binomial_test_rejects(share: float, alpha: float) -> None:
     for n in (1, 5, 6, 8, 9, 35, 100):
         rejected = [wins for wins in range(n + 1) if scipy.stats.binomtest(wins, n).pvalue <= alpha]
-        assert power(n, share, alpha) == pytest.approx(scipy.stats.binom.pmf(rejected, n, share).sum() if rejected else 0.0, abs=1e-9)
+        assert power(n, share, alpha) == pytest.approx(
+            scipy.stats.binom.pmf(rejected, n, share).sum() if rejected else 0.0, abs=1e-9
+        )
 
 
 def test_the_table_is_that_of_the_literature() -> None:
@@ -41,7 +45,13 @@ def test_the_table_is_that_of_the_literature() -> None:
     assert [*plan.decided[0.8].values()] == [820, 367, 210, 97, 54, 35]
     assert [*plan.decided[0.9].values()] == [1080, 487, 274, 121, 70, 42]
     assert plan.items[0.8][0.6] == 300  # 210 / (1 - 0.3)
-    assert {n: round(width, 3) for n, width in plan.half_widths.items()} == {50: 0.134, 100: 0.096, 200: 0.069, 500: 0.044, 1000: 0.031}
+    assert {n: round(width, 3) for n, width in plan.half_widths.items()} == {
+        50: 0.134,
+        100: 0.096,
+        200: 0.069,
+        500: 0.044,
+        1000: 0.031,
+    }
 
 
 def test_the_power_stays_above_the_mark_from_the_number_on_and_not_before() -> None:
@@ -75,14 +85,21 @@ def test_a_stricter_test_needs_more() -> None:
     [
         (["--shares", "0.5"], "--shares has 0.5; a win share to be found lies above 0.5 and below 1."),
         (["--shares", "60"], "--shares has 60; a win share to be found lies above 0.5 and below 1."),
-        (["--shares", "0.5001"], "a true win share of 0.5001 needs about 200,000,000 decided items for 80 % power; plan for a larger effect."),
+        (
+            ["--shares", "0.5001"],
+            "a true win share of 0.5001 needs about 200,000,000 decided items for 80 % power; plan for a larger "
+            "effect.",
+        ),
         (["--power", "80"], "--power has 80; give chances between 0.05 and 0.999, such as 0.8."),
         (["--ties", "1"], "--ties is 1; give the share of ties, from 0 to below 1."),
         (["--ties", "nan"], "--ties is nan; give the share of ties, from 0 to below 1."),
         (["--alpha", "5"], "--alpha is 5; give the level of the test, such as 0.05."),
         (["--items", "0"], "--items has 0; give numbers from 1 to 100,000."),
         (["--curve", "curve.pdf"], "--curve is curve.pdf; give the figure a name that ends in .png or .svg."),
-        (["--curve", "nowhere/curve.png"], "--curve is nowhere/curve.png, but there is no folder nowhere; make it first."),
+        (
+            ["--curve", "nowhere/curve.png"],
+            "--curve is nowhere/curve.png, but there is no folder nowhere; make it first.",
+        ),
     ],
 )
 def test_values_outside_their_range_are_refused(words: list[str], says: str) -> None:
@@ -117,10 +134,17 @@ def test_the_command_prints_the_plan_and_says_what_it_drew(tmp_path: Path, capsy
 
 
 def test_a_plan_is_there_within_four_seconds() -> None:
-    code = "import argparse; from coh_lightning.human_eval import plan; p = argparse.ArgumentParser(); plan.add_arguments(p); plan.run(p.parse_args([]))"
+    code = (
+        "import argparse; from coh_lightning.human_eval import plan; p = argparse.ArgumentParser(); "
+        "plan.add_arguments(p); plan.run(p.parse_args([]))"
+    )
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, timeout=60, env={"PYTHONIOENCODING": "utf-8", "PYTHONPATH": ":".join(sys.path)}
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env={"PYTHONIOENCODING": "utf-8", "PYTHONPATH": ":".join(sys.path)},
     )
     assert time.perf_counter() - start < 4
 

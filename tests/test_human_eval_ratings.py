@@ -1,4 +1,6 @@
-"""Import: sheets come back as spreadsheets leave them; good answers are kept, each bad one is named by file and line, and nothing counts twice."""
+"""Import: sheets come back as spreadsheets leave them; good answers are kept, each bad one is named by file and line,
+and nothing counts twice.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,33 @@ from coh_lightning.human_eval.sheets import sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.records import Judgement, read_jsonl
 
-ODD = ("Well.", "=1+1", "- a, b; c\td|e", "'=quoted", 'say "no"\r\nand go', "- naïve “ﬁ” 漢字 😀", " \n", "1/2", "＝ｘ", "'")
+ODD = (
+    "Well.",
+    "=1+1",
+    "- a, b; c\td|e",
+    "'=quoted",
+    'say "no"\r\nand go',
+    "- naïve “ﬁ” 漢字 😀",
+    " \n",
+    "1/2",
+    "＝ｘ",
+    "'",
+)
 
 
 def study_at(folder: Path, *, texts: tuple[str, ...] = ODD, **options: Any) -> Study:
     """Systems x and y; x wrote the odd texts, y something plain."""
-    a = lines_of(folder / "x.jsonl", ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": text} for n, text in enumerate(texts)))
-    b = lines_of(folder / "y.jsonl", ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"plain {n}"} for n in range(len(texts))))
-    return export_study([a, b], folder / "study", **({"raters": 2, "overlap": 99, "attributes": ("accuracy", "overall")} | options))
+    a = lines_of(
+        folder / "x.jsonl",
+        ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": text} for n, text in enumerate(texts)),
+    )
+    b = lines_of(
+        folder / "y.jsonl",
+        ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"plain {n}"} for n in range(len(texts))),
+    )
+    return export_study(
+        [a, b], folder / "study", **({"raters": 2, "overlap": 99, "attributes": ("accuracy", "overall")} | options)
+    )
 
 
 def likes_x(attribute: str, prompt: str, a: str, b: str) -> str:
@@ -58,7 +79,8 @@ def sheet(folder: Path, study: Study, rater: str = "rater-1") -> tuple[Path, Cel
     return save(folder / f"{rater}.csv", cells), cells
 
 
-# ---------------------------------------------------------------------------------------------------------------- what is kept
+# ---------------------------------------------------------------------------------------------------------------- what
+# is kept
 
 
 def test_filled_sheets_become_judgements(tmp_path: Path) -> None:
@@ -67,11 +89,17 @@ def test_filled_sheets_become_judgements(tmp_path: Path) -> None:
     found = judgements(tmp_path)
     assert clean(imported) and imported.missing == ()
     assert imported.judgements == imported.added == imported.expected == len(found) == 2 * len(study.rows)
-    assert [(one.row, one.attribute) for one in found] == [(row.row, attribute) for row in study.rows for attribute in study.attributes]
+    assert [(one.row, one.attribute) for one in found] == [
+        (row.row, attribute) for row in study.rows for attribute in study.attributes
+    ]
     for one in found:
         about = study.key["items"][one.item]
         assert one.choice == ("x" if one.attribute == "accuracy" and about["kind"] == "pair" else "tie")
-        assert (one.prompt_id, one.seconds, one.rater) == (about["prompt_id"], 12.0, next(row.rater for row in study.rows if row.row == one.row))
+        assert (one.prompt_id, one.seconds, one.rater) == (
+            about["prompt_id"],
+            12.0,
+            next(row.rater for row in study.rows if row.row == one.row),
+        )
         assert one.check == study.key["rows"][one.row]["check"]
         assert one.passed is (None if not one.check else True)
     for row in study.rows:
@@ -103,7 +131,10 @@ def test_a_swapped_duplicate_waits_for_the_first_showing(tmp_path: Path) -> None
     assert [one.passed for one in judgements(tmp_path) if one.row == swap] == [True]
 
 
-@pytest.mark.parametrize(("word", "choice"), [*WORDS.items(), ("A", "A"), (" Tie ", "tie"), ("TIE", "tie"), ("Answer  B", "B"), ("'=", "tie")])
+@pytest.mark.parametrize(
+    ("word", "choice"),
+    [*WORDS.items(), ("A", "A"), (" Tie ", "tie"), ("TIE", "tie"), ("Answer  B", "B"), ("'=", "tie")],
+)
 def test_every_stated_word_is_a_choice(tmp_path: Path, word: str, choice: str) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     bring(tmp_path, save(tmp_path / "s.csv", filled(study, "rater-1", lambda *_: word)))
@@ -119,12 +150,15 @@ def test_comments_and_seconds_are_kept(tmp_path: Path) -> None:
     assert [(one.comment, one.seconds) for one in judgements(tmp_path)] == [("=hard; \nto say", 7.5)]
 
 
-# ---------------------------------------------------------------------------------------------------------------- what spreadsheets do
+# ---------------------------------------------------------------------------------------------------------------- what
+# spreadsheets do
 
 
 def written(cells: Cells, *, guarded: bool = True, **dialect: Any) -> str:
     out = io.StringIO(newline="")
-    csv.writer(out, **({"lineterminator": "\r\n"} | dialect)).writerows([[guard(cell) if guarded else cell for cell in row] for row in cells])
+    csv.writer(out, **({"lineterminator": "\r\n"} | dialect)).writerows(
+        [[guard(cell) if guarded else cell for cell in row] for row in cells]
+    )
     return out.getvalue()
 
 
@@ -150,16 +184,24 @@ SPREADSHEETS: dict[str, Callable[[Cells], bytes]] = {
     "quotes only where needed, LF": lambda cells: written(
         [[cell.replace("\r\n", "\n").replace("\r", "\n") for cell in row] for row in cells], lineterminator="\n"
     ).encode(),
-    "line ends within cells changed": lambda cells: written([[cell.replace("\r\n", "\n") for cell in row] for row in cells]).encode(),
+    "line ends within cells changed": lambda cells: written(
+        [[cell.replace("\r\n", "\n") for cell in row] for row in cells]
+    ).encode(),
     "guards stripped": lambda cells: written(cells, guarded=False).encode("utf-8-sig"),
-    "one apostrophe stripped": lambda cells: written([[guard(cell).removeprefix("'") for cell in row] for row in cells], guarded=False).encode(),
+    "one apostrophe stripped": lambda cells: written(
+        [[guard(cell).removeprefix("'") for cell in row] for row in cells], guarded=False
+    ).encode(),
     "ends trimmed": lambda cells: written([[cell.strip() for cell in row] for row in cells]).encode(),
     "empty rows at the end": lambda cells: written(padded(cells)).encode(),
     "columns and rows moved, columns added": lambda cells: written(reordered(cells)).encode(),
-    "header in capitals with blanks": lambda cells: written([[name.replace("_", " ").upper() for name in cells[0]], *cells[1:]]).encode(),
+    "header in capitals with blanks": lambda cells: written(
+        [[name.replace("_", " ").upper() for name in cells[0]], *cells[1:]]
+    ).encode(),
     "columns of texts left out": lambda cells: written([[*row[:4], *row[7:]] for row in cells]).encode(),
     "columns of hash, study and rater left out": lambda cells: written([[row[0], *row[4:]] for row in cells]).encode(),
-    "short texts taken for values": lambda cells: written([["1-Feb" if cell == "1/2" else cell for cell in row] for row in cells]).encode(),
+    "short texts taken for values": lambda cells: written(
+        [["1-Feb" if cell == "1/2" else cell for cell in row] for row in cells]
+    ).encode(),
     "saved in the local code page": lambda cells: written(cells).encode("cp1252", "replace"),
 }
 
@@ -203,15 +245,23 @@ def test_a_workbook_is_read(tmp_path: Path) -> None:
     assert judgements(tmp_path) == found
 
 
-any_text = st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(DANGEROUS + "'\",;|\r\n\t\0 \u2028\ufeff\x85_x0a"), max_size=12)
+any_text = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
+    st.sampled_from(DANGEROUS + "'\",;|\r\n\t\0 \u2028\ufeff\x85_x0a"), max_size=12
+)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(any_text, min_size=1, max_size=4), st.sampled_from(sorted(set(SPREADSHEETS) - {"short texts taken for values"})), any_text)
+@given(
+    st.lists(any_text, min_size=1, max_size=4),
+    st.sampled_from(sorted(set(SPREADSHEETS) - {"short texts taken for values"})),
+    any_text,
+)
 @example(["_x000d_", "\r", "''\x00="], "guards stripped", "'")
 @example(["ſ"], "saved in the local code page", "")
 @example([""], "single quotes", ",")
-def test_any_text_goes_through_any_spreadsheet(tmp_path_factory: pytest.TempPathFactory, texts: list[str], what: str, comment: str) -> None:
+def test_any_text_goes_through_any_spreadsheet(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], what: str, comment: str
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     study = study_at(folder, texts=tuple(texts), raters=1)
     cells = filled(study, "rater-1", likes_x)
@@ -232,7 +282,8 @@ def test_a_text_longer_than_any_reader_expects_is_read(tmp_path: Path) -> None:
     assert csv.field_size_limit() == limit
 
 
-# ---------------------------------------------------------------------------------------------------------------- again, in parts, otherwise
+# ----------------------------------------------------------------------------------------------------------------
+# again, in parts, otherwise
 
 
 def test_importing_again_changes_nothing(tmp_path: Path) -> None:
@@ -255,7 +306,8 @@ def test_sheets_may_come_in_parts(tmp_path: Path) -> None:
     one = bring(tmp_path, save(tmp_path / "half.csv", half))
     assert (one.added, one.refused) == (5, 0)
     assert one.missing == (
-        f"{tmp_path / 'half.csv'}:{line_of(tmp_path / 'half.csv', half[2][0])}: row '{half[2][0]}' has no answer for overall.",
+        f"{tmp_path / 'half.csv'}:{line_of(tmp_path / 'half.csv', half[2][0])}: row '{half[2][0]}' has no answer for "
+        "overall.",
         f"rater-1: {len(cells) - 4} of {len(cells) - 1} rows are not answered yet.",
     )
     whole = bring(tmp_path, save(tmp_path / "whole.csv", cells))
@@ -266,7 +318,11 @@ def test_sheets_may_come_in_parts(tmp_path: Path) -> None:
 
 def line_of(path: Path, row: str) -> int:
     """The line that a row of a sheet begins at."""
-    return next(number for number, line in enumerate(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n"), start=1) if row in line)
+    return next(
+        number
+        for number, line in enumerate(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n"), start=1)
+        if row in line
+    )
 
 
 def test_the_same_answer_twice_counts_once_and_is_said(tmp_path: Path) -> None:
@@ -274,7 +330,9 @@ def test_the_same_answer_twice_counts_once_and_is_said(tmp_path: Path) -> None:
     path, cells = sheet(tmp_path, study)
     copy = save(tmp_path / "copy.csv", cells)
     imported = bring(tmp_path, path, copy)
-    assert imported.doubled == (f"{copy}:2: overall of row '{cells[1][0]}' was answered before, at {path}:2, and alike; it counts once.",)
+    assert imported.doubled == (
+        f"{copy}:2: overall of row '{cells[1][0]}' was answered before, at {path}:2, and alike; it counts once.",
+    )
     assert (imported.judgements, imported.refused) == (1, 0)
 
 
@@ -284,7 +342,10 @@ def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> No
     bring(tmp_path, path)
     other = save(tmp_path / "other.csv", filled(study, "rater-1", lambda *_: "A"))
     refused = bring(tmp_path, other)
-    says = f"{other}:2: overall of row '{cells[1][0]}' was answered before, at an earlier import, with another choice (tie there, A here); "
+    says = (
+        f"{other}:2: overall of row '{cells[1][0]}' was answered before, at an earlier import, with another choice "
+        "(tie there, A here); "
+    )
     assert (refused.conflicts, refused.refused) == ((f"{says}the first stands (--replace takes this one).",), 1)
     assert [one.choice for one in judgements(tmp_path)] == ["tie"]
     replaced = bring(tmp_path, other, replace=True)
@@ -296,24 +357,43 @@ def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_nam
     study = study_at(tmp_path, texts=("one",), raters=1, swaps=0, identical=0, forms=("label-studio",))
     ((row, item),) = study.rater_rows("rater-1")
     results = [
-        {"type": "choices", "from_name": name, "value": {"choices": [choice]}} for name, choice in (("overall", "A"), ("overall", "B"), ("accuracy", "tie"))
+        {"type": "choices", "from_name": name, "value": {"choices": [choice]}}
+        for name, choice in (("overall", "A"), ("overall", "B"), ("accuracy", "tie"))
     ]
     path = tmp_path / "project.json"
-    path.write_text(json.dumps([{"data": {"row_id": row.row, "text_hash": row.text_hash(item)}, "annotations": [{"result": results, "completed_by": 3}]}]))
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    "data": {"row_id": row.row, "text_hash": row.text_hash(item)},
+                    "annotations": [{"result": results, "completed_by": 3}],
+                }
+            ]
+        )
+    )
     imported = bring(tmp_path, path)
-    assert imported.impossible == (f"{path}, task 1 by 3: overall of row '{row.row}' has 2 answers, 'A' and 'B'; none of them is counted.",)
-    assert (imported.refused, [(one.attribute, one.choice) for one in judgements(tmp_path)]) == (1, [("accuracy", "tie")])
+    assert imported.impossible == (
+        f"{path}, task 1 by 3: overall of row '{row.row}' has 2 answers, 'A' and 'B'; none of them is counted.",
+    )
+    assert (imported.refused, [(one.attribute, one.choice) for one in judgements(tmp_path)]) == (
+        1,
+        [("accuracy", "tie")],
+    )
 
 
 def test_two_annotations_of_one_task_that_differ_are_a_conflict_with_both_answers(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     ((row, item),) = study.rater_rows("rater-1")
-    each = [{"result": [{"type": "choices", "from_name": "overall", "value": {"choices": [choice]}}], "completed_by": 3} for choice in ("A", "B")]
+    each = [
+        {"result": [{"type": "choices", "from_name": "overall", "value": {"choices": [choice]}}], "completed_by": 3}
+        for choice in ("A", "B")
+    ]
     path = tmp_path / "project.json"
     path.write_text(json.dumps([{"data": {"row_id": row.row, "text_hash": row.text_hash(item)}, "annotations": each}]))
     imported = bring(tmp_path, path)
     assert imported.conflicts == (
-        f"{path}, task 1, annotation 2 by 3: overall of row '{row.row}' was answered before, at {path}, task 1, annotation 1 by 3, with another choice "
+        f"{path}, task 1, annotation 2 by 3: overall of row '{row.row}' was answered before, at {path}, task 1, "
+        "annotation 1 by 3, with another choice "
         "(A there, B here); the first stands (--replace takes this one).",
     )
     assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
@@ -329,7 +409,10 @@ def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> 
     assert bring(tmp_path, path).judgements == 1
     held.write_text("".join(json.dumps(one) + "\n" for one in (first, {**first, "choice": "x"})))
     before = held.read_bytes()
-    with pytest.raises(InputError, match=rf"judgement 2 says 'x' to 'overall' of row '{first['row']}', and judgement 1 'tie'; keep one of the two\."):
+    with pytest.raises(
+        InputError,
+        match=rf"judgement 2 says 'x' to 'overall' of row '{first['row']}', and judgement 1 'tie'; keep one of the two\.",
+    ):
         bring(tmp_path, path)
     assert held.read_bytes() == before
 
@@ -344,11 +427,14 @@ def test_a_comment_that_comes_later_is_added_and_another_is_a_conflict(tmp_path:
         assert judgements(tmp_path)[0].comment == "now"
 
 
-# ---------------------------------------------------------------------------------------------------------------- what is named
+# ---------------------------------------------------------------------------------------------------------------- what
+# is named
 
 
 def one_bad(folder: Path, change: Callable[[list[str], list[str]], None]) -> tuple[Imported, Path, str]:
-    """A sheet of two rows, one of which is changed: (what import said, the file, the row's id). The other row is kept."""
+    """A sheet of two rows, one of which is changed: (what import said, the file, the row's id). The other row is
+    kept.
+    """
     study = study_at(folder, texts=("one", "two"), raters=1, attributes=("overall",), swaps=0, identical=0)
     cells = filled(study, "rater-1", likes_x)
     row = cells[2][0]
@@ -378,17 +464,26 @@ def put(column: str, text: str) -> Callable[[list[str], list[str]], None]:
         (
             "answer_b",
             "another text",
-            "answer_b of row '{row}' is not the text that was exported; it is not counted. Put the text back, or leave the columns of texts out.",
+            "answer_b of row '{row}' is not the text that was exported; it is not counted. Put the text back, or "
+            "leave the columns of texts out.",
         ),
         (
             "prompt",
             "Question 7?",
-            "prompt of row '{row}' is not the text that was exported; it is not counted. Put the text back, or leave the columns of texts out.",
+            "prompt of row '{row}' is not the text that was exported; it is not counted. Put the text back, or leave "
+            "the columns of texts out.",
         ),
-        ("answer_a", "", "answer_a of row '{row}' is not the text that was exported; it is not counted. Put the text back, or leave the columns of texts out."),
+        (
+            "answer_a",
+            "",
+            "answer_a of row '{row}' is not the text that was exported; it is not counted. Put the text back, or "
+            "leave the columns of texts out.",
+        ),
     ],
 )
-def test_an_impossible_answer_is_named_and_the_others_are_kept(tmp_path: Path, column: str, text: str, says: str) -> None:
+def test_an_impossible_answer_is_named_and_the_others_are_kept(
+    tmp_path: Path, column: str, text: str, says: str
+) -> None:
     imported, path, row = one_bad(tmp_path, put(column, text))
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
     assert imported.impossible == (f"{path}:3: {says.format(row=row, study=study_id)}",)
@@ -405,7 +500,9 @@ def test_a_text_that_a_spreadsheet_takes_for_a_value_needs_its_hash(tmp_path: Pa
 def test_a_row_of_another_study_is_named(tmp_path: Path) -> None:
     imported, path, _ = one_bad(tmp_path, put("row_id", "r123"))
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
-    assert imported.foreign == (f"{path}:3: row 'r123' is not of study {study_id}, nor of any known one; it is not counted.",)
+    assert imported.foreign == (
+        f"{path}:3: row 'r123' is not of study {study_id}, nor of any known one; it is not counted.",
+    )
 
 
 def test_a_sheet_of_another_study_gives_nothing(tmp_path: Path) -> None:
@@ -424,7 +521,8 @@ def test_a_wrong_hash_is_named_where_no_texts_show_what_was_rated(tmp_path: Path
     cells[1][3] = "0" * 16
     path = save(tmp_path / "s.csv", cells)
     assert bring(tmp_path, path).impossible == (
-        f"{path}:2: the text_hash of row '{cells[1][0]}' is '0000000000000000', not {right}, so other texts were rated; it is not counted.",
+        f"{path}:2: the text_hash of row '{cells[1][0]}' is '0000000000000000', not {right}, so other texts were "
+        "rated; it is not counted.",
     )
 
 
@@ -432,7 +530,9 @@ def test_seconds_that_are_no_number_are_named_and_the_answer_is_kept(tmp_path: P
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     for number, seconds in enumerate(("soon", "-1", "nan", "inf")):
         path = save(tmp_path / f"{number}.csv", filled(study, "rater-1", likes_x, seconds=seconds))
-        assert bring(tmp_path, path).impossible == (f"{path}:2: '{seconds}' is no number of seconds; the row counts without its time.",)
+        assert bring(tmp_path, path).impossible == (
+            f"{path}:2: '{seconds}' is no number of seconds; the row counts without its time.",
+        )
         assert judgements(tmp_path)[0].seconds is None
 
 
@@ -483,15 +583,25 @@ def test_the_summary_counts_and_names(tmp_path: Path) -> None:
     rows = len(study.rows)
     assert lines[:2] == [f"0 of {rows} judgements, 0 of them new", f"impossible: {rows}"]
     assert lines[2].endswith("'?' is no choice for overall; write A, tie or B.")
-    assert lines[10:] == [f"  and {rows - 8} more", "missing: 1", f"  rater-1: {rows} of {rows} rows are not answered yet."]
+    assert lines[10:] == [
+        f"  and {rows - 8} more",
+        "missing: 1",
+        f"  rater-1: {rows} of {rows} rows are not answered yet.",
+    ]
 
 
-# ---------------------------------------------------------------------------------------------------------------- what nobody sends on purpose
+# ---------------------------------------------------------------------------------------------------------------- what
+# nobody sends on purpose
 
 
 def test_half_a_picture_sign_in_a_comment_does_not_spoil_the_file(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
-    labels = {study.rows[0].row: [[{"schema": "comparison", "name": "overall"}, "tie"], [{"schema": "comment", "name": "c"}, "so \ud83d"]]}
+    labels = {
+        study.rows[0].row: [
+            [{"schema": "comparison", "name": "overall"}, "tie"],
+            [{"schema": "comment", "name": "c"}, "so \ud83d"],
+        ]
+    }
     path = tmp_path / "user_state.json"
     path.write_text(json.dumps({"instance_id_to_label_to_value": labels}))
     assert clean(bring(tmp_path, path))
@@ -513,7 +623,10 @@ def test_what_a_check_is_stands_in_the_key_whatever_the_judgements_say(tmp_path:
     [
         ("[" * 5000 + "]" * 5000, "broken JSON (nested too deeply); export it again as JSON."),
         ('[{"data": {}, "annotations": 5}]', ", task 1: 'annotations' is no list; export it again as JSON."),
-        ('{"instance_id_to_label_to_value": {"r\\n1": 5}}', r": what stands under the instance 'r\n1' is no list; give potato's own file."),
+        (
+            '{"instance_id_to_label_to_value": {"r\\n1": 5}}',
+            r": what stands under the instance 'r\n1' is no list; give potato's own file.",
+        ),
     ],
 )
 def test_a_form_with_something_else_in_it_is_refused(tmp_path: Path, content: str, says: str) -> None:
@@ -531,7 +644,9 @@ def workbook(path: Path, rows: str, *, dimension: str = "A1:XFD1048576") -> Path
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     head = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
-    parts["xl/worksheets/sheet1.xml"] = f'{head}<dimension ref="{dimension}"/><sheetData>{rows}</sheetData></worksheet>'.encode()
+    parts["xl/worksheets/sheet1.xml"] = (
+        f'{head}<dimension ref="{dimension}"/><sheetData>{rows}</sheetData></worksheet>'.encode()
+    )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, part in parts.items():
             archive.writestr(name, part)
@@ -540,12 +655,17 @@ def workbook(path: Path, rows: str, *, dimension: str = "A1:XFD1048576") -> Path
 
 def test_a_workbook_is_not_believed_how_large_it_is(tmp_path: Path) -> None:
     study_at(tmp_path, texts=("one",))
-    far = workbook(tmp_path / "far.xlsx", '<row r="1"><c t="inlineStr"><is><t>x</t></is></c></row><row r="99999999999"><c><v>1</v></c></row>')
+    far = workbook(
+        tmp_path / "far.xlsx",
+        '<row r="1"><c t="inlineStr"><is><t>x</t></is></c></row><row r="99999999999"><c><v>1</v></c></row>',
+    )
     with pytest.raises(InputError, match=r"far\.xlsx: no sheet of the workbook has a column row_id in its first row"):
         bring(tmp_path, far)
 
 
-def test_a_workbook_that_unpacks_out_of_all_proportion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workbook_that_unpacks_out_of_all_proportion_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
     study_at(tmp_path, texts=("one",))
     bomb = workbook(tmp_path / "bomb.xlsx", f'<row r="1"><c t="inlineStr"><is><t>{"x" * 5_000_000}</t></is></c></row>')

@@ -1,4 +1,5 @@
-"""The whole loop on real text and real votes: 200 prompts answered by two of five models each, rated by three people, taken through export, import and report.
+"""The whole loop on real text and real votes: 200 prompts answered by two of five models each, rated by three people,
+taken through export, import and report.
 
 The people's published votes are filled into the blind sheets, so what the report must say is known from the data.
 """
@@ -22,7 +23,14 @@ VOTES = {0: "tie", 1: "response1", 2: "response2"}
 
 
 def call(*words: object) -> str:
-    done = subprocess.run([sys.executable, "-m", "coh_lightning", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "coh_lightning", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -40,7 +48,9 @@ def write_completions(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
 
 
 def fill(study: Path, rows: list[dict[str, Any]]) -> None:
-    """Each annotator's published votes in a sheet; the checks are answered as a careful person would. What a rater sees is all that is used."""
+    """Each annotator's published votes in a sheet; the checks are answered as a careful person would. What a rater sees
+    is all that is used.
+    """
     by_answers = {frozenset((row["response1"], row["response2"])): row for row in rows}
     for number in (1, 2, 3):
         path = study / "sheets" / f"rater-{number}.csv"
@@ -69,9 +79,25 @@ def study(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     folder = tmp_path_factory.mktemp("pandalm")
     with gzip.open(real_data / "pandalm_200.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    rows = [row | {side: str(row[side]) for side in ("response1", "response2")} for row in rows]  # one answer is a bare true
+    rows = [
+        row | {side: str(row[side]) for side in ("response1", "response2")} for row in rows
+    ]  # one answer is a bare true
     files = write_completions(rows, folder)
-    call("human-eval", "export", *files, "--output", folder / "study", "--raters", 3, "--overlap", 200, "--attributes", "overall", "--title", "Five models")
+    call(
+        "human-eval",
+        "export",
+        *files,
+        "--output",
+        folder / "study",
+        "--raters",
+        3,
+        "--overlap",
+        200,
+        "--attributes",
+        "overall",
+        "--title",
+        "Five models",
+    )
     fill(folder / "study", rows)
     sheets = sorted((folder / "study" / "sheets").glob("*.csv"))
     call("human-eval", "import", folder / "study", *sheets)
@@ -96,7 +122,11 @@ def test_the_report_says_what_the_people_said(study: tuple[Path, list[dict[str, 
     assert {frozenset((pair["baseline"], pair["model"])) for pair in found["pairs"]} == set(counts)
     for pair in found["pairs"]:
         said = counts[frozenset((pair["baseline"], pair["model"]))]
-        assert pair["attributes"]["overall"]["counts"] == {"baseline": said[pair["baseline"]], "tie": said["tie"], "model": said[pair["model"]]}
+        assert pair["attributes"]["overall"]["counts"] == {
+            "baseline": said[pair["baseline"]],
+            "tie": said["tie"],
+            "model": said[pair["model"]],
+        }
     assert found["ranking"] is not None
 
 
@@ -118,7 +148,11 @@ def test_agreement_is_that_of_the_votes(study: tuple[Path, list[dict[str, Any]]]
     alike: dict[frozenset[str], list[bool]] = {}
     for row in rows:
         votes = [row[f"annotator{number}"] for number in (1, 2, 3)]
-        alike.setdefault(frozenset(row["cmp_key"].split("_")), []).extend(one == two for one, two in combinations(votes, 2))
+        alike.setdefault(frozenset(row["cmp_key"].split("_")), []).extend(
+            one == two for one, two in combinations(votes, 2)
+        )
     for pair in json.loads((folder / "report.json").read_text(encoding="utf-8"))["analyses"]["all"]["pairs"]:
         of_pair = alike[frozenset((pair["baseline"], pair["model"]))]
-        assert pair["attributes"]["overall"]["agreement"]["raw"]["value"] == pytest.approx(sum(of_pair) / len(of_pair), abs=1e-12)
+        assert pair["attributes"]["overall"]["agreement"]["raw"]["value"] == pytest.approx(
+            sum(of_pair) / len(of_pair), abs=1e-12
+        )

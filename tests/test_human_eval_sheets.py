@@ -16,7 +16,9 @@ from coh_lightning.human_eval.study import DEFINITIONS, Design, Study, digest, m
 
 
 def study_of(*texts: str, prompt: str = "Why?") -> Study:
-    pairs = tuple(Pair(f"p{n}", "", prompt, ("secret one", "secret two"), (text, f"other {n}")) for n, text in enumerate(texts))
+    pairs = tuple(
+        Pair(f"p{n}", "", prompt, ("secret one", "secret two"), (text, f"other {n}")) for n, text in enumerate(texts)
+    )
     return make_study(
         Matched(pairs, {}),
         Design(2, 9, swaps=0, identical=0),
@@ -30,7 +32,19 @@ def study_of(*texts: str, prompt: str = "Why?") -> Study:
 def test_a_sheet_has_the_stated_columns_with_the_raters_order_of_attributes() -> None:
     study = study_of("x")
     assert [columns(study, rater) for rater in study.raters] == [
-        ["row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b", *study.orders[rater], "comment", "seconds"] for rater in study.raters
+        [
+            "row_id",
+            "study_id",
+            "rater",
+            "text_hash",
+            "prompt",
+            "answer_a",
+            "answer_b",
+            *study.orders[rater],
+            "comment",
+            "seconds",
+        ]
+        for rater in study.raters
     ]
     assert study.orders["rater-1"] != study.orders["rater-2"]
 
@@ -39,7 +53,18 @@ def test_a_row_holds_ids_hash_and_texts_and_nothing_else() -> None:
     study = study_of("x")
     (row,) = [row for row in study.rows if row.rater == "rater-1"]
     shown = ["x", "other 0"] if study.key["items"][row.item]["systems"][row.left] == "secret one" else ["other 0", "x"]
-    assert sheet_cells(study, "rater-1")[1] == [row.row, study.id, "rater-1", digest("Why?", *shown), "Why?", *shown, "", "", "", ""]
+    assert sheet_cells(study, "rater-1")[1] == [
+        row.row,
+        study.id,
+        "rater-1",
+        digest("Why?", *shown),
+        "Why?",
+        *shown,
+        "",
+        "",
+        "",
+        "",
+    ]
 
 
 def test_the_bytes_are_what_excel_reads(tmp_path: Path) -> None:
@@ -53,16 +78,27 @@ def test_the_bytes_are_what_excel_reads(tmp_path: Path) -> None:
     assert content.count(b"\r\n") == 2
 
 
-any_text = st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(DANGEROUS + "'\",;\r\n\t\0 \u2028\ufeffa"))
+any_text = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
+    st.sampled_from(DANGEROUS + "'\",;\r\n\t\0 \u2028\ufeffa")
+)
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(any_text, min_size=1, max_size=4), min_size=1, max_size=4).filter(lambda rows: len({len(row) for row in rows}) == 1))
+@given(
+    st.lists(st.lists(any_text, min_size=1, max_size=4), min_size=1, max_size=4).filter(
+        lambda rows: len({len(row) for row in rows}) == 1
+    )
+)
 def test_any_text_comes_back_from_the_csv_and_no_cell_is_a_formula(cells: list[list[str]]) -> None:
     text = csv_text(cells).encode("utf-8-sig").decode("utf-8-sig")
     found = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert [[unguard(cell) for cell in row] for row in found] == cells
-    assert not [cell for row in found for cell in row if cell and (cell[0] in DANGEROUS or cell.strip()[:1] in tuple("=+-@＝＋－＠"))]
+    assert not [
+        cell
+        for row in found
+        for cell in row
+        if cell and (cell[0] in DANGEROUS or cell.strip()[:1] in tuple("=+-@＝＋－＠"))
+    ]
 
 
 def test_a_rater_never_sees_a_systems_name(tmp_path: Path) -> None:

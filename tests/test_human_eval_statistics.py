@@ -1,4 +1,6 @@
-"""Intervals, tests, agreement and ranking: equal to independent implementations, and right about worlds whose truth is known."""
+"""Intervals, tests, agreement and ranking: equal to independent implementations, and right about worlds whose truth is
+known.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def test_the_examples_of_the_docstrings_hold() -> None:
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=26)
 
 
-# ------------------------------------------------------------------------------------------------------------ one observation each
+# ------------------------------------------------------------------------------------------------------------ one
+# observation each
 
 
 @pytest.mark.parametrize("n", [1, 7, 100, 1000])
@@ -72,7 +75,9 @@ def test_wilson_of_nothing_has_no_numbers() -> None:
     assert np.isnan(wilson(0, 0)).all()
 
 
-@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (0, 1), (5, 5), (9, 1), (1, 9), (60, 40), (820, 700), (3000, 2800)])
+@pytest.mark.parametrize(
+    ("wins", "losses"), [(0, 0), (0, 1), (5, 5), (9, 1), (1, 9), (60, 40), (820, 700), (3000, 2800)]
+)
 def test_the_sign_test_is_scipys_binomial_test(wins: int, losses: int) -> None:
     expected = scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     assert sign_test(wins, losses) == pytest.approx(expected, abs=SAME, rel=SAME)
@@ -93,7 +98,8 @@ def test_a_prompt_goes_to_the_side_with_more_votes_and_ties_take_no_side() -> No
     assert majority([[0, 0, 0]]).tolist() == [0, 0, 0]  # nobody was asked: no tie
 
 
-# ------------------------------------------------------------------------------------------------------------ prompts as clusters
+# ------------------------------------------------------------------------------------------------------------ prompts
+# as clusters
 
 
 def test_resampling_depends_on_the_seed_alone_and_keeps_prompts_whole() -> None:
@@ -115,7 +121,11 @@ def test_the_bootstrap_is_that_of_scipy() -> None:
     votes = random.multinomial(3, [0.2, 0.3, 0.5], size=200).astype(float)
     mine = ties_as_half(bootstrap_sums(votes, seed=1, resamples=20_000))
     other = scipy.stats.bootstrap(
-        (np.arange(200),), lambda index, axis: ties_as_half(votes[index].sum(axis=-2)), n_resamples=20_000, method="percentile", rng=random
+        (np.arange(200),),
+        lambda index, axis: ties_as_half(votes[index].sum(axis=-2)),
+        n_resamples=20_000,
+        method="percentile",
+        rng=random,
     )
     assert mine.std(ddof=1) == pytest.approx(other.standard_error, rel=0.03)
     assert np.quantile(mine, [0.025, 0.975]) == pytest.approx(other.confidence_interval, abs=0.002)
@@ -124,17 +134,23 @@ def test_the_bootstrap_is_that_of_scipy() -> None:
 def test_the_tails_are_widened_as_hesterberg_says() -> None:
     values = np.random.default_rng(0).standard_normal(10_000)
     tail = scipy.stats.norm.cdf(-np.sqrt(12 / 11) * scipy.stats.t.ppf(0.975, 11))
-    assert expanded_percentile(values, 0.0, clusters=12) == pytest.approx((0.0, *np.quantile(values, [tail, 1 - tail])), abs=SAME)
+    assert expanded_percentile(values, 0.0, clusters=12) == pytest.approx(
+        (0.0, *np.quantile(values, [tail, 1 - tail])), abs=SAME
+    )
 
 
 def test_where_all_prompts_agree_the_interval_is_wilsons_and_not_a_point() -> None:
-    assert cluster_bootstrap([[0, 0, 3]] * 20, ties_as_half, seed=0, rate=True) == pytest.approx(wilson(20, 20), abs=SAME)
+    assert cluster_bootstrap([[0, 0, 3]] * 20, ties_as_half, seed=0, rate=True) == pytest.approx(
+        wilson(20, 20), abs=SAME
+    )
     assert np.isnan(cluster_bootstrap([[0, 0, 3]] * 20, ties_as_half, seed=0)[1:]).all()
 
 
 def test_prompts_that_nobody_rated_count_nothing() -> None:
     votes = [[1, 0, 2], [2, 1, 0], [0, 1, 2]] * 10
-    assert cluster_bootstrap(votes + [[0, 0, 0]] * 30, ties_as_half, seed=0) == cluster_bootstrap(votes, ties_as_half, seed=0)
+    assert cluster_bootstrap(votes + [[0, 0, 0]] * 30, ties_as_half, seed=0) == cluster_bootstrap(
+        votes, ties_as_half, seed=0
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement
@@ -175,14 +191,22 @@ def test_equal_length_differences_stay_in_one_third() -> None:
 # ------------------------------------------------------------------------------------------------------------ ranking
 
 
-def votes_among(systems: int, number: int, seed: int, nu: float = 0.6) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int, int]]]:
-    """Wins, ties, and the votes themselves (one, other, outcome 0 one wins / 1 other wins / 2 tie) of a world after Davidson's model."""
+def votes_among(
+    systems: int, number: int, seed: int, nu: float = 0.6
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int, int]]]:
+    """Wins, ties, and the votes themselves (one, other, outcome 0 one wins / 1 other wins / 2 tie) of a world after
+    Davidson's model.
+    """
     random = np.random.default_rng(seed)
     strengths = random.normal(0, 0.7, systems)
     wins, ties, votes = np.zeros((systems, systems)), np.zeros((systems, systems)), []
     for _ in range(number):
         one, other = random.choice(systems, 2, replace=False)
-        weights = np.exp([strengths[one], strengths[other], np.log(nu) + (strengths[one] + strengths[other]) / 2] if nu else [strengths[one], strengths[other]])
+        weights = np.exp(
+            [strengths[one], strengths[other], np.log(nu) + (strengths[one] + strengths[other]) / 2]
+            if nu
+            else [strengths[one], strengths[other]]
+        )
         outcome = int(random.choice(len(weights), p=weights / weights.sum()))
         votes.append((int(one), int(other), outcome))
         if outcome == 2:
@@ -202,7 +226,11 @@ def test_strengths_are_those_of_evalica(systems: int, number: int, seed: int) ->
     wins, ties, votes = votes_among(systems, number, seed)
     fitted = bradley_terry(wins, ties, NAMES[:systems])
     other = evalica.newman(
-        [one for one, _, _ in votes], [two for _, two, _ in votes], [WINNERS[outcome] for *_, outcome in votes], tolerance=1e-15, limit=1_000_000
+        [one for one, _, _ in votes],
+        [two for _, two, _ in votes],
+        [WINNERS[outcome] for *_, outcome in votes],
+        tolerance=1e-15,
+        limit=1_000_000,
     )
     logs = np.log(other.scores.sort_index().to_numpy())
     assert fitted.log_strengths == pytest.approx(logs - logs.mean(), abs=SAME)
@@ -213,7 +241,11 @@ def test_without_ties_it_is_the_plain_bradley_terry_model() -> None:
     wins, ties, votes = votes_among(4, 300, 5, nu=0)
     fitted = bradley_terry(wins, ties, NAMES[:4])
     other = evalica.bradley_terry(
-        [one for one, _, _ in votes], [two for _, two, _ in votes], [WINNERS[outcome] for *_, outcome in votes], tolerance=1e-15, limit=1_000_000
+        [one for one, _, _ in votes],
+        [two for _, two, _ in votes],
+        [WINNERS[outcome] for *_, outcome in votes],
+        tolerance=1e-15,
+        limit=1_000_000,
     )
     logs = np.log(other.scores.sort_index().to_numpy())
     assert fitted.tie == 0
@@ -230,15 +262,21 @@ def test_the_likelihood_equations_hold(seed: int) -> None:
     whole = one + other + drawn
     met = wins + wins.T + ties
     # wins and half the ties of each system, and all ties, are what the model expects
-    assert (wins + ties / 2).sum(axis=1) == pytest.approx((met * (one + drawn / 2) / whole * (1 - np.eye(4))).sum(axis=1), abs=SAME)
+    assert (wins + ties / 2).sum(axis=1) == pytest.approx(
+        (met * (one + drawn / 2) / whole * (1 - np.eye(4))).sum(axis=1), abs=SAME
+    )
     assert ties.sum() == pytest.approx((met * drawn / whole).sum(), abs=SAME)
     assert fitted.log_strengths.sum() == pytest.approx(0, abs=SAME)
 
 
 def test_many_tables_at_once_are_each_on_its_own() -> None:
     tables = [votes_among(3, 150, seed)[:2] for seed in range(4)]
-    tables.append((np.array([[0, 5, 3], [0, 0, 2], [0, 0, 0]]), np.zeros((3, 3))))  # no finite estimate: the others don't suffer
-    strengths, tie = davidson(np.array([wins for wins, _ in tables], dtype=float), np.array([ties for _, ties in tables], dtype=float))
+    tables.append(
+        (np.array([[0, 5, 3], [0, 0, 2], [0, 0, 0]]), np.zeros((3, 3)))
+    )  # no finite estimate: the others don't suffer
+    strengths, tie = davidson(
+        np.array([wins for wins, _ in tables], dtype=float), np.array([ties for _, ties in tables], dtype=float)
+    )
     for place, (wins, ties) in enumerate(tables[:-1]):
         alone = bradley_terry(wins, ties, NAMES[:3])
         assert strengths[place] == pytest.approx(alone.log_strengths, abs=SAME)
@@ -260,7 +298,10 @@ def test_systems_that_never_met_are_not_ranked() -> None:
     assert components(wins > 0) == [[0, 1], [2, 3]]
     with pytest.raises(InputError) as caught:
         bradley_terry(wins, np.zeros((4, 4)), NAMES[:4])
-    assert str(caught.value) == "the systems can't be ranked: the comparisons fall into 2 parts (a, b; c, d); compare across them."
+    assert (
+        str(caught.value)
+        == "the systems can't be ranked: the comparisons fall into 2 parts (a, b; c, d); compare across them."
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +313,9 @@ def test_systems_that_never_met_are_not_ranked() -> None:
         ([[0, 5, 0], [0, 0, 0], [0, 0, 0]], [[0, 0, 3], [0, 0, 4], [3, 4, 0]], "no finite strengths fit"),
     ],
 )
-def test_where_no_finite_strength_fits_the_reason_is_given(wins: list[list[int]], ties: list[list[int]], says: str) -> None:
+def test_where_no_finite_strength_fits_the_reason_is_given(
+    wins: list[list[int]], ties: list[list[int]], says: str
+) -> None:
     with pytest.raises(InputError, match=says):
         bradley_terry(wins, ties, NAMES[: len(wins)])
 
@@ -313,7 +356,9 @@ def coverage(world: World, prompts: int, shared: int | None, studies: int) -> di
         "left": world.left_share(),
     }
     if shared is None:
-        truth["majority"] = world.majority_share()  # one vote a prompt, all prompts alike: where Wilson's assumption holds
+        truth["majority"] = (
+            world.majority_share()
+        )  # one vote a prompt, all prompts alike: where Wilson's assumption holds
     if len(world.biases) > 1:
         truth["alpha"] = world.alpha()
     hits = dict.fromkeys(truth, 0)
@@ -344,7 +389,9 @@ def test_the_truth_lies_in_95_of_100_intervals_of_a_few_studies() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
-def test_the_truth_lies_in_93_to_97_of_100_intervals_of_2000_studies(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_truth_lies_in_93_to_97_of_100_intervals_of_2000_studies(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = coverage(*WORLDS[name], studies=2000)
     with capsys.disabled():
         print(f"\n{name}: " + ", ".join(f"{kind} {share:.1%}" for kind, share in found.items()))
@@ -364,14 +411,18 @@ def test_the_sign_test_errs_in_at_most_5_of_100_studies_without_an_effect() -> N
     assert alone > 150
 
 
-# ------------------------------------------------------------------------------------------------------------ what is needed
+# ------------------------------------------------------------------------------------------------------------ what is
+# needed
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.special", None)
     with pytest.raises(InputError) as caught:
         sign_test(1, 2)
-    assert str(caught.value) == "scipy is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
+    assert (
+        str(caught.value)
+        == "scipy is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
+    )
 
 
 def test_importing_the_statistics_does_not_import_scipy() -> None:

@@ -16,19 +16,46 @@ from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.items import GOLD, Gold, Matched, Pair
-from coh_lightning.human_eval.study import DEFINITIONS, Design, Item, Row, Study, digest, make_study, read_items, read_key, read_study, write_study
+from coh_lightning.human_eval.study import (
+    DEFINITIONS,
+    Design,
+    Item,
+    Row,
+    Study,
+    digest,
+    make_study,
+    read_items,
+    read_key,
+    read_study,
+    write_study,
+)
 
 KEY: Mapping[str, Any] = {"systems": ["x", "y"], "sampling": {}}
 ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
 
 
 def matched(number: int, pairs: tuple[tuple[str, str], ...] = (("x", "y"),)) -> Matched:
-    return Matched(tuple(Pair(f"p{n}", "", f"Prompt {n}", pair, (f"{pair[0]} {n}", f"{pair[1]} {n}")) for pair in pairs for n in range(number)), {"x": ("q",)})
+    return Matched(
+        tuple(
+            Pair(f"p{n}", "", f"Prompt {n}", pair, (f"{pair[0]} {n}", f"{pair[1]} {n}"))
+            for pair in pairs
+            for n in range(number)
+        ),
+        {"x": ("q",)},
+    )
 
 
-def study_of(number: int = 40, seed: int = 0, gold: tuple[Gold, ...] = (), pairs: tuple[tuple[str, str], ...] = (("x", "y"),), **design: Any) -> Study:
+def study_of(
+    number: int = 40,
+    seed: int = 0,
+    gold: tuple[Gold, ...] = (),
+    pairs: tuple[tuple[str, str], ...] = (("x", "y"),),
+    **design: Any,
+) -> Study:
     settings = Design(**({"raters": 3, "overlap": 10} | design))
-    return make_study(matched(number, pairs), settings, seed=seed, attributes=ATTRIBUTES, definitions=DEFINITIONS, gold=gold, key=KEY)
+    return make_study(
+        matched(number, pairs), settings, seed=seed, attributes=ATTRIBUTES, definitions=DEFINITIONS, gold=gold, key=KEY
+    )
 
 
 def check(study: Study, row: Row) -> str:
@@ -47,7 +74,14 @@ PAIRS = ((("x", "y"),), (("x", "y"), ("x", "z"), ("y", "z")))
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(4, 30), st.integers(0, 9), st.integers(1, 4), st.integers(0, 30), st.integers(1, 4), st.sampled_from(PAIRS))
+@given(
+    st.integers(4, 30),
+    st.integers(0, 9),
+    st.integers(1, 4),
+    st.integers(0, 30),
+    st.integers(1, 4),
+    st.sampled_from(PAIRS),
+)
 def test_work_is_shared_evenly_and_sides_are_balanced(
     number: int, seed: int, raters: int, overlap: int, per_item: int, pairs: tuple[tuple[str, str], ...]
 ) -> None:
@@ -69,7 +103,9 @@ def test_work_is_shared_evenly_and_sides_are_balanced(
 
 def test_checks_are_there_by_default_in_the_stated_numbers() -> None:
     study = study_of(200, overlap=200, raters=2)
-    assert [Counter(check(study, row) for row, _ in study.rater_rows(rater)) for rater in study.raters] == [{"": 200, "swap": 10, "identical": 4}] * 2
+    assert [Counter(check(study, row) for row, _ in study.rater_rows(rater)) for rater in study.raters] == [
+        {"": 200, "swap": 10, "identical": 4}
+    ] * 2
     small = study_of(4, overlap=4, raters=1)
     assert Counter(check(small, row) for row in small.rows) == {"": 4, "swap": 2, "identical": 1}
     none = study_of(4, swaps=0, identical=0)
@@ -100,7 +136,9 @@ def test_an_identical_pair_is_one_systems_text_twice_and_expects_a_tie() -> None
 
 def test_texts_that_are_the_same_are_never_swapped() -> None:
     pairs = tuple(Pair(f"p{n}", "", f"Prompt {n}", ("x", "y"), ("same", "same" if n else "other")) for n in range(20))
-    study = make_study(Matched(pairs, {}), Design(1, 20, swaps=0.5), seed=0, attributes=ATTRIBUTES, definitions=DEFINITIONS, key=KEY)
+    study = make_study(
+        Matched(pairs, {}), Design(1, 20, swaps=0.5), seed=0, attributes=ATTRIBUTES, definitions=DEFINITIONS, key=KEY
+    )
     (swap,) = [row for row in study.rows if check(study, row) == "swap"]
     assert study.key["items"][swap.item]["prompt_id"] == "p0"
 
@@ -132,7 +170,11 @@ def test_where_rows_of_one_prompt_must_meet_they_do() -> None:
 
 def test_order_ids_and_canonical_sides_tell_nothing() -> None:
     study = study_of(200, raters=1, overlap=200)
-    first = [study.key["items"][item.item]["systems"][0] for item in study.items if study.key["items"][item.item]["kind"] == "pair"]
+    first = [
+        study.key["items"][item.item]["systems"][0]
+        for item in study.items
+        if study.key["items"][item.item]["kind"] == "pair"
+    ]
     assert 70 < first.count("x") < 130
     asked = [int(study.key["items"][row.item]["prompt_id"][1:]) for row in votes(study, "rater-1")]
     assert asked != sorted(asked)
@@ -161,7 +203,11 @@ def test_the_seed_decides_everything() -> None:
         ({"overlap": -1}, "The overlap is -1; it must be 0 or a number of items that every rater gets."),
         ({"votes": 4}, "Each item is to be rated by 4 raters, of 3 in all; give 1 to 3 votes."),
         ({"swaps": 1.5}, "The share of swapped duplicates is 1.5; it must be between 0 and 1."),
-        ({"raters": 5, "overlap": 0}, "There are 4 items for 5 raters, so rater-5 would have none; ask fewer raters, or raise the overlap or votes."),
+        (
+            {"raters": 5, "overlap": 0},
+            "There are 4 items for 5 raters, so rater-5 would have none; ask fewer raters, or raise the overlap or "
+            "votes.",
+        ),
     ],
 )
 def test_a_design_that_can_not_be_is_refused(design: dict[str, Any], says: str) -> None:
@@ -183,7 +229,10 @@ def test_a_study_comes_back_as_it_went(tmp_path: Path) -> None:
 
 def test_only_the_key_knows_systems_checks_and_seed(tmp_path: Path) -> None:
     study = make_study(
-        Matched(tuple(Pair(f"p{n}", "sha", f"Prompt {n}", ("secret one", "secret two"), ("a", f"b{n}")) for n in range(20)), {}),
+        Matched(
+            tuple(Pair(f"p{n}", "sha", f"Prompt {n}", ("secret one", "secret two"), ("a", f"b{n}")) for n in range(20)),
+            {},
+        ),
         Design(2, 10),
         seed=987654,
         attributes=ATTRIBUTES,
@@ -194,7 +243,11 @@ def test_only_the_key_knows_systems_checks_and_seed(tmp_path: Path) -> None:
     write_study(study, tmp_path)
     for name in ("items.jsonl", "study.json"):
         text = (tmp_path / name).read_text()
-        assert not [word for word in ("secret", "gold", "swap", "identical", "987654", "p11", '"sha":"sha"', "expected", "kind") if word in text]
+        assert not [
+            word
+            for word in ("secret", "gold", "swap", "identical", "987654", "p11", '"sha":"sha"', "expected", "kind")
+            if word in text
+        ]
     assert "secret one" in (tmp_path / "key.json").read_text()
 
 
@@ -210,22 +263,40 @@ def changed(text: str, change: Any) -> str:
         ("items.jsonl", lambda text: text.replace("Prompt 1", "Prompt one", 1), "are not those of the export"),
         ("items.jsonl", lambda text: text + text.splitlines()[0], "stands twice"),
         ("items.jsonl", lambda text: '{"item": 3}\n' + text, r"items\.jsonl:1: the line is no item"),
-        ("items.jsonl", lambda text: "\n".join(text.splitlines()[3:]), r"study\.json: rows\[\d+\], 'r\w+', has no item in items\.jsonl and key\.json"),
+        (
+            "items.jsonl",
+            lambda text: "\n".join(text.splitlines()[3:]),
+            r"study\.json: rows\[\d+\], 'r\w+', has no item in items\.jsonl and key\.json",
+        ),
         ("study.json", lambda text: text[:-9], r"study\.json:\d+: broken JSON at column"),
         ("study.json", lambda text: text.replace('"left": 1', '"left": 2', 1), r"rows\[\d+\] is damaged"),
         ("study.json", lambda text: "[]", "it holds no JSON object"),
-        ("key.json", lambda text: json.dumps({**json.loads(text), "study": "other"}), "it is of study .*, but key.json beside it of study other"),
         (
             "key.json",
-            lambda text: changed(text, lambda key: key["items"].update({next(iter(key["items"])): {"prompt_id": 7, "systems": ["a", "b"]}})),
+            lambda text: json.dumps({**json.loads(text), "study": "other"}),
+            "it is of study .*, but key.json beside it of study other",
+        ),
+        (
+            "key.json",
+            lambda text: changed(
+                text,
+                lambda key: key["items"].update({next(iter(key["items"])): {"prompt_id": 7, "systems": ["a", "b"]}}),
+            ),
             "no prompt id",
         ),
         (
             "key.json",
-            lambda text: changed(text, lambda key: key["items"].update({next(iter(key["items"])): {"prompt_id": "p", "systems": ["a", []]}})),
+            lambda text: changed(
+                text,
+                lambda key: key["items"].update({next(iter(key["items"])): {"prompt_id": "p", "systems": ["a", []]}}),
+            ),
             "no prompt id",
         ),
-        ("key.json", lambda text: changed(text, lambda key: key["rows"].update({next(iter(key["rows"])): {}})), "has no check that is known"),
+        (
+            "key.json",
+            lambda text: changed(text, lambda key: key["rows"].update({next(iter(key["rows"])): {}})),
+            "has no check that is known",
+        ),
         (
             "key.json",
             lambda text: changed(text, lambda key: key["rows"].update({row: {"check": "gold"} for row in key["rows"]})),
@@ -236,10 +307,26 @@ def changed(text: str, change: Any) -> str:
             lambda text: changed(text, lambda key: key.update(exclusion={"min_gold": "many"})),
             "exclusion.min_gold is str 'many'; it must be a number",
         ),
-        ("key.json", lambda text: changed(text, lambda key: key.update(unmatched={"x": 5})), "what stands under 'unmatched' is not what export writes"),
-        ("study.json", lambda text: changed(text, lambda plan: plan.update(attributes=[["overall"]])), "this is not the file of the export"),
-        ("study.json", lambda text: changed(text, lambda plan: plan.update(orders={"rater-1": 5})), "this is not the file of the export"),
-        ("study.json", lambda text: changed(text, lambda plan: plan.update(title="1" * 9)).replace('"111111111"', "1" * 5000), "a number of too many digits"),
+        (
+            "key.json",
+            lambda text: changed(text, lambda key: key.update(unmatched={"x": 5})),
+            "what stands under 'unmatched' is not what export writes",
+        ),
+        (
+            "study.json",
+            lambda text: changed(text, lambda plan: plan.update(attributes=[["overall"]])),
+            "this is not the file of the export",
+        ),
+        (
+            "study.json",
+            lambda text: changed(text, lambda plan: plan.update(orders={"rater-1": 5})),
+            "this is not the file of the export",
+        ),
+        (
+            "study.json",
+            lambda text: changed(text, lambda plan: plan.update(title="1" * 9)).replace('"111111111"', "1" * 5000),
+            "a number of too many digits",
+        ),
         ("key.json", lambda text: "{}", "the key 'study' is missing or no str"),
     ],
 )
@@ -254,7 +341,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, change: Any, says:
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write_study(study_of(), tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=f"{name}: there is no such file; give the folder that human-eval export wrote"):
+    with pytest.raises(
+        InputError, match=f"{name}: there is no such file; give the folder that human-eval export wrote"
+    ):
         read_study(tmp_path)
 
 
@@ -269,7 +358,12 @@ def test_the_report_reads_items_and_key_alone(tmp_path: Path) -> None:
 def test_any_text_is_kept(tmp_path: Path) -> None:
     text = "a\r\n\x00\u2028\x85\ufeff=1"
     study = make_study(
-        Matched((Pair("p", "", text, ("x", "y"), (text, "")),), {}), Design(1), seed=0, attributes=("overall",), definitions=DEFINITIONS, key=KEY
+        Matched((Pair("p", "", text, ("x", "y"), (text, "")),), {}),
+        Design(1),
+        seed=0,
+        attributes=("overall",),
+        definitions=DEFINITIONS,
+        key=KEY,
     )
     write_study(study, tmp_path)
     assert read_study(tmp_path).items == study.items

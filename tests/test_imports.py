@@ -107,7 +107,9 @@ def modules() -> dict[str, list[Path]]:
 
 
 def imported(path: Path) -> set[str]:
-    """What a file imports of the package when it is imported itself; imports within functions and for type checkers don't count."""
+    """What a file imports of the package when it is imported itself; imports within functions and for type checkers
+    don't count.
+    """
     names: set[str] = set()
     waiting: list[ast.AST] = list(ast.parse(path.read_text(encoding="utf-8")).body)
     while waiting:
@@ -146,7 +148,9 @@ def loads(code: str) -> tuple[set[str], float]:
     """The top-level modules that a fresh interpreter has loaded after some code, and the seconds that the code took."""
     show = "import sys; print('loaded', *sorted({name.split('.')[0] for name in sys.modules}))"
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{show}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
     return set(done.stdout.splitlines()[-1].split()), time.perf_counter() - start
 
 
@@ -156,7 +160,9 @@ def test_what_only_touches_files_does_not_import_torch() -> None:
     assert found & HEAVY == set()
 
 
-@pytest.mark.parametrize("name", ["", *[name for name in OWN if (ROOT / f"{OWN[name][0].replace('.', '/')}.py").exists()]])
+@pytest.mark.parametrize(
+    "name", ["", *[name for name in OWN if (ROOT / f"{OWN[name][0].replace('.', '/')}.py").exists()]]
+)
 def test_help_of_our_own_commands_imports_nothing_heavy(name: str) -> None:
     assert_starts_light([*([name] if name else []), "--help"])
 
@@ -179,14 +185,31 @@ except SystemExit:
 
 
 def test_the_top_help_lists_every_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "coh_lightning", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and "python" not in line] == [*LIGHTNING, *OWN]
+    done = subprocess.run(
+        [sys.executable, "-m", "coh_lightning", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and "python" not in line] == [
+        *LIGHTNING,
+        *OWN,
+    ]
 
 
 def test_what_nobody_reads_any_longer_ends_without_a_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-m", "coh_lightning", "--help"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "coh_lightning", "--help"],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 

@@ -1,4 +1,6 @@
-"""Lines of people's text end at line ends alone: U+2028, NEL and the like are ordinary characters, and `str.splitlines` would split at them."""
+"""Lines of people's text end at line ends alone: U+2028, NEL and the like are ordinary characters, and `str.splitlines`
+would split at them.
+"""
 
 from __future__ import annotations
 

@@ -14,8 +14,12 @@ from coh_lightning.tokens import Span, Tokens
 from coh_lightning.trees import Tree
 
 
-def chain(ids: list[int], learned: list[float], unlearned: list[float] | None = None, spans: tuple[Span, ...] = ()) -> Tokens:
-    return Tokens(np.array(ids, np.int32), np.array(learned, float), np.array(unlearned or [0.0] * len(ids), float), spans)
+def chain(
+    ids: list[int], learned: list[float], unlearned: list[float] | None = None, spans: tuple[Span, ...] = ()
+) -> Tokens:
+    return Tokens(
+        np.array(ids, np.int32), np.array(learned, float), np.array(unlearned or [0.0] * len(ids), float), spans
+    )
 
 
 GOOD, BAD = Span(2, 3, "good", 0), Span(2, 3, "bad", 0)
@@ -23,7 +27,9 @@ GOOD, BAD = Span(2, 3, "good", 0), Span(2, 3, "bad", 0)
 
 def fork() -> Row:
     """0 1 (2 | 3): after the tokens 0 1, token 2 is learned twice and token 3 is unlearned."""
-    tree = Tree.from_chains([chain([0, 1, 2], [0, 0, 2], spans=(GOOD,)), chain([0, 1, 3], [0, 0, 0], [0, 0, 1], (BAD,))])
+    tree = Tree.from_chains(
+        [chain([0, 1, 2], [0, 0, 2], spans=(GOOD,)), chain([0, 1, 3], [0, 0, 0], [0, 0, 1], (BAD,))]
+    )
     return lay_out([tree], [0.5], row_tokens=6, pad_id=7, kinds={("good", 0): 0, ("bad", 0): 2})
 
 
@@ -56,7 +62,10 @@ def test_sources_are_parents_not_neighbours() -> None:
 
 def test_no_index_repeats_in_the_backward_pass() -> None:
     chance = np.random.default_rng(0)
-    chains = [chain([0, *chance.integers(0, 3, 6).tolist()], [0, *[1] * 6], [0, *chance.integers(0, 2, 6).astype(float)]) for _ in range(8)]
+    chains = [
+        chain([0, *chance.integers(0, 3, 6).tolist()], [0, *[1] * 6], [0, *chance.integers(0, 2, 6).astype(float)])
+        for _ in range(8)
+    ]
     batch = to_batch(lay_out([Tree.from_chains(chains)], [1.0], row_tokens=60, pad_id=0))
     for name in ("keep", "unlearned_rows"):
         assert len(set(batch[name].tolist())) == len(batch[name]) > 0
@@ -87,7 +96,9 @@ def test_a_loss_on_a_root_is_a_mistake() -> None:
 
 def test_coefficients_survive_a_cast_of_all_floats_to_half_precision() -> None:
     row = lay_out([Tree.from_chains([chain([0, 1, 2], [0, 1, 1])])], [1 / 3001], row_tokens=3, pad_id=0)
-    batch = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in to_batch(row).items()}
+    batch = {
+        name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in to_batch(row).items()
+    }
     assert coefficients(batch["learned"]) == [[1 / 3001], [1 / 3001]]
 
 
@@ -107,21 +118,35 @@ def test_unlikelihood_is_minus_log_of_one_minus_p() -> None:
 
 @pytest.mark.parametrize("margin", [-200.0, -30.0, -5.0, 0.0, 5.0, 30.0, 200.0])
 def test_unlikelihood_and_its_gradient_are_finite_and_right_for_every_p(margin: float) -> None:
-    """The child's logit stands `margin` above two equal others: p = 1 / (1 + 2 exp(-margin)); the gradient is p on the child and -p/2 on each other one."""
+    """The child's logit stands `margin` above two equal others: p = 1 / (1 + 2 exp(-margin)); the gradient is p on the
+    child and -p/2 on each other one.
+    """
     logits = torch.tensor([[margin, 0.0, 0.0]], requires_grad=True)
     loss = unlikelihood(logits, torch.tensor([[0]]))
     loss.sum().backward()
     p = 1 / (1 + 2 * math.exp(-margin))
-    minus_log = margin - math.log(2) + math.log1p(2 * math.exp(-margin)) if margin > 0 else math.log1p(math.exp(margin) / 2)
+    minus_log = (
+        margin - math.log(2) + math.log1p(2 * math.exp(-margin)) if margin > 0 else math.log1p(math.exp(margin) / 2)
+    )
     assert loss.item() == pytest.approx(minus_log, rel=1e-5, abs=1e-30)
-    assert logits.grad is not None and logits.grad.tolist()[0] == pytest.approx([p, -p / 2, -p / 2], rel=1e-5, abs=1e-30)
+    assert logits.grad is not None and logits.grad.tolist()[0] == pytest.approx(
+        [p, -p / 2, -p / 2], rel=1e-5, abs=1e-30
+    )
 
 
 @pytest.mark.parametrize("function", [nll, unlikelihood])
 def test_half_precision_is_raised_to_float32_and_float64_stays(function) -> None:  # type: ignore[no-untyped-def]
     logits, children = torch.randn(3, 50, dtype=torch.float64), torch.tensor([[1, 2], [3, 4], [5, 6]])
-    types = {dtype: function(logits.to(dtype), children).dtype for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
-    assert types == {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
+    types = {
+        dtype: function(logits.to(dtype), children).dtype
+        for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+    }
+    assert types == {
+        torch.bfloat16: torch.float32,
+        torch.float16: torch.float32,
+        torch.float32: torch.float32,
+        torch.float64: torch.float64,
+    }
 
 
 def test_the_loss_of_a_row_is_the_sum_of_coefficients_times_losses() -> None:
@@ -155,4 +180,6 @@ def test_the_log_likelihood_of_an_output_is_the_sum_along_its_path() -> None:
     log_p = logits.double().log_softmax(-1)
     sums, counts = output_log_likelihoods(logits, batch, outputs=len(row.outputs))
     assert counts.tolist() == [2, 2]
-    assert sums.tolist() == pytest.approx([(log_p[0, 1] + log_p[1, 2]).item(), (log_p[0, 1] + log_p[1, 3]).item()], rel=1e-6)
+    assert sums.tolist() == pytest.approx(
+        [(log_p[0, 1] + log_p[1, 2]).item(), (log_p[0, 1] + log_p[1, 3]).item()], rel=1e-6
+    )

@@ -1,4 +1,6 @@
-"""metrics.py: each number on texts small enough to count by hand, the intervals against theory, and sums that are the same in one piece and in two."""
+"""metrics.py: each number on texts small enough to count by hand, the intervals against theory, and sums that are the
+same in one piece and in two.
+"""
 
 from __future__ import annotations
 
@@ -42,32 +44,57 @@ def test_rouge_counts_by_hand() -> None:
 
 
 def test_rouge_of_nothing_is_zero() -> None:
-    assert rouge("", "the cat") == rouge("the cat", "...") == {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0, "rouge": 0.0}
+    assert (
+        rouge("", "the cat") == rouge("the cat", "...") == {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0, "rouge": 0.0}
+    )
 
 
 def test_rouge_agrees_with_googles_package() -> None:
-    oracle = pytest.importorskip("rouge_score.rouge_scorer", reason="the rouge-score package is not installed").RougeScorer(["rouge1", "rouge2", "rougeL"])
+    oracle = pytest.importorskip(
+        "rouge_score.rouge_scorer", reason="the rouge-score package is not installed"
+    ).RougeScorer(["rouge1", "rouge2", "rougeL"])
     chance = np.random.default_rng(0)
     for _ in range(20):
-        text, reference = (" ".join(chance.choice(["the", "Cat,", "sat", "on", "a", "mat.", "2"], size=chance.integers(1, 12))) for _ in range(2))
+        text, reference = (
+            " ".join(chance.choice(["the", "Cat,", "sat", "on", "a", "mat.", "2"], size=chance.integers(1, 12)))
+            for _ in range(2)
+        )
         expected = {key: score.fmeasure for key, score in oracle.score(reference, text).items()}
-        assert {key: value for key, value in rouge(text, reference).items() if key != "rouge"} == pytest.approx(expected, abs=1e-6)
+        assert {key: value for key, value in rouge(text, reference).items() if key != "rouge"} == pytest.approx(
+            expected, abs=1e-6
+        )
 
 
 @settings(max_examples=40)
 @given(*(st.text(st.sampled_from("abrunig' 2_-.\n") | st.characters(max_codepoint=127), max_size=40) for _ in range(2)))
 @example("running quickly_now isn't", "runs quick now isn t")
 def test_rouge_of_ascii_text_equals_googles_package(text: str, reference: str) -> None:
-    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="the rouge-score package is not installed").RougeScorer
+    scorer = pytest.importorskip(
+        "rouge_score.rouge_scorer", reason="the rouge-score package is not installed"
+    ).RougeScorer
     expected = {key: score.fmeasure for key, score in scorer(ROUGE, use_stemmer=False).score(reference, text).items()}
-    assert {key: value for key, value in rouge(text, reference).items() if key != "rouge"} == pytest.approx(expected, abs=1e-6)
+    assert {key: value for key, value in rouge(text, reference).items() if key != "rouge"} == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_words_of_one_stem_are_different_words_to_rouge() -> None:
     assert rouge("running quickly", "runs quick") == {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0, "rouge": 0.0}
 
 
-@pytest.mark.parametrize("text", ["Привет, большой мир!", "यह हिन्दी में लिखा है।", "我喜欢苹果。", "これはペンです", "สวัสดีครับ", "ສະບາຍດີ", "ជំរាបសួរ", "မင်္ဂလာပါ"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Привет, большой мир!",
+        "यह हिन्दी में लिखा है।",
+        "我喜欢苹果。",
+        "これはペンです",
+        "สวัสดีครับ",
+        "ສະບາຍດີ",
+        "ជំរាបសួរ",
+        "မင်္ဂလာပါ",
+    ],
+)
 def test_a_text_of_any_script_has_rouge_1_with_itself_and_repeats_itself(text: str) -> None:
     assert rouge(text, text) == pytest.approx({"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0, "rouge": 1.0})
     values = completion_values(f"{text} {text}", tokens=9, ended=True)
@@ -113,8 +140,20 @@ def test_copying_is_what_the_second_has_from_the_first() -> None:
 def test_a_completion_gives_exactly_the_named_values() -> None:
     values = completion_values("a b c a b c.", tokens=8, ended=True, reference="a b c")
     assert tuple(values) == VALUES
-    assert values["tokens"] == 8 and values["words"] == 6 and values["repetition"] == 0.25 and values["ended"] == 1 and values["empty"] == 0
-    assert completion_values(" \n", tokens=1, ended=False) == {"tokens": 1.0, "words": 0.0, "repetition": 0.0, "ended": 0.0, "empty": 1.0}
+    assert (
+        values["tokens"] == 8
+        and values["words"] == 6
+        and values["repetition"] == 0.25
+        and values["ended"] == 1
+        and values["empty"] == 0
+    )
+    assert completion_values(" \n", tokens=1, ended=False) == {
+        "tokens": 1.0,
+        "words": 0.0,
+        "repetition": 0.0,
+        "ended": 0.0,
+        "empty": 1.0,
+    }
 
 
 def test_a_prompts_value_is_the_mean_of_its_completions() -> None:
@@ -126,18 +165,30 @@ def test_the_bootstrap_is_keyed_and_close_to_theory() -> None:
     low, high = bootstrap_interval(values, seed=5)
     assert (low, high) == bootstrap_interval(list(values), seed=5) != bootstrap_interval(values, seed=6)
     half = 1.96 * values.std() / math.sqrt(400)
-    assert low == pytest.approx(values.mean() - half, abs=0.03) and high == pytest.approx(values.mean() + half, abs=0.03)
+    assert low == pytest.approx(values.mean() - half, abs=0.03) and high == pytest.approx(
+        values.mean() + half, abs=0.03
+    )
     narrow = bootstrap_interval(values, seed=5, level=0.5)
     assert low < narrow[0] < narrow[1] < high
 
 
 def test_an_interval_is_the_same_in_every_version() -> None:
     assert bootstrap_interval([0.0, 1.0, 3.0, 7.0, 8.0], seed=1, resamples=50) == pytest.approx((0.935, 7.0))
-    difference = paired_difference({"a": 2.0, "b": 5.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 4.0}, seed=3, level=0.5, resamples=20)
+    difference = paired_difference(
+        {"a": 2.0, "b": 5.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 4.0}, seed=3, level=0.5, resamples=20
+    )
     assert (difference.low, difference.high) == bootstrap_interval([1.0, 4.0, -3.0], seed=3, level=0.5, resamples=20)
     values = [float(number**2 % 17) for number in range(30)]
-    plain = paired_difference({str(i).zfill(2): value for i, value in enumerate(values)}, dict.fromkeys((str(i).zfill(2) for i in range(30)), 0.0), seed=3)
-    assert (plain.low, plain.high) == bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3, level=0.95, resamples=2000)
+    plain = paired_difference(
+        {str(i).zfill(2): value for i, value in enumerate(values)},
+        dict.fromkeys((str(i).zfill(2) for i in range(30)), 0.0),
+        seed=3,
+    )
+    assert (
+        (plain.low, plain.high)
+        == bootstrap_interval(values, seed=3)
+        == bootstrap_interval(values, seed=3, level=0.95, resamples=2000)
+    )
 
 
 @pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.0}, {"level": -0.1}, {"resamples": 0}])
@@ -207,15 +258,21 @@ def test_sums_refuse_unknown_names_and_bad_numbers() -> None:
 
 
 def _one_rank(rank: int, folder: str) -> None:
-    """Rank 0 adds everything but one value; rank 1, which has hardly any work, that one; rank 1 alone knows of "late"."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    """Rank 0 adds everything but one value; rank 1, which has hardly any work, that one; rank 1 alone knows of
+    "late".
+    """
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
     sums = Sums(["words", "late", "never"])
     sums.add({"words": [1.0, 2.0, 3.0]} if rank == 0 else {"words": 10.0, "late": 7.0})
     means = {name: value.item() for name, value in sums.compute().items()}
     idle = Sums(["words"])
     if rank == 0:
         idle.add({"words": 5.0})
-    Path(folder, f"{rank}.json").write_text(json.dumps([means, {name: value.item() for name, value in idle.compute().items()}]))
+    Path(folder, f"{rank}.json").write_text(
+        json.dumps([means, {name: value.item() for name, value in idle.compute().items()}])
+    )
     end_rank()
 
 

@@ -1,4 +1,6 @@
-"""The tokenizer is the model's unless one is named, and one that is named is compared with it: no model is ever trained on another's ids."""
+"""The tokenizer is the model's unless one is named, and one that is named is compared with it: no model is ever trained
+on another's ids.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,19 @@ def saved(tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
 
 
 def run_in(folder: Path, **more: Any) -> pl.Trainer:
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    shape: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_steps": 1, "use_distributed_sampler": False, "default_root_dir": str(folder)}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    shape: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_steps": 1,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(folder),
+    }
     return pl.Trainer(**(quiet | shape | more))
 
 
@@ -84,10 +97,23 @@ def test_the_tokenizer_is_the_models_in_training_in_tests_and_in_what_is_exporte
         assert again.tokenizer_name == model and again.settings()["tokenizer"] == data.settings()["tokenizer"]
 
 
-def test_the_command_line_takes_the_models_tokenizer_everywhere(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_takes_the_models_tokenizer_everywhere(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     feedback = write(tmp_path / "f.jsonl", pairs(20))
-    sizes = ["--data.max_prompt_tokens=128", "--data.max_chain_tokens=256", "--data.row_tokens=256", f"--data.cache_dir={tmp_path / 'cache'}"]
-    common = [f"--data.feedback={feedback}", f"--model.model={model}", *sizes, "--data.test_share=0.3", "--trainer.accelerator=cpu"]
+    sizes = [
+        "--data.max_prompt_tokens=128",
+        "--data.max_chain_tokens=256",
+        "--data.row_tokens=256",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+    ]
+    common = [
+        f"--data.feedback={feedback}",
+        f"--model.model={model}",
+        *sizes,
+        "--data.test_share=0.3",
+        "--trainer.accelerator=cpu",
+    ]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.max_steps=1"]
     assert main(["fit", *common, *quiet, f"--run.folder={tmp_path / 'run'}"]) == 0
     assert json.loads((tmp_path / "run" / "data.json").read_text())["tokenizer"] == model
@@ -102,11 +128,18 @@ def test_the_command_line_takes_the_models_tokenizer_everywhere(model: str, tmp_
     assert rows and all(tokenizer.decode(row["ids"][-1:]) == "</s>" for row in rows)
 
 
-def test_without_a_model_a_preview_says_whose_tokens_it_shows(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_model_a_preview_says_whose_tokens_it_shows(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     feedback = write(tmp_path / "f.jsonl", pairs(4))
     cache = f"--data.cache_dir={tmp_path}"
     note = "no model is named, so the tokens are those of the embedded world's tokenizer"
-    for words, shown in (([], True), (["--model.model=world"], False), ([f"--model.model={model}"], False), (["--data.tokenizer=world"], False)):
+    for words, shown in (
+        ([], True),
+        (["--model.model=world"], False),
+        ([f"--model.model={model}"], False),
+        (["--data.tokenizer=world"], False),
+    ):
         assert main(["preview", feedback, cache, "--num=1", *words]) == 0
         assert (note in " ".join(capsys.readouterr().out.split())) == shown, words
 
@@ -126,17 +159,22 @@ def test_own_feedback_without_a_model_is_refused_before_anything_is_written(
     ):
         assert main([command, *words, *trainer]) == 2
         assert (
-            f"model.model is not set and the feedback is {feedback}; name a model (model.model=NAME or FOLDER), or model.model=world" in capsys.readouterr().err
+            f"model.model is not set and the feedback is {feedback}; name a model (model.model=NAME or FOLDER), or "
+            "model.model=world" in capsys.readouterr().err
         )
         assert [path.name for path in tmp_path.iterdir()] == ["f.jsonl"]
 
 
-def test_a_predict_that_runs_no_model_needs_only_the_tokenizer(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_predict_that_runs_no_model_needs_only_the_tokenizer(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     data = own_data(tmp_path, tokenizer=model)
     run_in(tmp_path).predict(CoHModule(prompts_to=str(tmp_path / "p.jsonl")), datamodule=data)
     assert (tmp_path / "p.jsonl").read_text()
-    with pytest.raises(InputError, match=r"data.tokenizer is not set, and there is no model whose tokenizer it could be"):
+    with pytest.raises(
+        InputError, match=r"data.tokenizer is not set, and there is no model whose tokenizer it could be"
+    ):
         run_in(tmp_path).predict(CoHModule(prompts_to=str(tmp_path / "q.jsonl")), datamodule=own_data(tmp_path))
 
 
@@ -144,11 +182,17 @@ def test_python_has_the_same_rules(tmp_path: Path) -> None:
     for name, module, message in (
         (None, CoHModule(), r"model.model is not set and the feedback is '.*feedback.jsonl'"),
         ("world", CoHModule(), r"model.model is not set and the feedback is '.*feedback.jsonl'"),
-        (None, tiny(), r"data.tokenizer is not set, and a model made by model.from_config has none of its own; name one"),
+        (
+            None,
+            tiny(),
+            r"data.tokenizer is not set, and a model made by model.from_config has none of its own; name one",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             run_in(tmp_path / "run").fit(module, datamodule=own_data(tmp_path, tokenizer=name))
-    with pytest.raises(InputError, match=r"data.tokenizer is not set, and there is no model whose tokenizer it could be"):
+    with pytest.raises(
+        InputError, match=r"data.tokenizer is not set, and there is no model whose tokenizer it could be"
+    ):
         own_data(tmp_path).setup()
     assert not (tmp_path / "run").exists()
     data = own_data(tmp_path)
@@ -159,13 +203,19 @@ def test_python_has_the_same_rules(tmp_path: Path) -> None:
 def test_the_worlds_own_feedback_needs_no_names(tmp_path: Path) -> None:
     for feedback in (None, "world"):
         for recipe in (None, Recipe(), Recipe("world"), Recipe(from_config=TINY)):
-            assert choose_tokenizer(None, recipe, CoHDataModule(feedback, cache_dir=str(tmp_path)).own_feedback).name == "world"
+            assert (
+                choose_tokenizer(None, recipe, CoHDataModule(feedback, cache_dir=str(tmp_path)).own_feedback).name
+                == "world"
+            )
 
 
 def test_a_file_and_a_folder_called_world_are_named_with_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "world").write_text("no checkpoint")
-    assert Recipe("world").checkpoint is None and Recipe("world").config().vocab_size == Recipe(str(BASE)).config().vocab_size
+    assert (
+        Recipe("world").checkpoint is None
+        and Recipe("world").config().vocab_size == Recipe(str(BASE)).config().vocab_size
+    )
     assert CoHDataModule("world").own_feedback is None and CoHDataModule("./world").own_feedback == "'./world'"
     (tmp_path / "world").unlink()
     saved(character(), tmp_path / "world")
@@ -193,17 +243,24 @@ def test_another_tokenizer_is_refused_by_the_first_token_that_differs(model: str
             PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(swapped))),
             rf"the token {token!r} has id 300 in the model's and has id 301 in this",
         ),
-        (more, rf"the token '<pad>' is not in the model's and has id {len(byte_level())} in this one \(1 tokens differ\)"),
+        (
+            more,
+            rf"the token '<pad>' is not in the model's and has id {len(byte_level())} in this one \(1 tokens differ\)",
+        ),
         (character(), r"the token .* has id 0 in the model's"),
         (load_tokenizer("world"), r"the token .* in the model's"),
     ):
         name = saved(tokenizer, tmp_path / "other")
-        with pytest.raises(InputError, match=rf"data.tokenizer is '{name}', which is not that of the model '{model}': ") as refused:
+        with pytest.raises(
+            InputError, match=rf"data.tokenizer is '{name}', which is not that of the model '{model}': "
+        ) as refused:
             choose_tokenizer(name, Recipe(model), "f")
         assert re.search(message, str(refused.value))
 
 
-@pytest.mark.parametrize("changed", [{"normalizer": {"type": "Lowercase"}}, {"pre_tokenizer": None}, {"post_processor": None}])
+@pytest.mark.parametrize(
+    "changed", [{"normalizer": {"type": "Lowercase"}}, {"pre_tokenizer": None}, {"post_processor": None}]
+)
 def test_the_same_tokens_that_are_made_of_texts_otherwise_are_refused(changed: dict[str, Any]) -> None:
     own = byte_level(bos=True)
     state = json.loads(own.backend_tokenizer.to_str())
@@ -223,7 +280,11 @@ def words(vocabulary: dict[str, int], added: list[str]) -> PreTrainedTokenizerFa
 
 
 @settings(max_examples=60, deadline=None)
-@given(tokens=WORDS, order=st.randoms(use_true_random=False), added=st.lists(st.sampled_from(["<p>", "<q>", "<r>"]), unique=True))
+@given(
+    tokens=WORDS,
+    order=st.randoms(use_true_random=False),
+    added=st.lists(st.sampled_from(["<p>", "<q>", "<r>"]), unique=True),
+)
 def test_whatever_differs_is_found_and_the_first_token_named(tokens: list[str], order: Any, added: list[str]) -> None:
     other = list(tokens)
     if order.random() < 0.7:
@@ -246,17 +307,23 @@ def test_whatever_differs_is_found_and_the_first_token_named(tokens: list[str], 
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
-def test_weights_alone_need_a_named_tokenizer_and_the_user_is_warned(kind: str, bare: dict[str, str], model: str, tmp_path: Path) -> None:
+def test_weights_alone_need_a_named_tokenizer_and_the_user_is_warned(
+    kind: str, bare: dict[str, str], model: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=rf"{bare[kind]}"):
         choose_tokenizer(None, Recipe(bare[kind]), "f")
     data = own_data(tmp_path, tokenizer=model)
     with pytest.warns(UserWarning, match=rf"the model '{bare[kind]}' has no tokenizer to compare it with"):
         run_in(tmp_path).fit(CoHModule(bare[kind]), datamodule=data)
-    assert any("no tokenizer to compare it with" in note for note in json.loads((tmp_path / "data.json").read_text())["notes"])
+    assert any(
+        "no tokenizer to compare it with" in note for note in json.loads((tmp_path / "data.json").read_text())["notes"]
+    )
 
 
 def test_a_folder_of_weights_is_no_tokenizer(bare: dict[str, str]) -> None:
-    with pytest.raises(InputError, match=r"There is no tokenizer in the folder .* \(no vocabulary\); name one with data.tokenizer"):
+    with pytest.raises(
+        InputError, match=r"There is no tokenizer in the folder .* \(no vocabulary\); name one with data.tokenizer"
+    ):
         load_tokenizer(bare["qwen2"])
     with pytest.raises(InputError, match="can't be loaded"):
         load_tokenizer(bare["llama"])
@@ -272,7 +339,9 @@ def test_a_damaged_tokenizer_is_refused_in_a_sentence(tmp_path: Path) -> None:
             load_tokenizer(name)
 
 
-def test_ids_beyond_the_embedding_are_refused_and_more_rows_than_tokens_are_not(bare: dict[str, str], tmp_path: Path) -> None:
+def test_ids_beyond_the_embedding_are_refused_and_more_rows_than_tokens_are_not(
+    bare: dict[str, str], tmp_path: Path
+) -> None:
     tokenizer = byte_level()
     last = max(tokenizer.get_vocab().values())
     name = saved(tokenizer, tmp_path / "tokenizer")
@@ -281,7 +350,10 @@ def test_ids_beyond_the_embedding_are_refused_and_more_rows_than_tokens_are_not(
         if fits:
             run_in(tmp_path).fit(module, datamodule=data)
         else:
-            with pytest.raises(InputError, match=rf"has ids up to {last}, but the model's embedding ends at {last - 1}; name the tokenizer that belongs"):
+            with pytest.raises(
+                InputError,
+                match=rf"has ids up to {last}, but the model's embedding ends at {last - 1}; name the tokenizer that belongs",
+            ):
                 run_in(tmp_path).fit(module, datamodule=data)
 
 
@@ -304,10 +376,16 @@ def test_a_checkpoint_has_the_tokenizer_that_it_was_trained_with_and_takes_no_ot
     assert choose_tokenizer(None, Recipe(path), "f").name == own
     assert choose_tokenizer(model, Recipe(path), "f").name == model
     other = saved(sentencepiece(), tmp_path / "other")
-    with pytest.raises(InputError, match=rf"The tokenizer '{other}' is not the one that {path} was trained with: the token .*it was '{own}'"):
+    with pytest.raises(
+        InputError,
+        match=rf"The tokenizer '{other}' is not the one that {path} was trained with: the token .*it was '{own}'",
+    ):
         run_in(tmp_path).fit(CoHModule(path), datamodule=own_data(tmp_path, tokenizer=other))
     saved(sentencepiece(), tmp_path / "own")  # something else stands there now
-    with pytest.raises(InputError, match=rf"The tokenizer '{own}' is not the one that {path} was trained with; set data.tokenizer to where that one is now"):
+    with pytest.raises(
+        InputError,
+        match=rf"The tokenizer '{own}' is not the one that {path} was trained with; set data.tokenizer to where that one is now",
+    ):
         choose_tokenizer(None, Recipe(path), "f")
     assert choose_tokenizer(model, Recipe(path), "f").name == model
 
@@ -318,7 +396,10 @@ def test_an_older_checkpoint_without_a_name_has_the_embedded_worlds(tmp_path: Pa
     run.save_checkpoint(tmp_path / "new.ckpt")
     checkpoint = torch.load(tmp_path / "new.ckpt", weights_only=True)
     assert said(tmp_path / "new.ckpt")["tokenizer"] == "world"
-    torch.save(checkpoint | {CHECKPOINT_KEY: json.dumps(said(tmp_path / "new.ckpt") | {"tokenizer": None})}, tmp_path / "old.ckpt")
+    torch.save(
+        checkpoint | {CHECKPOINT_KEY: json.dumps(said(tmp_path / "new.ckpt") | {"tokenizer": None})},
+        tmp_path / "old.ckpt",
+    )
     assert choose_tokenizer(None, Recipe(str(tmp_path / "old.ckpt")), "f").name == "world"
     export_checkpoint(tmp_path / "old.ckpt", tmp_path / "out")
 
@@ -336,9 +417,16 @@ def test_data_that_are_there_are_compared_with_each_model_that_comes(model: str,
         run_in(tmp_path).fit(CoHModule("world"), datamodule=data)
 
 
-def test_a_model_without_feedback_of_its_own_is_trained_on_the_worlds_and_that_is_said(model: str, tmp_path: Path) -> None:
+def test_a_model_without_feedback_of_its_own_is_trained_on_the_worlds_and_that_is_said(
+    model: str, tmp_path: Path
+) -> None:
     said_of = []
-    for feedback, module in ((None, CoHModule(model)), ("world", CoHModule(model)), (None, CoHModule("world")), (None, CoHModule())):
+    for feedback, module in (
+        (None, CoHModule(model)),
+        ("world", CoHModule(model)),
+        (None, CoHModule("world")),
+        (None, CoHModule()),
+    ):
         data = CoHDataModule(feedback, cache_dir=str(tmp_path / "cache"), max_prompt_tokens=300, max_chain_tokens=512)
         with mock.patch("coh_lightning.data.WORLD_POSTS", 4):
             run_in(tmp_path).fit(module, datamodule=data)

@@ -34,14 +34,24 @@ def adapted(**settings: Any) -> CoHModule:
 class Seeded(pl.Callback):
     """The same dropout in the same step, wherever a run begins."""
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         torch.manual_seed(trainer.global_step)
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    shape = {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False, "default_root_dir": str(folder), "max_steps": 3}
-    return pl.Trainer(**(quiet | shape | {"enable_checkpointing": bool(callbacks)} | settings), callbacks=list(callbacks))
+    shape = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(folder),
+        "max_steps": 3,
+    }
+    return pl.Trainer(
+        **(quiet | shape | {"enable_checkpointing": bool(callbacks)} | settings), callbacks=list(callbacks)
+    )
 
 
 def logits(model: CoHModule) -> Tensor:
@@ -68,10 +78,15 @@ def test_adapters_alone_are_trained(trained: tuple[Path, CoHModule, dict[str, Te
     _, model, before = trained
     changed = {key for key, value in model.lm.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {
-        f"model.layers.{layer}.self_attn.{name}.lora_{side}.default.weight" for layer in (0, 1) for name in ("q_proj", "v_proj") for side in "AB"
+        f"model.layers.{layer}.self_attn.{name}.lora_{side}.default.weight"
+        for layer in (0, 1)
+        for name in ("q_proj", "v_proj")
+        for side in "AB"
     }
     [held] = model.trainer.optimizers
-    assert sum(parameter.numel() for group in held.param_groups for parameter in group["params"]) == 2 * 2 * (32 + 32 + 32 + 16)
+    assert sum(parameter.numel() for group in held.param_groups for parameter in group["params"]) == 2 * 2 * (
+        32 + 32 + 32 + 16
+    )
 
 
 def test_new_adapters_change_nothing_until_they_are_trained() -> None:
@@ -82,7 +97,9 @@ def test_new_adapters_change_nothing_until_they_are_trained() -> None:
     assert torch.equal(both[0], both[1]) and torch.equal(both[0], both[2])
 
 
-def test_a_checkpoint_has_the_keys_that_the_docstring_states(trained: tuple[Path, CoHModule, dict[str, Tensor]]) -> None:
+def test_a_checkpoint_has_the_keys_that_the_docstring_states(
+    trained: tuple[Path, CoHModule, dict[str, Tensor]],
+) -> None:
     path, _, _ = trained
     shapes = {key: tuple(value.shape) for key, value in torch.load(path, weights_only=True)["state_dict"].items()}
     layer = "lm.model.layers.0.self_attn.q_proj"
@@ -92,7 +109,13 @@ def test_a_checkpoint_has_the_keys_that_the_docstring_states(trained: tuple[Path
         f"{layer}.lora_B.default.weight": (32, 2),
     }
     assert shapes["lm.model.layers.0.self_attn.k_proj.weight"] == (16, 32)
-    assert said(path)["lora"] == {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": ["q_proj", "v_proj"], "quantise": None}
+    assert said(path)["lora"] == {
+        "rank": 2,
+        "alpha": 4.0,
+        "dropout": 0.0,
+        "targets": ["q_proj", "v_proj"],
+        "quantise": None,
+    }
 
 
 @pytest.mark.parametrize("road", ["load_from_checkpoint", "model"])
@@ -100,7 +123,9 @@ def test_a_checkpoint_brings_its_adapters(road: str, trained: tuple[Path, CoHMod
     path, model, _ = trained
     loaded = CoHModule.load_from_checkpoint(path) if road == "load_from_checkpoint" else CoHModule(str(path))
     assert torch.equal(logits(loaded), logits(model)) and loaded.lora == SMALL
-    assert [name for name, parameter in loaded.lm.named_parameters() if parameter.requires_grad and "lora_" not in name] == []
+    assert [
+        name for name, parameter in loaded.lm.named_parameters() if parameter.requires_grad and "lora_" not in name
+    ] == []
 
 
 def test_adapters_on_a_checkpoint_without_any_start_from_its_weights(tmp_path: Path) -> None:
@@ -109,7 +134,10 @@ def test_adapters_on_a_checkpoint_without_any_start_from_its_weights(tmp_path: P
     run.save_checkpoint(tmp_path / "plain.ckpt")
     model = CoHModule(str(tmp_path / "plain.ckpt"), lora=SMALL)
     assert torch.equal(logits(model), logits(plain))
-    assert {key.split(".")[-3] for key, parameter in model.lm.named_parameters() if parameter.requires_grad} == {"lora_A", "lora_B"}
+    assert {key.split(".")[-3] for key, parameter in model.lm.named_parameters() if parameter.requires_grad} == {
+        "lora_A",
+        "lora_B",
+    }
 
 
 def test_a_run_with_adapters_that_is_gone_on_with_is_the_run_without_a_break(tmp_path: Path) -> None:
@@ -143,10 +171,17 @@ def test_quantised_weights_are_not_sharded(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_dropout_of_adapters_is_kept_and_that_of_the_model_is_not() -> None:
-    model = CoHModule(from_config={"model_type": "gpt2", "vocab_size": 50, "n_embd": 32, "n_layer": 1, "n_head": 2}, lora=LoRA(dropout=0.25))
+    model = CoHModule(
+        from_config={"model_type": "gpt2", "vocab_size": 50, "n_embd": 32, "n_layer": 1, "n_head": 2},
+        lora=LoRA(dropout=0.25),
+    )
     model.configure_model()
-    assert {part.p for name, part in model.lm.named_modules() if isinstance(part, torch.nn.Dropout) and "lora" not in name} == {0.0}
-    assert {part.p for name, part in model.lm.named_modules() if isinstance(part, torch.nn.Dropout) and "lora" in name} == {0.25}
+    assert {
+        part.p for name, part in model.lm.named_modules() if isinstance(part, torch.nn.Dropout) and "lora" not in name
+    } == {0.0}
+    assert {
+        part.p for name, part in model.lm.named_modules() if isinstance(part, torch.nn.Dropout) and "lora" in name
+    } == {0.25}
 
 
 @pytest.mark.slow
@@ -171,7 +206,10 @@ def test_compiled_layers_learn_alike_and_change_no_name_in_a_checkpoint(tmp_path
         (lambda: LoRA(targets=()), r"lora.targets is an empty list"),
         (lambda: adapted(lora=LoRA(targets=("query",))).configure_model(), r"does not fit the llama model: .*query"),
         (lambda: adapted(lora=LoRA(quantise="4bit")).configure_model(), r"has random weights"),
-        (lambda: CoHModule(lora=LoRA(quantise="4bit")).configure_model(), r"works on a GPU only, and this runs on the CPU"),
+        (
+            lambda: CoHModule(lora=LoRA(quantise="4bit")).configure_model(),
+            r"works on a GPU only, and this runs on the CPU",
+        ),
     ],
 )
 def test_adapters_that_can_not_be_are_refused(make: Any, message: str) -> None:
@@ -185,7 +223,9 @@ def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         adapted().configure_model()
 
 
-def test_other_adapters_than_the_checkpoints_are_refused_whichever_way_it_comes(trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path) -> None:
+def test_other_adapters_than_the_checkpoints_are_refused_whichever_way_it_comes(
+    trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path
+) -> None:
     path, _, _ = trained
     for other in (None, LoRA(rank=4)):
         with pytest.raises(InputError, match=r"model.lora is .*, but the checkpoint holds LoRA\(rank=2"):
@@ -194,7 +234,9 @@ def test_other_adapters_than_the_checkpoints_are_refused_whichever_way_it_comes(
         CoHModule(str(path), lora=LoRA(rank=4)).configure_model()
 
 
-def test_weights_that_are_not_the_configurations_are_refused(trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path) -> None:
+def test_weights_that_are_not_the_configurations_are_refused(
+    trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path
+) -> None:
     checkpoint = read_checkpoint(trained[0])
     for change in ({"lora": None}, {"lora": {"rank": 2, "targets": ["o_proj"]}}):
         torch.save(checkpoint | {CHECKPOINT_KEY: json.dumps(said(trained[0]) | change)}, tmp_path / "other.ckpt")
@@ -203,7 +245,10 @@ def test_weights_that_are_not_the_configurations_are_refused(trained: tuple[Path
 
 
 def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"The model '.*' can't be loaded \(.*\); give the name of a model on the hub or an existing folder"):
+    with pytest.raises(
+        InputError,
+        match=r"The model '.*' can't be loaded \(.*\); give the name of a model on the hub or an existing folder",
+    ):
         Recipe(str(tmp_path)).build()
 
 
@@ -236,12 +281,18 @@ def without_a_file(index: dict[str, Any]) -> None:
 
 INDEX = "model.safetensors.index.json"
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a file is missing": (lambda folder: second(folder).unlink(), r"No such file.*model-00002-of-.*; its files are incomplete or damaged, so fetch it again"),
+    "a file is missing": (
+        lambda folder: second(folder).unlink(),
+        r"No such file.*model-00002-of-.*; its files are incomplete or damaged, so fetch it again",
+    ),
     "a file is cut short": (
         lambda folder: second(folder).write_bytes(second(folder).read_bytes()[:-1]),
         "SafetensorError: .*; its files are incomplete or damaged",
     ),
-    "a file is empty": (lambda folder: second(folder).write_bytes(b""), "SafetensorError: .*; its files are incomplete or damaged"),
+    "a file is empty": (
+        lambda folder: second(folder).write_bytes(b""),
+        "SafetensorError: .*; its files are incomplete or damaged",
+    ),
     "a file says that its head is huge": (
         lambda folder: second(folder).write_bytes((2**40).to_bytes(8, "little") + second(folder).read_bytes()[8:]),
         "SafetensorError: .*; its files are incomplete or damaged",
@@ -260,13 +311,21 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: rewritten(folder / "config.json", lambda config: config.update(num_hidden_layers=3)),
         r"has no weights for 9 parameters of its config.json \(the first is model.layers.2.input_layernorm.weight\)",
     ),
-    "the configuration is cut short": (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON file"),
-    "the configuration is of other types": (lambda folder: rewritten(folder / "config.json", lambda config: config.update(hidden_size="x")), "hidden_size"),
+    "the configuration is cut short": (
+        lambda folder: (folder / "config.json").write_text("{"),
+        "not a valid JSON file",
+    ),
+    "the configuration is of other types": (
+        lambda folder: rewritten(folder / "config.json", lambda config: config.update(hidden_size="x")),
+        "hidden_size",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_models_folder_that_is_not_whole_is_refused_and_never_filled_with_random_weights(what: str, in_shards: Path, tmp_path: Path) -> None:
+def test_a_models_folder_that_is_not_whole_is_refused_and_never_filled_with_random_weights(
+    what: str, in_shards: Path, tmp_path: Path
+) -> None:
     spoil, message = BROKEN[what]
     folder = Path(shutil.copytree(in_shards, tmp_path / "copy"))
     Recipe(str(folder)).build()
@@ -276,7 +335,9 @@ def test_a_models_folder_that_is_not_whole_is_refused_and_never_filled_with_rand
     assert "\n" not in str(refused.value) and str(refused.value).count("The model") == 1
 
 
-def test_a_checkpoint_with_weights_of_another_size_is_refused(trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path) -> None:
+def test_a_checkpoint_with_weights_of_another_size_is_refused(
+    trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path
+) -> None:
     checkpoint = read_checkpoint(trained[0])
     checkpoint["state_dict"]["lm.model.norm.weight"] = torch.ones(31)
     torch.save(checkpoint, tmp_path / "other.ckpt")

@@ -1,4 +1,6 @@
-"""The module: a step's loss and gradient are those of the plain chains one by one; checkpoints, held-out losses, writing, and what is refused."""
+"""The module: a step's loss and gradient are those of the plain chains one by one; checkpoints, held-out losses,
+writing, and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,15 @@ from coh_lightning.models import CHECKPOINT_KEY, LoRA
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl
 
-GPT2 = {"model_type": "gpt2", "vocab_size": 520, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "initializer_range": 0.2}
+GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 520,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 512,
+    "initializer_range": 0.2,
+}
 """All of it in float64 under 64-true; Llama's norms work in float32 whatever the precision."""
 
 
@@ -61,7 +71,9 @@ class Watch(pl.Callback):
         self.micro: list[float] = []
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        self.gradients.append({name: p.grad.clone() for name, p in pl_module.lm.named_parameters() if p.grad is not None})
+        self.gradients.append(
+            {name: p.grad.clone() for name, p in pl_module.lm.named_parameters() if p.grad is not None}
+        )
         self.before.append({name: p.detach().clone() for name, p in pl_module.lm.named_parameters()})
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -76,8 +88,20 @@ class Watch(pl.Callback):
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    shape = {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False, "log_every_n_steps": 1, "default_root_dir": str(folder)}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    shape = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "use_distributed_sampler": False,
+        "log_every_n_steps": 1,
+        "default_root_dir": str(folder),
+    }
     return pl.Trainer(**(quiet | shape | settings), callbacks=list(callbacks))
 
 
@@ -108,8 +132,12 @@ def test_the_learned_share_is_that_of_the_feedback_alone(tmp_path: Path) -> None
 # The loss of a step
 
 
-def plain_loss(model: CoHModule, weights: dict[str, Tensor], data: CoHDataModule, *, epoch: int, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """A step's loss and gradients, chain by chain, each alone under the model's own causal mask; all sums are made here."""
+def plain_loss(
+    model: CoHModule, weights: dict[str, Tensor], data: CoHDataModule, *, epoch: int, step: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A step's loss and gradients, chain by chain, each alone under the model's own causal mask; all sums are made
+    here.
+    """
     lm = copy.deepcopy(model.lm).double()
     lm.load_state_dict(weights, strict=False)
     lm.zero_grad()
@@ -146,7 +174,10 @@ def _nll(lm: Any, ids: Any) -> tuple[Tensor, Tensor]:
 def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """L2 norm of the difference of two gradients, relative to the second's."""
     assert set(one) == set(other)
-    squares = [((one[name].double() - other[name].double()).square().sum(), other[name].double().square().sum()) for name in one]
+    squares = [
+        ((one[name].double() - other[name].double()).square().sum(), other[name].double().square().sum())
+        for name in one
+    ]
     return math.sqrt(sum(float(a) for a, _ in squares) / sum(float(b) for _, b in squares))
 
 
@@ -154,7 +185,10 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_critique", "unlikelihood"])
 def test_the_loss_of_every_step_is_that_of_its_chains_one_by_one(of: str, layout: Any, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"Some plain text, number {i}, of its own length{' or so' * (i % 4)}." for i in range(9)), encoding="utf-8")
+    text.write_text(
+        "\n".join(f"Some plain text, number {i}, of its own length{' or so' * (i % 4)}." for i in range(9)),
+        encoding="utf-8",
+    )
     data = data_of(
         usable(EVERY_KIND, method(of)),
         tmp_path,
@@ -192,7 +226,9 @@ def test_trees_and_separate_chains_make_the_same_step(of: str, tmp_path: Path) -
     rows = usable(EVERY_KIND, method(of))
     found = [
         fitted(
-            data_of(rows, tmp_path, method=method(of), layout=layout, hide=(0.0, 0.0), rows_per_step=many, row_tokens=512),
+            data_of(
+                rows, tmp_path, method=method(of), layout=layout, hide=(0.0, 0.0), rows_per_step=many, row_tokens=512
+            ),
             gpt2(),
             tmp_path,
             precision="64-true",
@@ -218,18 +254,26 @@ def test_clipping_sees_the_true_gradient(tmp_path: Path) -> None:
 
 
 def test_hiding_is_on_in_training_and_changes_the_loss(tmp_path: Path) -> None:
-    losses = [fitted(data_of(pairs(8), tmp_path, hide=hide), gpt2(), tmp_path, precision="64-true", max_steps=1).losses[0] for hide in ((0.0, 0.0), (0.4, 0.5))]
+    losses = [
+        fitted(data_of(pairs(8), tmp_path, hide=hide), gpt2(), tmp_path, precision="64-true", max_steps=1).losses[0]
+        for hide in ((0.0, 0.0), (0.4, 0.5))
+    ]
     assert losses[0] != losses[1]
 
 
 # Learning
 
 
-def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_trees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried: list[int] = []
     monkeypatch.setattr("coh_lightning.module.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
     for layout, times in (("tree", [256]), ("separate", [256])):
-        data, model = data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout), tiny(sampling=Sampling(max_new_tokens=2))
+        data, model = (
+            data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout),
+            tiny(sampling=Sampling(max_new_tokens=2)),
+        )
         trainer(tmp_path, max_steps=1).fit(model, datamodule=data)
         trainer(tmp_path).test(model, datamodule=data, verbose=False)
         assert tried == times
@@ -241,7 +285,9 @@ def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monke
     for ranks, copies in ((1, 1), (2, 2), (4, 4), (4, 2)):
         monkeypatch.setattr(type(run), "world_size", ranks)
         monkeypatch.setattr("coh_lightning.module.replicas", lambda trainer, copies=copies: (copies, 0))
-        monkeypatch.setattr(run.strategy, "reduce", lambda value, *, reduce_op, ranks=ranks: {"sum": value * ranks}[reduce_op])
+        monkeypatch.setattr(
+            run.strategy, "reduce", lambda value, *, reduce_op, ranks=ranks: {"sum": value * ranks}[reduce_op]
+        )
         assert float(model._over_ranks(torch.tensor(3.0))) == 3.0 * copies
 
 
@@ -256,15 +302,28 @@ def test_a_toy_model_learns_eight_chains_by_heart(tmp_path: Path) -> None:
 
 
 def test_what_is_unlearned_becomes_unlikely_and_what_is_learned_likely(tmp_path: Path) -> None:
-    data = data_of(pairs(2, good="yes {i}", bad="no {i}"), tmp_path, method=method("unlikelihood", unlikelihood=1.0), rows_per_step=1, row_tokens=512)
+    data = data_of(
+        pairs(2, good="yes {i}", bad="no {i}"),
+        tmp_path,
+        method=method("unlikelihood", unlikelihood=1.0),
+        rows_per_step=1,
+        row_tokens=512,
+    )
     watch = fitted(data, tiny(), tmp_path, max_steps=80)
-    assert watch.metrics[-1]["train/nll_good_1"] < 0.5 < watch.metrics[0]["train/nll_bad_1"] < watch.metrics[-1]["train/nll_bad_1"]
+    assert (
+        watch.metrics[-1]["train/nll_good_1"]
+        < 0.5
+        < watch.metrics[0]["train/nll_bad_1"]
+        < watch.metrics[-1]["train/nll_bad_1"]
+    )
 
 
 def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("one paragraph\nanother one", encoding="utf-8")
-    data = data_of(pairs(5), tmp_path, hide=(0.0, 0.0), rows_per_step=2, regulariser=[str(text)], regulariser_rows_per_step=1)
+    data = data_of(
+        pairs(5), tmp_path, hide=(0.0, 0.0), rows_per_step=2, regulariser=[str(text)], regulariser_rows_per_step=1
+    )
     model = gpt2()
     watch = fitted(data, model, tmp_path, precision="64-true", max_steps=1)
     lm = copy.deepcopy(model.lm)
@@ -278,7 +337,9 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
                 tokens = data.chain_tokenizer.chain(one.prompt, data.chains(one)[i])
                 nll = _nll(lm, tokens.ids)[0]
                 for span in tokens.spans:
-                    sums.setdefault(f"train/nll_{span.kind}_{span.place + 1}", []).extend(nll[span.start - 1 : span.stop - 1].tolist())
+                    sums.setdefault(f"train/nll_{span.kind}_{span.place + 1}", []).extend(
+                        nll[span.start - 1 : span.stop - 1].tolist()
+                    )
     every = [value for values in sums.values() for value in values]
     for name, values in {**sums, "train/nll": every}.items():
         assert watch.metrics[0][name] == pytest.approx(sum(values) / len(values), rel=1e-6)
@@ -294,8 +355,12 @@ def test_dropout_is_off_unless_asked_for(tmp_path: Path) -> None:
         assert torch.equal(module.lm(input_ids=batch).logits, module.lm(input_ids=batch).logits) == same
 
 
-def test_every_micro_batch_of_every_epoch_drops_out_by_a_draw_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where ranks differ: row 5 of an epoch is the same draw as micro-batch 5 of one rank and as micro-batch 2 of the second of two."""
+def test_every_micro_batch_of_every_epoch_drops_out_by_a_draw_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where ranks differ: row 5 of an epoch is the same draw as micro-batch 5 of one rank and as micro-batch 2 of
+    the second of two.
+    """
 
     class Seeds(pl.Callback):
         def __init__(self) -> None:
@@ -329,7 +394,11 @@ def test_the_learning_rate_rises_to_its_peak_and_ends_at_its_share(tmp_path: Pat
     watch = fitted(data, tiny(lr=0.01, warmup_share=0.2, final_lr_share=0.1, weight_decay=0.1), tmp_path, max_epochs=1)
     rates = [metrics["lr"] for metrics in watch.metrics]
     assert len(rates) == data.plan.steps_per_epoch >= 8
-    assert max(rates) == pytest.approx(0.01) and rates[-1] == pytest.approx(0.001) and rates[0] == pytest.approx(0.01 / round(0.2 * len(rates)))
+    assert (
+        max(rates) == pytest.approx(0.01)
+        and rates[-1] == pytest.approx(0.001)
+        and rates[0] == pytest.approx(0.01 / round(0.2 * len(rates)))
+    )
     assert rates.index(max(rates)) == round(0.2 * len(rates)) - 1
 
 
@@ -344,11 +413,16 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> None:
-    found = [fitted(data_of(pairs(6), tmp_path), gpt2(gradient_checkpointing=on), tmp_path, precision="64-true", max_steps=2) for on in (False, True)]
+    found = [
+        fitted(data_of(pairs(6), tmp_path), gpt2(gradient_checkpointing=on), tmp_path, precision="64-true", max_steps=2)
+        for on in (False, True)
+    ]
     assert found[0].losses == pytest.approx(found[1].losses, rel=1e-10)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_and_names_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_and_names_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, model, weights = data_of(pairs(12), tmp_path, rows_per_step=3), tiny(), []
     data.setup()
     bad = data._train_batch(data._planned(0, 4), 0)["input_ids"]  # the second row of the second step
@@ -363,9 +437,12 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_an
 
     monkeypatch.setattr("coh_lightning.module.row_loss", spoilt)
     members = data.plan.step(0, 1)[1].members
-    named = ", ".join(f"record '{data.splits['train'][data.plan.items[number].record].record.id}'" for number in members)
+    named = ", ".join(
+        f"record '{data.splits['train'][data.plan.items[number].record].record.id}'" for number in members
+    )
     with pytest.raises(
-        InputError, match=rf"^The loss of step 2 \(epoch 0\) is nan: it is no number in 1 of the step's 3 rows, that of {named}; lower model.lr, or look"
+        InputError,
+        match=rf"^The loss of step 2 \(epoch 0\) is nan: it is no number in 1 of the step's 3 rows, that of {named}; lower model.lr, or look",
     ):
         trainer(tmp_path, Last(), max_steps=9, log_every_n_steps=1000).fit(model, datamodule=data)
     assert members and torch.equal(model.lm.lm_head.weight, weights[2])
@@ -393,7 +470,9 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
                 tokens = data.chain_tokenizer.chain(one.prompt, chain)
                 nll = _nll(model.lm, tokens.ids)[0]
                 for span in tokens.spans:
-                    sums.setdefault(f"val/nll_{span.kind}_{span.place + 1}", []).extend(nll[span.start - 1 : span.stop - 1].tolist())
+                    sums.setdefault(f"val/nll_{span.kind}_{span.place + 1}", []).extend(
+                        nll[span.start - 1 : span.stop - 1].tolist()
+                    )
             scores: dict[str, list[Tensor]] = {"good": [], "bad": []}
             for kind in scores:
                 link = next(chain for chain in data.chains(one) if chain[0].kind == kind)[0]
@@ -407,7 +486,9 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
                 right["mean"].append(float(good[better].mean() > good[worse].mean()))
                 right["swapped_sum"].append(float(bad[better].sum() < bad[worse].sum()))
                 right["swapped_mean"].append(float(bad[better].mean() < bad[worse].mean()))
-                right["marker"].append(float(good[better].sum() - bad[better].sum() > good[worse].sum() - bad[worse].sum()))
+                right["marker"].append(
+                    float(good[better].sum() - bad[better].sum() > good[worse].sum() - bad[worse].sum())
+                )
     assert len(right["sum"]) == len(data.splits["validation"]) > 3
     for name, values in sums.items():
         assert metrics[name] == pytest.approx(sum(values) / len(values), rel=1e-6)
@@ -416,14 +497,20 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
 
 
 def test_pairs_are_ranked_by_likelihood_by_the_other_sentence_and_by_their_ratio() -> None:
-    total, mean = torch.tensor([-4.0, -5.0, -9.0, -4.0]), torch.tensor([-2.0, -1.0, -2.0, -2.0])  # two outputs under good, the same under bad
+    total, mean = (
+        torch.tensor([-4.0, -5.0, -9.0, -4.0]),
+        torch.tensor([-2.0, -1.0, -2.0, -2.0]),
+    )  # two outputs under good, the same under bad
     assert preferences([(0, 1)], total, mean) == {
         "preference_accuracy_sum": 1.0,  # -4 > -5
         "preference_accuracy_mean": 0.0,  # -2 < -1
         "preference_accuracy_swapped_sum": 1.0,  # under the bad sentence the worse one is the likelier: -4 > -9
         "preference_accuracy_marker": 1.0,  # 5 > -1
     }, "swapped_mean is a tie, which counts for nothing"
-    assert preferences([(0, 1)], total[:2], mean[:2]) == {"preference_accuracy_sum": 1.0, "preference_accuracy_mean": 0.0}, "no bad sentence"
+    assert preferences([(0, 1)], total[:2], mean[:2]) == {
+        "preference_accuracy_sum": 1.0,
+        "preference_accuracy_mean": 0.0,
+    }, "no bad sentence"
     assert preferences([], total, mean) == {}
 
 
@@ -437,7 +524,9 @@ def test_test_and_predict_write_every_prompt_under_every_ask(tmp_path: Path) -> 
     assert any(name.endswith("_good") for name in metrics) and any(name.endswith("_bad") for name in metrics)
     written = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
     assert len(written) == prompts * 2 * 2
-    assert {(one.prompt_id, one.ask) for one in written} == {(one.record.id, ask) for one in data.splits["test"] for ask in ("good", "bad")}
+    assert {(one.prompt_id, one.ask) for one in written} == {
+        (one.record.id, ask) for one in data.splits["test"] for ask in ("good", "bad")
+    }
     assert {one.marker for one in written} == {"A helpful answer:", "An unhelpful answer:"}
     assert all(one.prompt.endswith(one.marker + "\n") and one.sampling["temperature"] == 1.0 for one in written)
     (tmp_path / "completions.jsonl").unlink()
@@ -488,7 +577,9 @@ def logits(model: CoHModule) -> Tensor:
         return model.lm(input_ids=torch.arange(3, 60)[None]).logits
 
 
-def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_with(checkpoint: tuple[Path, CoHModule, CoHDataModule]) -> None:
+def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_with(
+    checkpoint: tuple[Path, CoHModule, CoHDataModule],
+) -> None:
     path, model, data = checkpoint
     loaded = CoHModule.load_from_checkpoint(path)
     assert torch.equal(logits(loaded), logits(model))
@@ -496,16 +587,38 @@ def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_with(checkpoi
     assert loaded.trained_with["wording"]["pairs"] == [{"good": "A helpful answer:", "bad": "An unhelpful answer:"}]
 
 
-def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(checkpoint: tuple[Path, CoHModule, CoHDataModule]) -> None:
+def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(
+    checkpoint: tuple[Path, CoHModule, CoHDataModule],
+) -> None:
     saved = torch.load(checkpoint[0], weights_only=True)
     assert isinstance(saved[CHECKPOINT_KEY], str) and "hyper_parameters" not in saved
-    assert set(json.loads(saved[CHECKPOINT_KEY])) == {"model", "data", "tokenizer", "lora", "base", "validations", "plan"}
+    assert set(json.loads(saved[CHECKPOINT_KEY])) == {
+        "model",
+        "data",
+        "tokenizer",
+        "lora",
+        "base",
+        "validations",
+        "plan",
+    }
 
 
 def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
     model = CoHModule()
-    assert (model.lr, model.betas, model.weight_decay, model.warmup_share, model.final_lr_share) == (1e-5, (0.9, 0.95), 0.0, 0.03, 0.1)
-    assert (model.attention, model.dtype_name, model.dropout, model.gradient_checkpointing, model.compile_blocks) == ("auto", "float32", False, False, False)
+    assert (model.lr, model.betas, model.weight_decay, model.warmup_share, model.final_lr_share) == (
+        1e-5,
+        (0.9, 0.95),
+        0.0,
+        0.03,
+        0.1,
+    )
+    assert (model.attention, model.dtype_name, model.dropout, model.gradient_checkpointing, model.compile_blocks) == (
+        "auto",
+        "float32",
+        False,
+        False,
+        False,
+    )
     assert (model.write_every, model.refine, model.dialogues, model.sampling) == (0, 0, False, Sampling())
     assert asdict(Sampling()) == {
         "max_new_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "samples": 1, "batch_size": 16, "seed": 0, "max_seconds": None,
@@ -521,10 +634,14 @@ def test_a_checkpoint_of_quantised_weights_holds_the_adapters_alone(tmp_path: Pa
     model.lora = replace(model.lora, quantise="4bit")  # type: ignore[type-var]
     small: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(small)
-    assert set(small["state_dict"]) == {key for key in model.state_dict() if "lora_A" in key or "lora_B" in key} != set()
+    assert (
+        set(small["state_dict"]) == {key for key in model.state_dict() if "lora_A" in key or "lora_B" in key} != set()
+    )
 
 
-def test_training_starts_from_a_checkpoint_of_ours(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:
+def test_training_starts_from_a_checkpoint_of_ours(
+    checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path
+) -> None:
     path, model, _ = checkpoint
     assert torch.equal(logits(CoHModule(str(path))), logits(model))
     other = data_of(pairs(6), tmp_path, method=method("sft"))  # on other data, with another method
@@ -533,7 +650,9 @@ def test_training_starts_from_a_checkpoint_of_ours(checkpoint: tuple[Path, CoHMo
     assert torch.equal(watch.before[0]["model.embed_tokens.weight"], model.lm.state_dict()["model.embed_tokens.weight"])
 
 
-def test_training_starts_from_a_hugging_face_folder(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:
+def test_training_starts_from_a_hugging_face_folder(
+    checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path
+) -> None:
     checkpoint[1].lm.save_pretrained(tmp_path / "folder")
     assert torch.equal(logits(CoHModule(str(tmp_path / "folder"))), logits(checkpoint[1]))
 
@@ -541,9 +660,15 @@ def test_training_starts_from_a_hugging_face_folder(checkpoint: tuple[Path, CoHM
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"wording": wording("binary")}, "data.wording.name is 'binary', but the checkpoint was trained with 'default'"),
+        (
+            {"wording": wording("binary")},
+            "data.wording.name is 'binary', but the checkpoint was trained with 'default'",
+        ),
         ({"method": method("csft")}, "data.method.name is 'csft', but the checkpoint was trained with 'coh'"),
-        ({"prompt_format": PromptFormat(before_marker="\n")}, "data.prompt_format.before_marker is '\\n', but the checkpoint was trained with '\\n\\n'"),
+        (
+            {"prompt_format": PromptFormat(before_marker="\n")},
+            "data.prompt_format.before_marker is '\\n', but the checkpoint was trained with '\\n\\n'",
+        ),
     ],
 )
 @pytest.mark.parametrize("road", ["ckpt_path", "load_from_checkpoint", "model"])
@@ -551,7 +676,11 @@ def test_other_settings_than_the_checkpoints_are_refused_whichever_way_it_comes(
     road: str, changes: dict[str, Any], message: str, checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path
 ) -> None:
     path = checkpoint[0]
-    model = {"ckpt_path": tiny, "load_from_checkpoint": lambda: CoHModule.load_from_checkpoint(path), "model": lambda: CoHModule(str(path))}[road]()
+    model = {
+        "ckpt_path": tiny,
+        "load_from_checkpoint": lambda: CoHModule.load_from_checkpoint(path),
+        "model": lambda: CoHModule(str(path)),
+    }[road]()
     model.sampling = Sampling(max_new_tokens=3)
     given = {"ckpt_path": str(path), "weights_only": True} if road == "ckpt_path" else {}
     for command in ("test", "predict"):
@@ -567,19 +696,35 @@ def test_the_attributes_asked_for_are_the_checkpoints_whichever_way_it_comes(roa
         (tmp_path / folder).mkdir()
         rated = [{"text": text, "rating": {attribute: value}} for text, value in (("yes", 1), ("no", 0))]
         rows = [{"prompt": f"Post {i}", "scale": [0, 1], "completions": rated} for i in range(9)]
-        return data_of(rows, tmp_path / folder, train_only=False, test_share=0.5, validation_share=0.0, method=method("coh_ratings"))
+        return data_of(
+            rows,
+            tmp_path / folder,
+            train_only=False,
+            test_share=0.5,
+            validation_share=0.0,
+            method=method("coh_ratings"),
+        )
 
     run = trainer(tmp_path, max_steps=1)
     run.fit(tiny(), datamodule=data("style", "one"))
     run.save_checkpoint(path := tmp_path / "one.ckpt")
-    model = {"ckpt_path": tiny, "load_from_checkpoint": lambda: CoHModule.load_from_checkpoint(path), "model": lambda: CoHModule(str(path))}[road]()
+    model = {
+        "ckpt_path": tiny,
+        "load_from_checkpoint": lambda: CoHModule.load_from_checkpoint(path),
+        "model": lambda: CoHModule(str(path)),
+    }[road]()
     model.sampling = Sampling(max_new_tokens=3)
     given = {"ckpt_path": str(path), "weights_only": True} if road == "ckpt_path" else {}
     trainer(tmp_path).predict(model, datamodule=data("tone", "two"), **given)
-    assert {one.marker for one in model.written} == {"An answer with excellent style:", "An answer with very poor style:"}
+    assert {one.marker for one in model.written} == {
+        "An answer with excellent style:",
+        "An answer with very poor style:",
+    }
 
 
-def test_a_model_trained_further_is_asked_as_it_was_trained_last(checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path) -> None:
+def test_a_model_trained_further_is_asked_as_it_was_trained_last(
+    checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path
+) -> None:
     model = CoHModule(str(checkpoint[0]), sampling=Sampling(max_new_tokens=3))
     other = held_out_data(tmp_path, wording=wording("binary"))
     run = trainer(tmp_path, max_steps=1)
@@ -595,10 +740,14 @@ def test_a_run_that_is_gone_on_with_is_the_run_without_a_break(tmp_path: Path) -
     steps = len(whole.losses) // 3
     half = Watch()
     pl.seed_everything(0, verbose=False)
-    save = pl.callbacks.ModelCheckpoint(tmp_path / "half", every_n_train_steps=steps + 2, save_top_k=-1, filename="{step}")
+    save = pl.callbacks.ModelCheckpoint(
+        tmp_path / "half", every_n_train_steps=steps + 2, save_top_k=-1, filename="{step}"
+    )
     trainer(tmp_path, half, save, enable_checkpointing=True, max_epochs=3).fit(tiny(), datamodule=data())
     rest = Watch()
-    trainer(tmp_path, rest, max_epochs=3).fit(tiny(), datamodule=data(), ckpt_path=str(tmp_path / "half" / f"step={steps + 2}.ckpt"), weights_only=True)
+    trainer(tmp_path, rest, max_epochs=3).fit(
+        tiny(), datamodule=data(), ckpt_path=str(tmp_path / "half" / f"step={steps + 2}.ckpt"), weights_only=True
+    )
     assert steps > 2 and rest.losses == whole.losses[steps + 2 :]
 
 
@@ -628,7 +777,9 @@ def test_a_tokenizer_larger_than_the_models_vocabulary_is_refused(tmp_path: Path
     byte_level(CHATML).save_pretrained(tmp_path / "tokenizer")
     data = held_out_data(tmp_path, tokenizer=str(tmp_path / "tokenizer"), max_prompt_tokens=200)
     for command in ("fit", "validate", "test", "predict"):
-        with pytest.raises(InputError, match=r"ids up to \d+, but the model's embedding ends at 299; name the tokenizer"):
+        with pytest.raises(
+            InputError, match=r"ids up to \d+, but the model's embedding ends at 299; name the tokenizer"
+        ):
             getattr(trainer(tmp_path, max_steps=1), command)(tiny(vocab_size=300), datamodule=data)
 
 
@@ -646,8 +797,13 @@ def test_another_data_module_is_refused(tmp_path: Path) -> None:
 
 
 def test_accumulation_set_by_hand_is_refused_and_the_plans_own_taken(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"accumulate_grad_batches is 4, but data.rows_per_step and the 1 ranks make it 3; leave it out"):
-        trainer(tmp_path, max_steps=1, accumulate_grad_batches=4).fit(tiny(), datamodule=data_of(pairs(4), tmp_path, rows_per_step=3))
+    with pytest.raises(
+        InputError,
+        match=r"accumulate_grad_batches is 4, but data.rows_per_step and the 1 ranks make it 3; leave it out",
+    ):
+        trainer(tmp_path, max_steps=1, accumulate_grad_batches=4).fit(
+            tiny(), datamodule=data_of(pairs(4), tmp_path, rows_per_step=3)
+        )
     run = trainer(tmp_path, max_steps=1)
     run.fit(tiny(), datamodule=data_of(pairs(4), tmp_path, rows_per_step=3))
     assert run.accumulate_grad_batches == 3
@@ -723,7 +879,12 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 
 
 @pytest.mark.parametrize(
-    "settings", [{"warmup_share": 0.0, "final_lr_share": 0.0}, {"warmup_share": 0.99, "final_lr_share": 1.0}, {"write_every": 0, "refine": 0}]
+    "settings",
+    [
+        {"warmup_share": 0.0, "final_lr_share": 0.0},
+        {"warmup_share": 0.99, "final_lr_share": 1.0},
+        {"write_every": 0, "refine": 0},
+    ],
 )
 def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
     model = CoHModule(**settings)
@@ -732,7 +893,10 @@ def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"model": "/no/such/folder"}, "there is no such folder"), ({"from_config": {"model_type": "lama"}}, "did you mean")],
+    [
+        ({"model": "/no/such/folder"}, "there is no such folder"),
+        ({"from_config": {"model_type": "lama"}}, "did you mean"),
+    ],
 )
 def test_a_model_that_can_not_be_made_is_refused_in_one_sentence(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):

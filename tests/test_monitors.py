@@ -15,7 +15,12 @@ from coh_lightning.errors import InputError
 from coh_lightning.module import CoHModule
 from coh_lightning.monitors import MonitorsKnown, missed
 
-SHORT = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--data.max_validation_prompts=2"]
+SHORT = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--data.max_validation_prompts=2",
+]
 
 
 class Model(pl.LightningModule):
@@ -34,12 +39,24 @@ class Model(pl.LightningModule):
 
 
 @pytest.mark.parametrize("callback", [EarlyStopping("val/nlll"), ModelCheckpoint(monitor="val/nlll")])
-def test_what_lightning_says_of_a_figure_that_is_missed_becomes_a_sentence(callback: pl.Callback, tmp_path: Path) -> None:
+def test_what_lightning_says_of_a_figure_that_is_missed_becomes_a_sentence(
+    callback: pl.Callback, tmp_path: Path
+) -> None:
     rows = torch.utils.data.DataLoader(torch.ones(2, 1))
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
     with pytest.raises(Exception, match="nlll") as error:
         trainer.fit(Model(), rows, rows)
-    assert missed(error.value) == f"trainer.callbacks: the monitor of {type(callback).__name__} is 'val/nlll', which nothing logs; did you mean val/nll?"
+    assert missed(error.value) == (
+        f"trainer.callbacks: the monitor of {type(callback).__name__} is 'val/nlll', which nothing logs; did "
+        "you mean val/nll?"
+    )
     assert missed(RuntimeError("something else")) is None
 
 
@@ -51,16 +68,21 @@ def test_a_monitor_that_nothing_logs_is_refused_before_training(
     monkeypatch.delenv("COH_RUN_FOLDER", raising=False)
     callback = f"--trainer.callbacks+={{class_path: {kind}, init_args: {{monitor: val/preference_acuracy_sum}}}}"
     monkeypatch.setattr(CoHModule, "training_step", lambda *_: pytest.fail("it trained"))
-    monkeypatch.setattr("sys.argv", ["coh_lightning", "fit", "--trainer.max_steps=1", callback, *SHORT, "--run.folder=r"])
+    monkeypatch.setattr(
+        "sys.argv", ["coh_lightning", "fit", "--trainer.max_steps=1", callback, *SHORT, "--run.folder=r"]
+    )
     assert main() == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert errors == [
-        f"error: trainer.callbacks: the monitor of {kind} is 'val/preference_acuracy_sum', which nothing logs; did you mean val/preference_accuracy_sum?"
+        f"error: trainer.callbacks: the monitor of {kind} is 'val/preference_acuracy_sum', which nothing logs; did "
+        "you mean val/preference_accuracy_sum?"
     ]
     assert not (tmp_path / "r").exists()
 
 
-def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COH_RUN_FOLDER", raising=False)
     named: list[str] = []
@@ -71,7 +93,10 @@ def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metric
 
     known = CoHModule.figures
     monkeypatch.setattr(CoHModule, "figures", figures)
-    monkeypatch.setattr("sys.argv", ["coh_lightning", "fit", "--trainer.max_steps=1", "--trainer.val_check_interval=8", *SHORT, "--run.folder=r"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["coh_lightning", "fit", "--trainer.max_steps=1", "--trainer.val_check_interval=8", *SHORT, "--run.folder=r"],
+    )
     assert main() == 0
     with (tmp_path / "r" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -81,7 +106,8 @@ def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metric
 
 
 @pytest.mark.parametrize(
-    ("monitor", "refused"), [("val/nl", True), ("train/nll", False), ("val/gap_anything", False), ("train/nll_good", True), ("val/x", True)]
+    ("monitor", "refused"),
+    [("val/nl", True), ("train/nll", False), ("val/gap_anything", False), ("train/nll_good", True), ("val/x", True)],
 )
 def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown(monitor: str, refused: bool) -> None:
     class Writes(Model):

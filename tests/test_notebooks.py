@@ -1,4 +1,6 @@
-"""The notebooks run from a fresh copy, and what is kept in them was made by them: light, with pictures, without a trace of the machine."""
+"""The notebooks run from a fresh copy, and what is kept in them was made by them: light, with pictures, without a trace
+of the machine.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,14 @@ def test_a_notebook_runs_from_a_fresh_copy(path: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(path, 4)
-    before = [sorted(output.get("data", {})) for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type != "stream"]
+    before = [
+        sorted(output.get("data", {}))
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type != "stream"
+    ]
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    pictures = sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    pictures = sum(
+        "image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])
+    )
     assert pictures == sum("image/png" in kinds for kinds in before)

@@ -1,6 +1,8 @@
-"""A run that was stopped goes on under another number of ranks as if it had not been: the very next rows, the losses of the whole run.
+"""A run that was stopped goes on under another number of ranks as if it had not been: the very next rows, the losses of
+the whole run.
 
-One process, and processes that are ranks (this very file, as a script), take over each other's checkpoints of every kind of moment.
+One process, and processes that are ranks (this very file, as a script), take over each other's checkpoints of every
+kind of moment.
 """
 
 from __future__ import annotations
@@ -35,11 +37,22 @@ class Within(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.global_step == EPOCH and (batch_idx + 1) % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches // 2:
+        if (
+            trainer.global_step == EPOCH
+            and (batch_idx + 1) % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches // 2
+        ):
             trainer.save_checkpoint(Path(self.dirpath or "") / f"within={trainer.global_step + 1}.ckpt")
 
 
-def run(folder: Path, *, keep: Path | None = None, go_on: Path | None = None, strategy: Any = None, dropout: bool = False, **settings: Any) -> dict[str, Any]:
+def run(
+    folder: Path,
+    *,
+    keep: Path | None = None,
+    go_on: Path | None = None,
+    strategy: Any = None,
+    dropout: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
     """This rank's part of the losses from where the run begins, and the weights at its end."""
     _, ranks = rank_of()
     data, seen = rows(folder), Steps()
@@ -49,7 +62,11 @@ def run(folder: Path, *, keep: Path | None = None, go_on: Path | None = None, st
     callbacks: list[pl.Callback] = [seen]
     if keep is not None:
         callbacks.append(Within(keep, filename="{step}", every_n_train_steps=1, save_top_k=-1))
-    settings = {"devices": ranks, "strategy": strategy or ("ddp" if ranks > 1 else "auto")} | ({} if strategy else {"precision": "64-true"}) | settings
+    settings = (
+        {"devices": ranks, "strategy": strategy or ("ddp" if ranks > 1 else "auto")}
+        | ({} if strategy else {"precision": "64-true"})
+        | settings
+    )
     fit = trainer(folder, *callbacks, enable_checkpointing=keep is not None, **settings)
     fit.fit(model, datamodule=data, ckpt_path=go_on, weights_only=go_on is not None and go_on.is_file())
     assert data.plan.steps_per_epoch == EPOCH and data.plan.num_rows % data.rows_per_step
@@ -69,7 +86,9 @@ def main(folder: str, what: str) -> None:
     if what == "dropout":
         found["whole"] = run(place / "run", keep=kept, dropout=True, max_steps=6)
     if what.startswith("shards"):
-        strategy = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=what == "shards")
+        strategy = ModelParallelStrategy(
+            data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=what == "shards"
+        )
         found["whole"] = run(place / "run", keep=kept, strategy=strategy, max_steps=6)
     torch.save(found, place / f"rank{rank}.pt")
 
@@ -89,7 +108,10 @@ def of_ranks(folder: Path, what: str, ranks: int) -> dict[str, dict[str, Any]]:
     started(__file__, folder, what, ranks=ranks, seconds=240)
     every = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
     return {
-        name: {"losses": [sum(parts) for parts in zip(*(one[name]["losses"] for one in every), strict=True)], "weights": first["weights"]}
+        name: {
+            "losses": [sum(parts) for parts in zip(*(one[name]["losses"] for one in every), strict=True)],
+            "weights": first["weights"],
+        }
         for name, first in every[0].items()
     }
 
@@ -145,13 +167,17 @@ def test_what_is_dropped_out_does_not_depend_on_the_ranks(tmp_path: Path) -> Non
     two = of_ranks(tmp_path, "dropout", 2)["whole"]
     (tmp_path / "alone").mkdir()
     same_end(two, run(tmp_path / "alone", dropout=True, max_steps=6), 0, steps=6)
-    same_end(two, run(tmp_path / "alone", dropout=True, max_steps=6, go_on=tmp_path / "of2" / "step=3.ckpt"), 3, steps=6)
+    same_end(
+        two, run(tmp_path / "alone", dropout=True, max_steps=6, go_on=tmp_path / "of2" / "step=3.ckpt"), 3, steps=6
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["shards", "shards in one file"])
 def test_what_two_ranks_that_shared_a_model_began_one_process_ends(what: str, tmp_path: Path) -> None:
-    """From a folder of shards and from one file, under the same strategy on one rank; and from the file without any strategy."""
+    """From a folder of shards and from one file, under the same strategy on one rank; and from the file without any
+    strategy.
+    """
     two = of_ranks(tmp_path, what, 2)["whole"]
     (tmp_path / "alone").mkdir()
     kept = tmp_path / "of2" / "step=3.ckpt"
@@ -183,7 +209,9 @@ def test_the_same_command_on_another_number_of_ranks_goes_on_in_its_folder(tmp_p
     """From step 3 on with the losses of the run of two ranks, rounded in float32."""
     (tmp_path / "two.yaml").write_text(COMMAND)
     write(tmp_path / "feedback.jsonl", pairs(30))
-    commanded(["-m", "coh_lightning", "fit", "--config", "two.yaml", "--trainer.devices=2"], tmp_path, ranks=2, seconds=200)
+    commanded(
+        ["-m", "coh_lightning", "fit", "--config", "two.yaml", "--trainer.devices=2"], tmp_path, ranks=2, seconds=200
+    )
 
     def logged() -> list[float]:
         with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
@@ -193,7 +221,9 @@ def test_the_same_command_on_another_number_of_ranks_goes_on_in_its_folder(tmp_p
     assert len(of_two) == 6
     for name in ("finished", "checkpoints/last.ckpt", "checkpoints/step=6.ckpt"):
         (tmp_path / "run" / name).unlink()
-    lines = commanded(["-m", "coh_lightning", "fit", "--config", "two.yaml", "--trainer.devices=1"], tmp_path, seconds=200)
+    lines = commanded(
+        ["-m", "coh_lightning", "fit", "--config", "two.yaml", "--trainer.devices=1"], tmp_path, seconds=200
+    )
     assert "resumed from run/checkpoints/step=3.ckpt" in lines[0] and (tmp_path / "run" / "finished").exists()
     assert logged()[:3] == of_two[:3] and logged() == pytest.approx(of_two, rel=1e-4)
 
@@ -202,12 +232,18 @@ def test_the_same_command_on_another_number_of_ranks_goes_on_in_its_folder(tmp_p
 
 
 def saved(steps: int, of_epoch: int, micro_batches: int, *, extra: int = 0, validated: bool = False) -> dict[str, Any]:
-    """The part of a checkpoint that counts, as Lightning writes it after a micro-batch (or after a validation there)."""
+    """The part of a checkpoint that counts, as Lightning writes it after a micro-batch (or after a validation
+    there).
+    """
 
     def counts(ready: int) -> dict[str, int]:
         return {"ready": ready, "started": ready, "processed": ready, "completed": ready if validated else ready - 1}
 
-    at = {"total": counts(steps * micro_batches + extra), "current": counts(of_epoch * micro_batches + extra), "is_last_batch": False}
+    at = {
+        "total": counts(steps * micro_batches + extra),
+        "current": counts(of_epoch * micro_batches + extra),
+        "is_last_batch": False,
+    }
     loader = {"epoch": 0, "step": of_epoch}
     loops = {
         "epoch_loop.batch_progress": at,
@@ -222,7 +258,9 @@ numbers = st.integers(1, 12)
 
 
 @given(st.integers(0, 500), st.integers(0, 40), numbers, numbers, numbers, st.booleans())
-def test_progress_is_steps_whatever_the_ranks(steps: int, of_epoch: int, first: int, second: int, third: int, validated: bool) -> None:
+def test_progress_is_steps_whatever_the_ranks(
+    steps: int, of_epoch: int, first: int, second: int, third: int, validated: bool
+) -> None:
     of_epoch = min(of_epoch, steps)
     checkpoint = saved(steps, of_epoch, first, validated=validated)
     for micro_batches in (second, third, third):
@@ -234,9 +272,13 @@ def test_progress_is_steps_whatever_the_ranks(steps: int, of_epoch: int, first: 
 def test_a_checkpoint_within_a_step_is_that_of_the_end_of_the_step_before(
     steps: int, of_epoch: int, micro_batches: int, data: st.DataObject, validated: bool
 ) -> None:
-    """Whether it was saved after a micro-batch or after a validation within the step; `_batches_that_stepped` is then as before Lightning's own addition."""
+    """Whether it was saved after a micro-batch or after a validation within the step; `_batches_that_stepped` is then
+    as before Lightning's own addition.
+    """
     of_epoch = min(of_epoch, steps)
-    checkpoint = saved(steps, of_epoch, micro_batches, extra=data.draw(st.integers(1, micro_batches - 1)), validated=validated)
+    checkpoint = saved(
+        steps, of_epoch, micro_batches, extra=data.draw(st.integers(1, micro_batches - 1)), validated=validated
+    )
     to_step_start(checkpoint["loops"]["fit_loop"], micro_batches)
     assert checkpoint == saved(steps, of_epoch, micro_batches)
     to_step_start(checkpoint["loops"]["fit_loop"], micro_batches)
@@ -258,7 +300,15 @@ def test_progress_within_a_step_can_not_be_gone_on_with() -> None:
     assert checkpoint == before
 
 
-PLAN = {"seed": 0, "layout": "tree", "row_tokens": 256, "rows_per_step": 2, "regulariser_rows_per_step": 0, "rows": "ab", "steps_of_epoch": 3}
+PLAN = {
+    "seed": 0,
+    "layout": "tree",
+    "row_tokens": 256,
+    "rows_per_step": 2,
+    "regulariser_rows_per_step": 0,
+    "rows": "ab",
+    "steps_of_epoch": 3,
+}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +317,10 @@ PLAN = {"seed": 0, "layout": "tree", "row_tokens": 256, "rows_per_step": 2, "reg
         ({"rows_per_step": 4}, "data.rows_per_step has changed from 2 to 4"),
         ({"seed": 1}, "data.seed has changed from 0 to 1"),
         ({"rows": "cd"}, "the training records or their tokens have changed"),
-        ({"steps_of_epoch": 6}, "trainer.limit_train_batches leaves 6 steps in an epoch, but the checkpoint's run had 3; set it to 12"),
+        (
+            {"steps_of_epoch": 6},
+            "trainer.limit_train_batches leaves 6 steps in an epoch, but the checkpoint's run had 3; set it to 12",
+        ),
     ],
 )
 def test_another_plan_is_refused(change: dict[str, Any], message: str) -> None:

@@ -1,4 +1,6 @@
-"""What is set is what is read: on the command line, in a file, in a sweep, and in the configuration that a run keeps."""
+"""What is set is what is read: on the command line, in a file, in a sweep, and in the configuration that a run
+keeps.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def parser() -> CoHParser:
     made.add_argument("--config", action=ActionConfigFile)
     made.add_argument("--run.name", type=str, default="run")
     made.add_subclass_arguments(Thing, "thing", required=False)
-    made.set_defaults({"thing": {"class_path": f"{__name__}.Thing", "init_args": {"format": {"before": "\n", "after": None}}}})
+    made.set_defaults(
+        {"thing": {"class_path": f"{__name__}.Thing", "init_args": {"format": {"before": "\n", "after": None}}}}
+    )
     CoHParser.known = ["thing.text"]
     return made
 
@@ -86,18 +90,39 @@ def read(one: CoHParser, *words: str) -> Any:
             assert getattr(made, key) == value and type(getattr(made, key)) is type(value)
     kept = one.dump(config, skip_unset=False)
     again = one.parse_args(["--config", kept])
-    assert again.clone(with_meta=False).as_dict() | {"config": None} == config.clone(with_meta=False).as_dict() | {"config": None}
+    assert again.clone(with_meta=False).as_dict() | {"config": None} == config.clone(with_meta=False).as_dict() | {
+        "config": None
+    }
     assert yaml.safe_load(kept) == load(kept)
     return config.thing.init_args.as_dict() | {"run.name": config.run.name}
 
 
 ODD = (
-    "yes no on off null None ~ Null true True 1 -1 007 0x1f 0o7 0b1 1_000 1e-4 1e5 1. .5 +.5e3 .inf .NaN 12:30 1:2.5 2026-01-31 = << - -- --x ? : # % @ ` ! & * | > "
-    "[a] [ {a} {a:1} {rating} a: 'a' \"a\" \\N \\n \\ \\\\ ${ \\${ ${a} \\${a} $a {{}} *a &a !!int !!int-x - - x,y a=b cpu conf/x.yaml ???"
+    "yes no on off null None ~ Null true True 1 -1 007 0x1f 0o7 0b1 1_000 1e-4 1e5 1. .5 +.5e3 .inf .NaN 12:30 1:2.5 "
+    "2026-01-31 = << - -- --x ? : # % @ ` ! & * | > "
+    "[a] [ {a} {a:1} {rating} a: 'a' \"a\" \\N \\n \\ \\\\ ${ \\${ ${a} \\${a} $a {{}} *a &a !!int !!int-x - - x,y "
+    "a=b cpu conf/x.yaml ???"
 ).split(" ")
 TEXTS = st.one_of(
     st.sampled_from(
-        [*ODD, " ", "\n", "\r\n", "\t", "\x85", "\u2028", "\u00a0", "\ufeff", "\x07", "\x1b[0m", "\U0001f600", "a\n\nb ", "- a\n- b", "a: b\nc: d", "# x"]
+        [
+            *ODD,
+            " ",
+            "\n",
+            "\r\n",
+            "\t",
+            "\x85",
+            "\u2028",
+            "\u00a0",
+            "\ufeff",
+            "\x07",
+            "\x1b[0m",
+            "\U0001f600",
+            "a\n\nb ",
+            "- a\n- b",
+            "a: b\nc: d",
+            "# x",
+        ]
     ),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
     st.text("${}\\.[]'\":,#-\n ab1eE_~", max_size=12),
@@ -130,7 +155,12 @@ def test_a_text_in_a_list_or_a_mapping_of_the_command_line_is_what_it_says(one: 
 def test_a_text_of_a_sweep_comes_to_the_trial_as_it_is(one: CoHParser, text: str) -> None:
     word = escaped(text)
     command = ["${interpreter}", "coh_lightning", "fit", "${args}"]
-    source = {"method": "grid", "metric": {"name": "x", "goal": "minimize"}, "command": command, "parameters": {"thing.text": {"values": [word, None, 1]}}}
+    source = {
+        "method": "grid",
+        "metric": {"name": "x", "goal": "minimize"},
+        "command": command,
+        "parameters": {"thing.text": {"values": [word, None, 1]}},
+    }
     file = Path("sweep.yaml")
     file.write_text(dump(source), encoding="utf-8")
     sweep = read_sweep(file)
@@ -168,14 +198,18 @@ def test_a_text_in_a_file_is_what_it_says_whatever_else_the_setting_may_be(one: 
 def test_what_is_written_reads_back_by_every_reader(text: str) -> None:
     data = {"a": text, text: [text, {"b": text}]}
     assert load(dump(data)) == yaml.safe_load(dump(data)) == data
-    assert OmegaConf.to_container(OmegaConf.create(dump(escaped(data))), resolve=True) == data or "${" in text  # a key is never resolved
+    assert (
+        OmegaConf.to_container(OmegaConf.create(dump(escaped(data))), resolve=True) == data or "${" in text
+    )  # a key is never resolved
     assert OmegaConf.to_container(OmegaConf.create({"a": escaped(text)}), resolve=True) == {"a": text}
 
 
 @QUICK
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS, lambda some: st.lists(some) | st.dictionaries(TEXTS, some), max_leaves=5
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+        lambda some: st.lists(some) | st.dictionaries(TEXTS, some),
+        max_leaves=5,
     )
 )
 def test_values_of_every_kind_read_back(value: Any) -> None:
@@ -198,7 +232,25 @@ def test_values_of_every_kind_read_back(value: Any) -> None:
             (".inf", float("inf")),
         ],
         *[("true", True), ("FALSE", False), ("~", None), ("", None), ("null", None)],
-        *[(word, word) for word in ("yes", "no", "On", "off", "y", "12:30", "2026-01-31", "1:30.5", "=", "1.2.3", "e5", "0b", "_1", "1__0")],
+        *[
+            (word, word)
+            for word in (
+                "yes",
+                "no",
+                "On",
+                "off",
+                "y",
+                "12:30",
+                "2026-01-31",
+                "1:30.5",
+                "=",
+                "1.2.3",
+                "e5",
+                "0b",
+                "_1",
+                "1__0",
+            )
+        ],
         *[("'1'", "1"), ('"null"', "null"), ('"\\N"', "\x85")],
     ],
 )
@@ -234,14 +286,18 @@ def test_a_merged_mapping_may_be_overridden_and_keys_may_be_alike_elsewhere() ->
     }
 
 
-@pytest.mark.parametrize("text", ["!!python/object/apply:os.getpid []", "!!python/name:os.getpid", "!!int x", "!!float x", "a: {b", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.getpid []", "!!python/name:os.getpid", "!!int x", "!!float x", "a: {b", "\x00"]
+)
 def test_what_is_no_data_is_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load(text)
 
 
 def test_a_mapping_may_repeat_the_keys_of_those_that_it_merges() -> None:
-    text = "a: &a {k: 1, l: 1}\nb: &b\n  <<: *a\n  k: 2\nc:\n  <<: *b\n  k: 3\nd: [{k: 1}, {k: 2}, {1: 1, '1': 2, yes: 3}]"
+    text = (
+        "a: &a {k: 1, l: 1}\nb: &b\n  <<: *a\n  k: 2\nc:\n  <<: *b\n  k: 3\nd: [{k: 1}, {k: 2}, {1: 1, '1': 2, yes: 3}]"
+    )
     assert load(text) == {
         "a": {"k": 1, "l": 1},
         "b": {"k": 2, "l": 1},
@@ -272,7 +328,9 @@ def test_a_mapping_may_repeat_the_keys_of_those_that_it_merges() -> None:
         ("number=${thing.init_args.number_or_text}", "number", 0.0),
     ],
 )
-def test_a_word_of_the_command_line_is_read_as_yaml_where_more_than_text_is_meant(one: CoHParser, words: str, key: str, value: Any) -> None:
+def test_a_word_of_the_command_line_is_read_as_yaml_where_more_than_text_is_meant(
+    one: CoHParser, words: str, key: str, value: Any
+) -> None:
     found = read(one, f"--thing.{words}")[key]
     assert found == value and type(found) is type(value)
 
@@ -284,8 +342,15 @@ def test_a_boolean_may_be_written_as_people_write_it(one: CoHParser, written: st
 
 def test_null_is_null_and_none_is_refused_where_null_is_meant(one: CoHParser) -> None:
     assert read(one, "--thing.maybe=x", "--thing.maybe=null")["maybe"] is None
-    for words in (["--thing.maybe=None"], ["--config", "thing: {maybe: None}"], ["--thing.format.after=None"], ["--config", "thing: {format: {after: None}}"]):
-        with pytest.raises(InputError, match=r"^thing\.(maybe|format\.after) is the text 'None'; write null for no value\.$"):
+    for words in (
+        ["--thing.maybe=None"],
+        ["--config", "thing: {maybe: None}"],
+        ["--thing.format.after=None"],
+        ["--config", "thing: {format: {after: None}}"],
+    ):
+        with pytest.raises(
+            InputError, match=r"^thing\.(maybe|format\.after) is the text 'None'; write null for no value\.$"
+        ):
             one.parse_args(words)
 
 
@@ -317,13 +382,30 @@ def test_a_file_is_never_read_in_the_place_of_a_text(tmp_path: Path, monkeypatch
         ):
             found = read(one, *given_as)
             assert (found["text"], found["maybe"], found["text_or_texts"]) == (name, name, name)
-    found = read(one, "--thing.kind=a", "--thing.flag=true", "--thing.number=0.5", "--thing.number_or_text=1", "--thing.tool=x", "--thing.anything=some.txt")
-    assert [found[key] for key in ("kind", "flag", "number", "number_or_text", "tool", "anything")] == ["a", True, 0.5, 1, "x", "some.txt"]
+    found = read(
+        one,
+        "--thing.kind=a",
+        "--thing.flag=true",
+        "--thing.number=0.5",
+        "--thing.number_or_text=1",
+        "--thing.tool=x",
+        "--thing.anything=some.txt",
+    )
+    assert [found[key] for key in ("kind", "flag", "number", "number_or_text", "tool", "anything")] == [
+        "a",
+        True,
+        0.5,
+        1,
+        "x",
+        "some.txt",
+    ]
     with pytest.raises(InputError, match=r"thing\.texts is 'some.txt'; it must be a list"):
         one.parse_args(["--thing.texts=some.txt"])
 
 
-def test_a_file_of_settings_is_read_relative_to_the_file_that_names_it_then_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_settings_is_read_relative_to_the_file_that_names_it_then_from_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "format.yaml").write_text("before: deep\n")

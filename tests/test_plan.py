@@ -71,14 +71,32 @@ def test_the_plan_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
 
 
 def test_every_epoch_packs_and_orders_anew() -> None:
-    """The first epoch is left out: its largest row changes places, so that its order is one of its own whatever the draw."""
+    """The first epoch is left out: its largest row changes places, so that its order is one of its own whatever the
+    draw.
+    """
     p = plan(documents=[10] * 9, regulariser_rows_per_step=3)
-    packed = [{row.members for step in range(p.steps_per_epoch) for row in p.step(epoch, step) if not row.regulariser} for epoch in range(1, 6)]
+    packed = [
+        {row.members for step in range(p.steps_per_epoch) for row in p.step(epoch, step) if not row.regulariser}
+        for epoch in range(1, 6)
+    ]
     assert len({frozenset(rows) for rows in packed}) == 5
     # packing begins with long items, so that rows in the order of packing would have the same lengths in every epoch
-    orders = [[row.members for step in range(p.steps_per_epoch) for row in p.step(epoch, step) if row.members and not row.regulariser] for epoch in range(1, 6)]
+    orders = [
+        [
+            row.members
+            for step in range(p.steps_per_epoch)
+            for row in p.step(epoch, step)
+            if row.members and not row.regulariser
+        ]
+        for epoch in range(1, 6)
+    ]
     assert len({tuple(max(p.items[i].length for i in row) for row in order) for order in orders}) == 5
-    texts = [row.members for step in range(5 * 9 // 3) for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch) if row.regulariser]
+    texts = [
+        row.members
+        for step in range(5 * 9 // 3)
+        for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch)
+        if row.regulariser
+    ]
     turns = {tuple(texts[start : start + 9]) for start in range(0, 45, 9)}
     assert len(turns) == 5 and all(sorted(turn) == sorted(texts[:9]) for turn in turns)
 
@@ -86,12 +104,19 @@ def test_every_epoch_packs_and_orders_anew() -> None:
 def test_the_digest_tells_plans_apart_and_nothing_else() -> None:
     p = plan(documents=[5, 4])
     assert p.digest == plan(documents=[5, 4]).digest
-    others = [plan(), plan(20, documents=[5, 4]), plan(documents=[4, 5]), replace(p, items=[replace(p.items[0], weight=9.0), *p.items[1:]])]
+    others = [
+        plan(),
+        plan(20, documents=[5, 4]),
+        plan(documents=[4, 5]),
+        replace(p, items=[replace(p.items[0], weight=9.0), *p.items[1:]]),
+    ]
     assert len({one.digest for one in [p, *others]}) == 5
 
 
 def test_the_largest_row_of_text_is_the_one_with_most_to_learn() -> None:
-    p = plan(documents=[4, 9, 5], regulariser_rows_per_step=1)  # 9 tokens alone, or 5 + 4: of two texts, the first tokens are not predicted
+    p = plan(
+        documents=[4, 9, 5], regulariser_rows_per_step=1
+    )  # 9 tokens alone, or 5 + 4: of two texts, the first tokens are not predicted
     assert p.largest_text() == PlannedRow(True, (1,), 8.0)
 
 
@@ -104,7 +129,12 @@ def test_the_row_with_most_in_the_loss_comes_first_of_all() -> None:
 
 def test_the_regulariser_goes_through_all_its_text_before_any_of_it_twice() -> None:
     p = plan(documents=[10, 9, 8, 7, 6, 5, 4], regulariser_rows_per_step=2)
-    stream = [row for step in range(40) for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch) if row.regulariser]
+    stream = [
+        row
+        for step in range(40)
+        for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch)
+        if row.regulariser
+    ]
     rows = len(p._document_rows)
     for start in range(0, len(stream) - rows, rows):
         assert sorted(i for row in stream[start : start + rows] for i in row.members) == list(range(7))

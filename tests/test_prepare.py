@@ -1,4 +1,6 @@
-"""A record -> what the plan must know: what stands there is counted, and what is too long says under which limits it would fit."""
+"""A record -> what the plan must know: what stands there is counted, and what is too long says under which limits it
+would fit.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,21 @@ def encoder(make: Any, template: str | None = None) -> Encoder:
     return Encoder(make(template))
 
 
-def preparer(tokenizer: Encoder, chosen: Method, *, prompt: int, chain: int = 10_000, form: PromptFormat | None = None) -> Preparer:
+def preparer(
+    tokenizer: Encoder, chosen: Method, *, prompt: int, chain: int = 10_000, form: PromptFormat | None = None
+) -> Preparer:
     marked = chosen.sentences != "none"
     tokens = ChainTokenizer(tokenizer, form or PromptFormat(), max_prompt_tokens=prompt, marked=marked)
     return Preparer(tokens, chosen, Wording(), seed=0, max_chain_tokens=chain, row_tokens=10_000)
 
 
 @pytest.mark.parametrize("of", METHODS)
-@pytest.mark.parametrize("make, kind", [(character, "plain"), (sentencepiece, "plain"), (sentencepiece, "chat"), (byte_level, "chat")])
-def test_a_prompt_is_whole_where_its_chains_have_room_for_it_and_loses_one_token_where_one_is_too_many(make: Any, kind: Any, of: str) -> None:
+@pytest.mark.parametrize(
+    "make, kind", [(character, "plain"), (sentencepiece, "plain"), (sentencepiece, "chat"), (byte_level, "chat")]
+)
+def test_a_prompt_is_whole_where_its_chains_have_room_for_it_and_loses_one_token_where_one_is_too_many(
+    make: Any, kind: Any, of: str
+) -> None:
     form = PromptFormat(kind=kind)
     chosen = method(of)
     for row in usable(EVERY_KIND, chosen):
@@ -46,7 +54,11 @@ def test_a_prompt_is_whole_where_its_chains_have_room_for_it_and_loses_one_token
         free = preparer(encoder(make, CHATML), chosen, prompt=1000, form=form)
         whole = free.prepare(record)
         stands = {
-            sum(len(free.tokens.encoder.segment_ids(segment)) for segment in free.tokens.segments(whole.prompt, chain) if segment.kind == "prompt")
+            sum(
+                len(free.tokens.encoder.segment_ids(segment))
+                for segment in free.tokens.segments(whole.prompt, chain)
+                if segment.kind == "prompt"
+            )
             for chain in free.chains(whole)
         }
         assert stands == {whole.prompt.tokens}
@@ -66,12 +78,16 @@ def pair(number: int, prompt: str, output: str, *, cut: Any = "front") -> Feedba
 
 @settings(max_examples=60, deadline=None)
 @given(
-    sizes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.sampled_from(["front", "never"])), min_size=1, max_size=8),
+    sizes=st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 60), st.sampled_from(["front", "never"])), min_size=1, max_size=8
+    ),
     prompt=st.integers(8, 40),
     room=st.integers(1, 60),
     joined=st.booleans(),
 )
-def test_as_many_records_fit_under_other_limits_as_is_said(sizes: list[tuple[int, int, Any]], prompt: int, room: int, joined: bool) -> None:
+def test_as_many_records_fit_under_other_limits_as_is_said(
+    sizes: list[tuple[int, int, Any]], prompt: int, room: int, joined: bool
+) -> None:
     chosen = Method(orders=("pn",)) if joined else Method(orders=("p",), sentences="none")
     records = [pair(i, "x" * length, "y" * output, cut=cut) for i, (length, output, cut) in enumerate(sizes)]
 
@@ -87,7 +103,9 @@ def test_as_many_records_fit_under_other_limits_as_is_said(sizes: list[tuple[int
         return number
 
     now = used(prompt, prompt + room)
-    said = preparer(encoder(character), chosen, prompt=prompt, chain=prompt + room).limits_that_fit(records, row_tokens=10_000)
+    said = preparer(encoder(character), chosen, prompt=prompt, chain=prompt + room).limits_that_fit(
+        records, row_tokens=10_000
+    )
     if now == len(records):
         assert not said
         return
@@ -103,8 +121,10 @@ def test_as_many_records_fit_under_other_limits_as_is_said(sizes: list[tuple[int
 def test_the_limits_are_named_with_the_numbers_of_records_that_they_let_in() -> None:
     sizes = [*[Size(20, 600, 300)] * 18, Size(20, 600, 3000), Size(700, 900, 100)]
     assert limits_that_fit(sizes, max_prompt_tokens=512, max_chain_tokens=800, row_tokens=1000) == (
-        "set other limits (of 20 records that it could use 0 fit now, 18 with data.max_prompt_tokens=500, 18 with data.max_chain_tokens=812, "
-        "19 with data.max_chain_tokens=3512 data.row_tokens=3512, 19 with data.max_prompt_tokens=700 data.max_chain_tokens=900, "
+        "set other limits (of 20 records that it could use 0 fit now, 18 with data.max_prompt_tokens=500, 18 with "
+        "data.max_chain_tokens=812, "
+        "19 with data.max_chain_tokens=3512 data.row_tokens=3512, 19 with data.max_prompt_tokens=700 "
+        "data.max_chain_tokens=900, "
         "20 with data.max_prompt_tokens=700 data.max_chain_tokens=3600 data.row_tokens=3600)"
     )
     assert limits_that_fit([Size(20, 30, 40)], max_prompt_tokens=512, max_chain_tokens=800, row_tokens=1000) == ""
@@ -124,7 +144,9 @@ def test_records_that_are_too_long_stop_the_run_with_limits_under_which_they_fit
         built(rows, tmp_path, **sizes)
     message = str(stopped.value)
     assert "can't use 6 of 6 training records" in message and "choose a method" not in message and "\n" not in message
-    [(prompt, chain)] = re.findall(r"6 with data.max_prompt_tokens=(\d+), 6 with data.max_chain_tokens=(\d+) data.row_tokens=\2\)", message)
+    [(prompt, chain)] = re.findall(
+        r"6 with data.max_prompt_tokens=(\d+), 6 with data.max_chain_tokens=(\d+) data.row_tokens=\2\)", message
+    )
     assert built(rows, tmp_path, **(sizes | {"max_prompt_tokens": int(prompt)})).counts["train"].used == 6
     longer = {"max_chain_tokens": int(chain), "row_tokens": int(chain)}
     assert built(rows, tmp_path, **(sizes | longer)).counts["train"].used == 6

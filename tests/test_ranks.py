@@ -26,19 +26,31 @@ def main(folder: str, what: str) -> None:
     own.mkdir()
     if what == "repeat":
         weights = trained(own, precision="32-true", settings={"from_config": TINY}, max_steps=3)["weights"]
-        print(torch.get_num_threads(), hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest())
+        print(
+            torch.get_num_threads(),
+            hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest(),
+        )
         return
     shared = Path(folder) / "run"  # of all ranks: where they write completions
     shared.mkdir(exist_ok=True)
     for precision in ("64-true", "32-true"):
-        found = trained(shared if ranks > 1 else own, precision=precision, devices=ranks, strategy="ddp" if ranks > 1 else "auto", write=precision == "64-true")
+        found = trained(
+            shared if ranks > 1 else own,
+            precision=precision,
+            devices=ranks,
+            strategy="ddp" if ranks > 1 else "auto",
+            write=precision == "64-true",
+        )
         torch.save(found, Path(folder) / f"{precision}.rank{rank}.pt")
 
 
 def of_ranks(folder: Path, ranks: int) -> dict[str, list[dict[str, Any]]]:
     """The run on so many ranks: precision -> what each of them saw; and what they wrote."""
     started(__file__, folder, "trajectory", ranks=ranks)
-    found = {precision: [torch.load(folder / f"{precision}.rank{rank}.pt", weights_only=True) for rank in range(ranks)] for precision in ("64-true", "32-true")}
+    found = {
+        precision: [torch.load(folder / f"{precision}.rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+        for precision in ("64-true", "32-true")
+    }
     found["completions"] = [{"all": list(read_jsonl(path, Completion))} for path in folder.glob("*/completions.jsonl")]
     assert len(found["completions"]) == 1
     return found
@@ -46,7 +58,9 @@ def of_ranks(folder: Path, ranks: int) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, dict[str, list[dict[str, Any]]]]]:
-    """The same run on one process (8 micro-batches a step) and on two (4 each): ranks -> precision -> what each rank saw."""
+    """The same run on one process (8 micro-batches a step) and on two (4 each): ranks -> precision -> what each rank
+    saw.
+    """
     yield {ranks: of_ranks(tmp_path_factory.mktemp(f"ranks{ranks}"), ranks) for ranks in (1, 2)}
 
 

@@ -32,7 +32,15 @@ def run(words: list[str], folder: Path, *, seconds: int) -> str:
     if not (folder / "conf").exists():
         (folder / "conf").symlink_to(ROOT / "conf")
     words = [sys.executable if word == "python" else word for word in words]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=seconds, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 
@@ -49,7 +57,9 @@ def test_its_records_are_records() -> None:
 
 
 def test_every_file_that_it_names_exists() -> None:
-    named = set(re.findall(r"conf/[\w/.-]+", README)) | {f"conf/data/{name}" for name in re.findall(r"`(\w+\.yaml)`", README) if name != "config.yaml"}
+    named = set(re.findall(r"conf/[\w/.-]+", README)) | {
+        f"conf/data/{name}" for name in re.findall(r"`(\w+\.yaml)`", README) if name != "config.yaml"
+    }
     assert len(named) > 5
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
@@ -77,9 +87,23 @@ def test_every_command_on_many_ranks_shares_its_rows_out_evenly() -> None:
 @pytest.mark.slow
 def test_the_demo_runs_as_it_is_written(tmp_path: Path) -> None:
     assert "make demo" in commands()
-    make = subprocess.run(["make", "demo", f"DEMO={tmp_path / 'demo'}"], cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+    make = subprocess.run(
+        ["make", "demo", f"DEMO={tmp_path / 'demo'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
     assert make.returncode == 0, make.stdout[-2000:] + make.stderr[-4000:]
-    for row in ("base", "sft_best", "sft_faultless", "coh, asked for good", "coh, asked for bad", "coh_critiques, asked for good"):
+    for row in (
+        "base",
+        "sft_best",
+        "sft_faultless",
+        "coh, asked for good",
+        "coh, asked for bad",
+        "coh_critiques, asked for good",
+    ):
         assert re.search(rf"^{row} .*±", make.stdout, flags=re.MULTILINE), make.stdout[-3000:]
         assert f"| {row} |" in README
     assert str(tmp_path / "demo" / "report.md") in make.stdout
@@ -87,11 +111,19 @@ def test_the_demo_runs_as_it_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_quickstart_runs_and_is_tested_as_it_is_written(tmp_path: Path) -> None:
-    quickstart = next(command for command in commands() if command == "python -m coh_lightning fit --config conf/quickstart.yaml")
+    quickstart = next(
+        command for command in commands() if command == "python -m coh_lightning fit --config conf/quickstart.yaml"
+    )
     printed = run(shlex.split(quickstart), tmp_path, seconds=900)
     [folder] = (tmp_path / "runs" / "quickstart").iterdir()
     assert f"finished: runs/quickstart/{folder.name}" in printed
-    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "data.json", "metrics.csv", "checkpoints", "finished"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.yaml",
+        "data.json",
+        "metrics.csv",
+        "checkpoints",
+        "finished",
+    }
     test = next(command for command in commands() if command.startswith("python -m coh_lightning test"))
     run(shlex.split(test.replace("<time>-<hash>", folder.name)), tmp_path, seconds=300)
     assert list((tmp_path / "runs").glob("**/completions.jsonl"))
@@ -100,8 +132,16 @@ def test_the_quickstart_runs_and_is_tested_as_it_is_written(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_its_other_commands_are_understood(tmp_path: Path) -> None:
     write_records(tmp_path)
-    run(shlex.split(next(command for command in commands() if command.startswith("python -m coh_lightning preview"))), tmp_path, seconds=120)
-    fits = [command for command in commands() if command.startswith("python -m coh_lightning fit") and "conf/data/" not in command]
+    run(
+        shlex.split(next(command for command in commands() if command.startswith("python -m coh_lightning preview"))),
+        tmp_path,
+        seconds=120,
+    )
+    fits = [
+        command
+        for command in commands()
+        if command.startswith("python -m coh_lightning fit") and "conf/data/" not in command
+    ]
     assert len(fits) >= 3
     for command in fits:
         printed = run([*shlex.split(command), "--print_config"], tmp_path, seconds=120)
@@ -114,8 +154,15 @@ def test_two_models_are_taken_through_a_study_as_it_is_written(tmp_path: Path) -
     block = section[section.index("```bash\n") + 8 :].split("```")[0]
     for command in block.splitlines():
         run(shlex.split(command), tmp_path, seconds=900)
-    assert {"report.html", "report.md", "report.json", "judgements.jsonl", "rate.html"} <= {path.name for path in (tmp_path / "runs" / "study").iterdir()}
-    assert {path.suffix for path in (tmp_path / "runs" / "study" / "forms").rglob("*.*")} >= {".xlsx", ".json", ".xml", ".yaml"}
+    assert {"report.html", "report.md", "report.json", "judgements.jsonl", "rate.html"} <= {
+        path.name for path in (tmp_path / "runs" / "study").iterdir()
+    }
+    assert {path.suffix for path in (tmp_path / "runs" / "study" / "forms").rglob("*.*")} >= {
+        ".xlsx",
+        ".json",
+        ".xml",
+        ".yaml",
+    }
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""The whole road on real feedback with a real pretrained model: fit, test and predict as a user calls them, on the CPU."""
+"""The whole road on real feedback with a real pretrained model: fit, test and predict as a user calls them, on the
+CPU.
+"""
 
 import csv
 import json
@@ -40,7 +42,9 @@ def call(folder: Path, *words: str, data: Path) -> None:
         ("defacto", ["--data.method=conf/method/coh_critique.yaml", "--data.wording=conf/wording/critique.yaml"]),
     ],
 )
-def test_a_pretrained_model_learns_from_real_feedback(source: str, changes: list[str], real_data: Path, tmp_path: Path) -> None:
+def test_a_pretrained_model_learns_from_real_feedback(
+    source: str, changes: list[str], real_data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     config = [
         "--config",
@@ -62,7 +66,9 @@ def test_a_pretrained_model_learns_from_real_feedback(source: str, changes: list
     with (run / "test.csv").open(newline="") as file:
         [figures] = csv.DictReader(file)
     assert 0 < float(figures["test/nll"]) < losses[0]
-    assert 0 <= float(figures.get("test/preference_accuracy_sum", 0.5)) <= 1  # defacto has single completions: nothing to compare
+    assert (
+        0 <= float(figures.get("test/preference_accuracy_sum", 0.5)) <= 1
+    )  # defacto has single completions: nothing to compare
     call(tmp_path, "predict", *config, last, "--trainer.limit_predict_batches=1", data=real_data)
     completions = [json.loads(line) for line in (run / "completions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert completions and {one["ask"] for one in completions} == {"good", "bad"}
@@ -70,18 +76,38 @@ def test_a_pretrained_model_learns_from_real_feedback(source: str, changes: list
     if source == "hh_sample":
         few = ["--trainer.limit_predict_batches=1", "--model.sampling.max_new_tokens=8"]
         call(tmp_path, "predict", *config, last, *few, "--model.dialogues=true", data=real_data)
-        words = ["--control", "bad", "good", "--dialogues", "--attributes", "helpful", "harmless", "--output", str(tmp_path / "study")]
+        words = [
+            "--control",
+            "bad",
+            "good",
+            "--dialogues",
+            "--attributes",
+            "helpful",
+            "harmless",
+            "--output",
+            str(tmp_path / "study"),
+        ]
         call(tmp_path, "human-eval", "export", str(run / "completions.jsonl"), *words, data=real_data)
-        items = [json.loads(line) for line in (tmp_path / "study" / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+        items = [
+            json.loads(line) for line in (tmp_path / "study" / "items.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         assert any(text.count("User: ") > 2 for item in items for text in item["texts"])
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("limit", [320, 1024])
-def test_no_real_ranking_begins_with_a_comparison_however_it_is_cut(limit: int, real_data: Path, tmp_path: Path) -> None:
+def test_no_real_ranking_begins_with_a_comparison_however_it_is_cut(
+    limit: int, real_data: Path, tmp_path: Path
+) -> None:
     sources: list[Source] = [OASST(str(real_data / "oasst_en_100_trees.jsonl.gz"))]
     sizes = {"max_prompt_tokens": limit // 2, "max_chain_tokens": limit, "row_tokens": limit, "max_lost_share": 1.0}
-    data = CoHDataModule(sources=sources, method=method("coh_ranking"), tokenizer=str(real_data / "stories260k"), cache_dir=str(tmp_path), **sizes)
+    data = CoHDataModule(
+        sources=sources,
+        method=method("coh_ranking"),
+        tokenizer=str(real_data / "stories260k"),
+        cache_dir=str(tmp_path),
+        **sizes,
+    )
     data.setup()
     assert data.counts["train"].links_cut > 100
     wording = data.wording

@@ -1,4 +1,6 @@
-"""The JSON form of the records: what is read, what is refused and in which words, and that nothing is lost on the way out and back."""
+"""The JSON form of the records: what is read, what is refused and in which words, and that nothing is lost on the way
+out and back.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import Candidate, Completion, Feedback, Judgement, Part, Rejected, Turn, content_id, read_jsonl, write_jsonl
+from coh_lightning.records import (
+    Candidate,
+    Completion,
+    Feedback,
+    Judgement,
+    Part,
+    Rejected,
+    Turn,
+    content_id,
+    read_jsonl,
+    write_jsonl,
+)
 
 
 def line(**changes: Any) -> dict[str, Any]:
@@ -38,7 +51,15 @@ def test_every_form_of_feedback_is_read() -> None:
             {"role": "user", "content": [{"text": "c"}, {"text": "d", "cut": "back"}]},
         ],
         completions=[
-            {"text": "x", "rank": 1, "rating": {"accuracy": 4}, "thumb": True, "critique": "good", "revision": "y", "author": "m"},
+            {
+                "text": "x",
+                "rank": 1,
+                "rating": {"accuracy": 4},
+                "thumb": True,
+                "critique": "good",
+                "revision": "y",
+                "author": "m",
+            },
             {"text": "z", "rank": 2, "rating": 3.5},
         ],
         scale={"accuracy": [1, 5], "overall": [0, 10]},
@@ -91,18 +112,33 @@ def test_an_id_is_made_of_the_content_alone() -> None:
         ({"completions": [{"text": " \n"}]}, "completions[0].text is empty; a completion needs words."),
         ({"completions": [{"text": 3}]}, "completions[0].text is int 3; it must be text."),
         ({"completions": [{"rank": 3}]}, "completions[0] has no 'text'."),
-        ({"completions": {"text": "a"}}, "completions is dict {'text': 'a'}; give a list of objects, each with 'text'."),
-        ({"completions": [{"text": "a", "ranking": 1}]}, "unknown key 'ranking' in completions[0]; did you mean 'rating'?"),
+        (
+            {"completions": {"text": "a"}},
+            "completions is dict {'text': 'a'}; give a list of objects, each with 'text'.",
+        ),
+        (
+            {"completions": [{"text": "a", "ranking": 1}]},
+            "unknown key 'ranking' in completions[0]; did you mean 'rating'?",
+        ),
         ({"completions": [{"text": "a", "rank": "1"}]}, "completions[0].rank is str '1'; it must be a number."),
         ({"completions": [{"text": "a", "rank": True}]}, "completions[0].rank is bool True; it must be a number."),
-        ({"completions": [{"text": "a", "rating": float("nan")}]}, "completions[0].rating is nan; it must be a finite number."),
-        ({"completions": [{"text": "a", "rating": 7}], "scale": [1, 5]}, "completions[0].rating is 7, outside its scale 1 to 5."),
+        (
+            {"completions": [{"text": "a", "rating": float("nan")}]},
+            "completions[0].rating is nan; it must be a finite number.",
+        ),
+        (
+            {"completions": [{"text": "a", "rating": 7}], "scale": [1, 5]},
+            "completions[0].rating is 7, outside its scale 1 to 5.",
+        ),
         (
             {"completions": [{"text": "a", "rating": {"x": -1}}], "scale": {"x": [5, 1]}},
             "completions[0].rating.x is -1, outside its scale 5 to 1.",
         ),
         ({"completions": [{"text": "a", "thumb": 1}]}, "completions[0].thumb is int 1; it must be true or false."),
-        ({"completions": [{"text": "a", "critique": ""}]}, "completions[0].critique is empty; leave the key out where there is none."),
+        (
+            {"completions": [{"text": "a", "critique": ""}]},
+            "completions[0].critique is empty; leave the key out where there is none.",
+        ),
         ({"scale": [1, 1]}, "the scale of 'overall' is [1, 1]; give two different finite numbers, [worst, best]."),
         ({"scale": [1]}, "the scale of 'overall' is list [1]; give [worst, best]."),
         ({"promt": "x"}, "unknown key 'promt'; did you mean 'prompt'?"),
@@ -110,25 +146,49 @@ def test_an_id_is_made_of_the_content_alone() -> None:
         ({"prompt": " "}, "prompt ends with an empty user turn."),
         ({"prompt": 5}, "prompt is int 5; it must be text or a list of messages."),
         ({"prompt": []}, "prompt has no user turn; its last turn must be the user's."),
-        ({"prompt": [{"role": "assistant", "content": "a"}]}, "prompt has no user turn; its last turn must be the user's."),
+        (
+            {"prompt": [{"role": "assistant", "content": "a"}]},
+            "prompt has no user turn; its last turn must be the user's.",
+        ),
         (
             {"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
             "prompt ends with the assistant's turn; its last turn must be the user's.",
         ),
-        ({"prompt": [{"role": "usr", "content": "a"}]}, "prompt[0].role is str 'usr'; it must be one of system, user, assistant; did you mean 'user'?"),
-        ({"prompt": [{"role": "user", "contents": "a"}]}, "unknown key 'contents' in prompt[0]; did you mean 'content'?"),
+        (
+            {"prompt": [{"role": "usr", "content": "a"}]},
+            "prompt[0].role is str 'usr'; it must be one of system, user, assistant; did you mean 'user'?",
+        ),
+        (
+            {"prompt": [{"role": "user", "contents": "a"}]},
+            "unknown key 'contents' in prompt[0]; did you mean 'content'?",
+        ),
         ({"prompt": [{"role": "user"}]}, "prompt[0] has no 'content'; a message has 'role' and 'content'."),
         (
-            {"prompt": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}, {"role": "user", "content": "a"}]},
+            {
+                "prompt": [
+                    {"role": "user", "content": "a"},
+                    {"role": "system", "content": "b"},
+                    {"role": "user", "content": "a"},
+                ]
+            },
             "prompt[1] is a system turn; a prompt has at most one, and it comes first.",
         ),
         (
             {"system": "s", "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]},
             "both the key 'system' and the first message of 'prompt' give a system turn; keep one of them.",
         ),
-        ({"prompt": [{"text": "a", "cut": "middle"}]}, "prompt[0] has a part with cut 'middle'; it must be one of never, front, back."),
-        ({"prompt": "a\ud800b"}, "prompt[0] holds the lone surrogate U+D800 at character 2, which is no text; mend the row."),
-        ({"completions": [{"text": "\udfff"}]}, "completions[0].text holds the lone surrogate U+DFFF at character 1, which is no text; mend the row."),
+        (
+            {"prompt": [{"text": "a", "cut": "middle"}]},
+            "prompt[0] has a part with cut 'middle'; it must be one of never, front, back.",
+        ),
+        (
+            {"prompt": "a\ud800b"},
+            "prompt[0] holds the lone surrogate U+D800 at character 2, which is no text; mend the row.",
+        ),
+        (
+            {"completions": [{"text": "\udfff"}]},
+            "completions[0].text holds the lone surrogate U+DFFF at character 1, which is no text; mend the row.",
+        ),
         ({"reference": 4}, "reference is int 4; it must be text."),
         ({"id": 4}, "id is int 4; it must be text."),
     ],
@@ -164,14 +224,21 @@ candidates = st.builds(
     author=st.none() | texts,
 )
 user_turns = st.builds(
-    lambda parts: Turn("user", tuple(parts)), st.lists(st.builds(Part, texts, st.sampled_from(["never", "front", "back"])), min_size=1, max_size=3)
+    lambda parts: Turn("user", tuple(parts)),
+    st.lists(st.builds(Part, texts, st.sampled_from(["never", "front", "back"])), min_size=1, max_size=3),
 )
 feedbacks = st.builds(
     Feedback,
     id=texts,
-    prompt=st.tuples(user_turns) | st.builds(lambda system, turn: (Turn("system", (Part(system, "never"),)), turn), texts, user_turns),
+    prompt=st.tuples(user_turns)
+    | st.builds(lambda system, turn: (Turn("system", (Part(system, "never"),)), turn), texts, user_turns),
     candidates=st.lists(candidates, min_size=1, max_size=3).map(tuple),
-    scales=st.sampled_from([{"overall": (0.0, 5.0), "accuracy": (5.0, 0.0)}, {"accuracy": (0.0, 6.0), "overall": (-1.0, 5.0), "more": (0.0, 1.0)}]),
+    scales=st.sampled_from(
+        [
+            {"overall": (0.0, 5.0), "accuracy": (5.0, 0.0)},
+            {"accuracy": (0.0, 6.0), "overall": (-1.0, 5.0), "more": (0.0, 1.0)},
+        ]
+    ),
     task=texts,
     aspect=st.none() | texts,
     reference=st.none() | texts,
@@ -187,23 +254,52 @@ def test_any_record_comes_back_as_it_went(record: Feedback) -> None:
 
 
 def completion(**changes: Any) -> Completion:
-    values: dict[str, Any] = {"id": "1", "prompt_id": "p", "system": "s", "prompt": "x", "prompt_sha": "0", "ask": "good", "marker": "A good one:", "text": "y"}
+    values: dict[str, Any] = {
+        "id": "1",
+        "prompt_id": "p",
+        "system": "s",
+        "prompt": "x",
+        "prompt_sha": "0",
+        "ask": "good",
+        "marker": "A good one:",
+        "text": "y",
+    }
     return Completion(**(values | changes))
 
 
 def judgement(**changes: Any) -> Judgement:
-    values: dict[str, Any] = {"item": "i", "row": "r1", "prompt_id": "p", "rater": "r", "attribute": "accuracy", "choice": "s", "systems": ("s", "t")}
+    values: dict[str, Any] = {
+        "item": "i",
+        "row": "r1",
+        "prompt_id": "p",
+        "rater": "r",
+        "attribute": "accuracy",
+        "choice": "s",
+        "systems": ("s", "t"),
+    }
     return Judgement(**(values | changes))
 
 
 def test_completions_and_judgements_come_back_as_they_went(tmp_path: Path) -> None:
     completions = [
-        completion(sampling={"temperature": 1.0}, stop="end", seed=3, prompt_tokens=2, completion_tokens=1, reference="r", shown="q"),
+        completion(
+            sampling={"temperature": 1.0},
+            stop="end",
+            seed=3,
+            prompt_tokens=2,
+            completion_tokens=1,
+            reference="r",
+            shown="q",
+        ),
         completion(id="2", text=""),
     ]
     assert write_jsonl(tmp_path / "c.jsonl", completions) == 2
     assert list(read_jsonl(tmp_path / "c.jsonl", Completion)) == completions
-    judgements = [judgement(check="swap", passed=True, seconds=2.5, comment="c"), judgement(choice="tie", check="gold", passed=False), judgement()]
+    judgements = [
+        judgement(check="swap", passed=True, seconds=2.5, comment="c"),
+        judgement(choice="tie", check="gold", passed=False),
+        judgement(),
+    ]
     write_jsonl(tmp_path / "j.jsonl", judgements)
     assert list(read_jsonl(tmp_path / "j.jsonl", Judgement)) == judgements
 
@@ -247,7 +343,10 @@ def test_a_rejection_is_one_line_with_its_reason(tmp_path: Path) -> None:
 
 def test_files_say_where_each_record_stood(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
-    path.write_text("\n" + json.dumps(line()) + "\r\n\n" + json.dumps(line(prompt="a\u2028b"), ensure_ascii=False), encoding="utf-8-sig")
+    path.write_text(
+        "\n" + json.dumps(line()) + "\r\n\n" + json.dumps(line(prompt="a\u2028b"), ensure_ascii=False),
+        encoding="utf-8-sig",
+    )
     assert [one.where for one in read_jsonl(path, Feedback)] == [f"{path}:2", f"{path}:4"]
 
 
@@ -271,7 +370,10 @@ def test_an_id_given_twice_is_refused_naming_both_lines(tmp_path: Path) -> None:
     [
         (b"", ": the file is empty."),
         (b"\n \n", ": the file is empty."),
-        (b'{"prompt": "a", "completions": [{"text": "b"}]}\n{"prompt": \n', ":2: broken JSON at column 12 (Expecting value)."),
+        (
+            b'{"prompt": "a", "completions": [{"text": "b"}]}\n{"prompt": \n',
+            ":2: broken JSON at column 12 (Expecting value).",
+        ),
         (b'{"prompt": "\xff"}', ":1: bytes that are no text (0xff at byte 13); save the file as UTF-8."),
         (b"[" * 100_000, ":1: broken JSON (nested too deeply)."),
     ],
@@ -323,7 +425,11 @@ def test_equal_records_give_equal_bytes_also_packed(tmp_path: Path) -> None:
 
 
 def test_a_scale_without_names_is_that_of_everything_rated() -> None:
-    line = {"prompt": "Q", "scale": [1, 5], "completions": [{"text": "a", "rating": {"accuracy": 4}}, {"text": "b", "rating": 3}]}
+    line = {
+        "prompt": "Q",
+        "scale": [1, 5],
+        "completions": [{"text": "a", "rating": {"accuracy": 4}}, {"text": "b", "rating": 3}],
+    }
     assert Feedback.from_json(line, "f:1").scales == {"accuracy": (1.0, 5.0), "overall": (1.0, 5.0)}
 
 
@@ -336,7 +442,10 @@ def test_a_rating_without_a_scale_is_refused() -> None:
     ("changes", "says"),
     [
         ({"completions": [{"text": "a", "rank": 10**400}]}, r"completions[0].rank is inf; it must be a finite number."),
-        ({"completions": [{"text": "a", "rating": 10**400}], "scale": [0, 1]}, r"completions[0].rating is inf; it must be a finite number."),
+        (
+            {"completions": [{"text": "a", "rating": 10**400}], "scale": [0, 1]},
+            r"completions[0].rating is inf; it must be a finite number.",
+        ),
         (
             {"completions": [{"text": "a", "rating": 0}], "scale": [-1e308, 1e308]},
             "the scale of 'overall' is [-1e+308, 1e+308]; give two different finite numbers",
@@ -348,7 +457,11 @@ def test_a_rating_without_a_scale_is_refused() -> None:
 def test_numbers_and_names_beyond_all_measure_are_refused_on_one_line(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         read(**changes)
-    assert str(caught.value).startswith(f"f.jsonl:3: {says}") and str(caught.value).isprintable() and len(str(caught.value)) < 300
+    assert (
+        str(caught.value).startswith(f"f.jsonl:3: {says}")
+        and str(caught.value).isprintable()
+        and len(str(caught.value)) < 300
+    )
 
 
 def test_a_lone_surrogate_in_what_a_message_quotes_is_spelt_out(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Stopped anywhere and gone on with: the same rows in the same order, the same losses and the same weights, to the last bit.
+"""Stopped anywhere and gone on with: the same rows in the same order, the same losses and the same weights, to the last
+bit.
 
-One run keeps a checkpoint of each moment; from each of them another run goes on to the end. What goes on has other workers and another global seed, which must not matter.
-Two ranks are two processes (this very file, as a script).
+One run keeps a checkpoint of each moment; from each of them another run goes on to the end. What goes on has other
+workers and another global seed, which must not matter. Two ranks are two processes (this very file, as a script).
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def run(
     write_every: int = 0,
     **limits: Any,
 ) -> Seen:
-    """Some steps of two rows of feedback and two of the regulariser, with everything that is drawn: order, packing, wording, hiding."""
+    """Some steps of two rows of feedback and two of the regulariser, with everything that is drawn: order, packing,
+    wording, hiding.
+    """
     text = folder / "text.txt"
     if not text.exists():
         text.write_text("\n".join(f"Plain text, number {i}{' and on' * (i % 5)}." for i in range(40)), encoding="utf-8")
@@ -135,7 +138,9 @@ def main(folder: str, what: str) -> None:
     whole = run(shared, keep=each_step(shared / "kept"), devices=ranks)
     assert len(whole.rows) == STEPS * 4 // ranks
     for workers, step in ((0, 2), (0, EPOCH), (2, EPOCH + 1)):
-        same_end(whole, run(shared, go_on=shared / "kept" / f"step={step}.ckpt", devices=ranks, workers=workers, seed=step))
+        same_end(
+            whole, run(shared, go_on=shared / "kept" / f"step={step}.ckpt", devices=ranks, workers=workers, seed=step)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +153,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
 def test_the_run_is_one_that_could_go_wrong(whole: tuple[Path, Seen]) -> None:
     """Over two edges of epochs, each after a step with an empty row, and every other row has a loss of its own."""
     losses = whole[1].losses
-    assert len(losses) == 4 * STEPS and losses.count(0.0) == STEPS // EPOCH and len(set(losses)) == len(losses) - STEPS // EPOCH + 1
+    assert (
+        len(losses) == 4 * STEPS
+        and losses.count(0.0) == STEPS // EPOCH
+        and len(set(losses)) == len(losses) - STEPS // EPOCH + 1
+    )
 
 
 @pytest.mark.parametrize("step", [1, EPOCH, EPOCH + 1, 2 * EPOCH])
@@ -180,7 +189,9 @@ class Within(ModelCheckpoint):
     """Saves after each micro-batch, as a checkpoint by the clock may."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        trainer.save_checkpoint(Path(self.dirpath or "") / f"{len(list(Path(self.dirpath or '').glob('*.ckpt'))):02}.ckpt")
+        trainer.save_checkpoint(
+            Path(self.dirpath or "") / f"{len(list(Path(self.dirpath or '').glob('*.ckpt'))):02}.ckpt"
+        )
 
 
 def test_a_checkpoint_within_a_step_is_one_of_its_beginning(tmp_path: Path) -> None:
@@ -191,7 +202,9 @@ def test_a_checkpoint_within_a_step_is_one_of_its_beginning(tmp_path: Path) -> N
         same_end(of_whole, rest)
 
 
-def test_a_run_that_goes_on_is_stopped_before_its_next_checkpoint_and_goes_on_again(whole: tuple[Path, Seen], tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_stopped_before_its_next_checkpoint_and_goes_on_again(
+    whole: tuple[Path, Seen], tmp_path: Path
+) -> None:
     folder, of_whole = whole
     run(folder, go_on=folder / "kept" / "step=2.ckpt", keep=each_step(tmp_path), max_steps=3)
     assert (tmp_path / "step=2.ckpt").exists()  # Lightning's, after the first micro-batch of the next step
@@ -200,14 +213,19 @@ def test_a_run_that_goes_on_is_stopped_before_its_next_checkpoint_and_goes_on_ag
 
 def test_validation_and_sampling_leave_the_training_bit_equal(whole: tuple[Path, Seen], tmp_path: Path) -> None:
     watched = run(tmp_path, validate_every=1, write_every=2)
-    assert list(watched.held_out) == list(range(1, STEPS + 1)) and len(list((tmp_path / "completions").glob("*.jsonl"))) == STEPS // 2
+    assert (
+        list(watched.held_out) == list(range(1, STEPS + 1))
+        and len(list((tmp_path / "completions").glob("*.jsonl"))) == STEPS // 2
+    )
     assert watched.rows == whole[1].rows and watched.losses == whole[1].losses
     assert all(torch.equal(value, watched.weights[name]) for name, value in whole[1].weights.items())
 
 
 def test_what_is_dropped_out_does_not_depend_on_where_a_run_was_stopped(tmp_path: Path) -> None:
     of_whole = run(tmp_path, keep=each_step(tmp_path / "kept"), dropout=True, max_steps=EPOCH + 2)
-    same_end(of_whole, run(tmp_path, go_on=tmp_path / "kept" / "step=2.ckpt", dropout=True, max_steps=EPOCH + 2, seed=7))
+    same_end(
+        of_whole, run(tmp_path, go_on=tmp_path / "kept" / "step=2.ckpt", dropout=True, max_steps=EPOCH + 2, seed=7)
+    )
 
 
 def test_epochs_that_are_cut_short_are_gone_on_with_too(tmp_path: Path) -> None:

@@ -40,8 +40,21 @@ def test_trees_stand_side_by_side_and_padding_stands_alone() -> None:
 
 def test_a_branch_never_sees_its_sibling_nor_another_tree() -> None:
     row = two_trees()
-    seen = {"PabeQcd--"[q] + str(q): "".join("PabeQcd--"[j] for j in range(q + 1) if q < row.seen_until[j]) for q in range(9)}
-    assert seen == {"P0": "P", "a1": "Pa", "b2": "Pab", "e3": "Pe", "Q4": "Q", "c5": "Qc", "d6": "Qcd", "-7": "-", "-8": "-"}
+    seen = {
+        "PabeQcd--"[q] + str(q): "".join("PabeQcd--"[j] for j in range(q + 1) if q < row.seen_until[j])
+        for q in range(9)
+    }
+    assert seen == {
+        "P0": "P",
+        "a1": "Pa",
+        "b2": "Pab",
+        "e3": "Pe",
+        "Q4": "Q",
+        "c5": "Qc",
+        "d6": "Qcd",
+        "-7": "-",
+        "-8": "-",
+    }
 
 
 def test_coefficients_multiply_the_weights_of_their_tree() -> None:
@@ -129,7 +142,11 @@ def test_what_is_hidden_does_not_depend_on_the_row() -> None:
         return [int(j) - start for j in range(start, start + long.tokens - 1) if row.seen_until[j] == j + 1]
 
     alone = hide(lay_out([long], [1.0], row_tokens=200, pad_id=0), (0.2, 0.4), [np.random.default_rng(7)])
-    second = hide(lay_out([tree("Pab"), long], [1.0, 1.0], row_tokens=300, pad_id=0), (0.2, 0.4), [np.random.default_rng(1), np.random.default_rng(7)])
+    second = hide(
+        lay_out([tree("Pab"), long], [1.0, 1.0], row_tokens=300, pad_id=0),
+        (0.2, 0.4),
+        [np.random.default_rng(1), np.random.default_rng(7)],
+    )
     assert hidden(alone, 0) == hidden(second, 3) != []
 
 
@@ -155,7 +172,9 @@ def test_hiding_needs_a_mask_of_its_own() -> None:
 def labelled() -> list[Tree]:
     """P, F and G are a prompt and two markers; outputs a b and c d."""
     good, bad = Span(2, 4, "good", 0), Span(5, 7, "bad", 1)
-    first = Tree.from_chains([chain("PFab", "0011", spans=(good,)), chain("PFabGcd", "0011002", "0000010", spans=(good, bad))])
+    first = Tree.from_chains(
+        [chain("PFab", "0011", spans=(good,)), chain("PFabGcd", "0011002", "0000010", spans=(good, bad))]
+    )
     return [first, Tree.from_chains([chain("Qx", "01", spans=(Span(1, 2, "good", 0),))])]
 
 

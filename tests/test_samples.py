@@ -1,4 +1,6 @@
-"""`samples.html` and the rows of a W&B table: what is shown, in which order, which figures, and that no text gets out of its place."""
+"""`samples.html` and the rows of a W&B table: what is shown, in which order, which figures, and that no text gets out
+of its place.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 
 RUN = "globalThis.ran = 1"
 HOSTILE = (
@@ -62,7 +67,9 @@ def completion(prompt: str, ask: str, text: str, /, **more: Any) -> Completion:
 
 
 class Parsed(HTMLParser):
-    """A page as a browser reads it: the elements in their order, and the text within those of some class, each with the classes around it."""
+    """A page as a browser reads it: the elements in their order, and the text within those of some class, each with the
+    classes around it.
+    """
 
     def __init__(self, page: str, *wanted: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -105,11 +112,24 @@ def found(page: str, *wanted: str) -> list[str]:
 
 
 def test_each_round_shows_the_asks_side_by_side_the_newest_round_first(tmp_path: Path) -> None:
-    rounds = [(f"step {step}", [completion("p0", ask, f"{ask} at {step}") for ask in ("bad", "good")]) for step in (0, 400, 800)]
+    rounds = [
+        (f"step {step}", [completion("p0", ask, f"{ask} at {step}") for ask in ("bad", "good")])
+        for step in (0, 400, 800)
+    ]
     page = page_of(tmp_path, *rounds)
     article = page.split("<article")[1]
-    assert found(page, "cell")[0] == "goodgood sentence:good at 8004 tokens · stop: endexact prompt · 9 tokensQuestion p0\ngood sentence:"
-    assert re.findall(r"(?:good|bad) at \d+", article) == ["good at 800", "bad at 800", "good at 400", "bad at 400", "good at 0", "bad at 0"]
+    assert (
+        found(page, "cell")[0]
+        == "goodgood sentence:good at 8004 tokens · stop: endexact prompt · 9 tokensQuestion p0\ngood sentence:"
+    )
+    assert re.findall(r"(?:good|bad) at \d+", article) == [
+        "good at 800",
+        "bad at 800",
+        "good at 400",
+        "bad at 400",
+        "good at 0",
+        "bad at 0",
+    ]
     assert re.findall("<h3>(step .*?)</h3>", article) == ["step 800", "step 400", "step 0"]
     assert "<summary>2 older rounds: step 400, step 0</summary>" in article
     before, within = article.split('<details class="older">')
@@ -118,14 +138,41 @@ def test_each_round_shows_the_asks_side_by_side_the_newest_round_first(tmp_path:
 
 
 def test_asks_stand_in_pairs_whatever_the_order_of_the_file() -> None:
-    asks = ["bad", "bad accuracy", "fresh 10", "fresh 2", "good", "good accuracy", "good tone", "in French", "refined 10", "refined 2", ""]
-    expected = ["good", "bad", "good accuracy", "bad accuracy", "good tone", "in French", "", "refined 2", "fresh 2", "refined 10", "fresh 10"]
+    asks = [
+        "bad",
+        "bad accuracy",
+        "fresh 10",
+        "fresh 2",
+        "good",
+        "good accuracy",
+        "good tone",
+        "in French",
+        "refined 10",
+        "refined 2",
+        "",
+    ]
+    expected = [
+        "good",
+        "bad",
+        "good accuracy",
+        "bad accuracy",
+        "good tone",
+        "in French",
+        "",
+        "refined 2",
+        "fresh 2",
+        "refined 10",
+        "fresh 10",
+    ]
     assert asks_in_order(asks) == expected
     assert asks_in_order(["", "good fortune", "refined", "refined"]) == ["good fortune", "", "refined"]
 
 
 def test_a_prompt_is_shown_once_with_its_reference_and_the_exact_prompt_folded(tmp_path: Path) -> None:
-    rounds = [(label, [completion("p0", ask, f"{label} {ask}", reference="As it should be") for ask in ("good", "bad")]) for label in ("old", "new")]
+    rounds = [
+        (label, [completion("p0", ask, f"{label} {ask}", reference="As it should be") for ask in ("good", "bad")])
+        for label in ("old", "new")
+    ]
     page = page_of(tmp_path, *rounds)
     assert found(page, "prompt") == ["\nPrompt\nQuestion p0\nReference\nAs it should be\n"]
     assert page.count('<details class="exact">') == 2  # once a column: the older round was given the same prompts
@@ -156,14 +203,24 @@ def test_every_sample_is_numbered_and_a_gap_is_shown_as_one(tmp_path: Path) -> N
 
 
 def test_a_completion_shows_its_stop_its_tokens_and_its_scores(tmp_path: Path) -> None:
-    cut = completion("p0", "good", "x", stop="length", completion_tokens=1, scores={"reward": -12.34, "accuracy": 1.0, "tiny": 0.0001, "big": 12345.6})
+    cut = completion(
+        "p0",
+        "good",
+        "x",
+        stop="length",
+        completion_tokens=1,
+        scores={"reward": -12.34, "accuracy": 1.0, "tiny": 0.0001, "big": 12345.6},
+    )
     page = page_of(tmp_path, ("test", [cut]))
     assert '1 token · <span class="stop">stop: length</span>' in page
     assert found(page, "scores") == ["reward −12.3accuracy 1.000tiny 0.0001big 12,346"]
 
 
 def test_several_systems_are_named_at_each_completion(tmp_path: Path) -> None:
-    page = page_of(tmp_path, ("test", [completion("p0", "good", "x", system="before"), completion("p0", "good", "y", system="after")]))
+    page = page_of(
+        tmp_path,
+        ("test", [completion("p0", "good", "x", system="before"), completion("p0", "good", "y", system="after")]),
+    )
     assert "<h1>What before, after writes</h1>" in page
     assert re.findall(r'<div class="foot">(\w+) ·', page) == ["before", "after"]
 
@@ -179,9 +236,20 @@ def test_spaces_tabs_and_line_ends_stay(tmp_path: Path) -> None:
 
 
 def test_control_characters_become_visible_signs(tmp_path: Path) -> None:
-    page = page_of(tmp_path, ("test", [completion("p0", "good", "a\x00\x1b[31m\r\n\u202eb\u2028\ud800\U000e0041é👩\u200d🔬")]))
+    page = page_of(
+        tmp_path, ("test", [completion("p0", "good", "a\x00\x1b[31m\r\n\u202eb\u2028\ud800\U000e0041é👩\u200d🔬")])
+    )
     sign = '<span class="control">U+{}</span>'
-    expected = "a" + sign.format("0000") + sign.format("001B") + "[31m" + sign.format("000D") + "\n" + sign.format("202E") + "b"
+    expected = (
+        "a"
+        + sign.format("0000")
+        + sign.format("001B")
+        + "[31m"
+        + sign.format("000D")
+        + "\n"
+        + sign.format("202E")
+        + "b"
+    )
     expected += sign.format("2028") + sign.format("D800") + sign.format("E0041") + "é👩\u200d🔬"
     assert f'<div class="text">{expected}</div>' in page
 
@@ -205,7 +273,10 @@ def test_the_page_says_how_many_prompts_it_leaves_out_and_counts_them_in_the_fig
 
 
 def test_prompts_of_the_newest_round_come_first_and_those_of_older_rounds_after_them(tmp_path: Path) -> None:
-    old, new = [completion(name, "good", "x") for name in ("b", "a")], [completion(name, "good", "x") for name in ("c", "b")]
+    old, new = (
+        [completion(name, "good", "x") for name in ("b", "a")],
+        [completion(name, "good", "x") for name in ("c", "b")],
+    )
     page = page_of(tmp_path, ("old", old), ("new", new))
     assert re.findall(r'<a href="#p\d+">\d+</a> · (\w+)', page) == ["c", "b", "a"]
     only_old = page.split("<article")[3]
@@ -213,7 +284,10 @@ def test_prompts_of_the_newest_round_come_first_and_those_of_older_rounds_after_
 
 
 def test_one_id_with_two_different_prompts_is_two_prompts(tmp_path: Path) -> None:
-    written = [completion("p0", "good", "x"), completion("p0", "good", "y", prompt_sha="another", shown="Another question")]
+    written = [
+        completion("p0", "good", "x"),
+        completion("p0", "good", "y", prompt_sha="another", shown="Another question"),
+    ]
     assert page_of(tmp_path, ("test", written)).count("<article ") == 2
 
 
@@ -241,9 +315,15 @@ def test_refined_is_compared_with_its_fresh_draw_and_attributes_with_their_own_k
 
 
 def test_every_measure_has_a_line_over_the_rounds_the_oldest_at_the_left(tmp_path: Path) -> None:
-    rounds = [(f"step {n}", [completion("p0", "good", "x", scores={"s": value}, completion_tokens=0, stop="")]) for n, value in enumerate((0.0, 1.0, 0.5))]
+    rounds = [
+        (f"step {n}", [completion("p0", "good", "x", scores={"s": value}, completion_tokens=0, stop="")])
+        for n, value in enumerate((0.0, 1.0, 0.5))
+    ]
     page = page_of(tmp_path, *rounds)
-    assert re.findall("<polyline.*?>|<circle.*?>", page) == ['<polyline points="3.0,23.0 44.0,3.0 85.0,13.0"/>', '<circle cx="85.0" cy="13.0" r="2.2"/>']
+    assert re.findall("<polyline.*?>|<circle.*?>", page) == [
+        '<polyline points="3.0,23.0 44.0,3.0 85.0,13.0"/>',
+        '<circle cx="85.0" cy="13.0" r="2.2"/>',
+    ]
     assert "<title>step 0: 0.000, step 1: 1.000, step 2: 0.500</title>" in page
     assert found(page, "value") == ["0.500"]
     assert found(page, "number") == ["1", "0.500", "1", "1.000", "1", "0.000"]  # round by round, the newest first
@@ -255,7 +335,10 @@ def test_a_line_breaks_where_a_round_has_no_value(tmp_path: Path) -> None:
         return [completion("p0", "good", "x", scores=scores, completion_tokens=0, stop="")]
 
     page = page_of(tmp_path, *((f"step {n}", wrote(value)) for n, value in enumerate((0.0, 1.0, None, 1.0, None))))
-    assert re.findall("<polyline.*?>|<circle.*?>", page) == ['<polyline points="3.0,23.0 23.5,3.0"/>', '<circle cx="64.5" cy="3.0" r="2.2"/>']
+    assert re.findall("<polyline.*?>|<circle.*?>", page) == [
+        '<polyline points="3.0,23.0 23.5,3.0"/>',
+        '<circle cx="64.5" cy="3.0" r="2.2"/>',
+    ]
     assert found(page, "value") == ["–"]
 
 
@@ -267,7 +350,12 @@ def test_one_round_has_no_lines_and_a_measure_that_nobody_gave_no_column(tmp_pat
 
 def test_a_score_of_the_name_of_a_measure_of_ours_does_not_hide_it(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("test", [completion("p0", "good", "x", scores={"tokens": 0.5})]))
-    assert re.findall(r'<th scope="col">(.*?)</th>', page) == ["sentence", "tokens", "tokens (counted)", "ended by itself"]
+    assert re.findall(r'<th scope="col">(.*?)</th>', page) == [
+        "sentence",
+        "tokens",
+        "tokens (counted)",
+        "ended by itself",
+    ]
 
 
 # --- the file
@@ -283,7 +371,10 @@ def test_the_same_rounds_give_the_same_bytes_and_nothing_is_left_beside_them(tmp
 @pytest.mark.parametrize("rounds", [[], [("step 0", [])], [("step 0", []), ("step 1", [])]])
 def test_nothing_to_show_is_refused_and_the_old_page_stays(tmp_path: Path, rounds: list[Any]) -> None:
     (tmp_path / "samples.html").write_text("old")
-    with pytest.raises(InputError, match=rf"samples.html: there are no completions to show in {len(rounds)} round\(s\); write some first"):
+    with pytest.raises(
+        InputError,
+        match=rf"samples.html: there are no completions to show in {len(rounds)} round\(s\); write some first",
+    ):
         write_samples(tmp_path / "samples.html", rounds)
     assert (tmp_path / "samples.html").read_text() == "old"
 
@@ -297,7 +388,9 @@ def test_a_limit_below_one_is_refused(tmp_path: Path) -> None:
 def test_a_score_that_is_no_finite_number_is_refused_by_the_completions_id(tmp_path: Path, value: Any) -> None:
     odd = [completion("p0", "good", "x", scores={"reward": value})]
     for act in (lambda: page_of(tmp_path, ("test", odd)), lambda: sample_rows(odd)):
-        with pytest.raises(InputError, match=r"The completion 'p0:good' has the score 'reward' = .*; a score must be a finite number"):
+        with pytest.raises(
+            InputError, match=r"The completion 'p0:good' has the score 'reward' = .*; a score must be a finite number"
+        ):
             act()
 
 
@@ -312,7 +405,9 @@ def test_a_page_that_cannot_be_written_is_refused_by_its_name(tmp_path: Path) ->
 
 
 def everywhere(text: str) -> list[tuple[str, list[Completion]]]:
-    """Two rounds in which this text stands wherever a text can stand, the asks apart, which decide how much there is."""
+    """Two rounds in which this text stands wherever a text can stand, the asks apart, which decide how much there
+    is.
+    """
     more: dict[str, Any] = {
         "system": text,
         "marker": text,
@@ -324,20 +419,30 @@ def everywhere(text: str) -> list[tuple[str, list[Completion]]]:
         "source": text,
     }
     more |= {"sampling": {"temperature": text, text: 1}, "scores": {text: 0.5}, "prompt_id": text}
-    return [(text, [completion("p0", ask, text, **more) for ask in ("good", "bad") for _ in range(2)]) for _ in range(2)]
+    return [
+        (text, [completion("p0", ask, text, **more) for ask in ("good", "bad") for _ in range(2)]) for _ in range(2)
+    ]
 
 
 def skeleton(page: str) -> list[tuple[str, tuple[tuple[str, str | None], ...]]]:
-    """All elements with their attributes, but for the signs of control characters and for what stands only where a text is long or empty."""
+    """All elements with their attributes, but for the signs of control characters and for what stands only where a text
+    is long or empty.
+    """
     optional = ('class="control"', 'class="empty"')
     return [one for one in Parsed(page).elements if not any(f'{name}="{value}"' in optional for name, value in one[1])]
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(alphabet=st.characters(categories=["L", "M", "N", "P", "S", "Z", "C"]), min_size=1, max_size=40).filter(lambda text: text.strip()))
+@given(
+    st.text(alphabet=st.characters(categories=["L", "M", "N", "P", "S", "Z", "C"]), min_size=1, max_size=40).filter(
+        lambda text: text.strip()
+    )
+)
 def test_no_text_changes_the_elements_of_the_page(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.mktemp("hostile")
-    assert skeleton(page_of(folder, *everywhere(text.replace("\n", " ") or "?"))) == skeleton(page_of(folder, *everywhere("x")))
+    assert skeleton(page_of(folder, *everywhere(text.replace("\n", " ") or "?"))) == skeleton(
+        page_of(folder, *everywhere("x"))
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -358,7 +463,10 @@ def test_the_policy_names_the_one_script_and_the_one_style_and_allows_nothing_el
         return f"'sha256-{base64.b64encode(hashlib.sha256(inside[0].encode()).digest()).decode()}'"
 
     policy = re.findall('<meta http-equiv="Content-Security-Policy" content="(.*?)">', page)
-    expected = f"default-src 'none'; script-src {hashed('script')}; style-src {hashed('style')}; img-src data:; base-uri 'none'; form-action 'none'"
+    expected = (
+        f"default-src 'none'; script-src {hashed('script')}; style-src {hashed('style')}; img-src data:; base-uri "
+        "'none'; form-action 'none'"
+    )
     assert policy == [f"{expected}; require-trusted-types-for 'script'"]
     assert page.index("Content-Security-Policy") < page.index("<link")
     assert not re.search(r"""\bstyle="|\bon\w+="|\bsrc=|https?:""", page)
@@ -384,7 +492,9 @@ def test_rows_hold_one_completion_each_in_the_order_given() -> None:
 
 
 def test_rows_take_a_label_and_a_reference_where_there_is_one() -> None:
-    columns, rows = sample_rows([completion("p0", "good", "a", reference="r"), completion("p1", "good", "b")], label="step 400")
+    columns, rows = sample_rows(
+        [completion("p0", "good", "a", reference="r"), completion("p1", "good", "b")], label="step 400"
+    )
     assert columns == ["round", "prompt_id", "ask", "sample", "marker", "prompt", "text", "stop", "tokens", "reference"]
     assert [(row[0], row[-1]) for row in rows] == [("step 400", "r"), ("step 400", None)]
     assert sample_rows([]) == (["prompt_id", "ask", "sample", "marker", "prompt", "text", "stop", "tokens"], [])
@@ -396,7 +506,10 @@ def test_rows_take_a_label_and_a_reference_where_there_is_one() -> None:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     if CHROMIUM is None or CHROMEDRIVER is None:
-        reason = f"no {'chromium' if CHROMIUM is None else 'chromedriver'} on this machine (Debian: apt-get install chromium chromium-driver)"
+        reason = (
+            f"no {'chromium' if CHROMIUM is None else 'chromedriver'} on this machine (Debian: apt-get install "
+            "chromium chromium-driver)"
+        )
         if os.environ.get("CI_BROWSER_REQUIRED") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -405,7 +518,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser') / 'profile'}", "--window-size=1280,900"):
+    for flag in (
+        *FLAGS.split(),
+        f"--user-data-dir={tmp_path_factory.mktemp('browser') / 'profile'}",
+        "--window-size=1280,900",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
@@ -416,10 +533,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def seen(browser: Chrome, selector: str) -> list[str]:
-    """The texts of the elements that are on view, or would be where one scrolled to them: the browser lays out what is off the screen only after its first picture."""
+    """The texts of the elements that are on view, or would be where one scrolled to them: the browser lays out what is
+    off the screen only after its first picture.
+    """
     return browser.execute_script(
         "document.querySelectorAll('article').forEach(one => one.style.contentVisibility = 'visible');"
-        "return [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility()).map(one => one.innerText)",
+        "return [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility()).map(one => "
+        "one.innerText)",
         selector,
     )
 
@@ -435,7 +555,13 @@ def waited(browser: Chrome, code: str, value: Any) -> None:
 def rounds_to_look_at() -> list[tuple[str, list[Completion]]]:
     texts = {"good": ("a red fox ran", "a red fox sat down"), "bad": ("no fox", "no fox")}
     return [
-        (f"step {step}", [completion(f"p{n}", ask, texts[ask][step] if n == 0 else f"text {n}") for n, ask in itertools.product(range(3), texts)])
+        (
+            f"step {step}",
+            [
+                completion(f"p{n}", ask, texts[ask][step] if n == 0 else f"text {n}")
+                for n, ask in itertools.product(range(3), texts)
+            ],
+        )
         for step in range(2)
     ]
 
@@ -447,7 +573,9 @@ def test_nothing_runs_and_nothing_is_asked_of_the_network(tmp_path: Path, browse
         browser.get_log("performance")
         browser.get(page.as_uri())
         browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
-        assert browser.execute_script("return [globalThis.ran ?? 0, document.scripts.length, document.images.length]") == [0, 1, 0]
+        assert browser.execute_script(
+            "return [globalThis.ran ?? 0, document.scripts.length, document.images.length]"
+        ) == [0, 1, 0]
         assert text in seen(browser, ".cell > .text")[0].replace("\xa0", " ")
         assert browser.get_log("browser") == []
         logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -476,7 +604,9 @@ def test_a_search_leaves_the_prompts_in_which_the_words_stand(tmp_path: Path, br
 
 
 @pytest.mark.parametrize(("choice", "marked"), [("before", ["sat down"]), ("first", ["no"])])
-def test_words_that_another_text_has_not_are_marked(tmp_path: Path, browser: Chrome, choice: str, marked: list[str]) -> None:
+def test_words_that_another_text_has_not_are_marked(
+    tmp_path: Path, browser: Chrome, choice: str, marked: list[str]
+) -> None:
     browser.get(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
     browser.find_element("css selector", f"option[value={choice}]").click()
     waited(browser, "[...CSS.highlights.get('changed')].map(String)", marked)
@@ -501,8 +631,17 @@ def test_the_page_reads_the_same_without_its_script(tmp_path: Path, browser: Chr
 @pytest.mark.parametrize("width", [360, 1280])
 def test_no_page_is_wider_than_its_screen(tmp_path: Path, browser: Chrome, width: int) -> None:
     asks = ["good", "bad", "good tone", "bad tone", "refined 2", "fresh 2"]
-    rounds = [(f"step {n}", [completion("p0", ask, "word " * 60 + "W" * 200, scores={"accuracy": 0.5, "reward": 1.0}) for ask in asks]) for n in range(20)]
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600})
+    rounds = [
+        (
+            f"step {n}",
+            [completion("p0", ask, "word " * 60 + "W" * 200, scores={"accuracy": 0.5, "reward": 1.0}) for ask in asks],
+        )
+        for n in range(20)
+    ]
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
     try:
         browser.get(write_samples(tmp_path / "samples.html", rounds).as_uri())
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width

@@ -11,12 +11,23 @@ import pytest
 from feedback_for_tests import data_of, pairs, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
 
 from coh_lightning.errors import InputError
 from coh_lightning.schedule import follow_plan, steps_of_epoch, total_steps, warmup_cosine
 
-QUIET: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
 QUIET |= {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False}
 
 
@@ -28,7 +39,9 @@ def bare(**options: Any) -> pl.Trainer:
 
 
 def test_the_learning_rate_of_every_step_by_hand() -> None:
-    """10 steps, 4 of warm-up: a quarter more in each of the first four; then a half cosine of six steps down to a tenth."""
+    """10 steps, 4 of warm-up: a quarter more in each of the first four; then a half cosine of six steps down to a
+    tenth.
+    """
     rates = [warmup_cosine(10, warmup_share=0.4, final_share=0.1)(done) for done in range(10)]
     fall = [0.1 + 0.9 * (1 + cosine) / 2 for cosine in (3**0.5 / 2, 0.5, 0.0, -0.5, -(3**0.5) / 2, -1.0)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, *fall], abs=1e-12)
@@ -44,11 +57,15 @@ def test_the_learning_rate_of_every_step_by_hand() -> None:
     ],
 )
 def test_the_learning_rate_of_short_runs(steps: int, share: float, rates: list[float]) -> None:
-    assert [warmup_cosine(steps, warmup_share=share, final_share=0.5)(done) for done in range(steps)] == pytest.approx(rates, abs=1e-12)
+    assert [warmup_cosine(steps, warmup_share=share, final_share=0.5)(done) for done in range(steps)] == pytest.approx(
+        rates, abs=1e-12
+    )
 
 
 @given(st.integers(1, 400), st.floats(0, 0.99), st.floats(0, 1))
-def test_no_step_has_a_learning_rate_of_0_before_the_last_and_none_is_above_the_peak(steps: int, warmup: float, final: float) -> None:
+def test_no_step_has_a_learning_rate_of_0_before_the_last_and_none_is_above_the_peak(
+    steps: int, warmup: float, final: float
+) -> None:
     rates = [warmup_cosine(steps, warmup_share=warmup, final_share=final)(done) for done in range(steps + 1)]
     peak = max(1, round(warmup * steps))
     assert rates[peak - 1] == 1 == max(rates) and rates[0] == pytest.approx(1 / peak) and min(rates[:-2], default=1) > 0
@@ -73,9 +90,17 @@ class Rates(pl.Callback):
         self.micro_batches += 1
 
 
-def fitted(folder: Path, *callbacks: pl.Callback, rows_per_step: int = 3, go_on: Path | None = None, **options: Any) -> tuple[pl.Trainer, Rates, Any]:
-    data, seen = data_of(pairs(30), folder, rows_per_step=rows_per_step, train_only=False, validation_share=0.2), Rates()
-    trainer = pl.Trainer(**(QUIET | {"log_every_n_steps": 1, "limit_val_batches": 0, "default_root_dir": str(folder)} | options), callbacks=[seen, *callbacks])
+def fitted(
+    folder: Path, *callbacks: pl.Callback, rows_per_step: int = 3, go_on: Path | None = None, **options: Any
+) -> tuple[pl.Trainer, Rates, Any]:
+    data, seen = (
+        data_of(pairs(30), folder, rows_per_step=rows_per_step, train_only=False, validation_share=0.2),
+        Rates(),
+    )
+    trainer = pl.Trainer(
+        **(QUIET | {"log_every_n_steps": 1, "limit_val_batches": 0, "default_root_dir": str(folder)} | options),
+        callbacks=[seen, *callbacks],
+    )
     trainer.fit(tiny(lr=0.01, warmup_share=0.5, final_lr_share=0.2), datamodule=data, ckpt_path=go_on)
     return trainer, seen, data
 
@@ -91,7 +116,9 @@ def test_a_run_uses_these_rates_and_logs_what_it_uses(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9), st.one_of(st.integers(1, 400), st.floats(0.001, 1.0)), st.integers(1, 5))
-def test_a_limit_on_training_batches_is_whole_steps_or_refused(steps: int, micro_batches: int, limit: int | float, epochs: int) -> None:
+def test_a_limit_on_training_batches_is_whole_steps_or_refused(
+    steps: int, micro_batches: int, limit: int | float, epochs: int
+) -> None:
     trainer = bare(limit_train_batches=limit, max_epochs=epochs)
     try:
         follow_plan(trainer, steps, micro_batches, ranks=1)
@@ -102,7 +129,12 @@ def test_a_limit_on_training_batches_is_whole_steps_or_refused(steps: int, micro
             assert limit % micro_batches and limit < steps * micro_batches
             *_, nearest = str(refused).partition("set it to ")
             near = [int(number) for number in nearest.rstrip(".").split(" or ")]
-            assert all(number % micro_batches == 0 and 0 < number <= steps * micro_batches and abs(number - limit) < micro_batches for number in near)
+            assert all(
+                number % micro_batches == 0
+                and 0 < number <= steps * micro_batches
+                and abs(number - limit) < micro_batches
+                for number in near
+            )
         return
     found = trainer.limit_train_batches
     of_epoch = steps_of_epoch(trainer, steps)
@@ -142,7 +174,9 @@ def test_the_schedule_of_a_run_under_a_limit_ends_at_its_share(tmp_path: Path) -
 
 def test_a_share_of_the_epoch_is_whole_steps(tmp_path: Path) -> None:
     trainer, seen, data = fitted(tmp_path, max_epochs=1, limit_train_batches=0.55)
-    assert trainer.global_step == int(0.55 * data.plan.steps_per_epoch) and seen.micro_batches == 3 * trainer.global_step
+    assert (
+        trainer.global_step == int(0.55 * data.plan.steps_per_epoch) and seen.micro_batches == 3 * trainer.global_step
+    )
 
 
 def test_a_run_that_logs_no_step_makes_its_steps(tmp_path: Path) -> None:
@@ -180,20 +214,38 @@ def test_loaders_made_anew_in_every_epoch_give_the_same_rows(tmp_path: Path) -> 
         ({"limit_train_batches": 0.01}, r"limit_train_batches is 0.01, less than one of the \d+ steps"),
         ({"overfit_batches": 3}, "overfit_batches is 3, but it would take the place of the plan's order"),
         ({"overfit_batches": 0.5}, r"overfit_batches is 0\.5, but"),
-        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2, but data.rows_per_step and the 1 ranks make it 3; leave it out"),
+        (
+            {"accumulate_grad_batches": 2},
+            "accumulate_grad_batches is 2, but data.rows_per_step and the 1 ranks make it 3; leave it out",
+        ),
         ({"max_epochs": 0}, "max_epochs is 0, so there is nothing to train on"),
         ({"max_steps": 0}, "max_steps is 0, so there is nothing to train on"),
-        ({"max_epochs": None, "max_time": timedelta(seconds=3)}, "Neither trainer.max_steps nor trainer.max_epochs says"),
-        ({"val_check_interval": 500, "limit_val_batches": 1}, r"val_check_interval is 500, but an epoch has \d+ micro-batches"),
+        (
+            {"max_epochs": None, "max_time": timedelta(seconds=3)},
+            "Neither trainer.max_steps nor trainer.max_epochs says",
+        ),
+        (
+            {"val_check_interval": 500, "limit_val_batches": 1},
+            r"val_check_interval is 500, but an epoch has \d+ micro-batches",
+        ),
         ({"val_check_interval": 0}, "val_check_interval is 0; it must be more than 0"),
-        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch is 0; it must be more than 0; to leave validation out, set trainer.limit_val_batches to 0"),
+        (
+            {"check_val_every_n_epoch": 0},
+            "check_val_every_n_epoch is 0; it must be more than 0; to leave validation out, set "
+            "trainer.limit_val_batches to 0",
+        ),
         ({"max_time": timedelta(0)}, "max_time is 0, so there would be no step"),
         ({"callbacks": BatchSizeFinder()}, "has a BatchSizeFinder, but there is no batch size to find"),
         ({"callbacks": LearningRateFinder()}, "has a LearningRateFinder, but the schedule would overwrite the rate"),
-        ({"callbacks": GradientAccumulationScheduler({0: 3})}, "has a GradientAccumulationScheduler, but data.rows_per_step"),
+        (
+            {"callbacks": GradientAccumulationScheduler({0: 3})},
+            "has a GradientAccumulationScheduler, but data.rows_per_step",
+        ),
     ],
 )
-def test_an_option_that_can_not_be_followed_is_refused_before_anything_is_written(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_an_option_that_can_not_be_followed_is_refused_before_anything_is_written(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     callbacks = [options.pop("callbacks")] if "callbacks" in options else []
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match=message):
@@ -229,7 +281,9 @@ def test_time_that_is_up_at_once_leaves_one_step(tmp_path: Path) -> None:
 
 
 class Validated(pl.Callback):
-    """The held-out loss of each validation, by the number of micro-batches before it in the whole run; and where Lightning logs the steps."""
+    """The held-out loss of each validation, by the number of micro-batches before it in the whole run; and where
+    Lightning logs the steps.
+    """
 
     def __init__(self) -> None:
         self.found: dict[int, float] = {}
@@ -243,8 +297,15 @@ class Validated(pl.Callback):
 
 
 def test_a_validation_within_a_step_changes_nothing_and_its_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
-    every: dict[str, Any] = {"max_steps": 5, "val_check_interval": 4, "check_val_every_n_epoch": None, "limit_val_batches": 2}
-    keep = ModelCheckpoint(tmp_path / "kept", filename="{val/nll:.9f}", monitor="val/nll", save_top_k=-1, auto_insert_metric_name=False)
+    every: dict[str, Any] = {
+        "max_steps": 5,
+        "val_check_interval": 4,
+        "check_val_every_n_epoch": None,
+        "limit_val_batches": 2,
+    }
+    keep = ModelCheckpoint(
+        tmp_path / "kept", filename="{val/nll:.9f}", monitor="val/nll", save_top_k=-1, auto_insert_metric_name=False
+    )
     seen = Validated()
     _, rates, _ = fitted(tmp_path, seen, keep, enable_checkpointing=True, **every)
     assert list(seen.found) == [4, 8, 12] and rates.micro_batches == 15
@@ -254,7 +315,11 @@ def test_a_validation_within_a_step_changes_nothing_and_its_checkpoint_is_gone_o
         step = at // 3
         again = Validated()
         trainer, rest, _ = fitted(tmp_path, again, go_on=path, **every)
-        assert trainer.global_step == 5 and rest.micro_batches == 15 - 3 * step and rest.used == pytest.approx(rates.used[step:])
+        assert (
+            trainer.global_step == 5
+            and rest.micro_batches == 15 - 3 * step
+            and rest.used == pytest.approx(rates.used[step:])
+        )
         assert again.steps == seen.steps[3 * step :]
         # that of the checkpoint is made again where its step is, which was not over
         assert again.found == {number: value for number, value in seen.found.items() if number > 3 * step}

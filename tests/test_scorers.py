@@ -1,4 +1,6 @@
-"""scorers.py: what people's code gives back is checked, and a reward model gives each completion the score that it gets alone, whatever shares its batch."""
+"""scorers.py: what people's code gives back is checked, and a reward model gives each completion the score that it gets
+alone, whatever shares its batch.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,23 @@ from coh_lightning.scorers import TAKEN, RewardModel, load_critic, load_scorer, 
 
 
 def completion(text: str, prompt: str = "Name a fruit.", number: int = 0, **more: Any) -> Completion:
-    marked = {"prompt": f"{prompt}\n\nA good answer:\n", "shown": prompt, "marker": "A good answer:\n", "prompt_sha": ""}
-    return Completion(**{"id": f"r{number}:good:0", "prompt_id": f"r{number}", "system": "run", "ask": "good", "text": text, **marked, **more})
+    marked = {
+        "prompt": f"{prompt}\n\nA good answer:\n",
+        "shown": prompt,
+        "marker": "A good answer:\n",
+        "prompt_sha": "",
+    }
+    return Completion(
+        **{
+            "id": f"r{number}:good:0",
+            "prompt_id": f"r{number}",
+            "system": "run",
+            "ask": "good",
+            "text": text,
+            **marked,
+            **more,
+        }
+    )
 
 
 @pytest.fixture
@@ -115,7 +132,10 @@ def test_a_module_that_fails_to_import_keeps_its_own_error(raters: Path) -> None
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("text", "my_raters:text gave str 'long' as 'length' of the completion 'r0:good:0'; a score must be a finite number"),
+        (
+            "text",
+            "my_raters:text gave str 'long' as 'length' of the completion 'r0:good:0'; a score must be a finite number",
+        ),
         ("nan", "my_raters:nan gave float nan as 'length' of the completion 'r1:good:0'"),
         ("bare", "my_raters:bare gave float 3.0 for the completion 'r0:good:0'; it must return a mapping"),
         ("changing", "gave the names a, b for the completion 'r1:good:0', but a before"),
@@ -143,7 +163,9 @@ def test_an_error_inside_a_scorer_says_which_completion_it_was_given(raters: Pat
 
 def test_two_scorers_never_write_over_each_other_or_over_a_completions_own_numbers(raters: Path) -> None:
     once = score([A], load_scorer("my_raters:length"))
-    with pytest.raises(InputError, match="gives 'length' for the completion 'r0:good:0', a name that an earlier scorer gave"):
+    with pytest.raises(
+        InputError, match="gives 'length' for the completion 'r0:good:0', a name that an earlier scorer gave"
+    ):
         score(once, load_scorer("my_raters:length"))
     with pytest.raises(InputError, match=r"gives 'words' .* a name that every completion's own numbers have"):
         score([A], load_scorer("my_raters:words"))
@@ -165,19 +187,27 @@ POST = "post : Anna went to the market . it was Monday . she wanted bread ."
 
 def test_the_embedded_worlds_rater_is_a_scorer_and_a_critic() -> None:
     one = completion("Anna went to the market on Friday .", POST)
-    assert load_scorer("world")([one]) == [{"accuracy": 2 / 3, "coverage": 0.5, "coherence": 1.0, "overall": pytest.approx((2 / 3 + 0.5 + 1) / 3)}]
+    assert load_scorer("world")([one]) == [
+        {"accuracy": 2 / 3, "coverage": 0.5, "coherence": 1.0, "overall": pytest.approx((2 / 3 + 0.5 + 1) / 3)}
+    ]
     assert load_critic("world")(one) == "it gets the day wrong and leaves out the reason"
-    with pytest.raises(InputError, match=r"world.evaluate:score, given the completion 'r0:good:0': .* is no post of the embedded world"):
+    with pytest.raises(
+        InputError, match=r"world.evaluate:score, given the completion 'r0:good:0': .* is no post of the embedded world"
+    ):
         load_scorer("world")([completion("Anna went .", "Name a fruit.")])
 
 
 def test_scorers_of_the_world_need_no_torch() -> None:
-    code = "import sys; from coh_lightning.scorers import load_scorer; load_scorer('world'); print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = (
+        "import sys; from coh_lightning.scorers import load_scorer; load_scorer('world'); print('torch' in "
+        "sys.modules, 'transformers' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "False"]
 
 
-# ---------------------------------------------------------------------------------------------------------------- the prompt's turns
+# ---------------------------------------------------------------------------------------------------------------- the
+# prompt's turns
 
 
 def test_a_conversation_is_taken_apart_again_and_its_hash_says_whether_rightly() -> None:
@@ -190,31 +220,58 @@ def test_a_conversation_is_taken_apart_again_and_its_hash_says_whether_rightly()
     record = Feedback("7", talk, (Candidate("Apple"),))  # type: ignore[arg-type]
     one = completion("Apple", read_prompt(record.prompt), prompt_sha=prompt_sha(record))
     assert turns(one) == talk
-    said = Feedback("8", (Turn("user", (Part("User: a\n\nAssistant: b\n\nUser: what did I say?"),)),), (Candidate("a"),))
+    said = Feedback(
+        "8", (Turn("user", (Part("User: a\n\nAssistant: b\n\nUser: what did I say?"),)),), (Candidate("a"),)
+    )
     assert turns(completion("a", read_prompt(said.prompt), prompt_sha=prompt_sha(said))) == said.prompt
 
 
 def test_a_feedback_sentence_is_never_scored_with_the_prompt() -> None:
-    with pytest.raises(InputError, match="'r0:good:0' has no 'shown', only its prompt with the feedback sentence in it"):
+    with pytest.raises(
+        InputError, match="'r0:good:0' has no 'shown', only its prompt with the feedback sentence in it"
+    ):
         turns(completion("Apple", shown=None))
     assert turns(completion("Apple", shown=None, marker=""))[0].text == "Name a fruit.\n\nA good answer:\n"
     assert turns(completion("Apple", shown=None, marker="A bad answer:")), "it does not stand in the prompt"
 
 
-# ---------------------------------------------------------------------------------------------------------------- reward models
+# ----------------------------------------------------------------------------------------------------------------
+# reward models
 
-TEXTS = ["A pear.", "", "An apple, which is red or green and grows on trees in gardens and orchards.", "No.", "A plum, then.", "x" * 40, "A pear. ", "é"]
-SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+TEXTS = [
+    "A pear.",
+    "",
+    "An apple, which is red or green and grows on trees in gardens and orchards.",
+    "No.",
+    "A plum, then.",
+    "x" * 40,
+    "A pear. ",
+    "é",
+]
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+}
 
 
-def saved(folder: Path, kind: str, *, template: str | None = None, labels: Mapping[int, str] | None = None, **settings: Any) -> Path:
+def saved(
+    folder: Path, kind: str, *, template: str | None = None, labels: Mapping[int, str] | None = None, **settings: Any
+) -> Path:
     """A random reward model, saved as transformers saves one."""
     import torch
     import transformers as hf
 
     torch.manual_seed(0)
     tokenizer = byte_level(template)
-    sizes = SIZES | {"vocab_size": len(tokenizer), "num_labels": 1} | ({"max_position_embeddings": 512} if kind != "xlnet" else {}) | settings
+    sizes = (
+        SIZES
+        | {"vocab_size": len(tokenizer), "num_labels": 1}
+        | ({"max_position_embeddings": 512} if kind != "xlnet" else {})
+        | settings
+    )
     if labels:
         sizes |= {"id2label": dict(labels), "label2id": {name: number for number, name in labels.items()}}
         sizes.pop("num_labels")
@@ -242,13 +299,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"pad_token_id": None, "n_embd": 32, "n_layer": 2, "n_head": 4},
     "bert": {},
     "roberta": {"pad_token_id": 2},
-    "modernbert": {"pad_token_id": 0, "cls_token_id": 0, "sep_token_id": 1, "global_attn_every_n_layers": 2, "local_attention": 8},
+    "modernbert": {
+        "pad_token_id": 0,
+        "cls_token_id": 0,
+        "sep_token_id": 1,
+        "global_attn_every_n_layers": 2,
+        "local_attention": 8,
+    },
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("template", [None, CHATML], ids=["pair", "chat"])
-def test_a_batch_gives_each_completion_the_reward_that_it_gets_alone(tmp_path: Path, name: str, template: str | None) -> None:
+def test_a_batch_gives_each_completion_the_reward_that_it_gets_alone(
+    tmp_path: Path, name: str, template: str | None
+) -> None:
     folder = saved(tmp_path, name.split("_")[0], template=template, **SHAPES[name])
     model = RewardModel(folder, batch_size=3, device="cpu")
     rows = [completion(text, "Name a fruit." if number % 2 else "Which?", number) for number, text in enumerate(TEXTS)]
@@ -263,7 +328,9 @@ def test_a_batch_gives_each_completion_the_reward_that_it_gets_alone(tmp_path: P
         else:
             messages = [{"role": "user", "content": row.shown}, {"role": "assistant", "content": row.text}]
             ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
-        keys = ("input_ids", "attention_mask") + (("token_type_ids",) if name == "bert" and "token_type_ids" in ids else ())
+        keys = ("input_ids", "attention_mask") + (
+            ("token_type_ids",) if name == "bert" and "token_type_ids" in ids else ()
+        )
         expected += alone(folder, {key: ids[key] for key in keys})
     assert got == pytest.approx(expected, abs=1e-5)
     assert max(got) - min(got) > 0.1  # the model does tell them apart
@@ -271,7 +338,9 @@ def test_a_batch_gives_each_completion_the_reward_that_it_gets_alone(tmp_path: P
 
 
 def test_an_architecture_that_minds_padding_gets_completions_of_equal_length_together(tmp_path: Path) -> None:
-    folder = saved(tmp_path, "xlnet", d_model=32, n_layer=2, n_head=4, d_inner=48, pad_token_id=0)  # reads the score at the row's very end
+    folder = saved(
+        tmp_path, "xlnet", d_model=32, n_layer=2, n_head=4, d_inner=48, pad_token_id=0
+    )  # reads the score at the row's very end
     model = RewardModel(folder, batch_size=4, device="cpu")
     rows = [completion(text, number=number) for number, text in enumerate([*TEXTS, "A pear!"])]
     with pytest.warns(UserWarning, match=r"\(xlnet\) scores a padded row otherwise than alone"):
@@ -284,7 +353,9 @@ def test_several_labels_give_a_score_each_by_their_names(tmp_path: Path) -> None
     folder = saved(tmp_path, "llama", labels={0: "helpful", 1: "harmless", 2: "brief"}, pad_token_id=0)
     got = RewardModel(folder, device="cpu")([completion("A pear.")])[0]
     ids = byte_level()("Name a fruit.", "A pear.")["input_ids"]
-    assert got == pytest.approx(dict(zip(("helpful", "harmless", "brief"), alone(folder, {"input_ids": ids}), strict=True)), abs=1e-5)
+    assert got == pytest.approx(
+        dict(zip(("helpful", "harmless", "brief"), alone(folder, {"input_ids": ids}), strict=True)), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification", "regression"])
@@ -294,7 +365,11 @@ def test_a_config_that_says_what_its_outputs_are_is_believed(tmp_path: Path, kin
     folder = saved(tmp_path, "llama", labels={0: "good", 1: "bad"}, pad_token_id=0, problem_type=kind)
     got = RewardModel(folder, device="cpu")([completion("A pear.")])[0]
     plain = torch.tensor(alone(folder, {"input_ids": byte_level()("Name a fruit.", "A pear.")["input_ids"]}))
-    expected = {"single_label_classification": plain.softmax(0), "multi_label_classification": plain.sigmoid(), "regression": plain}[kind]
+    expected = {
+        "single_label_classification": plain.softmax(0),
+        "multi_label_classification": plain.sigmoid(),
+        "regression": plain,
+    }[kind]
     assert [got["good"], got["bad"]] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
@@ -315,16 +390,23 @@ def test_what_is_too_long_is_cut_as_prompts_are_and_counted(tmp_path: Path) -> N
     tokenizer: hf.PreTrainedTokenizerFast = model.tokenizer
 
     def read(text: str, prompt: str) -> str:
-        return str(tokenizer.decode(model._fitted(turns(completion(text, prompt)), completion(text, prompt))["input_ids"]))
+        return str(
+            tokenizer.decode(model._fitted(turns(completion(text, prompt)), completion(text, prompt))["input_ids"])
+        )
 
     once = tokenizer.decode(tokenizer("abcd", "xyz")["input_ids"])
     assert read("xyz", "abcd") == once and (model.prompts_cut, model.completions_cut) == (0, 0)
     room = 14
     assert read("xyz", "0123456789abcdefghij").endswith("xyz") and (model.prompts_cut, model.completions_cut) == (1, 0)
     assert read("xyz", "0123456789abcdefghij").replace("xyz", "").endswith("0123456789abcdefghij"[-(room - 3) :])
-    assert read("0123456789abcdefghij", "abcd").endswith("0123456789abcdefghij"[:room]) and (model.prompts_cut, model.completions_cut) == (3, 1)
+    assert read("0123456789abcdefghij", "abcd").endswith("0123456789abcdefghij"[:room]) and (
+        model.prompts_cut,
+        model.completions_cut,
+    ) == (3, 1)
     fresh = RewardModel(tmp_path, max_tokens=14, device="cpu")
-    with pytest.warns(UserWarning, match="reads at most 14 tokens: 1 prompts and 0 completions of the first 2 were cut"):
+    with pytest.warns(
+        UserWarning, match="reads at most 14 tokens: 1 prompts and 0 completions of the first 2 were cut"
+    ):
         scores = fresh([completion("xyz", "0123456789abcdefghij"), completion("xyz", "abcd")])
     assert scores[0] == pytest.approx(model([completion("xyz", "0123456789abcdefghij"[-(room - 3) :])])[0], abs=1e-5)
 
@@ -365,7 +447,10 @@ def test_a_language_model_without_a_head_is_no_reward_model(tmp_path: Path) -> N
     tokenizer = byte_level()
     hf.AutoModelForCausalLM.from_config(hf.LlamaConfig(**SIZES, vocab_size=len(tokenizer))).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"is no reward model: 1 of its weights are not in its files and would be random \(score.weight\)"):
+    with pytest.raises(
+        InputError,
+        match=r"is no reward model: 1 of its weights are not in its files and would be random \(score.weight\)",
+    ):
         RewardModel(tmp_path, device="cpu")
     with pytest.raises(InputError, match="there is no such folder"):
         RewardModel(tmp_path / "nowhere", device="cpu")

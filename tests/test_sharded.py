@@ -1,6 +1,8 @@
-"""FSDP2 and tensor parallelism, for real, on two processes of a CPU: what one model over two ranks learns, writes, keeps and takes back is what one process does.
+"""FSDP2 and tensor parallelism, for real, on two processes of a CPU: what one model over two ranks learns, writes,
+keeps and takes back is what one process does.
 
-Each rank is a process of its own (this very file, as a script), started as a cluster would start it, with a time limit. FSDP1 needs a GPU: tests/gpu/.
+Each rank is a process of its own (this very file, as a script), started as a cluster would start it, with a time limit.
+FSDP1 needs a GPU: tests/gpu/.
 """
 
 from __future__ import annotations
@@ -20,7 +22,21 @@ import transformers as hf
 from feedback_for_tests import TINY, merged, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from ranks_for_tests import GPT2, Steps, commanded, end_rank, losses, module, rank_of, relative, rows, started, trained, trainer, whole
+from ranks_for_tests import (
+    GPT2,
+    Steps,
+    commanded,
+    end_rank,
+    losses,
+    module,
+    rank_of,
+    relative,
+    rows,
+    started,
+    trained,
+    trainer,
+    whole,
+)
 from test_architectures import ACCEPTED
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -45,7 +61,9 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def strategy(data: int = 2, tensor: int = 1, **settings: Any) -> ModelParallelStrategy:
-    return ModelParallelStrategy(data_parallel_size=data, tensor_parallel_size=tensor, timeout=timedelta(seconds=60), **settings)
+    return ModelParallelStrategy(
+        data_parallel_size=data, tensor_parallel_size=tensor, timeout=timedelta(seconds=60), **settings
+    )
 
 
 def main(folder: str, what: str) -> None:
@@ -67,21 +85,31 @@ def main(folder: str, what: str) -> None:
             own = place / name
             own.mkdir(exist_ok=True)
             spread = {"devices": 2, "strategy": strategy(1, 2)} if ranks == 2 else {}
-            torch.save(trained(own, settings=settings, max_steps=4, write=name == "llama", **spread), place / f"{name}.rank{rank}.pt")
+            torch.save(
+                trained(own, settings=settings, max_steps=4, write=name == "llama", **spread),
+                place / f"{name}.rank{rank}.pt",
+            )
     if what == "filled":
         filled(place)
 
 
 TENSOR_RUNS: dict[str, dict[str, Any]] = {
     "llama": {"from_config": TINY | {"num_key_value_heads": 2}},
-    "qwen3": {"from_config": TINY | {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True}},
+    "qwen3": {
+        "from_config": TINY
+        | {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True}
+    },
 }
 
 
 def filled(place: Path) -> None:
-    """Models of many architectures started without weights: what differs from rank 0's after it was laid out over both ranks, buffers too."""
+    """Models of many architectures started without weights: what differs from rank 0's after it was laid out over both
+    ranks, buffers too.
+    """
     rank, ranks = rank_of()
-    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=ranks, timeout=timedelta(seconds=60))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{place}/meet", rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
+    )
     mesh = init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=(DATA, TENSOR))
     differing = []
     for name, config in ACCEPTED.items() if ranks == 2 else [("llama", ACCEPTED["llama"])]:
@@ -91,8 +119,16 @@ def filled(place: Path) -> None:
             lm = hf.AutoModelForCausalLM.from_config(config(), attn_implementation="eager").train()
         shard(lm, mesh)
         fill(lm, reference if rank == 0 else None, torch.device("cpu"))
-        differing += [f"{name}: {key}" for key, value in lm.state_dict().items() if not torch.equal(whole(value), reference.state_dict()[key])]
-        differing += [f"{name}: {key}" for key, value in lm.named_buffers() if not torch.equal(value, dict(reference.named_buffers())[key])]
+        differing += [
+            f"{name}: {key}"
+            for key, value in lm.state_dict().items()
+            if not torch.equal(whole(value), reference.state_dict()[key])
+        ]
+        differing += [
+            f"{name}: {key}"
+            for key, value in lm.named_buffers()
+            if not torch.equal(value, dict(reference.named_buffers())[key])
+        ]
         ids = torch.arange(5, 25)[None]
         with torch.no_grad():
             if not torch.allclose(lm(ids, use_cache=False).logits, reference(ids, use_cache=False).logits, atol=1e-6):
@@ -103,7 +139,9 @@ def filled(place: Path) -> None:
 
 
 def gone_on(place: Path, kind: str) -> dict[str, Any]:
-    """The weights at the end of a run, of the same run gone on with from its second step, and what a test of each checkpoint says."""
+    """The weights at the end of a run, of the same run gone on with from its second step, and what a test of each
+    checkpoint says.
+    """
 
     def spread() -> dict[str, Any]:
         return {"devices": 2, "strategy": strategy(save_distributed_checkpoint=kind == "sharded")}
@@ -113,7 +151,11 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("whole", "gone on"):
         start = folder / "step=2.ckpt" if name == "gone on" else None
-        keep = [] if start else [ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1), HuggingFaceExport()]
+        keep = (
+            []
+            if start
+            else [ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1), HuggingFaceExport()]
+        )
         model, data, seen = module(lora=LoRA(rank=2) if kind == "full" else None), rows(folder), Steps()
         pl.seed_everything(0, verbose=False)
         run = trainer(folder, seen, *keep, max_steps=4, enable_checkpointing=bool(keep), **spread())
@@ -125,10 +167,17 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
     roads: dict[str, tuple[CoHModule, Path | None]] = {
         "ckpt_path": (module(lora=LoRA(rank=2) if kind == "full" else None), end),
         "model": (module(model=str(end)), None),
-        "loaded": (CoHModule.load_from_checkpoint(end, sampling=module().sampling), None),  # whole on each rank before it is laid out
+        "loaded": (
+            CoHModule.load_from_checkpoint(end, sampling=module().sampling),
+            None,
+        ),  # whole on each rank before it is laid out
     }
     for name, (model, path) in roads.items():
-        tested = merged(trainer(folder, CompletionWriter(), **spread()).test(model, datamodule=rows(folder), ckpt_path=path, verbose=False, weights_only=True))
+        tested = merged(
+            trainer(folder, CompletionWriter(), **spread()).test(
+                model, datamodule=rows(folder), ckpt_path=path, verbose=False, weights_only=True
+            )
+        )
         found[f"{name}: metrics"] = {key: float(value) for key, value in tested.items()}
     state = full_state(model.lm)
     found["full state"] = {key: value.clone() for key, value in state.items()}
@@ -142,7 +191,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, dict[st
     for ranks in (1, 2):
         folder = tmp_path_factory.mktemp(f"ranks{ranks}")
         started(__file__, folder, "runs", ranks=ranks, seconds=400)
-        found[ranks] = {name: [torch.load(folder / f"{name}.rank{rank}.pt", weights_only=True) for rank in range(ranks)] for name in RUNS}
+        found[ranks] = {
+            name: [torch.load(folder / f"{name}.rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+            for name in RUNS
+        }
         found[ranks]["completions"] = [{"all": list(read_jsonl(folder / "float64" / "completions.jsonl", Completion))}]
     yield found
 
@@ -163,7 +215,9 @@ def test_a_model_over_two_ranks_learns_what_it_learns_on_one(name: str, runs: An
 def test_what_it_writes_and_its_held_out_figures_are_those_of_one_process(runs: Any) -> None:
     """Each prompt under each sentence once, though the prompts can't be shared out evenly."""
     alone, one, other = *runs[1]["float64"], *runs[2]["float64"]
-    assert one["metrics"] == other["metrics"] and one["metrics"] == pytest.approx(alone["metrics"], rel=1e-6, nan_ok=True)
+    assert one["metrics"] == other["metrics"] and one["metrics"] == pytest.approx(
+        alone["metrics"], rel=1e-6, nan_ok=True
+    )
     texts = [[(one.prompt_id, one.ask, one.text) for one in runs[ranks]["completions"][0]["all"]] for ranks in (1, 2)]
     assert texts[0] == texts[1] and len(set(texts[0])) == len(texts[0]) > 4
 
@@ -172,7 +226,10 @@ def test_what_it_writes_and_its_held_out_figures_are_those_of_one_process(runs: 
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[dict[str, Any]]]]:
     folder = tmp_path_factory.mktemp("checkpoints")
     started(__file__, folder, "checkpoints", ranks=2, seconds=400)
-    return folder, {kind: [torch.load(folder / f"{kind}.rank{rank}.pt", weights_only=True) for rank in (0, 1)] for kind in ("sharded", "full")}
+    return folder, {
+        kind: [torch.load(folder / f"{kind}.rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+        for kind in ("sharded", "full")
+    }
 
 
 @pytest.mark.parametrize("kind", ["sharded", "full"])
@@ -186,21 +243,35 @@ def test_a_sharded_run_that_is_gone_on_with_is_the_run_without_a_break(kind: str
 
 
 @pytest.mark.parametrize("kind", ["sharded", "full"])
-def test_a_checkpoint_is_the_same_model_for_one_process_and_for_two(kind: str, checkpoints: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_is_the_same_model_for_one_process_and_for_two(
+    kind: str, checkpoints: Any, tmp_path: Path
+) -> None:
     folder, found = checkpoints
     path, (first, second) = folder / kind / "step=4.ckpt", found[kind]
     kept = {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}
-    assert kept.keys() == first["whole"].keys() and all(torch.equal(value, first["whole"][key]) for key, value in kept.items())
-    assert second["full state"] == {} and all(torch.equal(value, first["full state"][key]) for key, value in kept.items())
+    assert kept.keys() == first["whole"].keys() and all(
+        torch.equal(value, first["whole"][key]) for key, value in kept.items()
+    )
+    assert second["full state"] == {} and all(
+        torch.equal(value, first["full state"][key]) for key, value in kept.items()
+    )
     loaded = CoHModule.load_from_checkpoint(path)
     assert all(torch.equal(value, kept[key]) for key, value in loaded.lm.state_dict().items())
-    alone = merged(trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False))
-    assert first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"] == first["loaded: metrics"]
-    assert {key: float(value) for key, value in alone.items()} == pytest.approx(first["model: metrics"], rel=1e-5, nan_ok=True)
+    alone = merged(
+        trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False)
+    )
+    assert (
+        first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"] == first["loaded: metrics"]
+    )
+    assert {key: float(value) for key, value in alone.items()} == pytest.approx(
+        first["model: metrics"], rel=1e-5, nan_ok=True
+    )
 
 
 @pytest.mark.parametrize("kind", ["sharded", "full"])
-def test_a_model_over_two_ranks_is_exported_in_training_as_one_process_exports_its_checkpoint(kind: str, checkpoints: Any, tmp_path: Path) -> None:
+def test_a_model_over_two_ranks_is_exported_in_training_as_one_process_exports_its_checkpoint(
+    kind: str, checkpoints: Any, tmp_path: Path
+) -> None:
     """To the last bit, from a folder of shards and from a file, whose adapters are merged."""
     path, exported = checkpoints[0] / kind / "step=4.ckpt", checkpoints[0] / kind / "huggingface" / "step=4"
     export_checkpoint(path, tmp_path / "step=4")
@@ -208,11 +279,16 @@ def test_a_model_over_two_ranks_is_exported_in_training_as_one_process_exports_i
         assert (exported / name).read_bytes() == (tmp_path / "step=4" / name).read_bytes(), name
     ids = torch.arange(3, 60)[None]
     with torch.no_grad():
-        found, wanted = (lm.eval()(input_ids=ids).logits for lm in (hf.AutoModelForCausalLM.from_pretrained(exported), CoHModule.load_from_checkpoint(path).lm))
+        found, wanted = (
+            lm.eval()(input_ids=ids).logits
+            for lm in (hf.AutoModelForCausalLM.from_pretrained(exported), CoHModule.load_from_checkpoint(path).lm)
+        )
     assert torch.equal(found, wanted) if kind == "sharded" else torch.allclose(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(
+    checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"step=4.ckpt is a folder of shards.*give the folder as model.model"):
         cli.run(["test", "--trainer.accelerator=cpu", f"--ckpt_path={checkpoints[0] / 'sharded' / 'step=4.ckpt'}"])
@@ -220,7 +296,9 @@ def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(checkpoi
 
 
 def test_a_model_that_starts_without_weights_gets_those_of_the_first_rank_and_its_buffers(tmp_path: Path) -> None:
-    """For each architecture that can hold trees; frequencies of rotary positions, which no checkpoint holds, among them."""
+    """For each architecture that can hold trees; frequencies of rotary positions, which no checkpoint holds, among
+    them.
+    """
     started(__file__, tmp_path, "filled", ranks=2, seconds=200)
     for rank in (0, 1):
         assert json.loads((tmp_path / f"filled{rank}.json").read_text()) == [[], len(ACCEPTED)]
@@ -238,7 +316,10 @@ def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path
         (tmp_path / str(ranks)).mkdir()
         started(__file__, tmp_path / str(ranks), "tensor", ranks=ranks, seconds=300)
     for name in TENSOR_RUNS:
-        [alone], together = ([torch.load(tmp_path / f"{ranks}/{name}.rank{rank}.pt", weights_only=True) for rank in range(ranks)] for ranks in (1, 2))
+        [alone], together = (
+            [torch.load(tmp_path / f"{ranks}/{name}.rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+            for ranks in (1, 2)
+        )
         for one in together:
             assert [2 * loss for loss in one["losses"]] == pytest.approx(alone["losses"], rel=1e-5)
             assert one["norms"] == pytest.approx(alone["norms"], rel=1e-5)
@@ -246,7 +327,13 @@ def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path
             assert relative(alone["weights"], one["weights"]) < 1e-3  # AdamW makes much of rounding
         if "metrics" in alone:
             assert together[0]["metrics"] == pytest.approx(alone["metrics"], rel=1e-3, nan_ok=True)
-    written = [[(one.prompt_id, one.ask, one.text) for one in read_jsonl(tmp_path / f"{ranks}/llama/completions.jsonl", Completion)] for ranks in (1, 2)]
+    written = [
+        [
+            (one.prompt_id, one.ask, one.text)
+            for one in read_jsonl(tmp_path / f"{ranks}/llama/completions.jsonl", Completion)
+        ]
+        for ranks in (1, 2)
+    ]
     assert written[0] == written[1]
 
 
@@ -279,17 +366,30 @@ data: {rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_toke
 
 
 def test_the_commands_train_and_write_on_two_ranks(tmp_path: Path) -> None:
-    """With uneven prompts: as many completions as prompts and sentences, each once. From a folder of shards, as ckpt_path and as model."""
+    """With uneven prompts: as many completions as prompts and sentences, each once. From a folder of shards, as
+    ckpt_path and as model.
+    """
     (tmp_path / "two.yaml").write_text(PARALLEL)
     (tmp_path / "feedback.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs(30)))
-    common = ["--config", "two.yaml", "--data.feedback=feedback.jsonl", f"--data.cache_dir={tmp_path / 'cache'}", "--data.test_share=0.3"]
+    common = [
+        "--config",
+        "two.yaml",
+        "--data.feedback=feedback.jsonl",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+        "--data.test_share=0.3",
+    ]
     common += ["--data.validation_share=0"]
     commanded(["-m", "coh_lightning", "fit", *common, "--run.folder=run"], tmp_path, ranks=2, seconds=200)
     checkpoint = tmp_path / "run/checkpoints/last.ckpt"
     assert checkpoint.is_dir() and (tmp_path / "run/finished").exists()
     texts = []
     for number, start in enumerate((f"--ckpt_path={checkpoint}", f"--model.model={checkpoint}")):
-        commanded(["-m", "coh_lightning", "predict", *common, start, f"--run.folder=written{number}"], tmp_path, ranks=2, seconds=200)
+        commanded(
+            ["-m", "coh_lightning", "predict", *common, start, f"--run.folder=written{number}"],
+            tmp_path,
+            ranks=2,
+            seconds=200,
+        )
         written = list(read_jsonl(tmp_path / f"written{number}/completions.jsonl", Completion))
         assert len(written) % 4 == 2 and len({(one.prompt_id, one.ask) for one in written}) == len(written) > 4
         texts.append([one.text for one in written])

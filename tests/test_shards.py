@@ -1,4 +1,6 @@
-"""A folder of shards is read whole or refused in a sentence: its metadata is a claim, which is compared with the files before memory is taken for it."""
+"""A folder of shards is read whole or refused in a sentence: its metadata is a claim, which is compared with the files
+before memory is taken for it.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,22 @@ from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.shards import METADATA, check_shards, read_shards
 
-WEIGHTS = {"lm.a": torch.arange(12.0).reshape(3, 4), "lm.b": torch.arange(5).bfloat16(), "lm.c": torch.tensor(7.0), "lm.d": torch.zeros(0, 4)}
+WEIGHTS = {
+    "lm.a": torch.arange(12.0).reshape(3, 4),
+    "lm.b": torch.arange(5).bfloat16(),
+    "lm.c": torch.tensor(7.0),
+    "lm.d": torch.zeros(0, 4),
+}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as one process writes it, the optimizer's state in it too."""
     folder = tmp_path_factory.mktemp("shards") / "whole.ckpt"
-    state = {"state_dict": WEIGHTS, "optimizer_0": {"state": {"lm.a": {"exp_avg": torch.ones(3, 4), "step": 2}}, "lr": 0.1}}
+    state = {
+        "state_dict": WEIGHTS,
+        "optimizer_0": {"state": {"lm.a": {"exp_avg": torch.ones(3, 4), "step": 2}}, "lr": 0.1},
+    }
     dcp.save(state, checkpoint_id=folder, no_dist=True)
     return folder
 
@@ -56,7 +66,9 @@ def change(folder: Path, with_it: Callable[[Metadata], object]) -> None:
 
 
 def same(found: dict[str, Tensor]) -> bool:
-    return found.keys() == WEIGHTS.keys() and all(torch.equal(found[key], value) and found[key].dtype == value.dtype for key, value in WEIGHTS.items())
+    return found.keys() == WEIGHTS.keys() and all(
+        torch.equal(found[key], value) and found[key].dtype == value.dtype for key, value in WEIGHTS.items()
+    )
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
@@ -135,20 +147,38 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
         swollen,
         r"the metadata names 4,611,686,018,427,387,904 bytes of 'state_dict.lm.a' where [\d,]+ are stored; the checkpoint is damaged",
     ),
-    "a larger size, chunk and length": (swollen_in_both, r"has [\d,]+ bytes, but the metadata names [\d,]+ in it; it was cut short"),
-    "a wider type": (lambda claim: setattr(entry(claim, "state_dict.lm.b").properties, "dtype", torch.complex128), "can't be read|damaged"),
+    "a larger size, chunk and length": (
+        swollen_in_both,
+        r"has [\d,]+ bytes, but the metadata names [\d,]+ in it; it was cut short",
+    ),
+    "a wider type": (
+        lambda claim: setattr(entry(claim, "state_dict.lm.b").properties, "dtype", torch.complex128),
+        "can't be read|damaged",
+    ),
     "many tensors in one place": (many_of_one, r"bytes, but the metadata names [\d,]+ in it"),
     "no chunks": (lambda claim: setattr(entry(claim), "chunks", []), "don't add up"),
-    "a chunk outside": (lambda claim: setattr(entry(claim), "chunks", [ChunkStorageMetadata(torch.Size([1, 0]), torch.Size([3, 4]))]), "lies outside"),
+    "a chunk outside": (
+        lambda claim: setattr(entry(claim), "chunks", [ChunkStorageMetadata(torch.Size([1, 0]), torch.Size([3, 4]))]),
+        "lies outside",
+    ),
     "a negative size": (
         lambda claim: setattr(entry(claim), "chunks", [ChunkStorageMetadata((4, 0), (-3, -4))]),  # type: ignore[arg-type]
         "lies outside of it",
     ),
     "no place": (lambda claim: claim.storage_data.clear(), "is stored nowhere"),
-    "another file": (lambda claim: setattr(place(claim), "relative_path", "__7_0.distcp"), r"the file __7_0.distcp is missing"),
-    "a file elsewhere": (lambda claim: setattr(place(claim), "relative_path", "../../secret"), r"names a place that can't be \('../../secret'\)"),
+    "another file": (
+        lambda claim: setattr(place(claim), "relative_path", "__7_0.distcp"),
+        r"the file __7_0.distcp is missing",
+    ),
+    "a file elsewhere": (
+        lambda claim: setattr(place(claim), "relative_path", "../../secret"),
+        r"names a place that can't be \('../../secret'\)",
+    ),
     "a negative offset": (lambda claim: setattr(place(claim), "offset", -1), "names a place that can't be"),
-    "compressed": (lambda claim: setattr(place(claim), "transform_descriptors", ["zstd"]), r"'state_dict.lm.a' is stored compressed \(zstd\)"),
+    "compressed": (
+        lambda claim: setattr(place(claim), "transform_descriptors", ["zstd"]),
+        r"'state_dict.lm.a' is stored compressed \(zstd\)",
+    ),
     "no tensors at all": (lambda claim: setattr(claim, "state_dict_metadata", None), "it may be damaged"),
     "numbers that are none": (lambda claim: setattr(place(claim), "length", "many"), "it may be damaged"),
 }
@@ -158,12 +188,17 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
 def test_metadata_that_is_not_what_the_files_hold_is_refused_before_memory_is_taken(what: str, folder: Path) -> None:
     tamper, message = TAMPERED[what]
     change(folder, tamper)
-    with mock.patch.object(shards, "load", side_effect=AssertionError("it reads")), pytest.raises(InputError, match=message) as refused:
+    with (
+        mock.patch.object(shards, "load", side_effect=AssertionError("it reads")),
+        pytest.raises(InputError, match=message) as refused,
+    ):
         read_shards(folder)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("pickled", [b"", b"\x80", pickle.dumps({"a": 1}), pickle.dumps(None), pickle.dumps(metadata)[:20]])
+@pytest.mark.parametrize(
+    "pickled", [b"", b"\x80", pickle.dumps({"a": 1}), pickle.dumps(None), pickle.dumps(metadata)[:20]]
+)
 def test_metadata_that_is_none_is_refused(pickled: bytes, folder: Path) -> None:
     (folder / METADATA).write_bytes(pickled)
     for read in (read_shards, check_shards):
@@ -174,7 +209,9 @@ def test_metadata_that_is_none_is_refused(pickled: bytes, folder: Path) -> None:
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "__0_0.distcp").unlink()
     for read in (read_shards, check_shards):
-        with pytest.raises(InputError, match=r"the file __0_0.distcp is missing; copy the checkpoint again, with all its files"):
+        with pytest.raises(
+            InputError, match=r"the file __0_0.distcp is missing; copy the checkpoint again, with all its files"
+        ):
             read(folder)
 
 
@@ -199,7 +236,9 @@ def test_a_folder_with_a_file_cut_short_anywhere_is_refused(end: float, name: st
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 0.999), byte=st.integers(1, 255), name=st.sampled_from([METADATA, "__0_0.distcp"]))
-def test_a_changed_byte_ends_in_a_refusal_or_in_tensors_and_never_otherwise(where: float, byte: int, name: str, scratch: Path, whole: Path) -> None:
+def test_a_changed_byte_ends_in_a_refusal_or_in_tensors_and_never_otherwise(
+    where: float, byte: int, name: str, scratch: Path, whole: Path
+) -> None:
     held = bytearray((whole / name).read_bytes())
     held[int(where * len(held))] ^= byte
     (scratch / name).write_bytes(held)
@@ -214,9 +253,22 @@ def test_a_changed_byte_ends_in_a_refusal_or_in_tensors_and_never_otherwise(wher
 # The roads to it
 
 
-def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    shape: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_steps": 1, "use_distributed_sampler": False, "default_root_dir": str(tmp_path)}
+def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    shape: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_steps": 1,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(tmp_path),
+    }
     run = pl.Trainer(**quiet, **shape)
     run.fit(tiny(), datamodule=data_of(pairs(8), tmp_path))
     run.save_checkpoint(tmp_path / "one.ckpt")
@@ -231,9 +283,16 @@ def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(tmp_path: Path
     with pytest.raises(InputError, match="it was cut short, so copy it again"):
         CoHModule(str(folder)).configure_model()
     strategy = (
-        "--trainer.strategy={class_path: lightning.pytorch.strategies.ModelParallelStrategy, init_args: {data_parallel_size: 1, tensor_parallel_size: 1}}"
+        "--trainer.strategy={class_path: lightning.pytorch.strategies.ModelParallelStrategy, init_args: "
+        "{data_parallel_size: 1, tensor_parallel_size: 1}}"
     )
-    words = ["--trainer.accelerator=cpu", "--trainer.devices=1", strategy, f"--run.folder={tmp_path / 'run'}", "--model.model=world"]
+    words = [
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=1",
+        strategy,
+        f"--run.folder={tmp_path / 'run'}",
+        "--model.model=world",
+    ]
     assert main(["test", *words, f"--ckpt_path={folder}"]) == 2
     assert "it was cut short, so copy it again" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

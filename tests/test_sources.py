@@ -14,7 +14,20 @@ from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
-from coh_lightning.sources import HH, OASST, Fields, Mapping, Piece, Records, Source, Summarize, TRLPairs, TRLUnpaired, WebGPT, load
+from coh_lightning.sources import (
+    HH,
+    OASST,
+    Fields,
+    Mapping,
+    Piece,
+    Records,
+    Source,
+    Summarize,
+    TRLPairs,
+    TRLUnpaired,
+    WebGPT,
+    load,
+)
 from coh_lightning.sources.hh import split_transcript
 from coh_lightning.sources.webgpt import renumbered
 
@@ -60,7 +73,10 @@ def test_hh_shares_the_context_and_compares_the_last_answers() -> None:
         ("\n\nHuman: q: Assistant: x?\n\nAssistant: a", ([("user", "q: Assistant: x?")], "a")),
         # the same speaker twice in a row
         ("\n\nHuman: a\n\nHuman: b\n\nAssistant: c", ([("user", "a\n\nHuman: b")], "c")),
-        ("\n\nHuman: a\n\nAssistant: b\n\nAssistant: c\n\nHuman: d\n\nAssistant: e", ([("user", "a"), ("assistant", "b\n\nAssistant: c"), ("user", "d")], "e")),
+        (
+            "\n\nHuman: a\n\nAssistant: b\n\nAssistant: c\n\nHuman: d\n\nAssistant: e",
+            ([("user", "a"), ("assistant", "b\n\nAssistant: c"), ("user", "d")], "e"),
+        ),
         ("\n\nHuman: a\n\nAssistant: b\n\nAssistant: c", ([("user", "a")], "b\n\nAssistant: c")),
         # the answer goes on as the human
         ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", ([("user", "a")], "b\n\nHuman: c")),
@@ -80,10 +96,12 @@ def test_hh_transcripts_are_split_robustly(text: str, expected: Any) -> None:
     assert (split and ([(turn.role, turn.text) for turn in split[0]], split[1])) == expected
 
 
-words = st.text(st.sampled_from("ab :\n") | st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda text: text if text.strip() else " x\n")
-messages = st.lists(words | st.sampled_from(["Human: hi", "a Assistant: b", "Assistant:", "Human:"]), min_size=1, max_size=5).filter(
-    lambda texts: len(texts) % 2
+words = st.text(st.sampled_from("ab :\n") | st.characters(exclude_categories=["Cs"]), min_size=1).map(
+    lambda text: text if text.strip() else " x\n"
 )
+messages = st.lists(
+    words | st.sampled_from(["Human: hi", "a Assistant: b", "Assistant:", "Human:"]), min_size=1, max_size=5
+).filter(lambda texts: len(texts) % 2)
 
 
 @given(messages, words)
@@ -116,7 +134,9 @@ def test_hh_finds_prompts_equal_that_differ_in_blanks_at_ends_of_turns() -> None
     one = record(HH("hh"), {"chosen": chosen + "\n\nAssistant: x ", "rejected": rejected + "\n\nAssistant: y"})
     assert turns(one) == [("user", "a "), ("assistant", " b"), ("user", "c")]
     assert [candidate.text for candidate in one.candidates] == ["x ", "y"]
-    one = record(HH("hh", strip=True), {"chosen": chosen + "\n\nAssistant: x ", "rejected": rejected + "\n\nAssistant: y"})
+    one = record(
+        HH("hh", strip=True), {"chosen": chosen + "\n\nAssistant: x ", "rejected": rejected + "\n\nAssistant: y"}
+    )
     assert turns(one) == [("user", "a"), ("assistant", "b"), ("user", "c")]
     assert [candidate.text for candidate in one.candidates] == ["x", "y"]
 
@@ -124,22 +144,32 @@ def test_hh_finds_prompts_equal_that_differ_in_blanks_at_ends_of_turns() -> None
 def test_hh_rejects_and_says_why() -> None:
     one = "\n\nHuman: a\n\nAssistant: "
     other = "\n\nHuman: b\n\nAssistant: "
-    assert reason(HH("hh"), {"chosen": one + "x", "rejected": other + "y"}) == "the two dialogues differ before the last answer"
+    assert (
+        reason(HH("hh"), {"chosen": one + "x", "rejected": other + "y"})
+        == "the two dialogues differ before the last answer"
+    )
     assert reason(HH("hh"), {"chosen": one + "x", "rejected": one}) == "a completion is empty"
     assert reason(HH("hh"), {"chosen": "x", "rejected": one}) == "no answer of the assistant after a human turn"
 
 
 def test_hh_takes_its_folder_from_the_hub() -> None:
-    assert HH("Anthropic/hh-rlhf", subset="helpful-base").hub_arguments() == {"path": "Anthropic/hh-rlhf", "data_dir": "helpful-base"}
+    assert HH("Anthropic/hh-rlhf", subset="helpful-base").hub_arguments() == {
+        "path": "Anthropic/hh-rlhf",
+        "data_dir": "helpful-base",
+    }
 
 
-# ------------------------------------------------------------------------------------------------------ summaries, WebGPT
+# ------------------------------------------------------------------------------------------------------ summaries,
+# WebGPT
 
 
 def summary_row(**info: Any) -> dict[str, Any]:
     return {
         "info": {"id": "t3_x", "post": None, "title": None, "subreddit": None, "site": None, "article": None} | info,
-        "summaries": [{"text": " First.", "policy": "sup1", "note": ""}, {"text": " Second.", "policy": "ref", "note": ""}],
+        "summaries": [
+            {"text": " First.", "policy": "sup1", "note": ""},
+            {"text": " Second.", "policy": "ref", "note": ""},
+        ],
         "choice": 1,
         "worker": "w1",
         "batch": "b",
@@ -150,17 +180,34 @@ def summary_row(**info: Any) -> dict[str, Any]:
 
 def test_summaries_of_posts_keep_the_head_and_the_beginning_of_the_post() -> None:
     one = record(Summarize("s"), summary_row(post="The post.", title="T", subreddit="aww"))
-    assert one.prompt == (Turn("user", (Part("Write a summary of the following post.\n\nSubreddit: r/aww\nTitle: T\n\n", "never"), Part("The post.", "back"))),)
-    assert one.candidates == (Candidate("First.", rank=2.0, author="sup1"), Candidate("Second.", rank=1.0, author="ref"))
+    assert one.prompt == (
+        Turn(
+            "user",
+            (
+                Part("Write a summary of the following post.\n\nSubreddit: r/aww\nTitle: T\n\n", "never"),
+                Part("The post.", "back"),
+            ),
+        ),
+    )
+    assert one.candidates == (
+        Candidate("First.", rank=2.0, author="sup1"),
+        Candidate("Second.", rank=1.0, author="ref"),
+    )
     assert one.task == "summary"
     assert one.extra == {"worker": "w1", "batch": "b", "confidence": 7, "post": "t3_x"}
 
 
 def test_summaries_of_articles_read_the_article() -> None:
     one = record(Summarize("s"), summary_row(article="News.", title="T") | {"extra": {"confidence": None}})
-    assert [part.text for part in one.prompt[0].parts] == ["Write a summary of the following article.\n\nTitle: T\n\n", "News."]
+    assert [part.text for part in one.prompt[0].parts] == [
+        "Write a summary of the following article.\n\nTitle: T\n\n",
+        "News.",
+    ]
     assert "confidence" not in one.extra
-    assert record(Summarize("s"), summary_row(article="News.")).prompt[0].parts[0].text == "Write a summary of the following article.\n\n"
+    assert (
+        record(Summarize("s"), summary_row(article="News.")).prompt[0].parts[0].text
+        == "Write a summary of the following article.\n\n"
+    )
 
 
 def test_summaries_without_a_text_to_summarise_are_rejected_and_a_bad_choice_refused() -> None:
@@ -241,7 +288,11 @@ def test_our_own_lines_are_read_strictly() -> None:
         Records("my.jsonl").feedback({"prompt": "p", "completions": [{"text": ""}]}, "f:1")
 
 
-user, good, bad = ({"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Hello!"}, {"role": "assistant", "content": "What?"})
+user, good, bad = (
+    {"role": "user", "content": "Hi there"},
+    {"role": "assistant", "content": "Hello!"},
+    {"role": "assistant", "content": "What?"},
+)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +305,11 @@ user, good, bad = ({"role": "user", "content": "Hi there"}, {"role": "assistant"
         {"chosen": [user, good], "rejected": [user, bad]},
         {"prompt": "Hi there", "chosen": [user, good], "rejected": [user, bad]},
         {"prompt": "Hi there", "chosen": [{"role": "user", "content": " Hi there\n"}, good], "rejected": [user, bad]},
-        {"prompt": [{"from": "human", "value": "Hi there"}], "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}},
+        {
+            "prompt": [{"from": "human", "value": "Hi there"}],
+            "chosen": {"from": "gpt", "value": "Hello!"},
+            "rejected": {"from": "gpt", "value": "What?"},
+        },
     ],
 )
 def test_trl_pairs_in_every_form_are_one_record(row: dict[str, Any]) -> None:
@@ -272,7 +327,9 @@ def test_trl_pairs_in_every_form_are_one_record(row: dict[str, Any]) -> None:
         ("Q a", "Q a b", "Q", [" a", " a b"]),
     ],
 )
-def test_an_implicit_prompt_ends_where_the_blanks_before_the_difference_begin(chosen: str, rejected: str, prompt: str, texts: list[str]) -> None:
+def test_an_implicit_prompt_ends_where_the_blanks_before_the_difference_begin(
+    chosen: str, rejected: str, prompt: str, texts: list[str]
+) -> None:
     one = record(TRLPairs("t"), {"chosen": chosen, "rejected": rejected})
     assert (turns(one), [candidate.text for candidate in one.candidates]) == ([("user", prompt)], texts)
 
@@ -285,11 +342,34 @@ def test_an_implicit_prompt_and_its_completions_are_the_texts_that_stand_there(c
 
 
 def test_a_text_prompt_beside_conversations_takes_the_turns_before_it_from_them() -> None:
-    system, before = {"role": "system", "content": "Be kind."}, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    system, before = (
+        {"role": "system", "content": "Be kind."},
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    )
     whole = [("system", "Be kind."), ("user", "a"), ("assistant", "b"), ("user", "Hi there")]
-    assert turns(record(TRLPairs("t"), {"prompt": "Hi there", "chosen": [system, *before, user, good], "rejected": [system, *before, user, bad]})) == whole
-    assert turns(record(TRLUnpaired("t"), {"prompt": "Hi there", "completion": [system, *before, user, good], "label": True})) == whole
-    assert turns(record(TRLPairs("t"), {"prompt": [system, *before, user], "chosen": [user, good], "rejected": [bad]})) == whole
+    assert (
+        turns(
+            record(
+                TRLPairs("t"),
+                {
+                    "prompt": "Hi there",
+                    "chosen": [system, *before, user, good],
+                    "rejected": [system, *before, user, bad],
+                },
+            )
+        )
+        == whole
+    )
+    assert (
+        turns(
+            record(TRLUnpaired("t"), {"prompt": "Hi there", "completion": [system, *before, user, good], "label": True})
+        )
+        == whole
+    )
+    assert (
+        turns(record(TRLPairs("t"), {"prompt": [system, *before, user], "chosen": [user, good], "rejected": [bad]}))
+        == whole
+    )
     assert (
         reason(TRLPairs("t"), {"prompt": "Hi there", "chosen": [system, user, good], "rejected": [user, bad]})
         == "the two conversations differ before the last turn"
@@ -298,21 +378,43 @@ def test_a_text_prompt_beside_conversations_takes_the_turns_before_it_from_them(
 
 def test_a_text_prompt_that_is_not_the_conversations_is_rejected_at_the_character_that_differs() -> None:
     result = TRLPairs("t").feedback({"prompt": "Hi then", "chosen": [user, good], "rejected": [user, bad]}, "f:1")
-    assert result == Rejected("the prompt is not in the conversation of 'chosen'", "f:1", "t", detail="message 1 (user), character 7: 'n' and 're'")
+    assert result == Rejected(
+        "the prompt is not in the conversation of 'chosen'",
+        "f:1",
+        "t",
+        detail="message 1 (user), character 7: 'n' and 're'",
+    )
 
 
 def test_trl_pairs_keep_system_turns_and_reject_what_is_no_pair() -> None:
     more = {"role": "user", "content": "And?"}
     system = {"role": "system", "content": "Be kind."}
-    assert record(TRLPairs("t"), {"chosen": [system, user, good], "rejected": [system, user, bad]}).prompt[0] == Turn("system", (Part("Be kind.", "never"),))
-    assert reason(TRLPairs("t"), {"chosen": [user, good], "rejected": [system, bad]}) == "the two conversations differ before the last turn"
-    assert reason(TRLPairs("t"), {"chosen": [user, user], "rejected": [user, bad]}) == "a conversation does not end with the assistant's turn"
-    assert reason(TRLPairs("t"), {"prompt": "p", "chosen": [good, user, good], "rejected": [bad]}) == "a completion is more than one assistant message"
-    assert reason(TRLPairs("t"), {"prompt": [user], "chosen": [user, good, more, good], "rejected": [bad]}) == "a completion is more than one assistant message"
+    assert record(TRLPairs("t"), {"chosen": [system, user, good], "rejected": [system, user, bad]}).prompt[0] == Turn(
+        "system", (Part("Be kind.", "never"),)
+    )
+    assert (
+        reason(TRLPairs("t"), {"chosen": [user, good], "rejected": [system, bad]})
+        == "the two conversations differ before the last turn"
+    )
+    assert (
+        reason(TRLPairs("t"), {"chosen": [user, user], "rejected": [user, bad]})
+        == "a conversation does not end with the assistant's turn"
+    )
+    assert (
+        reason(TRLPairs("t"), {"prompt": "p", "chosen": [good, user, good], "rejected": [bad]})
+        == "a completion is more than one assistant message"
+    )
+    assert (
+        reason(TRLPairs("t"), {"prompt": [user], "chosen": [user, good, more, good], "rejected": [bad]})
+        == "a completion is more than one assistant message"
+    )
     assert reason(TRLPairs("t"), {"chosen": "same", "rejected": "other"}) == "the prompt is empty"
     with pytest.raises(InputError, match="must both be text or both be lists of messages"):
         TRLPairs("t").feedback({"chosen": "a", "rejected": [bad]}, "f:1")
-    with pytest.raises(InputError, match=r"f:1: the column 'rejected' is missing \(the row has chosen, reject\); did you mean 'reject'\?"):
+    with pytest.raises(
+        InputError,
+        match=r"f:1: the column 'rejected' is missing \(the row has chosen, reject\); did you mean 'reject'\?",
+    ):
         TRLPairs("t").feedback({"chosen": "a", "reject": "b"}, "f:1")
     with pytest.raises(InputError, match=r"f:1: chosen\[1\]\.role is 'robot'; it must be one of user, human,"):
         TRLPairs("t").feedback({"chosen": [user, {"role": "robot", "content": "x"}], "rejected": [user, bad]}, "f:1")
@@ -338,13 +440,28 @@ def test_trl_unpaired_is_a_thumb(row: dict[str, Any]) -> None:
 
 
 def node(id: str, role: str, replies: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    return {"message_id": id, "text": f"text {id}", "role": role, "deleted": False, "review_result": True, "synthetic": False, "replies": replies} | more
+    return {
+        "message_id": id,
+        "text": f"text {id}",
+        "role": role,
+        "deleted": False,
+        "review_result": True,
+        "synthetic": False,
+        "replies": replies,
+    } | more
 
 
 def oasst_tree() -> dict[str, Any]:
-    below = [node("d", "assistant", [], rank=1), node("e", "assistant", [], rank=0, emojis={"+1": 1}), node("f", "assistant", [], rank=2, deleted=True)]
+    below = [
+        node("d", "assistant", [], rank=1),
+        node("e", "assistant", [], rank=0, emojis={"+1": 1}),
+        node("f", "assistant", [], rank=2, deleted=True),
+    ]
     first = node("b", "assistant", [node("c", "prompter", below)], rank=0, emojis={"+1": 1, "-1": 2})
-    return {"message_tree_id": "a", "prompt": node("a", "prompter", [first, node("g", "assistant", [node("h", "prompter", [])], rank=1)])}
+    return {
+        "message_tree_id": "a",
+        "prompt": node("a", "prompter", [first, node("g", "assistant", [node("h", "prompter", [])], rank=1)]),
+    }
 
 
 def test_every_human_message_with_answers_is_a_ranking(tmp_path: Path) -> None:
@@ -353,22 +470,37 @@ def test_every_human_message_with_answers_is_a_ranking(tmp_path: Path) -> None:
     assert all(isinstance(one, Feedback) for one in records)
     one, two = [one for one in records if isinstance(one, Feedback)]
     assert one.id == "a" and turns(one) == [("user", "text a")]
-    assert one.candidates == (Candidate("text b", rank=0.0, thumb=False, author="human"), Candidate("text g", rank=1.0, author="human"))
+    assert one.candidates == (
+        Candidate("text b", rank=0.0, thumb=False, author="human"),
+        Candidate("text g", rank=1.0, author="human"),
+    )
     assert two.id == "c" and turns(two) == [("user", "text a"), ("assistant", "text b"), ("user", "text c")]
-    assert two.candidates == (Candidate("text d", rank=1.0, author="human"), Candidate("text e", rank=0.0, thumb=True, author="human"))
+    assert two.candidates == (
+        Candidate("text d", rank=1.0, author="human"),
+        Candidate("text e", rank=0.0, thumb=True, author="human"),
+    )
     assert two.where == f"{source.path}:1 (c)"
 
 
 def test_answers_nobody_judged_are_rejected() -> None:
     source = OASST("o")
-    row = {"id": "a", "messages": [{"role": "prompter", "content": "p"}], "replies": [node("b", "assistant", [], emojis={"+1": 1, "-1": 1})]}
+    row = {
+        "id": "a",
+        "messages": [{"role": "prompter", "content": "p"}],
+        "replies": [node("b", "assistant", [], emojis={"+1": 1, "-1": 1})],
+    }
     assert reason(source, row) == "answers without a rank and without a clear thumb"
-    assert reason(source, row | {"replies": [node("b", "assistant", [], rank=0, deleted=True)]}) == "all answers were deleted or failed review"
+    assert (
+        reason(source, row | {"replies": [node("b", "assistant", [], rank=0, deleted=True)]})
+        == "all answers were deleted or failed review"
+    )
 
 
 @pytest.mark.parametrize("removed", [{"deleted": True}, {"review_result": False}])
 @pytest.mark.parametrize(("message", "kept"), [("a", []), ("b", ["a"]), ("c", ["a"]), ("d", ["a", "c"])])
-def test_a_removed_message_of_a_tree_is_in_no_prompt(tmp_path: Path, removed: dict[str, Any], message: str, kept: list[str]) -> None:
+def test_a_removed_message_of_a_tree_is_in_no_prompt(
+    tmp_path: Path, removed: dict[str, Any], message: str, kept: list[str]
+) -> None:
     def changed(one: dict[str, Any]) -> dict[str, Any]:
         more = {**removed, "text": "REMOVED"} if one["message_id"] == message else {}
         return one | more | {"replies": [changed(reply) for reply in one["replies"]]}
@@ -378,11 +510,18 @@ def test_a_removed_message_of_a_tree_is_in_no_prompt(tmp_path: Path, removed: di
     path = write_rows(tmp_path / "o.jsonl", [tree | {"prompt": changed(tree["prompt"])}])
     records = load([OASST(path)], seed=0, rejected=rejected, max_lost_share=1)
     assert sorted(one.id for one in records) == [f"o/{id}" for id in kept]
-    assert len(rejected) == 2 - len(kept) and {one.reason for one in rejected} <= {"a message of the prompt was deleted or failed review"}
-    assert not any("REMOVED" in text for one in records for text in [*(turn.text for turn in one.prompt), *(c.text for c in one.candidates)])
+    assert len(rejected) == 2 - len(kept) and {one.reason for one in rejected} <= {
+        "a message of the prompt was deleted or failed review"
+    }
+    assert not any(
+        "REMOVED" in text
+        for one in records
+        for text in [*(turn.text for turn in one.prompt), *(c.text for c in one.candidates)]
+    )
 
 
-# -------------------------------------------------------------------------------------------------------------- mappings
+# --------------------------------------------------------------------------------------------------------------
+# mappings
 
 
 def test_a_mapping_reads_a_list_of_rated_completions() -> None:
@@ -427,12 +566,25 @@ def test_a_mapping_reads_a_list_that_is_a_ranking() -> None:
 
 
 def test_a_mapping_puts_a_prompt_together_and_leaves_out_empty_pieces() -> None:
-    pieces = [Piece(text="Do it: ", field="what", cut="never"), Piece(text="\n\n", field="on", optional=True), Piece(text="!")]
+    pieces = [
+        Piece(text="Do it: ", field="what", cut="never"),
+        Piece(text="\n\n", field="on", optional=True),
+        Piece(text="!"),
+    ]
     source = Mapping("m", prompt=pieces, system="sys", completions=[Fields(text="out")])
     one = record(source, {"what": "sum", "on": "1 2", "out": "3", "sys": "Count."})
     assert one.prompt == (
         Turn("system", (Part("Count.", "never"),)),
-        Turn("user", (Part("Do it: ", "never"), Part("sum", "never"), Part("\n\n", "never"), Part("1 2", "back"), Part("!", "never"))),
+        Turn(
+            "user",
+            (
+                Part("Do it: ", "never"),
+                Part("sum", "never"),
+                Part("\n\n", "never"),
+                Part("1 2", "back"),
+                Part("!", "never"),
+            ),
+        ),
     )
     for row in ({"what": "sum", "on": " ", "out": "3", "sys": None}, {"what": "sum", "out": "3", "sys": None}):
         assert turns(record(source, row)) == [("user", "Do it: sum!")]
@@ -442,8 +594,14 @@ def test_a_mapping_puts_a_prompt_together_and_leaves_out_empty_pieces() -> None:
 
 def test_a_mapping_reads_messages_and_marked_conversations() -> None:
     marked = Mapping("m", prompt="p", turn_markers=["<1>User\n", "<1>Assistant\n"], completions=[Fields(text="out")])
-    assert turns(record(marked, {"p": "a\n<1>Assistant\nb\n<1>User\nc", "out": "x"})) == [("user", "a"), ("assistant", "b"), ("user", "c")]
-    assert turns(record(Mapping("m", prompt="p", completions=[Fields(text="out")]), {"p": [user, good, user], "out": "x"})) == [
+    assert turns(record(marked, {"p": "a\n<1>Assistant\nb\n<1>User\nc", "out": "x"})) == [
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "c"),
+    ]
+    assert turns(
+        record(Mapping("m", prompt="p", completions=[Fields(text="out")]), {"p": [user, good, user], "out": "x"})
+    ) == [
         ("user", "Hi there"),
         ("assistant", "Hello!"),
         ("user", "Hi there"),
@@ -452,18 +610,37 @@ def test_a_mapping_reads_messages_and_marked_conversations() -> None:
 
 def test_several_raters_count_with_their_mean_and_their_joined_words() -> None:
     source = Mapping(
-        "m", prompt="p", completions=[Fields(text="out", rating="grade", critique=["why", "how"])], values={"Good": 4, "Bad": 1}, scales={"overall": [1, 4]}
+        "m",
+        prompt="p",
+        completions=[Fields(text="out", rating="grade", critique=["why", "how"])],
+        values={"Good": 4, "Bad": 1},
+        scales={"overall": [1, 4]},
     )
     one = record(source, {"p": "q", "out": "x", "grade": ["Good", "Bad"], "why": ["a.", " ", "b."], "how": "c."})
     assert one.candidates == (Candidate("x", ratings={"overall": 2.5}, critique="a. b. c."),)
 
 
 @pytest.mark.parametrize(
-    ("votes", "ranks"), [("112", [1, 2]), ("122", [2, 1]), ("000", [1, 1]), ("011", [1, 2]), ("001", [1, 1]), ("012", [1, 1]), ("12", [1, 1])]
+    ("votes", "ranks"),
+    [
+        ("112", [1, 2]),
+        ("122", [2, 1]),
+        ("000", [1, 1]),
+        ("011", [1, 2]),
+        ("001", [1, 1]),
+        ("012", [1, 1]),
+        ("12", [1, 1]),
+    ],
 )
 def test_the_most_votes_win_and_no_majority_is_a_tie(votes: str, ranks: list[float]) -> None:
     columns = [f"v{number}" for number in range(len(votes))]
-    source = Mapping("m", prompt="p", completions=[Fields(text="a"), Fields(text="b")], votes=columns, vote_for={"0": "tie", "1": 0, "2": 1})
+    source = Mapping(
+        "m",
+        prompt="p",
+        completions=[Fields(text="a"), Fields(text="b")],
+        votes=columns,
+        vote_for={"0": "tie", "1": 0, "2": 1},
+    )
     row = {"p": "q", "a": "x", "b": "y"} | {column: int(vote) for column, vote in zip(columns, votes, strict=True)}
     assert [candidate.rank for candidate in record(source, row).candidates] == ranks
     with pytest.raises(InputError, match="f:1: a vote is 9; vote_for knows 0, 1, 2"):
@@ -472,16 +649,22 @@ def test_the_most_votes_win_and_no_majority_is_a_tie(votes: str, ranks: list[flo
 
 def test_thumbs_mean_what_the_mapping_says() -> None:
     source = Mapping("m", prompt="p", completions=[Fields(text="out", thumb="wrong", up=[False], down=[True])])
-    assert [record(source, {"p": "q", "out": "x", "wrong": wrong}).candidates[0].thumb for wrong in (False, True, None)] == [True, False, None]
+    assert [
+        record(source, {"p": "q", "out": "x", "wrong": wrong}).candidates[0].thumb for wrong in (False, True, None)
+    ] == [True, False, None]
     with pytest.raises(InputError, match=r"f:1: wrong is 'maybe'; 'up' has false and 'down' has true"):
         source.feedback({"p": "q", "out": "x", "wrong": "maybe"}, "f:1")
 
 
 def test_scalars_are_no_text_unless_the_mapping_says_so() -> None:
     row = {"p": "q", "out": True}
-    with pytest.raises(InputError, match=r"f:1: out is True, a bool; it must be text \(scalars_as_text: true writes it as text\)"):
+    with pytest.raises(
+        InputError, match=r"f:1: out is True, a bool; it must be text \(scalars_as_text: true writes it as text\)"
+    ):
         Mapping("m", prompt="p", completions=[Fields(text="out")]).feedback(row, "f:1")
-    assert record(Mapping("m", prompt="p", completions=[Fields(text="out")], scalars_as_text=True), row).candidates == (Candidate("True"),)
+    assert record(Mapping("m", prompt="p", completions=[Fields(text="out")], scalars_as_text=True), row).candidates == (
+        Candidate("True"),
+    )
 
 
 def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
@@ -494,9 +677,18 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"q": "p", "answer": [{"txt": "a"}]}, "f:1: the column 'answers' is missing (the row has q, answer); did you mean 'answer'?"),
-        ({"q": "p", "answers": [{"txt": "a", "at": {"r": 1}}]}, "f:1, answers[0]: the column 'text' is missing (the row has txt, at); did you mean 'txt'?"),
-        ({"q": "p", "answers": [{"text": "a", "at": {"rate": 1}}]}, "f:1, answers[0]: at has no 'rates'; did you mean 'rate'?"),
+        (
+            {"q": "p", "answer": [{"txt": "a"}]},
+            "f:1: the column 'answers' is missing (the row has q, answer); did you mean 'answer'?",
+        ),
+        (
+            {"q": "p", "answers": [{"txt": "a", "at": {"r": 1}}]},
+            "f:1, answers[0]: the column 'text' is missing (the row has txt, at); did you mean 'txt'?",
+        ),
+        (
+            {"q": "p", "answers": [{"text": "a", "at": {"rate": 1}}]},
+            "f:1, answers[0]: at has no 'rates'; did you mean 'rate'?",
+        ),
         (
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1]}}]},
             "f:1, answers[0]: at.rates has 1 elements; at.rates.1 asks for number 1 (counted from 0).",
@@ -505,14 +697,26 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1, "x"]}}]},
             "f:1, answers[0]: at.rates.1 is 'x'; it must be a number, or a word that 'values' or ",
         ),
-        ({"q": "p", "answers": [{"text": "a", "at": {"rates": [1, 9]}}]}, "f:1: completions[0].rating is 9, outside its scale 1 to 5."),
+        (
+            {"q": "p", "answers": [{"text": "a", "at": {"rates": [1, 9]}}]},
+            "f:1: completions[0].rating is 9, outside its scale 1 to 5.",
+        ),
         ({"q": "p", "answers": [{"text": "a", "at": 3}]}, "f:1, answers[0]: at is a int; there is no 'rates' in it."),
         ({"q": "p", "answers": {"text": "a"}}, "f:1, answers['text']: the element is a str; there is no 'text' in it."),
-        ({"q": "p", "answers": "a"}, "f:1: answers is a str; it must be a list of completions, or an object of them by name."),
+        (
+            {"q": "p", "answers": "a"},
+            "f:1: answers is a str; it must be a list of completions, or an object of them by name.",
+        ),
     ],
 )
 def test_a_path_that_leads_nowhere_is_refused_with_the_nearest_name(row: dict[str, Any], says: str) -> None:
-    source = Mapping("m", prompt="q", each="answers", completions=[Fields(text="text", rating="at.rates.1")], scales={"overall": [1, 5]})
+    source = Mapping(
+        "m",
+        prompt="q",
+        each="answers",
+        completions=[Fields(text="text", rating="at.rates.1")],
+        scales={"overall": [1, 5]},
+    )
     with pytest.raises(InputError) as caught:
         source.feedback(row, "f:1")
     assert str(caught.value).startswith(says)
@@ -554,13 +758,17 @@ def test_the_label_comes_from_the_name_or_the_path() -> None:
     ] == ["hh-rlhf", "hh-rlhf-x", "train", "b", "hh", "mine"]
 
 
-@pytest.mark.parametrize(("options", "says"), [({"weight": 0.0}, "weight is 0"), ({"limit": 0}, "limit is 0"), ({"path": ""}, "path is empty")])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"weight": 0.0}, "weight is 0"), ({"limit": 0}, "limit is 0"), ({"path": ""}, "path is empty")],
+)
 def test_settings_without_sense_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         HH(**({"path": "x"} | options))
 
 
-# --------------------------------------------------------------------------------------------------------- broken values
+# --------------------------------------------------------------------------------------------------------- broken
+# values
 
 
 @pytest.mark.parametrize(
@@ -574,7 +782,11 @@ def test_settings_without_sense_are_refused(options: dict[str, Any], says: str) 
     ],
 )
 def test_oasst_names_what_is_wrong_in_an_answer(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    tree = {"prompt": node("a", "prompter", [node("b", "assistant", [], rank=0) | changes, node("c", "assistant", [], rank=1)])}
+    tree = {
+        "prompt": node(
+            "a", "prompter", [node("b", "assistant", [], rank=0) | changes, node("c", "assistant", [], rank=1)]
+        )
+    }
     path = write_rows(tmp_path / "o.jsonl", [tree])
     with pytest.raises(InputError, match=rf"o\.jsonl:1.*: {says}"):
         load([OASST(path)], seed=0)
@@ -590,7 +802,9 @@ def test_an_oasst_tree_without_answers_is_counted(tmp_path: Path) -> None:
 def test_webgpt_scores_must_be_finite_and_quotes_texts() -> None:
     with pytest.raises(InputError, match="f:1: score_1 is nan; it must be a finite number"):
         WebGPT("w").feedback(webgpt_row() | {"score_1": math.nan}, "f:1")
-    with pytest.raises(InputError, match="f:1: the lists 'title' and 'extract' of quotes_0 hold something else than texts"):
+    with pytest.raises(
+        InputError, match="f:1: the lists 'title' and 'extract' of quotes_0 hold something else than texts"
+    ):
         WebGPT("w").feedback(webgpt_row() | {"quotes_0": {"title": [None], "extract": ["a"]}}, "f:1")
 
 
@@ -605,7 +819,9 @@ def test_the_head_of_a_post_must_be_text() -> None:
 
 
 def test_a_mapping_reads_ids_that_are_texts_or_numbers_and_makes_those_that_are_missing() -> None:
-    source = Mapping("m.jsonl", prompt="p", completions=[Fields(text="c", rating="r")], scales={"overall": [0, 9]}, id="i")
+    source = Mapping(
+        "m.jsonl", prompt="p", completions=[Fields(text="c", rating="r")], scales={"overall": [0, 9]}, id="i"
+    )
     ids = [record(source, {"p": "q", "c": "a", "r": 1, "i": id}).id for id in ("x", 7, None)]
     assert ids[:2] == ["x", "7"] and re.fullmatch("[0-9a-f]{16}", ids[2])
     with pytest.raises(InputError, match=r"f:1: i is dict \{\}; an id is a text or a whole number"):

@@ -24,7 +24,10 @@ from coh_lightning.sources.files import Reading, read_rows
 from coh_lightning.sources.folders import chosen_files, is_local
 from coh_lightning.sources.notes import SourceNotes
 
-ROWS = [{"prompt": 'He said: "a,\tb"\n\nand left', "chosen": "ü\u2028x", "rejected": "no"}, {"prompt": "p2", "chosen": "c", "rejected": "r"}]
+ROWS = [
+    {"prompt": 'He said: "a,\tb"\n\nand left', "chosen": "ü\u2028x", "rejected": "no"},
+    {"prompt": "p2", "chosen": "c", "rejected": "r"},
+]
 PACKED = gzip.compress(b'{"a": 1}\n{"a": 2}\n', mtime=0)
 
 
@@ -50,9 +53,18 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str, packe
     path = tmp_path / f"rows.{kind}{'.gz' if packed else ''}"
     path.write_bytes(gzip.compress(as_bytes(kind)) if packed else as_bytes(kind))
     assert [row for _, row in read_rows(path)] == ROWS
-    places = {"jsonl": [":1", ":2"], "json": [": item 1", ": item 2"], "parquet": [": row 1", ": row 2"], "csv": [":2", ":5"], "tsv": [":2", ":5"]}
+    places = {
+        "jsonl": [":1", ":2"],
+        "json": [": item 1", ": item 2"],
+        "parquet": [": row 1", ": row 2"],
+        "csv": [":2", ":5"],
+        "tsv": [":2", ":5"],
+    }
     assert [where for where, _ in read_rows(path)] == [f"{path}{place}" for place in places[kind]]
-    assert [one.candidates[0].text for one in load([TRLPairs(str(path))], seed=0)] in (["ü\u2028x", "c"], ["c", "ü\u2028x"])
+    assert [one.candidates[0].text for one in load([TRLPairs(str(path))], seed=0)] in (
+        ["ü\u2028x", "c"],
+        ["c", "ü\u2028x"],
+    )
 
 
 PACKERS = {
@@ -65,7 +77,9 @@ PACKERS = {
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "txt"])
 @pytest.mark.parametrize("packing", PACKERS)
-def test_every_packing_is_read_and_every_damage_to_it_refused(tmp_path: Path, packing: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_packing_is_read_and_every_damage_to_it_refused(
+    tmp_path: Path, packing: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = b"one\ntwo\n" if kind == "txt" else as_bytes(kind)
     packed = PACKERS[packing](content)
     path = tmp_path / f"Rows.{kind.upper()}.{packing.upper()}"
@@ -83,13 +97,20 @@ def test_every_packing_is_read_and_every_damage_to_it_refused(tmp_path: Path, pa
 
 
 def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for packing, module, name in (("bz2", "bz2", "Python's bz2"), ("xz", "lzma", "Python's lzma"), ("zst", "pyarrow", "pyarrow with zstd")):
+    for packing, module, name in (
+        ("bz2", "bz2", "Python's bz2"),
+        ("xz", "lzma", "Python's lzma"),
+        ("zst", "pyarrow", "pyarrow with zstd"),
+    ):
         path = tmp_path / f"a.jsonl.{packing}"
         path.write_bytes(PACKERS[packing](b'{"a": 1}\n'))
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(InputError) as caught:
             list(read_rows(path))
-        assert str(caught.value) == f"{path}: reading .{packing} needs {name}, which is not installed here; install it, or unpack the file."
+        assert (
+            str(caught.value)
+            == f"{path}: reading .{packing} needs {name}, which is not installed here; install it, or unpack the file."
+        )
     with pytest.raises(InputError, match=r"out\.jsonl\.zst: files are written plain or as \.gz"):
         write_jsonl(tmp_path / "out.jsonl.zst", [])
 
@@ -97,7 +118,9 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
 def arrow_bytes(form: str, compression: str | None = None, rows: list[dict[str, Any]] = ROWS) -> bytes:
     table, out = pyarrow.Table.from_pylist(rows), io.BytesIO()
     options = pyarrow.ipc.IpcWriteOptions(compression=compression)
-    with (pyarrow.ipc.new_file if form == "file" else pyarrow.ipc.new_stream)(out, table.schema, options=options) as writer:
+    with (pyarrow.ipc.new_file if form == "file" else pyarrow.ipc.new_stream)(
+        out, table.schema, options=options
+    ) as writer:
         writer.write_table(table, max_chunksize=1)
     return out.getvalue()
 
@@ -131,7 +154,9 @@ def test_no_byte_less_of_an_arrow_file_is_taken_for_the_whole(tmp_path: Path, fo
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 @pytest.mark.parametrize("form", ["file", "stream"])
-def test_an_arrow_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, compression: str) -> None:
+def test_an_arrow_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, compression: str
+) -> None:
     monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
     path = tmp_path / "a.arrow"
     path.write_bytes(arrow_bytes(form, compression, [{"a": "x" * 2_000_000}]))
@@ -150,8 +175,16 @@ fits = TRLPairs("t").fits
         (json.dumps(PAIR, indent=2), [(": item 1", PAIR)], []),
         (json.dumps(PAIR), [(": item 1", PAIR)], []),
         (json.dumps({**PAIR, "more": [{"a": 1}]}, indent=2), [(": item 1", {**PAIR, "more": [{"a": 1}]})], []),
-        (json.dumps({"x": PAIR, "y": PAIR}), [(": x", {"id": "x", **PAIR}), (": y", {"id": "y", **PAIR})], ["a.json is an object of 2 rows"]),
-        (json.dumps({"x": {"id": "own", **PAIR}}, indent=1), [(": x", {"id": "own", **PAIR})], ["a.json is an object of 1 rows"]),
+        (
+            json.dumps({"x": PAIR, "y": PAIR}),
+            [(": x", {"id": "x", **PAIR}), (": y", {"id": "y", **PAIR})],
+            ["a.json is an object of 2 rows"],
+        ),
+        (
+            json.dumps({"x": {"id": "own", **PAIR}}, indent=1),
+            [(": x", {"id": "own", **PAIR})],
+            ["a.json is an object of 1 rows"],
+        ),
         (
             json.dumps({"version": 1, "data": [PAIR, PAIR]}, indent=1),
             [(": data, item 1", PAIR), (": data, item 2", PAIR)],
@@ -162,17 +195,25 @@ fits = TRLPairs("t").fits
         ("\ufeff" + json.dumps({"x": PAIR}), [(": x", {"id": "x", **PAIR})], ["a.json is an object of 1 rows"]),
     ],
 )
-def test_a_json_object_is_a_row_or_holds_rows(tmp_path: Path, content: str, rows: list[tuple[str, Any]], said: list[str]) -> None:
+def test_a_json_object_is_a_row_or_holds_rows(
+    tmp_path: Path, content: str, rows: list[tuple[str, Any]], said: list[str]
+) -> None:
     path = tmp_path / "a.json"
     path.write_text(content)
     told: list[str] = []
-    assert list(read_rows(path, Reading(fits=fits, say=told.append))) == [(f"{path}{place}", row) for place, row in rows]
+    assert list(read_rows(path, Reading(fits=fits, say=told.append))) == [
+        (f"{path}{place}", row) for place, row in rows
+    ]
     assert told == said
 
 
 def test_a_json_object_is_a_row_where_nobody_says_what_a_row_has(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    for value, rows in ({"prompt": "p", "completions": [{"text": "a"}, {"text": "b"}]}, 1), ({"data": [PAIR, PAIR]}, 2), ({"x": PAIR, "y": PAIR, "z": PAIR}, 3):
+    for value, rows in (
+        ({"prompt": "p", "completions": [{"text": "a"}, {"text": "b"}]}, 1),
+        ({"data": [PAIR, PAIR]}, 2),
+        ({"x": PAIR, "y": PAIR, "z": PAIR}, 3),
+    ):
         path.write_text(json.dumps(value, indent=1))
         assert len(list(read_rows(path))) == rows
 
@@ -193,14 +234,22 @@ def delimited(separator: str, *, first: str = "") -> str:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_the_separator_is_the_one_under_which_the_header_has_all_columns(tmp_path: Path, name: str, separator: str) -> None:
+def test_the_separator_is_the_one_under_which_the_header_has_all_columns(
+    tmp_path: Path, name: str, separator: str
+) -> None:
     path = tmp_path / name
     told: list[str] = []
     row = {"n": "1", "prompt": "a,b;c", "chosen": "d\te", "rejected": "f|g"}
-    for content, setting in ((delimited(separator), None), (delimited(separator, first=f"sep={separator}\n"), None), (delimited(separator), separator)):
+    for content, setting in (
+        (delimited(separator), None),
+        (delimited(separator, first=f"sep={separator}\n"), None),
+        (delimited(separator), separator),
+    ):
         path.write_text(content)
         line = 3 if content.startswith("sep=") else 2
-        assert list(read_rows(path, Reading(separator=setting, fits=fits, say=told.append))) == [(f"{path}:{line}", row)]
+        assert list(read_rows(path, Reading(separator=setting, fits=fits, say=told.append))) == [
+            (f"{path}:{line}", row)
+        ]
     usual = "\t" if name.endswith("tsv") else ","
     assert told == ([] if separator == usual else [f"the separator of {name} is {separator!r}"] * 2)
     path.write_text(delimited(separator))
@@ -212,7 +261,10 @@ def test_a_separator_that_could_be_either_is_asked_for(tmp_path: Path) -> None:
     path.write_text("prompt,chosen,rejected,x|prompt|chosen|rejected\n1,2,3,4\n")
     with pytest.raises(InputError) as caught:
         load([TRLPairs(str(path))], seed=0)
-    assert str(caught.value) == f"{path}:1: the header has all columns with the separators ',' and '|'; set the source's separator to the right one."
+    assert str(caught.value) == (
+        f"{path}:1: the header has all columns with the separators ',' and '|'; set the source's separator to "
+        "the right one."
+    )
     assert load([TRLPairs(str(path), separator=",")], seed=0)[0].candidates[0].text == "2"
     path.write_text("text\na;b\n")  # one column: the separator plays no part
     assert [row for _, row in read_rows(path, Reading(fits=lambda names: "text" in names))] == [{"text": "a;b"}]
@@ -224,7 +276,9 @@ def test_a_separator_that_could_be_either_is_asked_for(tmp_path: Path) -> None:
 def test_a_mapping_knows_its_columns_for_the_separator(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("question;answer,1;stars\nq;a;4\n")
-    source = Mapping(str(path), prompt="question", completions=[Fields(text="answer,1", rating="stars")], scales={"overall": [1, 5]})
+    source = Mapping(
+        str(path), prompt="question", completions=[Fields(text="answer,1", rating="stars")], scales={"overall": [1, 5]}
+    )
     noticed: list[SourceNotes] = []
     assert load([source], seed=0, noticed=noticed)[0].candidates[0].ratings == {"overall": 4.0}
     assert noticed[0].lines() == ["a: the separator of a.csv is ';'"]
@@ -280,16 +334,38 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
     ("name", "content", "says"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n{"a": 2}\n', ":2: broken JSON at column 7 (Expecting value)."),
-        ("a.jsonl", b'{"a": 1}\n"\xff"\n{"a": 2}\n', ":2: bytes that are no text (0xff at byte 2); save the file as UTF-8."),
-        ("a.jsonl", b'{"a": 1}\n[1]\n{"a": 2}\n', ":2: this row is a list; it must be a JSON object with named fields."),
-        ("a.json", b'[{"a": 1}, 7, {"a": 2}]', ": item 2: this row is a int; it must be a JSON object with named fields."),
-        ("a.jsonl", b'{"a": 1}\n{"a": ' + b"1" * 5000 + b'}\n{"a": 2}\n', ":2: broken JSON (a number of too many digits)."),
-        ("a.jsonl", b'{"a": 1}\n{"a": ' + b"[" * 300 + b"]" * 300 + b'}\n{"a": 2}\n', ":2: broken JSON (nested more than 200 deep)."),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n"\xff"\n{"a": 2}\n',
+            ":2: bytes that are no text (0xff at byte 2); save the file as UTF-8.",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n[1]\n{"a": 2}\n',
+            ":2: this row is a list; it must be a JSON object with named fields.",
+        ),
+        (
+            "a.json",
+            b'[{"a": 1}, 7, {"a": 2}]',
+            ": item 2: this row is a int; it must be a JSON object with named fields.",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a": ' + b"1" * 5000 + b'}\n{"a": 2}\n',
+            ":2: broken JSON (a number of too many digits).",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a": ' + b"[" * 300 + b"]" * 300 + b'}\n{"a": 2}\n',
+            ":2: broken JSON (nested more than 200 deep).",
+        ),
         ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells under 1 column names; quote cells that hold a ',' or a line end."),
         ("a.txt", b"1\n\xff\n2\n", ":2: bytes that are no text (0xff at byte 1); save the file as UTF-8."),
     ],
 )
-def test_a_bad_row_comes_in_its_place_so_that_it_can_be_skipped(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_a_bad_row_comes_in_its_place_so_that_it_can_be_skipped(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     first, bad, last = [row for _, row in read_rows(path)]
@@ -303,7 +379,9 @@ def test_a_value_of_parquet_that_python_does_not_have_makes_its_row_a_bad_one(tm
     pyarrow.parquet.write_table(pyarrow.table({"text": text, "day": day}), tmp_path / "a.parquet")
     first, second, third = [row for _, row in read_rows(tmp_path / "a.parquet")]
     assert isinstance(first, dict) and first["text"] == "one"
-    assert str(second).startswith(f"{tmp_path / 'a.parquet'}: row 2: it holds what can't be read ('utf-8' codec can't decode byte 0xff")
+    assert str(second).startswith(
+        f"{tmp_path / 'a.parquet'}: row 2: it holds what can't be read ('utf-8' codec can't decode byte 0xff"
+    )
     assert str(third).startswith(f"{tmp_path / 'a.parquet'}: row 3: it holds what can't be read (")
 
 
@@ -314,21 +392,30 @@ def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> Non
         list(read_rows(tmp_path / "a.parquet"))
 
 
-def test_a_line_far_too_long_is_a_bad_row_and_what_follows_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_far_too_long_is_a_bad_row_and_what_follows_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("coh_lightning.records.LONGEST_LINE", 2**20)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * (3 * 2**20) + b'"}\n{"a": 2}\n')
     first, long, last = read_rows(path)
     assert (first[1], last) == ({"a": 1}, (f"{path}:3", {"a": 2}))
-    assert str(long[1]) == f"{path}:2: the line is longer than 1 MiB, so it is no record; end each record with a line end."
+    assert (
+        str(long[1]) == f"{path}:2: the line is longer than 1 MiB, so it is no record; end each record with a line end."
+    )
 
 
-def test_a_packed_file_that_grows_out_of_all_proportion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packed_file_that_grows_out_of_all_proportion_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
     for kind in ("jsonl", "json", "csv", "parquet", "txt"):
         path = tmp_path / f"a.{kind}.gz"
         path.write_bytes(gzip.compress(b"[1]\n" * 100_000))
-        with pytest.raises(InputError, match=rf"a\.{kind}\.gz: it unpacks to more than [\d,]+ bytes, \d+ times its size; unpack it yourself if it is right\."):
+        with pytest.raises(
+            InputError,
+            match=rf"a\.{kind}\.gz: it unpacks to more than [\d,]+ bytes, \d+ times its size; unpack it yourself if it is right\.",
+        ):
             list(read_rows(path))
     pyarrow.parquet.write_table(pyarrow.table({"text": ["x" * 5000] * 500}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"a\.parquet: it unpacks to more than"):
@@ -338,7 +425,10 @@ def test_a_packed_file_that_grows_out_of_all_proportion_is_refused(tmp_path: Pat
 def test_a_file_that_must_be_read_at_once_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coh_lightning.records.LARGEST_WHOLE", 2**20)
     (tmp_path / "a.csv").write_bytes(b"a\n" + b"x" * 2**20)
-    with pytest.raises(InputError, match=r"a\.csv: it is larger than 1 MiB and would have to be read at once; split it, or give JSON lines\."):
+    with pytest.raises(
+        InputError,
+        match=r"a\.csv: it is larger than 1 MiB and would have to be read at once; split it, or give JSON lines\.",
+    ):
         list(read_rows(tmp_path / "a.csv"))
 
 
@@ -349,7 +439,14 @@ def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_folder_gives_the_files_of_a_split(tmp_path: Path) -> None:
-    for name in ("one/train-00000-of-2.jsonl", "one/train-00001-of-2.jsonl", "one/test.jsonl.gz", "one/README.md", "two/test.csv", "three/pretrained.csv"):
+    for name in (
+        "one/train-00000-of-2.jsonl",
+        "one/train-00001-of-2.jsonl",
+        "one/test.jsonl.gz",
+        "one/README.md",
+        "two/test.csv",
+        "three/pretrained.csv",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
 
@@ -360,7 +457,10 @@ def test_a_folder_gives_the_files_of_a_split(tmp_path: Path) -> None:
     assert names(split="test") == ["one/test.jsonl.gz", "two/test.csv"]
     assert names(subset="two", split="test") == ["two/test.csv"]
     assert names(subset="three", split="train") == ["three/pretrained.csv"]
-    assert [file.name for file in chosen_files(f"{tmp_path}/one/train*").files] == ["train-00000-of-2.jsonl", "train-00001-of-2.jsonl"]
+    assert [file.name for file in chosen_files(f"{tmp_path}/one/train*").files] == [
+        "train-00000-of-2.jsonl",
+        "train-00001-of-2.jsonl",
+    ]
     for options, says in (
         ({"split": "validation"}, "no file of the split 'validation'; there is train, test"),
         ({"subset": "tow"}, "there is no subfolder 'tow'; did you mean 'two'"),
@@ -400,4 +500,7 @@ def test_rows_of_the_hub_are_read_like_local_ones(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(datasets, "load_dataset", lambda **_: datasets.Dataset.from_list(ROWS))
     records = load([TRLPairs("someone/pairs")], seed=0)
-    assert sorted((one.where, one.candidates[0].text) for one in records) == [("someone/pairs[train]: row 1", "ü\u2028x"), ("someone/pairs[train]: row 2", "c")]
+    assert sorted((one.where, one.candidates[0].text) for one in records) == [
+        ("someone/pairs[train]: row 1", "ü\u2028x"),
+        ("someone/pairs[train]: row 2", "c"),
+    ]

@@ -1,4 +1,6 @@
-"""Mappings: settings that go by value, votes and preferences of every form, text to the character, and the shapes of published data sets, all from YAML."""
+"""Mappings: settings that go by value, votes and preferences of every form, text to the character, and the shapes of
+published data sets, all from YAML.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ def sources(text: str) -> list[Source]:
 
 def mapping(text: str, path: str = "m.jsonl") -> Mapping:
     """The Mapping of these settings in YAML."""
-    (source,) = sources(yaml.safe_dump([{"class_path": "coh_lightning.sources.Mapping", "init_args": {"path": path} | yaml.safe_load(text)}], sort_keys=False))
+    (source,) = sources(
+        yaml.safe_dump(
+            [{"class_path": "coh_lightning.sources.Mapping", "init_args": {"path": path} | yaml.safe_load(text)}],
+            sort_keys=False,
+        )
+    )
     assert isinstance(source, Mapping)
     return source
 
@@ -74,10 +81,20 @@ AB = {"p": "P", "a": "A", "b": "B"}
 # ------------------------------------------------------------------------------------------------ settings go by value
 
 
-@pytest.mark.parametrize("keys", ["{1: 5, 2: 4, 3: 3, 4: 2, 5: 1}", "{'1': 5, '2': 4, '3': 3, '4': 2, '5': 1}", "{1.0: 5, '2.0': '4', ' 3': 3, 04: 2, 5: 1}"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "{1: 5, 2: 4, 3: 3, 4: 2, 5: 1}",
+        "{'1': 5, '2': 4, '3': 3, '4': 2, '5': 1}",
+        "{1.0: 5, '2.0': '4', ' 3': 3, 04: 2, 5: 1}",
+    ],
+)
 @pytest.mark.parametrize("cell", [1, "1", 1.0, "1.0", " 1"])
 def test_a_table_turns_ratings_round_whatever_type_cells_and_keys_have(keys: str, cell: Any) -> None:
-    one = record(f"{{prompt: p, completions: [{{text: a, rating: s}}], values: {keys}, scales: {{overall: [1, 5]}}}}", {"p": "P", "a": "A", "s": cell})
+    one = record(
+        f"{{prompt: p, completions: [{{text: a, rating: s}}], values: {keys}, scales: {{overall: [1, 5]}}}}",
+        {"p": "P", "a": "A", "s": cell},
+    )
     assert one.candidates[0].ratings == {"overall": 5.0}
 
 
@@ -87,20 +104,33 @@ def test_a_thumb_in_words_goes_by_what_was_written(up: str, cell: Any) -> None:
     text = f"{{prompt: p, completions: [{{text: a, thumb: t, up: {up}, down: ['no']}}]}}"
     assert record(text, {"p": "P", "a": "A", "t": cell}).candidates[0].thumb is True
     assert record(text, {"p": "P", "a": "A", "t": "No"}).candidates[0].thumb is False
-    assert record(text.replace("completions", "missing: ['-1'], completions"), {"p": "P", "a": "A", "t": "-1"}).candidates[0].thumb is None
+    assert (
+        record(text.replace("completions", "missing: ['-1'], completions"), {"p": "P", "a": "A", "t": "-1"})
+        .candidates[0]
+        .thumb
+        is None
+    )
 
 
 @pytest.mark.parametrize("cell", ["1", 1, 1.0, True, "true"])
 def test_without_lists_a_thumb_is_true_or_1(cell: Any) -> None:
-    assert record("{prompt: p, completions: [{text: a, thumb: t}]}", {"p": "P", "a": "A", "t": cell}).candidates[0].thumb is True
+    assert (
+        record("{prompt: p, completions: [{text: a, thumb: t}]}", {"p": "P", "a": "A", "t": cell}).candidates[0].thumb
+        is True
+    )
 
 
 def test_a_boolean_cell_can_be_a_rating_and_a_boolean_entry_a_word() -> None:
     text = "{prompt: p, completions: [{text: a, rating: s}], values: {yes: 1, no: 0}, scales: {overall: [0, 1]}}"
-    assert [record(text, {"p": "P", "a": "A", "s": cell}).candidates[0].ratings["overall"] for cell in (True, "yes", "NO", False)] == [1, 1, 0, 0]
+    assert [
+        record(text, {"p": "P", "a": "A", "s": cell}).candidates[0].ratings["overall"]
+        for cell in (True, "yes", "NO", False)
+    ] == [1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("vote_for", ["{1: 0, 2: 1, 0: tie}", "{'1': 0, '2': 1, '0': tie}", "{1.0: '0', 2.0: '1', 0.0: tie}"])
+@pytest.mark.parametrize(
+    "vote_for", ["{1: 0, 2: 1, 0: tie}", "{'1': 0, '2': 1, '0': tie}", "{1.0: '0', 2.0: '1', 0.0: tie}"]
+)
 @pytest.mark.parametrize("kind", [int, str, float])
 def test_votes_go_by_value(vote_for: str, kind: type) -> None:
     text = f"{TWO} votes: [v], vote_for: {vote_for}}}"
@@ -114,14 +144,20 @@ def test_missing_counts_for_ratings_votes_thumbs_texts_and_ids_alike(missing: st
         text = f"""{{prompt: p, completions: [{{text: a, rating: s, thumb: t, critique: c, up: [1]}}, {{text: b}}], votes: [v1, v2], vote_for: {{x: 1}},
                     missing: {missing}, scales: {{overall: [1, 5]}}, id: i}}"""
         one = record(text, row)
-        assert one.candidates == (Candidate("A", rank=2.0, ratings={"overall": 4.0}, critique="good"), Candidate("B", rank=1.0))
+        assert one.candidates == (
+            Candidate("A", rank=2.0, ratings={"overall": 4.0}, critique="good"),
+            Candidate("B", rank=1.0),
+        )
         assert len(one.id) == 16
         assert reason(text, row | {"v2": cell}) == "nobody said which completion is better"
 
 
 def test_nan_can_be_named_and_the_message_says_how() -> None:
     text = "{prompt: p, completions: [{text: a, rating: s}], scales: {overall: [1, 5]}}"
-    assert refusal(text, {"p": "P", "a": "A", "s": math.nan}) == "f:1: s is nan; that is no number: 'missing: [.nan]' takes it for nothing."
+    assert (
+        refusal(text, {"p": "P", "a": "A", "s": math.nan})
+        == "f:1: s is nan; that is no number: 'missing: [.nan]' takes it for nothing."
+    )
     assert "missing: [.nan]" in refusal(text, {"p": "P", "a": math.nan, "s": 1})
     for name in (".nan", "nan", "'NaN'"):
         for cell in (math.nan, "nan", "NaN"):
@@ -136,7 +172,10 @@ def test_paths_that_must_hold_the_same_go_by_value() -> None:
 
 
 def test_ranks_stand_for_themselves_whatever_the_ratings_table_says() -> None:
-    text = "{prompt: p, completions: [{text: a, rank: r, rating: r}], values: {1: 5, 2: 4, first: 1}, scales: {overall: [1, 5]}}"
+    text = (
+        "{prompt: p, completions: [{text: a, rank: r, rating: r}], values: {1: 5, 2: 4, first: 1}, scales: "
+        "{overall: [1, 5]}}"
+    )
     one = record(text, {"p": "P", "a": "A", "r": "2"})
     assert (one.candidates[0].rank, one.candidates[0].ratings) == (2.0, {"overall": 4.0})
 
@@ -151,7 +190,10 @@ def test_ranks_stand_for_themselves_whatever_the_ratings_table_says() -> None:
         ("votes: [v], vote_for: {x: 2}", r"vote_for\['x'\] is 2; give 'tie' or a place, 0 to 1"),
         ("votes: [v], vote_for: {x: true}", r"vote_for\['x'\] is True; give 'tie' or a place, 0 to 1"),
         ("votes: [v], vote_for: {x: 0}, strength: s", "'votes' and 'strength' each say which completion is better"),
-        ("strength: s, strength_for: 2", "'strength' is about two completions, and strength_for is the place of one, 0 or 1"),
+        (
+            "strength: s, strength_for: 2",
+            "'strength' is about two completions, and strength_for is the place of one, 0 or 1",
+        ),
         ("pairs: [{vote: v, sides: [0]}]", r"pairs\[0\]\.sides is \[0\]; give two"),
         ("pairs: [{vote: v, sides: [0, 2]}]", r"pairs\[0\]\.sides is \[0, 2\]; give two"),
         ("missing: [[1]]", r"an entry of 'missing' is \[1\]; give a text, a number or a boolean"),
@@ -167,7 +209,9 @@ def test_settings_that_make_no_sense_are_refused_at_once(options: str, says: str
 def test_a_value_in_both_lists_of_thumbs_is_refused() -> None:
     with pytest.raises((InputError, ValueError), match="'yes' is both in 'up' and in 'down' of completions"):
         mapping("{prompt: p, completions: [{text: a, thumb: t, up: ['yes'], down: [true]}]}")
-    with pytest.raises((InputError, ValueError), match="a 'rank' of 'completions' says which is better, and so do votes"):
+    with pytest.raises(
+        (InputError, ValueError), match="a 'rank' of 'completions' says which is better, and so do votes"
+    ):
         mapping("{prompt: p, completions: [{text: a, rank: 1}, {text: b, rank: 2}], votes: [v], vote_for: {x: 1}}")
 
 
@@ -194,8 +238,13 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(tmp_path: Path) -> None:
-    rows = [{"p": f"P{number}", "a": "A", "s": "4"} for number in range(9)] + [{"p": f"X{number}", "a": "A", "s": "awful"} for number in range(3)]
-    text = "{prompt: p, completions: [{text: a, rating: s}], values: {4: 4, 5: 5, Good: 3}, missing: [N/A, 7, null, 'null'], scales: {overall: [1, 5]}}"
+    rows = [{"p": f"P{number}", "a": "A", "s": "4"} for number in range(9)] + [
+        {"p": f"X{number}", "a": "A", "s": "awful"} for number in range(3)
+    ]
+    text = (
+        "{prompt: p, completions: [{text: a, rating: s}], values: {4: 4, 5: 5, Good: 3}, missing: [N/A, 7, null, "
+        "'null'], scales: {overall: [1, 5]}}"
+    )
     source = mapping(text, write_csv(tmp_path / "f.csv", rows))
     for _ in range(2):  # the second reading counts anew
         noticed: list[Any] = []
@@ -203,10 +252,12 @@ def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(
         assert noticed[0].lines() == [
             "f: entries of 'values' that no row uses: 5, Good",
             "f: entries of 'missing' that no row uses: N/A, 7",
-            f"f: value 'awful' of 's' is in no entry of 'values' or 'missing' (3 times in 12 rows, first {tmp_path}/f.csv:11)",
+            "f: value 'awful' of 's' is in no entry of 'values' or 'missing' (3 times in 12 rows, first "
+            f"{tmp_path}/f.csv:11)",
         ]
     with pytest.raises(
-        InputError, match=r"f\.csv:11: s is 'awful'; it must be a number, or a word that 'values' or 'missing' explains \('values' knows 4, 5, Good\)"
+        InputError,
+        match=r"f\.csv:11: s is 'awful'; it must be a number, or a word that 'values' or 'missing' explains \('values' knows 4, 5, Good\)",
     ):
         load([source], seed=0)
 
@@ -214,11 +265,15 @@ def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(
 def test_a_number_outside_a_table_of_numbers_is_refused_and_one_beside_words_stands_for_itself() -> None:
     row = {"p": "P", "a": "A", "s": "3"}
     text = "{prompt: p, completions: [{text: a, rating: s}], values: {1: 5, 5: 1}, scales: {overall: [1, 5]}}"
-    assert refusal(text, row) == "f:1: s is '3'; it must be a number, or a word that 'values' or 'missing' explains ('values' knows 1, 5)."
+    assert (
+        refusal(text, row)
+        == "f:1: s is '3'; it must be a number, or a word that 'values' or 'missing' explains ('values' knows 1, 5)."
+    )
     assert record(text.replace("{1: 5, 5: 1}", "{Good: 5}"), row).candidates[0].ratings == {"overall": 3.0}
 
 
-# ---------------------------------------------------------------------------------------------------------- through the command line
+# ---------------------------------------------------------------------------------------------------------- through the
+# command line
 
 
 SETTINGS = """
@@ -247,7 +302,9 @@ CELLS = [
 ]
 
 
-def test_the_command_line_reads_a_csv_by_what_the_yaml_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_reads_a_csv_by_what_the_yaml_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path / "f.csv", CELLS)
     (tmp_path / "f.yaml").write_text(SETTINGS)
@@ -256,15 +313,26 @@ def test_the_command_line_reads_a_csv_by_what_the_yaml_says(tmp_path: Path, monk
     for words in (["--config", "f.yaml"], ["--data.sources=list.yaml", *shares]):
         assert main(["convert", *words, "--to", "records", "--output", "out.jsonl"]) == 0
         assert "f: entries of 'values' that no row uses: 3, 4, 5" in capsys.readouterr().err
-        found = {line["prompt"][0]["content"]: line["completions"] for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())}
+        found = {
+            line["prompt"][0]["content"]: line["completions"]
+            for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+        }
         assert found == {
-            "Q1": [{"text": "  A1\n", "rank": 1.0, "rating": {"overall": 5.0}, "thumb": True}, {"text": "B1", "rank": 2.0}],
-            "Q2": [{"text": "A2", "rank": 2.0, "rating": {"overall": 4.0}, "thumb": False}, {"text": " B2", "rank": 1.0}],
+            "Q1": [
+                {"text": "  A1\n", "rank": 1.0, "rating": {"overall": 5.0}, "thumb": True},
+                {"text": "B1", "rank": 2.0},
+            ],
+            "Q2": [
+                {"text": "A2", "rank": 2.0, "rating": {"overall": 4.0}, "thumb": False},
+                {"text": " B2", "rank": 1.0},
+            ],
             "Q3": [{"text": "A3", "rank": 1.0}, {"text": "B3", "rank": 1.0}],
         }
 
 
-def test_a_printed_configuration_keeps_what_was_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_configuration_keeps_what_was_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "f.yaml").write_text(SETTINGS)
     printed = ""
@@ -275,7 +343,11 @@ def test_a_printed_configuration_keeps_what_was_quoted(tmp_path: Path, monkeypat
         printed = capsys.readouterr().out
         (tmp_path / "f.yaml").write_text(printed)
     kept = yaml.safe_load(printed)["data"]["init_args"]["sources"][0]["init_args"]
-    assert (kept["values"], kept["missing"], kept["vote_for"]) == ({1: 5, "2": 4, 3: 3, 4: 2, 5: 1}, ["-1", "NaN"], {1: 0, "2": 1, "tie": "tie"})
+    assert (kept["values"], kept["missing"], kept["vote_for"]) == (
+        {1: 5, "2": 4, 3: 3, 4: 2, 5: 1},
+        ["-1", "NaN"],
+        {1: 0, "2": 1, "tie": "tie"},
+    )
     assert (kept["completions"][0]["up"], kept["completions"][1]["down"]) == (["yes"], [False, 0])
 
 
@@ -290,10 +362,14 @@ def test_a_preview_shows_the_notes_and_a_table_that_contradicts_itself_ends_in_o
     (tmp_path / "f.yaml").write_text(SETTINGS.replace("vote_for: {1: 0", "vote_for: {'1.0': 1, 1: 0"))
     assert main(["preview", "--config", "f.yaml"]) == 2
     err = capsys.readouterr().err
-    assert "the entries 1.0 and 1 of 'vote_for' are the same value, but mean 1 and 0; keep one of them." in err and "Traceback" not in err
+    assert (
+        "the entries 1.0 and 1 of 'vote_for' are the same value, but mean 1 and 0; keep one of them." in err
+        and "Traceback" not in err
+    )
 
 
-# ----------------------------------------------------------------------------------------------------- text to the character
+# ----------------------------------------------------------------------------------------------------- text to the
+# character
 
 
 texts = st.text(min_size=1).filter(str.strip)
@@ -301,14 +377,18 @@ texts = st.text(min_size=1).filter(str.strip)
 
 @settings(deadline=None)
 @given(prompt=texts, system=texts, completion=texts, critique=texts, revision=texts, reference=texts)
-def test_a_mapping_changes_no_character(prompt: str, system: str, completion: str, critique: str, revision: str, reference: str) -> None:
+def test_a_mapping_changes_no_character(
+    prompt: str, system: str, completion: str, critique: str, revision: str, reference: str
+) -> None:
     row = {"p": prompt, "s": system, "a": completion, "c": critique, "r": revision, "f": reference}
     text = "{prompt: p, system: s, completions: [{text: a, critique: c, revision: r}], reference: f}"
     one = record_of(mapping_once(text), row)
     assert turns(one) == [("system", system), ("user", prompt)]
     assert one.candidates == (Candidate(completion, critique=critique, revision=revision),)
     assert one.reference == reference
-    pieces = record_of(mapping_once("{prompt: [{text: '> ', field: p}, {field: s, cut: never}], completions: [{text: a}]}"), row)
+    pieces = record_of(
+        mapping_once("{prompt: [{text: '> ', field: p}, {field: s, cut: never}], completions: [{text: a}]}"), row
+    )
     assert turns(pieces) == [("user", "> " + prompt + system)]
 
 
@@ -337,7 +417,10 @@ def test_code_is_learned_as_it_was_written() -> None:
 
 def test_strip_takes_blanks_at_the_ends_and_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
-    rows = [{"p": " P\n", "s": "S", "a": "\tA ", "c": "C", "r": " R", "f": "F\n"}, {"p": "P", "s": "S", "a": "A\n  b", "c": None, "r": None, "f": None}]
+    rows = [
+        {"p": " P\n", "s": "S", "a": "\tA ", "c": "C", "r": " R", "f": "F\n"},
+        {"p": "P", "s": "S", "a": "A\n  b", "c": None, "r": None, "f": None},
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = "{prompt: p, system: s, completions: [{text: a, critique: c, revision: r}], reference: f, strip: true}"
     noticed: list[Any] = []
@@ -350,24 +433,37 @@ def test_strip_takes_blanks_at_the_ends_and_is_counted(tmp_path: Path) -> None:
 
 
 def test_strip_leaves_the_blanks_between_the_pieces_of_a_prompt() -> None:
-    text = "{prompt: [{text: '  '}, {field: a}, {text: \"\\n\\n\"}, {field: b, cut: never}, {text: ' '}], completions: [{text: b}], strip: true}"
+    text = (
+        "{prompt: [{text: '  '}, {field: a}, {text: \"\\n\\n\"}, {field: b, cut: never}, {text: ' '}], "
+        "completions: [{text: b}], strip: true}"
+    )
     one = record(text, {"a": " x ", "b": "y\n"})
     assert [part.text for part in one.prompt[0].parts] == ["", "x ", "\n\n", "y", ""]
 
 
-# ------------------------------------------------------------------------------------------------------------- drop_prompt, history
+# -------------------------------------------------------------------------------------------------------------
+# drop_prompt, history
 
 
 def test_a_prompt_that_completions_repeat_is_taken_off_and_counted(tmp_path: Path) -> None:
-    rows = [{"p": "def f():\n", "a": "def f():\n    return 1\n", "b": "    return 2\n"}, {"p": "Q ", "a": "Q A", "b": "Q  B"}]
+    rows = [
+        {"p": "def f():\n", "a": "def f():\n    return 1\n", "b": "    return 2\n"},
+        {"p": "Q ", "a": "Q A", "b": "Q  B"},
+    ]
     path = tmp_path / "f.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     noticed: list[Any] = []
     found = load([mapping(f"{TWO} drop_prompt: true}}", str(path))], seed=0, noticed=noticed)
-    assert sorted(one.text for record in found for one in record.candidates) == ["    return 1\n", "    return 2\n", " B", "A"]
+    assert sorted(one.text for record in found for one in record.candidates) == [
+        "    return 1\n",
+        "    return 2\n",
+        " B",
+        "A",
+    ]
     assert noticed[0].lines() == [
         f"f: drop_prompt: the prompt was taken off the front of a completion (3 times in 2 rows, first {path}:1)",
-        f"f: drop_prompt: a completion does not begin with the prompt, and was left as it is (1 time in 2 rows, first {path}:1)",
+        "f: drop_prompt: a completion does not begin with the prompt, and was left as it is (1 time in 2 rows, "
+        f"first {path}:1)",
     ]
 
 
@@ -385,20 +481,36 @@ def test_a_completion_that_is_the_prompt_alone_is_empty_and_a_whole_conversation
         [("a", "b"), ("c", " d ")],
         ["a", "b", "c", " d "],
         [{"user": "a", "assistant": "b"}, {"user": "c", "assistant": " d "}],
-        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"from": "human", "value": "c"}, {"from": "gpt", "value": " d "}],
+        [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"from": "human", "value": "c"},
+            {"from": "gpt", "value": " d "},
+        ],
     ],
 )
 def test_history_comes_before_the_prompt_in_every_form(history: Any) -> None:
     text = "{prompt: p, system: s, history: h, completions: [{text: a}]}"
     row = {"p": "P", "s": "S", "h": history, "a": "A"}
-    assert turns(record(text, row)) == [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", " d "), ("user", "P")]
+    assert turns(record(text, row)) == [
+        ("system", "S"),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "c"),
+        ("assistant", " d "),
+        ("user", "P"),
+    ]
 
 
 def test_history_may_be_empty_has_keys_of_its_own_and_is_refused_by_entry() -> None:
     text = "{prompt: p, history: h, completions: [{text: a}], history_keys: [q, r]}"
     for nothing in (None, []):
         assert turns(record(text, {"p": "P", "a": "A", "h": nothing})) == [("user", "P")]
-    assert turns(record(text, {"p": "P", "a": "A", "h": [{"q": "a", "r": "b"}]})) == [("user", "a"), ("assistant", "b"), ("user", "P")]
+    assert turns(record(text, {"p": "P", "a": "A", "h": [{"q": "a", "r": "b"}]})) == [
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "P"),
+    ]
     for bad, says in (
         ("x", "f:1: h is a str; it must be a list of earlier turns."),
         (["x"], "f:1: h has 1 texts; the user's and the assistant's alternate, so there must be an even number."),
@@ -410,14 +522,23 @@ def test_history_may_be_empty_has_keys_of_its_own_and_is_refused_by_entry() -> N
         assert refusal(text, {"p": "P", "a": "A", "h": bad}).startswith(says)
 
 
-# ---------------------------------------------------------------------------------------------------- preferences of every form
+# ---------------------------------------------------------------------------------------------------- preferences of
+# every form
 
 
 def test_systems_by_name_with_votes_on_their_names() -> None:
     text = (
-        "{prompt: p, each: systems, completions: [{text: text, author: .key, rating: score}], votes: [best], vote_for: {draw: tie}, scales: {overall: [0, 9]}}"
+        "{prompt: p, each: systems, completions: [{text: text, author: .key, rating: score}], votes: [best], "
+        "vote_for: {draw: tie}, scales: {overall: [0, 9]}}"
     )
-    row = {"p": "P", "systems": {"gpt-3.5": {"text": "A", "score": 3}, "llama": {"text": "B", "score": 4}, "3": {"text": "C", "score": 5}}}
+    row = {
+        "p": "P",
+        "systems": {
+            "gpt-3.5": {"text": "A", "score": 3},
+            "llama": {"text": "B", "score": 4},
+            "3": {"text": "C", "score": 5},
+        },
+    }
     one = record(text, row | {"best": "llama"})
     assert one.candidates == (
         Candidate("A", rank=2.0, ratings={"overall": 3.0}, author="gpt-3.5"),
@@ -428,12 +549,17 @@ def test_systems_by_name_with_votes_on_their_names() -> None:
     assert ranks(record(text, row | {"best": ["gpt-3.5", "gpt-3.5", "llama"]})) == [1, 2, 2]
     assert refusal(text, row | {"best": "bard"}) == "f:1: a vote is 'bard'; vote_for knows draw."
     placed = text.replace("votes: [best], vote_for: {draw: tie}", "votes: [best], vote_for: {x: 3}")
-    assert refusal(placed, row | {"best": "x"}) == "f:1: the vote 'x' is for completion 3 (counted from 0); there are 3."
+    assert (
+        refusal(placed, row | {"best": "x"}) == "f:1: the vote 'x' is for completion 3 (counted from 0); there are 3."
+    )
 
 
 def test_the_place_and_the_key_of_an_element() -> None:
     text = "{prompt: p, each: e, completions: [{text: ., rank: .place, author: .place}]}"
-    assert record(text, {"p": "P", "e": ["A", "B"]}).candidates == (Candidate("A", rank=1.0, author="1"), Candidate("B", rank=2.0, author="2"))
+    assert record(text, {"p": "P", "e": ["A", "B"]}).candidates == (
+        Candidate("A", rank=1.0, author="1"),
+        Candidate("B", rank=2.0, author="2"),
+    )
     assert record(text, {"p": "P", "e": {"x": "A", "y": "B"}}).candidates[1] == Candidate("B", rank=2.0, author="2")
     says = "f:1, e[0]: .key is the key in an object, and e is a list here; .place is the place in it."
     assert refusal(text.replace("author: .place", "author: .key"), {"p": "P", "e": ["A"]}) == says
@@ -455,7 +581,14 @@ def test_a_list_of_votes_in_one_column() -> None:
 
 @pytest.mark.parametrize(
     ("strength", "expected", "margin"),
-    [(-3, [1, 2], 3), ("2", [2, 1], 2), (0, [1, 1], 0), ([-1, 1], [1, 1], 0), ([3, None, 2], [2, 1], 2.5), (-0.5, [1, 2], 0.5)],
+    [
+        (-3, [1, 2], 3),
+        ("2", [2, 1], 2),
+        (0, [1, 1], 0),
+        ([-1, 1], [1, 1], 0),
+        ([3, None, 2], [2, 1], 2.5),
+        (-0.5, [1, 2], 0.5),
+    ],
 )
 def test_a_strength_gives_ranks_and_keeps_its_margin(strength: Any, expected: list[float], margin: float) -> None:
     one = record(f"{TWO} strength: s}}", AB | {"s": strength})
@@ -475,14 +608,23 @@ def test_a_strength_in_words_goes_by_the_table_and_none_is_rejected() -> None:
     text = f"{TWO} strength: s, values: {{A is better: -1, same: 0}}, missing: [unsure]}}"
     assert ranks(record(text, AB | {"s": "A is better"})) == [1, 2]
     assert ranks(record(text, AB | {"s": ["A is better", "unsure"]})) == [1, 2]
-    assert reason(text, AB | {"s": "unsure"}) == reason(text, AB | {"s": None}) == "nobody said which completion is better"
+    assert (
+        reason(text, AB | {"s": "unsure"}) == reason(text, AB | {"s": None}) == "nobody said which completion is better"
+    )
 
 
-BATTLES = "{prompt: p, each: systems, completions: [{text: ., author: .key}], pairs: [{each: battles, sides: [left, right], vote: winner, vote_for: {left: 0, right: 1, draw: tie}}]}"
+BATTLES = (
+    "{prompt: p, each: systems, completions: [{text: ., author: .key}], pairs: [{each: battles, sides: [left, "
+    "right], vote: winner, vote_for: {left: 0, right: 1, draw: tie}}]}"
+)
 
 
 def battles(*found: tuple[Any, Any, Any]) -> dict[str, Any]:
-    return {"p": "P", "systems": {"x": "A", "y": "B", "z": "C"}, "battles": [{"left": left, "right": right, "winner": winner} for left, right, winner in found]}
+    return {
+        "p": "P",
+        "systems": {"x": "A", "y": "B", "z": "C"},
+        "battles": [{"left": left, "right": right, "winner": winner} for left, right, winner in found],
+    }
 
 
 @pytest.mark.parametrize(
@@ -502,13 +644,22 @@ def test_votes_on_two_at_a_time_become_one_ranking(found: list[Any], expected: l
 
 
 def test_comparisons_that_are_none_are_refused() -> None:
-    assert reason(BATTLES, battles()) == reason(BATTLES, battles(("x", "y", None))) == "nobody said which completion is better"
     assert (
-        refusal(BATTLES, battles(("x", "w", "left")))
-        == "f:1, battles[0]: a side of a comparison is 'w'; it is neither the author of a completion nor a place, 0 to 2."
+        reason(BATTLES, battles())
+        == reason(BATTLES, battles(("x", "y", None)))
+        == "nobody said which completion is better"
     )
-    assert refusal(BATTLES, battles(("x", "x", "left"))) == "f:1, battles[0]: both sides of a comparison are the completion 'x'."
-    assert refusal(BATTLES, battles(("x", "y", "z"))) == "f:1, battles[0]: a vote is 'z'; pairs[0].vote_for knows left, right, draw."
+    assert refusal(BATTLES, battles(("x", "w", "left"))) == (
+        "f:1, battles[0]: a side of a comparison is 'w'; it is neither the author of a completion nor a place, 0 to 2."
+    )
+    assert (
+        refusal(BATTLES, battles(("x", "x", "left")))
+        == "f:1, battles[0]: both sides of a comparison are the completion 'x'."
+    )
+    assert (
+        refusal(BATTLES, battles(("x", "y", "z")))
+        == "f:1, battles[0]: a vote is 'z'; pairs[0].vote_for knows left, right, draw."
+    )
     assert refusal(BATTLES, battles() | {"battles": 3}) == "f:1: battles is a int; it must be a list of comparisons."
 
 
@@ -542,31 +693,50 @@ def test_a_table_that_is_not_square_is_refused() -> None:
         ([[0], [0], [0]], "f:1: wins holds a list of 1; it must have"),
         (3, "f:1: wins holds a int; it must have"),
         ({"w": {}}, "f:1: wins is about 'w', which is the author of no completion."),
-        ([[None, 1, 1], [None, None, 1], [1, 1, None]], "f:1: wins has a number for completions 0 and 1 in one direction alone; give both."),
+        (
+            [[None, 1, 1], [None, None, 1], [1, 1, None]],
+            "f:1: wins has a number for completions 0 and 1 in one direction alone; give both.",
+        ),
     ):
         assert refusal(text, battles() | {"wins": table}).startswith(says)
-    assert reason(text, battles() | {"wins": None}) == reason(text, battles() | {"wins": [[0] * 3] * 3}) == "nobody said which completion is better"
+    assert (
+        reason(text, battles() | {"wins": None})
+        == reason(text, battles() | {"wins": [[0] * 3] * 3})
+        == "nobody said which completion is better"
+    )
 
 
 def test_comparisons_that_leave_some_out_are_counted() -> None:
     source = mapping(BATTLES)
     source.feedback(battles(("x", "y", "left"), ("y", "z", "left")), "f:1")
-    assert source.notes.lines()[0].startswith(": not every two completions were compared; they are ranked by the comparisons that there are")
+    assert source.notes.lines()[0].startswith(
+        ": not every two completions were compared; they are ranked by the comparisons that there are"
+    )
     complete = mapping(BATTLES)
     complete.feedback(battles(("x", "y", "left")), "f:1")
     assert complete.notes.lines() == []
 
 
 def test_a_critique_follows_the_completion_that_won_whichever_it_is() -> None:
-    text = "{prompt: p, completions: [{text: a, critique: c}, {text: b}], votes: [v], vote_for: {A: 0, B: 1, T: tie}, winner_critique: why, loser_critique: [bad.*]}"
+    text = (
+        "{prompt: p, completions: [{text: a, critique: c}, {text: b}], votes: [v], vote_for: {A: 0, B: 1, T: tie}, "
+        "winner_critique: why, loser_critique: [bad.*]}"
+    )
     row = AB | {"c": "First.", "why": ["Kind.", None, " Short. "], "bad": ["Rude."]}
-    assert record(text, row | {"v": "A"}).candidates == (Candidate("A", rank=1.0, critique="First. Kind.  Short. "), Candidate("B", rank=2.0, critique="Rude."))
-    assert record(text, row | {"v": "B"}).candidates == (Candidate("A", rank=2.0, critique="First. Rude."), Candidate("B", rank=1.0, critique="Kind.  Short. "))
+    assert record(text, row | {"v": "A"}).candidates == (
+        Candidate("A", rank=1.0, critique="First. Kind.  Short. "),
+        Candidate("B", rank=2.0, critique="Rude."),
+    )
+    assert record(text, row | {"v": "B"}).candidates == (
+        Candidate("A", rank=2.0, critique="First. Rude."),
+        Candidate("B", rank=1.0, critique="Kind.  Short. "),
+    )
     source = mapping(text)
     tie = source.feedback(row | {"v": "T"}, "f:1")
     assert isinstance(tie, Feedback) and [one.critique for one in tie.candidates] == ["First.", None]
     assert sorted(source.notes.lines()) == [
-        f": {name}_critique: no completion won, so that the critique was left out (1 time in 0 rows, first f:1)" for name in ("loser", "winner")
+        f": {name}_critique: no completion won, so that the critique was left out (1 time in 0 rows, first f:1)"
+        for name in ("loser", "winner")
     ]
     ranked = "{prompt: p, each: e, completions: [{text: t, rank: r}], winner_critique: why}"
     one = record(ranked, {"p": "P", "why": "W", "e": [{"t": "A", "r": 2}, {"t": "B", "r": 1}, {"t": "C", "r": None}]})
@@ -585,8 +755,13 @@ DISSENT = "the critique of a rater who did not prefer the completion that won wa
         ("votes: [o], vote_for: {A: 0, B: 1, T: tie, -1: 0}, rater_preference: r.*.s", ["A", "B", "A", "T", None]),
     ],
 )
-def test_words_of_a_rater_who_preferred_another_completion_are_never_said_of_the_one_that_won(settings: str, raters: list[Any]) -> None:
-    text = f"{{prompt: p, completions: [{{text: a}}, {{text: b}}], {settings}, winner_critique: r.*.w, loser_critique: r.*.l}}"
+def test_words_of_a_rater_who_preferred_another_completion_are_never_said_of_the_one_that_won(
+    settings: str, raters: list[Any]
+) -> None:
+    text = (
+        f"{{prompt: p, completions: [{{text: a}}, {{text: b}}], {settings}, winner_critique: r.*.w, "
+        f"loser_critique: r.*.l}}"
+    )
     row = AB | {"o": -1, "r": [{"s": one, "w": f"w{number}", "l": f"l{number}"} for number, one in enumerate(raters)]}
     source = mapping(text)
     one = source.feedback(row, "f:1")
@@ -597,16 +772,23 @@ def test_words_of_a_rater_who_preferred_another_completion_are_never_said_of_the
 
 def test_each_rater_has_one_preference() -> None:
     text = "{prompt: p, completions: [{text: a}, {text: b}], strength: o, rater_preference: s, winner_critique: w}"
-    assert refusal(text, AB | {"o": 1, "s": [1, 2], "w": ["x"]}) == "f:1: s is a list of 2; it must have one preference for each of the 1 raters."
+    assert (
+        refusal(text, AB | {"o": 1, "s": [1, 2], "w": ["x"]})
+        == "f:1: s is a list of 2; it must have one preference for each of the 1 raters."
+    )
     with pytest.raises(InputError, match="'rater_preference' is what each rater preferred"):
         mapping("{prompt: p, completions: [{text: a, rank: r}], rater_preference: s, winner_critique: w}")
 
 
 def test_what_is_kept_can_be_written(tmp_path: Path) -> None:
     one = record(
-        "{prompt: p, completions: [{text: a}], keep: [x, y.*.z]}", {"p": "P", "a": "A", "x": math.nan, "y": [{"z": math.inf}, {"z": {"k": (1, b"2")}}]}
+        "{prompt: p, completions: [{text: a}], keep: [x, y.*.z]}",
+        {"p": "P", "a": "A", "x": math.nan, "y": [{"z": math.inf}, {"z": {"k": (1, b"2")}}]},
     )
-    assert json.loads(json.dumps(one.to_json(), allow_nan=False))["extra"] == {"x": None, "y.*.z": [None, {"k": [1, "b'2'"]}]}
+    assert json.loads(json.dumps(one.to_json(), allow_nan=False))["extra"] == {
+        "x": None,
+        "y.*.z": [None, {"k": [1, "b'2'"]}],
+    }
 
 
 def test_lists_beside_each_other_are_read_by_place_or_by_key() -> None:
@@ -625,29 +807,51 @@ def test_lists_beside_each_other_are_read_by_place_or_by_key() -> None:
         mapping("{prompt: p, completions: [{text: a, rating: .beside.b}]}")
 
 
-# ------------------------------------------------------------------------------------------------------ whatever stands in a row
+# ------------------------------------------------------------------------------------------------------ whatever stands
+# in a row
 
 
 EVERYTHING = (
-    "{prompt: p, history: h, system: s, completions: [{text: a, rating: r, thumb: t, critique: c, author: x}, {text: b}], votes: [v], vote_for: {1: 0, yes: 1}, missing: [0]}",
-    "{prompt: p, completions: [{text: a}, {text: b}], strength: r, winner_critique: [c.*.d], loser_critique: c, keep: [v], drop_prompt: true, strip: true}",
+    "{prompt: p, history: h, system: s, completions: [{text: a, rating: r, thumb: t, critique: c, author: x}, {text: "
+    "b}], votes: [v], vote_for: {1: 0, yes: 1}, missing: [0]}",
+    "{prompt: p, completions: [{text: a}, {text: b}], strength: r, winner_critique: [c.*.d], loser_critique: c, "
+    "keep: [v], drop_prompt: true, strip: true}",
     "{prompt: p.:-1, each: e, completions: [{text: a, author: x, rank: r}], equal: [p, v], id: x, reference: s}",
-    "{prompt: [{text: x, field: p, optional: true}, {field: s}], each: e, completions: [{text: ., author: .place, rating: .beside.r}], matrix: v, scales: {overall: [0, 5]}}",
+    "{prompt: [{text: x, field: p, optional: true}, {field: s}], each: e, completions: [{text: ., author: .place, "
+    "rating: .beside.r}], matrix: v, scales: {overall: [0, 5]}}",
     "{prompt: p, turn_markers: [U, A], each: e, completions: [{text: ., rank: .place}], scalars_as_text: true}",
-    "{prompt: p, each: e, completions: [{text: ., author: .key}], pairs: [{each: v, sides: [l, 0], vote: w, vote_for: {1: 0, 2: 1, 0: tie}}]}",
+    "{prompt: p, each: e, completions: [{text: ., author: .key}], pairs: [{each: v, sides: [l, 0], vote: w, "
+    "vote_for: {1: 0, 2: 1, 0: tie}}]}",
 )
-words = st.sampled_from(["", " ", "x", "y", "A", "UxA", "1", "yes", "0", "nan", "null", "2.5", "[1]"]) | st.text(max_size=5)
+words = st.sampled_from(["", " ", "x", "y", "A", "UxA", "1", "yes", "0", "nan", "null", "2.5", "[1]"]) | st.text(
+    max_size=5
+)
 scalars = st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | words
 keys = st.sampled_from(["a", "b", "x", "y", "l", "w", "d", "role", "content", "user", "assistant", "0"])
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+)
 
 
 @pytest.mark.parametrize("text", EVERYTHING)
 @settings(deadline=None, max_examples=50)
 @given(row=st.fixed_dictionaries({name: values for name in "aberstvxcph"}), plausible=st.booleans())
-def test_whatever_stands_in_a_row_becomes_a_record_a_rejection_or_a_sentence(text: str, row: dict[str, Any], plausible: bool) -> None:
+def test_whatever_stands_in_a_row_becomes_a_record_a_rejection_or_a_sentence(
+    text: str, row: dict[str, Any], plausible: bool
+) -> None:
     if plausible:
-        row |= {"p": "UxA", "a": "A", "b": "B", "s": "S", "h": None, "e": {"x": "A", "y": "B"}, "r": 1, "t": True, "c": "c", "x": "x"}
+        row |= {
+            "p": "UxA",
+            "a": "A",
+            "b": "B",
+            "s": "S",
+            "h": None,
+            "e": {"x": "A", "y": "B"},
+            "r": 1,
+            "t": True,
+            "c": "c",
+            "x": "x",
+        }
     try:
         result = mapping_once(text).feedback(row, "f:1")
     except InputError as error:

@@ -1,4 +1,6 @@
-"""Several sources as one list: what stops, what is counted, how sources mix, and that no prompt stands on both sides of a split."""
+"""Several sources as one list: what stops, what is counted, how sources mix, and that no prompt stands on both sides of
+a split.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
-from coh_lightning.sources import Fields, Mapping, Records, TRLPairs, counts, load, split_by_prompt, stop_if_too_many_are_lost, without_prompts_of
+from coh_lightning.sources import (
+    Fields,
+    Mapping,
+    Records,
+    TRLPairs,
+    counts,
+    load,
+    split_by_prompt,
+    stop_if_too_many_are_lost,
+    without_prompts_of,
+)
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key, prompt_key
 
@@ -58,9 +70,14 @@ def test_a_bad_row_stops_or_is_skipped_and_counted(tmp_path: Path) -> None:
     rejected: list[Rejected] = []
     records = load([Records(path)], seed=0, on_bad_record="skip", rejected=rejected)
     assert len(records) == 3
-    assert [(one.where, one.source, one.unreadable) for one in rejected] == [(f"{path}:2", "f", True), (f"{path}:3", "f", True)]
+    assert [(one.where, one.source, one.unreadable) for one in rejected] == [
+        (f"{path}:2", "f", True),
+        (f"{path}:3", "f", True),
+    ]
     assert rejected[1].reason == f"{path}:3: completions is empty; a record needs at least one completion."
-    assert counts(records, rejected) == {"f": {"records": 3, "copies": 0, "completions": 3, "rejected": {"unreadable": 2}}}
+    assert counts(records, rejected) == {
+        "f": {"records": 3, "copies": 0, "completions": 3, "rejected": {"unreadable": 2}}
+    }
     with pytest.raises(InputError, match="on_bad_record is 'ignore'"):
         load([Records(path)], seed=0, on_bad_record="ignore")  # type: ignore[arg-type]
 
@@ -80,7 +97,9 @@ def test_rows_of_no_use_are_counted_with_their_reason(tmp_path: Path, caplog: py
     path = pairs(tmp_path / "a.jsonl", 3, empty=2)
     rejected: list[Rejected] = []
     records = load([TRLPairs(path)], seed=0, rejected=rejected)
-    assert counts(records, rejected) == {"a": {"records": 3, "copies": 0, "completions": 6, "rejected": {"a completion is empty": 2}}}
+    assert counts(records, rejected) == {
+        "a": {"records": 3, "copies": 0, "completions": 6, "rejected": {"a completion is empty": 2}}
+    }
     assert [one.where for one in rejected] == [f"{path}:4", f"{path}:5"]
     with caplog.at_level(logging.WARNING):
         load([TRLPairs(path)], seed=0)
@@ -133,7 +152,8 @@ def test_more_than_half_lost_stops(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load([TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))], seed=0)
     assert str(caught.value).startswith(
-        f"3 of 5 rows are of no use here, most often (3 times, first {tmp_path}/a.jsonl:3) because of: a completion is empty; check that the source's settings fit"
+        f"3 of 5 rows are of no use here, most often (3 times, first {tmp_path}/a.jsonl:3) because of: a completion "
+        "is empty; check that the source's settings fit"
     )
     stop_if_too_many_are_lost(2, [Rejected("x")])
 
@@ -150,22 +170,32 @@ def test_weights_are_shares_and_lose_nothing(tmp_path: Path) -> None:
     paths = [pairs(tmp_path / f"{name}.jsonl", count) for name, count in (("a", 100), ("b", 10), ("c", 8))]
     records = load([TRLPairs(path, weight=weight) for path, weight in zip(paths, (1, 1, 0.25), strict=True)], seed=0)
     shares = counts(records)
-    assert {name: (entry["records"], entry["copies"]) for name, entry in shares.items()} == {"a": (100, 0), "b": (10, 90), "c": (8, 17)}
+    assert {name: (entry["records"], entry["copies"]) for name, entry in shares.items()} == {
+        "a": (100, 0),
+        "b": (10, 90),
+        "c": (8, 17),
+    }
     assert len({record.id for record in records}) == len(records)
     times = Counter(record.id.split("~")[0] for record in records if record.source == "c")
     assert set(times.values()) == {3, 4}
-    assert [record.id for record in load([TRLPairs(path, weight=w) for path, w in zip(paths, (1, 1, 0.25), strict=True)], seed=0)] == [
-        one.id for one in records
-    ]
+    assert [
+        record.id
+        for record in load([TRLPairs(path, weight=w) for path, w in zip(paths, (1, 1, 0.25), strict=True)], seed=0)
+    ] == [one.id for one in records]
 
 
 def test_copies_stay_out_of_the_held_out_parts(tmp_path: Path) -> None:
-    sources = [TRLPairs(pairs(tmp_path / "a.jsonl", 200), weight=1), TRLPairs(pairs(tmp_path / "b.jsonl", 50), weight=1)]
+    sources = [
+        TRLPairs(pairs(tmp_path / "a.jsonl", 200), weight=1),
+        TRLPairs(pairs(tmp_path / "b.jsonl", 50), weight=1),
+    ]
     parts = split_by_prompt(load(sources, seed=0), {"validation": 0.2}, seed=0)
     assert counts(parts["validation"])["b"]["copies"] == 0 and counts(parts["train"])["b"]["copies"] > 0
 
 
-ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.from_regex(r"\A(a|doc)([~#:/]\d{1,2}){0,2}\Z")
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.from_regex(
+    r"\A(a|doc)([~#:/]\d{1,2}){0,2}\Z"
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -180,7 +210,9 @@ def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
     folder = tmp_path_factory.mktemp("ids")
     sources = []
     for number, own in enumerate(ids_of):
-        rows = [{"id": id, "prompt": f"{number} {place}", "completions": [{"text": "a"}]} for place, id in enumerate(own)]
+        rows = [
+            {"id": id, "prompt": f"{number} {place}", "completions": [{"text": "a"}]} for place, id in enumerate(own)
+        ]
         sources.append(Records(write(folder / f"f{number}.jsonl", rows), weight=weights[number]))
     records = load(sources, seed=seed)
     assert len({one.id for one in records}) == len(records)
@@ -190,12 +222,16 @@ def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
     originals = Counter(one.id for part in parts.values() for one in part if one.copy == 1)
     assert originals == Counter(f"f{number}/{id}" for number, own in enumerate(ids_of) for id in own)
     assert all(one.copy == 1 for name in ("validation", "test") for one in parts[name])
-    assert sum(entry["records"] + entry["copies"] for part in parts.values() for entry in counts(part).values()) == sum(map(len, parts.values()))
+    assert sum(entry["records"] + entry["copies"] for part in parts.values() for entry in counts(part).values()) == sum(
+        map(len, parts.values())
+    )
 
 
 def test_a_copy_takes_no_id_that_a_record_has(tmp_path: Path) -> None:
     rows = [{"id": id, "prompt": id, "completions": [{"text": "a"}]} for id in ("doc", "doc~2", "doc~2~")]
-    many = write(tmp_path / "many.jsonl", [{"prompt": f"{number}", "completions": [{"text": "a"}]} for number in range(9)])
+    many = write(
+        tmp_path / "many.jsonl", [{"prompt": f"{number}", "completions": [{"text": "a"}]} for number in range(9)]
+    )
     records = load([Records(write(tmp_path / "f.jsonl", rows), weight=1), Records(many, weight=1)], seed=0)
     own = [one for one in records if one.source == "f"]
     assert len({one.id for one in records}) == len(records) and Counter(one.copy for one in own) == {1: 3, 2: 3, 3: 3}
@@ -205,7 +241,9 @@ def test_a_copy_takes_no_id_that_a_record_has(tmp_path: Path) -> None:
 def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
     row = {"prompt": "p", "completions": [{"text": "a"}]}
     one, two = (write(tmp_path / f"{name}.jsonl", [row | {"id": id}]) for name, id in (("one", "b/c"), ("two", "c")))
-    with pytest.raises(InputError, match="the sources 'a' and 'a/b' both give a record 'a/b/c'; give one of them another name"):
+    with pytest.raises(
+        InputError, match="the sources 'a' and 'a/b' both give a record 'a/b/c'; give one of them another name"
+    ):
         load([Records(one, name="a"), Records(two, name="a/b")], seed=0)
 
 
@@ -219,9 +257,18 @@ def test_one_setting_says_how_many_rows_may_be_lost(tmp_path: Path) -> None:
 def test_merge_prompts_gathers_rows_of_one_prompt(tmp_path: Path) -> None:
     rows = [{"p": p, "out": out, "stars": stars} for p, out, stars in (("q", "a", 4), ("r", "c", 3), ("q", "b", 2))]
     path = write(tmp_path / "h.jsonl", rows)
-    source = Mapping(path, prompt="p", merge_prompts=True, completions=[Fields(text="out", rating="stars")], scales={"overall": [0, 4]})
+    source = Mapping(
+        path,
+        prompt="p",
+        merge_prompts=True,
+        completions=[Fields(text="out", rating="stars")],
+        scales={"overall": [0, 4]},
+    )
     records = {record.prompt[0].text: record for record in load([source], seed=0)}
-    assert records["q"].candidates == (Candidate("a", ratings={"overall": 4.0}), Candidate("b", ratings={"overall": 2.0}))
+    assert records["q"].candidates == (
+        Candidate("a", ratings={"overall": 4.0}),
+        Candidate("b", ratings={"overall": 2.0}),
+    )
     assert records["q"].extra == {"merged": [f"{path}:1", f"{path}:3"]}
     assert len(records["r"].candidates) == 1
     with pytest.raises(InputError, match="merge_prompts can't join rankings"):
@@ -237,7 +284,11 @@ def test_limit_reads_only_the_first_rows(tmp_path: Path) -> None:
 
 def asked(text: str, *, id: str = "", system: str | None = None) -> Feedback:
     prompt = (Turn("user", (Part(text),)),)
-    return Feedback(id=id or text, prompt=prompt if system is None else (Turn("system", (Part(system),)), *prompt), candidates=(Candidate("a"),))
+    return Feedback(
+        id=id or text,
+        prompt=prompt if system is None else (Turn("system", (Part(system),)), *prompt),
+        candidates=(Candidate("a"),),
+    )
 
 
 def test_a_prompt_is_the_same_in_any_case_blanks_and_form() -> None:
@@ -246,9 +297,16 @@ def test_a_prompt_is_the_same_in_any_case_blanks_and_form() -> None:
     assert feedback_key(asked("Why?")) != feedback_key(asked("Why not?"))
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1), st.integers(0, 5))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1),
+    st.integers(0, 5),
+)
 def test_no_prompt_stands_on_both_sides_and_none_is_lost(texts: list[str], seed: int) -> None:
-    records = [asked(form, id=f"{number}{place}") for number, text in enumerate(texts) for place, form in enumerate((text, f" {text}\n", text.casefold()))]
+    records = [
+        asked(form, id=f"{number}{place}")
+        for number, text in enumerate(texts)
+        for place, form in enumerate((text, f" {text}\n", text.casefold()))
+    ]
     parts = split_by_prompt(records, {"validation": 0.3, "test": 0.3}, seed=seed)
     sides = [{feedback_key(one) for one in part} for part in parts.values()]
     assert list(parts) == ["train", "validation", "test"]
@@ -260,13 +318,19 @@ def test_shares_are_met_and_do_not_depend_on_the_others() -> None:
     records = [asked(f"prompt {number}") for number in range(4000)]
     parts = split_by_prompt(records, {"validation": 0.05, "test": 0.1}, seed=0)
     assert abs(len(parts["validation"]) - 200) < 50 and abs(len(parts["test"]) - 400) < 70
-    assert split_by_prompt(records[:100], {"validation": 0.05, "test": 0.1}, seed=0)["test"] == [one for one in records[:100] if one in parts["test"]]
+    assert split_by_prompt(records[:100], {"validation": 0.05, "test": 0.1}, seed=0)["test"] == [
+        one for one in records[:100] if one in parts["test"]
+    ]
     assert split_by_prompt(records, {"validation": 0.05, "test": 0.1}, seed=1) != parts
 
 
 @pytest.mark.parametrize(
     ("shares", "says"),
-    [({"train": 0.5}, "name only the held-out parts"), ({"test": 1.0}, "the share 'test' is 1.0"), ({"a": 0.6, "b": 0.6}, "add up to 1.2")],
+    [
+        ({"train": 0.5}, "name only the held-out parts"),
+        ({"test": 1.0}, "the share 'test' is 1.0"),
+        ({"a": 0.6, "b": 0.6}, "add up to 1.2"),
+    ],
 )
 def test_impossible_shares_are_refused(shares: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):

@@ -15,8 +15,18 @@ ROW: dict[str, Any] = {
     "q": "Q",
     "a.b": "whole name",
     "No.": 7,
-    "chat": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}],
-    "systems": {"gpt-3.5": {"text": "x", "scores": [1, 2]}, "llama": {"text": "y", "scores": [3]}, "*": 1, 'say "hi"': 2, "7": 3},
+    "chat": [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ],
+    "systems": {
+        "gpt-3.5": {"text": "x", "scores": [1, 2]},
+        "llama": {"text": "y", "scores": [3]},
+        "*": 1,
+        'say "hi"': 2,
+        "7": 3,
+    },
     "votes": [{"score": 1}, None, {"score": 3}],
     "nested": [[1, 2], [3]],
     "nothing": None,
@@ -68,7 +78,10 @@ def test_a_path_leads_to_its_value(path: str, expected: Any) -> None:
         ("systems.gpt-3.5.text", r"f:1: systems has no 'gpt-3'; did you mean 'gpt-3\.5'\?"),
         ("q.*", r"f:1: q is a str; there is no '\*' in it"),
         ("q.0", "f:1: q is a str; there is no '0' in it"),
-        ('systems."gpt-3.5', r"the path 'systems\.\"gpt-3\.5' has a quote at character 9 that is not closed before a dot or the end"),
+        (
+            'systems."gpt-3.5',
+            r"the path 'systems\.\"gpt-3\.5' has a quote at character 9 that is not closed before a dot or the end",
+        ),
         ('systems."gpt"-3', "has a quote at character 9 that is not closed"),
     ],
 )
@@ -92,7 +105,11 @@ def test_places_and_slices_are_pythons(values: list[int], place: int) -> None:
     assert value_at({"a": [{"b": one} for one in values]}, "a.*.b", "f:1") == values
 
 
-@pytest.mark.parametrize(("path", "inner"), [("a.*.x", False), ("a.*.x", {"y": 1}), ("a.*.4", [1])], ids=["no object", "another name", "too short a list"])
+@pytest.mark.parametrize(
+    ("path", "inner"),
+    [("a.*.x", False), ("a.*.x", {"y": 1}), ("a.*.4", [1])],
+    ids=["no object", "another name", "too short a list"],
+)
 def test_a_name_of_the_data_that_has_control_characters_is_quoted_in_the_message(path: str, inner: Any) -> None:
     with pytest.raises(InputError) as refused:
         value_at({"a": {"\x1f": inner}}, path, "f.jsonl:1")

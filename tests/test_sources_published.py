@@ -1,4 +1,6 @@
-"""Public data sets' rows, made up in exactly their published shape, read by settings in YAML alone; and what each row becomes."""
+"""Public data sets' rows, made up in exactly their published shape, read by settings in YAML alone; and what each row
+becomes.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,17 @@ CONF = Path(__file__).parent.parent / "conf" / "data"
 def settings(name: str) -> str:
     """The settings of the Mapping in conf/data/NAME.yaml as YAML, without those that say where its rows are."""
     (source,) = yaml.safe_load((CONF / f"{name}.yaml").read_text())["data"]["init_args"]["sources"]
-    return yaml.safe_dump({key: value for key, value in source["init_args"].items() if key not in ("path", "subset")}, sort_keys=False)
+    return yaml.safe_dump(
+        {key: value for key, value in source["init_args"].items() if key not in ("path", "subset")}, sort_keys=False
+    )
 
 
 def message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-# --------------------------------------------------------------------------------------------------------------- UltraFeedback
+# ---------------------------------------------------------------------------------------------------------------
+# UltraFeedback
 
 ULTRAFEEDBACK = settings("ultrafeedback")
 
@@ -65,12 +70,15 @@ def test_ultrafeedback() -> None:
             author="alpaca-7b",
         ),
     )
-    with_reasons = record(ULTRAFEEDBACK.replace("critique: critique", "critique: [critique, annotations.*.Rationale]"), row)
+    with_reasons = record(
+        ULTRAFEEDBACK.replace("critique: critique", "critique: [critique, annotations.*.Rationale]"), row
+    )
     assert with_reasons.candidates[0].critique == "Good. Follows. True.  Helps."
     assert (turns(one), one.extra) == ([("user", "Why?")], {"source": "sharegpt"})
 
 
-# ----------------------------------------------------------------------------------------------------------- HelpSteer2 and 3
+# ----------------------------------------------------------------------------------------------------------- HelpSteer2
+# and 3
 
 HELPSTEER2 = settings("helpsteer2")
 
@@ -84,13 +92,18 @@ def test_helpsteer2(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (first, first | {"response": "e", "helpfulness": 1})))
     (merged,) = load([mapping(HELPSTEER2, str(path))], seed=0)
-    assert [(candidate.text, candidate.ratings["helpfulness"]) for candidate in merged.candidates] == [("d", 3.0), ("e", 1.0)]
+    assert [(candidate.text, candidate.ratings["helpfulness"]) for candidate in merged.candidates] == [
+        ("d", 3.0),
+        ("e", 1.0),
+    ]
 
 
 HELPSTEER3 = settings("helpsteer3")
 
 
-@pytest.mark.parametrize(("preference", "expected", "margin"), [(-3, [1, 2], 3), (-1, [1, 2], 1), (0, [1, 1], 0), (2, [2, 1], 2)])
+@pytest.mark.parametrize(
+    ("preference", "expected", "margin"), [(-3, [1, 2], 3), (-1, [1, 2], 1), (0, [1, 1], 0), (2, [2, 1], 2)]
+)
 def test_helpsteer3(preference: int, expected: list[float], margin: float) -> None:
     row = {
         "domain": "code",
@@ -132,7 +145,14 @@ def test_nectar() -> None:
         {"answer": " B\n", "model": "llama-2-7b-chat", "rank": 2.0},
         {"answer": "C", "model": "x", "rank": 7.0},
     ]
-    row = {"prompt": "\n\nHuman: Why?\n\nAssistant: ", "answers": answers, "turns": 1, "num_responses": 3, "source": ["lmsys-chat-1m"], "good_natured": True}
+    row = {
+        "prompt": "\n\nHuman: Why?\n\nAssistant: ",
+        "answers": answers,
+        "turns": 1,
+        "num_responses": 3,
+        "source": ["lmsys-chat-1m"],
+        "good_natured": True,
+    }
     one = record(NECTAR, row)
     assert turns(one) == [("user", "Why?")]
     assert one.candidates == (
@@ -149,7 +169,9 @@ def test_nectar() -> None:
 ARENA = settings("chatbot_arena")
 
 
-@pytest.mark.parametrize(("winner", "expected"), [("model_a", [1, 2]), ("model_b", [2, 1]), ("tie", [1, 1]), ("tie (bothbad)", [1, 1])])
+@pytest.mark.parametrize(
+    ("winner", "expected"), [("model_a", [1, 2]), ("model_b", [2, 1]), ("tie", [1, 1]), ("tie (bothbad)", [1, 1])]
+)
 def test_chatbot_arena(winner: str, expected: list[float]) -> None:
     row: dict[str, Any] = {
         "question_id": "58210e39",
@@ -168,14 +190,18 @@ def test_chatbot_arena(winner: str, expected: list[float]) -> None:
     }
     one = record(ARENA, row)
     assert (one.id, turns(one), ranks(one)) == ("58210e39", [("user", "What is it?")], expected)
-    assert [(candidate.text, candidate.author) for candidate in one.candidates] == [("A ", "chatglm-6b"), ("B", "koala-13b")]
+    assert [(candidate.text, candidate.author) for candidate in one.candidates] == [
+        ("A ", "chatglm-6b"),
+        ("B", "koala-13b"),
+    ]
     longer = [message("user", "x"), message("assistant", "y"), *row["conversation_a"]]
     assert reason(ARENA, row | {"conversation_b": longer}) == "conversation_a.:-1, conversation_b.:-1 differ"
     both = record(ARENA, row | {"conversation_a": longer, "conversation_b": [*longer[:-1], message("assistant", "B")]})
     assert [role for role, _ in turns(both)] == ["user", "assistant", "user"]
 
 
-# ----------------------------------------------------------------------------------------------------------------- PKU-SafeRLHF
+# -----------------------------------------------------------------------------------------------------------------
+# PKU-SafeRLHF
 
 SAFE = settings("pku_saferlhf")
 
@@ -205,7 +231,9 @@ def test_pku_saferlhf() -> None:
         Candidate("B", rank=1.0, thumb=False, author="WizardLM-30B-Uncensored"),
     )
     assert one.extra == {"safer_response_id": 0, "votes": ["1"]}
-    safer = SAFE.replace("votes:\n- better_response_id", "votes:\n- safer_response_id").replace("keep:\n- safer_response_id", "aspect: harmless")
+    safer = SAFE.replace("votes:\n- better_response_id", "votes:\n- safer_response_id").replace(
+        "keep:\n- safer_response_id", "aspect: harmless"
+    )
     assert (ranks(record(safer, row)), record(safer, row).aspect) == ([1, 2], "harmless")
 
 
@@ -238,7 +266,8 @@ def test_shp() -> None:
     assert ranks(record(SHP, row | {"labels": 0})) == [2, 1]
 
 
-# ------------------------------------------------------------------------------------------------------------------- Prometheus
+# -------------------------------------------------------------------------------------------------------------------
+# Prometheus
 
 COLLECTION = settings("prometheus")
 PREFERENCES = settings("prometheus_preference")
@@ -271,7 +300,8 @@ def test_prometheus() -> None:
     assert ranks(record(PREFERENCES, pair)) == [2, 1]
 
 
-# ----------------------------------------------------------------------------------------------------------------- UltraInteract
+# -----------------------------------------------------------------------------------------------------------------
+# UltraInteract
 
 INTERACT = settings("ultrainteract")
 
@@ -280,7 +310,11 @@ def test_ultrainteract_pairs() -> None:
     row = {
         "task": "Coding",
         "dataset": "codecontest",
-        "trajectory": [{"from": "user", "value": "Solve."}, {"from": "assistant", "value": "Step 1"}, {"from": "user", "value": "Observation: no"}],
+        "trajectory": [
+            {"from": "user", "value": "Solve."},
+            {"from": "assistant", "value": "Step 1"},
+            {"from": "user", "value": "Observation: no"},
+        ],
         "chosen": "Step 2\n\n```python\n    x = 1\n```",
         "rejected": "Step 2",
         "id": "0_0",
@@ -289,4 +323,8 @@ def test_ultrainteract_pairs() -> None:
     one = record(INTERACT, row)
     assert turns(one) == [("user", "Solve."), ("assistant", "Step 1"), ("user", "Observation: no")]
     assert one.candidates == (Candidate("Step 2\n\n```python\n    x = 1\n```", rank=1.0), Candidate("Step 2", rank=2.0))
-    assert (one.id, one.task, one.extra) == ("0_0", "response", {"task": "Coding", "dataset": "codecontest", "parent_id": None})
+    assert (one.id, one.task, one.extra) == (
+        "0_0",
+        "response",
+        {"task": "Coding", "dataset": "codecontest", "parent_id": None},
+    )

@@ -18,7 +18,9 @@ from coh_lightning.sources import HH, Source, counts, load
 CONF = Path(__file__).parent.parent / "conf" / "data"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "world")
 
-needs_real_data = pytest.mark.skipif("COH_REAL_DATA" not in os.environ, reason="COH_REAL_DATA names no folder of real data")
+needs_real_data = pytest.mark.skipif(
+    "COH_REAL_DATA" not in os.environ, reason="COH_REAL_DATA names no folder of real data"
+)
 
 
 def sources_of(name: str) -> list[Source]:
@@ -26,7 +28,9 @@ def sources_of(name: str) -> list[Source]:
     assert isinstance(config, dict) and config["data"]["class_path"] == "coh_lightning.CoHDataModule"
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--sources", type=list[Source])
-    sources: list[Source] = parser.instantiate(parser.parse_object({"sources": config["data"]["init_args"]["sources"]})).sources
+    sources: list[Source] = parser.instantiate(
+        parser.parse_object({"sources": config["data"]["init_args"]["sources"]})
+    ).sources
     return sources
 
 
@@ -46,17 +50,52 @@ def test_ultrafeedback_shaped_rows() -> None:
     def annotated(rating: str) -> dict[str, Any]:
         return {"Rating": rating, "Rationale": "because"}
 
-    notes = {"instruction_following": annotated("5"), "honesty": annotated("N/A"), "truthfulness": annotated("3"), "helpfulness": annotated("4")}
-    completion = {"model": "m", "response": "a", "critique": "fine", "annotations": notes, "overall_score": 8.0, "custom_system_prompt": "s"}
-    one = one_row("ultrafeedback", {"source": "s", "instruction": "q", "models": ["m"], "completions": [completion], "correct_answers": ["None"]})
-    assert one.candidates == (Candidate("a", ratings={"instruction_following": 5.0, "truthfulness": 3.0, "helpfulness": 4.0}, critique="fine", author="m"),)
+    notes = {
+        "instruction_following": annotated("5"),
+        "honesty": annotated("N/A"),
+        "truthfulness": annotated("3"),
+        "helpfulness": annotated("4"),
+    }
+    completion = {
+        "model": "m",
+        "response": "a",
+        "critique": "fine",
+        "annotations": notes,
+        "overall_score": 8.0,
+        "custom_system_prompt": "s",
+    }
+    one = one_row(
+        "ultrafeedback",
+        {"source": "s", "instruction": "q", "models": ["m"], "completions": [completion], "correct_answers": ["None"]},
+    )
+    assert one.candidates == (
+        Candidate(
+            "a",
+            ratings={"instruction_following": 5.0, "truthfulness": 3.0, "helpfulness": 4.0},
+            critique="fine",
+            author="m",
+        ),
+    )
 
 
 def test_helpsteer_shaped_rows() -> None:
-    row = {"prompt": "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc", "response": "d", "helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 0}
+    row = {
+        "prompt": "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc",
+        "response": "d",
+        "helpfulness": 3,
+        "correctness": 4,
+        "coherence": 4,
+        "complexity": 0,
+    }
     one = one_row("helpsteer2", row | {"verbosity": 1})
     assert [(turn.role, turn.text) for turn in one.prompt] == [("user", "a"), ("assistant", "b"), ("user", "c")]
-    assert one.candidates[0].ratings == {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 0, "verbosity": 1}
+    assert one.candidates[0].ratings == {
+        "helpfulness": 3,
+        "correctness": 4,
+        "coherence": 4,
+        "complexity": 0,
+        "verbosity": 1,
+    }
 
 
 def real(name: str) -> tuple[list[Feedback], list[Rejected]]:
@@ -104,7 +143,9 @@ def test_real_hh_loses_no_character() -> None:
             turns += len(one.prompt)
             for candidate, name in zip(one.candidates, ("chosen", "rejected"), strict=True):
                 names = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
-                again = "".join(names[turn.role] + turn.text for turn in one.prompt) + names["assistant"] + candidate.text
+                again = (
+                    "".join(names[turn.role] + turn.text for turn in one.prompt) + names["assistant"] + candidate.text
+                )
                 assert again == row[name]
                 assert [turn.role for turn in one.prompt] == ["user", "assistant"] * (len(one.prompt) // 2) + ["user"]
 
@@ -132,12 +173,17 @@ def test_real_trees_become_rankings_and_thumbs() -> None:
 @pytest.mark.realdata
 def test_real_ratings_critiques_revisions_and_thumbs() -> None:
     summeval, _ = real("summeval")
-    assert ks(summeval, lambda candidate: set(candidate.ratings) == {"coherence", "consistency", "fluency", "relevance"}) == {16: 20}
+    assert ks(
+        summeval, lambda candidate: set(candidate.ratings) == {"coherence", "consistency", "fluency", "relevance"}
+    ) == {16: 20}
     assert all(record.reference and record.task == "summary" for record in summeval)
     feedbackqa, _ = real("feedbackqa")
     assert ks(feedbackqa, lambda candidate: "overall" in candidate.ratings and bool(candidate.critique)) == {1: 519}
     defacto, _ = real("defacto")
-    said = Counter((bool(one.candidates[0].thumb), one.candidates[0].critique is not None, one.candidates[0].revision is not None) for one in defacto)
+    said = Counter(
+        (bool(one.candidates[0].thumb), one.candidates[0].critique is not None, one.candidates[0].revision is not None)
+        for one in defacto
+    )
     assert said == {(True, True, False): 296, (True, True, True): 3, (False, True, True): 701}
     kto, _ = real("kto")
     assert Counter(record.candidates[0].thumb for record in kto) == {True: 150, False: 150}

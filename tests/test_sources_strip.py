@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 
 from coh_lightning.records import Feedback, content_id
-from coh_lightning.sources import HH, OASST, Fields, Mapping, Records, Source, Summarize, TRLPairs, TRLUnpaired, WebGPT, load
+from coh_lightning.sources import (
+    HH,
+    OASST,
+    Fields,
+    Mapping,
+    Records,
+    Source,
+    Summarize,
+    TRLPairs,
+    TRLUnpaired,
+    WebGPT,
+    load,
+)
 
 
 def node(id: str, role: str, text: str, *replies: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -17,7 +29,9 @@ def node(id: str, role: str, text: str, *replies: dict[str, Any], **more: Any) -
 
 
 def sources(path: str, **options: Any) -> dict[type[Source], Source]:
-    mapped = Mapping(path, prompt="p", completions=[Fields(text="a", critique="c", revision="r")], reference="f", **options)
+    mapped = Mapping(
+        path, prompt="p", completions=[Fields(text="a", critique="c", revision="r")], reference="f", **options
+    )
     webgpt = WebGPT(path, held_out=1e-9, **options)  # whose one question is in train
     plain = [HH, OASST, Records, Summarize, TRLPairs, TRLUnpaired]
     return {Mapping: mapped, WebGPT: webgpt} | {one: one(path, **options) for one in plain}
@@ -26,16 +40,32 @@ def sources(path: str, **options: Any) -> dict[type[Source], Source]:
 QUOTES = {"title": [" T"], "extract": ["E "]}
 ROWS: dict[type[Source], dict[str, Any]] = {
     HH: {"chosen": "\n\nHuman:  a\n\n\nAssistant: b ", "rejected": "\n\nHuman:  a\n\n\nAssistant:  c"},
-    OASST: {"prompt": node("a", "prompter", " p", node("b", "assistant", " x", rank=0), node("c", "assistant", "y\n", rank=1))},
+    OASST: {
+        "prompt": node(
+            "a", "prompter", " p", node("b", "assistant", " x", rank=0), node("c", "assistant", "y\n", rank=1)
+        )
+    },
     Records: {
         "prompt": [{"role": "system", "content": " s"}, {"role": "user", "content": [{"text": " p"}, {"text": " q "}]}],
         "completions": [{"text": "\nx ", "critique": " c", "revision": "r "}],
         "reference": " f ",
     },
-    Summarize: {"info": {"post": "A post. ", "title": "T"}, "summaries": [{"text": "  x"}, {"text": "y\n"}], "choice": 1},
+    Summarize: {
+        "info": {"post": "A post. ", "title": "T"},
+        "summaries": [{"text": "  x"}, {"text": "y\n"}],
+        "choice": 1,
+    },
     TRLPairs: {"prompt": " p", "chosen": " x", "rejected": "y "},
     TRLUnpaired: {"prompt": " p", "completion": " x", "label": True},
-    WebGPT: {"question": " p", "answer_0": "x ", "answer_1": "\ty", "score_0": 1, "score_1": -1, "quotes_0": QUOTES, "quotes_1": QUOTES},
+    WebGPT: {
+        "question": " p",
+        "answer_0": "x ",
+        "answer_1": "\ty",
+        "score_0": 1,
+        "score_1": -1,
+        "quotes_0": QUOTES,
+        "quotes_1": QUOTES,
+    },
     Mapping: {"p": " p", "a": "\nx ", "c": " c", "r": "r ", "f": " f "},
 }
 

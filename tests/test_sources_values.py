@@ -93,7 +93,10 @@ def test_a_table_is_looked_up_by_value_and_knows_what_was_never_found() -> None:
 
 @pytest.mark.parametrize("entries", [{1: 5, "1.0": 4}, {True: 1, "yes": 0}, {"null": 1, None: 2}])
 def test_entries_that_are_the_same_value_and_mean_different_things_are_refused(entries: dict[Any, Any]) -> None:
-    with pytest.raises(InputError, match=r"Mapping of f: the entries .* and .* of 'values' are the same value, but mean . and .; keep one of them"):
+    with pytest.raises(
+        InputError,
+        match=r"Mapping of f: the entries .* and .* of 'values' are the same value, but mean . and .; keep one of them",
+    ):
         Table("values", entries, "Mapping of f")
 
 

@@ -1,4 +1,6 @@
-"""Before the first step: the largest row of each kind is run once, whatever stage it belongs to, and leaves nothing behind."""
+"""Before the first step: the largest row of each kind is run once, whatever stage it belongs to, and leaves nothing
+behind.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from coh_lightning.module import CoHModule
 from coh_lightning.startup import expected_memory, in_bytes
 
 
-def test_a_setting_to_copy_is_shown_whole_however_narrow_the_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_to_copy_is_shown_whole_however_narrow_the_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     setting = "data.prompt_format.kept_tokens=['</think>','<think>','<tool_call>','</tool_call>']"
     startup.show([("note", f"Keep them: {setting}.")])
@@ -27,7 +31,10 @@ def test_a_setting_to_copy_is_shown_whole_however_narrow_the_screen(capsys: pyte
 
 
 def long_one(number: int, words: int) -> dict[str, Any]:
-    texts = [{"text": " ".join(f"{word}{place}" for place in range(words)), "rank": rank} for rank, word in enumerate(("good", "bad"), start=1)]
+    texts = [
+        {"text": " ".join(f"{word}{place}" for place in range(words)), "rank": rank}
+        for rank, word in enumerate(("good", "bad"), start=1)
+    ]
     return {"id": f"long {number}", "prompt": f"Long question {number}?", "completions": texts}
 
 
@@ -35,7 +42,12 @@ def data_with(folder: Path, *, text: str = "", **settings: Any) -> CoHDataModule
     """Short records, a longer one in each split, and some text."""
     (folder / "text.txt").write_text("a few words\n" * 9 + text, encoding="utf-8")
     rows = [*pairs(30), *(long_one(number, 12) for number in range(12))]
-    held_out = {"validation_share": 0.3, "test_share": 0.3, "regulariser": [str(folder / "text.txt")], "regulariser_rows_per_step": 1}
+    held_out = {
+        "validation_share": 0.3,
+        "test_share": 0.3,
+        "regulariser": [str(folder / "text.txt")],
+        "regulariser_rows_per_step": 1,
+    }
     return data_of(rows, folder, train_only=False, **(held_out | settings))
 
 
@@ -43,12 +55,19 @@ def every_batch(data: CoHDataModule) -> list[tuple[str, dict[str, Any]]]:
     """All rows that any stage would run in the first epoch."""
     found: list[tuple[str, dict[str, Any]]] = []
     for step in range(data.plan.steps_per_epoch):
-        found += [("text" if planned.regulariser else "train", dict(data._train_batch(planned, 0))) for planned in data.plan.step(0, step)]
+        found += [
+            ("text" if planned.regulariser else "train", dict(data._train_batch(planned, 0)))
+            for planned in data.plan.step(0, step)
+        ]
     for stage in ("validation", "test"):
         for table in data._held_out(stage):
             for index in range(table.count):
                 batch = table.build(index)
-                found += [(stage, batch)] if "rows" not in batch else [(f"compared in {stage}", row) for row in batch["rows"]]
+                found += (
+                    [(stage, batch)]
+                    if "rows" not in batch
+                    else [(f"compared in {stage}", row) for row in batch["rows"]]
+                )
     return found
 
 
@@ -68,7 +87,9 @@ def test_no_row_of_any_stage_is_larger_than_what_is_run(layout: Any, tmp_path: P
         assert batch[size].numel() == max(row[size].numel() for kind, row in every if kind == name), name
 
 
-def test_the_largest_rows_are_run_before_the_first_step_and_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_rows_are_run_before_the_first_step_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, model = data_with(tmp_path), tiny()
     ran: list[tuple[int, bool]] = []
 
@@ -81,40 +102,88 @@ def test_the_largest_rows_are_run_before_the_first_step_and_leave_nothing_behind
     class First(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
             if batch_idx == 0:
-                assert [grad for _, grad in ran] == [True] * 4 + [False] * 4  # a training row twice: the first time is slower
+                assert [grad for _, grad in ran] == [True] * 4 + [
+                    False
+                ] * 4  # a training row twice: the first time is slower
                 assert all(p.grad is None for p in pl_module.parameters())
 
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    trainer = pl.Trainer(accelerator="cpu", devices=1, max_steps=1, limit_val_batches=0, default_root_dir=str(tmp_path), callbacks=[First()], **quiet)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=1,
+        limit_val_batches=0,
+        default_root_dir=str(tmp_path),
+        callbacks=[First()],
+        **quiet,
+    )
     trainer.fit(model, datamodule=data)
     assert trainer.global_step == 1
     cpu = torch.device("cpu")
     dropping = CoHModule(from_config=TINY | {"attention_dropout": 0.5}, dropout=True)
     dropping.configure_model()
     before = torch.random.get_rng_state()
-    assert startup.run_largest(dropping.lm, data.largest_batches(), kinds=len(data.kinds), device=cpu, context=nullcontext()) > 0
+    assert (
+        startup.run_largest(
+            dropping.lm, data.largest_batches(), kinds=len(data.kinds), device=cpu, context=nullcontext()
+        )
+        > 0
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_memory_that_a_held_out_row_has_not_fails_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_a_held_out_row_has_not_fails_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(logits: torch.Tensor, batch: Any, *, outputs: int) -> Any:
         raise torch.OutOfMemoryError("can't allocate memory")
 
     monkeypatch.setattr(startup, "output_log_likelihoods", full)
-    trainer = pl.Trainer(accelerator="cpu", devices=1, max_steps=1, logger=False, enable_checkpointing=False, default_root_dir=str(tmp_path))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=str(tmp_path),
+    )
     with pytest.raises(torch.OutOfMemoryError):
         trainer.fit(tiny(), datamodule=data_with(tmp_path))
     assert trainer.global_step == 0
 
 
 def test_bytes_are_shown_in_the_unit_that_fits() -> None:
-    assert [in_bytes(number) for number in (0, 5 * 2**20, 2**30, 1.5 * 2**30)] == ["0 MiB", "5 MiB", "1024 MiB", "1.5 GiB"]
+    assert [in_bytes(number) for number in (0, 5 * 2**20, 2**30, 1.5 * 2**30)] == [
+        "0 MiB",
+        "5 MiB",
+        "1024 MiB",
+        "1.5 GiB",
+    ]
 
 
 def test_the_screen_says_how_much_is_still_to_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "enable_checkpointing": False}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "enable_checkpointing": False,
+    }
     for steps, left, start in ((2, 2, None), (5, 3, tmp_path / "two.ckpt")):
-        run = pl.Trainer(**quiet, accelerator="cpu", devices=1, use_distributed_sampler=False, default_root_dir=str(tmp_path), max_steps=steps)
+        run = pl.Trainer(
+            **quiet,
+            accelerator="cpu",
+            devices=1,
+            use_distributed_sampler=False,
+            default_root_dir=str(tmp_path),
+            max_steps=steps,
+        )
         run.fit(tiny(), datamodule=data_of(pairs(24), tmp_path, rows_per_step=2), ckpt_path=start, weights_only=True)
         run.save_checkpoint(tmp_path / "two.ckpt")
         assert f"{left} steps of 2 micro-batches on each of 1 rank(s)" in " ".join(capsys.readouterr().err.split())
@@ -122,19 +191,28 @@ def test_the_screen_says_how_much_is_still_to_be_done(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_the_expected_memory_is_that_of_weights_gradients_logits_and_activations(attention: Any, recomputed: bool) -> None:
+def test_the_expected_memory_is_that_of_weights_gradients_logits_and_activations(
+    attention: Any, recomputed: bool
+) -> None:
     model = tiny(attention=attention)
     model.configure_model()
     tokens, predicted, heads = 100, 40, 2 if attention == "eager" else 1
     held = sum(parameter.numel() for parameter in model.parameters()) * 4
     activations = (1 if recomputed else 2) * (34 * tokens * 32 + 4 * heads * tokens**2) * 2
-    found = expected_memory(model.lm, tokens=tokens, predicted=predicted, device=torch.device("cpu"), recomputed=recomputed)
+    found = expected_memory(
+        model.lm, tokens=tokens, predicted=predicted, device=torch.device("cpu"), recomputed=recomputed
+    )
     assert found == 4 * held + 3 * 4 * predicted * 520 + activations
 
 
-def test_the_expected_memory_on_a_gpu_is_what_was_measured_and_the_optimizers_two_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_expected_memory_on_a_gpu_is_what_was_measured_and_the_optimizers_two_copies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tiny(lora=LoRA(rank=2, targets=("q_proj",)))
     model.configure_model()
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1000)
     trained = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name)
-    assert expected_memory(model.lm, tokens=9, predicted=9, device=torch.device("cuda", 0), recomputed=False) == 1000 + 2 * 4 * trained
+    assert (
+        expected_memory(model.lm, tokens=9, predicted=9, device=torch.device("cuda", 0), recomputed=False)
+        == 1000 + 2 * 4 * trained
+    )

@@ -80,7 +80,11 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_grid_runs_every_combination_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = sweep_file(here, method="grid", parameters={"x": {"values": [3, 1, 2]}, "kind": {"values": ["a", "b"]}, "fixed": {"value": "c"}})
+    file = sweep_file(
+        here,
+        method="grid",
+        parameters={"x": {"values": [3, 1, 2]}, "kind": {"values": ["a", "b"]}, "fixed": {"value": "c"}},
+    )
     assert main(["sweep", str(file), "--folder=s"]) == 0
     assert order(here) == [f"trial-000{number} {x}" for number, x in enumerate([3, 3, 1, 1, 2, 2])]
     assert [(row["trial"], row["val/score"], row["x"], row["kind"], row["fixed"]) for row in table(here / "s")][:3] == [
@@ -110,7 +114,9 @@ def test_a_search_draws_the_same_however_often_it_is_broken_off(method: str, her
 
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)])
-def test_a_search_that_was_killed_runs_its_last_trial_again_in_its_folder(by: signal.Signals, status: int, here: Path) -> None:
+def test_a_search_that_was_killed_runs_its_last_trial_again_in_its_folder(
+    by: signal.Signals, status: int, here: Path
+) -> None:
     sweep = read_sweep(sweep_file(here))
     search(sweep, here / "whole", trials=3, seed=5)
     whole = order(here)
@@ -148,7 +154,12 @@ def test_a_trial_that_fails_is_counted_and_says_why(here: Path, capsys: pytest.C
     grid = {"x": {"values": [1, -1]}, "kind": {"values": ["nan", "a"]}}
     assert main(["sweep", str(sweep_file(here, method="grid", parameters=grid)), "--folder=s"]) == 0
     assert "4 trials: 1 complete, 0 stopped early, 3 failed" in capsys.readouterr().out
-    assert [row["reason"] for row in table(here / "s")] == ["", "val/score is nan", "error: x is below 0", "error: x is below 0"]
+    assert [row["reason"] for row in table(here / "s")] == [
+        "",
+        "val/score is nan",
+        "error: x is below 0",
+        "error: x is below 0",
+    ]
 
 
 def test_three_failures_at_the_start_end_the_search(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,13 +167,18 @@ def test_three_failures_at_the_start_end_the_search(here: Path, capsys: pytest.C
     assert main(["sweep", str(file), "--folder=s"]) == 2
     assert len(order(here)) == 3
     assert (
-        "the first 3 trials failed, the last because of: s/trial-0002/metrics.csv has no value of val/scor; did you mean 'val/score'?"
-        in capsys.readouterr().err
+        "the first 3 trials failed, the last because of: s/trial-0002/metrics.csv has no value of val/scor; did you "
+        "mean 'val/score'?" in capsys.readouterr().err
     )
 
 
 def test_a_trial_that_lags_behind_is_stopped_early(here: Path) -> None:
-    file = sweep_file(here, method="grid", parameters={"x": {"values": [1, 9]}}, early_terminate={"type": "hyperband", "min_iter": 1, "eta": 2})
+    file = sweep_file(
+        here,
+        method="grid",
+        parameters={"x": {"values": [1, 9]}},
+        early_terminate={"type": "hyperband", "min_iter": 1, "eta": 2},
+    )
     (here / "hang").write_text("2")
     study = search(read_sweep(file), here / "s", trials=2)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
@@ -171,7 +187,10 @@ def test_a_trial_that_lags_behind_is_stopped_early(here: Path) -> None:
 
 def test_another_search_does_not_go_on_in_the_same_folder(here: Path) -> None:
     search(read_sweep(sweep_file(here)), here / "s", trials=1)
-    with pytest.raises(InputError, match=r"holds another sweep; it differs in parameters.x.max \(was 1.0, is 2.0\); give another --folder"):
+    with pytest.raises(
+        InputError,
+        match=r"holds another sweep; it differs in parameters.x.max \(was 1.0, is 2.0\); give another --folder",
+    ):
         search(read_sweep(sweep_file(here, parameters={"x": {"min": 0.0, "max": 2.0}})), here / "s", trials=2)
     (here / "letters").mkdir()
     (here / "letters" / "to_anna.txt").write_text("dear Anna")
@@ -192,35 +211,89 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "method": ({"method": "genetic"}, "method is 'genetic'; it must be grid, random or bayes."),
     "no parameters": ({"parameters": None}, "has no parameters"),
     "goal": ({"metric": {"name": "val/nll"}}, "it needs a name, and as its goal minimize or maximize."),
-    "list": ({"parameters": {"hide": {"values": [[0, 1]]}}}, "parameters.hide has the value [0, 1]; write a list or a mapping as text: '[0, 1]'."),
+    "list": (
+        {"parameters": {"hide": {"values": [[0, 1]]}}},
+        "parameters.hide has the value [0, 1]; write a list or a mapping as text: '[0, 1]'.",
+    ),
     "distribution": (
         {"parameters": {"x": {"distribution": "log_uni", "min": 0, "max": 1}}},
         "must be one of constant, categorical, uniform, int_uniform, q_uniform",
     ),
-    "range": ({"parameters": {"x": {"min": 1, "max": 0}}}, "parameters.x is from 1 to 0; min and max must be numbers that rise."),
-    "log": ({"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "must be numbers that rise, above 0."),
+    "range": (
+        {"parameters": {"x": {"min": 1, "max": 0}}},
+        "parameters.x is from 1 to 0; min and max must be numbers that rise.",
+    ),
+    "log": (
+        {"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
+        "must be numbers that rise, above 0.",
+    ),
     "grid of a range": ({"method": "grid"}, "parameters.x is a range, and a grid needs values"),
     "command": ({"command": ["python", "train.py", "${args}"]}, "command is no `python -m coh_lightning fit`"),
-    "macro": ({"command": ["${interpreter}", "coh_lightning", "fit", "${args_json}"]}, "the sweep's command has ${args_json}"),
-    "probabilities": ({"parameters": {"x": {"values": [1, 2], "probabilities": [0.1, 0.9]}}}, "parameters.x.probabilities: values are drawn alike here"),
-    "nested": ({"parameters": {"data": {"parameters": {"seed": {"value": 1}}}}}, "parameters.data.parameters: nested parameters are written with dots"),
-    "key of a parameter": ({"parameters": {"x": {"mn": 0, "max": 1}}}, "parameters.x: there is no key mn; did you mean 'min'?"),
-    "values that are no list": ({"parameters": {"x": {"values": 0.1}}}, "parameters.x.values is 0.1; it must be a list, as in [0.1]."),
+    "macro": (
+        {"command": ["${interpreter}", "coh_lightning", "fit", "${args_json}"]},
+        "the sweep's command has ${args_json}",
+    ),
+    "probabilities": (
+        {"parameters": {"x": {"values": [1, 2], "probabilities": [0.1, 0.9]}}},
+        "parameters.x.probabilities: values are drawn alike here",
+    ),
+    "nested": (
+        {"parameters": {"data": {"parameters": {"seed": {"value": 1}}}}},
+        "parameters.data.parameters: nested parameters are written with dots",
+    ),
+    "key of a parameter": (
+        {"parameters": {"x": {"mn": 0, "max": 1}}},
+        "parameters.x: there is no key mn; did you mean 'min'?",
+    ),
+    "values that are no list": (
+        {"parameters": {"x": {"values": 0.1}}},
+        "parameters.x.values is 0.1; it must be a list, as in [0.1].",
+    ),
     "no values": ({"parameters": {"x": {"values": []}}}, "parameters.x.values is []; it must be a list, as in [a, b]."),
     "value twice": ({"parameters": {"x": {"values": [1, 2, 1.0]}}}, "parameters.x has the value 1.0 twice"),
-    "list as value": ({"parameters": {"x": {"value": [1]}}}, "parameters.x has the value [1]; write a list or a mapping as text: '[1]'."),
-    "value and values": ({"parameters": {"x": {"value": 1, "values": [1]}}}, "parameters.x.values: constant takes only value."),
-    "text": ({"parameters": {"x": {"min": "1e-5", "max": 1}}}, "parameters.x.min is '1e-5'; it must be a number (it is text: take off the quotes)."),
+    "list as value": (
+        {"parameters": {"x": {"value": [1]}}},
+        "parameters.x has the value [1]; write a list or a mapping as text: '[1]'.",
+    ),
+    "value and values": (
+        {"parameters": {"x": {"value": 1, "values": [1]}}},
+        "parameters.x.values: constant takes only value.",
+    ),
+    "text": (
+        {"parameters": {"x": {"min": "1e-5", "max": 1}}},
+        "parameters.x.min is '1e-5'; it must be a number (it is text: take off the quotes).",
+    ),
     "boolean": ({"parameters": {"x": {"min": False, "max": 1}}}, "parameters.x.min is False; it must be a number."),
     "nan": ({"parameters": {"x": {"min": float("nan"), "max": 1}}}, "parameters.x.min is nan; it must be a number."),
     "no max": ({"parameters": {"x": {"min": 1}}}, "parameters.x has no max; uniform needs min and max."),
-    "q alone": ({"parameters": {"x": {"min": 1, "max": 3, "q": 1}}}, "parameters.x.q: int_uniform takes only min and max."),
-    "q off": ({"parameters": {"x": {"distribution": "q_uniform", "min": 0.1, "max": 1, "q": 0.25}}}, "min and max must be multiples of it."),
-    "exponents": ({"parameters": {"x": {"distribution": "log_uniform", "min": 1, "max": 5000}}}, "log_uniform takes exponents, log_uniform_values the numbers"),
-    "halves": ({"parameters": {"x": {"distribution": "int_uniform", "min": 0.5, "max": 5}}}, "int_uniform needs whole numbers."),
-    "target": ({"metric": {"name": "a", "goal": "minimize", "target": "low"}}, "metric.target is 'low'; it must be a number."),
-    "key of the metric": ({"metric": {"name": "a", "gaol": "minimize"}}, "there is no key metric.gaol; did you mean 'goal'?"),
-    "eta": ({"early_terminate": {"type": "hyperband", "eta": 1}}, "early_terminate.eta is 1; it must be a whole number, at least 2."),
+    "q alone": (
+        {"parameters": {"x": {"min": 1, "max": 3, "q": 1}}},
+        "parameters.x.q: int_uniform takes only min and max.",
+    ),
+    "q off": (
+        {"parameters": {"x": {"distribution": "q_uniform", "min": 0.1, "max": 1, "q": 0.25}}},
+        "min and max must be multiples of it.",
+    ),
+    "exponents": (
+        {"parameters": {"x": {"distribution": "log_uniform", "min": 1, "max": 5000}}},
+        "log_uniform takes exponents, log_uniform_values the numbers",
+    ),
+    "halves": (
+        {"parameters": {"x": {"distribution": "int_uniform", "min": 0.5, "max": 5}}},
+        "int_uniform needs whole numbers.",
+    ),
+    "target": (
+        {"metric": {"name": "a", "goal": "minimize", "target": "low"}},
+        "metric.target is 'low'; it must be a number.",
+    ),
+    "key of the metric": (
+        {"metric": {"name": "a", "gaol": "minimize"}},
+        "there is no key metric.gaol; did you mean 'goal'?",
+    ),
+    "eta": (
+        {"early_terminate": {"type": "hyperband", "eta": 1}},
+        "early_terminate.eta is 1; it must be a whole number, at least 2.",
+    ),
     "run_cap": ({"run_cap": "30"}, "run_cap is '30'; it must be a whole number above 0."),
     "words": ({"command": "python -m coh_lightning fit ${args}"}, "it must be a list of words."),
     "no program": ({"program": None}, "command has ${program}, but there is no program; write program: coh_lightning."),
@@ -242,7 +315,9 @@ def test_a_mistake_in_a_sweep_file_names_the_key(name: str, here: Path) -> None:
 def test_a_key_twice_in_a_sweep_file_is_refused_by_its_line(here: Path) -> None:
     file = sweep_file(here)
     file.write_text("method: grid\n" + file.read_text())
-    with pytest.raises(InputError, match=r"sweep\.yaml:\d+: the key 'method' stands on line 1 already; leave one out\."):
+    with pytest.raises(
+        InputError, match=r"sweep\.yaml:\d+: the key 'method' stands on line 1 already; leave one out\."
+    ):
         read_sweep(file)
 
 
@@ -255,8 +330,26 @@ def test_the_text_that_a_list_or_a_mapping_is_to_be_written_as_is_yaml_for_it(he
 
 
 WANDBS = {
-    *("constant", "categorical", "categorical_w_probabilities", "int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values"),
-    *("q_log_uniform", "q_log_uniform_values", "inv_log_uniform", "inv_log_uniform_values", "normal", "q_normal", "log_normal", "q_log_normal"),
+    *(
+        "constant",
+        "categorical",
+        "categorical_w_probabilities",
+        "int_uniform",
+        "uniform",
+        "q_uniform",
+        "log_uniform",
+        "log_uniform_values",
+    ),
+    *(
+        "q_log_uniform",
+        "q_log_uniform_values",
+        "inv_log_uniform",
+        "inv_log_uniform_values",
+        "normal",
+        "q_normal",
+        "log_normal",
+        "q_log_normal",
+    ),
     *("beta", "q_beta"),
 }
 """The distributions that W&B's documentation lists."""
@@ -265,7 +358,9 @@ WANDBS = {
 def test_every_distribution_of_wandb_is_drawn_or_refused_by_its_name(here: Path) -> None:
     assert set(DISTRIBUTIONS) | set(NOT_DRAWN) == WANDBS
     for kind in NOT_DRAWN:
-        with pytest.raises(InputError, match=rf"parameters\.x\.distribution is '{kind}' \(one of W&B's that is not drawn here\)"):
+        with pytest.raises(
+            InputError, match=rf"parameters\.x\.distribution is '{kind}' \(one of W&B's that is not drawn here\)"
+        ):
             read_sweep(sweep_file(here, parameters={"x": {"distribution": kind, "min": 1, "max": 2}}))
 
 
@@ -288,7 +383,8 @@ def test_numbers_are_drawn_from_the_range_that_the_file_names(about: str, low: f
 
     file = sweep_file(here)
     file.write_text(
-        file.read_text().split("parameters:")[0] + f"parameters: {{x: {about}}}\ncommand: {['${interpreter}', 'coh_lightning', 'fit', '${args}']}\n"
+        file.read_text().split("parameters:")[0]
+        + f"parameters: {{x: {about}}}\ncommand: {['${interpreter}', 'coh_lightning', 'fit', '${args}']}\n"
     )
     sweep = read_sweep(file)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -305,12 +401,26 @@ def test_numbers_are_drawn_from_the_range_that_the_file_names(about: str, low: f
 def test_null_is_null_in_a_trial_and_other_values_are_as_written(here: Path) -> None:
     parameters = {"a": {"values": [None, 1]}, "b": {"value": True}, "c": {"value": "1e-4"}, "d": {"value": 1e-4}}
     sweep = read_sweep(sweep_file(here, method="grid", parameters=parameters))
-    assert command_words(sweep, {"a": None, **sweep.constants})[-4:] == ["--a=null", "--b=True", "--c=1e-4", "--d=0.0001"]
+    assert command_words(sweep, {"a": None, **sweep.constants})[-4:] == [
+        "--a=null",
+        "--b=True",
+        "--c=1e-4",
+        "--d=0.0001",
+    ]
 
 
 def test_a_search_ends_where_the_target_is_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metric = {"name": "val/score", "goal": "minimize", "target": 4}
-    assert main(["sweep", str(sweep_file(here, method="grid", metric=metric, parameters={"x": {"values": [3, 2, 1]}})), "--folder=s"]) == 0
+    assert (
+        main(
+            [
+                "sweep",
+                str(sweep_file(here, method="grid", metric=metric, parameters={"x": {"values": [3, 2, 1]}})),
+                "--folder=s",
+            ]
+        )
+        == 0
+    )
     assert "2 trials: 2 complete" in capsys.readouterr().out
     assert main(["sweep", str(here / "sweep.yaml"), "--folder=s", "--trials=0"]) == 2
     assert "--trials is 0; give a number above 0." in capsys.readouterr().err
@@ -318,7 +428,9 @@ def test_a_search_ends_where_the_target_is_reached(here: Path, capsys: pytest.Ca
 
 def test_every_key_of_a_sweep_file_is_read(here: Path) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
-    read = read_sweep(sweep_file(here, name="n", project="p", entity="e", description="d", run_cap=3, early_terminate=early))
+    read = read_sweep(
+        sweep_file(here, name="n", project="p", entity="e", description="d", run_cap=3, early_terminate=early)
+    )
     assert set(read.source) == set(KEYS)
 
 
@@ -327,7 +439,10 @@ def test_every_key_of_a_sweep_file_is_read(here: Path) -> None:
 
 def settings(file: Path) -> dict[str, Any]:
     """The first of each parameter's values, or the least."""
-    return {name: about["values"][0] if "values" in about else about["min"] for name, about in yaml.safe_load(file.read_text())["parameters"].items()}
+    return {
+        name: about["values"][0] if "values" in about else about["min"]
+        for name, about in yaml.safe_load(file.read_text())["parameters"].items()
+    }
 
 
 @pytest.fixture
@@ -337,7 +452,13 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").symlink_to(ROOT / "conf")
-    for name, value in {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "", "WANDB_SWEEP_PARAM_PATH": "", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}.items():
+    for name, value in {
+        "WANDB_SWEEP_ID": "sweep1",
+        "WANDB_RUN_ID": "",
+        "WANDB_SWEEP_PARAM_PATH": "",
+        "WANDB_MODE": "offline",
+        "OMP_NUM_THREADS": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -348,14 +469,22 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]
         one._in_jupyter, one._function, one._forward_signals, one._run_processes = False, None, False, {}
         one._sweep_command = [*yaml.safe_load(file.read_text())["command"], *more]
         program = yaml.safe_load(file.read_text())["program"]
-        one._command_run({"run_id": run_id, "program": program, "args": {name: {"value": value} for name, value in settings(file).items()}})
+        one._command_run(
+            {
+                "run_id": run_id,
+                "program": program,
+                "args": {name: {"value": value} for name, value in settings(file).items()},
+            }
+        )
         return one._run_processes[run_id]._popen
 
     return start
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_command_of_a_trial_is_the_one_of_an_agent(file: Path, agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_trial_is_the_one_of_an_agent(
+    file: Path, agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[list[str]] = []
 
     class Started:
@@ -371,7 +500,9 @@ def test_the_command_of_a_trial_is_the_one_of_an_agent(file: Path, agent: Callab
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_own(file: Path, agent: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_own(
+    file: Path, agent: Callable[..., Any], tmp_path: Path
+) -> None:
     both = [agent(file, run_id, *TINY) for run_id in ("run1", "run2")]
     assert [process.wait(timeout=400) for process in both] == [0, 0]
     assert agent(file, "run3", *TINY).wait(timeout=400) == 0
@@ -391,7 +522,9 @@ def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_method_and_wording_of_a_sweep_builds(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_and_wording_of_a_sweep_builds(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each with each, up to the rows of the first step: a trial that can't start would be a hole in the search."""
     from coh_lightning import cli
 
@@ -401,24 +534,36 @@ def test_every_method_and_wording_of_a_sweep_builds(file: Path, tmp_path: Path, 
     monkeypatch.setattr(cli.CoHCLI, "_run_subcommand", lambda self, command: None)
     for method in parameters["data.method"]["values"]:
         for wording in parameters["data.wording"]["values"]:
-            words = ["fit", "--config=conf/quickstart.yaml", f"--data.method={method}", f"--data.wording={wording}", f"--trainer.default_root_dir={tmp_path}"]
+            words = [
+                "fit",
+                "--config=conf/quickstart.yaml",
+                f"--data.method={method}",
+                f"--data.wording={wording}",
+                f"--trainer.default_root_dir={tmp_path}",
+            ]
             words += [f"--data.hide={value}" for value in parameters["data.hide"]["values"]]
             monkeypatch.setattr(sys, "argv", ["coh_lightning", *words])
             monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
             built = cli.build(model_class, data_class, open_classes=open_classes)
             built.datamodule.prepare_data()
             assert len(built.datamodule.val_dataloader()) == 2, "no preference accuracy without comparisons"
-            assert {"good", "bad"} <= {request.ask for request in built.datamodule.requests("validation", 1)}, "no control gap without both"
+            assert {"good", "bad"} <= {request.ask for request in built.datamodule.requests("validation", 1)}, (
+                "no control gap without both"
+            )
 
 
 @pytest.mark.slow
-def test_a_search_of_real_fits_is_run_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_of_real_fits_is_run_and_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     source = yaml.safe_load((ROOT / "conf" / "sweep" / "bayes.yaml").read_text())
-    (tmp_path / "short.yaml").write_text(yaml.safe_dump(source | {"command": [*source["command"], *TINY], "early_terminate": None}))
+    (tmp_path / "short.yaml").write_text(
+        yaml.safe_dump(source | {"command": [*source["command"], *TINY], "early_terminate": None})
+    )
     assert main(["sweep", "short.yaml", "--trials=1"]) == 0
     assert main(["sweep", "short.yaml", "--trials=2"]) == 0
     assert "2 trials: 2 complete, 0 stopped early, 0 failed" in capsys.readouterr().out

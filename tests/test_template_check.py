@@ -1,4 +1,6 @@
-"""What a chat template does to texts: changes are refused at set-up, rewritten turns are trained on as the template shows them, and an export asks with the same."""
+"""What a chat template does to texts: changes are refused at set-up, rewritten turns are trained on as the template
+shows them, and an export asks with the same.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ from coh_lightning.template_check import Rewritten, first_difference, shown_turn
 from coh_lightning.tokens import ChainTokenizer, Encoder
 
 CHAT, SYSTEM = PromptFormat("chat"), PromptFormat("chat", marker_in="system")
-FORMATS = {"plain": PromptFormat(), "spaces": PromptFormat(before_marker=" ", before_output=" "), "user": CHAT, "system": SYSTEM}
+FORMATS = {
+    "plain": PromptFormat(),
+    "spaces": PromptFormat(before_marker=" ", before_output=" "),
+    "user": CHAT,
+    "system": SYSTEM,
+}
 STYLES: dict[str, str | None] = {**TEMPLATES, "llama2": LLAMA2, **REWRITING}
 ASKS = {"good": "A good answer:", "none": ""}
 
@@ -39,21 +46,47 @@ def built(make: Any, style: str | None, format: str) -> tuple[ChainTokenizer, st
 
 
 def asked(made: ChainTokenizer, template: str, messages: Any, *, name: str = "good", tokenize: bool = False) -> Any:
-    given_: dict[str, Any] = {"chat_template": template, "add_generation_prompt": True, "feedback": name, "return_dict": False}
+    given_: dict[str, Any] = {
+        "chat_template": template,
+        "add_generation_prompt": True,
+        "feedback": name,
+        "return_dict": False,
+    }
     return made.encoder.tokenizer.apply_chat_template(messages, tokenize=tokenize, **given_)
 
 
 # An export asks as in training
 
-PIECES = ["<think>", "</think>", "hm", " ", "\n", "\n\n", "a <b> & c", "'x'", '"', "{{ y }}", "/no_think", "\\n", "%", "Hi.", "\t"]
+PIECES = [
+    "<think>",
+    "</think>",
+    "hm",
+    " ",
+    "\n",
+    "\n\n",
+    "a <b> & c",
+    "'x'",
+    '"',
+    "{{ y }}",
+    "/no_think",
+    "\\n",
+    "%",
+    "Hi.",
+    "\t",
+]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 LAST = TEXTS.filter(lambda text: text.strip() != "")  # as in records
 
 
-@pytest.mark.parametrize(("style", "format"), [(None, "plain"), (None, "spaces"), *((style, place) for style in STYLES for place in ("user", "system"))])
+@pytest.mark.parametrize(
+    ("style", "format"),
+    [(None, "plain"), (None, "spaces"), *((style, place) for style in STYLES for place in ("user", "system"))],
+)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_conversation_is_asked_with_the_text_and_ids_of_training(style: str | None, format: str, data: st.DataObject) -> None:
+def test_any_conversation_is_asked_with_the_text_and_ids_of_training(
+    style: str | None, format: str, data: st.DataObject
+) -> None:
     made, template = built(character, style, format)
     earlier = data.draw(st.lists(TEXTS, max_size=4).map(lambda texts: texts[: len(texts) // 2 * 2]))
     prompt = talk(*earlier, data.draw(LAST), system=data.draw(st.none() | TEXTS))
@@ -66,7 +99,10 @@ def test_any_conversation_is_asked_with_the_text_and_ids_of_training(style: str 
         messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
         text = "".join(segment.text for segment in made.layout.before_output(cut.turns, marker)[0])
         assert asked(made, template, messages, name=name) == text
-        parts = [{"role": turn.role, "content": [{"type": "text", "text": letter} for letter in turn.text]} for turn in prompt]
+        parts = [
+            {"role": turn.role, "content": [{"type": "text", "text": letter} for letter in turn.text]}
+            for turn in prompt
+        ]
         assert asked(made, template, parts, name=name) == text
         assert asked(made, template, messages, name=name, tokenize=True) == made.inference_prompt(cut, marker).tolist()
 
@@ -75,9 +111,13 @@ def test_thinking_that_the_template_drops_is_not_trained_on_and_said() -> None:
     made, template = built(byte_level, "reasoning", "user")
     prompt = talk("Hi", "<think>\nA greeting.\n</think>\n\nHello.", "Why?")
     cut = made.cut_prompt(prompt)
-    assert cut.turns[1] == CutTurn("assistant", "Hello.", (Part("Hello."),)) and cut.turns[::2] == (CutTurn.whole(prompt[0]), CutTurn.whole(prompt[2]))
+    assert cut.turns[1] == CutTurn("assistant", "Hello.", (Part("Hello."),)) and cut.turns[::2] == (
+        CutTurn.whole(prompt[0]),
+        CutTurn.whole(prompt[2]),
+    )
     assert made.notes_on_texts() == [
-        "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. '<think>\\nA greeting.\\n</think>\\n\\nHello.' as 'Hello.'."
+        "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. '<think>\\nA "
+        "greeting.\\n</think>\\n\\nHello.' as 'Hello.'."
     ]
     messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
     chain = made.chain(cut, (Link("A good answer:", "So."),))
@@ -89,7 +129,10 @@ def test_a_template_that_trims_is_followed_and_said() -> None:
     made.cut_prompt(talk("Hi"))
     assert made.notes_on_texts() == []
     made.cut_prompt(talk(" Hi", "Yes.\n", "Why?"))
-    assert made.notes_on_texts() == ["The chat template trims texts, and training does so too: 2 of the turns of prompts. Outputs are kept as they are."]
+    assert made.notes_on_texts() == [
+        "The chat template trims texts, and training does so too: 2 of the turns of prompts. Outputs are kept as "
+        "they are."
+    ]
 
 
 def test_a_rewritten_turn_keeps_what_may_be_cut() -> None:
@@ -104,7 +147,10 @@ def test_a_rewritten_turn_keeps_what_may_be_cut() -> None:
 def test_an_empty_system_turn_is_what_the_template_makes_of_it() -> None:
     tokenizer = byte_level(NO_EMPTY_SYSTEM)
     layout = Layout(CHAT, tokenizer)
-    empty, without = (layout.segments(shown_turns(layout, talk("Why?", system=system)), (Link("Good:", "yes"),)) for system in ("", None))
+    empty, without = (
+        layout.segments(shown_turns(layout, talk("Why?", system=system)), (Link("Good:", "yes"),))
+        for system in ("", None)
+    )
     assert [segment.text for segment in empty] == [segment.text for segment in without]
 
 
@@ -112,7 +158,10 @@ def test_a_conversation_that_can_not_be_followed_is_an_unusable_record() -> None
     grouping = CHATML.replace("{% for m in messages %}", "{% for m in messages if 'secret' not in m['content'] %}")
     made = ChainTokenizer(Encoder(byte_level(grouping)), CHAT, max_prompt_tokens=100)
     assert made.cut_prompt(talk("Hi", "Yes.", "Why?")).dropped == 0
-    with pytest.raises(Unusable, match=r"the chat template shows this conversation otherwise than turn by turn: '.*' instead of '.*secret"):
+    with pytest.raises(
+        Unusable,
+        match=r"the chat template shows this conversation otherwise than turn by turn: '.*' instead of '.*secret",
+    ):
         made.cut_prompt(talk("Hi", "a secret", "Why?"))
 
 
@@ -136,7 +185,11 @@ def reasoner(tmp_path: Path) -> str:
 
 
 def test_set_up_says_what_the_template_and_the_tokenizer_make_of_the_texts(reasoner: str, tmp_path: Path) -> None:
-    history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>Hm.</think>Yes."}, {"role": "user", "content": "Why?"}]
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "<think>Hm.</think>Yes."},
+        {"role": "user", "content": "Why?"},
+    ]
     rows = [
         {"prompt": history, "completions": [{"text": "<think>A.</think>B.", "rank": 1}, {"text": "No.", "rank": 2}]},
         {"prompt": "Say </s>.", "completions": [{"text": "Good.", "rank": 1}, {"text": "Bad.", "rank": 2}]},
@@ -145,26 +198,44 @@ def test_set_up_says_what_the_template_and_the_tokenizer_make_of_the_texts(reaso
     data.setup()
     assert data.notes[2:] == [
         "Special tokens in the data's texts are spelled out: '</s>' in 1 text.",
-        "Added tokens in the data's texts are spelled out: '</think>' in 2 texts, '<think>' in 2 texts. What encodes an exported model's chat template reads "
-        "them as tokens; if the model itself is to write them, keep them as tokens: data.prompt_format.kept_tokens=['</think>','<think>'].",
-        "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. '<think>Hm.</think>Yes.' as 'Yes.'.",
-        "The chat template shows 2 of the first 8 outputs as something else than training learns, e.g. 'sistant\\n<think>\\nA.\\n</think>\\n\\nB.<|' "
-        "for 'sistant\\n<think>\\n\\n</think>\\n\\n<think>A.</think>B.<|'; give outputs as the template shows them, or use prompt_format plain.",
+        "Added tokens in the data's texts are spelled out: '</think>' in 2 texts, '<think>' in 2 texts. What encodes "
+        "an exported model's chat template reads "
+        "them as tokens; if the model itself is to write them, keep them as tokens: "
+        "data.prompt_format.kept_tokens=['</think>','<think>'].",
+        "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. "
+        "'<think>Hm.</think>Yes.' as 'Yes.'.",
+        "The chat template shows 2 of the first 8 outputs as something else than training learns, e.g. "
+        "'sistant\\n<think>\\nA.\\n</think>\\n\\nB.<|' "
+        "for 'sistant\\n<think>\\n\\n</think>\\n\\n<think>A.</think>B.<|'; give outputs as the template shows them, "
+        "or use prompt_format plain.",
     ]
     assert all(note in dict.fromkeys(text for _, text in data.summary()) for note in data.notes)
-    kept = data_of(rows, tmp_path, tokenizer=reasoner, prompt_format=PromptFormat("chat", kept_tokens=("<think>", "</think>")))
+    kept = data_of(
+        rows, tmp_path, tokenizer=reasoner, prompt_format=PromptFormat("chat", kept_tokens=("<think>", "</think>"))
+    )
     kept.setup()
-    assert "Added tokens in the data's texts are kept as tokens: '</think>' in 2 texts, '<think>' in 2 texts." in kept.notes
+    assert (
+        "Added tokens in the data's texts are kept as tokens: '</think>' in 2 texts, '<think>' in 2 texts."
+        in kept.notes
+    )
 
 
 def test_records_that_the_template_shows_otherwise_are_left_out_with_their_reason(tmp_path: Path) -> None:
     grouping = CHATML.replace("{% for m in messages %}", "{% for m in messages if 'secret' not in m['content'] %}")
     byte_level(grouping).save_pretrained(tmp_path / "tokenizer")
-    rows = [*pairs(4), {"prompt": [{"role": "system", "content": "a secret"}, {"role": "user", "content": "Hi"}], "completions": pairs(1)[0]["completions"]}]
+    rows = [
+        *pairs(4),
+        {
+            "prompt": [{"role": "system", "content": "a secret"}, {"role": "user", "content": "Hi"}],
+            "completions": pairs(1)[0]["completions"],
+        },
+    ]
     data = data_of(rows, tmp_path, tokenizer=str(tmp_path / "tokenizer"), prompt_format=CHAT)
     data.setup()
     [lost] = data.rejected
-    assert lost.reason.startswith("the chat template shows this conversation otherwise than turn by turn") and lost.where.endswith(":5")
+    assert lost.reason.startswith(
+        "the chat template shows this conversation otherwise than turn by turn"
+    ) and lost.where.endswith(":5")
 
 
 def test_a_checkpoint_is_of_one_chat_template(tmp_path: Path) -> None:
@@ -175,12 +246,17 @@ def test_a_checkpoint_is_of_one_chat_template(tmp_path: Path) -> None:
         made[name].setup()
     saved = made["one"].settings()
     made["one"].agree_with(saved)
-    with pytest.raises(InputError, match=r"The chat template of '.*other' is not the one that the checkpoint was trained with; give the tokenizer of"):
+    with pytest.raises(
+        InputError,
+        match=r"The chat template of '.*other' is not the one that the checkpoint was trained with; give the tokenizer of",
+    ):
         made["other"].agree_with(saved)
     del saved["chat_template"], saved["prompt_format"]["kept_tokens"]  # of a version that stored neither
     made["one"].agree_with(saved)
     kept = saved | {"prompt_format": saved["prompt_format"] | {"kept_tokens": ["<x>"]}}
-    with pytest.raises(InputError, match=r"data.prompt_format.kept_tokens is \[\], but the checkpoint was trained with \['<x>'\]"):
+    with pytest.raises(
+        InputError, match=r"data.prompt_format.kept_tokens is \[\], but the checkpoint was trained with \['<x>'\]"
+    ):
         made["one"].agree_with(kept)
 
 

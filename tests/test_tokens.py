@@ -1,4 +1,6 @@
-"""Ids of chains: exact lists over the character tokenizer; over tokenizers of the real kinds, the properties that must hold."""
+"""Ids of chains: exact lists over the character tokenizer; over tokenizers of the real kinds, the properties that must
+hold.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers_for_tests import CHATML, GEMMA, MAKERS, SPECIALS, TEMPLATES, byte_level, character, sentencepiece, unigram
+from tokenizers_for_tests import (
+    CHATML,
+    GEMMA,
+    MAKERS,
+    SPECIALS,
+    TEMPLATES,
+    byte_level,
+    character,
+    sentencepiece,
+    unigram,
+)
 
 from coh_lightning import tokens
 from coh_lightning.chains import Chain, Link, Unusable
@@ -24,7 +36,11 @@ from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Link
 
 GOOD = Link("A good answer:", "An apple is a fruit.", learned=1.0, kind="good")
 BAD = Link("A bad answer:", "no idea", learned=0.5, unlearned=0.25, kind="bad")
-FORMATS = {"plain": PromptFormat(), "user": PromptFormat(kind="chat"), "system": PromptFormat(kind="chat", marker_in="system")}
+FORMATS = {
+    "plain": PromptFormat(),
+    "user": PromptFormat(kind="chat"),
+    "system": PromptFormat(kind="chat", marker_in="system"),
+}
 ROLES: tuple[Role, ...] = ("user", "assistant")
 
 
@@ -41,7 +57,9 @@ def characters(text: str) -> list[int]:
     return [3 if char == "\n" else ord(char) - 28 for char in text]
 
 
-def builder(tokenizer: Any, format: PromptFormat | None = None, *, limit: int = 1000, marked: bool = True) -> ChainTokenizer:
+def builder(
+    tokenizer: Any, format: PromptFormat | None = None, *, limit: int = 1000, marked: bool = True
+) -> ChainTokenizer:
     return ChainTokenizer(Encoder(tokenizer), format or PromptFormat(), max_prompt_tokens=limit, marked=marked)
 
 
@@ -62,7 +80,10 @@ def every_builder() -> list[Any]:
 
 def test_a_plain_chain_in_characters() -> None:
     build = builder(character())
-    chain = build.chain(build.cut_prompt(user("Why?")), (Link("G:", "yes", learned=1.0, kind="good"), Link("B:", "no", unlearned=0.5, kind="bad")))
+    chain = build.chain(
+        build.cut_prompt(user("Why?")),
+        (Link("G:", "yes", learned=1.0, kind="good"), Link("B:", "no", unlearned=0.5, kind="bad")),
+    )
     assert chain.ids.tolist() == [1, *characters("Why?\n\nG:\nyes"), 2, *characters("\n\nB:\nno"), 2]
     assert chain.learned.tolist() == [0.0] * 10 + [1.0] * 4 + [0.0] * 8
     assert chain.unlearned.tolist() == [0.0] * 19 + [0.5] * 3
@@ -77,7 +98,9 @@ def test_a_plain_chain_without_bos_and_without_markers() -> None:
 
 
 @pytest.mark.parametrize("make, template, format", every_builder())
-def test_learned_tokens_are_exactly_the_outputs_and_one_end_each(make: Any, template: str | None, format: PromptFormat) -> None:
+def test_learned_tokens_are_exactly_the_outputs_and_one_end_each(
+    make: Any, template: str | None, format: PromptFormat
+) -> None:
     build = builder(make(template), format)
     outputs = ["An apple is a fruit.", "yes </s> no", "", " two\n\nlines\n", "I am well. "]
     chain = tuple(Link("A good answer:", text, learned=1.0 + i, kind="good") for i, text in enumerate(outputs))
@@ -99,9 +122,15 @@ def test_learned_tokens_are_exactly_the_outputs_and_one_end_each(make: Any, temp
 
 
 @pytest.mark.parametrize("make, template, format", every_builder())
-def test_train_ids_begin_with_exactly_the_ids_of_inference(make: Any, template: str | None, format: PromptFormat) -> None:
+def test_train_ids_begin_with_exactly_the_ids_of_inference(
+    make: Any, template: str | None, format: PromptFormat
+) -> None:
     build = builder(make(template), format)
-    for prompt in (user("What is a fruit?"), talk("hi", "hello", "Why? ", system="Be kind."), user(" two\n\nlines\n\n")):
+    for prompt in (
+        user("What is a fruit?"),
+        talk("hi", "hello", "Why? ", system="Be kind."),
+        user(" two\n\nlines\n\n"),
+    ):
         cut = build.cut_prompt(prompt)
         for chain in ((GOOD,), (GOOD, BAD), (BAD, GOOD, GOOD)):
             ids = build.inference_prompt(cut, chain[0].marker)
@@ -112,7 +141,9 @@ def test_train_ids_begin_with_exactly_the_ids_of_inference(make: Any, template: 
 
 
 @pytest.mark.parametrize("make, template, format", every_builder())
-def test_a_shorter_chain_is_the_beginning_of_a_longer_one(make: Any, template: str | None, format: PromptFormat) -> None:
+def test_a_shorter_chain_is_the_beginning_of_a_longer_one(
+    make: Any, template: str | None, format: PromptFormat
+) -> None:
     build = builder(make(template), format)
     cut = build.cut_prompt(user("What is a fruit?"))
     one, two = build.chain(cut, (GOOD,)), build.chain(cut, (GOOD, BAD))
@@ -124,7 +155,9 @@ def test_a_shorter_chain_is_the_beginning_of_a_longer_one(make: Any, template: s
 @pytest.mark.parametrize("place", ["user", "system"])
 @pytest.mark.parametrize("system", [None, "You are a helpful assistant"])
 @pytest.mark.parametrize("texts", [("What is a fruit?",), ("hello there", "I am well, thank you", "What is a fruit")])
-def test_apply_chat_template_gives_the_inference_prompt_id_for_id(make: Any, style: str, place: str, system: str | None, texts: tuple[str, ...]) -> None:
+def test_apply_chat_template_gives_the_inference_prompt_id_for_id(
+    make: Any, style: str, place: str, system: str | None, texts: tuple[str, ...]
+) -> None:
     tokenizer = make(TEMPLATES[style])
     build = builder(tokenizer, FORMATS[place])
     contents = list(texts)
@@ -145,7 +178,9 @@ def test_apply_chat_template_gives_the_inference_prompt_id_for_id(make: Any, sty
 def test_a_plain_prompt_is_what_the_tokenizer_itself_makes_of_the_text(make: Any) -> None:
     tokenizer = make()
     build = builder(tokenizer)
-    prompt = build.inference_prompt(build.cut_prompt(talk("hello there", "I am well", "What is a fruit?", system="You are kind.")), "A good answer:")
+    prompt = build.inference_prompt(
+        build.cut_prompt(talk("hello there", "I am well", "What is a fruit?", system="You are kind.")), "A good answer:"
+    )
     text = "You are kind.\n\nUser: hello there\n\nAssistant: I am well\n\nUser: What is a fruit?\n\nA good answer:\n"
     assert prompt.tolist() == tokenizer(text)["input_ids"]
 
@@ -162,7 +197,9 @@ def test_segments_and_link_lengths_are_those_of_the_chain_and_reserve_room_for_t
         cut = build.cut_prompt(talk("hi", "hello", "Why?", system="Be kind."))
         lengths = build.link_lengths(cut, (GOOD, BAD, GOOD))
         made = build.chain(cut, (GOOD, BAD, GOOD))
-        separate = [int(i) for segment in build.segments(cut, (GOOD, BAD, GOOD)) for i in build.encoder.segment_ids(segment)]
+        separate = [
+            int(i) for segment in build.segments(cut, (GOOD, BAD, GOOD)) for i in build.encoder.segment_ids(segment)
+        ]
         assert separate == made.ids.tolist()
         assert sum(map(sum, lengths)) == len(made)
         assert [length.output for length in lengths] == [span.stop - span.start for span in made.spans]
@@ -189,7 +226,9 @@ def test_no_special_token_comes_out_of_peoples_text(make: Any) -> None:
     tokenizer = make()
     encoder = Encoder(tokenizer)
     specials = {tokenizer.convert_tokens_to_ids(text) for text in SPECIALS}
-    texts = [around.replace("@", text) for text in SPECIALS for around in ("@", "a@b", "a @ b", "@@", "\n@\n", "x @", "@ x")]
+    texts = [
+        around.replace("@", text) for text in SPECIALS for around in ("@", "a@b", "a @ b", "@@", "\n@\n", "x @", "@ x")
+    ]
     for at in ("head", "special", "mid"):
         for text, ids in zip(texts, encoder.encode_texts(texts, at=at), strict=True):  # type: ignore[arg-type]
             assert not specials & set(ids.tolist()), text
@@ -207,14 +246,20 @@ def test_sentencepiece_text_gets_no_false_leading_space() -> None:
     tokenizer = sentencepiece()
     encoder = Encoder(tokenizer)
     [bare], [led] = encoder.encode_texts(["answer"]), encoder.encode_texts([" answer"])
-    assert tokenizer.convert_ids_to_tokens(bare.tolist())[0][0] != "▁" and tokenizer.convert_ids_to_tokens(led.tolist())[0][0] == "▁"
+    assert (
+        tokenizer.convert_ids_to_tokens(bare.tolist())[0][0] != "▁"
+        and tokenizer.convert_ids_to_tokens(led.tolist())[0][0] == "▁"
+    )
     assert encoder.decode(bare) == "answer" and encoder.decode(led) == " answer"
     assert tokenizer.convert_ids_to_tokens(encoder.encode_texts(["answer"], at="head")[0].tolist())[0][0] == "▁"
 
 
 @pytest.mark.parametrize("make", [character, byte_level, sentencepiece])
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(st.one_of(st.sampled_from("ab .\n:'é7"), st.characters(exclude_categories=["Cs"])), max_size=12), more=st.booleans())
+@given(
+    text=st.text(st.one_of(st.sampled_from("ab .\n:'é7"), st.characters(exclude_categories=["Cs"])), max_size=12),
+    more=st.booleans(),
+)
 def test_decoding_gives_the_text_back(make: Any, text: str, more: bool) -> None:
     if make is character:
         text = "".join(char for char in text if char in "ab .\n:'é7")
@@ -264,7 +309,9 @@ def test_line_ends_before_a_text_that_begins_with_white_space_are_encoded_as_bef
     """A blank line and " hello" are other ids to most tokenizers than a blank line and "hello"."""
     tokenizer = make()
     build = builder(tokenizer)
-    ids = build.inference_prompt(build.cut_prompt((Turn("system", (Part("Be kind."),)), *user(text + "?"))), "A good answer:").tolist()
+    ids = build.inference_prompt(
+        build.cut_prompt((Turn("system", (Part("Be kind."),)), *user(text + "?"))), "A good answer:"
+    ).tolist()
     joint = tokenizer(f"Be kind.\n\n{text}?\n\nA good answer:\n")["input_ids"]
     if make is byte_level and text.startswith(("  ", "\n")):  # which joins the line ends with what follows them
         assert build.encoder.decode(ids) == build.encoder.decode(joint)
@@ -274,12 +321,16 @@ def test_line_ends_before_a_text_that_begins_with_white_space_are_encoded_as_bef
 
 # --- truncation
 
-WORDS = st.lists(st.sampled_from(["a", "dog", "rain", "é", "日本", "</s>", "answer:", "\n", "x" * 9]), max_size=12).map(" ".join)
+WORDS = st.lists(st.sampled_from(["a", "dog", "rain", "é", "日本", "</s>", "answer:", "\n", "x" * 9]), max_size=12).map(
+    " ".join
+)
 PARTS = st.tuples(WORDS, st.sampled_from(["never", "front", "back"])).map(lambda pair: Part(pair[0], pair[1]))  # type: ignore[arg-type]
 
 
 @cache
-def kept_builder(make: Any, template: str | None, format: PromptFormat, limit: int, marked: bool = True) -> ChainTokenizer:
+def kept_builder(
+    make: Any, template: str | None, format: PromptFormat, limit: int, marked: bool = True
+) -> ChainTokenizer:
     return builder(make(template), format, limit=limit, marked=marked)
 
 
@@ -292,7 +343,12 @@ def prompts(draw: st.DrawFn) -> tuple[Turn, ...]:
 
 
 @pytest.mark.parametrize(
-    "make, template, format", [p for p in every_builder() if p.id and "character" not in p.id and ("chatml" in p.id or "gemma-u" in p.id or "plain" in p.id)]
+    "make, template, format",
+    [
+        p
+        for p in every_builder()
+        if p.id and "character" not in p.id and ("chatml" in p.id or "gemma-u" in p.id or "plain" in p.id)
+    ],
 )
 @settings(max_examples=40, deadline=None)
 @given(prompt=prompts(), limit=st.integers(10, 80))
@@ -308,7 +364,9 @@ def test_truncation_keeps_the_budget_and_all_that_is_never_cut(
         cut = build.cut_prompt(prompt)
     except Unusable:
         # all that may go has gone, and the rest is too long
-        bare = [turn for turn in prompt if turn.role == "system"] + [Turn("user", tuple(part for part in prompt[-1].parts if part.cut == "never"))]
+        bare = [turn for turn in prompt if turn.role == "system"] + [
+            Turn("user", tuple(part for part in prompt[-1].parts if part.cut == "never"))
+        ]
         assert free.cut_prompt(bare).tokens + 3 * len(prompt[-1].parts) + 3 > limit
         return
     assert cut == build.cut_prompt(prompt)
@@ -331,9 +389,13 @@ def test_truncation_keeps_the_budget_and_all_that_is_never_cut(
 
 
 def before_the_sentence(build: ChainTokenizer, cut: CutPrompt, marker: str) -> int:
-    """Tokens that a chain really has before its first feedback sentence, or before its first output where there is none."""
+    """Tokens that a chain really has before its first feedback sentence, or before its first output where there is
+    none.
+    """
     segments = build.segments(cut, (Link(marker, "yes"),))
-    assert sum(len(build.encoder.segment_ids(segment)) for segment in segments) == len(build.chain(cut, (Link(marker, "yes"),)))
+    assert sum(len(build.encoder.segment_ids(segment)) for segment in segments) == len(
+        build.chain(cut, (Link(marker, "yes"),))
+    )
     return sum(len(build.encoder.segment_ids(segment)) for segment in segments if segment.kind == "prompt")
 
 
@@ -361,7 +423,9 @@ def test_a_prompt_is_cut_only_where_what_stands_there_is_too_long_and_by_no_more
         return
     assert cut.tokens == before_the_sentence(free, cut, marker)
     if not cut.dropped:  # else a whole old turn has gone
-        widest = max([1, *(len(char.encode()) for part in prompt[-1].parts for char in part.text)])  # a character of several bytes goes whole
+        widest = max(
+            [1, *(len(char.encode()) for part in prompt[-1].parts for char in part.text)]
+        )  # a character of several bytes goes whole
         assert less <= cut.cut < less + widest
 
 
@@ -372,7 +436,9 @@ def test_a_space_that_the_tokenizer_adds_at_the_head_is_a_token_of_its_own(make:
     prompt = (Turn("user", (Part(text, side),)),)
     build = builder(make())
     whole = build.cut_prompt(prompt).tokens
-    cuttable = len(build.encoder.encode_texts([text], at="head")[0]) - 1  # a tokenizer may join the last one with the line ends that follow
+    cuttable = (
+        len(build.encoder.encode_texts([text], at="head")[0]) - 1
+    )  # a tokenizer may join the last one with the line ends that follow
     for limit in range(whole - cuttable, whole):
         build.max_prompt_tokens = limit
         assert build.cut_prompt(prompt).tokens == limit
@@ -381,14 +447,19 @@ def test_a_space_that_the_tokenizer_adds_at_the_head_is_a_token_of_its_own(make:
 def test_old_turns_are_dropped_in_pairs_before_anything_is_cut() -> None:
     prompt = talk("one", "two", "three", "four", "five", system="Be kind.")
     whole = builder(character()).cut_prompt(prompt)
-    assert whole == CutPrompt(whole.turns, 1 + len("Be kind.\n\nUser: one\n\nAssistant: two\n\nUser: three\n\nAssistant: four\n\nUser: five\n\n"))
+    assert whole == CutPrompt(
+        whole.turns,
+        1 + len("Be kind.\n\nUser: one\n\nAssistant: two\n\nUser: three\n\nAssistant: four\n\nUser: five\n\n"),
+    )
     once = builder(character(), limit=whole.tokens - 1).cut_prompt(prompt)
     assert [turn.text for turn in once.turns] == ["Be kind.", "three", "four", "five"] and (once.dropped, once.cut) == (
         2,
         len("User: one\n\nAssistant: two\n\n"),
     )
     twice = builder(character(), limit=20).cut_prompt(prompt)
-    assert [turn.text for turn in twice.turns] == ["Be kind.", "five"] and twice.tokens == 1 + len("Be kind.\n\nfive\n\n")
+    assert [turn.text for turn in twice.turns] == ["Be kind.", "five"] and twice.tokens == 1 + len(
+        "Be kind.\n\nfive\n\n"
+    )
 
 
 def test_parts_are_cut_from_their_own_side_the_first_part_first() -> None:
@@ -407,7 +478,8 @@ def test_parts_are_cut_from_their_own_side_the_first_part_first() -> None:
     assert left(fixed + 4) == "Title: \nPost: uvwx\nTL;DR\n\nGood:\n"
     assert left(fixed) == "Title: \nPost: \nTL;DR\n\nGood:\n"
     with pytest.raises(
-        Unusable, match=rf"the prompt has {fixed + 12} tokens, {fixed} of them in parts that are never cut, and max_prompt_tokens is {fixed - 1}"
+        Unusable,
+        match=rf"the prompt has {fixed + 12} tokens, {fixed} of them in parts that are never cut, and max_prompt_tokens is {fixed - 1}",
     ):
         left(fixed - 1)
 
@@ -423,7 +495,9 @@ def test_a_character_of_several_bytes_is_cut_whole() -> None:
 # --- the cache
 
 
-FIELDS = [Field(text) for text in ("An apple", "no idea", "", "日本 </s>", " two\n\nlines\n")] + [Field("An apple\n\n", "head", True)]
+FIELDS = [Field(text) for text in ("An apple", "no idea", "", "日本 </s>", " two\n\nlines\n")] + [
+    Field("An apple\n\n", "head", True)
+]
 
 
 def unread(encoder: Encoder) -> dict[Field, list[int]]:
@@ -441,7 +515,9 @@ def test_the_cache_gives_the_same_ids_without_the_tokenizer(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "foreign bytes", "another's", "changed ids"])
-def test_a_damaged_cache_is_built_again_and_never_trusted(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_cache_is_built_again_and_never_trusted(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False)
     good = path.read_bytes()
     if damage == "cut short":
@@ -451,7 +527,9 @@ def test_a_damaged_cache_is_built_again_and_never_trusted(tmp_path: Path, damage
     elif damage == "foreign bytes":
         path.write_bytes(b"\x93NUMPY not at all")
     elif damage == "another's":
-        path.write_bytes(cache_fields(Encoder(sentencepiece()), FIELDS[:2], tmp_path / "other", progress=False).read_bytes())
+        path.write_bytes(
+            cache_fields(Encoder(sentencepiece()), FIELDS[:2], tmp_path / "other", progress=False).read_bytes()
+        )
     else:
         with np.load(path) as file:
             arrays = dict(file)
@@ -477,8 +555,13 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_name_of_a_cache_follows_the_tokenizer_the_texts_and_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [cache_fields(Encoder(byte_level()), FIELDS, tmp_path, progress=False), cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False)]
+def test_the_name_of_a_cache_follows_the_tokenizer_the_texts_and_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [
+        cache_fields(Encoder(byte_level()), FIELDS, tmp_path, progress=False),
+        cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False),
+    ]
     paths.append(cache_fields(Encoder(byte_level()), FIELDS[1:], tmp_path, progress=False))
     monkeypatch.setattr(tokens, "VERSION", tokens.VERSION + 1)
 
@@ -491,13 +574,28 @@ def test_the_name_of_a_cache_follows_the_tokenizer_the_texts_and_the_version(tmp
 def test_the_fields_of_a_record_are_all_that_its_chains_need_but_markers(
     make: Any, template: str | None, format: PromptFormat, marked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feedback = Feedback("r1", talk("hi", "hello", "Why?", system="Be kind."), (Candidate("yes", revision="yes, well"), Candidate("no")))
+    feedback = Feedback(
+        "r1", talk("hi", "hello", "Why?", system="Be kind."), (Candidate("yes", revision="yes, well"), Candidate("no"))
+    )
     build = builder(make(template), format, marked=marked)
     marker = "A good answer:" if marked else ""
     chains: list[Chain] = [(Link(marker, text),) for text in ("yes", "yes, well", "no")]
-    build.encoder.encode_fields([*build.fields(feedback), Field(marker), Field(marker + "\n"), Field(marker, "special"), Field(" " + marker, "special")])
-    build.encoder.encode_fields([Field(marker + "\n\n", at, True) for at in ("mid", "special")] + [Field(" " + marker + "\n\n", "special", True)])
-    monkeypatch.setattr(Encoder, "_encode", lambda self, fields: [] if not fields else pytest.fail(f"not among the fields: {fields}"))
+    build.encoder.encode_fields(
+        [
+            *build.fields(feedback),
+            Field(marker),
+            Field(marker + "\n"),
+            Field(marker, "special"),
+            Field(" " + marker, "special"),
+        ]
+    )
+    build.encoder.encode_fields(
+        [Field(marker + "\n\n", at, True) for at in ("mid", "special")]
+        + [Field(" " + marker + "\n\n", "special", True)]
+    )
+    monkeypatch.setattr(
+        Encoder, "_encode", lambda self, fields: [] if not fields else pytest.fail(f"not among the fields: {fields}")
+    )
     for chain in chains:
         build.chain(build.cut_prompt(feedback.prompt), chain)
 
@@ -516,7 +614,9 @@ def test_a_record_that_the_template_refuses_has_no_fields_and_is_rejected_with_i
 def test_the_boundary_report_counts_what_joint_tokenisation_would_change() -> None:
     build = builder(byte_level())
     plain = build.cut_prompt(user("What is a fruit?"))
-    assert str(build.boundary_report([(plain, (GOOD, BAD)), (plain, (BAD,))])).startswith("joint tokenisation differs in 0 of 2 chains, 0.00%")
+    assert str(build.boundary_report([(plain, (GOOD, BAD)), (plain, (BAD,))])).startswith(
+        "joint tokenisation differs in 0 of 2 chains, 0.00%"
+    )
     glued = builder(byte_level(), PromptFormat(before_marker="", before_output=""))
     report = glued.boundary_report([(glued.cut_prompt(user("What is a f")), (Link("ruit", "s"),))])
     assert report.chains_that_differ == 1 and 0 < report.tokens_that_differ < report.tokens
@@ -540,5 +640,8 @@ def test_the_tokenizer_of_stories260k() -> None:
     made = build.chain(cut, (GOOD, BAD))
     text = "Once upon a time there was a dog.\n\nA good answer:\n"
     assert build.inference_prompt(cut, GOOD.marker).tolist() == tokenizer(text)["input_ids"]
-    assert [build.encoder.decode(made.ids[s.start : s.stop]) for s in made.spans] == ["An apple is a fruit.</s>", "no idea</s>"]
+    assert [build.encoder.decode(made.ids[s.start : s.stop]) for s in made.spans] == [
+        "An apple is a fruit.</s>",
+        "no idea</s>",
+    ]
     assert build.boundary_report([(cut, (GOOD, BAD))]).chains_that_differ == 0

@@ -1,4 +1,6 @@
-"""What is recorded of a run, and where: the code that it was made with, W&B's own files, and nothing that leaves the machine unasked."""
+"""What is recorded of a run, and where: the code that it was made with, W&B's own files, and nothing that leaves the
+machine unasked.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ from coh_lightning import cli, runs
 from coh_lightning.__main__ import main
 
 ROOT = Path(__file__).parent.parent
-TINY = ["--trainer.max_steps=2", "--trainer.val_check_interval=3", "--trainer.limit_val_batches=12", "--data.max_validation_prompts=2"]
+TINY = [
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=3",
+    "--trainer.limit_val_batches=12",
+    "--data.max_validation_prompts=2",
+]
 """The quickstart, cut to two steps, with validations of rows and pairs."""
 
 
@@ -40,7 +47,9 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
 
 
 def run(code: str, *words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, in a folder from which the repository's files are reached as from its top."""
+    """Run a script in a process of its own, in a folder from which the repository's files are reached as from its
+    top.
+    """
     if not (folder / "conf").exists():
         (folder / "conf").symlink_to(ROOT / "conf")
     (folder / "script.py").write_text(code)
@@ -59,7 +68,9 @@ def run(code: str, *words: str, folder: Path, **environment: str) -> subprocess.
     return done
 
 
-def test_the_configuration_says_with_what_code_it_was_run(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_says_with_what_code_it_was_run(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runs, "code_versions", lambda: {"coh_lightning": "1.0", "commit": "abc"})
     assert call("fit", *SIX, "--run.folder=r") == 0
     text = Path("r/config.yaml").read_text()
@@ -72,15 +83,24 @@ def test_a_run_that_goes_on_with_other_code_names_both(tmp_path: Path, monkeypat
     for commit in ("abc", "abc", "def"):
         monkeypatch.setattr(runs, "code_versions", lambda commit=commit: {"coh_lightning": "1.0", "commit": commit})
         file.write_text(runs.with_versions("lr: 1\n", file))
-    assert file.read_text() == "# run with coh_lightning 1.0, commit abc\n# run with coh_lightning 1.0, commit def\nlr: 1\n"
+    assert (
+        file.read_text()
+        == "# run with coh_lightning 1.0, commit abc\n# run with coh_lightning 1.0, commit def\nlr: 1\n"
+    )
 
 
-def test_the_commit_is_that_of_this_package_and_not_of_the_project_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that is installed in a virtual environment within somebody's checkout must not give that checkout's commit for its own."""
+def test_the_commit_is_that_of_this_package_and_not_of_the_project_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that is installed in a virtual environment within somebody's checkout must not give that checkout's
+    commit for its own.
+    """
 
     def git(*words: str) -> str:
         author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-        return subprocess.run(["git", "-C", str(tmp_path), *author, *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *author, *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     package = tmp_path / "site" / "runs.py"
     package.parent.mkdir()
@@ -114,13 +134,18 @@ def test_wandb_is_off_unless_it_is_asked_for(call: Callable[..., int], capsys: p
     assert "error: run.wandb is 'of-line'; it must be one of offline, online" in capsys.readouterr().err
 
 
-def test_a_logger_of_the_configuration_writes_into_the_run_folder_too(call: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_of_the_configuration_writes_into_the_run_folder_too(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[Any] = []
     monkeypatch.setattr(cli.CoHCLI, "_run_subcommand", lambda self, command: made.extend(self.trainer.loggers))
     logger = "{class_path: WandbLogger, init_args: {project: mine, offline: true%s}}"
     assert call("fit", *SIX, "--run.folder=r", f"--trainer.logger={logger % ''}") == 0
     assert call("fit", *SIX, "--run.folder=s", f"--trainer.logger=[{logger % ', save_dir: elsewhere'}]") == 0
-    assert [(type(one).__name__, one.save_dir, one.name) for one in made[1::2]] == [("WandbLogger", "r", "mine"), ("WandbLogger", "elsewhere", "mine")]
+    assert [(type(one).__name__, one.save_dir, one.name) for one in made[1::2]] == [
+        ("WandbLogger", "r", "mine"),
+        ("WandbLogger", "elsewhere", "mine"),
+    ]
 
 
 GUARD = """
@@ -154,7 +179,14 @@ def test_nothing_touches_the_network_and_wandb_offline_keeps_samples_configurati
     fit = ["fit", "--config=conf/quickstart.yaml", *TINY]
     run(GUARD, *fit, "--run.folder=plain", folder=tmp_path)
     run(GUARD, *fit, "--run.folder=tracked", "--run.wandb=offline", folder=tmp_path, WANDB_PROJECT="mine")
-    run(GUARD, "predict", "--config=plain/config.yaml", "--ckpt_path=plain/checkpoints/last.ckpt", "--run.folder=plain", folder=tmp_path)
+    run(
+        GUARD,
+        "predict",
+        "--config=plain/config.yaml",
+        "--ckpt_path=plain/checkpoints/last.ckpt",
+        "--run.folder=plain",
+        folder=tmp_path,
+    )
     assert not (tmp_path / "touched.txt").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"conf", "script.py", "plain", "tracked"}
     [kept] = (tmp_path / "tracked" / "wandb").glob("offline-run-*")
@@ -164,7 +196,9 @@ def test_nothing_touches_the_network_and_wandb_offline_keeps_samples_configurati
     record = binary.read_bytes()
     for word in (b"rows_per_step", b"versions", b"val/preference_accuracy_sum", b"mine"):
         assert word in record
-    assert (tmp_path / "plain" / "metrics.csv").read_text().splitlines()[0] == (tmp_path / "tracked" / "metrics.csv").read_text().splitlines()[0]
+    assert (tmp_path / "plain" / "metrics.csv").read_text().splitlines()[0] == (
+        tmp_path / "tracked" / "metrics.csv"
+    ).read_text().splitlines()[0]
 
 
 @pytest.mark.slow
@@ -204,8 +238,16 @@ def test_other_ranks_need_nothing_from_wandb(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_is_the_same_one_for_wandb(tmp_path: Path) -> None:
-    words = ["fit", *SIX, "--run.folder=r", "--run.wandb=offline", "--trainer.callbacks+={class_path: ModelCheckpoint, init_args: {every_n_train_steps: 1}}"]
-    stopped = RANKS.replace("if __name__", "def stop():\n    raise RuntimeError('stop')\nModel.break_at = stop\nif __name__")
+    words = [
+        "fit",
+        *SIX,
+        "--run.folder=r",
+        "--run.wandb=offline",
+        "--trainer.callbacks+={class_path: ModelCheckpoint, init_args: {every_n_train_steps: 1}}",
+    ]
+    stopped = RANKS.replace(
+        "if __name__", "def stop():\n    raise RuntimeError('stop')\nModel.break_at = stop\nif __name__"
+    )
     with pytest.raises(AssertionError, match="RuntimeError: stop"):
         run(stopped, *words, folder=tmp_path)
     run(RANKS, *words, folder=tmp_path)

@@ -129,7 +129,15 @@ def test_a_tree_says_of_every_token_what_a_naive_trie_says(bodies: list[list[tup
 @settings(max_examples=50, deadline=None)
 @given(bodies, st.randoms(use_true_random=False))
 def test_the_order_of_the_chains_does_not_change_the_tree(bodies, random) -> None:  # type: ignore[no-untyped-def]
-    chains = [Tokens(np.array([9, *(token for token, _, _ in body)], np.int32), np.zeros(len(body) + 1), np.zeros(len(body) + 1), ()) for body in bodies]
+    chains = [
+        Tokens(
+            np.array([9, *(token for token, _, _ in body)], np.int32),
+            np.zeros(len(body) + 1),
+            np.zeros(len(body) + 1),
+            (),
+        )
+        for body in bodies
+    ]
     shuffled = list(chains)
     random.shuffle(shuffled)
     one, other = Tree.from_chains(chains), Tree.from_chains(shuffled)

@@ -1,4 +1,6 @@
-"""What the package never does with what it is given: run it, unpickle it, import by its word, hand it to a shell, or keep growing with it."""
+"""What the package never does with what it is given: run it, unpickle it, import by its word, hand it to a shell, or
+keep growing with it.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,44 @@ IMPORTERS = {
     "human_eval/statistics.py": "scipy and matplotlib",
     "scorers.py": "model.scorers and model.critic: functions that the user's own configuration names",
 }
-"""The files that import by a name that is not written out, and whose names these are. No file that reads data is among them."""
+"""The files that import by a name that is not written out, and whose names these are. No file that reads data is among
+them.
+"""
 
-PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle", "code", "codeop", "imp", "runpy"}
+PICKLES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "marshal",
+    "shelve",
+    "joblib",
+    "jsonpickle",
+    "code",
+    "codeop",
+    "imp",
+    "runpy",
+}
 UNSAFE = {
     *("eval", "exec", "compile", "__import__", "breakpoint", "execfile"),
-    *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.jit.load"),
+    *(
+        "os.system",
+        "os.popen",
+        "subprocess.getoutput",
+        "subprocess.getstatusoutput",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "torch.jit.load",
+    ),
     *("torch.hub.load", "torch.package.PackageImporter", "pd.read_pickle", "pandas.read_pickle", "load_pickle"),
 }
-GIVEN = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False)}
+GIVEN = {
+    "torch.load": ("weights_only", True),
+    "np.load": ("allow_pickle", False),
+    "numpy.load": ("allow_pickle", False),
+}
 
 
 def files() -> list[Path]:
@@ -53,7 +84,14 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
 
 
 def argument(call: ast.Call, name: str) -> Any:
-    return next((keyword.value.value for keyword in call.keywords if keyword.arg == name and isinstance(keyword.value, ast.Constant)), None)
+    return next(
+        (
+            keyword.value.value
+            for keyword in call.keywords
+            if keyword.arg == name and isinstance(keyword.value, ast.Constant)
+        ),
+        None,
+    )
 
 
 def test_nothing_is_evaluated_unpickled_or_given_to_a_shell() -> None:
@@ -73,17 +111,31 @@ def test_no_module_that_unpickles_is_imported() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-            if module.split(".")[0] in PICKLES and names != ["UnpicklingError"]:  # what torch raises of a checkpoint that holds more than data
+            if module.split(".")[0] in PICKLES and names != [
+                "UnpicklingError"
+            ]:  # what torch raises of a checkpoint that holds more than data
                 found.append(f"{path.name}: {module}")
-            found += [f"{path.name}: {name}" for name in names if isinstance(node, ast.Import) and name.split(".")[0] in PICKLES]
+            found += [
+                f"{path.name}: {name}"
+                for name in names
+                if isinstance(node, ast.Import) and name.split(".")[0] in PICKLES
+            ]
     assert found == ["shards.py: pickle"]
 
 
 def test_what_is_unpickled_may_name_only_what_is_listed() -> None:
     tree = ast.parse((PACKAGE / "shards.py").read_text(encoding="utf-8"))
-    uses = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"]
-    [reader] = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases)]
-    assert uses == ["Unpickler"] and [node.name for node in reader.body if isinstance(node, ast.FunctionDef)] == ["find_class"]
+    uses = [
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"
+    ]
+    [reader] = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases)
+    ]
+    assert uses == ["Unpickler"] and [node.name for node in reader.body if isinstance(node, ast.FunctionDef)] == [
+        "find_class"
+    ]
 
 
 def test_code_of_a_model_runs_only_where_the_user_said_so() -> None:
@@ -93,19 +145,29 @@ def test_code_of_a_model_runs_only_where_the_user_said_so() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.arguments):
                 every = [*node.posonlyargs, *node.args]
-                defaults = dict(zip((one.arg for one in every[len(every) - len(node.defaults) :]), node.defaults, strict=True))
-                defaults |= {one.arg: value for one, value in zip(node.kwonlyargs, node.kw_defaults, strict=True) if value is not None}
+                defaults = dict(
+                    zip((one.arg for one in every[len(every) - len(node.defaults) :]), node.defaults, strict=True)
+                )
+                defaults |= {
+                    one.arg: value
+                    for one, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)
+                    if value is not None
+                }
                 assert ast.unparse(defaults.get("trust_remote_code", ast.Constant(False))) == "False", path.name
 
 
 def test_only_these_files_import_by_a_name_that_is_not_written_out() -> None:
     found = {
-        str(path.relative_to(PACKAGE)) for path in files() for name, _ in calls(path) if name.split(".")[-1] in ("import_module", "spec_from_file_location")
+        str(path.relative_to(PACKAGE))
+        for path in files()
+        for name, _ in calls(path)
+        if name.split(".")[-1] in ("import_module", "spec_from_file_location")
     }
     assert found == set(IMPORTERS)
 
 
-# ---------------------------------------------------------------------------------------------------------------- checkpoints
+# ----------------------------------------------------------------------------------------------------------------
+# checkpoints
 
 
 class Code:
@@ -121,7 +183,9 @@ class Code:
 @pytest.fixture
 def trap(tmp_path: Path) -> Path:
     """A checkpoint with a pickle that would make the folder `ran` beside it."""
-    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0", "more": Code(tmp_path / "ran")}, tmp_path / "trap.ckpt")
+    torch.save(
+        {"state_dict": {}, "pytorch-lightning_version": "2.6.0", "more": Code(tmp_path / "ran")}, tmp_path / "trap.ckpt"
+    )
     return tmp_path / "trap.ckpt"
 
 
@@ -159,27 +223,37 @@ def test_no_command_unpickles_a_checkpoint_wherever_it_comes_from(
     try:
         for place in (str(trap), f"http://127.0.0.1:{server.server_port}/trap.ckpt"):
             assert call("validate", f"--config={conf / 'quickstart.yaml'}", f"--ckpt_path={place}") == 2
-            assert "error: ckpt_path: the checkpoint holds more than plain data, so that loading it could run code" in capsys.readouterr().err
+            assert (
+                "error: ckpt_path: the checkpoint holds more than plain data, so that loading it could run code"
+                in capsys.readouterr().err
+            )
     finally:
         server.shutdown()
         server.server_close()
     assert list((trap.parent / "hub").rglob("trap.ckpt")) and not (trap.parent / "ran").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------------- configurations and data
+# ----------------------------------------------------------------------------------------------------------------
+# configurations and data
 
 
 def test_a_configuration_imports_what_it_names_and_nothing_else_does(
     call: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its classes are imported, so a configuration is code; a text of it or of the data that looks like a class is a text."""
+    """Its classes are imported, so a configuration is code; a text of it or of the data that looks like a class is a
+    text.
+    """
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("named", "as_text", "in_data"):
         (tmp_path / f"{name}.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / name)!r}).touch()\n")
-    line = '{"class_path": "in_data.Thing", "prompt": "!!python/name:in_data.Thing", "completions": [{"text": "${in_data.Thing}", "thumb": true}], "init_args": {}}\n'
+    line = (
+        '{"class_path": "in_data.Thing", "prompt": "!!python/name:in_data.Thing", "completions": [{"text": '
+        '"${in_data.Thing}", "thumb": true}], "init_args": {}}\n'
+    )
     (tmp_path / "f.jsonl").write_text(line * 40)
     (tmp_path / "c.yaml").write_text(
-        "data: {feedback: f.jsonl, tokenizer: world, method: {name: as_text.Thing}}\nmodel: {system: 'class_path: as_text.Thing'}\n"
+        "data: {feedback: f.jsonl, tokenizer: world, method: {name: as_text.Thing}}\nmodel: {system: 'class_path: "
+        "as_text.Thing'}\n"
     )
     (tmp_path / "d.yaml").write_text("trainer: {callbacks: [{class_path: named.Thing}]}\n")
     (tmp_path / "e.yaml").write_text("data: {feedback: !!python/name:as_text.Thing }\n")
@@ -193,7 +267,8 @@ def test_a_configuration_imports_what_it_names_and_nothing_else_does(
     assert "Traceback" not in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------------------------- memory
+# ----------------------------------------------------------------------------------------------------------------
+# memory
 
 BOMBS = """
 import gzip, json, pathlib, resource, sys, zipfile
@@ -278,7 +353,12 @@ def bombs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_small_file_never_becomes_gigabytes_of_memory(name: str, bombs: Path) -> None:
     """Read in a process that may take 1 GB more than it has after its imports."""
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(bombs / name)], capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", READ, str(bombs / name)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("refused") == (1 if name in ("book.xlsx", "lines.jsonl.gz") else 6), done.stdout

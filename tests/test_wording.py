@@ -15,7 +15,11 @@ def record(*candidates: Candidate, **fields: object) -> Feedback:
 
 
 def test_a_pair_of_sentences_speaks_of_the_aspect_then_of_the_task_then_generally() -> None:
-    wording = Wording(pairs=(Pair("good", "bad"),), tasks={"summary": (Pair("good {task}", "bad {task}"),)}, aspects={"harmless": (Pair("safe", "unsafe"),)})
+    wording = Wording(
+        pairs=(Pair("good", "bad"),),
+        tasks={"summary": (Pair("good {task}", "bad {task}"),)},
+        aspects={"harmless": (Pair("safe", "unsafe"),)},
+    )
     assert wording.polarity(record(), True) == ("good",)
     assert wording.polarity(record(task="summary"), False) == ("bad summary",)
     assert wording.polarity(record(task="summary", aspect="harmless"), True) == ("safe",)
@@ -23,7 +27,16 @@ def test_a_pair_of_sentences_speaks_of_the_aspect_then_of_the_task_then_generall
 
 
 @pytest.mark.parametrize(
-    ("value", "word"), [(1, "very poor"), (1.7, "very poor"), (1.9, "poor"), (3, "fair"), (4.1, "good"), (4.2, "excellent"), (5, "excellent")]
+    ("value", "word"),
+    [
+        (1, "very poor"),
+        (1.7, "very poor"),
+        (1.9, "poor"),
+        (3, "fair"),
+        (4.1, "good"),
+        (4.2, "excellent"),
+        (5, "excellent"),
+    ],
 )
 def test_a_rating_falls_into_one_of_equal_parts_of_its_scale(value: float, word: str) -> None:
     assert Wording().level(value, 1, 5) == word
@@ -41,11 +54,16 @@ def test_ratings_are_named_in_the_order_of_the_alphabet_and_the_nameless_one_is_
     scales = {"coverage": (0.0, 1.0), "accuracy": (0.0, 1.0), "overall": (1.0, 5.0)}
     rated = Candidate("x", ratings={"coverage": 0.1, "accuracy": 0.9})
     assert Wording().rated(record(scales=scales), rated) == "An answer with excellent accuracy and very poor coverage:"
-    assert Wording().rated(record(scales=scales), Candidate("x", ratings={"overall": 3})) == "An answer with fair quality:"
+    assert (
+        Wording().rated(record(scales=scales), Candidate("x", ratings={"overall": 3})) == "An answer with fair quality:"
+    )
 
 
 def test_peoples_words_are_never_read_as_placeholders() -> None:
-    assert Wording().criticised(record(), " it says {task} and {0}. ") == "An answer of which people say that it says {task} and {0}:"
+    assert (
+        Wording().criticised(record(), " it says {task} and {0}. ")
+        == "An answer of which people say that it says {task} and {0}:"
+    )
     assert Wording().revised(record(), "it trails off...") == "People say of it that it trails off.... A better answer:"
 
 
@@ -54,7 +72,10 @@ def test_what_is_asked_at_inference() -> None:
     assert asked(wording, "none", record(), ()) == {"good": ""}
     assert asked(wording, "polarity", record(), ()) == {"good": "A helpful answer:", "bad": "An unhelpful answer:"}
     assert asked(wording, "ranking", record(), ()) == {"good": "The best answer:", "bad": "The worst answer:"}
-    assert asked(wording, "critique", record(), ())["good"] == "An answer of which people say that it is right and complete:"
+    assert (
+        asked(wording, "critique", record(), ())["good"]
+        == "An answer of which people say that it is right and complete:"
+    )
     rated = asked(wording, "rating", record(), ("coverage", "accuracy"))
     assert rated["bad"] == "An answer with very poor accuracy and very poor coverage:"
     assert rated["good accuracy"] == "An answer with excellent accuracy:"
@@ -91,10 +112,15 @@ def test_the_bounds_of_levels_are_exact_for_any_number_of_them(levels: int) -> N
         ("polarity", ("G", "B", "G2 summary", "B2", "T")),
         ("ranking", ("best", "worst", "middle", "better summary", "equal", "worse", "T")),
         ("rating", ("rated top wit", "rated low wit")),
-        ("critique", ("says summary fine:", "says summary poor:", "G", "G2 summary", "B", "B2", "T", "says summary", "after")),
+        (
+            "critique",
+            ("says summary fine:", "says summary poor:", "G", "G2 summary", "B", "B2", "T", "says summary", "after"),
+        ),
     ],
 )
-def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(sentences: str, expected: tuple[str, ...]) -> None:
+def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(
+    sentences: str, expected: tuple[str, ...]
+) -> None:
     wording = Wording(
         pairs=(Pair("G", "B"), Pair("G2 {task}", "B2")), tie="T", best="best", better="better {task}", equal="equal", worse="worse", middle="middle", worst="worst",
         rating="rated {ratings}", rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine", blame="poor",
@@ -114,7 +140,10 @@ def test_the_default_wording_is_part_of_the_interface() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["tie", "best", "middle", "better", "equal", "worse", "worst", "rating", "rating_item", "critique", "revise"])
+@pytest.mark.parametrize(
+    "name",
+    ["tie", "best", "middle", "better", "equal", "worse", "worst", "rating", "rating_item", "critique", "revise"],
+)
 def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_have(name: str) -> None:
     text = getattr(Wording(), name)
     assert getattr(Wording(**{name: f"{text} {{task}}"}), name) == f"{text} {{task}}"
@@ -147,5 +176,8 @@ def test_a_wording_that_can_not_be_said_is_refused(fields: dict, message: str) -
 def test_the_printed_tables_swapped_rows_are_put_right() -> None:
     for pairs in [p for k in ("tasks",) for p in yaml.safe_load(open("conf/wording/paper.yaml"))[k].values()]:
         for pair in pairs:
-            assert not any(word in pair["good"].split() for word in ("bad:", "bad", "worse", "unhelpful", "disrespectful", "harmful")), pair
+            assert not any(
+                word in pair["good"].split()
+                for word in ("bad:", "bad", "worse", "unhelpful", "disrespectful", "harmful")
+            ), pair
             assert pair["good"] != pair["bad"]

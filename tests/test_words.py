@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from coh_lightning.words import holds, mentions, words
 
-PEOPLES_TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("aéПिंन्我はター한กี่ခ်\u200d\u200c\u0301 .-_9"))
+PEOPLES_TEXT = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from("aéПिंन्我はター한กี่ခ်\u200d\u200c\u0301 .-_9")
+)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,9 @@ def test_words_hold_every_letter_and_digit_and_neither_form_nor_case_matters(tex
     found = words(text)
     assert all(found)
     letters = [
-        character for character in unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()) if unicodedata.category(character)[0] in "LN"
+        character
+        for character in unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+        if unicodedata.category(character)[0] in "LN"
     ]
     assert [character for word in found for character in word if unicodedata.category(character)[0] in "LN"] == letters
     assert words(unicodedata.normalize("NFD", text)) == words(unicodedata.normalize("NFC", text)) == found

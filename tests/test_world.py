@@ -18,7 +18,14 @@ from coh_lightning.world import evaluate, feedback, posts, raters
 from coh_lightning.world.pretraining import pretraining_text
 from coh_lightning.world.tokenizer import END, PAD, make_tokenizer, words_as_tokens
 
-FACTS = {"person": "Anna", "place": "market", "company": "friends", "day": "Monday", "reason": "bread", "result": "got lost"}
+FACTS = {
+    "person": "Anna",
+    "place": "market",
+    "company": "friends",
+    "day": "Monday",
+    "reason": "bread",
+    "result": "got lost",
+}
 GOLD = "Anna went to the market with friends on Monday for bread . she got lost ."
 DIFFICULTIES = list(posts.DIFFICULTIES)
 
@@ -49,7 +56,14 @@ def test_a_harder_post_has_more_to_get_wrong() -> None:
     def faultless(difficulty: str) -> float:
         made = posts.make_posts(300, seed=2, difficulty=difficulty)
         return float(
-            np.mean([raters.rate_facts(p.facts, posts.write_summary(p, posts.WRITERS["fair"], random.Random(i))).faultless for i, p in enumerate(made)])
+            np.mean(
+                [
+                    raters.rate_facts(
+                        p.facts, posts.write_summary(p, posts.WRITERS["fair"], random.Random(i))
+                    ).faultless
+                    for i, p in enumerate(made)
+                ]
+            )
         )
 
     assert faultless("easy") > faultless("middle") > faultless("hard")
@@ -58,7 +72,12 @@ def test_a_harder_post_has_more_to_get_wrong() -> None:
 def test_better_writers_get_better_ratings() -> None:
     made = posts.make_posts(200, seed=3)
     means = [
-        np.mean([raters.rate_facts(post.facts, posts.write_summary(post, writer, random.Random(i))).overall for i, post in enumerate(made)])
+        np.mean(
+            [
+                raters.rate_facts(post.facts, posts.write_summary(post, writer, random.Random(i))).overall
+                for i, post in enumerate(made)
+            ]
+        )
         for writer in (posts.WRITERS["good"], posts.WRITERS["fair"], posts.WRITERS["poor"])
     ]
     assert means[0] > 0.95 and means[0] > means[1] > means[2] > 0.5
@@ -68,7 +87,10 @@ def test_train_and_test_posts_are_disjoint_whatever_the_seed() -> None:
     train = {post.text for seed in (0, 1) for post in posts.make_posts(2000, seed=seed, difficulty="easy")}
     test = {post.text for seed in (0, 1) for post in posts.make_posts(2000, seed=seed, difficulty="easy", split="test")}
     assert not train & test
-    assert not test & {text.split(posts.SUMMARISE)[0].split(posts.QUESTION)[0].split(posts.REVIEW)[0] for text in pretraining_text(2000, seed=0)}
+    assert not test & {
+        text.split(posts.SUMMARISE)[0].split(posts.QUESTION)[0].split(posts.REVIEW)[0]
+        for text in pretraining_text(2000, seed=0)
+    }
 
 
 def test_a_post_depends_on_its_number_not_on_how_many_are_made() -> None:
@@ -79,19 +101,34 @@ def test_a_post_depends_on_its_number_not_on_how_many_are_made() -> None:
 def test_another_process_with_another_hash_seed_makes_the_same_texts() -> None:
     code = (
         "from coh_lightning.world import posts; from coh_lightning.world.pretraining import pretraining_text as t; "
-        "print(posts.make_posts(20, seed=1)); print(t(40, seed=1)); print(posts.questions(20, seed=1)); print(posts.vocabulary())"
+        "print(posts.make_posts(20, seed=1)); print(t(40, seed=1)); print(posts.questions(20, seed=1)); "
+        "print(posts.vocabulary())"
     )
     root = Path(__file__).parents[1]
     outputs = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(outputs) == 1
 
 
 def test_posts_and_raters_import_no_torch() -> None:
-    code = "import sys; import coh_lightning.world.feedback, coh_lightning.world.evaluate, coh_lightning.world.pretraining; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(Path(__file__).parents[1])}, check=False).returncode == 0
+    code = (
+        "import sys; import coh_lightning.world.feedback, coh_lightning.world.evaluate, "
+        "coh_lightning.world.pretraining; sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONPATH": str(Path(__file__).parents[1])}, check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_questions_are_about_facts_of_the_post() -> None:
@@ -115,21 +152,48 @@ def test_an_unknown_difficulty_is_refused_with_those_there_are() -> None:
         (GOLD, "it is right and complete", 1, 1, 1),
         (GOLD.replace("Monday", "Friday"), "it gets the day wrong", 5 / 6, 5 / 6, 1),
         (GOLD.replace("Anna", "Clara"), "it gets the person wrong", 5 / 6, 5 / 6, 1),
-        (GOLD.replace("Monday", "Friday").replace(" for bread", ""), "it gets the day wrong and leaves out the reason", 4 / 5, 4 / 6, 1),
+        (
+            GOLD.replace("Monday", "Friday").replace(" for bread", ""),
+            "it gets the day wrong and leaves out the reason",
+            4 / 5,
+            4 / 6,
+            1,
+        ),
         ("Anna went to the market .", "it leaves out the company , the day , the reason and the result", 1, 2 / 6, 1),
         (GOLD.replace(" on Monday", " by bus on Monday"), "it makes up the transport", 6 / 7, 1, 1),
         (GOLD + " she went on Monday .", "it says a thing twice", 1, 1, 2 / 3),
         (GOLD.replace("she", "he"), "it mixes up he and she", 1, 1, 1 / 2),
-        (GOLD.replace("she got", "she cheese got"), "it leaves out the result and has a broken sentence", 1, 5 / 6, 1 / 2),
+        (
+            GOLD.replace("she got", "she cheese got"),
+            "it leaves out the result and has a broken sentence",
+            1,
+            5 / 6,
+            1 / 2,
+        ),
         (GOLD[:-2], "it breaks off", 1, 1, 1 / 2),
         (GOLD.removesuffix(" got lost ."), "it leaves out the result and breaks off", 1, 5 / 6, 1 / 2),
-        (GOLD.replace("got lost", "got lost and went by bus and had soup"), "it makes up the transport and the meal", 6 / 8, 1, 1),
+        (
+            GOLD.replace("got lost", "got lost and went by bus and had soup"),
+            "it makes up the transport and the meal",
+            6 / 8,
+            1,
+            1,
+        ),
         ("", "it says nothing", 0, 0, 0),
         (" \n ", "it says nothing", 0, 0, 0),
-        (". . .", "it leaves out the person , the place , the company , the day , the reason and the result and has a broken sentence", 0, 0, 0),
+        (
+            ". . .",
+            "it leaves out the person , the place , the company , the day , the reason and the result and has a "
+            "broken sentence",
+            0,
+            0,
+            0,
+        ),
     ],
 )
-def test_each_fault_is_found_and_named(text: str, critique: str, accuracy: float, coverage: float, coherence: float) -> None:
+def test_each_fault_is_found_and_named(
+    text: str, critique: str, accuracy: float, coverage: float, coherence: float
+) -> None:
     rating = raters.rate_facts(FACTS, text)
     assert rating.critique == critique
     assert (rating.accuracy, rating.coverage, rating.coherence) == pytest.approx((accuracy, coverage, coherence))
@@ -155,7 +219,9 @@ def test_a_writer_with_one_fault_is_found_out_every_time(fault: str) -> None:
         assert words[fault] in raters.rate_facts(post.facts, summary).critique, summary
 
 
-_SALAD = st.lists(st.sampled_from([*GOLD.split(), *posts.vocabulary()[:80], "he", "and", "😀", "\x00"]), max_size=40).map(" ".join)
+_SALAD = st.lists(
+    st.sampled_from([*GOLD.split(), *posts.vocabulary()[:80], "he", "and", "😀", "\x00"]), max_size=40
+).map(" ".join)
 
 
 @given(st.one_of(st.text(max_size=200), _SALAD))
@@ -171,7 +237,14 @@ def test_critiques_are_words_of_the_world() -> None:
     known = set(posts.vocabulary())
     for index, post in enumerate(posts.make_posts(200, seed=8, difficulty="hard")):
         for writer in posts.WRITERS.values():
-            assert set(raters.rate_facts(post.facts, posts.write_summary(post, writer, random.Random(index))).critique.split()) <= known
+            assert (
+                set(
+                    raters.rate_facts(
+                        post.facts, posts.write_summary(post, writer, random.Random(index))
+                    ).critique.split()
+                )
+                <= known
+            )
 
 
 def test_a_prompt_that_is_no_post_is_refused() -> None:
@@ -201,14 +274,21 @@ def test_every_word_of_the_world_is_one_token() -> None:
     for post in posts.make_posts(100, seed=1, difficulty="hard"):
         text = f"{post.prompt} {posts.gold_summary(post)}"
         assert len(tokenizer.encode(text).ids) == len(text.split())
-    for text in (" a summary of which people say that it gets the day wrong and leaves out the reason :", " a good summary :", " a bad summary :"):
+    for text in (
+        " a summary of which people say that it gets the day wrong and leaves out the reason :",
+        " a good summary :",
+        " a bad summary :",
+    ):
         assert len(tokenizer.encode(text).ids) == len(text.split())
 
 
 def test_the_vocabulary_holds_all_bytes_the_words_and_two_special_tokens() -> None:
     tokenizer = make_tokenizer()
     assert tokenizer.get_vocab_size() == 256 + len(words_as_tokens()) + 2
-    assert [tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)] == [tokenizer.get_vocab_size() - 2, tokenizer.get_vocab_size() - 1]
+    assert [tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)] == [
+        tokenizer.get_vocab_size() - 2,
+        tokenizer.get_vocab_size() - 1,
+    ]
 
 
 @given(st.text(max_size=100))
@@ -218,7 +298,9 @@ def test_any_text_comes_back_from_its_tokens(text: str) -> None:
     assert _shipped_tokenizer().decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text
 
 
-@pytest.mark.parametrize("text", [END, PAD, f"a {END} b {PAD}", " . , ? ' s n't", "\x00\x85\u2028", "post : Anna went to the lake ."])
+@pytest.mark.parametrize(
+    "text", [END, PAD, f"a {END} b {PAD}", " . , ? ' s n't", "\x00\x85\u2028", "post : Anna went to the lake ."]
+)
 def test_special_tokens_in_a_text_are_only_text(text: str) -> None:
     tokenizer = _shipped_tokenizer()
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -253,9 +335,17 @@ def _shipped_tokenizer() -> Any:
 def test_the_shipped_files_have_the_checksums_beside_them_and_are_small() -> None:
     from coh_lightning.world.build import CHECKSUMS, checksums
 
-    listed = dict(reversed(line.split("  ")) for line in (feedback.BASE / CHECKSUMS).read_text(encoding="utf-8").splitlines())
+    listed = dict(
+        reversed(line.split("  ")) for line in (feedback.BASE / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    )
     assert listed == checksums(feedback.BASE)
-    assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json"} <= listed.keys()
+    assert {
+        "config.json",
+        "model.safetensors",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    } <= listed.keys()
     assert (feedback.BASE / "model.safetensors").stat().st_size <= 2_000_000
 
 
@@ -283,7 +373,9 @@ def test_building_writes_a_folder_that_loads_and_repeats(tmp_path: Path) -> None
         (["--threads", "-1"], "--threads is -1; it must be at least 1; --help lists the options."),
     ],
 )
-def test_mistakes_on_the_command_line_of_build_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+def test_mistakes_on_the_command_line_of_build_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
     from coh_lightning.world.build import main
 
     assert main(["--output", str(tmp_path / "base"), *arguments]) == 2
@@ -323,7 +415,10 @@ def test_a_sample_depends_on_its_key_not_on_the_batch_or_the_global_generator() 
     all_of_them = continuations(lm, tokenizer, prompts, keys=keys, samples=3)
     torch.manual_seed(2)
     backwards = continuations(lm, tokenizer, prompts[::-1], keys=keys[::-1], samples=3)[::-1]
-    alone = [continuations(lm, tokenizer, [prompt], keys=[key], samples=2)[0] for prompt, key in zip(prompts, keys, strict=True)]
+    alone = [
+        continuations(lm, tokenizer, [prompt], keys=[key], samples=2)[0]
+        for prompt, key in zip(prompts, keys, strict=True)
+    ]
     assert all_of_them == backwards
     assert [texts[:2] for texts in all_of_them] == alone
     assert all_of_them != continuations(lm, tokenizer, prompts, keys=keys, samples=3, seed=1)
@@ -337,7 +432,9 @@ def test_greedy_continuations_are_those_of_transformers() -> None:
     ours = continuations(lm, tokenizer, prompts, keys=prompts, temperature=0.0)
     for prompt, [text] in zip(prompts, ours, strict=True):
         inputs = tokenizer(prompt, return_tensors="pt")
-        theirs = lm.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False, max_new_tokens=64)
+        theirs = lm.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False, max_new_tokens=64
+        )
         assert tokenizer.decode(theirs[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == text
 
 
@@ -377,7 +474,9 @@ def test_feedback_is_the_same_under_any_global_seed_and_ids_are_distinct() -> No
     assert first != feedback.world_feedback(posts=8, samples=2, seed=4)
 
 
-def test_cached_feedback_is_the_same_and_is_made_again_when_it_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_feedback_is_the_same_and_is_made_again_when_it_is_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = feedback.world_feedback(posts=5, samples=2, seed=0, cache_dir=tmp_path)
     [file] = tmp_path.glob("*.jsonl")
     [note] = tmp_path.glob("*.json")
@@ -416,7 +515,9 @@ def test_held_out_prompts_carry_the_gold_summary() -> None:
 
 
 def test_a_sample_without_words_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coh_lightning.world.sampler.continuations", lambda *_, **__: [[" Anna .", " ", ""], ["", "", ""]])
+    monkeypatch.setattr(
+        "coh_lightning.world.sampler.continuations", lambda *_, **__: [[" Anna .", " ", ""], ["", "", ""]]
+    )
     [record] = feedback.world_feedback(posts=2, samples=3, seed=0)
     assert [candidate.text for candidate in record.candidates] == ["Anna ."]
 
@@ -432,7 +533,10 @@ def test_feedback_of_nothing_is_refused(posts_: int, samples: int) -> None:
 
 def test_pretraining_documents_have_the_shape_of_fine_tuning_and_no_review_follows_a_summary() -> None:
     documents = pretraining_text(1000, seed=1)
-    shares = {cue: np.mean([cue in document for document in documents]) for cue in (posts.SUMMARISE, posts.QUESTION, posts.REVIEW)}
+    shares = {
+        cue: np.mean([cue in document for document in documents])
+        for cue in (posts.SUMMARISE, posts.QUESTION, posts.REVIEW)
+    }
     assert shares == pytest.approx({posts.SUMMARISE: 0.55, posts.QUESTION: 0.30, posts.REVIEW: 0.10}, abs=0.06)
     for document in documents:
         assert sum(cue in document for cue in (posts.SUMMARISE, posts.QUESTION, posts.REVIEW)) <= 1

@@ -1,4 +1,5 @@
-"""Small tokenizers of all kinds that matter, made in memory, and four chat templates in the styles of the large families. For tests of any stage.
+"""Small tokenizers of all kinds that matter, made in memory, and four chat templates in the styles of the large
+families. For tests of any stage.
 
 character     one token per character: expected lists can be written by hand
 byte_level    byte-level BPE with the GPT-2 split (GPT-2, Llama 3, Qwen, ...)
@@ -121,9 +122,12 @@ SPECIALS = (
 )
 
 CORPUS = (
-    "The quick brown fox jumps over the lazy dog. A good answer: the dog sleeps.\n\nUser: hello there, how are you today?\n",
-    "A bad answer:\nno idea at all! What is a fruit? An apple is a fruit; a stone is not.\n\nAssistant: I am well, thank you.\n",
-    "Summarise the post. It rained a lot on Monday, so that the game was put off until Tuesday (at seven).\nTL;DR: rain\n",
+    "The quick brown fox jumps over the lazy dog. A good answer: the dog sleeps.\n\nUser: hello there, how are you "
+    "today?\n",
+    "A bad answer:\nno idea at all! What is a fruit? An apple is a fruit; a stone is not.\n\nAssistant: I am well, "
+    "thank you.\n",
+    "Summarise the post. It rained a lot on Monday, so that the game was put off until Tuesday (at seven).\nTL;DR: "
+    "rain\n",
     "You are a helpful assistant. A helpful answer: yes. An unhelpful answer: no. system user assistant model\n\n\n",
 ) * 4
 
@@ -131,14 +135,18 @@ CORPUS = (
 def _wrapped(backend: Tokenizer, template: str | None, *, bos: bool) -> PreTrainedTokenizerFast:
     backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIALS])
     if bos:
-        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))])
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+        )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     tokenizer.chat_template = template
     return tokenizer
 
 
 def character(template: str | None = None, *, bos: bool = True) -> PreTrainedTokenizerFast:
-    """Printable ASCII, the line end and "é", one token each; ids: <unk> 0, <s> 1, </s> 2, then the characters from 3 on, in order of their code."""
+    """Printable ASCII, the line end and "é", one token each; ids: <unk> 0, <s> 1, </s> 2, then the characters from 3
+    on, in order of their code.
+    """
     characters = ["\n", *map(chr, range(32, 127)), "é"]
     vocabulary = {text: number for number, text in enumerate(["<unk>", "<s>", "</s>", *characters])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -164,18 +172,24 @@ def _byte_level() -> str:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     backend.train_from_iterator(CORPUS, trainer)
     return str(backend.to_str())
 
 
 @cache
 def _sentencepiece() -> str:
-    """Merges learned by a trainer that splits at "▁", then put in a model that doesn't split, normalises as Llama does and falls back to bytes."""
+    """Merges learned by a trainer that splits at "▁", then put in a model that doesn't split, normalises as Llama does
+    and falls back to bytes.
+    """
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(" ", "▁")
     trained.pre_tokenizer = pre_tokenizers.Split(Regex("▁|\n"), "merged_with_next")
-    trained.train_from_iterator([text.replace("\n", " ") for text in CORPUS], trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    trained.train_from_iterator(
+        [text.replace("\n", " ") for text in CORPUS], trainers.BpeTrainer(vocab_size=300, show_progress=False)
+    )
     learned: dict[str, int] = trained.get_vocab()
     merges = _merges(trained)
     first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -183,7 +197,9 @@ def _sentencepiece() -> str:
     vocabulary = {text: number for number, text in enumerate([*first, *words])}
     backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return str(backend.to_str())
 
 
@@ -200,7 +216,11 @@ def _unigram() -> str:
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     alphabet = ["\n", *map(chr, range(33, 127)), "é"]
     trainer = trainers.UnigramTrainer(
-        vocab_size=320, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", initial_alphabet=alphabet, show_progress=False
+        vocab_size=320,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        unk_token="<unk>",
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     backend.train_from_iterator(CORPUS, trainer)
     return str(backend.to_str())

@@ -1,6 +1,8 @@
-"""The figures of a human study, from the numbers of its report: votes as stacked bars, win rates as a forest, position and length, ranking.
+"""The figures of a human study, from the numbers of its report: votes as stacked bars, win rates as a forest, position
+and length, ranking.
 
-One accent colour stands for the model; everything else is grey. Drawn without pyplot, with names as plain text: a system called `$x$` is no formula.
+One accent colour stands for the model; everything else is grey. Drawn without pyplot, with names as plain text: a
+system called `$x$` is no formula.
 """
 
 from __future__ import annotations
@@ -40,21 +42,32 @@ LONGEST_NAME = 28
 
 
 def draw_figures(numbers: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Draw what the numbers of a report allow into the folder, as PNG and SVG; gives name -> what it shows, in words, for those that were drawn."""
+    """Draw what the numbers of a report allow into the folder, as PNG and SVG; gives name -> what it shows, in words,
+    for those that were drawn.
+    """
     analysis = numbers["analyses"]["all"]
     folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, tuple[Callable[[Mapping[str, Any]], Figure], str]] = {
-        "votes": (votes_figure, "Percent of votes for each side; the lines are 95 % intervals (over prompts) of the outer shares."),
-        "win_rates": (win_rates_figure, "Win rate of the model with 95 % intervals over prompts: ties as half a win (filled), ties left out (open)."),
+        "votes": (
+            votes_figure,
+            "Percent of votes for each side; the lines are 95 % intervals (over prompts) of the outer shares.",
+        ),
+        "win_rates": (
+            win_rates_figure,
+            "Win rate of the model with 95 % intervals over prompts: ties as half a win (filled), ties left out "
+            "(open).",
+        ),
         "position_length": (
             position_length_figure,
-            "Left: how often the left answer won. Right: win rate of the model, ties as half, by how many characters its answer is longer than the baseline's.",
+            "Left: how often the left answer won. Right: win rate of the model, ties as half, by how many characters "
+            "its answer is longer than the baseline's.",
         ),
     }
     if analysis["ranking"] and any("systems" in entry for entry in analysis["ranking"].values()):
         drawn["ranking"] = (
             ranking_figure,
-            "Expected win rate against each of the others equally often, ties as half (Bradley-Terry with ties), with 95 % intervals over prompts.",
+            "Expected win rate against each of the others equally often, ties as half (Bradley-Terry with ties), "
+            "with 95 % intervals over prompts.",
         )
     for name in ("votes", "win_rates", "position_length", "ranking"):
         for ending in (".png", ".svg"):
@@ -92,11 +105,21 @@ def new_figure(width: float, height: float, panels: int = 1, **options: Any) -> 
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure by its file's ending, aside first; the same figure gives the same bytes. Raises InputError where it can't be written."""
+    """Write a figure by its file's ending, aside first; the same figure gives the same bytes. Raises InputError where
+    it can't be written.
+    """
     kind = path.suffix.removeprefix(".")
     with written_aside(path) as aside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for it; the tables have the name itself
-        figure.savefig(aside, format=kind, dpi=DOTS_PER_INCH, metadata={"Date": None} if kind == "svg" else {"Software": None}, facecolor="white")
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from"
+        )  # a box stands for it; the tables have the name itself
+        figure.savefig(
+            aside,
+            format=kind,
+            dpi=DOTS_PER_INCH,
+            metadata={"Date": None} if kind == "svg" else {"Software": None},
+            facecolor="white",
+        )
 
 
 # --- the figures
@@ -106,7 +129,12 @@ def votes_figure(analysis: Mapping[str, Any]) -> Figure:
     """A bar for each attribute: baseline, tie, model; lines at the two bounds are the intervals of the outer shares."""
     pairs = analysis["pairs"]
     rows = [_rows(pair) for pair in pairs]
-    figure, grid = new_figure(7.2, sum(0.42 * len(each) + 0.95 for each in rows) + 0.1, rows=len(pairs), height_ratios=[len(each) + 1.6 for each in rows])
+    figure, grid = new_figure(
+        7.2,
+        sum(0.42 * len(each) + 0.95 for each in rows) + 0.1,
+        rows=len(pairs),
+        height_ratios=[len(each) + 1.6 for each in rows],
+    )
     for axes, pair, entries in zip(grid, pairs, rows, strict=True):
         for place, (_, entry) in enumerate(entries):
             start = 0.0
@@ -122,7 +150,14 @@ def votes_figure(analysis: Mapping[str, Any]) -> Figure:
                 _, low, high = _triple(entry["share"][side])
                 if low is not None and high is not None:
                     below = place + (0.2 if side == "baseline" else -0.2)  # apart, where ties are few
-                    axes.plot([bound(low), bound(high)], [below, below], color=INK, linewidth=1.3, solid_capstyle="butt", zorder=4)
+                    axes.plot(
+                        [bound(low), bound(high)],
+                        [below, below],
+                        color=INK,
+                        linewidth=1.3,
+                        solid_capstyle="butt",
+                        zorder=4,
+                    )
         _name_rows(axes, [name for name, _ in entries])
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
@@ -138,9 +173,15 @@ def win_rates_figure(analysis: Mapping[str, Any]) -> Figure:
     pairs = analysis["pairs"]
     rows = [_rows(pair) for pair in pairs]
     figure, grid = new_figure(
-        7.2, sum(0.45 * len(each) + 0.9 for each in rows) + 0.35, rows=len(pairs), sharex=True, height_ratios=[len(each) + 1.4 for each in rows]
+        7.2,
+        sum(0.45 * len(each) + 0.9 for each in rows) + 0.35,
+        rows=len(pairs),
+        sharex=True,
+        height_ratios=[len(each) + 1.4 for each in rows],
     )
-    low, high = _limits([entry[kind] for each in rows for _, entry in each for kind in ("ties_as_half", "ties_excluded")])
+    low, high = _limits(
+        [entry[kind] for each in rows for _, entry in each for kind in ("ties_as_half", "ties_excluded")]
+    )
     for axes, pair, entries in zip(grid, pairs, rows, strict=True):
         axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
         for place, (_, entry) in enumerate(entries):
@@ -157,14 +198,26 @@ def win_rates_figure(analysis: Mapping[str, Any]) -> Figure:
 def position_length_figure(analysis: Mapping[str, Any]) -> Figure:
     """Left-win rate by attribute; win rate by tercile of the length difference."""
     position, pairs = analysis["position"], analysis["pairs"]
-    sides = [*((plain(name), entry) for name, entry in position["attributes"].items()), ("all, by row", position["rows"])]
+    sides = [
+        *((plain(name), entry) for name, entry in position["attributes"].items()),
+        ("all, by row", position["rows"]),
+    ]
     several = len(pairs) > 1
     thirds = []
     for pair in pairs:
         for third in pair["length"]["terciles"]:
             extent = " {:+,} to {:+,}".format(*third["longer_by"]) if third["longer_by"] and not several else ""
-            who = f"{plain(pair['model'], 14)} / {plain(pair['baseline'], 14)}  " if several and third["name"] == "shorter" else ""
-            thirds.append((who + {"shorter": "shorter", "alike": "middle", "longer": "longer"}[third["name"]] + extent, third["ties_as_half"]))
+            who = (
+                f"{plain(pair['model'], 14)} / {plain(pair['baseline'], 14)}  "
+                if several and third["name"] == "shorter"
+                else ""
+            )
+            thirds.append(
+                (
+                    who + {"shorter": "shorter", "alike": "middle", "longer": "longer"}[third["name"]] + extent,
+                    third["ties_as_half"],
+                )
+            )
     figure, (left, right) = new_figure(8.2, max(2.2, 0.34 * max(len(sides), len(thirds)) + 0.9), 2)
     limits = _limits([entry for _, entry in [*sides, *thirds]], around=12)
     for axes, rows, title in ((left, sides, "left answer wins"), (right, thirds, "model wins, by thirds of length")):
@@ -207,7 +260,13 @@ def ranking_figure(analysis: Mapping[str, Any]) -> Figure:
 def plain(name: str, longest: int = LONGEST_NAME) -> str:
     """A name on one line without control characters, shortened."""
     seen = "".join(" " if unicodedata.category(each).startswith(("C", "Z")) else each for each in name)
-    return textwrap.shorten(seen, longest, placeholder="…") if len(seen.split()) > 1 else seen if len(seen) <= longest else seen[: longest - 1] + "…"
+    return (
+        textwrap.shorten(seen, longest, placeholder="…")
+        if len(seen.split()) > 1
+        else seen
+        if len(seen) <= longest
+        else seen[: longest - 1] + "…"
+    )
 
 
 def _rows(pair: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -232,7 +291,15 @@ def _percent(interval: Mapping[str, Any]) -> list[float | None]:
     return [None if value is None else 100 * value for value in _triple(interval)]
 
 
-def _mark(axes: Axes, interval: Sequence[float | None], place: float, colour: str, *, filled: bool = True, upright: bool = False) -> None:
+def _mark(
+    axes: Axes,
+    interval: Sequence[float | None],
+    place: float,
+    colour: str,
+    *,
+    filled: bool = True,
+    upright: bool = False,
+) -> None:
     """A dot with its interval; nothing where there is no number."""
     value, low, high = interval
     if value is None:
@@ -241,10 +308,21 @@ def _mark(axes: Axes, interval: Sequence[float | None], place: float, colour: st
         line = ([place, place], [low, high]) if upright else ([low, high], [place, place])
         axes.plot(*line, color=colour, linewidth=1.6, solid_capstyle="butt", zorder=4)
     x, y = (place, value) if upright else (value, place)
-    axes.plot(x, y, "o", markersize=6, color=colour, markerfacecolor=colour if filled else "white", markeredgewidth=1.4, zorder=5)
+    axes.plot(
+        x,
+        y,
+        "o",
+        markersize=6,
+        color=colour,
+        markerfacecolor=colour if filled else "white",
+        markeredgewidth=1.4,
+        zorder=5,
+    )
 
 
 def _limits(intervals: Sequence[Mapping[str, Any]], around: float = 10) -> tuple[float, float]:
     """Percent limits that hold all intervals, and 50 with some room on both sides."""
     values = [value for interval in intervals for value in _percent(interval) if value is not None]
-    return max(-2.0, min([50 - around, *(value - 3 for value in values)])), min(102.0, max([50 + around, *(value + 3 for value in values)]))
+    return max(-2.0, min([50 - around, *(value - 3 for value in values)])), min(
+        102.0, max([50 + around, *(value + 3 for value in values)])
+    )

@@ -4,13 +4,15 @@ r"""Further forms of a study's sheets, for those who rate elsewhere, and how wha
     DIR/forms/label_studio/rater-1.json, rater-1.xml  tasks and labelling interface of a Label Studio project for that rater
     DIR/forms/potato/config.yaml, data.jsonl          one potato task, in which each rater gets their own rows under their name
 
-All are as blind as the sheets and hold the same row ids. What comes back in a workbook is read as a sheet is (ratings.py); the other readers return a list of
-dictionaries, one for each row that somebody answered something in:
+All are as blind as the sheets and hold the same row ids. What comes back in a workbook is read as a sheet is
+(ratings.py); the other readers return a list of dictionaries, one for each row that somebody answered something in:
 
-    {"row_id": "r3f...", "text_hash": "0c4...", "choices": {"overall": "A"}, "comment": "", "seconds": 12.5, "where": "project.json, task 1"}
+    {"row_id": "r3f...", "text_hash": "0c4...", "choices": {"overall": "A"}, "comment": "", "seconds": 12.5, "where":
+    "project.json, task 1"}
 
-`choices` holds what was written, as it was written; `text_hash` and `seconds` are None where the form doesn't tell them. An attribute with two different answers
-in one annotation is not among the choices but in `unclear`, which is there only then: {"overall": ["A", "B"]}.
+`choices` holds what was written, as it was written; `text_hash` and `seconds` are None where the form doesn't tell
+them. An attribute with two different answers in one annotation is not among the choices but in `unclear`, which is
+there only then: {"overall": ["A", "B"]}.
 """
 
 from __future__ import annotations
@@ -39,14 +41,26 @@ _ILLEGAL = "\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff"
 _ESCAPED = re.compile(f"[{_ILLEGAL}]|_(?=x[0-9A-Fa-f]{{4}}[_{_ILLEGAL}])")
 """What XML can't hold or changes (CR), and an underscore that would read as the start of an escape."""
 
-COLUMNS = {"row_id": 15, "study_id": 15, "rater": 10, "text_hash": 18, "prompt": 60, "answer_a": 60, "answer_b": 60, "comment": 40, "seconds": 10}
+COLUMNS = {
+    "row_id": 15,
+    "study_id": 15,
+    "rater": 10,
+    "text_hash": 18,
+    "prompt": 60,
+    "answer_a": 60,
+    "answer_b": 60,
+    "comment": 40,
+    "seconds": 10,
+}
 """Widths, in characters; a column of choices has 14."""
 
 
 def escaped(text: str) -> str:
-    r"""A text as a cell of a workbook holds it: control characters as `_x0007_`, the convention of OOXML, which spreadsheets show as they are.
+    r"""A text as a cell of a workbook holds it: control characters as `_x0007_`, the convention of OOXML, which
+    spreadsheets show as they are.
 
-    What looks like such an escape already gets one for its underscore, so `unescaped(escaped(text)) == text` for every text: `_x0007_` -> `_x005F_x0007_`.
+    What looks like such an escape already gets one for its underscore, so `unescaped(escaped(text)) == text` for every
+    text: `_x0007_` -> `_x005F_x0007_`.
     """
     return _ESCAPED.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
 
@@ -59,7 +73,8 @@ def unescaped(cell: str) -> str:
 def write_xlsx(study: Study, folder: Path) -> None:
     """Write RATER.xlsx for each rater: the columns of the CSV sheets, with drop-downs for the choices.
 
-    Every text is a string cell, so none is run as a formula, and all but choices and comment are locked (without a password).
+    Every text is a string cell, so none is run as a formula, and all but choices and comment are locked (without a
+    password).
 
     Raises:
         InputError: a text is longer than a cell may be, or openpyxl isn't installed.
@@ -77,7 +92,8 @@ def _check_lengths(study: Study, rater: str) -> None:
             length = len(text.encode("utf-16-le", "surrogatepass")) // 2
             if length > CELL_LIMIT:
                 raise InputError(
-                    f"Item '{item.item}' (row '{row.row}' of {rater}): {name} has {length:,} characters, and a cell of a workbook holds {CELL_LIMIT:,}; "
+                    f"Item '{item.item}' (row '{row.row}' of {rater}): {name} has {length:,} characters, and a cell "
+                    f"of a workbook holds {CELL_LIMIT:,}; "
                     "leave that prompt out, or use another form than xlsx."
                 )
 
@@ -113,7 +129,13 @@ def _workbook(study: Study, rater: str) -> Any:
         sheet.column_dimensions[letter].hidden = name in ("study_id", "rater", "text_hash")
         if name in study.definitions and len(cells) > 1:
             words = study.definitions[name]
-            rule = DataValidation(type="list", formula1=f'"{",".join(CHOICES)}"', allow_blank=True, showErrorMessage=True, showInputMessage=True)
+            rule = DataValidation(
+                type="list",
+                formula1=f'"{",".join(CHOICES)}"',
+                allow_blank=True,
+                showErrorMessage=True,
+                showInputMessage=True,
+            )
             rule.errorTitle, rule.error = "A, tie or B", "Choose A, tie or B, or leave the cell empty."
             rule.promptTitle, rule.prompt = name[:32], words if len(words) <= 255 else words[:254] + "…"
             rule.add(f"{letter}2:{letter}{len(cells)}")
@@ -144,7 +166,9 @@ def _openpyxl() -> Any:
     try:
         import openpyxl
     except ImportError as error:
-        raise InputError("Workbooks need openpyxl; install it with: pip install 'coh_lightning[study]', or use the CSV sheets.") from error
+        raise InputError(
+            "Workbooks need openpyxl; install it with: pip install 'coh_lightning[study]', or use the CSV sheets."
+        ) from error
     return openpyxl
 
 
@@ -152,7 +176,8 @@ def _openpyxl() -> Any:
 
 
 def write_label_studio(study: Study, folder: Path) -> None:
-    """Write label_studio/RATER.json (tasks to import) and label_studio/RATER.xml (the labelling interface) for each rater: one project a rater.
+    """Write label_studio/RATER.json (tasks to import) and label_studio/RATER.xml (the labelling interface) for each
+    rater: one project a rater.
 
     NUL stands as U+2400 in the tasks, since a Label Studio on PostgreSQL refuses it.
     """
@@ -164,7 +189,10 @@ def write_label_studio(study: Study, folder: Path) -> None:
                     "study_id": study.id,
                     "rater": rater,
                     "text_hash": row.text_hash(item),
-                    **{name: text.replace("\0", "\u2400") for name, text in zip(TEXTS, (item.prompt, *row.shown(item)), strict=True)},
+                    **{
+                        name: text.replace("\0", "\u2400")
+                        for name, text in zip(TEXTS, (item.prompt, *row.shown(item)), strict=True)
+                    },
                 }
             }
             for row, item in study.rater_rows(rater)
@@ -186,7 +214,10 @@ def label_studio_interface(study: Study, rater: str) -> str:
         title = f"{name.capitalize()}: {study.definitions[name]}"
         choices = "".join(f"<Choice value={quoteattr(choice)}/>" for choice in CHOICES)
         blocks.append(f'  <Header value={_attribute(title)} size="5"/>')
-        blocks.append(f'  <Choices name={_attribute(name)} toName="prompt" choice="single-radio" showInline="true">{choices}</Choices>')
+        blocks.append(
+            f'  <Choices name={_attribute(name)} toName="prompt" choice="single-radio" '
+            f'showInline="true">{choices}</Choices>'
+        )
     lines = [
         "<View>",
         "  <Style>.htx-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext }</Style>",
@@ -215,12 +246,20 @@ def read_label_studio(path: Path, study: Study) -> list[dict[str, Any]]:
         InputError: the file is no such export.
     """
     tasks = _json(path)
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks):
-        raise InputError(f"{path}: the file is no export of Label Studio, a list of tasks with 'data' and 'annotations'; export it as JSON.")
+    if not isinstance(tasks, list) or not all(
+        isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks
+    ):
+        raise InputError(
+            f"{path}: the file is no export of Label Studio, a list of tasks with 'data' and 'annotations'; export "
+            "it as JSON."
+        )
     answers = []
     for number, task in enumerate(tasks, start=1):
         if "annotations" not in task:
-            raise InputError(f"{path}, task {number}: the task has no 'annotations'; export as JSON, not as JSON-MIN and not the tasks alone.")
+            raise InputError(
+                f"{path}, task {number}: the task has no 'annotations'; export as JSON, not as JSON-MIN and not the "
+                "tasks alone."
+            )
         if not isinstance(task["annotations"], list):
             raise InputError(f"{path}, task {number}: 'annotations' is no list; export it again as JSON.")
         counted = [one for one in task["annotations"] if isinstance(one, dict) and not one.get("was_cancelled")]
@@ -231,7 +270,9 @@ def read_label_studio(path: Path, study: Study) -> list[dict[str, Any]]:
                 which = f", annotation {place}" if len(counted) > 1 else ""
                 where = f"{path}, task {number}{which}{_by(annotation.get('completed_by'))}"
                 seconds = _seconds(annotation.get("lead_time"))
-                answers.append(_answer(str(data.get("row_id", "")), data.get("text_hash"), choices, comments, seconds, where))
+                answers.append(
+                    _answer(str(data.get("row_id", "")), data.get("text_hash"), choices, comments, seconds, where)
+                )
     return answers
 
 
@@ -241,7 +282,9 @@ def _label_studio_results(results: object, study: Study) -> tuple[dict[str, list
     comments: list[str] = []
     for result in results if isinstance(results, list) else ():
         match result:
-            case {"type": "choices", "from_name": str(name), "value": {"choices": [*written]}} if name in study.attributes:
+            case {"type": "choices", "from_name": str(name), "value": {"choices": [*written]}} if (
+                name in study.attributes
+            ):
                 choices.setdefault(name, []).extend(choice for choice in written if isinstance(choice, str))
             case {"type": "textarea", "from_name": "comment", "value": {"text": [*texts]}}:
                 comments += [str(text) for text in texts]
@@ -264,9 +307,11 @@ SCHEME = "comparison"
 
 
 def write_potato(study: Study, folder: Path) -> None:
-    """Write potato/config.yaml and potato/data.jsonl: one task for all raters, who log in under their names (rater-1, ...) and get their own rows.
+    """Write potato/config.yaml and potato/data.jsonl: one task for all raters, who log in under their names (rater-1,
+    ...) and get their own rows.
 
-    potato asks everybody in the same order of attributes. It renders the prompt as HTML, pictures from elsewhere included, so the prompt stands escaped.
+    potato asks everybody in the same order of attributes. It renders the prompt as HTML, pictures from elsewhere
+    included, so the prompt stands escaped.
     """
     import yaml
 
@@ -291,9 +336,18 @@ def write_potato(study: Study, folder: Path) -> None:
                 "labels": ["A", "B"],
                 "allow_tie": True,
                 "tie_label": "tie",
-                "dimensions": [{"name": name, "description": study.definitions[name], "allow_tie": True, "tie_label": "tie"} for name in study.attributes],
+                "dimensions": [
+                    {"name": name, "description": study.definitions[name], "allow_tie": True, "tie_label": "tie"}
+                    for name in study.attributes
+                ],
             },
-            {"annotation_type": "text", "name": "comment", "description": "Comment (optional)", "multiline": True, "rows": 3},
+            {
+                "annotation_type": "text",
+                "name": "comment",
+                "description": "Comment (optional)",
+                "multiline": True,
+                "rows": 3,
+            },
         ],
     }
     lines = []
@@ -327,7 +381,10 @@ def _read_user_state(path: Path, study: Study) -> Iterator[dict[str, Any]]:
     state = _json(path)
     labels = state.get("instance_id_to_label_to_value") if isinstance(state, dict) else None
     if not isinstance(state, dict) or not isinstance(labels, dict):
-        raise InputError(f"{path}: the file has no 'instance_id_to_label_to_value', so it is none of potato's; give its user_state.json or their folder.")
+        raise InputError(
+            f"{path}: the file has no 'instance_id_to_label_to_value', so it is none of potato's; give its "
+            "user_state.json or their folder."
+        )
     behaviour = state.get("instance_id_to_behavioral_data")
     for row, values in labels.items():
         choices: dict[str, list[str]] = {}
@@ -336,7 +393,9 @@ def _read_user_state(path: Path, study: Study) -> Iterator[dict[str, Any]]:
             raise InputError(f"{path}: what stands under the instance {row!r:.60} is no list; give potato's own file.")
         for each in values:
             match each:
-                case [{"schema": str(scheme), "name": str(name)}, str(value)] if scheme == SCHEME and name in study.attributes and value:
+                case [{"schema": str(scheme), "name": str(name)}, str(value)] if (
+                    scheme == SCHEME and name in study.attributes and value
+                ):
                     choices.setdefault(name, []).append(value)
                 case [{"schema": "comment"}, str(value)] if value:
                     comments.append(value)
@@ -355,9 +414,20 @@ def _potato_seconds(behaviour: object) -> float | None:
 # --- all of them
 
 
-def _answer(row_id: str, text_hash: object, written: Mapping[str, Sequence[str]], comments: Iterable[str], seconds: float | None, where: str) -> dict[str, Any]:
-    """One row that somebody answered. `written` holds every answer to each attribute; the same answer given twice is one."""
-    different = {name: list({each.strip().casefold(): each for each in answers}.values()) for name, answers in written.items()}
+def _answer(
+    row_id: str,
+    text_hash: object,
+    written: Mapping[str, Sequence[str]],
+    comments: Iterable[str],
+    seconds: float | None,
+    where: str,
+) -> dict[str, Any]:
+    """One row that somebody answered. `written` holds every answer to each attribute; the same answer given twice is
+    one.
+    """
+    different = {
+        name: list({each.strip().casefold(): each for each in answers}.values()) for name, answers in written.items()
+    }
     unclear = {name: answers for name, answers in different.items() if len(answers) > 1}
     answer: dict[str, Any] = {
         "row_id": row_id,

@@ -1,4 +1,5 @@
-r"""The guard against formulas in sheets (CWE-1236): one apostrophe before any text that a spreadsheet could run, exactly reversible.
+r"""The guard against formulas in sheets (CWE-1236): one apostrophe before any text that a spreadsheet could run,
+exactly reversible.
 
 A text gets one leading apostrophe when what follows its leading apostrophes and blanks is one of `DANGEROUS`::
 
@@ -6,8 +7,9 @@ A text gets one leading apostrophe when what follows its leading apostrophes and
     '=1+1   ->  ''=1+1          'quoted'       ->  'quoted'          (no danger, no guard)
     Well.   ->  Well.           (blank)＝1     ->  '(blank)＝1
 
-Apostrophes that a dangerous text has of its own stay, so a guarded text is always told from an unguarded one: `unguard(guard(text)) == text` for every text.
-`PATTERN` means the same in Python and in JavaScript, so that the page mirrors it.
+Apostrophes that a dangerous text has of its own stay, so a guarded text is always told from an unguarded one:
+`unguard(guard(text)) == text` for every text. `PATTERN` means the same in Python and in JavaScript, so that the page
+mirrors it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ _BLANKS = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u180e\u2000-\u200d\u2028\u2029\
 """What spreadsheets may trim: white space of Unicode, and characters without width."""
 
 PATTERN = f"^'*[{_BLANKS}]*[{_DANGEROUS}]"
-"""Matches the texts that are guarded, before and after. ASCII: the very same source is a JavaScript RegExp (without flags)."""
+"""Matches the texts that are guarded, before and after. ASCII: the very same source is a JavaScript RegExp (without
+flags).
+"""
 
 _pattern = re.compile(PATTERN)
 
@@ -33,5 +37,7 @@ def guard(text: str) -> str:
 
 
 def unguard(cell: str) -> str:
-    """The text that `guard` made this cell of. A text that was never guarded and looks as if it were loses its first apostrophe."""
+    """The text that `guard` made this cell of. A text that was never guarded and looks as if it were loses its first
+    apostrophe.
+    """
     return cell[1:] if cell.startswith("'") and _pattern.match(cell) else cell

@@ -13,7 +13,9 @@ PARTS = {
     "import": ("ratings", "what raters sent back -> checked judgements"),
     "report": ("report", "judgements -> who is better, with intervals, tests and agreement"),
 }
-"""Subcommand -> its module in this package, with `add_arguments(parser)` and `run(arguments) -> exit status`; and what it does."""
+"""Subcommand -> its module in this package, with `add_arguments(parser)` and `run(arguments) -> exit status`; and what
+it does.
+"""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
 """`rate.html`: one file to rate in, offline, from a phone or a desk, which saves the very CSV that the sheets are.
 
-The file holds the texts as JSON in a block that no browser runs, and its one script and one style are named by their hashes in a strict Content-Security-Policy:
+The file holds the texts as JSON in a block that no browser runs, and its one script and one style are named by their
+hashes in a strict Content-Security-Policy:
 
     prompts, answers --JSON--> <script type="application/json"> --textContent--> the page     (never markup, never a request)
 
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
     from coh_lightning.human_eval.study import Study
 
 POLICY = (
-    "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; connect-src 'none'; base-uri 'none'; form-action 'none'; "
+    "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; connect-src 'none'; base-uri "
+    "'none'; form-action 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 """Nothing is loaded, nothing is sent, no other script runs, and no text can become markup."""
 
-_ESCAPED = re.compile("[<>&\x7f-\xa0\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufdd0-\ufdef\ufeff\ufff9-\uffff]")
-"""What could end the block (`</script>`, `<!--`), or what a parser or an editor could change or hide; JSON has the same text with an escape."""
+_ESCAPED = re.compile(
+    "[<>&\x7f-\xa0\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufdd0-\ufdef\ufeff\ufff9-\uffff]"
+)
+"""What could end the block (`</script>`, `<!--`), or what a parser or an editor could change or hide; JSON has the same
+text with an escape.
+"""
 
 
 def write_page(study: Study, path: Path) -> None:
@@ -45,7 +51,10 @@ def write_page(study: Study, path: Path) -> None:
         page = page_of(study).encode("utf-8")
     except UnicodeEncodeError as error:
         broken = ascii(error.object[error.start : error.end])
-        raise InputError(f"{path}: a text of the study has the lone surrogate {broken}, which UTF-8 can't hold; repair that completion.") from error
+        raise InputError(
+            f"{path}: a text of the study has the lone surrogate {broken}, which UTF-8 can't hold; repair that "
+            "completion."
+        ) from error
     with written_aside(path) as aside:
         aside.write_bytes(page)
 
@@ -53,13 +62,17 @@ def write_page(study: Study, path: Path) -> None:
 def page_of(study: Study) -> str:
     """The page as text: the template with its policy and the study's data."""
     template = resources.files("coh_lightning.human_eval").joinpath("page.html").read_text(encoding="utf-8")
-    policy = POLICY.format(script=_hash(_inside(template, "<script>", "</script>")), style=_hash(_inside(template, "<style>", "</style>")))
+    policy = POLICY.format(
+        script=_hash(_inside(template, "<script>", "</script>")), style=_hash(_inside(template, "<style>", "</style>"))
+    )
     before, after = template.replace("@POLICY@", policy).split("@DATA@")
     return before + _embedded(data_of(study)) + after
 
 
 def data_of(study: Study) -> dict[str, Any]:
-    """What the page knows of the study: `items` is a list of [prompt, text 0, text 1], a row is [row id, text hash, number of its item, index of the text shown as A]."""
+    """What the page knows of the study: `items` is a list of [prompt, text 0, text 1], a row is [row id, text hash,
+    number of its item, index of the text shown as A].
+    """
     numbers = {item.item: number for number, item in enumerate(study.items)}
     raters = []
     for name, order in study.orders.items():
@@ -77,7 +90,9 @@ def data_of(study: Study) -> dict[str, Any]:
 
 def _embedded(data: object) -> str:
     """JSON that stays within its block whatever the texts are."""
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    return _ESCAPED.sub(
+        lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    )
 
 
 def _inside(text: str, start: str, end: str) -> str:

@@ -4,9 +4,10 @@
     true win share          0.55  0.575    0.6   0.65    0.7   0.75
     80 % power               820    367    210     97     54     35
 
-The exact test's power goes up and down as n grows by one (its size can't be 5 % exactly), so the number given is the smallest from which the power *stays* at or
-above the mark: at a share of .55 it first touches 80 % at 786 and falls below it for the last time at 819. Ties decide nothing: divide by (1 - share of ties).
-One item is one prompt: further raters on it make its vote surer, but don't count as further items.
+The exact test's power goes up and down as n grows by one (its size can't be 5 % exactly), so the number given is the
+smallest from which the power *stays* at or above the mark: at a share of .55 it first touches 80 % at 786 and falls
+below it for the last time at 819. Ties decide nothing: divide by (1 - share of ties). One item is one prompt: further
+raters on it make its vote surer, but don't count as further items.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Plan:
 
 
 def power(n: ArrayLike, share: float, alpha: float = ALPHA) -> Floats:
-    """Chance that the exact two-sided sign test on n decided items finds a win share of `share` at level alpha; one value for each n.
+    """Chance that the exact two-sided sign test on n decided items finds a win share of `share` at level alpha; one
+    value for each n.
 
     >>> power(10, 0.9).round(4)   # rejects at 0, 1, 9 or 10 wins of 10: .9**10 + 10 * .9**9 * .1 + almost nothing
     np.float64(0.7361)
@@ -93,7 +95,8 @@ def smallest(share: float, mark: float, alpha: float = ALPHA) -> int:
     about = ((special.ndtri(1 - alpha / 2) / 2 + special.ndtri(mark) * math.sqrt(share * (1 - share))) / away) ** 2
     if not about < LARGEST:
         raise InputError(
-            f"a true win share of {share:g} needs about {float(f'{about:.2g}'):,.0f} decided items for {mark * 100:g} % power; plan for a larger effect."
+            f"a true win share of {share:g} needs about {float(f'{about:.2g}'):,.0f} decided items for "
+            f"{mark * 100:g} % power; plan for a larger effect."
         )
     # the saw's teeth shrink with n: the last fall below the mark is near the normal approximation
     n = np.arange(max(1, int(0.7 * about) - 100), int(1.3 * about) + 200)
@@ -138,7 +141,9 @@ def plan_table(
             raise InputError(f"--items has {n:,}; give numbers from 1 to {LARGEST:,}.")
     decided = {mark: {share: smallest(share, mark, alpha) for share in shares} for mark in powers}
     # 1e-9: 0.7 is a little less than seven tenths, and 210 / 0.7 must stay 300
-    with_ties = {mark: {share: math.ceil(n / (1 - ties) - 1e-9) for share, n in row.items()} for mark, row in decided.items()}
+    with_ties = {
+        mark: {share: math.ceil(n / (1 - ties) - 1e-9) for share, n in row.items()} for mark, row in decided.items()
+    }
     widths = {n: wilson(n / 2, n).high - 0.5 for n in items}
     return Plan(tuple(shares), tuple(powers), ties, alpha, decided, with_ties, widths)
 
@@ -150,12 +155,24 @@ def plan_text(plan: Plan) -> str:
     """The plan for the terminal: two tables, the half widths, and the power as curves."""
     level = f"{plan.alpha * 100:g} %"
     heads = _line("true win share", [f"{share:g}" for share in plan.shares])
-    lines = [f"decided items for the exact two-sided sign test at {level} (smallest n from which the power stays above the mark)", "", heads]
+    lines = [
+        f"decided items for the exact two-sided sign test at {level} (smallest n from which the power stays above "
+        "the mark)",
+        "",
+        heads,
+    ]
     lines += [_line(f"{mark * 100:g} % power", [f"{n:,}" for n in plan.decided[mark].values()]) for mark in plan.powers]
     if plan.ties:
         lines += ["", f"items in all, with {plan.ties * 100:g} % ties", "", heads]
-        lines += [_line(f"{mark * 100:g} % power", [f"{n:,}" for n in plan.items[mark].values()]) for mark in plan.powers]
-    lines += ["", "95 % interval (Wilson) of a win share near 0.5", "", _line("decided items", [f"{n:,}" for n in plan.half_widths])]
+        lines += [
+            _line(f"{mark * 100:g} % power", [f"{n:,}" for n in plan.items[mark].values()]) for mark in plan.powers
+        ]
+    lines += [
+        "",
+        "95 % interval (Wilson) of a win share near 0.5",
+        "",
+        _line("decided items", [f"{n:,}" for n in plan.half_widths]),
+    ]
     lines.append(_line("plus or minus", [f"{width:.3f}" for width in plan.half_widths.values()]))
     lines += ["", "power by decided items (a full block is 100 %)", "", *_curves(plan)]
     lines += ["", "An item is a prompt: several raters on one make its vote surer and don't count as several items."]
@@ -205,7 +222,9 @@ def _curve_figure(plan: Plan) -> Figure:
 
     last = max(1000, max(max(row.values()) for row in plan.decided.values()))
     shown = np.unique(np.round(np.geomspace(10, last, 400)).astype(int))
-    every = np.unique(np.concatenate([np.arange(10, min(last, 5000)), shown, np.geomspace(10, 1.1 * last, 2000).astype(int)]))  # all teeth that can be seen
+    every = np.unique(
+        np.concatenate([np.arange(10, min(last, 5000)), shown, np.geomspace(10, 1.1 * last, 2000).astype(int)])
+    )  # all teeth that can be seen
     figure, (axes,) = new_figure(7.2, 3.9)
     for mark in plan.powers:
         axes.axhline(mark, color=GREY, linewidth=0.8, zorder=1)
@@ -215,7 +234,9 @@ def _curve_figure(plan: Plan) -> Figure:
         promised = np.minimum.accumulate(power(every, share, plan.alpha)[::-1])[::-1][np.searchsorted(every, shown)]
         axes.plot(shown, promised, color=ACCENT, alpha=0.35 + 0.65 * (place + 1) / len(plan.shares), linewidth=1.8)
         at = int(np.argmax(promised >= 0.5)) if (promised >= 0.5).any() else len(shown) - 1
-        axes.text(shown[at], promised[at], f" {share:g} ", color=INK, fontsize=8.5, ha="center", va="center", bbox=PAPER)
+        axes.text(
+            shown[at], promised[at], f" {share:g} ", color=INK, fontsize=8.5, ha="center", va="center", bbox=PAPER
+        )
     axes.set_xscale("log")
     ticks = [tick for tick in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000) if tick <= last]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -239,16 +260,43 @@ def _check_curve(path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `human-eval plan`."""
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), metavar="P", help="true win shares among decided votes (default: %(default)s)")
-    parser.add_argument("--power", type=float, nargs="+", default=list(POWERS), metavar="P", help="chances of finding the effect (default: %(default)s)")
-    parser.add_argument("--ties", type=float, default=TIES, metavar="SHARE", help="share of ties to reckon with (default: %(default)s)")
-    parser.add_argument("--alpha", type=float, default=ALPHA, metavar="LEVEL", help="level of the two-sided test (default: %(default)s)")
-    parser.add_argument("--items", type=int, nargs="+", default=list(ITEMS), metavar="N", help="numbers of items to give the interval's half width for")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=list(SHARES),
+        metavar="P",
+        help="true win shares among decided votes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--power",
+        type=float,
+        nargs="+",
+        default=list(POWERS),
+        metavar="P",
+        help="chances of finding the effect (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ties", type=float, default=TIES, metavar="SHARE", help="share of ties to reckon with (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=ALPHA, metavar="LEVEL", help="level of the two-sided test (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--items",
+        type=int,
+        nargs="+",
+        default=list(ITEMS),
+        metavar="N",
+        help="numbers of items to give the interval's half width for",
+    )
     parser.add_argument("--curve", type=Path, metavar="FILE", help="also draw the power as a curve (.png or .svg)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan, and draw it where asked; gives the exit status. Raises InputError for values outside their range."""
+    """Print the plan, and draw it where asked; gives the exit status. Raises InputError for values outside their
+    range.
+    """
     if args.curve is not None:
         _check_curve(args.curve)
     plan = plan_table(args.shares, args.power, ties=args.ties, alpha=args.alpha, items=args.items)

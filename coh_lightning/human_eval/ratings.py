@@ -1,12 +1,15 @@
-"""`python -m coh_lightning human-eval import DIR FILES...`: what raters send back -> `judgements.jsonl`, with every answer that can't be used named by file and line.
+"""`python -m coh_lightning human-eval import DIR FILES...`: what raters send back -> `judgements.jsonl`, with every
+answer that can't be used named by file and line.
 
-Sheets come back as spreadsheets leave them, and are read all the same: separated by commas, semicolons, tabs or bars; in UTF-8, UTF-16 or Windows-1252; with
-other quotes, other line ends, columns moved or added, rows sorted, guards stripped, empty rows at the end; or as xlsx. A row counts where its `row_id` is of this
-study, its texts are those that were exported (or, where the sheet holds none, its `text_hash` is), and each choice is one of the words below.
+Sheets come back as spreadsheets leave them, and are read all the same: separated by commas, semicolons, tabs or bars;
+in UTF-8, UTF-16 or Windows-1252; with other quotes, other line ends, columns moved or added, rows sorted, guards
+stripped, empty rows at the end; or as xlsx. A row counts where its `row_id` is of this study, its texts are those that
+were exported (or, where the sheet holds none, its `text_hash` is), and each choice is one of the words below.
 
     A, a, left, answer a      tie, t, =, neutral, equal, same, both, draw      B, b, right, answer b
 
-Import builds `judgements.jsonl` anew from what it holds and the files: files may be partial, and importing one again changes nothing.
+Import builds `judgements.jsonl` anew from what it holds and the files: files may be partial, and importing one again
+changes nothing.
 """
 
 from __future__ import annotations
@@ -92,12 +95,14 @@ class Imported:
 
 
 def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False) -> Imported:
-    """Read the raters' files into `judgements.jsonl` of the study in `folder`. Good answers are kept, bad ones are named in what is returned.
+    """Read the raters' files into `judgements.jsonl` of the study in `folder`. Good answers are kept, bad ones are
+    named in what is returned.
 
     Args:
         folder: what export wrote.
         files: sheets (csv, tsv, txt, xlsx), Label Studio's JSON export, potato's output; a folder is potato's.
-        replace: where a file says other than what was imported before, take the file's word. By default what came first stays.
+        replace: where a file says other than what was imported before, take the file's word. By default what came first
+            stays.
 
     Raises:
         InputError: a file that is missing or no rating of any known form, or a damaged study; nothing is written then.
@@ -133,17 +138,22 @@ def _standing(path: Path, study: Study) -> Iterator[Judgement]:
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for number, judgement in enumerate(read_jsonl(path, Judgement), start=1):
         if judgement.row not in rows:
-            raise InputError(f"{path}: judgement {number} is of row {judgement.row!r:.60}, which study {study.id} doesn't have; is the file of another study?")
+            raise InputError(
+                f"{path}: judgement {number} is of row {judgement.row!r:.60}, which study {study.id} doesn't have; "
+                "is the file of another study?"
+            )
         first, choice = seen.setdefault((judgement.row, judgement.attribute), (number, judgement.choice))
         if choice != judgement.choice:
             raise InputError(
-                f"{path}: judgement {number} says {judgement.choice!r:.60} to '{judgement.attribute}' of row '{judgement.row}', and judgement {first} {choice!r:.60}; "
+                f"{path}: judgement {number} says {judgement.choice!r:.60} to '{judgement.attribute}' of row "
+                f"'{judgement.row}', and judgement {first} {choice!r:.60}; "
                 "keep one of the two."
             )
         yield judgement
 
 
-# ---------------------------------------------------------------------------------------------------------------- what stands
+# ---------------------------------------------------------------------------------------------------------------- what
+# stands
 
 
 class _Merge:
@@ -166,8 +176,14 @@ class _Merge:
         """Put the answers of a row among what stands, or name what is wrong with them."""
         row = self._rows.get(answer.row_id)
         if row is None:
-            of = f"but of {named(answer.study_id)}" if answer.study_id not in ("", self.study.id) else "nor of any known one"
-            self.foreign.append(f"{answer.where}: row {answer.row_id[:40]!r} is not of study {self.study.id}, {of}; it is not counted.")
+            of = (
+                f"but of {named(answer.study_id)}"
+                if answer.study_id not in ("", self.study.id)
+                else "nor of any known one"
+            )
+            self.foreign.append(
+                f"{answer.where}: row {answer.row_id[:40]!r} is not of study {self.study.id}, {of}; it is not counted."
+            )
             return
         wrong = _mismatch(answer, row, self._items[row.item], self.study)
         if wrong:
@@ -178,14 +194,19 @@ class _Merge:
         systems = tuple(about["systems"][place] for place in (row.left, 1 - row.left))
         for attribute, several in answer.unclear.items():
             both = " and ".join(f"{written[:40]!r}" for written in several)
-            self.impossible.append(f"{answer.where}: {attribute} of row '{row.row}' has {len(several)} answers, {both}; none of them is counted.")
+            self.impossible.append(
+                f"{answer.where}: {attribute} of row '{row.row}' has {len(several)} answers, {both}; none of them is "
+                "counted."
+            )
         for attribute, written in answer.choices.items():
             word = _plain(unguard(written)).lstrip("'").casefold()
             if not word:
                 self._blank.setdefault((row.row, attribute), answer.where)
                 continue
             if word not in WORDS:
-                self.impossible.append(f"{answer.where}: {written[:40]!r} is no choice for {attribute}; write A, tie or B.")
+                self.impossible.append(
+                    f"{answer.where}: {written[:40]!r} is no choice for {attribute}; write A, tie or B."
+                )
                 continue
             choice = {"A": systems[0], "tie": TIE, "B": systems[1]}[WORDS[word]]
             new = Judgement(
@@ -198,7 +219,9 @@ class _Merge:
                 systems=systems,
                 check=self.study.key["rows"][row.row]["check"],
                 seconds=seconds,
-                comment=answer.comment.encode("utf-8", "replace").decode(),  # half of a picture sign, which no file can hold
+                comment=answer.comment.encode(
+                    "utf-8", "replace"
+                ).decode(),  # half of a picture sign, which no file can hold
             )
             self._stand(new, answer.where)
 
@@ -212,14 +235,20 @@ class _Merge:
         came = self._came.get(place)
         if old.choice == new.choice and (not new.comment or not old.comment or new.comment == old.comment):
             if came is not None:
-                self.doubled.append(f"{where}: {new.attribute} of row '{new.row}' was answered before, at {came}, and alike; it counts once.")
-            self.standing[place] = replace(old, comment=old.comment or new.comment, seconds=new.seconds if old.seconds is None else old.seconds)
+                self.doubled.append(
+                    f"{where}: {new.attribute} of row '{new.row}' was answered before, at {came}, and alike; it "
+                    "counts once."
+                )
+            self.standing[place] = replace(
+                old, comment=old.comment or new.comment, seconds=new.seconds if old.seconds is None else old.seconds
+            )
         else:
             sides = {TIE: "tie", **dict(zip(new.systems, ("A", "B"), strict=True))}
             given = f"{sides.get(old.choice, old.choice)} there, {sides[new.choice]} here"
             what = f"with another choice ({given})" if old.choice != new.choice else "with another comment"
             self.conflicts.append(
-                f"{where}: {new.attribute} of row '{new.row}' was answered before, at {came or 'an earlier import'}, {what}; "
+                f"{where}: {new.attribute} of row '{new.row}' was answered before, at {came or 'an earlier import'}, "
+                f"{what}; "
                 + ("this one is taken." if self._replace else "the first stands (--replace takes this one).")
             )
             if self._replace:
@@ -235,16 +264,23 @@ class _Merge:
         except ValueError:
             seconds = math.nan
         if not (math.isfinite(seconds) and seconds >= 0):
-            self.impossible.append(f"{answer.where}: {unguard(answer.seconds)[:40]!r} is no number of seconds; the row counts without its time.")
+            self.impossible.append(
+                f"{answer.where}: {unguard(answer.seconds)[:40]!r} is no number of seconds; the row counts without "
+                "its time."
+            )
             return None
         return seconds
 
     def missing(self) -> Iterator[str]:
-        """One sentence for each row that is answered in part, then one for each rater with rows that are not answered at all."""
+        """One sentence for each row that is answered in part, then one for each rater with rows that are not answered
+        at all.
+        """
         for row in self.study.rows:
             lacking = [name for name in self.study.attributes if (row.row, name) not in self.standing]
             if 0 < len(lacking) < len(self.study.attributes):
-                where = next((self._blank[row.row, name] for name in lacking if (row.row, name) in self._blank), row.rater)
+                where = next(
+                    (self._blank[row.row, name] for name in lacking if (row.row, name) in self._blank), row.rater
+                )
                 yield f"{where}: row '{row.row}' has no answer for {', '.join(lacking)}."
         answered = {row for row, _ in self.standing}
         for rater in self.study.raters:
@@ -264,16 +300,23 @@ def _mismatch(answer: Answer, row: Row, item: Item, study: Study) -> str | None:
     expected = dict(zip(TEXTS, (item.prompt, *row.shown(item)), strict=True))
     for name, cell in answer.texts.items():
         if not same_text(cell, expected[name]) and not (hashed and _taken_for_a_value(expected[name], cell)):
-            return f"{name} of row '{row.row}' is not the text that was exported; it is not counted. Put the text back, or leave the columns of texts out."
+            return (
+                f"{name} of row '{row.row}' is not the text that was exported; it is not counted. Put the text "
+                "back, or leave the columns of texts out."
+            )
     if len(answer.texts) < len(TEXTS) and answer.text_hash is not None and not hashed:
-        return f"the text_hash of row '{row.row}' is {answer.text_hash[:40]!r}, not {row.text_hash(item)}, so other texts were rated; it is not counted."
+        return (
+            f"the text_hash of row '{row.row}' is {answer.text_hash[:40]!r}, not {row.text_hash(item)}, so other "
+            "texts were rated; it is not counted."
+        )
     return None
 
 
 def same_text(cell: str, text: str) -> bool:
     """Whether a cell still holds a text, guarded or not, after what spreadsheets do.
 
-    That is: other line ends, no control characters, no blanks or apostrophes at the ends, and question marks for what Windows-1252 doesn't have.
+    That is: other line ends, no control characters, no blanks or apostrophes at the ends, and question marks for what
+    Windows-1252 doesn't have.
     """
     if cell == text or unguard(cell) == text or _settled(cell) == _settled(text):
         return True
@@ -282,10 +325,16 @@ def same_text(cell: str, text: str) -> bool:
 
 
 def _taken_for_a_value(text: str, cell: str) -> bool:
-    """Whether a spreadsheet may have made the cell of the text without anybody's doing: 42 of 42.0, a date of 1/2 or of May 5, TRUE of true."""
+    """Whether a spreadsheet may have made the cell of the text without anybody's doing: 42 of 42.0, a date of 1/2 or of
+    May 5, TRUE of true.
+    """
     text = _settled(text)
-    value = regex.fullmatch(r"[\d\s.,:/+\-%$€£()]*[\p{L}\p{M}]{0,9}[\d\s.,:/+\-%$€£()]*", text) and any(letter.isdigit() for letter in text)
-    return (bool(value) and any(letter.isdigit() for letter in cell)) or (text.casefold() in ("true", "false") and cell.strip() != "")
+    value = regex.fullmatch(r"[\d\s.,:/+\-%$€£()]*[\p{L}\p{M}]{0,9}[\d\s.,:/+\-%$€£()]*", text) and any(
+        letter.isdigit() for letter in text
+    )
+    return (bool(value) and any(letter.isdigit() for letter in cell)) or (
+        text.casefold() in ("true", "false") and cell.strip() != ""
+    )
 
 
 def _settled(text: str) -> str:
@@ -325,7 +374,9 @@ def _checked(study: Study, standing: Mapping[tuple[str, str], Judgement]) -> lis
 
 
 def answers_of(path: Path, study: Study) -> list[Answer]:
-    """The rows of one file of a rater, of whichever form. Raises InputError where it is missing, empty, or of no known form."""
+    """The rows of one file of a rater, of whichever form. Raises InputError where it is missing, empty, or of no known
+    form.
+    """
     if path.is_dir():
         return _from_form("potato", path, study)
     if not path.is_file():
@@ -345,7 +396,10 @@ def answers_of(path: Path, study: Study) -> list[Answer]:
 def _from_form(form: str, path: Path, study: Study) -> list[Answer]:
     from coh_lightning.human_eval import forms
 
-    read: Callable[[Path, Study], Sequence[Mapping[str, Any]]] = {"label_studio": forms.read_label_studio, "potato": forms.read_potato}[form]
+    read: Callable[[Path, Study], Sequence[Mapping[str, Any]]] = {
+        "label_studio": forms.read_label_studio,
+        "potato": forms.read_potato,
+    }[form]
     return [
         Answer(
             where=str(one["where"]),
@@ -367,7 +421,10 @@ def _decoded(content: bytes, path: Path) -> str:
             try:
                 return content.decode(name)
             except UnicodeDecodeError as error:
-                raise InputError(f"{path}: the file begins as {name} but is damaged at byte {error.start + 1}; save it again as CSV UTF-8.") from error
+                raise InputError(
+                    f"{path}: the file begins as {name} but is damaged at byte {error.start + 1}; save it again as "
+                    "CSV UTF-8."
+                ) from error
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -395,15 +452,23 @@ def _read_table(text: str, path: Path, study: Study) -> list[Answer]:
                 readings.append((_whole(lines, answers, study), answers))
     if not readings:
         first = re.split(r"[\r\n]", text, maxsplit=1)[0]
-        raise InputError(f"{path}: the first line, {first[:60]!r}, has no column row_id, so this is no sheet of a study; send the sheet back with its header.")
+        raise InputError(
+            f"{path}: the first line, {first[:60]!r}, has no column row_id, so this is no sheet of a study; send the "
+            "sheet back with its header."
+        )
     return max(readings, key=lambda reading: reading[0])[1]
 
 
 def _whole(lines: Sequence[_Line], answers: Sequence[Answer], study: Study) -> int:
-    """How well a reading fits: rows that are as wide as the header, and rows that hold the texts of a row of the study."""
+    """How well a reading fits: rows that are as wide as the header, and rows that hold the texts of a row of the
+    study.
+    """
     items = {item.item: item for item in study.items}
     rows = {row.row: row for row in study.rows}
-    held = (answer.row_id in rows and _mismatch(answer, rows[answer.row_id], items[rows[answer.row_id].item], study) is None for answer in answers)
+    held = (
+        answer.row_id in rows and _mismatch(answer, rows[answer.row_id], items[rows[answer.row_id].item], study) is None
+        for answer in answers
+    )
     return sum(held) + sum(len(line.cells) == len(lines[0].cells) for line in lines)
 
 
@@ -418,7 +483,9 @@ def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> I
                 yield _Line(f"{path}:{start + skipped}", cells)
             start = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num + skipped}: the sheet can't be read on ({words_of(error)}); save it again as CSV.") from error
+        raise InputError(
+            f"{path}:{reader.line_num + skipped}: the sheet can't be read on ({words_of(error)}); save it again as CSV."
+        ) from error
     finally:
         csv.field_size_limit(limit)
 
@@ -430,7 +497,9 @@ def _workbook(path: Path) -> list[_Line]:
     try:
         from openpyxl import load_workbook
     except ImportError as error:
-        raise InputError(f"{path}: a workbook needs openpyxl: pip install 'coh_lightning[study]', or save the sheet as CSV UTF-8.") from error
+        raise InputError(
+            f"{path}: a workbook needs openpyxl: pip install 'coh_lightning[study]', or save the sheet as CSV UTF-8."
+        ) from error
     check_workbook(path)
     try:
         book = load_workbook(path, read_only=True, data_only=True)
@@ -444,8 +513,13 @@ def _workbook(path: Path) -> list[_Line]:
             if lines and "row_id" in _header(lines[0].cells):
                 return lines
     except Exception as error:  # openpyxl raises whatever it meets in a damaged archive
-        raise InputError(f"{path}: the workbook can't be read ({type(error).__name__}: {words_of(error)}); save it again, or as CSV UTF-8.") from error
-    raise InputError(f"{path}: no sheet of the workbook has a column row_id in its first row; send the sheet back with its header.")
+        raise InputError(
+            f"{path}: the workbook can't be read ({type(error).__name__}: {words_of(error)}); save it again, or as "
+            "CSV UTF-8."
+        ) from error
+    raise InputError(
+        f"{path}: no sheet of the workbook has a column row_id in its first row; send the sheet back with its header."
+    )
 
 
 def _header(cells: Iterable[str]) -> list[str]:
@@ -460,11 +534,20 @@ def _answers(lines: Sequence[_Line], study: Study) -> list[Answer]:
     known = [*BEFORE, "comment", "seconds", *attributes.values()]
     for name in known:
         if header.count(name) > 1:
-            raise InputError(f"{lines[0].where}: the column {name} stands {header.count(name)} times; keep the one that was filled in.")
+            raise InputError(
+                f"{lines[0].where}: the column {name} stands {header.count(name)} times; keep the one that was "
+                "filled in."
+            )
     if not any(name in header for name in attributes.values()):
-        raise InputError(f"{lines[0].where}: none of the columns {', '.join(attributes)} is there, so there are no answers; send the whole sheet.")
+        raise InputError(
+            f"{lines[0].where}: none of the columns {', '.join(attributes)} is there, so there are no answers; send "
+            "the whole sheet."
+        )
     if "text_hash" not in header and not all(name in header for name in TEXTS):
-        raise InputError(f"{lines[0].where}: neither text_hash nor all of the texts are there, so nothing shows what was rated; send the whole sheet.")
+        raise InputError(
+            f"{lines[0].where}: neither text_hash nor all of the texts are there, so nothing shows what was rated; "
+            "send the whole sheet."
+        )
     answers = []
     for line in lines[1:]:
         cells = dict(zip(header, line.cells, strict=False))
@@ -488,14 +571,23 @@ def _answers(lines: Sequence[_Line], study: Study) -> list[Answer]:
     return answers
 
 
-# ---------------------------------------------------------------------------------------------------------------- the command
+# ---------------------------------------------------------------------------------------------------------------- the
+# command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `human-eval import`."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that export wrote")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what raters sent: csv, xlsx, Label Studio's JSON, potato's output")
-    parser.add_argument("--replace", action="store_true", help="where a file says other than before, take the file's word")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="what raters sent: csv, xlsx, Label Studio's JSON, potato's output",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="where a file says other than before, take the file's word"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,11 +1,17 @@
-"""`python -m coh_lightning human-eval report DIR`: the ratings of a study, unblinded, as numbers with intervals: report.json, report.md, report.html and figures.
+"""`python -m coh_lightning human-eval report DIR`: the ratings of a study, unblinded, as numbers with intervals:
+report.json, report.md, report.html and figures.
 
-Reads `key.json`, `items.jsonl` and `judgements.jsonl` of the folder (and, where it is there, title and attributes from `study.json`). What is counted as one observation, everywhere:
+Reads `key.json`, `items.jsonl` and `judgements.jsonl` of the folder (and, where it is there, title and attributes from
+`study.json`). What is counted as one observation, everywhere:
 
-* a **vote** is one answer of one rater on one attribute of one item, shown for the first time; checks (swapped duplicates, identical pairs, gold items) are no votes;
-* percentages and win rates are over votes; their intervals come from a bootstrap that draws whole **prompts**, since votes on one prompt depend on each other;
-* Wilson's interval and the sign test take **one vote a prompt**: the side with more votes has it, and it is a tie where they are even;
-* the left-win rate takes single votes: sides are drawn for each rater and item, so votes on one prompt don't share them. Its summary over attributes takes one
+* a **vote** is one answer of one rater on one attribute of one item, shown for the first time; checks (swapped
+duplicates, identical pairs, gold items) are no votes;
+* percentages and win rates are over votes; their intervals come from a bootstrap that draws whole **prompts**, since
+votes on one prompt depend on each other;
+* Wilson's interval and the sign test take **one vote a prompt**: the side with more votes has it, and it is a tie where
+they are even;
+* the left-win rate takes single votes: sides are drawn for each rater and item, so votes on one prompt don't share
+them. Its summary over attributes takes one
   vote a row, because a row's attributes share its sides.
 
 Intervals are about other prompts rated by these raters, not about other raters.
@@ -37,7 +43,8 @@ LEVEL = 0.95
 TERCILES = ("shorter", "alike", "longer")
 """Names of the thirds of items by (length of the model's answer - length of the baseline's)."""
 REFERENCES = (
-    "For orientation: on AlpacaEval's data people agreed with the majority of the other raters in 65.7 % of cases, which with two equally common choices is a "
+    "For orientation: on AlpacaEval's data people agreed with the majority of the other raters in 65.7 % of cases, "
+    "which with two equally common choices is a "
     "kappa near 0.31; always choosing the longer answer agreed in 62.2 %."
 )
 RULES = {
@@ -66,7 +73,9 @@ class Answers:
     @property
     def attributes(self) -> tuple[str, ...]:
         """In the study's order; those it doesn't name by name, "overall" last."""
-        found = sorted({judgement.attribute for judgement in self.judgements}, key=lambda name: (name == "overall", name))
+        found = sorted(
+            {judgement.attribute for judgement in self.judgements}, key=lambda name: (name == "overall", name)
+        )
         given = [name for name in (self.study.attributes if self.study else ()) if name in found]
         return (*given, *(name for name in found if name not in given))
 
@@ -78,8 +87,17 @@ class Answers:
     def pairs(self) -> list[tuple[str, str]]:
         """(baseline, model): the system of `against` is always the baseline, and else the one that was named first."""
         names = sorted(self.systems, key=lambda name: name != self.key.get("against"))
-        compared = {frozenset(self.key["items"][judgement.item]["systems"]) for judgement in self.judgements if not judgement.check}
-        return [(one, two) for place, one in enumerate(names) for two in names[place + 1 :] if frozenset((one, two)) in compared]
+        compared = {
+            frozenset(self.key["items"][judgement.item]["systems"])
+            for judgement in self.judgements
+            if not judgement.check
+        }
+        return [
+            (one, two)
+            for place, one in enumerate(names)
+            for two in names[place + 1 :]
+            if frozenset((one, two)) in compared
+        ]
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -87,21 +105,25 @@ def _natural(name: str) -> tuple[int, str]:
     return (len(name), name)
 
 
-# ---------------------------------------------------------------------------------------------------------------- reading
+# ----------------------------------------------------------------------------------------------------------------
+# reading
 
 
 def read_answers(folder: Path | str) -> Answers:
     """The judgements of a study with its key.
 
     Raises:
-        InputError: a missing or damaged file, an item or system that the key doesn't know, an answer given twice; naming file and line.
+        InputError: a missing or damaged file, an item or system that the key doesn't know, an answer given twice;
+            naming file and line.
     """
     folder = Path(folder)
     key, items = read_key(folder), {item.item: item for item in read_items(folder)}
     study = read_study(folder) if (folder / STUDY).exists() else None
     path = folder / "judgements.jsonl"
     if not path.exists():
-        raise InputError(f"{path}: there is no such file; import the raters' files first: human-eval import {folder} FILES.")
+        raise InputError(
+            f"{path}: there is no such file; import the raters' files first: human-eval import {folder} FILES."
+        )
     seen: dict[tuple[str, str], str] = {}
     judgements = []
     for where, line in read_lines(path):
@@ -109,25 +131,35 @@ def read_answers(folder: Path | str) -> Answers:
             raise line
         judgement = Judgement.from_json(parse_json(line, where, unique=True), where)
         if judgement.item not in key["items"] or judgement.item not in items:
-            raise InputError(f"{where}: item {judgement.item!r:.60} is not in this study's key.json and items.jsonl; import the answers of this study alone.")
+            raise InputError(
+                f"{where}: item {judgement.item!r:.60} is not in this study's key.json and items.jsonl; import the "
+                "answers of this study alone."
+            )
         known = set(key["items"][judgement.item]["systems"])
         if set(judgement.systems) != known or judgement.choice not in known | {TIE}:
             raise InputError(
-                f"{where}: choice {judgement.choice!r:.60} among {list(judgement.systems)!r:.80} is not of item {judgement.item!r:.60} ({sorted(known)!r:.80}); import again."
+                f"{where}: choice {judgement.choice!r:.60} among {list(judgement.systems)!r:.80} is not of item "
+                f"{judgement.item!r:.60} ({sorted(known)!r:.80}); import again."
             )
         if (first := seen.setdefault((judgement.row, judgement.attribute), where)) != where:
-            raise InputError(f"{where}: row {judgement.row!r:.60} has {judgement.attribute!r:.60} twice, first at {first}; keep one of the two lines.")
+            raise InputError(
+                f"{where}: row {judgement.row!r:.60} has {judgement.attribute!r:.60} twice, first at {first}; keep "
+                "one of the two lines."
+            )
         judgements.append(judgement)
     if not any(not judgement.check for judgement in judgements):
         raise InputError(f"{path}: all {len(judgements):,} answers are checks, none is a vote; import more sheets.")
     return Answers(folder, key, items, tuple(judgements), study)
 
 
-# ---------------------------------------------------------------------------------------------------------------- raters and their checks
+# ----------------------------------------------------------------------------------------------------------------
+# raters and their checks
 
 
 def rater_table(answers: Answers) -> dict[str, dict[str, Any]]:
-    """Of each rater: rows and votes given, seconds a row, rows that the left answer won, and how the checks were answered."""
+    """Of each rater: rows and votes given, seconds a row, rows that the left answer won, and how the checks were
+    answered.
+    """
     from coh_lightning.human_eval.statistics import wilson
 
     table = {}
@@ -147,7 +179,9 @@ def rater_table(answers: Answers) -> dict[str, dict[str, Any]]:
 
 
 def seconds_per_row(judgements: Iterable[Judgement]) -> dict[str, float | int | None]:
-    """Rows with a time, and the quartiles of their seconds. A row's attributes carry the same time, which counts once."""
+    """Rows with a time, and the quartiles of their seconds. A row's attributes carry the same time, which counts
+    once.
+    """
     import numpy as np
 
     times = {judgement.row: judgement.seconds for judgement in judgements if judgement.seconds is not None}
@@ -158,16 +192,22 @@ def seconds_per_row(judgements: Iterable[Judgement]) -> dict[str, float | int | 
 
 
 def _checks(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
-    """Check -> answers that were right, of how many; import says which (a swapped duplicate is right where it is answered as the first showing was)."""
+    """Check -> answers that were right, of how many; import says which (a swapped duplicate is right where it is
+    answered as the first showing was).
+    """
     results: dict[str, list[bool]] = {"swap": [], "identical": [], "gold": []}
     for judgement in judgements:
         if judgement.check in results and judgement.passed is not None:
             results[judgement.check].append(judgement.passed)
-    return {name: {"right": sum(each), "of": len(each), "share": sum(each) / len(each) if each else None} for name, each in results.items()}
+    return {
+        name: {"right": sum(each), "of": len(each), "share": sum(each) / len(each) if each else None}
+        for name, each in results.items()
+    }
 
 
 def excluded_raters(table: Mapping[str, Mapping[str, Any]], rules: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Rater -> why the rules, fixed in the key before unblinding, leave the rater out. A check that a rater never met excludes nobody.
+    """Rater -> why the rules, fixed in the key before unblinding, leave the rater out. A check that a rater never met
+    excludes nobody.
 
     Raises:
         InputError: a rule that this report doesn't know: leaving it out silently would be worse than no report.
@@ -179,7 +219,8 @@ def excluded_raters(table: Mapping[str, Mapping[str, Any]], rules: Mapping[str, 
             continue
         if name not in (*RULES, "min_median_seconds"):
             raise InputError(
-                f"key.json: unknown exclusion rule {name!r:.60}; this report knows {', '.join((*RULES, 'min_median_seconds', 'min_check_answers'))}."
+                f"key.json: unknown exclusion rule {name!r:.60}; this report knows "
+                f"{', '.join((*RULES, 'min_median_seconds', 'min_check_answers'))}."
             )
         for rater, row in table.items():
             if name == "min_median_seconds":
@@ -190,15 +231,21 @@ def excluded_raters(table: Mapping[str, Mapping[str, Any]], rules: Mapping[str, 
                 check, words = RULES[name]
                 result = row["checks"][check]
                 if result["of"] >= max(1, fewest) and result["share"] < bound:
-                    reasons[rater].append(f"{result['right']} of {result['of']} {words} ({100 * result['share']:.0f} %), below {100 * bound:.0f} %")
+                    reasons[rater].append(
+                        f"{result['right']} of {result['of']} {words} ({100 * result['share']:.0f} %), below "
+                        f"{100 * bound:.0f} %"
+                    )
     return dict(reasons)
 
 
-# ---------------------------------------------------------------------------------------------------------------- analysis
+# ----------------------------------------------------------------------------------------------------------------
+# analysis
 
 
 def analyse(answers: Answers, raters: Sequence[str]) -> dict[str, Any]:
-    """All numbers of the votes of these raters: pairs of systems, position, and the ranking of three or more systems."""
+    """All numbers of the votes of these raters: pairs of systems, position, and the ranking of three or more
+    systems.
+    """
     from coh_lightning.human_eval.statistics import holm
 
     allowed = set(raters)
@@ -221,10 +268,19 @@ def analyse(answers: Answers, raters: Sequence[str]) -> dict[str, Any]:
 
 
 def _pair(answers: Answers, votes: Sequence[Judgement], baseline: str, model: str) -> dict[str, Any]:
-    """The comparison of two systems. One table with a row for each prompt is drawn from, so that all its statistics share their resamples."""
+    """The comparison of two systems. One table with a row for each prompt is drawn from, so that all its statistics
+    share their resamples.
+    """
     import numpy as np
 
-    from coh_lightning.human_eval.statistics import bootstrap_sums, rate_interval, share_of, terciles, ties_as_half, ties_excluded
+    from coh_lightning.human_eval.statistics import (
+        bootstrap_sums,
+        rate_interval,
+        share_of,
+        terciles,
+        ties_as_half,
+        ties_excluded,
+    )
 
     mine = [vote for vote in votes if set(vote.systems) == {baseline, model}]
     attributes = [name for name in answers.attributes if any(vote.attribute == name for vote in mine)]
@@ -252,7 +308,10 @@ def _pair(answers: Answers, votes: Sequence[Judgement], baseline: str, model: st
 
     entries = {}
     for place, attribute in enumerate(attributes):
-        entry = _shares(totals[place]) | {"ties_as_half": rate(ties_as_half, place), "ties_excluded": rate(ties_excluded, place)}
+        entry = _shares(totals[place]) | {
+            "ties_as_half": rate(ties_as_half, place),
+            "ties_excluded": rate(ties_excluded, place),
+        }
         entry["share"] = {side: rate(share_of(number), place) for number, side in enumerate(SIDES)}
         entry["difference"] = _difference(entry["ties_as_half"])
         entry |= _by_prompt(counts[:, place])
@@ -301,7 +360,9 @@ def _range(values: Sequence[int]) -> list[int] | None:
 
 
 def _shares(counts: Floats) -> dict[str, Any]:
-    """Counts and percentages of votes, and the row in the form of the paper's tables: baseline/tie/model (difference)."""
+    """Counts and percentages of votes, and the row in the form of the paper's tables: baseline/tie/model
+    (difference).
+    """
     percent = [float(100 * count / counts.sum()) for count in counts]
     return {
         "votes": int(counts.sum()),
@@ -321,7 +382,9 @@ def paper_row(baseline: float, tie: float, model: float) -> str:
 
 
 def _average(entries: Mapping[str, Mapping[str, Any]], sums: Floats, prompts: int) -> dict[str, Any]:
-    """The unweighted mean over attributes, as the paper's last column; its interval draws prompts once for all attributes."""
+    """The unweighted mean over attributes, as the paper's last column; its interval draws prompts once for all
+    attributes.
+    """
     import numpy as np
 
     from coh_lightning.human_eval.statistics import rate_interval, share_of, ties_as_half, ties_excluded
@@ -336,18 +399,25 @@ def _average(entries: Mapping[str, Mapping[str, Any]], sums: Floats, prompts: in
     out: dict[str, Any] = {"percent": percent, "row": paper_row(**percent)}
     for name, statistic in (("ties_as_half", ties_as_half), ("ties_excluded", ties_excluded)):
         out[name] = mean(statistic, [entry[name]["value"] for entry in entries.values()])
-    out["share"] = {side: mean(share_of(number), [entry["share"][side]["value"] for entry in entries.values()]) for number, side in enumerate(SIDES)}
+    out["share"] = {
+        side: mean(share_of(number), [entry["share"][side]["value"] for entry in entries.values()])
+        for number, side in enumerate(SIDES)
+    }
     out["difference"] = _difference(out["ties_as_half"])
     return out
 
 
 def _difference(half: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Percent of the model less percent of the baseline: twice the win rate with ties as half, less one, whatever the ties."""
+    """Percent of the model less percent of the baseline: twice the win rate with ties as half, less one, whatever the
+    ties.
+    """
     return {name: None if value is None else 200 * value - 100 for name, value in half.items()}
 
 
 def _by_prompt(counts: Floats) -> dict[str, Any]:
-    """One vote a prompt: its split, Wilson's interval of the decided, the exact sign test. Holm's p is put in once all tests are known."""
+    """One vote a prompt: its split, Wilson's interval of the decided, the exact sign test. Holm's p is put in once all
+    tests are known.
+    """
     from coh_lightning.human_eval.statistics import majority, sign_test, wilson
 
     lost, even, won = (int(count) for count in majority(counts))
@@ -358,10 +428,19 @@ def _by_prompt(counts: Floats) -> dict[str, Any]:
 
 
 def _agreement(votes: Sequence[Judgement], baseline: str, model: str, seed: int) -> dict[str, Any]:
-    """Alpha and raw agreement over items with two or more raters, with intervals over prompts; kappa where two raters share items."""
+    """Alpha and raw agreement over items with two or more raters, with intervals over prompts; kappa where two raters
+    share items.
+    """
     import numpy as np
 
-    from coh_lightning.human_eval.statistics import agreement_totals, alpha_of_sums, bootstrap_sums, cohen_kappa, expanded_percentile, raw_agreement_of_sums
+    from coh_lightning.human_eval.statistics import (
+        agreement_totals,
+        alpha_of_sums,
+        bootstrap_sums,
+        cohen_kappa,
+        expanded_percentile,
+        raw_agreement_of_sums,
+    )
 
     sides = {baseline: 0, TIE: 1, model: 2}
     by_item: dict[str, dict[str, int]] = defaultdict(dict)
@@ -370,7 +449,13 @@ def _agreement(votes: Sequence[Judgement], baseline: str, model: str, seed: int)
         by_item[vote.item][vote.rater] = sides[vote.choice]
     shared = {item: given for item, given in by_item.items() if len(given) > 1}
     raters = sorted({rater for given in shared.values() for rater in given}, key=_natural)
-    out: dict[str, Any] = {"items": len(shared), "raters": len(raters), "alpha": _shown(None), "raw": _shown(None), "kappa": None}
+    out: dict[str, Any] = {
+        "items": len(shared),
+        "raters": len(raters),
+        "alpha": _shown(None),
+        "raw": _shown(None),
+        "kappa": None,
+    }
     if not shared:
         return out
     prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt_of[item] for item in shared))}
@@ -389,7 +474,9 @@ def _agreement(votes: Sequence[Judgement], baseline: str, model: str, seed: int)
 
 
 def left_by_row(votes: Iterable[Judgement]) -> tuple[int, int]:
-    """(rows that the left answer won, rows decided) by the majority of each row's attributes, which share their sides."""
+    """(rows that the left answer won, rows decided) by the majority of each row's attributes, which share their
+    sides.
+    """
     lead: Counter[str] = Counter()
     for vote in votes:
         lead[vote.row] += 0 if vote.choice == TIE else 1 if vote.choice == vote.systems[0] else -1
@@ -397,7 +484,9 @@ def left_by_row(votes: Iterable[Judgement]) -> tuple[int, int]:
 
 
 def _position(answers: Answers, votes: Sequence[Judgement]) -> dict[str, Any]:
-    """How often the left answer won: of the decided votes on each attribute, and of rows by the majority of their attributes."""
+    """How often the left answer won: of the decided votes on each attribute, and of rows by the majority of their
+    attributes.
+    """
     from coh_lightning.human_eval.statistics import wilson
 
     by_attribute: dict[str, list[int]] = {name: [0, 0] for name in answers.attributes}
@@ -416,7 +505,13 @@ def _ranking(answers: Answers, votes: Sequence[Judgement]) -> dict[str, Any]:
     """Bradley-Terry with ties (Davidson) for each attribute, its intervals over prompts; or why there is none."""
     import numpy as np
 
-    from coh_lightning.human_eval.statistics import bootstrap_sums, bradley_terry, davidson, expanded_percentile, expected_win_rates
+    from coh_lightning.human_eval.statistics import (
+        bootstrap_sums,
+        bradley_terry,
+        davidson,
+        expanded_percentile,
+        expected_win_rates,
+    )
 
     systems = answers.systems
     place_of = {name: place for place, name in enumerate(systems)}
@@ -442,7 +537,9 @@ def _ranking(answers: Answers, votes: Sequence[Judgement]) -> dict[str, Any]:
             continue
         clusters = int(table.any(axis=(1, 2, 3)).sum())
         seed = key64(int(answers.key.get("seed", 0)), "ranking", attribute)
-        sums = bootstrap_sums(table.reshape(len(prompts), -1), seed=seed, resamples=2000).reshape(-1, 2, len(systems), len(systems))
+        sums = bootstrap_sums(table.reshape(len(prompts), -1), seed=seed, resamples=2000).reshape(
+            -1, 2, len(systems), len(systems)
+        )
         strengths, tie = davidson(sums[:, 0], sums[:, 1])
         rates = expected_win_rates(strengths, tie)
         order = sorted(range(len(systems)), key=lambda place: -fitted.log_strengths[place])
@@ -455,8 +552,12 @@ def _ranking(answers: Answers, votes: Sequence[Judgement]) -> dict[str, Any]:
                 {
                     "rank": rank,
                     "system": systems[place],
-                    "log_strength": _shown(expanded_percentile(strengths[:, place], float(fitted.log_strengths[place]), clusters)),
-                    "win_rate": _shown(expanded_percentile(rates[:, place], float(fitted.win_rates()[place]), clusters)),
+                    "log_strength": _shown(
+                        expanded_percentile(strengths[:, place], float(fitted.log_strengths[place]), clusters)
+                    ),
+                    "win_rate": _shown(
+                        expanded_percentile(rates[:, place], float(fitted.win_rates()[place]), clusters)
+                    ),
                 }
                 for rank, place in enumerate(order, start=1)
             ],
@@ -475,11 +576,14 @@ def _shown(interval: Interval | None) -> dict[str, float | None]:
     return {"value": _number(interval.value), "low": _number(interval.low), "high": _number(interval.high)}
 
 
-# ---------------------------------------------------------------------------------------------------------------- the whole report
+# ---------------------------------------------------------------------------------------------------------------- the
+# whole report
 
 
 def report_numbers(answers: Answers) -> dict[str, Any]:
-    """The content of report.json: every number that the report shows, with and without the raters that the study's rules leave out."""
+    """The content of report.json: every number that the report shows, with and without the raters that the study's
+    rules leave out.
+    """
     from coh_lightning.human_eval.statistics import RESAMPLES
 
     table = rater_table(answers)
@@ -509,24 +613,36 @@ def report_numbers(answers: Answers) -> dict[str, Any]:
     }
 
 
-def _warnings(answers: Answers, left_out: Mapping[str, Sequence[str]], kept: Sequence[str], rows: Mapping[str, Any]) -> list[str]:
+def _warnings(
+    answers: Answers, left_out: Mapping[str, Sequence[str]], kept: Sequence[str], rows: Mapping[str, Any]
+) -> list[str]:
     """What a reader must know before believing a number; each one sentence."""
     lines = [str(warning) for warning in answers.key.get("warnings") or ()]
     sampling = answers.key.get("sampling") or {}
     unknown = [system for system in answers.systems if not sampling.get(system)]
     known = {system: sampling[system] for system in answers.systems if sampling.get(system)}
     if unknown and known:
-        lines.append(f"The sampling settings of {_listed(unknown)} are not known, so they can't be compared with those of {_listed(list(known))}.")
+        lines.append(
+            f"The sampling settings of {_listed(unknown)} are not known, so they can't be compared with those of "
+            f"{_listed(list(known))}."
+        )
     # export has said so already where it wrote warnings
-    for setting in sorted({name for values in known.values() for name in values} if answers.key.get("warnings") is None else ()):
+    for setting in sorted(
+        {name for values in known.values() for name in values} if answers.key.get("warnings") is None else ()
+    ):
         values = {system: json.dumps(each.get(setting), sort_keys=True) for system, each in known.items()}
         if len(set(values.values())) > 1:
             lines.append(
-                f"Sampling differs in {setting}: {', '.join(f'{system} {value}' for system, value in values.items())}; what is compared is model and sampling."
+                f"Sampling differs in {setting}: "
+                f"{', '.join(f'{system} {value}' for system, value in values.items())}; what is compared is model "
+                "and sampling."
             )
     for system, ids in (answers.key.get("unmatched") or {}).items():
         if ids:
-            lines.append(f"{_count(len(ids), 'prompt')} of {system} had no counterpart and {'was' if len(ids) == 1 else 'were'} not rated (first: {ids[0]}).")
+            lines.append(
+                f"{_count(len(ids), 'prompt')} of {system} had no counterpart and "
+                f"{'was' if len(ids) == 1 else 'were'} not rated (first: {ids[0]})."
+            )
     answered = {judgement.row for judgement in answers.judgements}
     if len(answered) < len(rows):
         lines.append(f"{len(rows) - len(answered):,} of {len(rows):,} rows are not answered yet.")
@@ -566,7 +682,8 @@ def _write(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8", newline="\n")
 
 
-# ---------------------------------------------------------------------------------------------------------------- the command
+# ---------------------------------------------------------------------------------------------------------------- the
+# command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

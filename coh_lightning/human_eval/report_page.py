@@ -1,6 +1,8 @@
-"""The report of a human study in words: the same blocks (headings, sentences, tables, figures) as Markdown, as one self-contained page, and for the terminal.
+"""The report of a human study in words: the same blocks (headings, sentences, tables, figures) as Markdown, as one
+self-contained page, and for the terminal.
 
-Names of systems, raters and attributes are people's text: escaped in every form. The page runs no script, loads nothing, and says so in its policy.
+Names of systems, raters and attributes are people's text: escaped in every form. The page runs no script, loads
+nothing, and says so in its policy.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ class Picture:
 Block = Heading | Words | Table | Picture
 
 
-# ---------------------------------------------------------------------------------------------------------------- blocks
+# ----------------------------------------------------------------------------------------------------------------
+# blocks
 
 
 def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
@@ -61,11 +64,18 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
     blocks += [Words(sentence, "finding") for sentence in findings(analysis)]
     blocks += [Words(plain(warning, 2000), "warning") for warning in numbers["warnings"]]
     blocks += [Heading("Votes"), *_picture("votes", figures), _votes_table(numbers, analysis)]
-    blocks.append(Words("Percent of votes: baseline/tie/model (model less baseline); the average is the plain mean over attributes.", "note"))
+    blocks.append(
+        Words(
+            "Percent of votes: baseline/tie/model (model less baseline); the average is the plain mean over "
+            "attributes.",
+            "note",
+        )
+    )
     blocks += [Heading("Win rates"), *_picture("win_rates", figures), _win_table(analysis)]
     blocks.append(
         Words(
-            "Both win rates are over votes, with 95 % intervals over prompts; on top stands the one with ties as half. Prompts won takes one vote a prompt (its majority; even is a tie) with Wilson's interval; "
+            "Both win rates are over votes, with 95 % intervals over prompts; on top stands the one with ties as "
+            "half. Prompts won takes one vote a prompt (its majority; even is a tie) with Wilson's interval; "
             f"the exact sign test is on the same, p adjusted by Holm for {_count(analysis['tests'], 'test')}.",
             "note",
         )
@@ -73,9 +83,20 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
     blocks += _exclusions(numbers)
     blocks += _ranking(analysis, figures)
     blocks += [Heading("Agreement of raters"), _agreement_table(analysis), Words(REFERENCES, "note")]
-    blocks += [Heading("Position and length"), *_picture("position_length", figures), _position_table(analysis), _length_table(analysis)]
+    blocks += [
+        Heading("Position and length"),
+        *_picture("position_length", figures),
+        _position_table(analysis),
+        _length_table(analysis),
+    ]
     blocks += _length_words(analysis)
-    blocks += [Heading("Raters and checks"), _rater_table(numbers), Words(_rules(numbers), "note"), Heading("How the numbers are made"), *_method(numbers)]
+    blocks += [
+        Heading("Raters and checks"),
+        _rater_table(numbers),
+        Words(_rules(numbers), "note"),
+        Heading("How the numbers are made"),
+        *_method(numbers),
+    ]
     return blocks
 
 
@@ -84,11 +105,16 @@ def _facts(numbers: Numbers, analysis: Numbers) -> str:
     rows = f"{answered:,} of {asked:,} rows answered" if asked else f"{answered:,} rows answered"
     excluded = numbers["exclusion"]["excluded"]
     fall = f" {_count(len(excluded), 'rater')} would fall out by the rules of exclusion; see below." if excluded else ""
-    return f"{_count(analysis['prompts'], 'prompt')}, {_count(len(analysis['raters']), 'rater')}, {_count(analysis['votes'], 'vote')}, {rows}.{fall}"
+    return (
+        f"{_count(analysis['prompts'], 'prompt')}, {_count(len(analysis['raters']), 'rater')}, "
+        f"{_count(analysis['votes'], 'vote')}, {rows}.{fall}"
+    )
 
 
 def findings(analysis: Numbers) -> list[str]:
-    """One sentence for each pair: where the sign test finds a difference (Holm's p of at most 0.05), and where none; each with its win rate, a tie as half."""
+    """One sentence for each pair: where the sign test finds a difference (Holm's p of at most 0.05), and where none;
+    each with its win rate, a tie as half.
+    """
     sentences = []
     for pair in analysis["pairs"]:
         better: list[str] = []
@@ -119,7 +145,13 @@ def _votes_table(numbers: Numbers, analysis: Numbers) -> Table:
     rows = []
     for pair in analysis["pairs"]:
         cells = [pair["attributes"][name]["row"] if name in pair["attributes"] else NONE for name in names]
-        rows.append((f"{plain(pair['model'])} vs {plain(pair['baseline'])}", *cells, *([pair["average"]["row"]] if len(names) > 1 else [])))
+        rows.append(
+            (
+                f"{plain(pair['model'])} vs {plain(pair['baseline'])}",
+                *cells,
+                *([pair["average"]["row"]] if len(names) > 1 else []),
+            )
+        )
     return Table(("", *map(plain, names), *(["average"] if len(names) > 1 else [])), tuple(rows))
 
 
@@ -132,9 +164,32 @@ def _win_table(analysis: Numbers) -> Table:
             votes, test = entry["by_prompt"], entry["sign_test"]
             split = f"{votes['model']}–{votes['baseline']} ({_count(votes['tie'], 'tie')})"
             rates = (percent(entry["ties_as_half"]), percent(entry["ties_excluded"]))
-            rows.append((*who, plain(name), f"{entry['votes']:,}", *rates, split, percent(votes["win_rate"]), p_value(test["p"]), p_value(test["p_holm"])))
+            rows.append(
+                (
+                    *who,
+                    plain(name),
+                    f"{entry['votes']:,}",
+                    *rates,
+                    split,
+                    percent(votes["win_rate"]),
+                    p_value(test["p"]),
+                    p_value(test["p_holm"]),
+                )
+            )
         if len(pair["attributes"]) > 1:
-            rows.append((*who, "average", "", percent(pair["average"]["ties_as_half"]), percent(pair["average"]["ties_excluded"]), "", "", "", ""))
+            rows.append(
+                (
+                    *who,
+                    "average",
+                    "",
+                    percent(pair["average"]["ties_as_half"]),
+                    percent(pair["average"]["ties_excluded"]),
+                    "",
+                    "",
+                    "",
+                    "",
+                )
+            )
     head = ("attribute", "votes", "ties as half", "ties left out", "prompts won", "share of decided", "p", "p (Holm)")
     return Table((*(("pair",) if several else ()), *head), tuple(rows), names=2 if several else 1)
 
@@ -149,7 +204,10 @@ def _exclusions(numbers: Numbers) -> list[Block]:
     if "kept" in numbers["analyses"]:
         kept = numbers["analyses"]["kept"]
         blocks += [Words(f"Without: {sentence}", "finding") for sentence in findings(kept)]
-        blocks += [_exclusion_table(numbers), Words(f"Without: {_count(kept['votes'], 'vote')} on {_count(kept['prompts'], 'prompt')}.", "note")]
+        blocks += [
+            _exclusion_table(numbers),
+            Words(f"Without: {_count(kept['votes'], 'vote')} on {_count(kept['prompts'], 'prompt')}.", "note"),
+        ]
     return blocks
 
 
@@ -158,13 +216,24 @@ def _exclusion_table(numbers: Numbers) -> Table:
     both = numbers["analyses"]
     rows = []
     for pair in both["all"]["pairs"]:
-        kept = next((each for each in both["kept"]["pairs"] if (each["baseline"], each["model"]) == (pair["baseline"], pair["model"])), None)
+        kept = next(
+            (
+                each
+                for each in both["kept"]["pairs"]
+                if (each["baseline"], each["model"]) == (pair["baseline"], pair["model"])
+            ),
+            None,
+        )
         for name, entry in pair["attributes"].items():
             other = kept["attributes"].get(name) if kept else None
             cells = [NONE, NONE] if other is None else [other["row"], percent(other["ties_as_half"])]
             who = f"{plain(pair['model'])} vs {plain(pair['baseline'])}"
             rows.append((who, plain(name), entry["row"], percent(entry["ties_as_half"]), *cells))
-    return Table(("pair", "attribute", "all: votes", "all: win rate", "without: votes", "without: win rate"), tuple(rows), names=2)
+    return Table(
+        ("pair", "attribute", "all: votes", "all: win rate", "without: votes", "without: win rate"),
+        tuple(rows),
+        names=2,
+    )
 
 
 def _ranking(analysis: Numbers, figures: Mapping[str, str]) -> list[Block]:
@@ -178,12 +247,21 @@ def _ranking(analysis: Numbers, figures: Mapping[str, str]) -> list[Block]:
             continue
         for each in entry["systems"]:
             strength = each["log_strength"]
-            rows.append((plain(attribute), f"{each['rank']}", plain(each["system"]), _bracketed(strength, "{:+.2f}"), percent(each["win_rate"])))
+            rows.append(
+                (
+                    plain(attribute),
+                    f"{each['rank']}",
+                    plain(each["system"]),
+                    _bracketed(strength, "{:+.2f}"),
+                    percent(each["win_rate"]),
+                )
+            )
     if rows:
         blocks.append(Table(("attribute", "rank", "system", "log strength", "expected win rate"), tuple(rows), names=3))
         blocks.append(
             Words(
-                "Bradley-Terry with ties (Davidson 1970) on all votes. Log strengths have mean 0; a difference d is odds of exp(d) among decided votes. "
+                "Bradley-Terry with ties (Davidson 1970) on all votes. Log strengths have mean 0; a difference d is "
+                "odds of exp(d) among decided votes. "
                 "The win rate is against each of the others equally often, a tie as half. Intervals over prompts.",
                 "note",
             )
@@ -199,7 +277,17 @@ def _agreement_table(analysis: Numbers) -> Table:
             each = entry["agreement"]
             kappa = NONE if each["kappa"] is None else f"{each['kappa']:.2f}"
             who = (f"{plain(pair['model'])} vs {plain(pair['baseline'])}",) if several else ()
-            rows.append((*who, plain(name), f"{each['items']:,}", f"{each['raters']}", _bracketed(each["alpha"], "{:.2f}"), percent(each["raw"]), kappa))
+            rows.append(
+                (
+                    *who,
+                    plain(name),
+                    f"{each['items']:,}",
+                    f"{each['raters']}",
+                    _bracketed(each["alpha"], "{:.2f}"),
+                    percent(each["raw"]),
+                    kappa,
+                )
+            )
     head = ("attribute", "items shared", "raters", "Krippendorff's alpha", "raw agreement", "Cohen's kappa")
     return Table((*(("pair",) if several else ()), *head), tuple(rows), names=2 if several else 1)
 
@@ -208,7 +296,8 @@ def _position_table(analysis: Numbers) -> Table:
     position = analysis["position"]
     rows = [(plain(name), f"{entry['decided']:,}", percent(entry)) for name, entry in position["attributes"].items()]
     return Table(
-        ("left answer wins", "decided", "left-win rate"), (*rows, ("all, one vote a row", f"{position['rows']['decided']:,}", percent(position["rows"])))
+        ("left answer wins", "decided", "left-win rate"),
+        (*rows, ("all, one vote a row", f"{position['rows']['decided']:,}", percent(position["rows"]))),
     )
 
 
@@ -220,7 +309,17 @@ def _length_table(analysis: Numbers) -> Table:
             extent = "{:+,} to {:+,}".format(*third["longer_by"]) if third["longer_by"] else NONE
             who = (f"{plain(pair['model'])} vs {plain(pair['baseline'])}",) if several else ()
             name = dict(zip(TERCILES, ("shorter third", "middle third", "longer third"), strict=True))[third["name"]]
-            rows.append((*who, name, extent, f"{third['items']:,}", f"{third['votes']:,}", percent(third["ties_as_half"]), percent(third["ties_excluded"])))
+            rows.append(
+                (
+                    *who,
+                    name,
+                    extent,
+                    f"{third['items']:,}",
+                    f"{third['votes']:,}",
+                    percent(third["ties_as_half"]),
+                    percent(third["ties_excluded"]),
+                )
+            )
     head = ("model's answer is", "longer by (characters)", "items", "votes", "ties as half", "ties left out")
     return Table((*(("pair",) if several else ()), *head), tuple(rows), names=2 if several else 1)
 
@@ -231,8 +330,10 @@ def _length_words(analysis: Numbers) -> list[Block]:
         length = pair["length"]
         blocks.append(
             Words(
-                f"{plain(pair['model'])} against {plain(pair['baseline'])}: the median answer has {length['median_model']:,.0f} and {length['median_baseline']:,.0f} characters; "
-                f"the longer answer won {percent(length['chose_longer'])} of {_count(length['chose_longer']['votes'], 'decided vote')}, all attributes together.",
+                f"{plain(pair['model'])} against {plain(pair['baseline'])}: the median answer has "
+                f"{length['median_model']:,.0f} and {length['median_baseline']:,.0f} characters; "
+                f"the longer answer won {percent(length['chose_longer'])} of "
+                f"{_count(length['chose_longer']['votes'], 'decided vote')}, all attributes together.",
                 "note",
             )
         )
@@ -244,35 +345,79 @@ def _rater_table(numbers: Numbers) -> Table:
     for rater, each in numbers["raters"].items():
         checks = [_of(each["checks"][name]) for name in ("swap", "identical", "gold")]
         seconds = each["seconds"]
-        time = NONE if seconds["median"] is None else f"{seconds['median']:.0f} ({seconds['lower_quartile']:.0f}–{seconds['upper_quartile']:.0f})"
+        time = (
+            NONE
+            if seconds["median"] is None
+            else f"{seconds['median']:.0f} ({seconds['lower_quartile']:.0f}–{seconds['upper_quartile']:.0f})"
+        )
         excluded = "yes" if rater in numbers["exclusion"]["excluded"] else ""
         ties = f"{100 * each['ties'] / each['votes']:.0f} %" if each["votes"] else NONE
-        rows.append((plain(rater), f"{each['rows']:,}", ties, percent(each["left"]), time, *checks, f"{each['comments']:,}", excluded))
-    head = ("rater", "rows", "ties", "left-win rate", "seconds a row", "swap alike", "identical tied", "gold right", "comments", "excluded")
+        rows.append(
+            (
+                plain(rater),
+                f"{each['rows']:,}",
+                ties,
+                percent(each["left"]),
+                time,
+                *checks,
+                f"{each['comments']:,}",
+                excluded,
+            )
+        )
+    head = (
+        "rater",
+        "rows",
+        "ties",
+        "left-win rate",
+        "seconds a row",
+        "swap alike",
+        "identical tied",
+        "gold right",
+        "comments",
+        "excluded",
+    )
     return Table(head, tuple(rows))
 
 
 def _rules(numbers: Numbers) -> str:
-    rules = {name: bound for name, bound in numbers["exclusion"]["rules"].items() if bound is not None and name in (*RULES, "min_median_seconds")}
+    rules = {
+        name: bound
+        for name, bound in numbers["exclusion"]["rules"].items()
+        if bound is not None and name in (*RULES, "min_median_seconds")
+    }
     if not rules:
         return "No exclusion rules were fixed in the export. Seconds are medians with quartiles; checks count answers."
     words = [
-        f"at least {100 * bound:.0f} % of {RULES[name][1]}" if name in RULES else f"a median of at least {bound:g} seconds a row"
+        f"at least {100 * bound:.0f} % of {RULES[name][1]}"
+        if name in RULES
+        else f"a median of at least {bound:g} seconds a row"
         for name, bound in rules.items()
     ]
-    outcome = f"{_count(len(numbers['exclusion']['excluded']), 'rater')} fell out" if numbers["exclusion"]["excluded"] else "nobody fell out"
-    return f"Rules fixed in the export, before unblinding: {_listed(words)}; {outcome}. Seconds are medians with quartiles; checks count answers."
+    outcome = (
+        f"{_count(len(numbers['exclusion']['excluded']), 'rater')} fell out"
+        if numbers["exclusion"]["excluded"]
+        else "nobody fell out"
+    )
+    return (
+        f"Rules fixed in the export, before unblinding: {_listed(words)}; {outcome}. Seconds are medians with "
+        "quartiles; checks count answers."
+    )
 
 
 def _method(numbers: Numbers) -> list[Block]:
     return [
         Words(text)
         for text in (
-            "A vote is one answer of one rater on one attribute of one item. Checks (swapped duplicates, identical pairs, gold items) are no votes.",
-            f"Intervals of win rates, differences, alpha, agreement and strengths: bootstrap over prompts ({numbers['resamples']:,} resamples, a prompt with all its votes; 2,000 for "
-            "strengths), percentiles widened as a t interval's are (Hesterberg 2015). They speak of other prompts rated by these raters, not of other raters.",
-            "Wilson's interval and the exact two-sided sign test assume independent observations, so they take one vote a prompt: the side with more votes has it.",
-            "Left-win rates: Wilson's interval over single votes, for each rater and item draws its sides anew; over attributes together, one vote a row.",
+            "A vote is one answer of one rater on one attribute of one item. Checks (swapped duplicates, identical "
+            "pairs, gold items) are no votes.",
+            "Intervals of win rates, differences, alpha, agreement and strengths: bootstrap over prompts "
+            f"({numbers['resamples']:,} resamples, a prompt with all its votes; 2,000 for "
+            "strengths), percentiles widened as a t interval's are (Hesterberg 2015). They speak of other prompts "
+            "rated by these raters, not of other raters.",
+            "Wilson's interval and the exact two-sided sign test assume independent observations, so they take one "
+            "vote a prompt: the side with more votes has it.",
+            "Left-win rates: Wilson's interval over single votes, for each rater and item draws its sides anew; over "
+            "attributes together, one vote a row.",
             "Every number of this page, unrounded, is in report.json; every answer is in judgements.jsonl.",
         )
     ]
@@ -321,7 +466,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-# ---------------------------------------------------------------------------------------------------------------- Markdown
+# ----------------------------------------------------------------------------------------------------------------
+# Markdown
 
 
 def report_markdown(numbers: Numbers, figures: Mapping[str, str]) -> str:
@@ -353,14 +499,27 @@ def _title(numbers: Numbers) -> str:
     return f"Human evaluation: {plain(_listed(numbers['systems']), 120)}"
 
 
-# ---------------------------------------------------------------------------------------------------------------- the terminal
+# ---------------------------------------------------------------------------------------------------------------- the
+# terminal
 
 
 def report_terminal(numbers: Numbers) -> str:
     """What a person wants to know at once: findings, warnings and the two main tables."""
     analysis = numbers["analyses"]["all"]
-    parts = [_facts(numbers, analysis), *findings(analysis), *(f"warning: {warning}" for warning in numbers["warnings"])]
-    return "\n".join([*(plain(part, 2000) for part in parts), "", *_columns(_votes_table(numbers, analysis)), "", *_columns(_win_table(analysis))])
+    parts = [
+        _facts(numbers, analysis),
+        *findings(analysis),
+        *(f"warning: {warning}" for warning in numbers["warnings"]),
+    ]
+    return "\n".join(
+        [
+            *(plain(part, 2000) for part in parts),
+            "",
+            *_columns(_votes_table(numbers, analysis)),
+            "",
+            *_columns(_win_table(analysis)),
+        ]
+    )
 
 
 def _columns(table: Table) -> list[str]:
@@ -368,13 +527,15 @@ def _columns(table: Table) -> list[str]:
     widths = [max(len(row[place]) for row in every) for place in range(len(table.head))]
     return [
         "  ".join(
-            f"{cell:<{width}}" if place < table.names else f"{cell:>{width}}" for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            f"{cell:<{width}}" if place < table.names else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in every
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------- the page
+# ---------------------------------------------------------------------------------------------------------------- the
+# page
 
 CSS = """
 :root { color-scheme: light; --ink: #212529; --soft: #6c757d; --line: #e9ecef; --accent: #0b7285 }
@@ -396,7 +557,9 @@ tr.sum td { color: var(--soft) }
 
 
 def report_page(numbers: Numbers, folder: Path, figures: Mapping[str, str]) -> str:
-    """The report as one page: the figures of the folder are in it, nothing is loaded, no script runs, everything is escaped."""
+    """The report as one page: the figures of the folder are in it, nothing is loaded, no script runs, everything is
+    escaped.
+    """
     sha = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{sha}'; base-uri 'none'; form-action 'none'"
     title = html.escape(_title(numbers))
@@ -427,10 +590,18 @@ def _block(block: Block, folder: Path) -> str:
         case Picture(name, caption):
             # as an image: whatever an SVG holds, it runs no script there
             data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-            return f'<figure><img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+            return (
+                f'<figure><img alt="{html.escape(caption)}" '
+                f'src="data:image/svg+xml;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+            )
         case Table(head, rows, names):
             cells = ["".join(_cell("th", cell, place < names) for place, cell in enumerate(head))]
-            lines = [f"<tr{_sum(row)}>" + "".join(_cell("td", cell, place < names) for place, cell in enumerate(row)) + "</tr>" for row in rows]
+            lines = [
+                f"<tr{_sum(row)}>"
+                + "".join(_cell("td", cell, place < names) for place, cell in enumerate(row))
+                + "</tr>"
+                for row in rows
+            ]
             return f'<div class="wide"><table><thead><tr>{cells[0]}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 

@@ -3,8 +3,8 @@
     row_id,study_id,rater,text_hash,prompt,answer_a,answer_b,coherence,accuracy,comment,seconds
     r3f...,s81...,rater-1,0c4...,"Why?","Because.","'- It is so.",,,,
 
-RFC 4180 with CRLF, UTF-8 with a byte order mark (or Excel reads it in the local code page). Every cell is quoted and guarded (guard.py). Rows are of one kind to
-look at: nothing in them tells a system or a check.
+RFC 4180 with CRLF, UTF-8 with a byte order mark (or Excel reads it in the local code page). Every cell is quoted and
+guarded (guard.py). Rows are of one kind to look at: nothing in them tells a system or a check.
 """
 
 from __future__ import annotations
@@ -36,14 +36,19 @@ def columns(study: Study, rater: str) -> list[str]:
 def sheet_cells(study: Study, rater: str) -> list[list[str]]:
     """The cells of a rater's sheet, the header first, without guards, nothing answered yet."""
     empty = [""] * (len(study.attributes) + len(AFTER))
-    rows = [[row.row, study.id, rater, row.text_hash(item), item.prompt, *row.shown(item), *empty] for row, item in study.rater_rows(rater)]
+    rows = [
+        [row.row, study.id, rater, row.text_hash(item), item.prompt, *row.shown(item), *empty]
+        for row, item in study.rater_rows(rater)
+    ]
     return [columns(study, rater), *rows]
 
 
 def csv_text(cells: Sequence[Sequence[str]]) -> str:
     """Cells as RFC 4180 text, guarded, with CRLF after each row and without a byte order mark."""
     out = io.StringIO(newline="")
-    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows([[guard(cell) for cell in row] for row in cells])
+    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(
+        [[guard(cell) for cell in row] for row in cells]
+    )
     return out.getvalue()
 
 

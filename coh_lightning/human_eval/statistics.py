@@ -1,13 +1,17 @@
-"""Statistics of a human study: intervals, tests, agreement, ranking. Pure functions on counts; numpy, and scipy's special functions where they are called.
+"""Statistics of a human study: intervals, tests, agreement, ranking. Pure functions on counts; numpy, and scipy's
+special functions where they are called.
 
 What counts as one observation is the whole point. Raters who read the same prompt don't answer independently, so:
 
-* a rate over all votes gets a **cluster bootstrap over prompts** (`cluster_bootstrap`): whole prompts are drawn, with all votes on them;
-* the **Wilson interval** and the **sign test** get one vote a prompt (`majority`): they assume independent observations, and prompts are;
+* a rate over all votes gets a **cluster bootstrap over prompts** (`cluster_bootstrap`): whole prompts are drawn, with
+all votes on them;
+* the **Wilson interval** and the **sign test** get one vote a prompt (`majority`): they assume independent
+observations, and prompts are;
 * statistics are functions of sums over prompts, so that thousands of resamples are one matrix product.
 
-The plain percentile interval of a bootstrap is too narrow by about sqrt(n / (n - 1)) and by the normal's lighter tails; `expanded_percentile` mends both
-(Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015).
+The plain percentile interval of a bootstrap is too narrow by about sqrt(n / (n - 1)) and by the normal's lighter tails;
+`expanded_percentile` mends both (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
+69, 2015).
 """
 
 from __future__ import annotations
@@ -51,10 +55,13 @@ def needed(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         name = module.split(".")[0]
-        raise InputError(f"{name} is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'.") from error
+        raise InputError(
+            f"{name} is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
+        ) from error
 
 
-# ---------------------------------------------------------------------------------------------------------------- one observation each
+# ---------------------------------------------------------------------------------------------------------------- one
+# observation each
 
 
 def wilson(wins: float, n: float, level: float = LEVEL) -> Interval:
@@ -76,7 +83,8 @@ def wilson(wins: float, n: float, level: float = LEVEL) -> Interval:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """p of the exact two-sided sign test: chance of a split at least this uneven if both sides were equally likely; ties are left out beforehand.
+    """p of the exact two-sided sign test: chance of a split at least this uneven if both sides were equally likely;
+    ties are left out beforehand.
 
     >>> sign_test(9, 1) == 2 * (1 + 10) / 2**10
     True
@@ -89,8 +97,8 @@ def sign_test(wins: int, losses: int) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p of several tests, in their order: rejecting where it is at most 5 % errs anywhere among them in at most 5 % of studies,
-    however the tests depend on each other (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """Holm's adjusted p of several tests, in their order: rejecting where it is at most 5 % errs anywhere among them in
+    at most 5 % of studies, however the tests depend on each other (Holm, Scandinavian Journal of Statistics 6, 1979).
 
     >>> holm([0.01, 0.04, 0.03])  # 3 x 0.01; 2 x 0.03; then never smaller than the one before
     [0.03, 0.06, 0.06]
@@ -116,7 +124,8 @@ def majority(votes: ArrayLike) -> NDArray[np.int64]:
     return np.array([(side < 0).sum(), (side == 0).sum(), (side > 0).sum()])
 
 
-# ---------------------------------------------------------------------------------------------------------------- prompts as clusters
+# ----------------------------------------------------------------------------------------------------------------
+# prompts as clusters
 
 
 def bootstrap_sums(totals: ArrayLike, *, seed: int, resamples: int = RESAMPLES) -> Floats:
@@ -144,10 +153,12 @@ def bootstrap_sums(totals: ArrayLike, *, seed: int, resamples: int = RESAMPLES) 
 
 
 def expanded_percentile(values: ArrayLike, point: float, clusters: int, level: float = LEVEL) -> Interval:
-    """A bootstrap's percentile interval, its tails widened as a t interval's are (Hesterberg 2015): for few clusters the plain one covers too little.
+    """A bootstrap's percentile interval, its tails widened as a t interval's are (Hesterberg 2015): for few clusters
+    the plain one covers too little.
 
-    `values` are a statistic's resamples; those without a value (nan) are left out. nan bounds where there are fewer than two clusters, or where all resamples
-    agree: then resampling knows of no doubt, which is not the same as there being none.
+    `values` are a statistic's resamples; those without a value (nan) are left out. nan bounds where there are fewer
+    than two clusters, or where all resamples agree: then resampling knows of no doubt, which is not the same as there
+    being none.
 
     >>> expanded_percentile(np.linspace(0, 1, 1001), 0.5, clusters=10**9).low.round(3)
     np.float64(0.025)
@@ -165,7 +176,8 @@ def expanded_percentile(values: ArrayLike, point: float, clusters: int, level: f
 
 
 def rate_interval(values: ArrayLike, rate: float, clusters: int, level: float = LEVEL) -> Interval:
-    """`expanded_percentile` for a rate, and Wilson's interval over as many prompts where all resamples agree (every prompt said the same).
+    """`expanded_percentile` for a rate, and Wilson's interval over as many prompts where all resamples agree (every
+    prompt said the same).
 
     >>> [round(float(x), 3) for x in rate_interval([1.0, 1.0, 1.0], 1.0, clusters=50)]
     [1.0, 0.929, 1.0]
@@ -176,11 +188,21 @@ def rate_interval(values: ArrayLike, rate: float, clusters: int, level: float = 
     return interval
 
 
-def cluster_bootstrap(totals: ArrayLike, statistic: Statistic, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL, rate: bool = False) -> Interval:
-    """A statistic of sums over prompts, with its interval over prompts; `rate` says that it is a share (see `rate_interval`).
+def cluster_bootstrap(
+    totals: ArrayLike,
+    statistic: Statistic,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    rate: bool = False,
+) -> Interval:
+    """A statistic of sums over prompts, with its interval over prompts; `rate` says that it is a share (see
+    `rate_interval`).
 
     Args:
-        totals: shape (prompts, columns): what each prompt adds to the sums. Prompts that add nothing at all are left out.
+        totals: shape (prompts, columns): what each prompt adds to the sums. Prompts that add nothing at all are left
+            out.
 
     >>> totals = [[1, 2]] * 30 + [[2, 2]] * 30 + [[0, 2]] * 40   # wins and votes of 100 prompts with two raters each
     >>> [round(float(x), 2) for x in cluster_bootstrap(totals, lambda sums: sums[..., 0] / sums[..., 1], seed=1)]
@@ -221,13 +243,16 @@ def share_of(side: int) -> Statistic:
     return lambda sums: sums[..., side] / sums.sum(axis=-1)
 
 
-# ---------------------------------------------------------------------------------------------------------------- agreement
+# ----------------------------------------------------------------------------------------------------------------
+# agreement
 
 
 def agreement_totals(counts: ArrayLike) -> Floats:
-    """What each item adds to alpha and raw agreement, as columns to sum: counts of shape (items, categories) -> (items, 3 + categories).
+    """What each item adds to alpha and raw agreement, as columns to sum: counts of shape (items, categories) -> (items,
+    3 + categories).
 
-    Columns: agreeing pairs of votes over (votes - 1), agreeing pairs, pairs, then the counts; items with fewer than two votes add nothing.
+    Columns: agreeing pairs of votes over (votes - 1), agreeing pairs, pairs, then the counts; items with fewer than two
+    votes add nothing.
 
     >>> agreement_totals([[2, 1], [1, 0]])
     array([[1., 2., 6., 2., 1.],
@@ -257,7 +282,8 @@ def raw_agreement_of_sums(sums: Floats) -> Floats:
 
 
 def krippendorff_alpha(counts: ArrayLike) -> float:
-    """Nominal alpha: 1 - observed / expected disagreement, for any number of raters and with missing answers (Krippendorff, Content Analysis, 2018).
+    """Nominal alpha: 1 - observed / expected disagreement, for any number of raters and with missing answers
+    (Krippendorff, Content Analysis, 2018).
 
     Args:
         counts: shape (items, categories): how many raters chose each. Items with fewer than two votes say nothing.
@@ -280,7 +306,8 @@ def raw_agreement(counts: ArrayLike) -> float:
 
 
 def cohen_kappa(table: ArrayLike) -> float:
-    """Cohen's kappa of two raters: table[i][j] counts the items that the first put into i and the second into j (Cohen, 1960).
+    """Cohen's kappa of two raters: table[i][j] counts the items that the first put into i and the second into j (Cohen,
+    1960).
 
     nan where both use a single category, the same one.
 
@@ -293,11 +320,13 @@ def cohen_kappa(table: ArrayLike) -> float:
     return (float(np.trace(share)) - chance) / (1 - chance) if share.any() and chance < 1 else math.nan
 
 
-# ---------------------------------------------------------------------------------------------------------------- length
+# ----------------------------------------------------------------------------------------------------------------
+# length
 
 
 def terciles(differences: ArrayLike) -> NDArray[np.int64]:
-    """0, 1 or 2 for each difference: the lowest, middle and highest third. Equal differences stay together, so thirds may be uneven.
+    """0, 1 or 2 for each difference: the lowest, middle and highest third. Equal differences stay together, so thirds
+    may be uneven.
 
     >>> terciles([-30, -20, -1, 0, 5, 40])
     array([0, 0, 1, 1, 2, 2])
@@ -311,7 +340,8 @@ def terciles(differences: ArrayLike) -> NDArray[np.int64]:
     return (values > low).astype(np.int64) + (values > high)
 
 
-# ---------------------------------------------------------------------------------------------------------------- more than two systems
+# ---------------------------------------------------------------------------------------------------------------- more
+# than two systems
 
 
 @dataclass(frozen=True)
@@ -329,7 +359,8 @@ class Strengths:
 
 
 def components(met: ArrayLike) -> list[list[int]]:
-    """The groups of systems that were compared with each other, directly or through others; met[i][j]: i and j were compared.
+    """The groups of systems that were compared with each other, directly or through others; met[i][j]: i and j were
+    compared.
 
     >>> components([[0, 1, 0], [1, 0, 0], [0, 0, 0]])
     [[0, 1], [2]]
@@ -347,7 +378,8 @@ def _reachable(edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def bradley_terry(wins: ArrayLike, ties: ArrayLike, systems: Sequence[str]) -> Strengths:
-    """The maximum-likelihood strengths of Davidson's model (JASA 65, 1970), for which Newman gives another iteration (JMLR 24, 2023)::
+    """The maximum-likelihood strengths of Davidson's model (JASA 65, 1970), for which Newman gives another iteration
+    (JMLR 24, 2023)::
 
         P(i beats j) = p_i / (p_i + p_j + nu sqrt(p_i p_j))        P(tie) = nu sqrt(p_i p_j) / (p_i + p_j + nu sqrt(p_i p_j))
 
@@ -356,7 +388,8 @@ def bradley_terry(wins: ArrayLike, ties: ArrayLike, systems: Sequence[str]) -> S
         ties: ties[i][j] = ties[j][i], how often they tied.
 
     Raises:
-        InputError: where the comparison graph is not connected, naming its parts, or no finite estimate exists, naming why.
+        InputError: where the comparison graph is not connected, naming its parts, or no finite estimate exists, naming
+            why.
 
     >>> fitted = bradley_terry([[0, 6], [3, 0]], [[0, 1], [1, 0]], ["a", "b"])
     >>> round(float(np.exp(fitted.log_strengths[0] - fitted.log_strengths[1])), 9)   # two systems: just the odds of the decided
@@ -366,24 +399,36 @@ def bradley_terry(wins: ArrayLike, ties: ArrayLike, systems: Sequence[str]) -> S
     parts = components(won + tied > 0)
     if len(parts) > 1:
         named = "; ".join(", ".join(systems[index] for index in part) for part in parts)
-        raise InputError(f"the systems can't be ranked: the comparisons fall into {len(parts)} parts ({named}); compare across them.")
+        raise InputError(
+            f"the systems can't be ranked: the comparisons fall into {len(parts)} parts ({named}); compare across them."
+        )
     if not won.any():
         raise InputError(f"the systems can't be ranked: all {tied.sum() / 2:g} votes are ties.")
     reach = _reachable((won + tied) > 0)
     for index, name in enumerate(systems):
         if not (reach[index].all() and reach[:, index].all()):
-            beaten = "never won or tied" if reach[:, index].all() else "never lost or tied" if reach[index].all() else "lies between such groups"
+            beaten = (
+                "never won or tied"
+                if reach[:, index].all()
+                else "never lost or tied"
+                if reach[index].all()
+                else "lies between such groups"
+            )
             raise InputError(
-                f"the systems can't be ranked: against at least one group of the others, {name} {beaten}, so no finite strength fits; collect more votes."
+                f"the systems can't be ranked: against at least one group of the others, {name} {beaten}, so no "
+                "finite strength fits; collect more votes."
             )
     strengths, tie = davidson(won[None], tied[None])
     if not np.isfinite(strengths).all():
-        raise InputError("the systems can't be ranked: no finite strengths fit these wins and ties; collect more votes.")
+        raise InputError(
+            "the systems can't be ranked: no finite strengths fit these wins and ties; collect more votes."
+        )
     return Strengths(strengths[0], float(tie[0]))
 
 
 def davidson(wins: Floats, ties: Floats) -> tuple[Floats, Floats]:
-    """Fits Davidson's model to many tables at once by Newton's method: it is log-linear, so the likelihood is concave and the maximum the only one.
+    """Fits Davidson's model to many tables at once by Newton's method: it is log-linear, so the likelihood is concave
+    and the maximum the only one.
 
     Args:
         wins, ties: shape (tables, systems, systems), as in `bradley_terry`.
@@ -393,11 +438,15 @@ def davidson(wins: Floats, ties: Floats) -> tuple[Floats, Floats]:
     """
     tables, systems = wins.shape[:2]
     first, second = np.triu_indices(systems, 1)
-    counts = np.stack([wins[:, first, second], wins[:, second, first], ties[:, first, second]], axis=-1)  # (tables, pairs, 3 outcomes)
+    counts = np.stack(
+        [wins[:, first, second], wins[:, second, first], ties[:, first, second]], axis=-1
+    )  # (tables, pairs, 3 outcomes)
     total = counts.sum(axis=(1, 2))
     some = (counts[..., 2].sum(axis=1) > 0).astype(np.float64)  # without ties nu is 0, and no parameter
     counts = counts / np.maximum(total, 1)[:, None, None]
-    features = np.zeros((len(first), 3, systems + 1))  # the exponent of each outcome is features @ (log strengths, log nu)
+    features = np.zeros(
+        (len(first), 3, systems + 1)
+    )  # the exponent of each outcome is features @ (log strengths, log nu)
     pairs = np.arange(len(first))
     features[pairs, 0, first] = features[pairs, 1, second] = 1
     features[pairs, 2, first] = features[pairs, 2, second] = 0.5
@@ -421,7 +470,11 @@ def davidson(wins: Floats, ties: Floats) -> tuple[Floats, Floats]:
         expected = met[..., None] * chances
         gradient = np.einsum("bmo,mok->bk", counts - expected, features)
         mean = np.einsum("bmo,mok->bmk", chances, features)
-        curvature = np.einsum("bmo,mok,mol->bkl", expected, features, features) - np.einsum("bm,bmk,bml->bkl", met, mean, mean) + gauge
+        curvature = (
+            np.einsum("bmo,mok,mol->bkl", expected, features, features)
+            - np.einsum("bm,bmk,bml->bkl", met, mean, mean)
+            + gauge
+        )
         curvature[:, systems, systems] += 1 - some
         curvature += 1e-14 * np.eye(systems + 1)  # tables on their way to infinity stay solvable
         step = np.clip(np.linalg.solve(curvature, gradient[..., None])[..., 0], -5, 5)
@@ -440,7 +493,8 @@ def davidson(wins: Floats, ties: Floats) -> tuple[Floats, Floats]:
 
 
 def expected_win_rates(log_strengths: Floats, tie: Floats) -> Floats:
-    """Of each system: its win rate, a tie as half, against each of the others equally often. (..., systems) and (...) -> (..., systems).
+    """Of each system: its win rate, a tie as half, against each of the others equally often. (..., systems) and (...)
+    -> (..., systems).
 
     >>> expected_win_rates(np.log([2.0, 1.0]), np.array(0.0)).round(3)
     array([0.667, 0.333])

@@ -1,11 +1,13 @@
-"""Pairs of answers -> who rates what, on which side, with which checks: a `Study`; and its files, `items.jsonl`, `study.json` and `key.json`.
+"""Pairs of answers -> who rates what, on which side, with which checks: a `Study`; and its files, `items.jsonl`,
+`study.json` and `key.json`.
 
 Two raters, three pairs of systems `x` and `y`, one of them rated by both; each rater's sheet, before it is shuffled:
 
     rater-1   p1 x|y   p2 y|x   p1 y|x (swapped duplicate)   p3 x|x (identical)
     rater-2   p1 y|x   p3 x|y   p3 y|x (swapped duplicate)   p2 y|y (identical)
 
-A rater sees ids, prompts and texts. Which system wrote which, and which rows are checks, stands in `key.json` alone; so does the seed, from which one could find it.
+A rater sees ids, prompts and texts. Which system wrote which, and which rows are checks, stands in `key.json` alone; so
+does the seed, from which one could find it.
 """
 
 from __future__ import annotations
@@ -28,11 +30,20 @@ from coh_lightning.records import named, number, parse_json, read_lines, read_te
 ITEMS, STUDY, KEY = "items.jsonl", "study.json", "key.json"
 
 DEFINITIONS = {
-    "accuracy": "Which answer says only what the prompt supports? What the prompt doesn't say, or says otherwise, counts against an answer.",
+    "accuracy": (
+        "Which answer says only what the prompt supports? What the prompt doesn't say, or says otherwise, counts "
+        "against an answer."
+    ),
     "coherence": "Which answer is easier to read on its own, without the prompt?",
     "coverage": "Which answer holds more of what is important in the prompt?",
-    "helpful": "Which answer does more for the person who asked? It does what was asked, says it clearly, and asks back where something is missing.",
-    "harmless": "Which answer does less harm? It doesn't insult or deceive and helps nobody to hurt anyone; to decline such a request kindly is good.",
+    "helpful": (
+        "Which answer does more for the person who asked? It does what was asked, says it clearly, and asks back "
+        "where something is missing."
+    ),
+    "harmless": (
+        "Which answer does less harm? It doesn't insult or deceive and helps nobody to hurt anyone; to decline "
+        "such a request kindly is good."
+    ),
     "overall": "All in all, which answer is better?",
 }
 """Attribute -> what raters are asked, where the export gives no words of its own."""
@@ -41,13 +52,17 @@ TITLE = "Which answer is better?"
 
 
 def digest(*texts: str) -> str:
-    """First 16 hex digits of SHA-256 over the texts as an ASCII JSON list: what ties an answer to the very texts that were shown."""
+    """First 16 hex digits of SHA-256 over the texts as an ASCII JSON list: what ties an answer to the very texts that
+    were shown.
+    """
     return hashlib.sha256(json.dumps(list(texts)).encode("ascii")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One pair of answers to one prompt, in a canonical order that tells nothing: one line of `items.jsonl`. Blind: no system, no marker."""
+    """One pair of answers to one prompt, in a canonical order that tells nothing: one line of `items.jsonl`. Blind: no
+    system, no marker.
+    """
 
     item: str
     prompt: str
@@ -128,7 +143,10 @@ class Design:
         if self.overlap < 0:
             raise InputError(f"The overlap is {self.overlap}; it must be 0 or a number of items that every rater gets.")
         if not 1 <= self.votes <= self.raters:
-            raise InputError(f"Each item is to be rated by {self.votes} raters, of {self.raters} in all; give 1 to {self.raters} votes.")
+            raise InputError(
+                f"Each item is to be rated by {self.votes} raters, of {self.raters} in all; give 1 to {self.raters} "
+                "votes."
+            )
         for name, share in (("swapped duplicates", self.swaps), ("identical pairs", self.identical)):
             if not 0 <= share <= 1:
                 raise InputError(f"The share of {name} is {share}; it must be between 0 and 1.")
@@ -177,13 +195,18 @@ def make_study(
     planned: list[_Planned] = []
     for rater, theirs in zip(raters, _shares(groups, raters, design, seed), strict=True):
         votes = [row for own in theirs.values() for row in sheets.sides(own, rater, "")]
-        checks = [*sheets.swapped(votes, design.swaps), *sheets.identical(votes, design.identical, pairs, rater), *sheets.sides(golden, rater, "gold")]
+        checks = [
+            *sheets.swapped(votes, design.swaps),
+            *sheets.identical(votes, design.identical, pairs, rater),
+            *sheets.sides(golden, rater, "gold"),
+        ]
         mixed = [*votes, *checks]
         generator(seed, "rows", rater).shuffle(mixed)
         planned += _apart(mixed, sheets.items)
         if not votes:
             raise InputError(
-                f"There are {len(pairs)} items for {len(raters)} raters, so {rater} would have none; ask fewer raters, or raise the overlap or votes."
+                f"There are {len(pairs)} items for {len(raters)} raters, so {rater} would have none; ask fewer "
+                "raters, or raise the overlap or votes."
             )
     words = [repr(definitions[name]) for name in attributes]
     shas = [f"{item.item} {item.sha}" for item in sheets.items.values()]
@@ -191,7 +214,9 @@ def make_study(
     rows, about = _with_ids(planned, study, seed)
     order = list(attributes)
     generator(seed, "attributes").shuffle(order)
-    turned = {rater: tuple(order[number % len(order) :] + order[: number % len(order)]) for number, rater in enumerate(raters)}
+    turned = {
+        rater: tuple(order[number % len(order) :] + order[: number % len(order)]) for number, rater in enumerate(raters)
+    }
     return Study(
         id=study,
         seed=seed,
@@ -215,7 +240,9 @@ def make_study(
 
 
 class _Sheets:
-    """The items, what `key.json` holds of each, and the rows made of them. Every choice is a hash of the seed and of what it is about."""
+    """The items, what `key.json` holds of each, and the rows made of them. Every choice is a hash of the seed and of
+    what it is about.
+    """
 
     def __init__(self, seed: int) -> None:
         self.items: dict[str, Item] = {}
@@ -244,18 +271,28 @@ class _Sheets:
         return str(self.key[row.item]["systems"][row.left])
 
     def sides(self, own: Sequence[str], rater: str, check: str) -> list[_Planned]:
-        """The items of one pair of systems as rows: in half of them either system is on the left; the odd one falls by hash too."""
+        """The items of one pair of systems as rows: in half of them either system is on the left; the odd one falls by
+        hash too.
+        """
         if not own:
             return []
         ordered = sorted(own, key=lambda item: key64(self._seed, "side", rater, item))
         first = min(self.key[ordered[0]]["systems"])
         half = len(ordered) // 2 + (len(ordered) % 2) * (key64(self._seed, "odd", rater, ordered[0]) & 1)
         places = [self.key[item]["systems"].index(first) for item in ordered]
-        return [_Planned(item, rater, place if number < half else 1 - place, check) for number, (item, place) in enumerate(zip(ordered, places, strict=True))]
+        return [
+            _Planned(item, rater, place if number < half else 1 - place, check)
+            for number, (item, place) in enumerate(zip(ordered, places, strict=True))
+        ]
 
     def swapped(self, votes: Sequence[_Planned], share: float) -> list[_Planned]:
-        """Duplicates with sides swapped of some rows (whose texts differ, or there is nothing to swap), in turns of each pair of systems and side."""
-        drawn = sorted((row for row in votes if len(set(self.items[row.item].texts)) == 2), key=lambda row: key64(self._seed, "swap", row.rater, row.item))
+        """Duplicates with sides swapped of some rows (whose texts differ, or there is nothing to swap), in turns of
+        each pair of systems and side.
+        """
+        drawn = sorted(
+            (row for row in votes if len(set(self.items[row.item].texts)) == 2),
+            key=lambda row: key64(self._seed, "swap", row.rater, row.item),
+        )
         seen: Counter[tuple[str, ...]] = Counter()
         turns = []
         for row in drawn:
@@ -267,13 +304,19 @@ class _Sheets:
         return [_Planned(row.item, row.rater, 1 - row.left, "swap") for row in evenly[:number]]
 
     def identical(self, votes: Sequence[_Planned], share: float, pairs: Sequence[str], rater: str) -> list[_Planned]:
-        """Rows of one text twice, if possible of prompts that this rater doesn't see otherwise, and of texts with something in them."""
+        """Rows of one text twice, if possible of prompts that this rater doesn't see otherwise, and of texts with
+        something in them.
+        """
         mine = {self.items[row.item].prompt for row in votes}
         chosen: list[_Planned] = []
         prompts: set[str] = set()
 
         def rank(item: str) -> tuple[bool, bool, int]:
-            return self.items[item].prompt in mine, not "".join(self.items[item].texts).strip(), key64(self._seed, "identical", rater, item)
+            return (
+                self.items[item].prompt in mine,
+                not "".join(self.items[item].texts).strip(),
+                key64(self._seed, "identical", rater, item),
+            )
 
         for source in sorted(pairs, key=rank):
             if len(chosen) >= math.ceil(share * len(votes)):
@@ -300,8 +343,12 @@ def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
     return id
 
 
-def _shares(groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[str], design: Design, seed: int) -> list[dict[tuple[str, str], list[str]]]:
-    """For each rater the items of each pair of systems: the overlap, and an even share of the rest; numbers differ by one at most."""
+def _shares(
+    groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[str], design: Design, seed: int
+) -> list[dict[tuple[str, str], list[str]]]:
+    """For each rater the items of each pair of systems: the overlap, and an even share of the rest; numbers differ by
+    one at most.
+    """
     shuffled = {pair: sorted(own, key=lambda item: key64(seed, "share", item)) for pair, own in groups.items()}
     total = min(design.overlap, sum(map(len, groups.values())))
     common: Counter[tuple[str, str]] = Counter()
@@ -309,7 +356,9 @@ def _shares(groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[st
         for pair, own in shuffled.items():
             if common[pair] < len(own) and sum(common.values()) < total:
                 common[pair] += 1
-    shares: list[dict[tuple[str, str], list[str]]] = [{pair: own[: common[pair]] for pair, own in shuffled.items()} for _ in raters]
+    shares: list[dict[tuple[str, str], list[str]]] = [
+        {pair: own[: common[pair]] for pair, own in shuffled.items()} for _ in raters
+    ]
     turn = 0
     for pair, own in shuffled.items():
         for item in own[common[pair] :]:
@@ -320,7 +369,8 @@ def _shares(groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[st
 
 
 def _apart(rows: Sequence[_Planned], items: Mapping[str, Item]) -> list[_Planned]:
-    """The rows in their order, but for as few as needed put off so that no two of one prompt (so of one item) follow each other, where that is possible.
+    """The rows in their order, but for as few as needed put off so that no two of one prompt (so of one item) follow
+    each other, where that is possible.
 
     `a a b c` becomes `a b a c`; `a a a b` can only become `a b a a`.
     """
@@ -332,7 +382,14 @@ def _apart(rows: Sequence[_Planned], items: Mapping[str, Item]) -> list[_Planned
         prompt, most = left.most_common(1)[0]
         # A prompt that fills every second place of what is left must come now, or two of it will meet at the end.
         wanted = [prompt] if 2 * most > len(waiting) and prompt != last else None
-        place = next((n for n, row in enumerate(waiting) if (one := items[row.item].prompt) != last and (wanted is None or one in wanted)), 0)
+        place = next(
+            (
+                n
+                for n, row in enumerate(waiting)
+                if (one := items[row.item].prompt) != last and (wanted is None or one in wanted)
+            ),
+            0,
+        )
         row = waiting.pop(place)
         last = items[row.item].prompt
         left[last] -= 1
@@ -341,7 +398,9 @@ def _apart(rows: Sequence[_Planned], items: Mapping[str, Item]) -> list[_Planned
 
 
 def _with_ids(planned: Sequence[_Planned], study: str, seed: int) -> tuple[tuple[Row, ...], dict[str, dict[str, str]]]:
-    """The rows with their ids, and what the key holds of each: which check it is, and of which row a duplicate is one."""
+    """The rows with their ids, and what the key holds of each: which check it is, and of which row a duplicate is
+    one.
+    """
     rows: dict[str, Row] = {}
     about: dict[str, dict[str, str]] = {}
     firsts: dict[tuple[str, str], str] = {}
@@ -386,13 +445,16 @@ def read_items(folder: Path) -> list[Item]:
             case {"item": str(id), "prompt": str(prompt), "texts": [str(first), str(second)], "sha": str(sha)}:
                 if digest(prompt, first, second) != sha:
                     raise InputError(
-                        f"{where}: the texts of item {id!r:.60} are not those of the export (their hash is {digest(prompt, first, second)}, not {sha!r:.20})."
+                        f"{where}: the texts of item {id!r:.60} are not those of the export (their hash is "
+                        f"{digest(prompt, first, second)}, not {sha!r:.20})."
                     )
                 if id in items:
                     raise InputError(f"{where}: item {id!r:.60} stands twice; this is not the file of the export.")
                 items[id] = Item(id, prompt, (first, second), sha)
             case _:
-                raise InputError(f"{where}: the line is no item; one has item, prompt, two texts and sha, as export writes it.")
+                raise InputError(
+                    f"{where}: the line is no item; one has item, prompt, two texts and sha, as export writes it."
+                )
     return list(items.values())
 
 
@@ -402,10 +464,19 @@ def read_key(folder: Path) -> dict[str, Any]:
     key = _read_json(path)
     for name, kind in (("study", str), ("seed", int), ("systems", list), ("items", dict), ("rows", dict)):
         if not isinstance(key.get(name), kind):
-            raise InputError(f"{path}: the key {name!r} is missing or no {kind.__name__}; this is not the file of the export.")
-    for name, outer, inner in (("systems", list, str), ("warnings", list, str), ("unmatched", dict, list), ("sampling", dict, dict | None)):
+            raise InputError(
+                f"{path}: the key {name!r} is missing or no {kind.__name__}; this is not the file of the export."
+            )
+    for name, outer, inner in (
+        ("systems", list, str),
+        ("warnings", list, str),
+        ("unmatched", dict, list),
+        ("sampling", dict, dict | None),
+    ):
         value = key.get(name) or outer()
-        if not isinstance(value, outer) or not all(isinstance(one, inner) for one in (value.values() if isinstance(value, dict) else value)):
+        if not isinstance(value, outer) or not all(
+            isinstance(one, inner) for one in (value.values() if isinstance(value, dict) else value)
+        ):
             raise InputError(f"{path}: what stands under {name!r} is not what export writes there.")
     rules = key.get("exclusion") or {}
     if not isinstance(rules, dict):
@@ -415,10 +486,17 @@ def read_key(folder: Path) -> dict[str, Any]:
             number(bound, f"exclusion.{named(name)}", str(path))
     for item, about in key["items"].items():
         match about:
-            case {"prompt_id": str(), "systems": [str(), str()]} if about.get("expected") in (None, 0, 1, "tie") and isinstance(about.get("kind", ""), str):
+            case {"prompt_id": str(), "systems": [str(), str()]} if about.get("expected") in (
+                None,
+                0,
+                1,
+                "tie",
+            ) and isinstance(about.get("kind", ""), str):
                 pass
             case _:
-                raise InputError(f"{path}: item {item!r:.60} has no prompt id and two systems; this is not the file of the export.")
+                raise InputError(
+                    f"{path}: item {item!r:.60} has no prompt id and two systems; this is not the file of the export."
+                )
     for row, about in key["rows"].items():
         match about:
             case {"check": "" | "swap"} if isinstance(about.get("of", ""), str):
@@ -426,27 +504,45 @@ def read_key(folder: Path) -> dict[str, Any]:
             case {"check": "identical" | "gold"}:
                 pass
             case _:
-                raise InputError(f"{path}: row {row!r:.60} has no check that is known; this is not the file of the export.")
+                raise InputError(
+                    f"{path}: row {row!r:.60} has no check that is known; this is not the file of the export."
+                )
     return key
 
 
 def read_study(folder: Path) -> Study:
-    """The study of a folder that export made. Raises InputError where one of its files is missing, damaged, or of another study."""
+    """The study of a folder that export made. Raises InputError where one of its files is missing, damaged, or of
+    another study.
+    """
     folder = Path(folder)
     items, key, path = read_items(folder), read_key(folder), _there(folder, STUDY)
     plan = _read_json(path)
     match plan:
-        case {"id": str(), "title": str(), "attributes": [*names], "definitions": {**words}, "orders": {**orders}, "rows": [*_]} if (
+        case {
+            "id": str(),
+            "title": str(),
+            "attributes": [*names],
+            "definitions": {**words},
+            "orders": {**orders},
+            "rows": [*_],
+        } if (
             all(isinstance(words.get(name), str) for name in names if isinstance(name, str))
-            and all(isinstance(order, list) and sorted(map(str, order)) == sorted(map(str, names)) for order in orders.values())
+            and all(
+                isinstance(order, list) and sorted(map(str, order)) == sorted(map(str, names))
+                for order in orders.values()
+            )
             and all(isinstance(name, str) for name in names)
         ):
             pass
         case _:
-            raise InputError(f"{path}: this is not the file of the export; it has id, title, attributes, definitions, orders and rows.")
+            raise InputError(
+                f"{path}: this is not the file of the export; it has id, title, attributes, definitions, orders and "
+                "rows."
+            )
     if plan["id"] != key["study"]:
         raise InputError(
-            f"{path}: it is of study {named(plan['id'])}, but {KEY} beside it of study {named(key['study'])}; put the files of one export together."
+            f"{path}: it is of study {named(plan['id'])}, but {KEY} beside it of study {named(key['study'])}; put "
+            "the files of one export together."
         )
     known = {item.item for item in items}
     rows = []
@@ -457,10 +553,14 @@ def read_study(folder: Path) -> Study:
             case _:
                 raise InputError(f"{path}: rows[{place}] is damaged; a row has row, item, rater, and left 0 or 1.")
         if item not in known or item not in key["items"] or row not in key["rows"] or rater not in plan["orders"]:
-            raise InputError(f"{path}: rows[{place}], {row!r:.60}, has no item in {ITEMS} and {KEY}, or no rater; put the files of one export together.")
+            raise InputError(
+                f"{path}: rows[{place}], {row!r:.60}, has no item in {ITEMS} and {KEY}, or no rater; put the files "
+                "of one export together."
+            )
         if key["rows"][row]["check"] in ("identical", "gold") and key["items"][item].get("expected") is None:
             raise InputError(
-                f"{path}: rows[{place}], {row!r:.60}, is a check, and {KEY} doesn't say which answer is right; put the files of one export together."
+                f"{path}: rows[{place}], {row!r:.60}, is a check, and {KEY} doesn't say which answer is right; put "
+                "the files of one export together."
             )
         rows.append(Row(row, item, rater, line["left"]))
     return Study(
@@ -479,7 +579,10 @@ def read_study(folder: Path) -> Study:
 def _there(folder: Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; give the folder that human-eval export wrote, with its {ITEMS}, {STUDY} and {KEY}.")
+        raise InputError(
+            f"{path}: there is no such file; give the folder that human-eval export wrote, with its {ITEMS}, {STUDY} "
+            f"and {KEY}."
+        )
     return path
 
 

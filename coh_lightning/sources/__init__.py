@@ -4,7 +4,14 @@ from coh_lightning.sources.base import Source
 from coh_lightning.sources.fields import Fields, Piece
 from coh_lightning.sources.hh import HH
 from coh_lightning.sources.mapping import Mapping
-from coh_lightning.sources.mix import counts, load, most_often, split_by_prompt, stop_if_too_many_are_lost, without_prompts_of
+from coh_lightning.sources.mix import (
+    counts,
+    load,
+    most_often,
+    split_by_prompt,
+    stop_if_too_many_are_lost,
+    without_prompts_of,
+)
 from coh_lightning.sources.oasst import OASST
 from coh_lightning.sources.own import Records
 from coh_lightning.sources.recognized import recognized

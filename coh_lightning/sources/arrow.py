@@ -1,4 +1,6 @@
-"""Arrow files: the file format (Feather 2, .arrow) and the stream format (what `datasets` writes), in batches, with a limit on what compressed buffers become."""
+"""Arrow files: the file format (Feather 2, .arrow) and the stream format (what `datasets` writes), in batches, with a
+limit on what compressed buffers become.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
         content: Its bytes, or a buffer of pyarrow.
 
     Raises:
-        InputError: it is cut off, an older kind of file, unpacks to far more than its size, or has a column's name twice.
+        InputError: it is cut off, an older kind of file, unpacks to far more than its size, or has a column's name
+            twice.
         Exception: whatever pyarrow meets in a damaged file.
     """
     import pyarrow
@@ -32,7 +35,9 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
     buffer = pyarrow.py_buffer(content)
     start, end = bytes(buffer[:8]), bytes(buffer[-8:])
     if start.startswith(b"FEA1"):
-        raise InputError(f"{path}: this is a file of Feather's first version; write it again with a newer pyarrow, or as Parquet.")
+        raise InputError(
+            f"{path}: this is a file of Feather's first version; write it again with a newer pyarrow, or as Parquet."
+        )
     if start.startswith(MAGIC):  # the stream format, between a head and a table of contents
         if not end.endswith(MAGIC):
             raise InputError(f"{path}: the end of this Arrow file is missing; is it whole?")
@@ -46,7 +51,9 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
             message = messages.read_next_message()
         except StopIteration:
             break
-        unpacked += unpacked_size(message.metadata.to_pybytes(), message.body.to_pybytes() if message.body is not None else b"")
+        unpacked += unpacked_size(
+            message.metadata.to_pybytes(), message.body.to_pybytes() if message.body is not None else b""
+        )
         check_unpacked(path, unpacked)
     reader = pyarrow.ipc.open_stream(buffer)
     names = reader.schema.names
@@ -81,8 +88,8 @@ class _Table:
 def unpacked_size(head: bytes, body: bytes) -> int:
     """What the compressed buffers of one message say that they become, in bytes; 0 where nothing is compressed.
 
-    Message: header_type (1), header (2). DictionaryBatch: data (1). RecordBatch: buffers (2: pairs of offset and length), compression (3).
-    A compressed buffer begins with its size as an int64, -1 where it is stored as it is.
+    Message: header_type (1), header (2). DictionaryBatch: data (1). RecordBatch: buffers (2: pairs of offset and
+    length), compression (3). A compressed buffer begins with its size as an int64, -1 where it is stored as it is.
     """
     message = _Table(head, struct.unpack_from("<I", head, 0)[0])
     kind_at, batch_at = message.at(1), message.inner(2)

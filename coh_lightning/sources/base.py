@@ -1,4 +1,6 @@
-"""What every source of feedback shares: where its rows come from, and how a row becomes one `Feedback` or a counted rejection."""
+"""What every source of feedback shares: where its rows come from, and how a row becomes one `Feedback` or a counted
+rejection.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,24 @@ class Source(ABC):
     """Rows of one format from the hub or from local files, each turned into one `Feedback`.
 
     Args:
-        path: a data set's name on the hub, or a local file, pattern or folder (.jsonl, .json, .csv, .tsv, .parquet, .arrow, .feather, .txt,
-            each also .gz, .bz2, .xz, .zst; a folder of `save_to_disk`).
+        path: a data set's name on the hub, or a local file, pattern or folder (.jsonl, .json, .csv, .tsv, .parquet,
+            .arrow, .feather, .txt, each also .gz, .bz2, .xz, .zst; a folder of `save_to_disk`).
         subset: the part of the data set: its configuration, or its folder.
         split: which split; means nothing for a single local file or a pattern.
         revision: branch or commit on the hub.
         name: what reports call this source, and the beginning of its records' ids; made from `path` if empty.
-        weight: this source's share of the mixture, relative to the other sources' weights; None (for all sources alike) mixes by size.
+        weight: this source's share of the mixture, relative to the other sources' weights; None (for all sources alike)
+            mixes by size.
         limit: read only the first so many rows.
         merge_prompts: gather all rows that have the same prompt into one record.
         task: the noun for a completion where the format's own does not fit.
         aspect: what ranks and thumbs judged (helpful, harmless, ...).
-        separator: what stands between the cells of CSV and TSV; None: what a first line `sep=;` says, or the one under which the header has all columns.
-        decode: whether a cell of text that is JSON or a Python literal is read as what it says: true, false, or None, which reads messages alone and counts
-            the others.
-        strip: take the blanks at the ends of every text away (turns of the prompt, completions, critiques, revisions, references); how many texts lost some is
-            counted. Without it texts are kept to the character.
+        separator: what stands between the cells of CSV and TSV; None: what a first line `sep=;` says, or the one under
+            which the header has all columns.
+        decode: whether a cell of text that is JSON or a Python literal is read as what it says: true, false, or None,
+            which reads messages alone and counts the others.
+        strip: take the blanks at the ends of every text away (turns of the prompt, completions, critiques, revisions,
+            references); how many texts lost some is counted. Without it texts are kept to the character.
     """
 
     path: str
@@ -59,15 +63,23 @@ class Source(ABC):
     strip: bool = False
 
     nested_cells: ClassVar[bool] = False
-    """Whether texts within the lists and objects of a row are looked at for structure too: where a mapping may lead to them."""
+    """Whether texts within the lists and objects of a row are looked at for structure too: where a mapping may lead to
+    them.
+    """
 
     def __post_init__(self) -> None:
         if not self.path:
             raise InputError(f"{type(self).__name__}.path is empty; give a data set's name on the hub or a local file.")
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight > 0):
-            raise InputError(f"{type(self).__name__}.weight is {self.weight}; it must be above 0 (leave a source out by taking it off the list).")
+            raise InputError(
+                f"{type(self).__name__}.weight is {self.weight}; it must be above 0 (leave a source out by taking it "
+                "off the list)."
+            )
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
-            raise InputError(f"{type(self).__name__}.separator is {self.separator!r}; it must be one character, such as ';' (and no quote or line end).")
+            raise InputError(
+                f"{type(self).__name__}.separator is {self.separator!r}; it must be one character, such as ';' (and "
+                "no quote or line end)."
+            )
         if self.limit is not None and self.limit < 1:
             raise InputError(f"{type(self).__name__}.limit is {self.limit}; it must be at least 1.")
 
@@ -79,7 +91,10 @@ class Source(ABC):
         end = Path(self.path).name
         suffix = data_suffix(Path(end))
         stem = end if suffix is None else end[: end.lower().rindex(suffix)]
-        stem = "".join(character for character in stem if character not in "*?[]").strip("-_.") or type(self).__name__.lower()
+        stem = (
+            "".join(character for character in stem if character not in "*?[]").strip("-_.")
+            or type(self).__name__.lower()
+        )
         return f"{stem}-{self.subset}" if self.subset else stem
 
     @cached_property
@@ -111,7 +126,9 @@ class Source(ABC):
         return ()
 
     def structured(self) -> Collection[str]:
-        """The columns that are lists or objects and never text: where a file can hold only text (CSV), their cells are read as JSON."""
+        """The columns that are lists or objects and never text: where a file can hold only text (CSV), their cells are
+        read as JSON.
+        """
         return ()
 
     def fits(self, header: Sequence[str]) -> bool:
@@ -153,9 +170,11 @@ class Source(ABC):
 
         try:
             table = datasets.load_dataset(**self.hub_arguments(), split=self.stored_split(), revision=self.revision)
-        except Exception as error:  # whatever the hub's client raises, of which there are many kinds, the user hears it with the remedy
+        # whatever the hub's client raises, of which there are many kinds, the user hears it with the remedy
+        except Exception as error:
             raise InputError(
-                f"{self.path}: this is no local file and it could not be had from the hub ({type(error).__name__}: {words_of(error)}); "
+                f"{self.path}: this is no local file and it could not be had from the hub ({type(error).__name__}: "
+                f"{words_of(error)}); "
                 f"check the name and the network, or give a local file ({', '.join(SUFFIXES)}) as path."
             ) from error
         for number, row in enumerate(table, start=1):
@@ -174,7 +193,8 @@ class Source(ABC):
         reference: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Feedback | Rejected:
-        """The record, with this source's name, task and aspect; an empty prompt or completion makes it a rejection, since public data has some of both.
+        """The record, with this source's name, task and aspect; an empty prompt or completion makes it a rejection,
+        since public data has some of both.
 
         Blank critiques and revisions count as none.
         """
@@ -185,7 +205,10 @@ class Source(ABC):
         feedback = Feedback(
             id=id,
             prompt=tuple(prompt),
-            candidates=tuple(dataclasses.replace(one, critique=_words(one.critique), revision=_words(one.revision)) for one in candidates),
+            candidates=tuple(
+                dataclasses.replace(one, critique=_words(one.critique), revision=_words(one.revision))
+                for one in candidates
+            ),
             scales=scales or {},
             task=self.task or task,
             aspect=self.aspect or aspect,
@@ -198,7 +221,9 @@ class Source(ABC):
         return feedback if id else dataclasses.replace(feedback, id=content_id(feedback))
 
     def stripped(self, feedback: Feedback) -> Feedback:
-        """The record as it is, or with `strip` without the blanks at the ends of its texts, which are counted in the notes."""
+        """The record as it is, or with `strip` without the blanks at the ends of its texts, which are counted in the
+        notes.
+        """
         if not self.strip:
             return feedback
 
@@ -212,7 +237,9 @@ class Source(ABC):
             feedback,
             prompt=tuple(self._stripped_turn(turn, feedback.where) for turn in feedback.prompt),
             candidates=tuple(
-                dataclasses.replace(one, text=bare(one.text) or one.text, critique=bare(one.critique), revision=bare(one.revision))
+                dataclasses.replace(
+                    one, text=bare(one.text) or one.text, critique=bare(one.critique), revision=bare(one.revision)
+                )
                 for one in feedback.candidates
             ),
             reference=bare(feedback.reference),
@@ -243,7 +270,9 @@ def _words(text: str | None) -> str | None:
 def column(row: Mapping[str, Any], name: str, where: str) -> Any:
     """The row's value in a column. Raises InputError with the nearest name when it is missing."""
     if name not in row:
-        raise InputError(f"{where}: the column {name!r} is missing (the row has {_names(row)}){did_you_mean(name, map(str, row))}")
+        raise InputError(
+            f"{where}: the column {name!r} is missing (the row has {_names(row)}){did_you_mean(name, map(str, row))}"
+        )
     return row[name]
 
 

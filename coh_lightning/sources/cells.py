@@ -1,4 +1,5 @@
-"""Cells of text that hold structure: messages written as JSON or as a Python literal are read as messages; other lists and objects stay text, and are counted.
+"""Cells of text that hold structure: messages written as JSON or as a Python literal are read as messages; other lists
+and objects stay text, and are counted.
 
 "[{'role': 'user', 'content': 'Hi'}]"    messages (pandas writes columns of lists so)
 '["A pear.", "A plum."]'                 text, counted; with `decode: true` a list
@@ -27,7 +28,13 @@ _NOTHING = object()
 
 
 def decoded(
-    row: dict[str, Any], decode: bool | None, where: str, notes: SourceNotes, structured: Collection[str] = (), *, nested: bool = False
+    row: dict[str, Any],
+    decode: bool | None,
+    where: str,
+    notes: SourceNotes,
+    structured: Collection[str] = (),
+    *,
+    nested: bool = False,
 ) -> dict[str, Any]:
     """The row with its cells of text read as the structure that they hold.
 
@@ -63,7 +70,8 @@ def _read(text: str, decode: bool | None, name: str, where: str, notes: SourceNo
     if found is _NOTHING:
         if _MESSAGES.match(text) and text.rstrip().endswith("}]"):
             raise InputError(
-                f"{where}: the cell of {name!r} begins as a list of messages does, but is neither JSON nor a Python literal (a column of arrays that pandas "
+                f"{where}: the cell of {name!r} begins as a list of messages does, but is neither JSON nor a Python "
+                "literal (a column of arrays that pandas "
                 "wrote has lost its commas: write the rows as JSON lines or Parquet); `decode: false` takes it as text."
             )
         return text
@@ -75,7 +83,9 @@ def _read(text: str, decode: bool | None, name: str, where: str, notes: SourceNo
 
 
 def structure(text: str) -> Any:
-    """The list or object that a text is as a whole, in JSON or as a Python literal; a marker of its own where it is none, or nested too deeply."""
+    """The list or object that a text is as a whole, in JSON or as a Python literal; a marker of its own where it is
+    none, or nested too deeply.
+    """
     try:
         value = json.loads(text)
     except RecursionError:
@@ -97,14 +107,23 @@ def _literal(text: str) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is what JSON can hold, and not nested too deeply: a Python literal may have tuples, bytes and keys of any kind."""
+    """Whether a value is what JSON can hold, and not nested too deeply: a Python literal may have tuples, bytes and
+    keys of any kind.
+    """
     level = [value]
     for _ in range(DEEPEST):
         if not all(
-            isinstance(one, dict | list | str | int | float | None) and (not isinstance(one, dict) or all(isinstance(key, str) for key in one)) for one in level
+            isinstance(one, dict | list | str | int | float | None)
+            and (not isinstance(one, dict) or all(isinstance(key, str) for key in one))
+            for one in level
         ):
             return False
-        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
         if not level:
             return True
     return False

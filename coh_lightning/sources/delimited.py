@@ -1,4 +1,5 @@
-"""Rows of CSV and TSV, and which separator a file has: the one that is set, that of a first line `sep=;`, or the one under which the header has all columns.
+"""Rows of CSV and TSV, and which separator a file has: the one that is set, that of a first line `sep=;`, or the one
+under which the header has all columns.
 
 prompt;chosen;rejected        read with ";", though the name ends in .csv, where a source asks for these three columns
 """
@@ -22,9 +23,15 @@ _SEP = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 
 
 def read_delimited(
-    path: Path, usual: str, *, separator: str | None = None, fits: Fits | None = None, say: Callable[[str], None] = lambda _: None
+    path: Path,
+    usual: str,
+    *,
+    separator: str | None = None,
+    fits: Fits | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, dict[str, Any] | InputError]]:
-    """("file:line", row) by the names of the header; the line is that on which a row begins (a quoted cell may run over several).
+    """("file:line", row) by the names of the header; the line is that on which a row begins (a quoted cell may run over
+    several).
 
     Args:
         usual: The separator that the file's name stands for.
@@ -63,22 +70,35 @@ def read_delimited(
             if not cells:
                 continue
             if len(cells) != len(header):
-                yield where, InputError(f"{where}: {len(cells)} cells under {len(header)} column names; quote cells that hold a {found!r} or a line end.")
+                yield (
+                    where,
+                    InputError(
+                        f"{where}: {len(cells)} cells under {len(header)} column names; quote cells that hold a "
+                        f"{found!r} or a line end."
+                    ),
+                )
                 continue
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise InputError(f"{path}:{begin}: broken {'TSV' if usual == chr(9) else 'CSV'} ({words_of(error)}).") from error
+        raise InputError(
+            f"{path}:{begin}: broken {'TSV' if usual == chr(9) else 'CSV'} ({words_of(error)})."
+        ) from error
 
 
 def _fitting(path: Path, text: str, usual: str, fits: Fits | None) -> str:
-    """The separator under which the header has all columns, or the usual one where none does or all give the same header."""
+    """The separator under which the header has all columns, or the usual one where none does or all give the same
+    header.
+    """
     if fits is None:
         return usual
     headers = {separator: _header(text, separator) for separator in dict.fromkeys((usual, *SEPARATORS))}
     fitting = [separator for separator, header in headers.items() if header is not None and fits(header)]
     if len({tuple(headers[separator] or ()) for separator in fitting}) > 1:
         listed = " and ".join(map(repr, fitting))
-        raise InputError(f"{path}:1: the header has all columns with the separators {listed}; set the source's separator to the right one.")
+        raise InputError(
+            f"{path}:1: the header has all columns with the separators {listed}; set the source's separator to the "
+            "right one."
+        )
     return fitting[0] if fitting and usual not in fitting else usual
 
 

@@ -1,4 +1,6 @@
-"""Conversations as other people write them: one text with markers before the turns, or a list of messages in OpenAI's or ShareGPT's words."""
+"""Conversations as other people write them: one text with markers before the turns, or a list of messages in OpenAI's
+or ShareGPT's words.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ class Span(NamedTuple):
 def spans_of(text: str, user_marker: str, assistant_marker: str) -> list[Span]:
     """The turns of a marked text, which alternate, beginning with the user (whose first marker may be missing).
 
-    Only the marker of the *other* speaker ends a turn, so a message that holds its own speaker's marker, or a marker inside a line, stays whole; splitting at
-    every occurrence of a name breaks 1.7 % of the conversations of HH (method.md 1.4)::
+    Only the marker of the *other* speaker ends a turn, so a message that holds its own speaker's marker, or a marker
+    inside a line, stays whole; splitting at every occurrence of a name breaks 1.7 % of the conversations of HH
+    (method.md 1.4)::
 
         "\\n\\nHuman: Hi\\n\\nAssistant: Human: hello\\n\\nAssistant: hm\\n\\nHuman: Bye"
          user:       "Hi"
@@ -65,12 +68,13 @@ def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[T
     * the marker as it is given, and one space behind it, unless the marker itself ends with a blank: "Human:" and
       "Human: " read "Human: Hi" alike;
     * one line end before the marker, unless the marker itself begins with a blank: "a\\n<user>b" ends the turn "a";
-    * the blanks before the first marker of the text. If the whole text was stripped, its first and its last marker count
+    * the blanks before the first marker of the text. If the whole text was stripped, its first and its last marker
+    count
       without their own outer blanks;
     * a marker of the assistant at the end with only blanks behind it. The completion comes there, so it is no turn.
 
-    All other blanks are text (`strip: true` of a source takes those at the ends of turns away). A conversation may begin
-    with the assistant::
+    All other blanks are text (`strip: true` of a source takes those at the ends of turns away). A conversation may
+    begin with the assistant::
 
         "\\n\\nHuman: Hi\\n\\nAssistant:"                  ->  user "Hi"
         "\\n\\nHuman:     if x:\\n\\n\\nAssistant: Yes "     ->  user "    if x:\\n", assistant "Yes "
@@ -121,22 +125,29 @@ def is_message(value: object) -> bool:
     if not isinstance(value, Mapping):
         return False
     return any(
-        isinstance(value.get(who), str) and value[who] in _ROLES and (isinstance(value.get(words), str) or is_parts(value.get(words)))
+        isinstance(value.get(who), str)
+        and value[who] in _ROLES
+        and (isinstance(value.get(words), str) or is_parts(value.get(words)))
         for who, words in (("role", "content"), ("from", "value"))
     )
 
 
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
-    """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are counted in `notes`.
+    """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are
+    counted in `notes`.
 
     A turn of the developer, as newer chat clients call the system, is a system turn, which is counted too.
     A content that is a list of text parts is their joined text (`content.joined_parts`).
 
     Raises:
-        InputError: a key is missing, the role is unknown, the content or one of its parts is no text, or another key changes what the message says; naming the key.
+        InputError: a key is missing, the role is unknown, the content or one of its parts is no text, or another key
+            changes what the message says; naming the key.
     """
     if not isinstance(message, Mapping):
-        raise InputError(f"{where}: {key} is a {type(message).__name__}; a message is an object with 'role' and 'content' (or 'from' and 'value').")
+        raise InputError(
+            f"{where}: {key} is a {type(message).__name__}; a message is an object with 'role' and 'content' (or "
+            "'from' and 'value')."
+        )
     who, words = ("from", "value") if "from" in message and "role" not in message else ("role", "content")
     refuse_beside_content(message, key, where)
     for name in (who, words):
@@ -149,7 +160,9 @@ def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | 
     if isinstance(content, list):
         content = joined_parts(content, f"{key}.{words}", where)
     if not isinstance(content, str):
-        raise InputError(f"{where}: {key}.{words} is a {type(content).__name__}; it must be text or a list of text parts.")
+        raise InputError(
+            f"{where}: {key}.{words} is a {type(content).__name__}; it must be text or a list of text parts."
+        )
     if notes is not None:
         if role == DEVELOPER:
             notes.count(READ_AS_SYSTEM, where)
@@ -167,7 +180,9 @@ def turns_of_messages(value: object, key: str, where: str, notes: SourceNotes | 
 
 
 class Unlike(Exception):
-    """Why two places that should say the same don't: `reason` for counting, `detail` with the message and the character."""
+    """Why two places that should say the same don't: `reason` for counting, `detail` with the message and the
+    character.
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -175,11 +190,14 @@ class Unlike(Exception):
         self.detail = detail
 
 
-def prompt_and_answers(prompt: tuple[Turn, ...] | None, sides: Mapping[str, tuple[Turn, ...]]) -> tuple[tuple[Turn, ...], list[str]]:
+def prompt_and_answers(
+    prompt: tuple[Turn, ...] | None, sides: Mapping[str, tuple[Turn, ...]]
+) -> tuple[tuple[Turn, ...], list[str]]:
     """The prompt and one answer a side, where a side is its answer alone or a whole conversation that ends with it.
 
-    A conversation's own turns before the answer are the prompt: they hold the system turn and earlier turns that a column `prompt` often lacks. That column
-    must be their end, or a single one of their user turns; blanks at the ends of texts make no difference, and the column's own text counts::
+    A conversation's own turns before the answer are the prompt: they hold the system turn and earlier turns that a
+    column `prompt` often lacks. That column must be their end, or a single one of their user turns; blanks at the ends
+    of texts make no difference, and the column's own text counts::
 
         prompt "Hi "                 chosen [system "Be kind.", user "Hi", assistant "Hello!"]      ->  system "Be kind.", user "Hi "    "Hello!"
 
@@ -188,12 +206,16 @@ def prompt_and_answers(prompt: tuple[Turn, ...] | None, sides: Mapping[str, tupl
         sides: Name of the column -> its turns.
 
     Raises:
-        Unlike: the sides differ before their last turn, the prompt is not in them, or a side does not end with one answer.
+        Unlike: the sides differ before their last turn, the prompt is not in them, or a side does not end with one
+            answer.
     """
     contexts: dict[str, tuple[Turn, ...]] = {}
     for name, turns in sides.items():
         if turns[-1].role != "assistant":
-            raise Unlike("a conversation does not end with the assistant's turn", f"{name} ends with a turn of the {turns[-1].role}")
+            raise Unlike(
+                "a conversation does not end with the assistant's turn",
+                f"{name} ends with a turn of the {turns[-1].role}",
+            )
         if any(turn.role != "assistant" for turn in turns):
             contexts[name] = turns[:-1]
         elif len(turns) > 1:
@@ -217,7 +239,8 @@ def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str,
     """The turns before a side's answer, as the column of the prompt and the side's own turns tell them together.
 
     Args:
-        alone: Every side has turns of its own. One that is the answer alone follows the prompt, which must be the end of the others' turns then.
+        alone: Every side has turns of its own. One that is the answer alone follows the prompt, which must be the end
+            of the others' turns then.
     """
     told, wanted = ([(turn.role, turn.text.strip()) for turn in turns] for turns in (context, prompt))
     if told[-len(wanted) :] == wanted:
@@ -226,20 +249,26 @@ def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str,
         return prompt
     if len(wanted) == 1 and wanted[0] in told and alone:
         return context
-    if context[0].role == "assistant" or told[: len(wanted)] == wanted:  # what the assistant says in a completion of several turns is no prompt
+    if (
+        context[0].role == "assistant" or told[: len(wanted)] == wanted
+    ):  # what the assistant says in a completion of several turns is no prompt
         raise Unlike("a completion is more than one assistant message", f"{name} has {len(context) + 1} messages")
     same = [turn for turn in context if turn.role == "user"] if len(prompt) == 1 else context
     raise Unlike(f"the prompt is not in the conversation of {name!r}", difference(prompt, same[-len(prompt) :]) or "")
 
 
 def difference(one: Sequence[Turn], other: Sequence[Turn]) -> str | None:
-    """Where two conversations differ first, blanks at the ends of texts apart: "message 2 (user), character 14: 'pear' and 'plum'"; None where they don't."""
+    """Where two conversations differ first, blanks at the ends of texts apart: "message 2 (user), character 14: 'pear'
+    and 'plum'"; None where they don't.
+    """
     for number, (left, right) in enumerate(zip(one, other, strict=False), start=1):
         if left.role != right.role:
             return f"message {number}: of the {left.role} and of the {right.role}"
         texts = left.text.strip(), right.text.strip()
         if texts[0] != texts[1]:
-            place = next((place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+            place = next(
+                (place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts))
+            )
             shown_there = " and ".join(repr(text[place : place + 20]) for text in texts)
             return f"message {number} ({left.role}), character {place + 1}: {shown_there}"
     return None if len(one) == len(other) else f"{len(one)} messages and {len(other)}"

@@ -1,4 +1,6 @@
-"""Parts of a mapping's settings: what a prompt is put together from; where a completion and what was said of it stand."""
+"""Parts of a mapping's settings: what a prompt is put together from; where a completion and what was said of it
+stand.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ PLACES = (".place", "#")
 KEY = ".key"
 """In place of a path: the key under which the element stands in `each`."""
 BESIDE = ".beside."
-"""Before a path of the row: the value of a list (or object) beside `each`, at the place (or under the key) of the element."""
+"""Before a path of the row: the value of a list (or object) beside `each`, at the place (or under the key) of the
+element.
+"""
 
 UP: list[bool | int] = [True, 1]
 DOWN: list[bool | int] = [False, 0]

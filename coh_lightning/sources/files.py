@@ -1,7 +1,9 @@
-"""Rows out of local files: JSON lines, JSON, CSV, TSV, Parquet, Arrow and plain text, each also packed, with the file and line of every row.
+"""Rows out of local files: JSON lines, JSON, CSV, TSV, Parquet, Arrow and plain text, each also packed, with the file
+and line of every row.
 
-A row that can't be read (broken JSON, bytes that are no text) comes as an `InputError` in the row's place, so that the caller decides whether to stop or to
-skip and count it; what breaks a whole file (missing, empty, a damaged archive) is raised.
+A row that can't be read (broken JSON, bytes that are no text) comes as an `InputError` in the row's place, so that the
+caller decides whether to stop or to skip and count it; what breaks a whole file (missing, empty, a damaged archive) is
+raised.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Reading:
 
     Args:
         separator: of CSV and TSV.
-        fits: whether columns of these names are all that the source needs: tells separators apart, and a row from an object of rows.
+        fits: whether columns of these names are all that the source needs: tells separators apart, and a row from an
+            object of rows.
         say: gets a sentence about how a file was read.
     """
 
@@ -38,7 +41,8 @@ class Reading:
 
 
 def read_rows(path: Path, reading: Reading = Reading()) -> Rows:
-    """("file:line", row) of every row of one file, or of a folder that `datasets` has saved; a row that can't be read comes as an InputError.
+    """("file:line", row) of every row of one file, or of a folder that `datasets` has saved; a row that can't be read
+    comes as an InputError.
 
     A plain text file gives rows {"text": line}.
 
@@ -56,7 +60,9 @@ def read_rows(path: Path, reading: Reading = Reading()) -> Rows:
     elif suffix == ".json":
         rows = _json(path, reading)
     elif suffix in (".csv", ".tsv"):
-        rows = read_delimited(path, "," if suffix == ".csv" else "\t", separator=reading.separator, fits=reading.fits, say=reading.say)
+        rows = read_delimited(
+            path, "," if suffix == ".csv" else "\t", separator=reading.separator, fits=reading.fits, say=reading.say
+        )
     elif suffix == ".parquet":
         rows = _parquet(path)
     elif suffix in (".arrow", ".feather", ".ipc"):
@@ -91,7 +97,9 @@ def _json_lines(path: Path) -> Rows:
 
 
 def _json(path: Path, reading: Reading) -> Rows:
-    """A JSON list of objects, or one JSON object (see `_rows_of_object`); a file of this name that holds one object a line is read as JSON lines, as the hub does."""
+    """A JSON list of objects, or one JSON object (see `_rows_of_object`); a file of this name that holds one object a
+    line is read as JSON lines, as the hub does.
+    """
     text = read_text(path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
@@ -108,7 +116,9 @@ def _json(path: Path, reading: Reading) -> Rows:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether a text that begins an object holds one object a line, and more than one: a line that begins a further object, not indented."""
+    """Whether a text that begins an object holds one object a line, and more than one: a line that begins a further
+    object, not indented.
+    """
     first, _, rest = text.lstrip().partition("\n")
     following = next((line for line in rest.split("\n") if line.strip()), None)
     return following is not None and (following.startswith("{") or first.rstrip().endswith("}"))
@@ -122,9 +132,17 @@ def _rows_of_object(value: Row, path: Path, reading: Reading) -> Rows:
     {"version": 1, "data": [{"prompt": ...}]}           an object with one list of rows
     """
     known = reading.fits is not None
-    lists = [name for name, held in value.items() if isinstance(held, list) and held and all(isinstance(one, dict) for one in held)]
+    lists = [
+        name
+        for name, held in value.items()
+        if isinstance(held, list) and held and all(isinstance(one, dict) for one in held)
+    ]
     if reading.fits is None or not reading.fits(list(value)):
-        if value and all(isinstance(held, Mapping) for held in value.values()) and (reading.fits is None or any(map(reading.fits, map(list, value.values())))):
+        if (
+            value
+            and all(isinstance(held, Mapping) for held in value.values())
+            and (reading.fits is None or any(map(reading.fits, map(list, value.values()))))
+        ):
             reading.say(f"{path.name} is an object of {len(value):,} rows")
             for name, row in value.items():
                 yield f"{path}: {named(name)}", {"id": name, **row}
@@ -142,10 +160,13 @@ def _parquet(path: Path) -> Rows:
 
     with open_bytes(path) as file:
         try:
-            # A packed file can't be read from its end, where Parquet keeps its table of contents, so it is unpacked in memory.
+            # A packed file can't be read from its end, where Parquet keeps its table of contents, so it is unpacked in
+            # memory.
             table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.suffix.lower() in PACKED else file)
             # of a row group alone: asking a damaged file for its columns ends the process
-            check_unpacked(path, sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups)))
+            check_unpacked(
+                path, sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
+            )
             names = table.schema_arrow.names
             if len(set(names)) < len(names):
                 raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
@@ -184,7 +205,9 @@ def _saved(folder: Path) -> Rows:
                 continue
             yield where, row
     except Exception as error:  # of the library's many kinds
-        raise InputError(f"{folder}: this folder of a saved dataset can't be read ({type(error).__name__}: {words_of(error)}).") from error
+        raise InputError(
+            f"{folder}: this folder of a saved dataset can't be read ({type(error).__name__}: {words_of(error)})."
+        ) from error
 
 
 def _rows_of_batches(path: Path, batches: Iterator[Any]) -> Rows:
@@ -199,7 +222,9 @@ def _rows_of_batches(path: Path, batches: Iterator[Any]) -> Rows:
 
 
 def _rows_of_batch(batch: Any) -> list[Row | str]:
-    """The rows of a batch; one that Python has no value for (bytes that are no text, a date beyond the calendar) as the reason."""
+    """The rows of a batch; one that Python has no value for (bytes that are no text, a date beyond the calendar) as the
+    reason.
+    """
     try:
         return batch.to_pylist()
     except Exception:  # whichever value it was, its row is found one by one

@@ -17,11 +17,12 @@ ASSISTANT = "\n\nAssistant:"
 
 @dataclass(frozen=True)
 class HH(Source):
-    """Pairs of dialogues of HH: the shared turns once as the prompt, the two last answers as the completions (method.md 1.4, 3.2).
+    """Pairs of dialogues of HH: the shared turns once as the prompt, the two last answers as the completions (method.md
+    1.4, 3.2).
 
-    `subset` is the folder: harmless-base, helpful-base, helpful-online, helpful-rejection-sampled; None takes all. The aspect is helpful or harmless by that
-    folder, unless given. A row whose two contexts differ (blanks at the ends of turns apart; the chosen side's are kept), or one of whose answers is empty, is
-    rejected and counted::
+    `subset` is the folder: harmless-base, helpful-base, helpful-online, helpful-rejection-sampled; None takes all. The
+    aspect is helpful or harmless by that folder, unless given. A row whose two contexts differ (blanks at the ends of
+    turns apart; the chosen side's are kept), or one of whose answers is empty, is rejected and counted::
 
         chosen    "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: good"
         rejected  "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: bad"
@@ -61,7 +62,8 @@ def split_transcript(text: str) -> tuple[tuple[Turn, ...], str] | None:
 
         "\\n\\nHuman:     if x:\\n\\n\\nAssistant: Yes "     ->  user "    if x:\\n"     answer "Yes "
 
-    The last answer begins behind the last "\\n\\nAssistant:" that follows a human turn; what it holds of markers stays in it.
+    The last answer begins behind the last "\\n\\nAssistant:" that follows a human turn; what it holds of markers stays
+    in it.
     """
     if not text.lstrip().startswith(HUMAN.lstrip()):
         return None

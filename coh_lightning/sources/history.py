@@ -13,7 +13,9 @@ from coh_lightning.sources.dialogue import turn_of_message
 from coh_lightning.sources.notes import SourceNotes
 
 
-def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str, notes: SourceNotes | None = None) -> tuple[Turn, ...]:
+def turns_of_history(
+    value: Any, keys: Sequence[str], path: str, where: str, notes: SourceNotes | None = None
+) -> tuple[Turn, ...]:
     """Earlier turns, the user's first; none for null or an empty list::
 
         [["Hi", "Hello!"], ["And?", "So."]]      [{"user": "Hi", "assistant": "Hello!"}, ...]      ["Hi", "Hello!", ...]
@@ -30,19 +32,27 @@ def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str, not
         raise InputError(f"{where}: {path} is a {type(value).__name__}; it must be a list of earlier turns.")
     if value and all(isinstance(one, str) for one in value):
         if len(value) % 2:
-            raise InputError(f"{where}: {path} has {len(value)} texts; the user's and the assistant's alternate, so there must be an even number.")
+            raise InputError(
+                f"{where}: {path} has {len(value)} texts; the user's and the assistant's alternate, so there must be "
+                "an even number."
+            )
         return tuple(_turn(text, place % 2, f"{path}[{place}]", where) for place, text in enumerate(value))
     turns: list[Turn] = []
     for number, entry in enumerate(value):
         at = f"{path}[{number}]"
         if isinstance(entry, dict) and not ({"role", "from"} & set(entry)):
-            turns += [_turn(column(entry, key, f"{where}, {at}"), side, f"{at}.{key}", where) for side, key in enumerate(keys)]
+            turns += [
+                _turn(column(entry, key, f"{where}, {at}"), side, f"{at}.{key}", where) for side, key in enumerate(keys)
+            ]
         elif isinstance(entry, dict):
             turns.append(turn_of_message(entry, at, where, notes))
         elif isinstance(entry, list | tuple) and len(entry) == 2:
             turns += [_turn(text, side, f"{at}[{side}]", where) for side, text in enumerate(entry)]
         else:
-            raise InputError(f"{where}: {at} is {entry!r:.60}; give [user's text, assistant's text], an object of the two, or a message.")
+            raise InputError(
+                f"{where}: {at} is {entry!r:.60}; give [user's text, assistant's text], an object of the two, or a "
+                "message."
+            )
     return tuple(turns)
 
 

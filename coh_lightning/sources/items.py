@@ -1,4 +1,6 @@
-"""What a completion is read from: the row, or an element of the list or object `each`, with the paths of such an element."""
+"""What a completion is read from: the row, or an element of the list or object `each`, with the paths of such an
+element.
+"""
 
 from __future__ import annotations
 
@@ -37,20 +39,32 @@ class Item(NamedTuple):
         if path in PLACES:
             return str(self.place + 1)
         if path == KEY and self.key is None:
-            raise InputError(f"{self.where}: {KEY} is the key in an object, and {self.each} is a list here; {PLACES[0]} is the place in it.")
+            raise InputError(
+                f"{self.where}: {KEY} is the key in an object, and {self.each} is a list here; {PLACES[0]} is the "
+                "place in it."
+            )
         if path == KEY:
             return self.key
-        return self._beside(path.removeprefix(BESIDE)) if path.startswith(BESIDE) else value_at(self.value, path, self.where)
+        return (
+            self._beside(path.removeprefix(BESIDE))
+            if path.startswith(BESIDE)
+            else value_at(self.value, path, self.where)
+        )
 
     def _beside(self, path: str) -> Any:
         other = value_at(self.row, path, self.where)
         if isinstance(other, Mapping) and self.key is not None:
             if self.key not in other:
-                raise InputError(f"{self.where}: {path} has no {self.key!r:.60}{did_you_mean(self.key, map(str, other))}")
+                raise InputError(
+                    f"{self.where}: {path} has no {self.key!r:.60}{did_you_mean(self.key, map(str, other))}"
+                )
             return other[self.key]
         if not isinstance(other, list) or len(other) != self.total:
             what = f"a list of {len(other)}" if isinstance(other, list) else f"a {type(other).__name__}"
-            raise InputError(f"{self.where}: {path} is {what}; beside the {self.total} elements of {self.each} it must have one for each.")
+            raise InputError(
+                f"{self.where}: {path} is {what}; beside the {self.total} elements of {self.each} it must have one "
+                "for each."
+            )
         return other[self.place]
 
 
@@ -60,7 +74,16 @@ def items_of(row: Row, each: str | None, count: int, where: str) -> list[Item]:
         return [Item(row, row, place, where) for place in range(count)]
     elements = value_at(row, each, where)
     if isinstance(elements, Mapping):
-        return [Item(row, one, place, f"{where}, {each}[{key!r}]", each, str(key), len(elements)) for place, (key, one) in enumerate(elements.items())]
+        return [
+            Item(row, one, place, f"{where}, {each}[{key!r}]", each, str(key), len(elements))
+            for place, (key, one) in enumerate(elements.items())
+        ]
     if not isinstance(elements, list):
-        raise InputError(f"{where}: {each} is a {type(elements).__name__}; it must be a list of completions, or an object of them by name.")
-    return [Item(row, one, place, f"{where}, {each}[{place}]", each, None, len(elements)) for place, one in enumerate(elements)]
+        raise InputError(
+            f"{where}: {each} is a {type(elements).__name__}; it must be a list of completions, or an object of them "
+            "by name."
+        )
+    return [
+        Item(row, one, place, f"{where}, {each}[{place}]", each, None, len(elements))
+        for place, one in enumerate(elements)
+    ]

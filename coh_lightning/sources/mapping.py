@@ -1,4 +1,6 @@
-"""Any other format, by a mapping of fields: where in a row the prompt, the completions and what people said of them stand. `conf/data/` has worked examples."""
+"""Any other format, by a mapping of fields: where in a row the prompt, the completions and what people said of them
+stand. `conf/data/` has worked examples.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +65,11 @@ class Mapping(Source):
         strength: raters.*.score                              extra {"margin": 2.0}
         winner_critique: raters.*.why
 
-    Settings are compared with the values of a row as `sources/values.py` says, whatever types YAML, the command line and
-    the file gave them: 1, "1" and 1.0 are the same, and so are yes, "yes", true and a cell "True". This holds for the
-    entries of `values`, `vote_for`, `up`, `down` and `missing`, and between the paths of `equal`. Two entries that are
-    the same value and mean different things are refused. Values that are in no entry are counted, and entries that no
-    row uses are named, on the screen and in data.json.
+    Settings are compared with the values of a row as `sources/values.py` says, whatever types YAML, the command line
+    and the file gave them: 1, "1" and 1.0 are the same, and so are yes, "yes", true and a cell "True". This holds for
+    the entries of `values`, `vote_for`, `up`, `down` and `missing`, and between the paths of `equal`. Two entries that
+    are the same value and mean different things are refused. Values that are in no entry are counted, and entries that
+    no row uses are named, on the screen and in data.json.
 
     Texts are kept to the character (`strip` removes the blanks at their ends). The turns of a conversation inside one
     text (`turn_markers`) lose their markers, one space behind a marker and one line end before it, and no other blank.
@@ -78,8 +80,8 @@ class Mapping(Source):
         history: path of earlier turns: a list of [user, assistant] pairs, of objects, of messages, or of texts that
             alternate.
         history_keys: the keys of the user's and the assistant's text in the objects of `history`.
-        turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text, with the line
-            ends and blanks that belong to it (`dialogue.turns_of_text` has the rule).
+        turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text, with the
+            line ends and blanks that belong to it (`dialogue.turns_of_text` has the rule).
         completions: the completions, one by one; with `each` a single entry, for all elements.
         each: path of a list of completions, or of an object of completions by name.
         drop_prompt: remove the prompt from the front of completions that repeat it. Those that do and those that don't
@@ -146,25 +148,48 @@ class Mapping(Source):
             raise InputError(f"{owner}: 'prompt' and 'completions' must say where they stand in a row.")
         if self.each is not None and len(self.completions) != 1:
             raise InputError(f"{owner}: with 'each' give one entry of 'completions', for all elements alike.")
-        if self.each is None and any(path in (ITSELF, KEY, *PLACES) or path.startswith(BESIDE) for one in self.completions for path in one.paths()):
-            raise InputError(f"{owner}: {ITSELF}, {KEY}, {' and '.join(PLACES)} mean elements of a list; name the list by 'each'.")
+        if self.each is None and any(
+            path in (ITSELF, KEY, *PLACES) or path.startswith(BESIDE)
+            for one in self.completions
+            for path in one.paths()
+        ):
+            raise InputError(
+                f"{owner}: {ITSELF}, {KEY}, {' and '.join(PLACES)} mean elements of a list; name the list by 'each'."
+            )
         if self.turn_markers is not None and (len(self.turn_markers) != 2 or not all(self.turn_markers)):
-            raise InputError(f"{owner}: turn_markers has {len(self.turn_markers)} entries; give the user's and the assistant's marker.")
+            raise InputError(
+                f"{owner}: turn_markers has {len(self.turn_markers)} entries; give the user's and the assistant's "
+                "marker."
+            )
         if len(self.history_keys) != 2:
-            raise InputError(f"{owner}: history_keys has {len(self.history_keys)} entries; give the user's and the assistant's key.")
+            raise InputError(
+                f"{owner}: history_keys has {len(self.history_keys)} entries; give the user's and the assistant's key."
+            )
         for attribute, scale in self.scales.items():
             if len(scale) != 2:
                 raise InputError(f"{owner}: the scale of {attribute!r} has {len(scale)} entries; give [worst, best].")
-        rated = {name for one in self.completions for name in (*one.ratings, *(["overall"] if one.rating is not None else []))}
+        rated = {
+            name
+            for one in self.completions
+            for name in (*one.ratings, *(["overall"] if one.rating is not None else []))
+        }
         if unused := sorted(set(self.scales) - rated):
             known = f"the attributes are {', '.join(sorted(rated))}" if rated else "no completion has ratings"
-            raise InputError(f"{owner}: 'scales' has {unused[0]!r:.60}, which nothing rates; {known} (a `rating` is 'overall').")
+            raise InputError(
+                f"{owner}: 'scales' has {unused[0]!r:.60}, which nothing rates; {known} (a `rating` is 'overall')."
+            )
         if self._preferences.given and any(one.rank is not None for one in self.completions):
-            raise InputError(f"{owner}: a 'rank' of 'completions' says which is better, and so do votes, pairs, a matrix or a strength; give one of them.")
+            raise InputError(
+                f"{owner}: a 'rank' of 'completions' says which is better, and so do votes, pairs, a matrix or a "
+                "strength; give one of them."
+            )
         for place, (up, down) in enumerate(self._thumbs):
             for entry in self.completions[place].up:
                 if entry in down:
-                    raise InputError(f"{owner}: {entry!r} is both in 'up' and in 'down' of completions[{place}]; keep it in one of them.")
+                    raise InputError(
+                        f"{owner}: {entry!r} is both in 'up' and in 'down' of completions[{place}]; keep it in one "
+                        "of them."
+                    )
             up.never_found(), down.never_found()
 
     @property
@@ -173,7 +198,9 @@ class Mapping(Source):
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader(self.values, self.missing, scalars_as_text=self.scalars_as_text, notes=self.notes, owner=self._owner)
+        return Reader(
+            self.values, self.missing, scalars_as_text=self.scalars_as_text, notes=self.notes, owner=self._owner
+        )
 
     @cached_property
     def _preferences(self) -> Preferences:
@@ -196,7 +223,11 @@ class Mapping(Source):
 
     def columns(self) -> Sequence[str]:
         """The paths of the prompt and the completions, which every row has."""
-        pieces = [self.prompt] if isinstance(self.prompt, str) else [piece.field for piece in self.prompt if piece.field and not piece.optional]
+        pieces = (
+            [self.prompt]
+            if isinstance(self.prompt, str)
+            else [piece.field for piece in self.prompt if piece.field and not piece.optional]
+        )
         return [*pieces, *([one.text for one in self.completions] if self.each is None else [self.each])]
 
     def fits(self, header: Sequence[str]) -> bool:
@@ -232,9 +263,15 @@ class Mapping(Source):
         """Notes the entries of tables that no value was equal to."""
         thumbs: list[Table] = []
         for one, (up, down) in zip(self.completions, self._thumbs, strict=True):
-            thumbs += [up] * (one.thumb is not None and one.up != UP) + [down] * (one.thumb is not None and one.down != DOWN)
+            thumbs += [up] * (one.thumb is not None and one.up != UP) + [down] * (
+                one.thumb is not None and one.down != DOWN
+            )
         for table in (self._reader.values, self._reader.missing, *thumbs, *self._preferences.tables):
-            unused = [entry for entry in table.never_found() if table is not self._reader.missing or normal(entry) != normal(None)]
+            unused = [
+                entry
+                for entry in table.never_found()
+                if table is not self._reader.missing or normal(entry) != normal(None)
+            ]
             if unused:  # that a null is missing needs no entry
                 self.notes.say(f"entries of '{table.name}' that no row uses: {', '.join(unused)}")
 
@@ -251,7 +288,9 @@ class Mapping(Source):
             preference = self._preferences.of(row, candidates, where)
             if preference.ranks is None:
                 return self.rejected(NO_VOTE, where)
-            candidates = [dataclasses.replace(one, rank=rank) for one, rank in zip(candidates, preference.ranks, strict=True)]
+            candidates = [
+                dataclasses.replace(one, rank=rank) for one, rank in zip(candidates, preference.ranks, strict=True)
+            ]
             extra |= preference.extra
         return self.record(
             prompt,
@@ -260,7 +299,9 @@ class Mapping(Source):
             task="answer",
             id="" if self.id is None else self._reader.id(value_at(row, self.id, where), self.id, where),
             scales={attribute: (float(worst), float(best)) for attribute, (worst, best) in self.scales.items()},
-            reference=None if self.reference is None else self._reader.text(value_at(row, self.reference, where), self.reference, where),
+            reference=None
+            if self.reference is None
+            else self._reader.text(value_at(row, self.reference, where), self.reference, where),
             extra=extra,
         )
 
@@ -278,14 +319,22 @@ class Mapping(Source):
                 turns = (turn_of_message(value, self.prompt, where, self.notes),)
             else:
                 raw = self._reader.text(value, self.prompt, where) or ""
-                turns = (user_turn(raw),) if self.turn_markers is None else turns_of_text(raw, self.turn_markers[0], self.turn_markers[1])
+                turns = (
+                    (user_turn(raw),)
+                    if self.turn_markers is None
+                    else turns_of_text(raw, self.turn_markers[0], self.turn_markers[1])
+                )
         fronts = [text for text in (raw, turns[-1].text if turns else "") if text.strip()]
         if self.history is not None:
             turns = (
-                *turns_of_history(value_at(row, self.history, where), self.history_keys, self.history, where, self.notes),
+                *turns_of_history(
+                    value_at(row, self.history, where), self.history_keys, self.history, where, self.notes
+                ),
                 *turns,
             )
-        system = None if self.system is None else self._reader.text(value_at(row, self.system, where), self.system, where)
+        system = (
+            None if self.system is None else self._reader.text(value_at(row, self.system, where), self.system, where)
+        )
         return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns), fronts
 
     def _parts(self, piece: Piece, row: Row, where: str) -> list[Part]:
@@ -297,7 +346,9 @@ class Mapping(Source):
         text = self._reader.text(value_at(row, piece.field, where), piece.field, where)
         if text is None:
             if not piece.optional:
-                raise InputError(f"{where}: {piece.field} is empty; mark the piece of the prompt as optional if it may be.")
+                raise InputError(
+                    f"{where}: {piece.field} is empty; mark the piece of the prompt as optional if it may be."
+                )
             return []
         return [*fixed, Part(text, piece.cut)]
 
@@ -312,9 +363,13 @@ class Mapping(Source):
             text=self._without_prompt(text, fronts, item.where) if self.drop_prompt else text,
             rank=self._rank(item, fields.rank),
             ratings={attribute: value for attribute, value in ratings.items() if value is not None},
-            thumb=None if fields.thumb is None else reader.thumb(item.at(fields.thumb), fields.thumb, *self._thumbs[number], item.where),
+            thumb=None
+            if fields.thumb is None
+            else reader.thumb(item.at(fields.thumb), fields.thumb, *self._thumbs[number], item.where),
             critique=" ".join(said) or None,
-            revision=None if fields.revision is None else reader.text(item.at(fields.revision), fields.revision, item.where),
+            revision=None
+            if fields.revision is None
+            else reader.text(item.at(fields.revision), fields.revision, item.where),
             author=None if fields.author is None else reader.text(item.at(fields.author), fields.author, item.where),
         )
 
@@ -341,17 +396,25 @@ class Mapping(Source):
             if said and not places:
                 self.notes.count(f"{name}_critique: no completion won, so that the critique was left out", where)
             for place in places if said else ():
-                out[place] = dataclasses.replace(out[place], critique=" ".join([*filter(None, [out[place].critique]), *said]))
+                out[place] = dataclasses.replace(
+                    out[place], critique=" ".join([*filter(None, [out[place].critique]), *said])
+                )
         return out
 
-    def _said(self, row: Row, path: str, candidates: Sequence[Candidate], best: Collection[int], where: str) -> list[str]:
+    def _said(
+        self, row: Row, path: str, candidates: Sequence[Candidate], best: Collection[int], where: str
+    ) -> list[str]:
         """The words at a path; of several raters' words those of the raters who preferred what won."""
         value = value_at(row, path, where)
         if best and isinstance(value, list) and not is_parts(value):
             agree = self._preferences.agree(row, candidates, best, len(value), where)
-            others = len(self._reader.texts([one for one, kept in zip(value, agree, strict=True) if not kept], path, where))
+            others = len(
+                self._reader.texts([one for one, kept in zip(value, agree, strict=True) if not kept], path, where)
+            )
             if others:
-                self.notes.count("the critique of a rater who did not prefer the completion that won was left out", where)
+                self.notes.count(
+                    "the critique of a rater who did not prefer the completion that won was left out", where
+                )
             value = [one for one, kept in zip(value, agree, strict=True) if kept]
         return self._reader.texts(value, path, where)
 

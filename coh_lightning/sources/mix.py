@@ -1,4 +1,6 @@
-"""Several sources become one list of records: read, counted, mixed by size or by weight, and split so that no prompt stands on both sides."""
+"""Several sources become one list of records: read, counted, mixed by size or by weight, and split so that no prompt
+stands on both sides.
+"""
 
 from __future__ import annotations
 
@@ -34,25 +36,30 @@ def load(
     noticed: list[SourceNotes] | None = None,
     max_lost_share: float = 0.5,
 ) -> list[Feedback]:
-    """The records of all sources, in an order that depends on the seed and their ids alone (not on the order of sources or rows).
+    """The records of all sources, in an order that depends on the seed and their ids alone (not on the order of sources
+    or rows).
 
-    Ids are unique: "<source's label>/<the record's own id>". Every row is either a record, or part of one (`merge_prompts`), or in `rejected` with its reason.
-    Weights: without any, each record comes once. With a weight on every source, the sources' shares in the mixture are as their weights, and nothing is lost:
-    the source that needs it least comes once and the others are repeated, in whole copies and a seeded choice for the rest::
+    Ids are unique: "<source's label>/<the record's own id>". Every row is either a record, or part of one
+    (`merge_prompts`), or in `rejected` with its reason. Weights: without any, each record comes once. With a weight on
+    every source, the sources' shares in the mixture are as their weights, and nothing is lost: the source that needs it
+    least comes once and the others are repeated, in whole copies and a seeded choice for the rest::
 
         sources   a: 1000 records, weight 1    b: 100 records, weight 1    c: 100 records, weight 3
         per record of a: 1                     b: 10                       c: 30                       -> 1000 + 1000 + 3000
 
-    Copies have a `copy` above 1 and ids of their own ("<id>~2", "<id>~3", ...); `split_by_prompt` keeps them out of the held-out parts.
+    Copies have a `copy` above 1 and ids of their own ("<id>~2", "<id>~3", ...); `split_by_prompt` keeps them out of the
+    held-out parts.
 
     Args:
-        on_bad_record: what to do with a row that can't be read or is off its format: "stop" raises its InputError, "skip" notes it in `rejected`.
+        on_bad_record: what to do with a row that can't be read or is off its format: "stop" raises its InputError,
+            "skip" notes it in `rejected`.
         rejected: gets every row that was left out; without it their counts are logged.
         noticed: gets the notes of each source; without it their lines are logged.
         max_lost_share: of all rows, how many may be left out.
 
     Raises:
-        InputError: a bad row (with "stop"), a damaged file, weights on some sources only, two records of one id, or more rows lost than may be.
+        InputError: a bad row (with "stop"), a damaged file, weights on some sources only, two records of one id, or
+            more rows lost than may be.
     """
     if on_bad_record not in ("stop", "skip"):
         raise InputError(f"on_bad_record is {on_bad_record!r}; it must be stop or skip.")
@@ -60,13 +67,21 @@ def load(
         raise InputError("sources is empty; name at least one source of feedback.")
     with_weight = sum(source.weight is not None for source in sources)
     if with_weight not in (0, len(sources)):
-        raise InputError(f"{with_weight} of {len(sources)} sources have a weight; give one to each, or to none to mix by size.")
+        raise InputError(
+            f"{with_weight} of {len(sources)} sources have a weight; give one to each, or to none to mix by size."
+        )
     lost: list[Rejected] = []
     notes: list[SourceNotes] = []
     by_label: dict[str, list[Feedback]] = {}
     rows = 0
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("reading {task.description}"), BarColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("reading {task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} rows"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for source in sources:
             label = _free_label(source.label, by_label)
@@ -94,7 +109,9 @@ def load(
     if with_weight:
         weights = {label: source.weight or 0.0 for label, source in zip(by_label, sources, strict=True)}
         by_label = repeated_by_weight(by_label, weights, seed=seed)
-    return sorted((one for records in by_label.values() for one in records), key=lambda one: (key64(seed, "mix", one.id), one.id))
+    return sorted(
+        (one for records in by_label.values() for one in records), key=lambda one: (key64(seed, "mix", one.id), one.id)
+    )
 
 
 def _free_label(label: str, taken: Mapping[str, Any]) -> str:
@@ -106,7 +123,9 @@ def _free_label(label: str, taken: Mapping[str, Any]) -> str:
     return free
 
 
-def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) -> tuple[list[Feedback], list[Rejected], int]:
+def _read(
+    source: Source, label: str, on_bad_record: OnBadRecord, advance: Any
+) -> tuple[list[Feedback], list[Rejected], int]:
     records: list[Feedback] = []
     lost: list[Rejected] = []
     seen: dict[str, str] = {}
@@ -138,20 +157,27 @@ def _read(source: Source, label: str, on_bad_record: OnBadRecord, advance: Any) 
 
 
 def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_lost_share: float = 0.5) -> None:
-    """Raise InputError when more than `max_lost_share` of `total` rows were left out: then it is not the data, but the source's settings."""
+    """Raise InputError when more than `max_lost_share` of `total` rows were left out: then it is not the data, but the
+    source's settings.
+    """
     if len(lost) > max_lost_share * total:
         raise InputError(
-            f"{len(lost)} of {total} rows are of no use here, {most_often(lost)}; check that the source's settings fit the file, "
+            f"{len(lost)} of {total} rows are of no use here, {most_often(lost)}; check that the source's settings "
+            "fit the file, "
             f"or raise data.max_lost_share ({max_lost_share:g})."
         )
 
 
 def most_often(lost: Sequence[Rejected]) -> str:
-    """The most frequent reason, as a clause: "most often (3 times, first f.jsonl:7) because of: a completion is empty"."""
+    """The most frequent reason, as a clause: "most often (3 times, first f.jsonl:7) because of: a completion is
+    empty".
+    """
     alike = [re.sub(r"\d+", "0", one.reason) for one in lost]  # 812 tokens or 900: the same reason
     (reason, times), *_ = Counter(alike).most_common(1)
     first = lost[alike.index(reason)]
-    return f"most often ({times} times, first {first.where or first.id}) because of: {first.reason}" + (f" ({first.detail})" if first.detail else "")
+    return f"most often ({times} times, first {first.where or first.id}) because of: {first.reason}" + (
+        f" ({first.detail})" if first.detail else ""
+    )
 
 
 def _refuse_equal_ids(by_label: Mapping[str, list[Feedback]]) -> None:
@@ -160,13 +186,17 @@ def _refuse_equal_ids(by_label: Mapping[str, list[Feedback]]) -> None:
     for label, records in by_label.items():
         for one in records:
             if owner.setdefault(one.id, label) != label:
-                raise InputError(f"the sources {owner[one.id]!r} and {label!r} both give a record {one.id!r:.60}; give one of them another name.")
+                raise InputError(
+                    f"the sources {owner[one.id]!r} and {label!r} both give a record {one.id!r:.60}; give one of "
+                    "them another name."
+                )
 
 
 def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
     """Records of the same prompt and task as one, with all their completions, in the order of their first row.
 
-    Ratings, thumbs and critiques stay each with its completion; ranks of different rows can't be compared, so records with ranks are refused::
+    Ratings, thumbs and critiques stay each with its completion; ranks of different rows can't be compared, so records
+    with ranks are refused::
 
         q -> a (4)     q -> b (2)     r -> c (3)          becomes          q -> a (4), b (2)     r -> c (3)
 
@@ -176,7 +206,10 @@ def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
     groups: dict[tuple[Any, ...], list[Feedback]] = {}
     for one in records:
         if any(candidate.rank is not None for candidate in one.candidates):
-            raise InputError(f"{one.where}: merge_prompts can't join rankings of different rows; leave it off for sources with ranks or pairs.")
+            raise InputError(
+                f"{one.where}: merge_prompts can't join rankings of different rows; leave it off for sources with "
+                "ranks or pairs."
+            )
         groups.setdefault((one.prompt, one.task, one.aspect), []).append(one)
     return [_joined(group) for group in groups.values()]
 
@@ -189,7 +222,9 @@ def _joined(group: list[Feedback]) -> Feedback:
     for one in group:
         for attribute, scale in one.scales.items():
             if scales.setdefault(attribute, scale) != scale:
-                raise InputError(f"{one.where}: the scale of {attribute!r} is not that of the same prompt at {first.where}.")
+                raise InputError(
+                    f"{one.where}: the scale of {attribute!r} is not that of the same prompt at {first.where}."
+                )
     return dataclasses.replace(
         first,
         candidates=tuple(candidate for one in group for candidate in one.candidates),
@@ -199,7 +234,9 @@ def _joined(group: list[Feedback]) -> Feedback:
     )
 
 
-def repeated_by_weight(by_label: Mapping[str, list[Feedback]], weights: Mapping[str, float], *, seed: int) -> dict[str, list[Feedback]]:
+def repeated_by_weight(
+    by_label: Mapping[str, list[Feedback]], weights: Mapping[str, float], *, seed: int
+) -> dict[str, list[Feedback]]:
     """Each source's records as often as its weight asks (see `load`), none left out."""
     per_record = {label: weights[label] / len(records) for label, records in by_label.items() if records}
     least = min(per_record.values(), default=1.0)
@@ -229,9 +266,10 @@ def split_by_prompt(
 ) -> dict[str, list[Feedback]]:
     """The records by split: "train" and every name of `shares`, which gives its share of the prompts.
 
-    A prompt's side depends on the seed and on its normalised text alone (NFKC, case folded, blanks squeezed, no system turn), so that no prompt stands on both
-    sides, whatever source its records come from and whatever else is in the list. Copies made by weights are left out of all but "train";
-    `copies_left_out` gets their number for each other part.
+    A prompt's side depends on the seed and on its normalised text alone (NFKC, case folded, blanks squeezed, no system
+    turn), so that no prompt stands on both sides, whatever source its records come from and whatever else is in the
+    list. Copies made by weights are left out of all but "train"; `copies_left_out` gets their number for each other
+    part.
 
     Raises:
         InputError: a share that is not between 0 and 1, a sum of 1 or more, or a share called "train".
@@ -259,20 +297,28 @@ def split_by_prompt(
     return out
 
 
-def without_prompts_of(train: Iterable[Feedback], held_out: Iterable[Feedback]) -> tuple[list[Feedback], list[Rejected]]:
+def without_prompts_of(
+    train: Iterable[Feedback], held_out: Iterable[Feedback]
+) -> tuple[list[Feedback], list[Rejected]]:
     """The training records whose prompt is not among the held-out ones, and the others with their reason."""
     keys = {feedback_key(one) for one in held_out}
     kept, lost = [], []
     for one in train:
         if feedback_key(one) in keys:
-            lost.append(Rejected(reason="the prompt is also in the held-out data", where=one.where, source=one.source, id=one.id))
+            lost.append(
+                Rejected(
+                    reason="the prompt is also in the held-out data", where=one.where, source=one.source, id=one.id
+                )
+            )
         else:
             kept.append(one)
     return kept, lost
 
 
 def counts(feedback: Iterable[Feedback], rejected: Iterable[Rejected] = ()) -> dict[str, dict[str, Any]]:
-    """For `data.json`: per source the records (copies apart), their completions, and how many rows were left out for which reason."""
+    """For `data.json`: per source the records (copies apart), their completions, and how many rows were left out for
+    which reason.
+    """
     out: dict[str, dict[str, Any]] = {}
 
     def entry(label: str) -> dict[str, Any]:

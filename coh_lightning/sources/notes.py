@@ -1,6 +1,8 @@
-"""What was noticed while a source was read and is no error: values without an entry, keys that were passed over, files that were not read.
+"""What was noticed while a source was read and is no error: values without an entry, keys that were passed over, files
+that were not read.
 
-Adapters call `source.notes.count(...)` or `source.notes.say(...)`; `load` hands the notes on, and they are shown on the screen and kept in data.json.
+Adapters call `source.notes.count(...)` or `source.notes.say(...)`; `load` hands the notes on, and they are shown on the
+screen and kept in data.json.
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_LINES = 40
-"""Different notes of one source that are shown; a column of free text taken for a table of values would give thousands."""
+"""Different notes of one source that are shown; a column of free text taken for a table of values would give
+thousands.
+"""
 MOST_KEPT = 10_000
 
 
@@ -41,7 +45,9 @@ class SourceNotes:
         self._others = 0
 
     def count(self, message: str, where: str) -> None:
-        """Count this once more. The message is a clause without place or number, the same for every row that it is said of; `where` is the row's place."""
+        """Count this once more. The message is a clause without place or number, the same for every row that it is said
+        of; `where` is the row's place.
+        """
         found = self._counts.get(message)
         if found is not None:
             found.times += 1
@@ -59,7 +65,8 @@ class SourceNotes:
         """The notes, most frequent first, each as one printable line that begins with the source's name."""
         counted = sorted(self._counts.items(), key=lambda item: -item[1].times)
         said = [
-            f"{message} ({found.times:,} {'time' if found.times == 1 else 'times'} in {self.rows:,} rows, first {found.first})"
+            f"{message} ({found.times:,} {'time' if found.times == 1 else 'times'} in {self.rows:,} rows, first "
+            f"{found.first})"
             for message, found in counted[:MOST_LINES]
         ]
         rest = sum(found.times for _, found in counted[MOST_LINES:]) + self._others

@@ -14,7 +14,8 @@ from coh_lightning.sources.files import Row, Rows
 
 @dataclass(frozen=True)
 class OASST(Source):
-    """Trees of OpenAssistant (`oasst*_trees.jsonl.gz`): rankings of k answers, and thumbs (+1 and -1 counted against each other)::
+    """Trees of OpenAssistant (`oasst*_trees.jsonl.gz`): rankings of k answers, and thumbs (+1 and -1 counted against
+    each other)::
 
         prompt "Hi"                                       two records
          ├─ "Hello!"  rank 0                              "Hi"                    -> "Hello!" (0), "What?" (1)
@@ -23,8 +24,9 @@ class OASST(Source):
          │       └─ "Me."  rank 1
          └─ "What?"   rank 1
 
-    Answers that were deleted or failed review are no candidates, and a message below such a one, or that is one itself, is rejected. An answer beside ranked ones that has no rank keeps none. A message whose answers have neither
-    rank nor a clear thumb is rejected. `limit` counts trees; ids are those of the human messages.
+    Answers that were deleted or failed review are no candidates, and a message below such a one, or that is one itself,
+    is rejected. An answer beside ranked ones that has no rank keeps none. A message whose answers have neither rank nor
+    a clear thumb is rejected. `limit` counts trees; ids are those of the human messages.
     """
 
     def columns(self) -> Sequence[str]:
@@ -65,13 +67,24 @@ class OASST(Source):
             rank = reply.get("rank")
             text = text_column(reply, "text", where)
             candidates.append(
-                Candidate(text, rank=None if rank is None else number(rank, "rank", where), thumb=None if balance == 0 else balance > 0, author=_author(reply))
+                Candidate(
+                    text,
+                    rank=None if rank is None else number(rank, "rank", where),
+                    thumb=None if balance == 0 else balance > 0,
+                    author=_author(reply),
+                )
             )
         if not candidates:
             return self.rejected("all answers were deleted or failed review", where)
         if all(candidate.rank is None and candidate.thumb is None for candidate in candidates):
             return self.rejected("answers without a rank and without a clear thumb", where)
-        return self.record(turns_of_messages(row["messages"], "messages", where, self.notes), candidates, where=where, task="response", id=row["id"])
+        return self.record(
+            turns_of_messages(row["messages"], "messages", where, self.notes),
+            candidates,
+            where=where,
+            task="response",
+            id=row["id"],
+        )
 
 
 def _removed(message: Row) -> bool:
@@ -83,7 +96,9 @@ def _author(reply: Row) -> str | None:
 
 
 def _questions(node: Row, before: list[Row], where: str, removed: bool = False) -> Iterator[Row]:
-    """The human messages with answers, from the root down, each with the messages that lead to it, and whether one of them was removed."""
+    """The human messages with answers, from the root down, each with the messages that lead to it, and whether one of
+    them was removed.
+    """
     if not isinstance(node, dict):
         raise InputError(f"{where}: a message of the tree is a {type(node).__name__}; it must be an object.")
     refuse_beside_content(node, "a message of the tree", where)

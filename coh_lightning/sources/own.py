@@ -14,7 +14,9 @@ from coh_lightning.sources.files import Row
 
 @dataclass(frozen=True)
 class Records(Source):
-    """Feedback records as JSON lines (or as a JSON list). Read strictly: an empty completion here is an error, not a counted rejection."""
+    """Feedback records as JSON lines (or as a JSON list). Read strictly: an empty completion here is an error, not a
+    counted rejection.
+    """
 
     def columns(self) -> Sequence[str]:
         return ("prompt", "completions")
@@ -27,10 +29,18 @@ class Records(Source):
         if isinstance(row["prompt"], list) and any(message.get("role") == DEVELOPER for message in row["prompt"]):
             self.notes.count(READ_AS_SYSTEM, where)
         for place, passed_over in feedback.extra.items():
-            if place.startswith(("prompt[", "completions[")) and place not in row.get("extra", {}) and isinstance(passed_over, dict):
+            if (
+                place.startswith(("prompt[", "completions["))
+                and place not in row.get("extra", {})
+                and isinstance(passed_over, dict)
+            ):
                 for name in passed_over:
-                    self.notes.count(f"the key {named(name)!r} of {place.split('[')[0]} is kept in the record and not used", where)
+                    self.notes.count(
+                        f"the key {named(name)!r} of {place.split('[')[0]} is kept in the record and not used", where
+                    )
         bare = self.stripped(feedback)
         if self.strip and feedback.id == content_id(feedback):  # made from the content, which has changed
             bare = dataclasses.replace(bare, id=content_id(bare))
-        return dataclasses.replace(bare, source=self.label, task=self.task or feedback.task, aspect=self.aspect or feedback.aspect)
+        return dataclasses.replace(
+            bare, source=self.label, task=self.task or feedback.task, aspect=self.aspect or feedback.aspect
+        )

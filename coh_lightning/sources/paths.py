@@ -45,7 +45,10 @@ def steps_of(path: str) -> tuple[Step, ...]:
         if path[start : start + 1] in ('"', "'"):
             quoted = _QUOTED.match(path, start)
             if quoted is None:
-                raise InputError(f"the path {path!r:.80} has a quote at character {start + 1} that is not closed before a dot or the end.")
+                raise InputError(
+                    f"the path {path!r:.80} has a quote at character {start + 1} that is not closed before a dot or "
+                    "the end."
+                )
             mark = path[start]
             steps.append(Step(quoted[0][1:-1].replace(mark * 2, mark), literal=True))
             start = quoted.end() + 1
@@ -93,7 +96,11 @@ def _walk(value: Any, steps: Sequence[Step], done: list[str], path: str, where: 
                 near = did_you_mean(step.name, map(str, value))
                 raise InputError(f"{where}: {_so_far(done)} has no {step.name!r:.60}{near}")
             value = column(value, step.name, where)
-        elif a_list and not step.literal and (_PLACE.fullmatch(step.name) or (step.name != ":" and _SLICE.fullmatch(step.name))):
+        elif (
+            a_list
+            and not step.literal
+            and (_PLACE.fullmatch(step.name) or (step.name != ":" and _SLICE.fullmatch(step.name)))
+        ):
             value = _of_list(value, step.name, done, path, where)
         else:
             what = f"{_so_far(done) or 'the element'} is a {type(value).__name__}"
@@ -108,7 +115,10 @@ def _of_list(value: Sequence[Any], step: str, done: list[str], path: str, where:
         return list(value[slice(*(None if bound is None else int(bound) for bound in part.groups()))])
     place = int(step)
     if not -len(value) <= place < len(value):
-        raise InputError(f"{where}: {_so_far(done)} has {len(value)} elements; {named(path)} asks for number {step} (counted from 0).")
+        raise InputError(
+            f"{where}: {_so_far(done)} has {len(value)} elements; {named(path)} asks for number {step} (counted from "
+            "0)."
+        )
     return value[place]
 
 

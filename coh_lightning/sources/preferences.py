@@ -1,4 +1,6 @@
-"""Ranks out of what a row says of its completions side by side: votes, votes on two at a time, a table of wins, a strength."""
+"""Ranks out of what a row says of its completions side by side: votes, votes on two at a time, a table of wins, a
+strength.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Preference(NamedTuple):
 
 
 class Preferences:
-    """The way in which a mapping says which completion is better; the arguments are `Mapping`'s settings of these names.
+    """The way in which a mapping says which completion is better; the arguments are `Mapping`'s settings of these
+    names.
 
     Args:
         reader: reads the values; its notes get the votes without an entry.
@@ -56,18 +59,29 @@ class Preferences:
             strength_for,
             reader,
         )
-        ways = [name for name, given in (("votes", votes), ("pairs", pairs), ("matrix", matrix), ("strength", strength)) if given]
+        ways = [
+            name
+            for name, given in (("votes", votes), ("pairs", pairs), ("matrix", matrix), ("strength", strength))
+            if given
+        ]
         if len(ways) > 1:
-            raise InputError(f"{owner}: {' and '.join(repr(way) for way in ways)} each say which completion is better; give one of them.")
+            raise InputError(
+                f"{owner}: {' and '.join(repr(way) for way in ways)} each say which completion is better; give one "
+                "of them."
+            )
         if vote_for and not votes:
             raise InputError(f"{owner}: 'votes' and 'vote_for' go together.")
         if votes and not vote_for and count is not None:
-            raise InputError(f"{owner}: 'votes' and 'vote_for' go together (without it, votes are authors of the elements of 'each').")
+            raise InputError(
+                f"{owner}: 'votes' and 'vote_for' go together (without it, votes are authors of the elements of "
+                "'each')."
+            )
         if (matrix or pairs) and count == 1:
             raise InputError(f"{owner}: {ways[0]!r} is about two completions or more; 'completions' has 1.")
         if strength and (count not in (2, None) or strength_for not in (0, 1)):
             raise InputError(
-                f"{owner}: 'strength' is about two completions, and strength_for is the place of one, 0 or 1; there are {count or 'any number of'}."
+                f"{owner}: 'strength' is about two completions, and strength_for is the place of one, 0 or 1; there "
+                f"are {count or 'any number of'}."
             )
         self.vote_for = Table("vote_for", _places(vote_for, "vote_for", count, owner), owner)
         self.pairs = [
@@ -80,10 +94,14 @@ class Preferences:
         for number, one in enumerate(pairs):
             if len(one.sides) != 2 or not all(isinstance(side, str) or _is_place(side, count) for side in one.sides):
                 raise InputError(
-                    f"{owner}: pairs[{number}].sides is {one.sides!r:.80}; give two, each the path of an author or the place of a completion, counted from 0."
+                    f"{owner}: pairs[{number}].sides is {one.sides!r:.80}; give two, each the path of an author or "
+                    "the place of a completion, counted from 0."
                 )
         if rater_preference and not (votes or strength):
-            raise InputError(f"{owner}: 'rater_preference' is what each rater preferred, as votes or strengths; there are no 'votes' and no 'strength'.")
+            raise InputError(
+                f"{owner}: 'rater_preference' is what each rater preferred, as votes or strengths; there are no "
+                "'votes' and no 'strength'."
+            )
         # what each rater preferred is known without a setting where the row's votes or strengths are their own
         self.rater_preference = rater_preference or strength or (votes[0] if len(votes) == 1 else None)
         self.rater_preference_is_set = rater_preference is not None
@@ -100,16 +118,23 @@ class Preferences:
             return self._by_votes(row, candidates, where)
         if self.strength:
             return self._by_strength(row, len(candidates), where)
-        wins = self._wins_of_matrix(row, candidates, where) if self.matrix else self._wins_of_pairs(row, candidates, where)
+        wins = (
+            self._wins_of_matrix(row, candidates, where) if self.matrix else self._wins_of_pairs(row, candidates, where)
+        )
         if not wins:
             return Preference(None, {})
         ranks, complete = ranks_by_wins(wins, len(candidates))
         if not complete:
-            self.reader.notes.count("not every two completions were compared; they are ranked by the comparisons that there are", where)
+            self.reader.notes.count(
+                "not every two completions were compared; they are ranked by the comparisons that there are", where
+            )
         return Preference(ranks, {})
 
-    def agree(self, row: Row, candidates: Sequence[Candidate], best: Collection[int], raters: int, where: str) -> list[bool]:
-        """Whether each of so many raters preferred one of the completions in the places `best`; True for all where nothing tells.
+    def agree(
+        self, row: Row, candidates: Sequence[Candidate], best: Collection[int], raters: int, where: str
+    ) -> list[bool]:
+        """Whether each of so many raters preferred one of the completions in the places `best`; True for all where
+        nothing tells.
 
         Words of a rater who preferred another completion would say of the winner what was meant of the loser.
 
@@ -121,14 +146,20 @@ class Preferences:
         if not isinstance(own, list) or len(own) != raters:
             if self.rater_preference_is_set:
                 found = f"a list of {len(own)}" if isinstance(own, list) else f"a {type(own).__name__}"
-                raise InputError(f"{where}: {path} is {found}; it must have one preference for each of the {raters} raters.")
+                raise InputError(
+                    f"{where}: {path} is {found}; it must have one preference for each of the {raters} raters."
+                )
             return [True] * raters
         if self.strength:
             strengths = [self.reader.number(one, str(path), where, only_words=True) for one in own]
             places = [(self.strength_for if one > 0 else 1 - self.strength_for) if one else None for one in strengths]
             return [place in best for place in places]
         authors = _authors(candidates)
-        return [bool(votes := self._given(one)) and all(self._place(vote, self.vote_for, authors, where) in best for vote in votes) for one in own]
+        return [
+            bool(votes := self._given(one))
+            and all(self._place(vote, self.vote_for, authors, where) in best for vote in votes)
+            for one in own
+        ]
 
     def _by_votes(self, row: Row, candidates: Sequence[Candidate], where: str) -> Preference:
         votes = [vote for path in self.votes for vote in self._given(value_at(row, path, where))]
@@ -138,13 +169,18 @@ class Preferences:
         places = [self._place(vote, self.vote_for, authors, where) for vote in votes]
         for vote, place in zip(votes, places, strict=True):
             if place != TIE and not (isinstance(place, int) and place < len(candidates)):
-                raise InputError(f"{where}: the vote {vote!r:.60} is for completion {place} (counted from 0); there are {len(candidates)}.")
+                raise InputError(
+                    f"{where}: the vote {vote!r:.60} is for completion {place} (counted from 0); there are "
+                    f"{len(candidates)}."
+                )
         return Preference(ranks_by_votes(places, len(candidates)), {"votes": [str(vote) for vote in votes]})
 
     def _by_strength(self, row: Row, count: int, where: str) -> Preference:
         path = str(self.strength)
         if count != 2:
-            raise InputError(f"{where}: {path} says how strongly one of two completions was preferred; there are {count}.")
+            raise InputError(
+                f"{where}: {path} says how strongly one of two completions was preferred; there are {count}."
+            )
         strength = self.reader.number(value_at(row, path, where), path, where, only_words=True)
         if strength is None:
             return Preference(None, {})
@@ -164,7 +200,9 @@ class Preferences:
                 one, other = (self._side(side, authors, len(candidates), at) for side in sides)
                 if one == other:
                     raise InputError(f"{at}: both sides of a comparison are the completion {sides[0]!r:.60}.")
-                named = {normal(side): place for place, side in enumerate(sides)} | {normal(candidates[side].author): n for n, side in enumerate((one, other))}
+                named = {normal(side): place for place, side in enumerate(sides)} | {
+                    normal(candidates[side].author): n for n, side in enumerate((one, other))
+                }
                 for vote in votes:
                     place = self._place(vote, table, named, at)
                     wins[one, other] = wins.get((one, other), 0.0) + (place == 0)
@@ -192,7 +230,10 @@ class Preferences:
                 if (there is None and back is None) or (not signed and not there and not back):
                     continue  # of counts, 0 and 0 say that nobody compared the two
                 if there is None or back is None:
-                    raise InputError(f"{where}: {path} has a number for completions {one} and {other} in one direction alone; give both.")
+                    raise InputError(
+                        f"{where}: {path} has a number for completions {one} and {other} in one direction alone; "
+                        "give both."
+                    )
                 wins[one, other], wins[other, one] = there, back
         return wins
 
@@ -209,7 +250,10 @@ class Preferences:
             if normal(vote) in authors:
                 return authors[normal(vote)]
             self.reader.notes.count(f"vote {vote!r:.60} is in no entry of {table.name!r} or 'missing'", where)
-        raise InputError(f"{where}: a vote is {vote!r:.60}; {table.name} knows {table.shown or 'none, and no completion has this author'}.")
+        raise InputError(
+            f"{where}: a vote is {vote!r:.60}; {table.name} knows "
+            f"{table.shown or 'none, and no completion has this author'}."
+        )
 
     def _side(self, side: Any, authors: Mapping[Any, int], count: int, where: str) -> int:
         if not isinstance(side, list | Mapping):
@@ -217,13 +261,20 @@ class Preferences:
                 return place
             if is_number(side) and float(side) in range(count):
                 return int(float(side))
-        raise InputError(f"{where}: a side of a comparison is {side!r:.60}; it is neither the author of a completion nor a place, 0 to {count - 1}.")
+        raise InputError(
+            f"{where}: a side of a comparison is {side!r:.60}; it is neither the author of a completion nor a place, "
+            f"0 to {count - 1}."
+        )
 
 
 def _authors(candidates: Sequence[Candidate]) -> dict[Any, int]:
     """Author -> place, for the authors of one completion alone."""
     forms = [normal(candidate.author) for candidate in candidates]
-    return {form: place for place, form in enumerate(forms) if candidates[place].author is not None and forms.count(form) == 1}
+    return {
+        form: place
+        for place, form in enumerate(forms)
+        if candidates[place].author is not None and forms.count(form) == 1
+    }
 
 
 def _comparisons(row: Row, path: str | None, where: str) -> Iterator[tuple[Any, str]]:
@@ -238,7 +289,9 @@ def _comparisons(row: Row, path: str | None, where: str) -> Iterator[tuple[Any, 
 
 
 def _in_order(line: Any, candidates: Sequence[Candidate], path: str, where: str) -> list[Any]:
-    """One value for each completion, out of a list of as many, or an object by author (None for those that it lacks)."""
+    """One value for each completion, out of a list of as many, or an object by author (None for those that it
+    lacks).
+    """
     if isinstance(line, Mapping):
         by_author = {normal(key): value for key, value in line.items()}
         unknown = [key for key in line if normal(key) not in {normal(candidate.author) for candidate in candidates}]
@@ -249,7 +302,10 @@ def _in_order(line: Any, candidates: Sequence[Candidate], path: str, where: str)
         return [None] * len(candidates)
     if not isinstance(line, list) or len(line) != len(candidates):
         what = f"a list of {len(line)}" if isinstance(line, list) else f"a {type(line).__name__}"
-        raise InputError(f"{where}: {path} holds {what}; it must have a line and a column for each of the {len(candidates)} completions.")
+        raise InputError(
+            f"{where}: {path} holds {what}; it must have a line and a column for each of the {len(candidates)} "
+            "completions."
+        )
     return line
 
 

@@ -1,4 +1,6 @@
-"""When two prompts are the same prompt: the one rule by which splits, held-out shares and the removal of test prompts go."""
+"""When two prompts are the same prompt: the one rule by which splits, held-out shares and the removal of test prompts
+go.
+"""
 
 from __future__ import annotations
 
@@ -13,5 +15,7 @@ def prompt_key(text: str) -> str:
 
 
 def feedback_key(feedback: Feedback) -> str:
-    """The key of a record's prompt: its user and assistant turns; the system turn does not make another prompt of it."""
+    """The key of a record's prompt: its user and assistant turns; the system turn does not make another prompt of
+    it.
+    """
     return "\x1e".join(f"{turn.role}\x1f{prompt_key(turn.text)}" for turn in feedback.prompt if turn.role != "system")

@@ -40,7 +40,11 @@ class Reader:
         self.scalars_as_text = scalars_as_text
         self.notes = notes
         self.missing = Table("missing", missing, owner)
-        self.values = Table("values", {entry: _finite(number, entry, owner) for entry, number in object_of(values, "values", owner).items()}, owner)
+        self.values = Table(
+            "values",
+            {entry: _finite(number, entry, owner) for entry, number in object_of(values, "values", owner).items()},
+            owner,
+        )
 
     def is_missing(self, value: Any) -> bool:
         """Whether nobody said this: null, blank, or an entry of `missing`."""
@@ -65,7 +69,11 @@ class Reader:
             return str(value)
         hint = f" ('{path}.-1.content' is the text of the last of its messages)" if is_messages(value) else ""
         if scalar:
-            hint = " ('missing: [.nan]' takes it for nothing)" if _is_nan(value) else " (scalars_as_text: true writes it as text)"
+            hint = (
+                " ('missing: [.nan]' takes it for nothing)"
+                if _is_nan(value)
+                else " (scalars_as_text: true writes it as text)"
+            )
         raise InputError(f"{where}: {path} is {value!r:.60}, a {type(value).__name__}; it must be text{hint}.")
 
     def texts(self, value: Any, path: str, where: str) -> list[str]:
@@ -84,7 +92,9 @@ class Reader:
             InputError: no number and in no entry; or a number that is in no entry of a table that has numbers.
         """
         if isinstance(value, list):
-            numbers = [number for one in value if (number := self.number(one, path, where, only_words=only_words)) is not None]
+            numbers = [
+                number for one in value if (number := self.number(one, path, where, only_words=only_words)) is not None
+            ]
             return sum(numbers) / len(numbers) if numbers else None
         if self.is_missing(value):
             return None

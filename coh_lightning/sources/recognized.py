@@ -1,4 +1,6 @@
-"""The source of a single file of feedback: our own records, dialogues of HH, or one of the two forms of TRL's, which its first row tells."""
+"""The source of a single file of feedback: our own records, dialogues of HH, or one of the two forms of TRL's, which
+its first row tells.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,19 @@ def recognized(path: str) -> tuple[Source, str | None]:
     Raises:
         InputError: the file is missing, empty or damaged as a whole.
     """
-    for kind, form in ((Records, None), (TRLPairs, "pairs of TRL (chosen, rejected)"), (TRLUnpaired, "unpaired rows of TRL (label)")):
+    for kind, form in (
+        (Records, None),
+        (TRLPairs, "pairs of TRL (chosen, rejected)"),
+        (TRLUnpaired, "unpaired rows of TRL (label)"),
+    ):
         source = kind(path)
         row = next((row for _, row in islice(source.all_rows(), LOOKED_AT) if isinstance(row, dict)), {})
         if source.fits(list(row)):
-            if "prompt" not in row and isinstance(row.get("chosen"), str) and row["chosen"].lstrip().startswith(HUMAN.lstrip()):
+            if (
+                "prompt" not in row
+                and isinstance(row.get("chosen"), str)
+                and row["chosen"].lstrip().startswith(HUMAN.lstrip())
+            ):
                 return HH(path), f"{path} is read as dialogues of HH, by the first row's '{HUMAN.strip()}'."
             return source, None if form is None else f"{path} is read as {form}, by the columns of its first row."
     return Records(path), None

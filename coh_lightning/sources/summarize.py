@@ -1,4 +1,6 @@
-"""openai/summarize_from_feedback, `comparisons`: two summaries of a Reddit post (or of a CNN/DM article) and the labeller's choice."""
+"""openai/summarize_from_feedback, `comparisons`: two summaries of a Reddit post (or of a CNN/DM article) and the
+labeller's choice.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ from coh_lightning.sources.files import Row
 
 @dataclass(frozen=True)
 class Summarize(Source):
-    """Comparisons of summaries. Posts and articles are both read (the original's prompt for the articles was the word "None", method.md 3.2).
+    """Comparisons of summaries. Posts and articles are both read (the original's prompt for the articles was the word
+    "None", method.md 3.2).
 
     The prompt is one user turn of a head that is never cut and a body that keeps its beginning when it is::
 
         "Write a summary of the following post.\\n\\nSubreddit: r/..\\nTitle: ..\\n\\n"   never cut
         "<the post>"                                                                 cut from the back
 
-    Summaries were written behind "TL;DR:", so they begin with a space that separates them from it: that one is taken off. All else is kept to the character.
+    Summaries were written behind "TL;DR:", so they begin with a space that separates them from it: that one is taken
+    off. All else is kept to the character.
     """
 
     subset: str | None = "comparisons"
@@ -41,7 +45,12 @@ class Summarize(Source):
         info = column(row, "info", where)
         summaries = column(row, "summaries", where)
         choice = column(row, "choice", where)
-        if not isinstance(info, dict) or not isinstance(summaries, list) or len(summaries) != 2 or not all(isinstance(one, dict) for one in summaries):
+        if (
+            not isinstance(info, dict)
+            or not isinstance(summaries, list)
+            or len(summaries) != 2
+            or not all(isinstance(one, dict) for one in summaries)
+        ):
             raise InputError(f"{where}: 'info' must be an object and 'summaries' a list of two objects.")
         if isinstance(choice, bool) or choice not in (0, 1):
             raise InputError(f"{where}: choice is {choice!r:.60}; it must be 0 or 1.")
@@ -53,9 +62,17 @@ class Summarize(Source):
                 raise InputError(f"{where}: info.{name} is {shown(info[name])}; it must be text.")
         head = [f"Subreddit: r/{info['subreddit']}"] if kind == "post" and info.get("subreddit") else []
         head += [f"Title: {info['title']}"] if info.get("title") else []
-        task_sentence = f"Write a summary of the following {kind}.\n\n" + "".join(line + "\n" for line in head) + ("\n" if head else "")
+        task_sentence = (
+            f"Write a summary of the following {kind}.\n\n"
+            + "".join(line + "\n" for line in head)
+            + ("\n" if head else "")
+        )
         candidates = [
-            Candidate(text_column(summary, "text", where).removeprefix(" "), rank=1.0 if index == choice else 2.0, author=summary.get("policy"))
+            Candidate(
+                text_column(summary, "text", where).removeprefix(" "),
+                rank=1.0 if index == choice else 2.0,
+                author=summary.get("policy"),
+            )
             for index, summary in enumerate(summaries)
         ]
         extra = {name: row[name] for name in ("worker", "batch") if row.get(name) is not None}

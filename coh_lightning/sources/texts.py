@@ -13,7 +13,8 @@ from coh_lightning.sources.folders import chosen_files, data_suffix, file_notes,
 
 
 def read_texts(path: str, notes: list[str] | None = None) -> list[str]:
-    """The documents of local files (.txt: what stands between blank lines; any other kind: the column "text") or of the train split of a data set on the hub.
+    """The documents of local files (.txt: what stands between blank lines; any other kind: the column "text") or of the
+    train split of a data set on the hub.
 
     Args:
         notes: gets what was read and what was passed over, where a path is more than one file.
@@ -33,7 +34,8 @@ def read_texts(path: str, notes: list[str] | None = None) -> list[str]:
             table = datasets.load_dataset(path, split="train")
         except Exception as error:  # whatever the hub's client raises, the user hears it with the remedy
             raise InputError(
-                f"{path}: this is no local file and could not be had from the hub ({type(error).__name__}: {words_of(error)}); give a local text file."
+                f"{path}: this is no local file and could not be had from the hub ({type(error).__name__}: "
+                f"{words_of(error)}); give a local text file."
             ) from error
         texts = [text_column(dict(row), "text", f"{path}: row {number}") for number, row in enumerate(table, start=1)]
     texts = [text for text in texts if text.strip()]

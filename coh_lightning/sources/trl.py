@@ -1,7 +1,9 @@
-"""The preference formats of TRL: pairs (`prompt`, `chosen`, `rejected`) and unpaired thumbs (`prompt`, `completion`, `label`), as text or as messages.
+"""The preference formats of TRL: pairs (`prompt`, `chosen`, `rejected`) and unpaired thumbs (`prompt`, `completion`,
+`label`), as text or as messages.
 
-Texts are kept to the character. The forms have no separator of their own: in a pair without `prompt` the blanks where the two begin to differ begin the
-completions, so that prompt and completion together are the text that stands in the file.
+Texts are kept to the character. The forms have no separator of their own: in a pair without `prompt` the blanks where
+the two begin to differ begin the completions, so that prompt and completion together are the text that stands in the
+file.
 """
 
 from __future__ import annotations
@@ -12,21 +14,30 @@ from dataclasses import dataclass
 from coh_lightning.errors import InputError
 from coh_lightning.records import BESIDE_PROMPT, Candidate, Feedback, Part, Rejected, Turn, named, refuse_beside_content
 from coh_lightning.sources.base import Source, column
-from coh_lightning.sources.dialogue import Unlike, is_messages, prompt_and_answers, turn_of_message, turns_of_messages, user_turn
+from coh_lightning.sources.dialogue import (
+    Unlike,
+    is_messages,
+    prompt_and_answers,
+    turn_of_message,
+    turns_of_messages,
+    user_turn,
+)
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.notes import SourceNotes
 
 
 @dataclass(frozen=True)
 class TRLPairs(Source):
-    """Pairs: `chosen` before `rejected`. Without a `prompt` column it is what the two have in common at their beginning (TRL's "implicit prompt")::
+    """Pairs: `chosen` before `rejected`. Without a `prompt` column it is what the two have in common at their beginning
+    (TRL's "implicit prompt")::
 
     {"prompt": "Hi", "chosen": " Hello!", "rejected": " What?"}                                      text
     {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"]}         messages
     {"chosen": [user "Hi", assistant "Hello!"], "rejected": [user "Hi", assistant "What?"]}          implicit prompt
 
-    Beside a `prompt`, `chosen` and `rejected` may be whole conversations that repeat it; what they have before it (a system turn, earlier turns) belongs to the
-    prompt then (`dialogue.prompt_and_answers`). A row whose conversations have another prompt is rejected, with the first character that differs.
+    Beside a `prompt`, `chosen` and `rejected` may be whole conversations that repeat it; what they have before it (a
+    system turn, earlier turns) belongs to the prompt then (`dialogue.prompt_and_answers`). A row whose conversations
+    have another prompt is rejected, with the first character that differs.
     """
 
     def columns(self) -> Sequence[str]:
@@ -39,9 +50,15 @@ class TRLPairs(Source):
         if given is not None and all(isinstance(side, str) for side in sides.values()):
             prompt, texts = _prompt(given, "prompt", where, self.notes), [*sides.values()]
         elif all(isinstance(side, str) for side in sides.values()):
-            # The common beginning, back to the last blank: a word that both begin alike belongs to the completions, and so do the blanks before it.
+            # The common beginning, back to the last blank: a word that both begin alike belongs to the completions, and
+            # so do the blanks before it.
             one, other = sides.values()
-            begin = one[: next((place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))]
+            begin = one[
+                : next(
+                    (place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right),
+                    min(len(one), len(other)),
+                )
+            ]
             common = len(begin[: max(begin.rfind(" "), begin.rfind("\n")) + 1].rstrip(" \n"))
             prompt, texts = (user_turn(one[:common]),), [side[common:] for side in sides.values()]
         elif given is None and not all(is_messages(side) for side in sides.values()):
@@ -58,7 +75,9 @@ class TRLPairs(Source):
 
 @dataclass(frozen=True)
 class TRLUnpaired(Source):
-    """One completion with a thumb: `prompt`, `completion`, `label`; or `messages` that end with the completion, and `label`."""
+    """One completion with a thumb: `prompt`, `completion`, `label`; or `messages` that end with the completion, and
+    `label`.
+    """
 
     def columns(self) -> Sequence[str]:
         return ("label",)
@@ -69,7 +88,9 @@ class TRLUnpaired(Source):
     def feedback(self, row: Row, where: str) -> Feedback | Rejected:
         label = column(row, "label", where)
         if not isinstance(label, bool):
-            named = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(str(label).lower())
+            named = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(
+                str(label).lower()
+            )
             if named is None:
                 raise InputError(f"{where}: label is {label!r:.60}; it must be true or false.")
             label = named
@@ -77,7 +98,11 @@ class TRLUnpaired(Source):
         _count_others(self, row, ("prompt", messages, "label"), where)
         given = row.get("prompt") if messages == "messages" else column(row, "prompt", where)
         value = column(row, messages, where)
-        turns = turns_of_messages(value, messages, where, self.notes) if messages == "messages" else _turns(value, messages, where, self.notes)
+        turns = (
+            turns_of_messages(value, messages, where, self.notes)
+            if messages == "messages"
+            else _turns(value, messages, where, self.notes)
+        )
         try:
             prompt, (text,) = prompt_and_answers(_given(given, where, self.notes), {messages: turns})
         except Unlike as unlike:
@@ -93,7 +118,11 @@ def _prompt(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Tu
 
 def _given(value: object, where: str, notes: SourceNotes) -> tuple[Turn, ...] | None:
     """The column of the prompt, or None where it says nothing, as in a table of which other rows have one."""
-    return None if value is None or (isinstance(value, str) and not value.strip()) else _prompt(value, "prompt", where, notes)
+    return (
+        None
+        if value is None or (isinstance(value, str) and not value.strip())
+        else _prompt(value, "prompt", where, notes)
+    )
 
 
 def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
@@ -106,7 +135,9 @@ def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Tur
 
 
 def _count_others(source: Source, row: Row, read: Sequence[str], where: str) -> None:
-    """Count the columns that are not read; a row of tools is refused, since a template would put them before the prompt."""
+    """Count the columns that are not read; a row of tools is refused, since a template would put them before the
+    prompt.
+    """
     refuse_beside_content(row, "the row", where, BESIDE_PROMPT)
     for name, value in row.items():
         if name not in read and value not in (None, "", [], {}):

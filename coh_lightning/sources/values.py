@@ -1,4 +1,6 @@
-"""When a value of a row and an entry of a setting are the same, whatever types YAML, JSON, CSV or the parser made of them."""
+"""When a value of a row and an entry of a setting are the same, whatever types YAML, JSON, CSV or the parser made of
+them.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,8 @@ class Table:
             other, known = self._by_form.setdefault(normal(entry), (entry, meaning))
             if known != meaning:
                 raise InputError(
-                    f"{owner}: the entries {_shown(other)} and {_shown(entry)} of '{name}' are the same value, but mean {known!r} and {meaning!r}; "
+                    f"{owner}: the entries {_shown(other)} and {_shown(entry)} of '{name}' are the same value, but "
+                    f"mean {known!r} and {meaning!r}; "
                     "keep one of them."
                 )
 
@@ -127,7 +130,9 @@ class Table:
 def object_of(value: Any, name: str, owner: str) -> Mapping[Any, Any]:
     """A setting that must be an object. Raises InputError for another value."""
     if not isinstance(value, Mapping):
-        raise InputError(f"{owner}: '{name}' is {value!r:.60}; give an object, as in '{name}: {{a value: what it means}}'.")
+        raise InputError(
+            f"{owner}: '{name}' is {value!r:.60}; give an object, as in '{name}: {{a value: what it means}}'."
+        )
     return value
 
 

@@ -1,4 +1,6 @@
-"""openai/webgpt_comparisons: two long answers to a question, each written from quotes found on the web, and how strongly one was preferred."""
+"""openai/webgpt_comparisons: two long answers to a question, each written from quotes found on the web, and how
+strongly one was preferred.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,18 @@ _CITATION = re.compile(r"\[(\d{1,6}(?:,\s*\d{1,6})*)\]")
 class WebGPT(Source):
     """Comparisons of WebGPT, ties (score 0) included.
 
-    Each answer was written from quotes of its own and cites them by number. A chain has one prompt for all its answers, so the prompt lists the sources of
-    both, answer 0's first, equal ones once: it is then the same whichever answer follows, says nothing of which was preferred, and no answer cites what the
-    reader has not seen. Answer 1's citations take the numbers of the joint list (the original put each answer's own quotes before it, which a shared prompt
-    and a single inference prompt have no place for, method.md 1.3). Citations of a number that the answer has no quote for stay as they are::
+    Each answer was written from quotes of its own and cites them by number. A chain has one prompt for all its answers,
+    so the prompt lists the sources of both, answer 0's first, equal ones once: it is then the same whichever answer
+    follows, says nothing of which was preferred, and no answer cites what the reader has not seen. Answer 1's citations
+    take the numbers of the joint list (the original put each answer's own quotes before it, which a shared prompt and a
+    single inference prompt have no place for, method.md 1.3). Citations of a number that the answer has no quote for
+    stay as they are::
 
         quotes_0 A, B    answer_0 "x [1][2]"        sources  [1] A  [2] B  [3] C
         quotes_1 B, C    answer_1 "y [1][2]"        answers  "x [1][2]"    "y [2][3]"
 
-    The data set has no held-out split, so it gets one here: a question is in `split: validation` by a hash of its text, in `train` otherwise.
+    The data set has no held-out split, so it gets one here: a question is in `split: validation` by a hash of its text,
+    in `train` otherwise.
 
     Args:
         quotes: "both" as above; "none" leaves the sources out and the answers word for word as they are.
@@ -47,7 +52,9 @@ class WebGPT(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.split not in ("train", "validation"):
-            raise InputError(f"WebGPT.split is {self.split!r}; it must be train or validation (the held-out share of the questions).")
+            raise InputError(
+                f"WebGPT.split is {self.split!r}; it must be train or validation (the held-out share of the questions)."
+            )
         if not 0 < self.held_out < 1:
             raise InputError(f"WebGPT.held_out is {self.held_out}; it must be between 0 and 1.")
 
@@ -59,7 +66,10 @@ class WebGPT(Source):
         for where, row in super().all_rows():
             if not isinstance(row, InputError):
                 try:
-                    held_out = key64(self.held_out_seed, "webgpt held out", prompt_key(_question(row, where))) < self.held_out * 2**64
+                    held_out = (
+                        key64(self.held_out_seed, "webgpt held out", prompt_key(_question(row, where)))
+                        < self.held_out * 2**64
+                    )
                 except InputError as error:
                     yield where, error
                     continue
@@ -84,20 +94,31 @@ class WebGPT(Source):
             answers = [renumbered(answer, own, listed) for answer, own in zip(answers, quotes, strict=True)]
             if listed:
                 parts.append(Part("\n\nYou may use the following sources:", "never"))
-                parts += [Part(f"\n[{number}] {title}\n{extract}", "back") for number, (title, extract) in enumerate(listed, start=1)]
+                parts += [
+                    Part(f"\n[{number}] {title}\n{extract}", "back")
+                    for number, (title, extract) in enumerate(listed, start=1)
+                ]
         ranks = (1.0, 1.0) if scores[0] == scores[1] else (1.0, 2.0) if scores[0] > scores[1] else (2.0, 1.0)
         candidates = [Candidate(answer, rank=rank) for answer, rank in zip(answers, ranks, strict=True)]
-        return self.record((Turn("user", tuple(parts)),), candidates, where=where, task="answer", extra={"scores": scores})
+        return self.record(
+            (Turn("user", tuple(parts)),), candidates, where=where, task="answer", extra={"scores": scores}
+        )
 
 
 def _question(row: Row, where: str) -> str:
     question = column(row, "question", where)
-    return question if isinstance(question, str) else text_column(question if isinstance(question, dict) else {}, "full_text", where)
+    return (
+        question
+        if isinstance(question, str)
+        else text_column(question if isinstance(question, dict) else {}, "full_text", where)
+    )
 
 
 def _quotes(value: object, key: str, where: str) -> list[Quote]:
     if not isinstance(value, dict):
-        raise InputError(f"{where}: {key} is a {type(value).__name__}; it must be an object with the lists 'title' and 'extract'.")
+        raise InputError(
+            f"{where}: {key} is a {type(value).__name__}; it must be an object with the lists 'title' and 'extract'."
+        )
     titles, extracts = column(value, "title", where), column(value, "extract", where)
     if not isinstance(titles, list) or not isinstance(extracts, list) or len(titles) != len(extracts):
         raise InputError(f"{where}: the lists 'title' and 'extract' of {key} are not equally long.")

@@ -1,6 +1,8 @@
-"""The embedded world: posts of simple facts, summaries of mixed quality, raters that judge by rule, and a tiny base model trained on it all.
+"""The embedded world: posts of simple facts, summaries of mixed quality, raters that judge by rule, and a tiny base
+model trained on it all.
 
-Small enough for any machine, and verifiable: whether an output is right can be computed. It is the default for the demo and the tests.
+Small enough for any machine, and verifiable: whether an output is right can be computed. It is the default for the demo
+and the tests.
 
     posts      seeded posts, their facts, gold summaries, writers of mixed quality, questions
     raters     accuracy, coverage, coherence of any text about a post, and a critique of it in words

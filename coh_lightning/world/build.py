@@ -1,7 +1,8 @@
 """Make the world's tokenizer and base model again: `python -m coh_lightning.world.build [--output DIR]`.
 
-A Llama-shaped model of two layers is trained from scratch, in float32, for one pass over pretraining documents, and written as a Hugging Face folder
-with the checksums of its files. On one machine with the same number of threads the same bytes come out; another machine may round differently.
+A Llama-shaped model of two layers is trained from scratch, in float32, for one pass over pretraining documents, and
+written as a Hugging Face folder with the checksums of its files. On one machine with the same number of threads the
+same bytes come out; another machine may round differently.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCaus
 
 
 def batches(documents: Sequence[Sequence[int]], *, seed: int, pad: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(ids, targets), both of shape (BATCH, longest - 1): every document once, with others of its length; targets of padding are -100."""
+    """(ids, targets), both of shape (BATCH, longest - 1): every document once, with others of its length; targets of
+    padding are -100.
+    """
     order = list(range(len(documents)))
     draws: random.Random = generator(seed, "order")
     draws.shuffle(order)
@@ -79,16 +82,23 @@ def batches(documents: Sequence[Sequence[int]], *, seed: int, pad: int) -> Itera
             ids = torch.full((len(group), longest), pad)
             targets = torch.full((len(group), longest), -100)
             for row, index in enumerate(group):
-                ids[row, : len(documents[index])] = targets[row, : len(documents[index])] = torch.tensor(documents[index])
+                ids[row, : len(documents[index])] = targets[row, : len(documents[index])] = torch.tensor(
+                    documents[index]
+                )
             yield ids[:, :-1], targets[:, 1:]
 
 
 def pretrain(model: LlamaForCausalLM, documents: Sequence[Sequence[int]], *, seed: int, pad: int) -> float:
-    """One pass over the documents: AdamW, warm-up and cosine. Prints progress; gives back the mean loss per token of the last 100 steps."""
+    """One pass over the documents: AdamW, warm-up and cosine. Prints progress; gives back the mean loss per token of
+    the last 100 steps.
+    """
     steps = math.ceil(len(documents) / BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / WARMUP_STEPS, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+        optimiser,
+        lambda step: min(
+            (step + 1) / WARMUP_STEPS, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        ),
     )
     model.train()
     began = time.perf_counter()
@@ -104,19 +114,28 @@ def pretrain(model: LlamaForCausalLM, documents: Sequence[Sequence[int]], *, see
         optimiser.zero_grad(set_to_none=True)
         recent = [*recent[-99:], loss.item()]
         if step % 100 == 0 or step == steps:
-            print(f"step {step:5d} of {steps}  loss {sum(recent) / len(recent):.4f}  {time.perf_counter() - began:.0f} s", flush=True)
+            print(
+                f"step {step:5d} of {steps}  loss {sum(recent) / len(recent):.4f}  {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
     model.eval()
     return sum(recent) / len(recent)
 
 
 def checksums(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 of each file of the folder but the list of checksums itself."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir()) if file.is_file() and file.name != CHECKSUMS}
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name != CHECKSUMS
+    }
 
 
 def write_checksums(folder: Path) -> None:
     """Write checksums.txt as `sha256sum -c` reads it."""
-    (folder / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in checksums(folder).items()), encoding="utf-8")
+    (folder / CHECKSUMS).write_text(
+        "".join(f"{digest}  {name}\n" for name, digest in checksums(folder).items()), encoding="utf-8"
+    )
 
 
 def build(output: Path, *, documents: int, seed: int) -> None:
@@ -128,8 +147,15 @@ def build(output: Path, *, documents: int, seed: int) -> None:
     model = make_model(tokenizer, seed=seed)
     end, pad = (tokenizer.get_vocab()[token] for token in (END, PAD))
     texts = pretraining_text(documents, seed=seed)
-    ids = [[*encoded, end] for encoded in tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(ids):,} documents, {sum(map(len, ids)):,} tokens", flush=True)
+    ids = [
+        [*encoded, end]
+        for encoded in tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    ]
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(ids):,} documents, {sum(map(len, ids)):,} "
+        "tokens",
+        flush=True,
+    )
     pretrain(model, ids, seed=seed, pad=pad)
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, max_new_tokens=64, do_sample=True)
     model.save_pretrained(output)
@@ -140,9 +166,19 @@ def build(output: Path, *, documents: int, seed: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of this module; gives its exit status."""
-    parser = CommandParser(prog="python -m coh_lightning.world.build", description="Make the embedded world's tokenizer and base model again.")
-    parser.add_argument("--output", type=Path, default=BASE, help="folder to write into (default: the one inside the package)")
-    parser.add_argument("--documents", type=int, default=96_000, help="number of pretraining documents, each seen once (default: %(default)s)")
+    parser = CommandParser(
+        prog="python -m coh_lightning.world.build",
+        description="Make the embedded world's tokenizer and base model again.",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=BASE, help="folder to write into (default: the one inside the package)"
+    )
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=96_000,
+        help="number of pretraining documents, each seen once (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of documents, weights and order (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     try:

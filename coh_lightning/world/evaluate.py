@@ -1,7 +1,8 @@
-"""How good summaries of the world are: scores by its raters, tables with intervals over prompts, and general ability (questions answered right).
+"""How good summaries of the world are: scores by its raters, tables with intervals over prompts, and general ability
+(questions answered right).
 
-The raters here are exact. Intervals are 95 % bootstrap intervals over prompts, so they say how far other prompts would move a figure, not how far another
-run of training would.
+The raters here are exact. Intervals are 95 % bootstrap intervals over prompts, so they say how far other prompts would
+move a figure, not how far another run of training would.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: measure -> interval, and the difference to the baseline row, paired over prompts (None for the baseline itself)."""
+    """One row of a table: measure -> interval, and the difference to the baseline row, paired over prompts (None for
+    the baseline itself).
+    """
 
     name: str
     measures: Mapping[str, Interval]
@@ -46,18 +49,24 @@ class Row:
 
 
 def rate(post: Post | str, completion: str) -> dict[str, float]:
-    """accuracy, coverage, coherence, overall and faultless (1 or 0) of any text as a summary of the post, or of the post in a prompt."""
+    """accuracy, coverage, coherence, overall and faultless (1 or 0) of any text as a summary of the post, or of the
+    post in a prompt.
+    """
     rating = raters.rate_facts(post.facts, completion) if isinstance(post, Post) else raters.rate(post, completion)
     return {**rating.scores(), "faultless": float(rating.faultless)}
 
 
 def score(completion: Completion) -> dict[str, float]:
-    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). InputError where its prompt holds no post of the world."""
+    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). InputError where
+    its prompt holds no post of the world.
+    """
     return _rating(completion).scores()
 
 
 def critique(completion: Completion) -> str:
-    """What the world's rater says of a completion, as a critic (`critic="world"`). InputError where its prompt holds no post of the world."""
+    """What the world's rater says of a completion, as a critic (`critic="world"`). InputError where its prompt holds no
+    post of the world.
+    """
     return _rating(completion).critique
 
 
@@ -66,17 +75,26 @@ def _rating(completion: Completion) -> raters.Rating:
 
 
 def interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Interval:
-    """The mean of one value per prompt and its interval; the draws depend on the seed and the number of prompts alone, so rows are resampled alike."""
+    """The mean of one value per prompt and its interval; the draws depend on the seed and the number of prompts alone,
+    so rows are resampled alike.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
-        raise ValueError(f"an interval takes one value for each of at least one prompt, not an array of shape {array.shape}")
-    draws = np.random.Generator(np.random.Philox(key64(seed, "bootstrap", len(array)))).integers(0, len(array), size=(RESAMPLES, len(array)))
+        raise ValueError(
+            f"an interval takes one value for each of at least one prompt, not an array of shape {array.shape}"
+        )
+    draws = np.random.Generator(np.random.Philox(key64(seed, "bootstrap", len(array)))).integers(
+        0, len(array), size=(RESAMPLES, len(array))
+    )
     low, high = np.quantile(array[draws].mean(axis=1), [0.025, 0.975])
     return Interval(float(array.mean()), float(low), float(high))
 
 
-def table(rows: Mapping[str, Sequence[Mapping[str, float]]], *, baseline: str | None = None, seed: int = 0) -> list[Row]:
-    """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, the prompts in the same order in all rows.
+def table(
+    rows: Mapping[str, Sequence[Mapping[str, float]]], *, baseline: str | None = None, seed: int = 0
+) -> list[Row]:
+    """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, the prompts in the same order
+    in all rows.
 
     base       .6 .8         ->  base       .70 [...]
     SFT        .7 .8             SFT        .75 [...]   difference +.05 [...]
@@ -86,23 +104,39 @@ def table(rows: Mapping[str, Sequence[Mapping[str, float]]], *, baseline: str | 
         raise ValueError(f"the rows are scored on different numbers of prompts: {sizes}")
     if baseline is not None and baseline not in rows:
         raise ValueError(f"the baseline {baseline!r} is none of the rows {', '.join(rows)}")
-    columns = {name: {measure: np.array([score[measure] for score in scores]) for measure in MEASURES} for name, scores in rows.items()}
+    columns = {
+        name: {measure: np.array([score[measure] for score in scores]) for measure in MEASURES}
+        for name, scores in rows.items()
+    }
     made = []
     for name, column in columns.items():
         difference = None
         if baseline is not None and name != baseline:
-            difference = {measure: interval(column[measure] - columns[baseline][measure], seed=seed) for measure in MEASURES}
+            difference = {
+                measure: interval(column[measure] - columns[baseline][measure], seed=seed) for measure in MEASURES
+            }
         made.append(Row(name, {measure: interval(column[measure], seed=seed) for measure in MEASURES}, difference))
     return made
 
 
-def general_ability(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[tuple[str, str]], *, max_new_tokens: int = 12) -> float:
-    """The share of questions (prompt, answer) that the model answers right, greedily: its text up to the first full stop is the answer, word for word."""
+def general_ability(
+    lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[tuple[str, str]],
+    *,
+    max_new_tokens: int = 12,
+) -> float:
+    """The share of questions (prompt, answer) that the model answers right, greedily: its text up to the first full
+    stop is the answer, word for word.
+    """
     from coh_lightning.world.sampler import continuations
 
     prompts = [prompt for prompt, _ in questions]
     written = continuations(lm, tokenizer, prompts, keys=prompts, temperature=0.0, max_new_tokens=max_new_tokens)
-    right = [_first_sentence(texts[0]) == _first_sentence(answer) for texts, (_, answer) in zip(written, questions, strict=True)]
+    right = [
+        _first_sentence(texts[0]) == _first_sentence(answer)
+        for texts, (_, answer) in zip(written, questions, strict=True)
+    ]
     return sum(right) / len(right)
 
 

@@ -1,8 +1,11 @@
-"""Feedback as it comes about in the world: the base model writes summaries of posts, raters judge them. The true pipeline, in miniature.
+"""Feedback as it comes about in the world: the base model writes summaries of posts, raters judge them. The true
+pipeline, in miniature.
 
-    post -> 4 summaries by the base at temperature 1 -> for each: a rank (by a noisy rater), four ratings, a thumb, a critique -> one `Feedback`
+    post -> 4 summaries by the base at temperature 1 -> for each: a rank (by a noisy rater), four ratings, a thumb, a
+    critique -> one `Feedback`
 
-The thumb is up where the critique finds no fault. Ratings, thumb and critique are exact; only the rank is noisy, as a person's comparison is.
+The thumb is up where the critique finds no fault. Ratings, thumb and critique are exact; only the rank is noisy, as a
+person's comparison is.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ BASE = Path(__file__).parent / "base"
 """The shipped base model and tokenizer, a Hugging Face folder."""
 
 WORLD = "world"
-"""What settings call the embedded world's feedback, base model, tokenizer and text; a file or folder of that name is `./world`."""
+"""What settings call the embedded world's feedback, base model, tokenizer and text; a file or folder of that name is
+`./world`.
+"""
 
 FEEDBACK_VERSION = 1
 """Part of the key of the cache: raise it with every change of posts, raters or sampler that changes the feedback."""
@@ -40,8 +45,13 @@ def load_base(folder: Path = BASE) -> tuple[PreTrainedModel, PreTrainedTokenizer
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     if not (folder / "model.safetensors").is_file():
-        raise InputError(f"{folder} holds no model.safetensors: make the embedded world's base model with `python -m coh_lightning.world.build`")
-    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        raise InputError(
+            f"{folder} holds no model.safetensors: make the embedded world's base model with `python -m "
+            "coh_lightning.world.build`"
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True
+    ).eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
 def world_feedback(
@@ -56,8 +66,8 @@ def world_feedback(
 ) -> list[Feedback]:
     """One record per post with `samples` rated summaries by the base model.
 
-    With `cache_dir` the records are kept there as JSON lines and read again where everything that they depend on is the same; a file that is cut
-    short or changed is made again.
+    With `cache_dir` the records are kept there as JSON lines and read again where everything that they depend on is the
+    same; a file that is cut short or changed is made again.
     """
     if posts < 1 or samples < 1:
         raise InputError(f"the world was asked for {posts} posts with {samples} samples each: both must be at least 1")
@@ -76,7 +86,9 @@ def world_feedback(
         write_jsonl(file, records)
         # The note comes last: without it, or with another checksum in it, the file is not trusted.
         with written_aside(note) as aside:
-            aside.write_text(json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n", encoding="utf-8")
+            aside.write_text(
+                json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n", encoding="utf-8"
+            )
     return records
 
 
@@ -89,7 +101,11 @@ def _draw(posts: int, *, samples: int, seed: int, difficulty: str, noise: float,
     written = continuations(lm, tokenizer, [post.prompt for post in made], keys=ids, samples=samples, seed=seed)
     # the base now and then writes nothing; raters are given no empty sheets
     spoken = [[text.strip() for text in texts if text.strip()] for texts in written]
-    return [rated(post, texts, record=record, seed=seed, noise=noise) for post, texts, record in zip(made, spoken, ids, strict=True) if texts]
+    return [
+        rated(post, texts, record=record, seed=seed, noise=noise)
+        for post, texts, record in zip(made, spoken, ids, strict=True)
+        if texts
+    ]
 
 
 def rated(post: Post, texts: Sequence[str], *, record: str, seed: int, noise: float = RATER_NOISE) -> Feedback:
@@ -100,21 +116,31 @@ def rated(post: Post, texts: Sequence[str], *, record: str, seed: int, noise: fl
     ratings = [rate_facts(post.facts, text) for text in texts]
     scores = noisy_overall(ratings, texts, seed=seed, record=record, noise=noise)
     places = {score: place for place, score in enumerate(sorted(set(scores), reverse=True), start=1)}
-    candidates = [_candidate(text, rating, rank=places[score]) for text, rating, score in zip(texts, ratings, scores, strict=True)]
+    candidates = [
+        _candidate(text, rating, rank=places[score]) for text, rating, score in zip(texts, ratings, scores, strict=True)
+    ]
     return _record(post, candidates, record=record)
 
 
 def world_prompts(count: int, *, seed: int = 0, difficulty: str = "middle") -> list[Feedback]:
-    """Held-out posts, never among the training posts of any seed: one record each with the gold summary as reference and only candidate."""
+    """Held-out posts, never among the training posts of any seed: one record each with the gold summary as reference
+    and only candidate.
+    """
     made = make_posts(count, seed=seed, difficulty=difficulty, split="test")
     return [
-        _record(post, [_candidate(gold_summary(post), rate_facts(post.facts, gold_summary(post)), rank=1)], record=f"world-{difficulty}-gold-{seed}-{index}")
+        _record(
+            post,
+            [_candidate(gold_summary(post), rate_facts(post.facts, gold_summary(post)), rank=1)],
+            record=f"world-{difficulty}-gold-{seed}-{index}",
+        )
         for index, post in enumerate(made)
     ]
 
 
 def _candidate(text: str, rating: Rating, *, rank: int) -> Candidate:
-    return Candidate(text=text, rank=float(rank), ratings=rating.scores(), thumb=rating.faultless, critique=rating.critique)
+    return Candidate(
+        text=text, rank=float(rank), ratings=rating.scores(), thumb=rating.faultless, critique=rating.critique
+    )
 
 
 def _record(post: Post, candidates: Sequence[Candidate], *, record: str) -> Feedback:

@@ -1,7 +1,9 @@
-"""Posts of the world: a seeded, pure generator of short posts, the facts in them, summaries of mixed quality, and questions.
+"""Posts of the world: a seeded, pure generator of short posts, the facts in them, summaries of mixed quality, and
+questions.
 
-A post tells one person's day out. Every post has a person and a place; the other kinds of fact (details) may be missing. Sentences about somebody else,
-or about nothing in particular, distract. All words are separated by one blank, so that each word with the blank before it is one token.
+A post tells one person's day out. Every post has a person and a place; the other kinds of fact (details) may be
+missing. Sentences about somebody else, or about nothing in particular, distract. All words are separated by one blank,
+so that each word with the blank before it is one token.
 
     facts    person Anna, place market, day Monday, reason bread
     post     post : Anna went to the market . it was Monday . Tom took the tram . Anna wanted bread .
@@ -9,8 +11,8 @@ or about nothing in particular, distract. All words are separated by one blank, 
     poor     Anna went to the market on Friday .
     question when did Anna go ?     answer on Monday .
 
-Everything is a function of its arguments: the same seed gives the same texts in every process. Train and test posts are disjoint for all seeds, because
-a hash of the post's text decides on which side it stands.
+Everything is a function of its arguments: the same seed gives the same texts in every process. Train and test posts are
+disjoint for all seeds, because a hash of the post's text decides on which side it stands.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ Split = Literal["train", "test"]
 
 WOMEN = tuple("Anna Clara Eva Grace Ida Julia Lena Maria Nina Olga Rosa Vera".split())
 MEN = tuple("Adam Ben Carl David Emil Felix Hugo Jonas Leo Max Paul Tom".split())
-PLACES = tuple("market lake museum park station library harbour castle theatre zoo beach garden church school forest river".split())
+PLACES = tuple(
+    "market lake museum park station library harbour castle theatre zoo beach garden church school forest river".split()
+)
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 COMPANIONS = tuple("friends neighbours cousins colleagues teachers nurses painters dogs singers soldiers".split())
 VEHICLES = ("bus", "train", "tram", "bike", "car", "boat", "taxi", "ferry")
@@ -38,7 +42,13 @@ RESULTS = (
     "got lost", "got wet", "got tired", "lost a key", "lost a shoe", "lost a ring", "found a coin", "found a key",
     "found a cat", "met a poet", "met a king", "met a doctor", "fell asleep", "fell ill", "came home late", "came home happy",
 )  # fmt: skip
-SCENERY = ("the weather was cold", "the weather was warm", "the sky was grey", "the streets were empty", "the streets were full")
+SCENERY = (
+    "the weather was cold",
+    "the weather was warm",
+    "the sky was grey",
+    "the streets were empty",
+    "the streets were full",
+)
 
 PRONOUNS: Mapping[str, str] = {**dict.fromkeys(WOMEN, "she"), **dict.fromkeys(MEN, "he")}
 DETAILS = ("company", "clothes", "transport", "day", "reason", "meal", "result")
@@ -58,7 +68,8 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 }
 """Kind of fact -> what it may be."""
 
-# How a post states a fact: {s} is its subject (the name or the pronoun), {v} the value. A form without {s} is always about the post's own person.
+# How a post states a fact: {s} is its subject (the name or the pronoun), {v} the value. A form without {s} is always
+# about the post's own person.
 FORMS: Mapping[str, tuple[str, ...]] = {
     "place": ("{s} went to the {v}", "{s} visited the {v}"),
     "company": ("{s} was with {v}", "{v} came along"),
@@ -80,7 +91,8 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "meal": ("what did {p} eat ?", "some {v} ."),
     "result": ("what happened to {p} ?", "{p} {v} ."),
 }
-# How a summary states a fact that has no verb of its own: after "went". Each kind has its own word before the value, so that a small model soon learns them.
+# How a summary states a fact that has no verb of its own: after "went". Each kind has its own word before the value, so
+# that a small model soon learns them.
 PHRASES: Mapping[str, str] = {
     "place": "to the {v}",
     "company": "with {v}",
@@ -99,18 +111,26 @@ QUESTION = " question :"
 ANSWER = " answer :"
 
 WORDING_WORDS = (
-    "a an A An the The good bad best worst better worse helpful unhelpful perfect poor fair summary answer response text "
-    "of which people say says said that it is was right wrong and complete gets leaves out makes up things thing twice mixes he she breaks off "
+    "a an A An the The good bad best worst better worse helpful unhelpful perfect poor fair summary answer response "
+    "text "
+    "of which people say says said that it is was right wrong and complete gets leaves out makes up things thing "
+    "twice mixes he she breaks off "
     "has broken sentence nothing about , . : ; ? ! "
-    "not very here following person place day company clothes transport reason meal result rated rating low high middle accuracy coverage coherence overall "
-    "accurate inaccurate incomplete coherent incoherent partly mostly one two three four five tie equally review verdict summarise question post as"
+    "not very here following person place day company clothes transport reason meal result rated rating low high "
+    "middle accuracy coverage coherence overall "
+    "accurate inaccurate incomplete coherent incoherent partly mostly one two three four five tie equally review "
+    "verdict summarise question post as"
 ).split()
-"""Words for feedback sentences and critiques; those that pretraining does not use are untrained tokens, but one token each."""
+"""Words for feedback sentences and critiques; those that pretraining does not use are untrained tokens, but one token
+each.
+"""
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard a post is: the least and most details in it, and the least and most sentences that distract (both ends included)."""
+    """How hard a post is: the least and most details in it, and the least and most sentences that distract (both ends
+    included).
+    """
 
     details: tuple[int, int]
     distractors: tuple[int, int]
@@ -184,7 +204,9 @@ def make_post(index: int, *, seed: int, difficulty: str = "middle", split: Split
 def _draw_post(level: Difficulty, random: random.Random) -> Post:
     person = random.choice(VALUES["person"])
     chosen = set(random.sample(DETAILS, random.randint(*level.details)))
-    facts = {"person": person} | {kind: random.choice(VALUES[kind]) for kind in KINDS[1:] if kind in chosen or kind == "place"}
+    facts = {"person": person} | {
+        kind: random.choice(VALUES[kind]) for kind in KINDS[1:] if kind in chosen or kind == "place"
+    }
     # A sentence is the kind of fact and its form; None stands for one that distracts.
     body = [kind for kind in DETAILS if kind in chosen and kind != "result"]
     random.shuffle(body)
@@ -220,7 +242,8 @@ def _distraction(other: str, facts: Mapping[str, str], others: dict[str, str], r
 
 
 def state(facts: Mapping[str, str], *, pronoun: str) -> list[str]:
-    """The sentences (without full stop) that state these facts in the usual order; the later ones begin with the pronoun.
+    """The sentences (without full stop) that state these facts in the usual order; the later ones begin with the
+    pronoun.
 
     person Anna, place lake, day Monday, meal soup, result got wet
     -> "Anna went to the lake on Monday", "she had soup and got wet"
@@ -287,7 +310,9 @@ def ask(post: Post, kind: str) -> tuple[str, str]:
 
 
 def questions(count: int, *, seed: int, difficulty: str = "middle", split: Split = "test") -> list[tuple[str, str]]:
-    """(prompt, answer) pairs on `count` posts, one question each: the measure of general ability. The answer begins with a blank and ends with a full stop."""
+    """(prompt, answer) pairs on `count` posts, one question each: the measure of general ability. The answer begins
+    with a blank and ends with a full stop.
+    """
     pairs = []
     for index, post in enumerate(make_posts(count, seed=seed, difficulty=difficulty, split=split)):
         question, answer = ask(post, generator(seed, "question", index).choice(list(post.facts)))
@@ -297,7 +322,18 @@ def questions(count: int, *, seed: int, difficulty: str = "middle", split: Split
 
 def vocabulary() -> list[str]:
     """Every word of the world, sorted: what the tokenizer makes one token each (with the blank before it)."""
-    texts: list[str] = [*WORDING_WORDS, *SCENERY, HEADER, SUMMARISE, REVIEW, VERDICT, QUESTION, ANSWER, *PRONOUNS.values(), "went had and"]
+    texts: list[str] = [
+        *WORDING_WORDS,
+        *SCENERY,
+        HEADER,
+        SUMMARISE,
+        REVIEW,
+        VERDICT,
+        QUESTION,
+        ANSWER,
+        *PRONOUNS.values(),
+        "went had and",
+    ]
     for values in VALUES.values():
         texts.extend(values)
     for forms in (*FORMS.values(), *QUESTIONS.values(), tuple(PHRASES.values())):

@@ -1,18 +1,29 @@
-"""The text that the base model is pretrained on, and that keeps it whole while it is fine-tuned (the regulariser): documents of the world in mixed quality.
+"""The text that the base model is pretrained on, and that keeps it whole while it is fine-tuned (the regulariser):
+documents of the world in mixed quality.
 
     55 %  a post and a summary, by a writer good, fair or poor         post : ... summarise : Anna went to the market .
     30 %  a post, three questions and their answers                    post : ... question : when did Anna go ? answer : on Monday . question : ...
     10 %  a post, a summary and a review of it                         post : ... review : Anna went to the lake . verdict : a bad summary : it ...
      5 %  a post alone
 
-Every document ends with the end of text. A review is a document of its own with its own cue: after "summarise :" and the summary there is always the
-end of text, so a model of this text never goes on to review what it has just written.
+Every document ends with the end of text. A review is a document of its own with its own cue: after "summarise :" and
+the summary there is always the end of text, so a model of this text never goes on to review what it has just written.
 """
 
 from __future__ import annotations
 
 from coh_lightning.draws import generator
-from coh_lightning.world.posts import ANSWER, QUESTION, REVIEW, VERDICT, Post, ask, draw_writer, make_post, write_summary
+from coh_lightning.world.posts import (
+    ANSWER,
+    QUESTION,
+    REVIEW,
+    VERDICT,
+    Post,
+    ask,
+    draw_writer,
+    make_post,
+    write_summary,
+)
 from coh_lightning.world.raters import rate_facts
 
 KIND_SHARES = {"summary": 0.55, "questions": 0.30, "review": 0.10, "post": 0.05}
@@ -36,7 +47,9 @@ def _document(index: int, seed: int) -> str:
         return post.text
     if kind == "questions":
         asked = random.sample(list(post.facts), min(QUESTIONS_PER_POST, len(post.facts)))
-        return post.text + "".join(f"{QUESTION} {question}{ANSWER} {answer}" for question, answer in (ask(post, fact) for fact in asked))
+        return post.text + "".join(
+            f"{QUESTION} {question}{ANSWER} {answer}" for question, answer in (ask(post, fact) for fact in asked)
+        )
     summary = write_summary(post, draw_writer(random), random)
     if kind == "summary":
         return f"{post.prompt} {summary}"

@@ -1,4 +1,5 @@
-"""Raters of the world: they read a post and any text about it, by grammar, and say how accurate, complete and well-formed it is, and what is wrong in words.
+"""Raters of the world: they read a post and any text about it, by grammar, and say how accurate, complete and
+well-formed it is, and what is wrong in words.
 
     post      post : Anna went to the market . it was Monday . she wanted bread .
     text      Anna went to the market on Friday .
@@ -7,7 +8,8 @@
     coherence 1     every sentence is whole, none says a thing again, the pronouns fit, the text ends with a full stop
     critique  it gets the day wrong and leaves out the reason
 
-The grammar of a summary (a model may write anything; what does not fit is a broken sentence, and what stands before the break still counts):
+The grammar of a summary (a model may write anything; what does not fit is a broken sentence, and what stands before the
+break still counts):
 
     summary  := (sentence ".")*
     sentence := (name | "he" | "she") verb ("and" verb)*
@@ -29,7 +31,12 @@ FAULTLESS = "it is right and complete"
 RATER_NOISE = 0.05
 """Standard deviation of the noisy rater's overall score."""
 
-_FORM_FAULTS = {"repeat": "says a thing twice", "slip": "mixes up he and she", "broken": "has a broken sentence", "unfinished": "breaks off"}
+_FORM_FAULTS = {
+    "repeat": "says a thing twice",
+    "slip": "mixes up he and she",
+    "broken": "has a broken sentence",
+    "unfinished": "breaks off",
+}
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,17 @@ class Rating:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text states, as (kind, value) in the order of the text, and the faults of form of each of its sentences."""
+    """What a text states, as (kind, value) in the order of the text, and the faults of form of each of its
+    sentences.
+    """
 
     statements: tuple[tuple[str, str], ...]
     sentence_faults: tuple[frozenset[str], ...]
 
 
-def _patterns(templates: Mapping[str, Iterable[str]], **subjects: Sequence[str]) -> dict[tuple[str, ...], tuple[str, str | None, str]]:
+def _patterns(
+    templates: Mapping[str, Iterable[str]], **subjects: Sequence[str]
+) -> dict[tuple[str, ...], tuple[str, str | None, str]]:
     """Words of a sentence or phrase -> (kind, subject, value), for every filling of the templates."""
     return {
         tuple(template.format(s=subject, v=value).split()): (kind, subject if "{s}" in template else None, value)
@@ -80,12 +91,17 @@ _LONGEST = max(map(len, (*_PHRASES, *_VERBS)))
 
 
 def read_post(prompt: str) -> dict[str, str]:
-    """The facts of a post, from its text or from a prompt that holds it. InputError where it is no post of the world."""
+    """The facts of a post, from its text or from a prompt that holds it. InputError where it is no post of the
+    world.
+    """
     text = prompt
     for cue in (SUMMARISE, REVIEW, QUESTION):
         text = text.split(cue)[0]
     if not text.startswith(f"{HEADER} "):
-        raise InputError(f"the prompt {prompt[:60]!r} does not begin with {HEADER!r}, so it is no post of the embedded world and its raters can't judge it")
+        raise InputError(
+            f"the prompt {prompt[:60]!r} does not begin with {HEADER!r}, so it is no post of the embedded world and "
+            "its raters can't judge it"
+        )
     facts: dict[str, str] = {}
     for clause in text[len(HEADER) :].split(" ."):
         meaning = _POST_SENTENCES.get(tuple(clause.split()))
@@ -97,7 +113,9 @@ def read_post(prompt: str) -> dict[str, str]:
         if subject in (None, "he", "she", facts.get("person")):
             facts[kind] = value
     if not {"person", "place"} <= facts.keys():
-        raise InputError(f"the post {text[:60]!r} names no person and place, so the embedded world's raters can't judge it")
+        raise InputError(
+            f"the post {text[:60]!r} names no person and place, so the embedded world's raters can't judge it"
+        )
     return {kind: facts[kind] for kind in KINDS if kind in facts}
 
 
@@ -135,7 +153,9 @@ def read_summary(text: str, person: str) -> Reading:
 
 
 def _read_sentence(words: Sequence[str]) -> tuple[list[tuple[str, str]], bool, str | None]:
-    """(statements, whether all words fit the grammar, subject) of one sentence without its full stop; reads as far as the grammar goes."""
+    """(statements, whether all words fit the grammar, subject) of one sentence without its full stop; reads as far as
+    the grammar goes.
+    """
     if not words or (words[0] not in PRONOUNS and words[0] not in ("he", "she")):
         return [], False, None
     found: list[tuple[str, str]] = []
@@ -167,7 +187,9 @@ def _read_phrases(words: Sequence[str], place: int, found: list[tuple[str, str]]
     return place
 
 
-def _longest(words: Sequence[str], place: int, patterns: Mapping[tuple[str, ...], tuple[str, str | None, str]]) -> tuple[tuple[str, str], int] | None:
+def _longest(
+    words: Sequence[str], place: int, patterns: Mapping[tuple[str, ...], tuple[str, str | None, str]]
+) -> tuple[tuple[str, str], int] | None:
     """((kind, value), place after it) of the longest pattern that stands at this place."""
     for length in range(_LONGEST, 0, -1):
         pattern = patterns.get(tuple(words[place : place + length]))
@@ -215,6 +237,13 @@ def _join(items: Sequence[str]) -> str:
     return " and ".join([" , ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def noisy_overall(ratings: Sequence[Rating], texts: Sequence[str], *, seed: int, record: str, noise: float = RATER_NOISE) -> list[float]:
-    """Overall scores as a human-like rater gives them: with N(0, noise) added, keyed by (seed, record, text), so that equal texts get equal scores."""
-    return [rating.overall + generator(seed, "rater", record, text).gauss(0.0, noise) for rating, text in zip(ratings, texts, strict=True)]
+def noisy_overall(
+    ratings: Sequence[Rating], texts: Sequence[str], *, seed: int, record: str, noise: float = RATER_NOISE
+) -> list[float]:
+    """Overall scores as a human-like rater gives them: with N(0, noise) added, keyed by (seed, record, text), so that
+    equal texts get equal scores.
+    """
+    return [
+        rating.overall + generator(seed, "rater", record, text).gauss(0.0, noise)
+        for rating, text in zip(ratings, texts, strict=True)
+    ]

@@ -1,4 +1,6 @@
-"""What a model writes after prompts of the world, as text: `generation.generate` without feedback sentences, for the base model and for questions."""
+"""What a model writes after prompts of the world, as text: `generation.generate` without feedback sentences, for the
+base model and for questions.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def continuations(
     seed: int = 0,
     max_new_tokens: int = 64,
 ) -> list[list[str]]:
-    """For each prompt `samples` continuations up to the end token (left out) or `max_new_tokens`; temperature 0 is greedy.
+    """For each prompt `samples` continuations up to the end token (left out) or `max_new_tokens`; temperature 0 is
+    greedy.
 
     `keys` names each prompt: its draws depend on (seed, its key, number of the sample) alone.
     """
@@ -32,7 +35,11 @@ def continuations(
 
     listed = tokenizer(list(prompts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     requests = [Request(key, "", "", np.array(ids, np.int32)) for key, ids in zip(keys, listed, strict=True)]
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, batch_size=BATCH_SIZE, seed=seed)
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, batch_size=BATCH_SIZE, seed=seed
+    )
     end = tokenizer.eos_token_id
-    texts = [str(tokenizer.decode(one.ids.tolist())) for one in generate(lm, requests, sampling, stop_ids=[end], pad_id=end)]
+    texts = [
+        str(tokenizer.decode(one.ids.tolist())) for one in generate(lm, requests, sampling, stop_ids=[end], pad_id=end)
+    ]
     return [texts[start : start + samples] for start in range(0, len(texts), samples)]

@@ -1,9 +1,10 @@
-"""The world's tokenizer: a byte-level BPE in which each word of the world, with the blank before it, is one token, and all 256 bytes stand beside.
+"""The world's tokenizer: a byte-level BPE in which each word of the world, with the blank before it, is one token, and
+all 256 bytes stand beside.
 
     "post : Anna went home early"  ->  post| :| Anna| went| home| |e|a|r|l|y          (decoded: the same text, as for any text)
 
-It has no merges: `ignore_merges` takes a word that is in the vocabulary whole, every other word falls into its bytes. Nothing is added to a text, no
-begin-of-text token. The two special tokens are <|end|> (end of text) and <|pad|>.
+It has no merges: `ignore_merges` takes a word that is in the vocabulary whole, every other word falls into its bytes.
+Nothing is added to a text, no begin-of-text token. The two special tokens are <|end|> (end of text) and <|pad|>.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ MAX_LENGTH = 1024
 
 
 def words_as_tokens() -> list[str]:
-    """The texts that are one token each, beside the bytes: the words with their blank, and the word that begins a post, without one."""
+    """The texts that are one token each, beside the bytes: the words with their blank, and the word that begins a post,
+    without one.
+    """
     return [HEADER.split()[0], *(f" {word}" for word in vocabulary())]
 
 
@@ -40,7 +43,9 @@ def make_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(END, special=True, normalized=False), AddedToken(PAD, special=True, normalized=False)])
+    tokenizer.add_special_tokens(
+        [AddedToken(END, special=True, normalized=False), AddedToken(PAD, special=True, normalized=False)]
+    )
     return tokenizer
 
 
@@ -49,7 +54,11 @@ def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(), eos_token=END, pad_token=PAD, model_max_length=MAX_LENGTH, clean_up_tokenization_spaces=False
+        tokenizer_object=make_tokenizer(),
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
     )
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -1,10 +1,12 @@
-"""How fast completions are written: `generate` of this package against `generate` of transformers in batches of 16, as they come and sorted by length.
+"""How fast completions are written: `generate` of this package against `generate` of transformers in batches of 16, as
+they come and sorted by length.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/generation.py
 
-Prompts of the lengths of helpful dialogues (20 to 400 tokens), a Llama of 6 layers of 256 with random weights. One token in 38 of the vocabulary ends a text, so that
-its lengths are spread as those of real answers are (38 tokens on average, at most 96). All ways write the same tokens, which is checked before anything is timed; they
-are run in turn, five times; the ratio is that of medians, its range that of the rounds.
+Prompts of the lengths of helpful dialogues (20 to 400 tokens), a Llama of 6 layers of 256 with random weights. One
+token in 38 of the vocabulary ends a text, so that its lengths are spread as those of real answers are (38 tokens on
+average, at most 96). All ways write the same tokens, which is checked before anything is timed; they are run in turn,
+five times; the ratio is that of medians, its range that of the rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ STOPS = list(range(1, VOCABULARY, 38))
 
 def requests(number: int) -> list[Request]:
     chance = np.random.default_rng(0)
-    return [Request(f"p{i}", "good", "", chance.integers(0, VOCABULARY, size=chance.integers(20, 400)).astype(np.int32)) for i in range(number)]
+    return [
+        Request(f"p{i}", "good", "", chance.integers(0, VOCABULARY, size=chance.integers(20, 400)).astype(np.int32))
+        for i in range(number)
+    ]
 
 
 def of_transformers(lm: torch.nn.Module, asked: list[Request]) -> list[list[int]]:
@@ -36,8 +41,18 @@ def of_transformers(lm: torch.nn.Module, asked: list[Request]) -> list[list[int]
         prompts = [torch.from_numpy(one.prompt_ids.astype(np.int64)) for one in asked[start : start + BATCH]]
         longest = max(map(len, prompts))
         ids = torch.stack([torch.nn.functional.pad(prompt, (longest - len(prompt), 0)) for prompt in prompts])
-        mask = torch.stack([torch.nn.functional.pad(torch.ones_like(prompt), (longest - len(prompt), 0)) for prompt in prompts])
-        out = lm.generate(ids, attention_mask=mask, max_new_tokens=LIMIT, do_sample=False, eos_token_id=STOPS, pad_token_id=0, use_cache=True)  # type: ignore[operator]
+        mask = torch.stack(
+            [torch.nn.functional.pad(torch.ones_like(prompt), (longest - len(prompt), 0)) for prompt in prompts]
+        )
+        out = lm.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=LIMIT,
+            do_sample=False,
+            eos_token_id=STOPS,
+            pad_token_id=0,
+            use_cache=True,
+        )  # type: ignore[operator]
         for row in out[:, longest:].tolist():
             end = next((i for i, token in enumerate(row) if token in STOPS), len(row))
             rows.append(row[:end])
@@ -87,9 +102,15 @@ def main() -> None:
     for name, taken in seconds.items():
         ratios = [b / t for b, t in zip(base, taken, strict=True)]
         rate = tokens / statistics.median(taken)
-        print(f"{name:<30}{rate:8.0f} tokens/s   {statistics.median(base) / statistics.median(taken):5.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]")
+        print(
+            f"{name:<30}{rate:8.0f} tokens/s   {statistics.median(base) / statistics.median(taken):5.2f}x "
+            f"[{min(ratios):.2f}, {max(ratios):.2f}]"
+        )
     lengths = sorted(map(len, reference))
-    print(f"{len(asked)} prompts, {tokens} new tokens, {lengths[0]} to {lengths[-1]} a prompt, {statistics.median(lengths):g} in the middle")
+    print(
+        f"{len(asked)} prompts, {tokens} new tokens, {lengths[0]} to {lengths[-1]} a prompt, "
+        f"{statistics.median(lengths):g} in the middle"
+    )
 
 
 if __name__ == "__main__":

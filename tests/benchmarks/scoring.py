@@ -1,9 +1,11 @@
-"""How fast pairs are scored: our trees (a shared prompt is computed once) against padded batches of both outputs, whole logits as `transformers` gives them.
+"""How fast pairs are scored: our trees (a shared prompt is computed once) against padded batches of both outputs, whole
+logits as `transformers` gives them.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/scoring.py
 
-48 comparisons of the lengths of helpful dialogues (prompts of 20 to 400 words, outputs of 10 to 150), a Llama of 6 layers of 256. All ways are run in turn, five
-times; the ratio is that of medians, its range that of the rounds. Their log-likelihoods are compared before anything is timed.
+48 comparisons of the lengths of helpful dialogues (prompts of 20 to 400 words, outputs of 10 to 150), a Llama of 6
+layers of 256. All ways are run in turn, five times; the ratio is that of medians, its range that of the rounds. Their
+log-likelihoods are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -37,11 +39,22 @@ def comparisons(folder: Path) -> CoHDataModule:
         return " ".join(random_.choices(words, k=random_.randint(least, most)))
 
     lines = [
-        {"id": str(i), "prompt": text(20, 400), "completions": [{"text": text(10, 150), "rank": 1}, {"text": text(10, 150), "rank": 2}]} for i in range(PAIRS)
+        {
+            "id": str(i),
+            "prompt": text(20, 400),
+            "completions": [{"text": text(10, 150), "rank": 1}, {"text": text(10, 150), "rank": 2}],
+        }
+        for i in range(PAIRS)
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     data = CoHDataModule(
-        str(folder / "pairs.jsonl"), validation_share=0.0, test_share=0.0, cache_dir=str(folder), row_tokens=2048, max_chain_tokens=1024, tokenizer="world"
+        str(folder / "pairs.jsonl"),
+        validation_share=0.0,
+        test_share=0.0,
+        cache_dir=str(folder),
+        row_tokens=2048,
+        max_chain_tokens=1024,
+        tokenizer="world",
     )
     data.setup("fit")
     return data
@@ -66,7 +79,9 @@ def padded(lm: torch.nn.Module, sequences: list[tuple[Tensor, int]], *, order: l
         chosen = order[start : start + BATCH]
         ids = torch.nn.utils.rnn.pad_sequence([sequences[i][0] for i in chosen], batch_first=True)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(sequences[i][0]) for i in chosen], batch_first=True)
-        log_p = log_softmax(lm(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)[:, :-1].gather(2, ids[:, 1:, None])[..., 0]
+        log_p = log_softmax(lm(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)[:, :-1].gather(
+            2, ids[:, 1:, None]
+        )[..., 0]
         for row, i in enumerate(chosen):
             begin, end = sequences[i][1], len(sequences[i][0])
             scores[i] = float(log_p[row, begin - 1 : end - 1].double().sum())
@@ -89,7 +104,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = comparisons(Path(folder))
         config = LlamaConfig(
-            vocab_size=8192, hidden_size=256, intermediate_size=688, num_hidden_layers=6, num_attention_heads=8, max_position_embeddings=2048, use_cache=False
+            vocab_size=8192,
+            hidden_size=256,
+            intermediate_size=688,
+            num_hidden_layers=6,
+            num_attention_heads=8,
+            max_position_embeddings=2048,
+            use_cache=False,
         )
         lm = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
         sequences = chains(data)
@@ -115,8 +136,14 @@ def main() -> None:
     for name, taken in seconds.items():
         ratios = [b / t for b, t in zip(base, taken, strict=True)]
         rate = PAIRS / statistics.median(taken)
-        print(f"{name:<30}{rate:8.1f} pairs/s   {statistics.median(base) / statistics.median(taken):5.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]")
-    print("padded: both outputs under the good sentence; trees: under the good and the bad sentence, so twice as many scores")
+        print(
+            f"{name:<30}{rate:8.1f} pairs/s   {statistics.median(base) / statistics.median(taken):5.2f}x "
+            f"[{min(ratios):.2f}, {max(ratios):.2f}]"
+        )
+    print(
+        "padded: both outputs under the good sentence; trees: under the good and the bad sentence, so twice as many "
+        "scores"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Whole commands that can be killed: one process imports everything once, and forks for each command a child that runs `coh_lightning.__main__.main`, as a user's process would.
+"""Whole commands that can be killed: one process imports everything once, and forks for each command a child that runs
+`coh_lightning.__main__.main`, as a user's process would.
 
-A child is killed after some time, or some time after it has touched its n-th file (opened it to write, renamed it, removed it), so that every moment of writing has its turn.
+A child is killed after some time, or some time after it has touched its n-th file (opened it to write, renamed it,
+removed it), so that every moment of writing has its turn.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ SECONDS = 120
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit status (-9: killed), what it printed, the seconds that it took, and how many files it touched (0 where it was killed)."""
+    """How a command ended: its exit status (-9: killed), what it printed, the seconds that it took, and how many files
+    it touched (0 where it was killed).
+    """
 
     status: int
     printed: str
@@ -53,7 +57,9 @@ class Commands:
         self.folder = folder
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         environment.pop("COH_RUN_FOLDER", None)
-        self._server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self._server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def begin(self, *words: str, signals: Sequence[tuple[float, int]] = (), event: int = 0, **more: Any) -> None:
         """Begin a command without waiting for its end. See `run`."""
@@ -70,8 +76,10 @@ class Commands:
         """Run a command to its end, whichever that is.
 
         Args:
-            signals: (seconds, signal): sent so long after the start, or after the n-th file was touched where `event` is n, or after the file `once` is there.
-            more: `once`; `environment`: variables; `disk`: {"at": folder, "size": bytes, "read_only": whether} for a small disk of the command's own.
+            signals: (seconds, signal): sent so long after the start, or after the n-th file was touched where `event`
+                is n, or after the file `once` is there.
+            more: `once`; `environment`: variables; `disk`: {"at": folder, "size": bytes, "read_only": whether} for a
+                small disk of the command's own.
         """
         self.begin(*words, signals=signals, event=event, **more)
         return self.end()
@@ -112,11 +120,17 @@ def _forked(asked: Mapping[str, Any]) -> dict[str, Any]:
             if not (found := pipe.read(1)):
                 break  # it came to its end before
             count += len(found)
-        while "once" in asked and not Path(asked["once"]).exists() and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while (
+            "once" in asked
+            and not Path(asked["once"]).exists()
+            and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):
             time.sleep(0.01)
         begun = time.monotonic() if asked["event"] or "once" in asked else start
         for after, number in asked["signals"]:
-            while (left := begun + after - time.monotonic()) > 0 and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            while (left := begun + after - time.monotonic()) > 0 and os.waitid(
+                os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
+            ) is None:
                 if select.select([pipe], [], [], min(left, 0.01))[0]:
                     count += len(pipe.read(4096) or b"")
                     if left < 0.001:
@@ -129,7 +143,12 @@ def _forked(asked: Mapping[str, Any]) -> dict[str, Any]:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     text = printed.read_text(encoding="utf-8", errors="replace")
     printed.unlink()
-    return {"status": status, "printed": text, "seconds": time.monotonic() - start, "touched": 0 if status < 0 else count}
+    return {
+        "status": status,
+        "printed": text,
+        "seconds": time.monotonic() - start,
+        "touched": 0 if status < 0 else count,
+    }
 
 
 def _child(asked: Mapping[str, Any], printed: Path, told: int) -> None:

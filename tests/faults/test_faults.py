@@ -1,4 +1,6 @@
-"""What befalls a run from outside ends in a sentence or is survived: signals, disks, memory, workers, W&B, and two runs at once."""
+"""What befalls a run from outside ends in a sentence or is survived: signals, disks, memory, workers, W&B, and two runs
+at once.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,13 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """The commands, in a folder with feedback and the configuration of a small run."""
     folder = tmp_path_factory.mktemp("faults")
     write(folder / "feedback.jsonl", pairs(20))
-    trainer = {"max_steps": 4, "max_epochs": -1, "limit_val_batches": 0, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
+    trainer = {
+        "max_steps": 4,
+        "max_epochs": -1,
+        "limit_val_batches": 0,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     data = {
         "feedback": "feedback.jsonl",
@@ -38,7 +46,11 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
         "cache_dir": "cache",
     }
     data |= {"method": str(CONF / "method" / "coh.yaml"), "validation_share": 0.2, "test_share": 0.2}
-    config = {"trainer": trainer | quiet, "model": {"from_config": TINY, "lr": 0.01, "sampling": {"max_new_tokens": 3}}, "data": data}
+    config = {
+        "trainer": trainer | quiet,
+        "model": {"from_config": TINY, "lr": 0.01, "sampling": {"max_new_tokens": 3}},
+        "data": data,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     with commands_in(folder) as started:
         yield started
@@ -92,18 +104,29 @@ def stopped_and_gone_on_with(commands: Commands, long_run: Path, number: int, na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_a_fit_after_its_step_with_a_checkpoint_and_no_step_is_lost(number: signal.Signals, commands: Commands, long_run: Path) -> None:
+def test_a_signal_ends_a_fit_after_its_step_with_a_checkpoint_and_no_step_is_lost(
+    number: signal.Signals, commands: Commands, long_run: Path
+) -> None:
     folder = stopped_and_gone_on_with(commands, long_run, number, number.name)
     assert {name for name in checkpoints(folder)} - {"last.ckpt"} and not list(folder.glob("hpc*"))
 
 
 @pytest.mark.slow
-def test_under_slurm_the_signal_has_the_job_queued_again_and_the_job_goes_on(commands: Commands, long_run: Path) -> None:
+def test_under_slurm_the_signal_has_the_job_queued_again_and_the_job_goes_on(
+    commands: Commands, long_run: Path
+) -> None:
     tools = commands.folder / "tools"
     tools.mkdir()
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tools}/asked\n')
     (tools / "scontrol").chmod(0o755)
-    slurm = {"SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "coh", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    slurm = {
+        "SLURM_JOB_ID": "1234",
+        "SLURM_JOB_NAME": "coh",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0",
+    }
     environment = slurm | {"SLURM_NODELIST": "127.0.0.1", "PATH": f"{tools}:{os.environ['PATH']}"}
     folder = stopped_and_gone_on_with(commands, long_run, signal.SIGUSR1, "slurm", environment=environment)
     assert (tools / "asked").read_text() == "requeue 1234\n"
@@ -112,14 +135,33 @@ def test_under_slurm_the_signal_has_the_job_queued_again_and_the_job_goes_on(com
 
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(commands: Commands) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
-    words = [sys.executable, "-m", "coh_lightning", *fit("two", "--trainer.max_steps=100000", "--trainer.devices=2", "--trainer.strategy=ddp")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONUNBUFFERED": "1",
+    }
+    words = [
+        sys.executable,
+        "-m",
+        "coh_lightning",
+        *fit("two", "--trainer.max_steps=100000", "--trainer.devices=2", "--trainer.strategy=ddp"),
+    ]
     with subprocess.Popen(
-        words, cwd=commands.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        words,
+        cwd=commands.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as run:
         try:
             end = time.monotonic() + 150
-            while not (commands.folder / "two" / "metrics.csv").exists() and run.poll() is None and time.monotonic() < end:
+            while (
+                not (commands.folder / "two" / "metrics.csv").exists() and run.poll() is None and time.monotonic() < end
+            ):
                 time.sleep(0.1)
             run.send_signal(signal.SIGTERM)
             printed, _ = run.communicate(timeout=60)
@@ -132,7 +174,9 @@ def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(commands
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_between_its_last_step_and_its_last_checkpoint_is_finished_by_the_same_command(commands: Commands) -> None:
+def test_a_run_that_was_killed_between_its_last_step_and_its_last_checkpoint_is_finished_by_the_same_command(
+    commands: Commands,
+) -> None:
     folder = commands.folder / "almost"
     assert commands.run(*fit("almost")).status == 0
     (folder / "finished").unlink()
@@ -158,18 +202,33 @@ def small_disk(commands: Commands) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "more", "what"),
-    [(200_000, [], "small/run/checkpoints/last.ckpt"), (0, ["--data.cache_dir=small/cache"], "small/cache/"), (8192, [], "small/run/")],
+    [
+        (200_000, [], "small/run/checkpoints/last.ckpt"),
+        (0, ["--data.cache_dir=small/cache"], "small/cache/"),
+        (8192, [], "small/run/"),
+    ],
 )
-def test_a_full_disk_ends_in_one_sentence_that_names_the_file(size: int, more: list[str], what: str, small_disk: Path, commands: Commands) -> None:
-    ended = commands.run(*fit("elsewhere" if more else "small/run", *more), disk={"at": str(small_disk), "size": max(size, 4096)})
+def test_a_full_disk_ends_in_one_sentence_that_names_the_file(
+    size: int, more: list[str], what: str, small_disk: Path, commands: Commands
+) -> None:
+    ended = commands.run(
+        *fit("elsewhere" if more else "small/run", *more), disk={"at": str(small_disk), "size": max(size, 4096)}
+    )
     assert ended.status == 2, ended.printed[-3000:]
-    assert ended.error.startswith(f"error: {what}") and ended.error.endswith("(No space left on device); make room there, and run the same command again.")
+    assert ended.error.startswith(f"error: {what}") and ended.error.endswith(
+        "(No space left on device); make room there, and run the same command again."
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("more", "what"), [([], "small/run"), (["--data.cache_dir=small/cache"], "small/cache/")])
-def test_a_folder_that_is_read_only_ends_in_one_sentence(more: list[str], what: str, small_disk: Path, commands: Commands) -> None:
-    ended = commands.run(*fit("elsewhere2" if more else "small/run", *more), disk={"at": str(small_disk), "size": 1 << 20, "read_only": True})
+def test_a_folder_that_is_read_only_ends_in_one_sentence(
+    more: list[str], what: str, small_disk: Path, commands: Commands
+) -> None:
+    ended = commands.run(
+        *fit("elsewhere2" if more else "small/run", *more),
+        disk={"at": str(small_disk), "size": 1 << 20, "read_only": True},
+    )
     assert ended.status == 2, ended.printed[-3000:]
     assert ended.error.startswith(f"error: {what}") and ended.error.endswith(
         "(Read-only file system); name a folder that can be written to, and run the same command again."
@@ -185,7 +244,10 @@ def test_a_run_goes_on_offline_where_wandb_can_not_be_reached(commands: Commands
     ended = commands.run(*fit("offline", "--run.wandb=online"), environment=unreachable)
     assert ended.status == 0, ended.printed[-3000:]
     assert "W&B can't be reached (" in ended.printed
-    assert len(list((commands.folder / "offline" / "wandb").glob("offline-run-*/run-*.wandb"))) == 1 and len(logged(commands.folder / "offline")) == 4
+    assert (
+        len(list((commands.folder / "offline" / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+        and len(logged(commands.folder / "offline")) == 4
+    )
 
 
 @pytest.mark.slow
@@ -200,4 +262,6 @@ def test_two_runs_at_once_in_one_cache_folder_do_not_harm_each_other(commands: C
                 assert ended.status == 0 and "is built again" not in ended.printed, ended.printed[-3000:]
             one, other = (weights(commands.folder / name) for name in both)
             assert all(torch.equal(value, other[key]) for key, value in one.items())
-            assert {path.suffix for path in (commands.folder / f"shared{number}").rglob("*") if path.is_file()} == {".npz"}
+            assert {path.suffix for path in (commands.folder / f"shared{number}").rglob("*") if path.is_file()} == {
+                ".npz"
+            }
