@@ -30,6 +30,7 @@ from coh_lightning.records import (
     Feedback,
     Part,
     Turn,
+    as_messages,
     did_you_mean,
     prompt_sha,
     read_prompt,
@@ -359,6 +360,7 @@ class Prompter:
             task=record.task,
             source=record.source,
             shown=read_prompt(record.prompt),
+            messages=as_messages(record.prompt),
             human=request.human,
         )
 

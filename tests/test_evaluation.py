@@ -472,6 +472,9 @@ def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_t
                 read_prompt(turns),
                 turn.text,
             )
+            assert [(message["role"], message["content"]) for message in one.messages] == [
+                (said.role, said.text) for said in turns
+            ]
             assert "Their answer." not in one.prompt
             turns.append(Turn("assistant", (Part(one.text, "front"),)))
     assert len({one.text for one in written.values()}) > len(held_out)
