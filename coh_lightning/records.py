@@ -325,7 +325,8 @@ class Completion:
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None and value != ()}
+        values = dataclasses.asdict(self) | {"messages": [dict(message) for message in self.messages] or None}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def read_messages(value: Sequence[object], key: str, where: str) -> tuple[Mapping[str, str], ...]:
