@@ -37,7 +37,7 @@ class LinkSize:
 
 
 @dataclass(frozen=True)
-class Item:
+class PlannedTree:
     """A tree, or the part of a tree that fits in a row: some chains of one record."""
 
     record: int
@@ -48,7 +48,9 @@ class Item:
     """Sum of the learned and unlearned weight of its tokens; no wording changes it, but see `Plan.weigh`."""
 
 
-def tree_items(record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSize]], row_tokens: int) -> list[Item]:
+def planned_trees(
+    record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSize]], row_tokens: int
+) -> list[PlannedTree]:
     """The chains of one record as one tree, or as several where the row is too short; each part repeats the shared path
     and carries its own chains' weight.
 
@@ -73,7 +75,7 @@ def tree_items(record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSi
         part.chains.append(index)
         part.paths.update(paths)
         part.weight += sum(link.weight for link in chains[index])
-    return [Item(record, tuple(sorted(part.chains)), part.length, part.weight) for part in parts]
+    return [PlannedTree(record, tuple(sorted(part.chains)), part.length, part.weight) for part in parts]
 
 
 @dataclass
@@ -106,7 +108,7 @@ class Plan:
     `row_tokens`.
     """
 
-    items: Sequence[Item]
+    items: Sequence[PlannedTree]
     seed: int
     row_tokens: int
     rows_per_step: int
@@ -114,8 +116,8 @@ class Plan:
     """One item a row (`layout: separate`)."""
     documents: Sequence[int] = ()
     regulariser_rows_per_step: int = 0
-    weigh: Callable[[Item, int], float] | None = None
-    """The weight of an item in an epoch, where it is another in each; None: it is `Item.weight` in all."""
+    weigh: Callable[[PlannedTree, int], float] | None = None
+    """The weight of an item in an epoch, where it is another in each; None: it is `PlannedTree.weight` in all."""
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -198,7 +200,7 @@ class Plan:
             self._memo.update(epoch=epoch, rows=rows)
         return self._memo["rows"]  # type: ignore[return-value]
 
-    def size(self, row: Sequence[Item]) -> float:
+    def size(self, row: Sequence[PlannedTree]) -> float:
         """What decides the memory of a row: its length where rows differ in it, else the weight that stands for its
         places in the loss.
         """

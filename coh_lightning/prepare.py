@@ -12,8 +12,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from coh_lightning.chains import Chain, Method, TooLong, Unusable, build_chains, without_front
 from coh_lightning.limits import Size, limits_that_fit
-from coh_lightning.plan import Item, LinkSize, tree_items
-from coh_lightning.records import Feedback
+from coh_lightning.plan import LinkSize, PlannedTree, planned_trees
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording
@@ -148,6 +148,23 @@ class Preparer:
             tokens_in_loss=in_loss,
         )
 
+    def prepare_all(self, records: Sequence[Feedback], doing: str) -> tuple[list[Prepared], list[Rejected]]:
+        """The records that the method can use, and the others with their reason; `doing` labels the progress bar."""
+        from rich.console import Console
+        from rich.progress import track
+
+        prepared: list[Prepared] = []
+        lost: list[Rejected] = []
+        console = Console(stderr=True)
+        hidden = not console.is_terminal or len(records) < 1000
+        for record in track(records, doing, console=console, transient=True, disable=hidden):
+            try:
+                prepared.append(self.prepare(record))
+            except Unusable as unusable:
+                detail = unusable.detail if isinstance(unusable, TooLong) else ""
+                lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
+        return prepared, lost
+
     def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
         """How many of the records that the method could use would fit under which other limits on tokens, for a
         message; empty where none would help.
@@ -171,12 +188,12 @@ class Preparer:
         lengths = [self.tokens.link_lengths(prompt, without_front(chain, len(chain) - 1))[0] for chain in chains]
         return min(length.marker + length.output for length in lengths)
 
-    def items(self, number: int, one: Prepared) -> list[Item]:
+    def items(self, number: int, one: Prepared) -> list[PlannedTree]:
         """The trees of a record, whose number among the prepared ones the items carry."""
         if self.row_tokens is not None:
-            return tree_items(number, one.prompt_tokens, one.sizes, self.row_tokens)
+            return planned_trees(number, one.prompt_tokens, one.sizes, self.row_tokens)
         return [
-            Item(
+            PlannedTree(
                 number,
                 (chain,),
                 one.prompt_tokens + sum(link.tokens for link in links),
@@ -202,7 +219,7 @@ class Preparer:
         """
         return self.method.loss_on == "last" and "shuffled" in self.method.orders
 
-    def weight(self, one: Prepared, item: Item, epoch: int) -> float:
+    def weight(self, one: Prepared, item: PlannedTree, epoch: int) -> float:
         """Sum of the weights of an item's tokens in this epoch."""
         if not self.weight_varies:
             return item.weight
@@ -214,7 +231,7 @@ class Preparer:
         ]
         return sum((link.learned + link.unlearned) * length.output for link, length in linked)
 
-    def tree(self, one: Prepared, item: Item, epoch: int = 0) -> Tree:
+    def tree(self, one: Prepared, item: PlannedTree, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
         chains = self.chains(one, epoch)
         tree = Tree.from_chains([self.tokens.chain(one.prompt, chains[number]) for number in item.chains])

@@ -346,7 +346,7 @@ def _viewed(data: CoHDataModule, place: int, one: Prepared, items: Sequence[Any]
         labels.append(of_tokens)
     trees = []
     for item in items if data.layout == "tree" and len(chains) > 1 else ():
-        tree = data.tree(item, "train")
+        tree = data.rows.tree(item, "train")
         # a node that several chains hold may have several roles: a good and a bad output that begin alike
         roles: list[dict[str, None]] = [{} for _ in range(tree.tokens)]
         for chain_number, path in zip(item.chains, tree.paths, strict=True):

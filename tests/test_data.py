@@ -244,7 +244,7 @@ def check_epochs(data: CoHDataModule, epochs: int) -> int:
         whole: Counter[str] = Counter()
         for step in range(data.plan.steps_per_epoch):
             planned = data.plan.step(epoch, step)
-            rows = [data.train_row(one, epoch) for one in planned]
+            rows = [data.rows.train_row(one, epoch) for one in planned]
             total = {True: 0.0, False: 0.0}
             for plan, row in zip(planned, rows, strict=True):
                 total[plan.regulariser] += float(row.learned.sum() + row.unlearned.sum())
@@ -478,14 +478,16 @@ def test_the_coefficients_add_up_to_one_however_small_the_weights_are(tmp_path: 
 @pytest.mark.parametrize("layout", ["tree", "separate"])
 def test_held_out_trees_share_rows_and_separate_chains_do_not(layout: Any, tmp_path: Path) -> None:
     data = built(pairs(40), tmp_path, train_only=False, validation_share=0.3, test_share=0.0, layout=layout)
-    rows, chains = data._held_out_rows("validation"), data.counts["validation"].chains
+    rows, chains = data.rows.held_out_rows("validation"), data.counts["validation"].chains
     assert data.counts["validation"].rows == len(rows)
-    assert sorted(number for row in rows for number in row) == list(range(len(data._items["validation"])))
+    assert sorted(number for row in rows for number in row) == list(range(len(data.rows.items["validation"])))
     if layout == "separate":
         assert len(rows) == chains and all(len(row) == 1 for row in rows)
     else:
         assert len(rows) < data.counts["validation"].used <= chains
-        assert all(sum(data._items["validation"][number].length for number in row) <= data.row_tokens for row in rows)
+        assert all(
+            sum(data.rows.items["validation"][number].length for number in row) <= data.row_tokens for row in rows
+        )
 
 
 def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path) -> None:
@@ -497,7 +499,7 @@ def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path)
         == sum(item.weight for item in together.plan.items)
         == together.counts["train"].tokens_in_loss
     )
-    rows = [data.train_row(planned, 0) for planned in data.plan.step(0, 0)]
+    rows = [data.rows.train_row(planned, 0) for planned in data.plan.step(0, 0)]
     assert all(row.causal and row.bounds[-1] == len(row.ids) for row in rows)
     assert len(rows[0].ids) == max(len(tokens) for one in train(data) for tokens in tokens_of(data, one)), (
         "the longest runs first"
@@ -515,8 +517,8 @@ def hidden_shares(data: CoHDataModule, epochs: int) -> list[float]:
     for epoch in range(epochs):
         for step in range(data.plan.steps_per_epoch):
             for planned in data.plan.step(epoch, step):
-                row = data.train_row(planned, epoch)
-                trees = [data.tree(data.plan.items[number], "train", epoch) for number in planned.members]
+                row = data.rows.train_row(planned, epoch)
+                trees = [data.rows.tree(data.plan.items[number], "train", epoch) for number in planned.members]
                 for tree, start in zip(trees, row.bounds[:-1].tolist(), strict=True):
                     seen = row.seen_until[start : start + tree.tokens] - start
                     changed = seen != tree.subtree_end
@@ -548,7 +550,7 @@ def test_hiding_depends_on_record_and_epoch_alone(tmp_path: Path) -> None:
         found = {}
         for step in range(data.plan.steps_per_epoch):
             for planned in data.plan.step(epoch, step):
-                row = data.train_row(planned, epoch)
+                row = data.rows.train_row(planned, epoch)
                 for number, start, stop in zip(
                     planned.members, row.bounds[:-1].tolist(), row.bounds[1:].tolist(), strict=True
                 ):
@@ -591,7 +593,7 @@ def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(
                     assert alone.mean() < 0.1, "in a held-out tree only the leaves are seen by themselves alone"
         planned = data.plan.step(0, 0)[0]
         assert planned.regulariser
-        return data.train_row(planned, 0)
+        return data.rows.train_row(planned, 0)
 
     plain = first()
     end = plain.bounds[1]
@@ -749,7 +751,7 @@ def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
 def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     records = load([Records(write(tmp_path / "f.jsonl", pairs(4)))], seed=0)
-    monkeypatch.setattr("coh_lightning.data.world_feedback", lambda **settings: asked.append(settings) or records)
+    monkeypatch.setattr("coh_lightning.splits.world_feedback", lambda **settings: asked.append(settings) or records)
     split = CoHDataModule(seed=3, cache_dir=tmp_path).records_by_split()
     assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
     assert sum(map(len, split.values())) == 4
@@ -760,7 +762,7 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
 ) -> None:
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "coh_lightning.data.pretraining_text",
+        "coh_lightning.pretraining.pretraining_text",
         lambda number, *, seed: asked.append((number, seed)) or ["from the world"],
     )
     (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
@@ -769,8 +771,8 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
     )
     assert asked == [(4000, 7)]
     decode = data.chain_tokenizer.encoder.decode
-    assert [decode(ids[:-1]) for ids in data._texts] == ["from the world", "from the file"]
-    assert all(ids[-1] == data.stop_ids[0] for ids in data._texts)
+    assert [decode(ids[:-1]) for ids in data.rows.texts] == ["from the world", "from the file"]
+    assert all(ids[-1] == data.stop_ids[0] for ids in data.rows.texts)
 
 
 def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) -> None:
@@ -812,8 +814,8 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
             ("prompt_tokens_cut", [one.prompt.cut for one in records]),
             ("tokens_plain", [one.tokens_plain for one in records]),
             ("tokens_in_loss", [one.tokens_in_loss for one in records]),
-            ("pairs", [len(data.pairs(one)[0]) if stage == "validation" else 0 for one in records]),
-            ("pairs_too_long", [data.pairs(one)[1] if stage == "validation" else 0 for one in records]),
+            ("pairs", [len(data.comparer.pairs(one)[0]) if stage == "validation" else 0 for one in records]),
+            ("pairs_too_long", [data.comparer.pairs(one)[1] if stage == "validation" else 0 for one in records]),
         ):
             assert getattr(count, name) == sum(each), name
         assert min(count.links_cut, count.prompts_cut, count.prompt_tokens_cut - count.prompts_cut) > 0
@@ -830,7 +832,7 @@ def test_settings_of_another_shape_in_a_checkpoint_are_refused_with_both(tmp_pat
 
 def test_rows_that_are_compared_hold_no_pads(tmp_path: Path) -> None:
     data = built(pairs(12), tmp_path, train_only=False, validation_share=0.5, test_share=0.0)
-    rows = data._held_out("validation")[1].build(0)["rows"]
+    rows = data.held_out("validation")[1].build(0)["rows"]
     outputs = sum(row["outputs"] for row in rows)
     assert sum(int((row["input_ids"] == data.stop_ids[0]).sum()) for row in rows) == outputs == 4, (
         "each output ends once, and nothing else does"

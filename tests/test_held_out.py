@@ -23,7 +23,8 @@ from coh_lightning.chains import Link, Method
 from coh_lightning.data import CoHDataModule
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
-from coh_lightning.held_out import RECORDS_PER_WRITING, Comparer, Comparison, Table
+from coh_lightning.held_out import RECORDS_PER_WRITING, Comparer, Comparison
+from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import output_log_likelihoods
 from coh_lightning.prepare import Preparer
 from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, read_jsonl
@@ -138,7 +139,7 @@ def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_th
 
 @given(count=st.integers(0, 40), ranks=st.integers(1, 6))
 def test_every_rank_has_the_same_number_of_batches_and_each_batch_is_there_once(count: int, ranks: int) -> None:
-    table = Table(lambda index: index, count)
+    table = BatchTable(lambda index: index, count)
     shares = [list(table.loader(ranks, rank)) for rank in range(ranks)]
     assert len({len(share) for share in shares}) == 1
     assert [i for i in sorted(i for share in shares for i in share) if i < count] == list(range(count))

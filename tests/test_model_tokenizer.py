@@ -428,7 +428,7 @@ def test_a_model_without_feedback_of_its_own_is_trained_on_the_worlds_and_that_i
         (None, CoHModule()),
     ):
         data = CoHDataModule(feedback, cache_dir=str(tmp_path / "cache"), max_prompt_tokens=300, max_chain_tokens=512)
-        with mock.patch("coh_lightning.data.WORLD_POSTS", 4):
+        with mock.patch("coh_lightning.splits.WORLD_POSTS", 4):
             run_in(tmp_path).fit(module, datamodule=data)
         said_of.append(any("so the model" in note and "has that of the embedded world" in note for note in data.notes))
     assert said_of == [True, False, False, False]

@@ -121,7 +121,7 @@ def test_the_learned_share_is_that_of_the_feedback_alone(tmp_path: Path) -> None
     text.write_text("one two three four five\n\n" * 20, encoding="utf-8")
     settings: dict[str, Any] = {"regulariser": [str(text)], "regulariser_rows_per_step": 1}
     data = built(pairs(12), tmp_path, **settings)
-    rows = [data.train_row(planned, 0) for planned in data.plan.step(0, 0) if not planned.regulariser]
+    rows = [data.rows.train_row(planned, 0) for planned in data.plan.step(0, 0) if not planned.regulariser]
     learned, tokens = sum(int((row.learned != 0).sum()) for row in rows), sum(int(row.bounds[-1]) for row in rows)
     watch = fitted(data_of(pairs(12), tmp_path, **settings), CoHModule(from_config=TINY), tmp_path, max_steps=1)
     [logged] = [row["train/learned_share"] for row in watch.metrics if "train/learned_share" in row]
@@ -146,7 +146,7 @@ def plain_loss(
     text: list[Tensor] = []
     for planned in data.plan.step(epoch, step):
         if planned.regulariser:
-            text += [nll for number in planned.members for nll in _nll(lm, data._texts[number])[0]]
+            text += [nll for number in planned.members for nll in _nll(lm, data.rows.texts[number])[0]]
             continue
         for number in planned.members:
             item = data.plan.items[number]
@@ -425,7 +425,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_an
 ) -> None:
     data, model, weights = data_of(pairs(12), tmp_path, rows_per_step=3), tiny(), []
     data.setup()
-    bad = data._train_batch(data._planned(0, 4), 0)["input_ids"]  # the second row of the second step
+    bad = data.rows.train_batch(data.planned(0, 4), 0)["input_ids"]  # the second row of the second step
 
     def spoilt(logits: torch.Tensor, batch: Any, **settings: Any) -> Any:
         loss, stats = row_loss(logits, batch, **settings)
