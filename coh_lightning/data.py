@@ -8,10 +8,9 @@ Only the ids of distinct texts are cached on disk; wording, method and layout ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from coh_lightning import data_report
 from coh_lightning.chains import Chain, Method
+from coh_lightning.data_checks import check_arguments
 from coh_lightning.data_report import SplitCounts
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
@@ -30,7 +30,7 @@ from coh_lightning.loaders import BatchTable, TrainLoader
 from coh_lightning.losses import Batch
 from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
-from coh_lightning.plan import Plan, PlannedRow, PlannedTree
+from coh_lightning.plan import Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.pretraining import TEXT, read_pieces
 from coh_lightning.prompter import Prompter, RecordRequest, turns_before_answers
@@ -38,7 +38,7 @@ from coh_lightning.records import Feedback, Rejected
 from coh_lightning.row_builder import RowBuilder
 from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
-from coh_lightning.sources import Source, counts, most_often
+from coh_lightning.sources import Source, counts
 from coh_lightning.splits import SplitReader, Stage, rated_attributes, tasks_of
 from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, cache_fields
@@ -117,42 +117,6 @@ class CoHDataModule(LightningDataModule):
         cache_dir: str = "~/.cache/coh_lightning",
     ) -> None:
         super().__init__()
-        if not 0 < max_prompt_tokens < max_chain_tokens:
-            raise InputError(
-                f"data.max_prompt_tokens is {max_prompt_tokens} and data.max_chain_tokens {max_chain_tokens}; the "
-                "prompt must leave room for an output."
-            )
-        if max_chain_tokens > row_tokens:
-            raise InputError(
-                f"data.max_chain_tokens is {max_chain_tokens} and data.row_tokens {row_tokens}; a row must hold the "
-                "longest chain."
-            )
-        if not 0 <= hide[0] <= hide[1] < 1:
-            raise InputError(f"data.hide is {list(hide)}; it must rise within 0 and 1.")
-        if validation_share < 0 or test_share < 0 or validation_share + test_share >= 1:
-            raise InputError(
-                f"data.validation_share is {validation_share} and data.test_share {test_share}; together they must "
-                "leave something to train on."
-            )
-        if regulariser_weight < 0:
-            raise InputError(
-                f"data.regulariser_weight is {regulariser_weight}; a weight can't be negative (0 switches it off)."
-            )
-        if feedback is not None and sources is not None:
-            raise InputError(
-                f"data.feedback is '{feedback}' and data.sources names {len(sources)} source(s); give one of the two "
-                "(coh_lightning.sources.Records reads such a file among others)."
-            )
-        for key, value, kind in (
-            ("method", method, Method),
-            ("wording", wording, Wording),
-            ("prompt_format", prompt_format, PromptFormat),
-        ):
-            if not isinstance(value, kind):
-                raise InputError(
-                    f"data.{key} is {value!r:.60}, a {type(value).__name__}; give a coh_lightning.{kind.__name__} "
-                    "(its fields are those of the files in conf/)."
-                )
         self.feedback = feedback
         self.sources = sources
         self.validation_sources = validation_sources
@@ -197,6 +161,7 @@ class CoHDataModule(LightningDataModule):
         self.notes: list[str] = []
         self.splits: dict[Stage, list[Prepared]] = {}
         """The records that the method can use, after set-up."""
+        check_arguments(self)
 
     # Set-up
 
@@ -281,8 +246,8 @@ class CoHDataModule(LightningDataModule):
                 "layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide)."
             )
         splits = self.records_by_split()
-        fields = (field for records in splits.values() for record in records for field in tokens.fields(record))
-        cache_fields(tokens.encoder, fields, self.cache_dir)
+        every = (record for records in splits.values() for record in records)
+        cache_fields(tokens.encoder, (field for record in every for field in tokens.fields(record)), self.cache_dir)
         train = splits["train"]
         self.prompter = replace(self.prompter, attributes=rated_attributes(train), tasks=tasks_of(train))
         self.preparer = Preparer(
@@ -295,45 +260,41 @@ class CoHDataModule(LightningDataModule):
         )
         prepared = {stage: self._prepare(stage, records) for stage, records in splits.items()}
         self.source_counts = {stage: counts(records, self.rejected_of[stage]) for stage, records in splits.items()}
-        texts = (
-            read_pieces(
-                self.regulariser or [],
-                tokens,
-                piece_tokens=self.row_tokens,
-                seed=self.seed,
-                cache_dir=self.cache_dir,
-                notes=self.notes,
-            )
-            if self.regulariser_rows_per_step
-            else []
+        texts = read_pieces(
+            (self.regulariser or []) if self.regulariser_rows_per_step else [],
+            tokens,
+            piece_tokens=self.row_tokens,
+            seed=self.seed,
+            cache_dir=self.cache_dir,
+            notes=self.notes,
         )
         self.notes += tokens.notes_on_texts()
-        self.rows = self._row_builder(prepared, texts)
+        self.rows = RowBuilder.of(
+            self.preparer,
+            prepared,
+            texts,
+            row_tokens=self.row_tokens,
+            rows_per_step=self.rows_per_step,
+            regulariser_rows_per_step=self.regulariser_rows_per_step,
+            regulariser_weight=self.regulariser_weight,
+            hide=self.hide,
+            hide_regulariser=self.hide_regulariser,
+            pad_id=self.prompter.pad_id,
+        )
         for one in prepared["train"][:1]:
             self.prompter.conditions(one.record)  # a wrong name in `asks` is refused now and not after training
         for stage, items in self.rows.items.items():
             self.counts[stage].tokens_tree = sum(item.length for item in items)
             self.counts[stage].rows = self.plan.num_rows if stage == "train" else len(self.rows.held_out_rows(stage))
         self.splits = prepared
-        if note := note_on_outputs(tokens.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains(50))):
+        if note := note_on_outputs(tokens.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains())):
             self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
         """The records of each split as they are read, before any method has looked at them; what is left out goes to
         `rejected`.
         """
-        found = SplitReader(
-            self.feedback,
-            self.sources,
-            self.validation_sources,
-            self.test_sources,
-            self.validation_share,
-            self.test_share,
-            self.on_bad_record,
-            self.max_lost_share,
-            self.seed,
-            self.cache_dir,
-        ).read()
+        found = SplitReader(**{field.name: getattr(self, field.name) for field in fields(SplitReader)}).read()
         self.notes += found.notes
         self.files |= found.files
         for stage in found.records:
@@ -344,58 +305,19 @@ class CoHDataModule(LightningDataModule):
 
     def _prepare(self, stage: Stage, records: Sequence[Feedback]) -> list[Prepared]:
         """The records that the method can use; the others are noted in `rejected` with their reason."""
-        prepared, lost = self.preparer.prepare_all(records, f"chains of {stage}")
-        count = SplitCounts.of(records, prepared, copies_left_out=self.copies_left_out[stage])
-        if stage != "train":
-            pairs = [self.comparer.pairs(one) for one in prepared]
-            count.pairs = sum(len(compared) for compared, _ in pairs)
-            count.pairs_too_long = sum(too_long for _, too_long in pairs)
-        self.counts[stage] = count
+        most = self.max_lost_share if stage == "train" else 1.0
+        prepared, lost = self.preparer.prepare_all(
+            records, f"chains of {stage}", max_lost_share=most, row_tokens=self.row_tokens
+        )
+        self.counts[stage] = SplitCounts.of(
+            records,
+            prepared,
+            copies_left_out=self.copies_left_out[stage],
+            comparer=None if stage == "train" else self.comparer,
+        )
         self.rejected += lost
         self.rejected_of[stage] = [*self.rejected_of[stage], *lost]
-        if stage == "train" and len(lost) > self.max_lost_share * len(records):
-            too_long = sum(bool(one.detail) for one in lost)
-            limits = (
-                self.preparer.limits_that_fit(records, row_tokens=self.row_tokens) if 2 * too_long > len(lost) else ""
-            )
-            raise InputError(
-                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, "
-                f"{most_often(lost)}; {limits or 'choose a method that fits the feedback'}, or raise "
-                f"data.max_lost_share ({self.max_lost_share:g})."
-            )
         return prepared
-
-    def _row_builder(self, prepared: Mapping[Stage, Sequence[Prepared]], texts: Sequence[Any]) -> RowBuilder:
-        items: dict[Stage, list[PlannedTree]] = {
-            stage: [item for number, one in enumerate(records) for item in self.preparer.items(number, one)]
-            for stage, records in prepared.items()
-        }
-        kinds = {kind for records in prepared.values() for one in records for kind in one.kinds}
-        numbered = [*sorted(kinds, key=lambda kind: (kind[1], kind[0])), TEXT]
-        plan = Plan(
-            items["train"],
-            seed=self.seed,
-            row_tokens=self.row_tokens,
-            rows_per_step=self.rows_per_step,
-            separate=self.layout == "separate",
-            documents=[len(ids) for ids in texts],
-            regulariser_rows_per_step=self.regulariser_rows_per_step,
-            weigh=(lambda item, epoch: self.preparer.weight(prepared["train"][item.record], item, epoch))
-            if self.preparer.weight_varies
-            else None,
-        )
-        return RowBuilder(
-            plan,
-            self.preparer,
-            prepared,
-            items,
-            texts,
-            kinds={kind: number for number, kind in enumerate(numbered)},
-            pad_id=self.pad_id,
-            hide=self.hide,
-            hide_regulariser=self.hide_regulariser,
-            regulariser_weight=self.regulariser_weight,
-        )
 
     # What the module asks
 
@@ -422,14 +344,6 @@ class CoHDataModule(LightningDataModule):
         return self.prompter.tokens
 
     @property
-    def stop_ids(self) -> tuple[int, ...]:
-        return self.prompter.stop_ids
-
-    @property
-    def pad_id(self) -> int:
-        return self.prompter.pad_id
-
-    @property
     def largest_id(self) -> int:
         return int(max(self.tokenizer.get_vocab().values()))
 
@@ -454,10 +368,7 @@ class CoHDataModule(LightningDataModule):
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
         """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
-        return self._requests_of(self.splits[stage][:limit])
-
-    def _requests_of(self, prepared: Sequence[Prepared]) -> list[RecordRequest]:
-        return self.prompter.requests(one.record for one in prepared)
+        return self.prompter.requests(one.record for one in self.splits[stage][:limit])
 
     @property
     def most_replies(self) -> int:
@@ -503,7 +414,7 @@ class CoHDataModule(LightningDataModule):
         return self.rows.held_out(stage, self.comparer, ranks=self._ranks()[0])
 
     def _writing(self, stage: Stage, limit: int | None) -> BatchTable:
-        return writing(self.splits[stage][:limit], self._requests_of, ranks=self._ranks()[0])
+        return writing(self.splits[stage][:limit], self.prompter, ranks=self._ranks()[0])
 
     def _loaders(self, *tables: BatchTable) -> list[DataLoader[Any]]:
         return [table.loader(*self._ranks()) for table in tables]
@@ -536,9 +447,7 @@ class CoHDataModule(LightningDataModule):
     @cached_property
     def boundaries(self) -> str:
         """How tokenizing each text on its own differs from tokenizing the whole, on some chains."""
-        return str(self.chain_tokenizer.boundary_report(self._some_chains(50)))
+        return str(self.prompter.tokens.boundary_report(self._some_chains()))
 
-    def _some_chains(self, records: int) -> Iterator[tuple[CutPrompt, Chain]]:
-        for one in islice(self.splits["train"], records):
-            for chain in self.chains(one):
-                yield one.prompt, chain
+    def _some_chains(self) -> list[tuple[CutPrompt, Chain]]:
+        return [(one.prompt, chain) for one in self.splits["train"][:50] for chain in self.chains(one)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.files import written_aside
+from coh_lightning.held_out import Comparer
 from coh_lightning.prepare import Prepared
 from coh_lightning.records import Feedback, write_jsonl
 
@@ -49,9 +50,19 @@ class SplitCounts:
     """Learned or unlearned, whatever their weight; a token in two chains counts twice, as it does in `tokens_plain`."""
 
     @classmethod
-    def of(cls, records: Sequence[Feedback], used: Sequence[Prepared], *, copies_left_out: int) -> SplitCounts:
-        """All but pairs, tree tokens and rows."""
+    def of(
+        cls,
+        records: Sequence[Feedback],
+        used: Sequence[Prepared],
+        *,
+        copies_left_out: int,
+        comparer: Comparer | None,
+    ) -> SplitCounts:
+        """All but `tokens_tree` and `rows`. `comparer`: that of a held-out split."""
+        pairs = [comparer.pairs(one) for one in used] if comparer is not None else []
         return cls(
+            pairs=sum(len(compared) for compared, _ in pairs),
+            pairs_too_long=sum(too_long for _, too_long in pairs),
             records=len(records),
             used=len(used),
             rejected=len(records) - len(used),

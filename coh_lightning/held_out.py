@@ -21,7 +21,7 @@ from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import to_batch
 from coh_lightning.plan import LinkSize, planned_trees
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.request import Request
+from coh_lightning.prompter import Prompter
 from coh_lightning.rows import Row
 from coh_lightning.trees import Tree
 from coh_lightning.wording import asked
@@ -172,13 +172,13 @@ def comparisons(
     return BatchTable(build, len(found))
 
 
-def writing(
-    records: Sequence[Prepared], requests: Callable[[Sequence[Prepared]], Sequence[Request]], *, ranks: int
-) -> BatchTable:
+def writing(records: Sequence[Prepared], prompter: Prompter, *, ranks: int) -> BatchTable:
     """Some records a batch, under all sentences: `requests`. Few records are shared out over the ranks too."""
     size = min(RECORDS_PER_WRITING, max(1, -(-len(records) // ranks)))
     return BatchTable(
-        lambda index: {"requests": Unmoved(requests(records[index * size : (index + 1) * size]))},
+        lambda index: {
+            "requests": Unmoved(prompter.requests(one.record for one in records[index * size : (index + 1) * size]))
+        },
         -(-len(records) // size),
     )
 

@@ -426,7 +426,7 @@ class CoHModule(LightningModule):
                 self._served_model,
             )
             number = write(
-                self.prompts_to, blanks, stop_token_ids=self.data.stop_ids, stop=self._stop_texts, model=name
+                self.prompts_to, blanks, stop_token_ids=self.data.prompter.stop_ids, stop=self._stop_texts, model=name
             )
             print(
                 f"{number} prompts in {self.prompts_to}, for a server that calls the model '{name}' "
@@ -673,8 +673,8 @@ class CoHModule(LightningModule):
             self.lm,
             requests,
             sampling,
-            stop_ids=data.stop_ids,
-            pad_id=data.pad_id,
+            stop_ids=data.prompter.stop_ids,
+            pad_id=data.prompter.pad_id,
             over=data.prompter.should_stop,
             until=self._until,
             everyone_done=everyone_done,

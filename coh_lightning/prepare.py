@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from coh_lightning.chains import Chain, Method, TooLong, Unusable, build_chains, without_front
+from coh_lightning.errors import InputError
 from coh_lightning.limits import Size, limits_that_fit
 from coh_lightning.plan import LinkSize, PlannedTree, planned_trees
 from coh_lightning.records import Feedback, Rejected
+from coh_lightning.sources import most_often
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording
@@ -148,8 +150,15 @@ class Preparer:
             tokens_in_loss=in_loss,
         )
 
-    def prepare_all(self, records: Sequence[Feedback], doing: str) -> tuple[list[Prepared], list[Rejected]]:
-        """The records that the method can use, and the others with their reason; `doing` labels the progress bar."""
+    def prepare_all(
+        self, records: Sequence[Feedback], doing: str, *, max_lost_share: float, row_tokens: int
+    ) -> tuple[list[Prepared], list[Rejected]]:
+        """The records that the method can use, and the others with their reason; `doing` labels the progress bar.
+
+        Raises:
+            InputError: the method can't use more than `max_lost_share` of the records; says which limits on tokens
+                (`row_tokens` among them) would help.
+        """
         from rich.console import Console
         from rich.progress import track
 
@@ -163,7 +172,19 @@ class Preparer:
             except Unusable as unusable:
                 detail = unusable.detail if isinstance(unusable, TooLong) else ""
                 lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
+        if len(lost) > max_lost_share * len(records):
+            raise InputError(
+                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, "
+                f"{most_often(lost)}; {self._remedy(records, lost, row_tokens)}, or raise data.max_lost_share "
+                f"({max_lost_share:g})."
+            )
         return prepared, lost
+
+    def _remedy(self, records: Sequence[Feedback], lost: Sequence[Rejected], row_tokens: int) -> str:
+        """What would make more of the records usable, for a message."""
+        too_long = sum(bool(one.detail) for one in lost)
+        limits = self.limits_that_fit(records, row_tokens=row_tokens) if 2 * too_long > len(lost) else ""
+        return limits or "choose a method that fits the feedback"
 
     def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
         """How many of the records that the method could use would fit under which other limits on tokens, for a

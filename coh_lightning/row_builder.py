@@ -18,7 +18,7 @@ from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.plan import Plan, PlannedRow, PlannedTree
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.pretraining import text_tree
+from coh_lightning.pretraining import TEXT, text_tree
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.splits import Stage
 from coh_lightning.tokens import Ids
@@ -41,6 +41,41 @@ class RowBuilder:
     hide: tuple[float, float]
     hide_regulariser: bool
     regulariser_weight: float
+
+    @classmethod
+    def of(
+        cls,
+        preparer: Preparer,
+        records: Mapping[Stage, Sequence[Prepared]],
+        texts: Sequence[Ids],
+        *,
+        row_tokens: int,
+        rows_per_step: int,
+        regulariser_rows_per_step: int,
+        **fields: Any,
+    ) -> RowBuilder:
+        """The rows of these records and texts; `fields`: further ones of the class."""
+        items = {
+            stage: [item for number, one in enumerate(found) for item in preparer.items(number, one)]
+            for stage, found in records.items()
+        }
+        plan = Plan(
+            items["train"],
+            seed=preparer.seed,
+            row_tokens=row_tokens,
+            rows_per_step=rows_per_step,
+            separate=preparer.row_tokens is None,
+            documents=[len(ids) for ids in texts],
+            regulariser_rows_per_step=regulariser_rows_per_step,
+            weigh=(lambda item, epoch: preparer.weight(records["train"][item.record], item, epoch))
+            if preparer.weight_varies
+            else None,
+        )
+        kinds = {kind for found in records.values() for one in found for kind in one.kinds}
+        numbered = [*sorted(kinds, key=lambda kind: (kind[1], kind[0])), TEXT]
+        return cls(
+            plan, preparer, records, items, texts, {kind: number for number, kind in enumerate(numbered)}, **fields
+        )
 
     def tree(self, item: PlannedTree, stage: Stage, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch."""

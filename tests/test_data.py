@@ -80,7 +80,7 @@ def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: 
     """Stretches with a weight, decoded, are the outputs of the record, whole, each with one end token. Counts them by
     sort.
     """
-    decode, end = data.chain_tokenizer.encoder.decode, data.stop_ids[0]
+    decode, end = data.chain_tokenizer.encoder.decode, data.prompter.stop_ids[0]
     lead = (
         " " if "mistral" in (data.tokenizer_name or "") else ""
     )  # its template puts a space before an output, and spaces belong to what follows them
@@ -772,7 +772,7 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
     assert asked == [(4000, 7)]
     decode = data.chain_tokenizer.encoder.decode
     assert [decode(ids[:-1]) for ids in data.rows.texts] == ["from the world", "from the file"]
-    assert all(ids[-1] == data.stop_ids[0] for ids in data.rows.texts)
+    assert all(ids[-1] == data.prompter.stop_ids[0] for ids in data.rows.texts)
 
 
 def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) -> None:
@@ -834,7 +834,7 @@ def test_rows_that_are_compared_hold_no_pads(tmp_path: Path) -> None:
     data = built(pairs(12), tmp_path, train_only=False, validation_share=0.5, test_share=0.0)
     rows = data.held_out("validation")[1].build(0)["rows"]
     outputs = sum(row["outputs"] for row in rows)
-    assert sum(int((row["input_ids"] == data.stop_ids[0]).sum()) for row in rows) == outputs == 4, (
+    assert sum(int((row["input_ids"] == data.prompter.stop_ids[0]).sum()) for row in rows) == outputs == 4, (
         "each output ends once, and nothing else does"
     )
     assert all(row["input_ids"].shape[1] < data.row_tokens for row in rows)
@@ -853,8 +853,8 @@ def test_rows_are_padded_with_the_tokenizers_own_pad_or_the_end(tmp_path: Path, 
     tokenizer.pad_token = pad
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     data = built(pairs(2), tmp_path, tokenizer=str(tmp_path / "tokenizer"))
-    assert data.pad_id == (data.stop_ids[0] if pad is None else data.tokenizer.pad_token_id)
-    assert (data.pad_id != data.stop_ids[0]) == (pad is not None)
+    assert data.prompter.pad_id == (data.prompter.stop_ids[0] if pad is None else data.tokenizer.pad_token_id)
+    assert (data.prompter.pad_id != data.prompter.stop_ids[0]) == (pad is not None)
 
 
 def test_splits_never_share_a_prompt(tmp_path: Path) -> None:

@@ -356,11 +356,11 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     ]
     here = [
         data.prompter.completion(one, sampling, system="run")
-        for one in generate(model.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id)
+        for one in generate(model.lm, requests, sampling, stop_ids=data.prompter.stop_ids, pad_id=data.prompter.pad_id)
     ]
 
     write = partial(write_prompts if form == "plain" else write_batch, model="m")
-    write(tmp_path / "prompts.jsonl", blanks, stop_token_ids=data.stop_ids, model="m")
+    write(tmp_path / "prompts.jsonl", blanks, stop_token_ids=data.prompter.stop_ids, model="m")
     answers = []
     for line in map(json.loads, (tmp_path / "prompts.jsonl").read_text().splitlines()):
         ids = np.array(line["body"]["prompt"], dtype=np.int32)

@@ -249,7 +249,7 @@ def test_a_pipeline_answers_under_the_good_sentence_and_stops_where_outputs_ende
 ) -> None:
     path, model, data = request.getfixturevalue(of)
     export_checkpoint(path, tmp_path / "out")
-    stops = list(data.stop_ids)
+    stops = list(data.prompter.stop_ids)
     generation = GenerationConfig.from_pretrained(tmp_path / "out")
     assert (
         generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]

@@ -38,7 +38,7 @@ STREAM = [
     ["attention", "losses", "metrics", "sharding", "shards", "schedule", "progress"],
     ["loaders"],
     ["held_out", "held_out_figures"],
-    ["splits", "pretraining", "data_report"],
+    ["splits", "pretraining", "data_report", "data_checks"],
     ["row_builder"],
     ["models"],
     ["model_tokenizer"],
