@@ -33,8 +33,9 @@ from coh_lightning.models import Recipe
 from coh_lightning.plan import Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.pretraining import TEXT, read_pieces
-from coh_lightning.prompter import Prompter, RecordRequest, turns_before_answers
+from coh_lightning.prompter import Prompter, turns_before_answers
 from coh_lightning.records import Feedback, Rejected
+from coh_lightning.request import RecordRequest
 from coh_lightning.row_builder import RowBuilder
 from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
@@ -49,39 +50,43 @@ from coh_lightning.world.feedback import WORLD
 class CoHDataModule(LightningDataModule):
     """Feedback of any kind, laid out for a causal language model.
 
+    Lightning's `limit_val_batches` and the like apply to each held-out loader on its own: losses, comparisons and, in
+    `test` and `predict`, prompts to write for. What is written during validation is limited by
+    `max_validation_prompts`.
+
     Args:
         feedback: A file of our own records (JSON lines); `world`, or neither this nor `sources`, is the feedback of the
             embedded world (a file of that name is `./world`).
-        sources: Where else the feedback comes from, instead of `feedback`.
-        validation_sources: Held-out feedback of its own; None takes `validation_share` of the prompts of `sources`.
-        test_sources: Likewise for `test` and `predict`.
-        validation_share, test_share: By a hash of the normalised prompt, so that no prompt stands on both sides.
+        sources: The sources of the feedback, instead of `feedback`.
+        validation_sources: Separate held-out feedback; None takes `validation_share` of the prompts of `sources`.
+        test_sources: The same for `test` and `predict`.
+        validation_share, test_share: Shares of the prompts, by a hash of the normalized prompt, so that no prompt is in
+            two splits.
         tokenizer: Name or folder; None is the model's own, or that of the embedded world with the world's feedback and
-            no model. One that is named is compared with the model's, id for id. A data module without a model (a
-            notebook) needs a name for feedback of one's own; `world` is the embedded world's.
-        method, wording, prompt_format: How records become chains, sentences and text; kept in the checkpoint.
-        max_prompt_tokens: The prompt is cut to it once, the same for all its chains and at inference.
+            no model. A named one is compared with the model's, id for id. A data module without a model (a notebook)
+            needs a name for your own feedback; `world` is the embedded world's.
+        method, wording, prompt_format: How records become chains, sentences and text; stored in the checkpoint.
+        max_prompt_tokens: The prompt is cut to this once, for all its chains and at inference.
         max_chain_tokens: A longer chain loses links from its front.
-        row_tokens: Length of a row, that is of a micro-batch (1, row_tokens).
-        rows_per_step: Rows of feedback in one optimiser step, over all ranks; accumulation follows from it.
-        layout: `tree` packs the chains of a record as one tree, and trees side by side; `separate` is one chain a row,
-            for every architecture.
-        hide: Least and greatest share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
-        hide_regulariser: Hide in the pretraining text too.
-        regulariser: Files of plain text (.txt: a paragraph a piece; or a column "text"), or names of data sets on the
-            hub; `world` is the embedded world's text.
+        row_tokens: Length of a row: a micro-batch is (1, row_tokens).
+        rows_per_step: Rows of feedback in one optimizer step, over all ranks; accumulation follows from it.
+        layout: `tree` packs the chains of a record as one tree, and trees side by side; `separate` is one chain per
+            row, for every architecture.
+        hide: Minimum and maximum share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
+        hide_regulariser: Hide tokens of the pretraining text too.
+        regulariser: Files of plain text (.txt: one piece per paragraph; or a column "text"), or names of data sets on
+            the hub; `world` is the embedded world's text.
         regulariser_rows_per_step: Rows of it in each step (paper: four times the feedback).
         regulariser_weight: lambda of equation 3 (paper 1.5, its code 0.01).
-        asks: Feedback sentences to write under in `test` and `predict`, by name; `good` and `bad` where the method has
-            sentences.
-        max_test_prompts: Prompts that `test` writes completions for; the losses are of all. None: all.
-        max_validation_prompts: Prompts that are written for during `fit` (`model.write_every`). None: all.
-        on_bad_record: What an unreadable row does: stop, or be skipped and counted.
-        max_lost_share: Stop where more than this share is lost: of the rows of sources on reading, and of the training
-            records that the method can't use. Raise it for a method that is meant to choose few.
-        seed: Of every draw of the data: order, packing, wording, hiding.
+        asks: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
+        max_test_prompts: Prompts that `test` writes completions for; the losses are over all. None: all.
+        max_validation_prompts: Prompts that `fit` writes completions for (`model.write_every`). None: all.
+        on_bad_record: Stop at an unreadable row, or skip and count it.
+        max_lost_share: Stop if more than this share is lost: of the rows that sources read, and of the training records
+            that the method can't use. Raise it for a method that is meant to choose few.
+        seed: Of all random numbers of the data: order, packing, wording, hiding.
         num_workers: Processes that build rows; 0 is enough unless rows are long.
-        cache_dir: Where ids of texts, and the embedded world's feedback, are kept between runs.
+        cache_dir: Keeps ids of texts, and the embedded world's feedback, between runs.
     """
 
     def __init__(
@@ -151,12 +156,10 @@ class CoHDataModule(LightningDataModule):
         """The models that the tokenizer is known to belong to."""
         self.rejected: list[Rejected] = []
         self.rejected_of: dict[Stage, list[Rejected]] = {}
-        """Likewise by split; rows of `sources` that belong to no split, since they could not be read or used, stand
-        under train.
-        """
+        """The same by split; unreadable rows of `sources`, which belong to no split yet, stand under train."""
         self.copies_left_out: dict[Stage, int] = {}
         self.files: dict[str, dict[str, Any]] = {}
-        """Of each source, the local files that were read, and those beside them that were not, with the reason."""
+        """For each source, the local files that were read, and those beside them that were not, with the reason."""
         self.counts: dict[Stage, SplitCounts] = {}
         self.notes: list[str] = []
         self.splits: dict[Stage, list[Prepared]] = {}
@@ -166,9 +169,7 @@ class CoHDataModule(LightningDataModule):
     # Set-up
 
     def prepare_data(self) -> None:
-        """On one process a machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts), so
-        that the others find them.
-        """
+        """On one process per machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts)."""
         self._build()
 
     def setup(self, stage: str | None = None) -> None:
@@ -189,7 +190,7 @@ class CoHDataModule(LightningDataModule):
                 self.write_report(Path(self.trainer.default_root_dir))
 
     def _match_tokenizer(self) -> None:
-        """Takes the model's tokenizer, or compares the one that there is with it; once for each model."""
+        """Takes the model's tokenizer, or compares the present one with it; once for each model."""
         recipe = (
             getattr(self.trainer.lightning_module, "named_recipe", None) if self.trainer is not None else self.recipe
         )
@@ -217,7 +218,7 @@ class CoHDataModule(LightningDataModule):
 
     @property
     def own_feedback(self) -> str | None:
-        """What is trained on, in words; None where it is the embedded world's feedback."""
+        """What is trained on, for messages; None if it is the embedded world's feedback."""
         if self.feedback is not None:
             return None if self.feedback == WORLD else f"'{self.feedback}'"
         return (
@@ -291,9 +292,7 @@ class CoHDataModule(LightningDataModule):
             self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
-        """The records of each split as they are read, before any method has looked at them; what is left out goes to
-        `rejected`.
-        """
+        """The records of each split as they are read; what is left out goes to `rejected`."""
         found = SplitReader(**{field.name: getattr(self, field.name) for field in fields(SplitReader)}).read()
         self.notes += found.notes
         self.files |= found.files
@@ -319,7 +318,7 @@ class CoHDataModule(LightningDataModule):
         self.rejected_of[stage] = [*self.rejected_of[stage], *lost]
         return prepared
 
-    # What the module asks
+    # For the module
 
     @property
     def plan(self) -> Plan:
@@ -357,9 +356,7 @@ class CoHDataModule(LightningDataModule):
         return {name: getattr(self, name) for name in names} | {"rows": self.plan.digest}
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:
-        """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes
-        to ask for are the checkpoint's.
-        """
+        """Takes the attributes that a checkpoint asks for. Raises InputError if other settings differ from its own."""
         self.prompter = self.prompter.agreeing_with(saved)
 
     def chains(self, one: Prepared, epoch: int = 0) -> list[Chain]:
@@ -367,7 +364,7 @@ class CoHDataModule(LightningDataModule):
         return self.preparer.chains(one, epoch)
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
-        """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
+        """Each held-out prompt under each of its conditions, sorted by length."""
         return self.prompter.requests(one.record for one in self.splits[stage][:limit])
 
     @property
@@ -423,10 +420,10 @@ class CoHDataModule(LightningDataModule):
         return replicas(self.trainer) if self.trainer is not None else (1, 0)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Requests stay on the CPU: Lightning can't look into frozen records, and the module moves their ids itself."""
+        """Requests stay on the CPU: Lightning can't move frozen dataclasses, and the module moves their ids itself."""
         return batch if "requests" in batch else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    # What a person reads
+    # For people
 
     def report(self) -> dict[str, Any]:
         """Everything that was counted: the content of data.json."""

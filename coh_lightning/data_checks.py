@@ -1,4 +1,4 @@
-"""Arguments of `CoHDataModule` that can't be right, refused when it is made: before a model is loaded or data is read."""
+"""Wrong arguments of `CoHDataModule`, refused when it is made: before a model is loaded or data is read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_arguments(data: CoHDataModule) -> None:
             "the longest chain."
         )
     if not 0 <= data.hide[0] <= data.hide[1] < 1:
-        raise InputError(f"data.hide is {list(data.hide)}; it must rise within 0 and 1.")
+        raise InputError(f"data.hide is {list(data.hide)}; it must be [low, high] with 0 <= low <= high < 1.")
     if data.validation_share < 0 or data.test_share < 0 or data.validation_share + data.test_share >= 1:
         raise InputError(
             f"data.validation_share is {data.validation_share} and data.test_share {data.test_share}; together they "

@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world"
     )
-    parser.add_argument("--prompts", type=int, default=300, help="posts to summarise (default 300)")
+    parser.add_argument("--prompts", type=int, default=300, help="posts to summarize (default 300)")
     parser.add_argument("--questions", type=int, default=300, help="questions of general ability (default 300)")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled summaries (default 1.0)")
     parser.add_argument("--samples", type=int, default=2, help="posts whose summaries are shown (default 2)")

@@ -1,11 +1,11 @@
-"""Held-out records -> batches, in loaders of their own, so that a limit on batches means the same for each of them:
+"""Held-out records -> batches, in a loader for each purpose, so that Lightning's limits on batches apply to each:
 
     losses        a batch is a row of chains, as in training
-    comparisons   a batch is one record: its completions under the good and the bad sentence, in as many rows as they need
+    comparisons   a batch is one record: its completions under the good and the bad sentence, in the rows they need
     writing       a batch is `RECORDS_PER_WRITING` records, each under every sentence asked for
 
-Every rank gets the same number of batches in each, filled up with empty ones, and the same number of rows in each
-batch.
+Every rank gets the same number of batches in each loader, filled up with empty ones, and the same number of rows in
+each batch.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Comparer:
     attributes: Sequence[str]
 
     def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
-        """The pairs (better, worse) of a record's completions that its judge orders strictly, for preference accuracy;
-        and how many more there are of which a completion, under the good or the bad sentence, is longer than
-        `max_chain_tokens`.
+        """The pairs (better, worse) of a record's completions that the method's judge orders strictly, for preference
+        accuracy; and how many more are left out because one of the two is longer than `max_chain_tokens` under the good
+        or the bad sentence.
         """
         pairs = strict_pairs(one.record, self.preparer.method)
         limit = self.preparer.max_chain_tokens
@@ -95,7 +95,7 @@ class Comparer:
     def trees(self, compared: Comparison) -> list[Tree]:
         """The tree of each part."""
         chains = [self.preparer.tokens.chain(compared.one.prompt, (link,)) for link in compared.links]
-        return [Tree.from_chains([chains[number] for number in part], numbers=part) for part in compared.parts]
+        return [Tree.from_chains([chains[number] for number in part]) for part in compared.parts]
 
     def largest(self, records: Sequence[Prepared]) -> Tree | None:
         """The tree of all comparisons with the most tokens to score: what takes the most memory. None where nothing is
@@ -173,7 +173,7 @@ def comparisons(
 
 
 def writing(records: Sequence[Prepared], prompter: Prompter, *, ranks: int) -> BatchTable:
-    """Some records a batch, under all sentences: `requests`. Few records are shared out over the ranks too."""
+    """Some records per batch, under all sentences: `requests`. A few records are shared out over the ranks too."""
     size = min(RECORDS_PER_WRITING, max(1, -(-len(records) // ranks)))
     return BatchTable(
         lambda index: {
@@ -184,7 +184,7 @@ def writing(records: Sequence[Prepared], prompter: Prompter, *, ranks: int) -> B
 
 
 def refuse_empty(records: Sequence[Prepared], share: float) -> None:
-    """Lightning would skip an empty loader in silence.
+    """Lightning would silently skip an empty loader.
 
     Raises:
         InputError: nothing is held out for `test` and `predict`.

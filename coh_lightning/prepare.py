@@ -1,4 +1,4 @@
-"""A record -> what the plan must know of it, once; and its chains and trees again, in the words of any epoch.
+"""A record -> what the plan must know of it, once; and its chains and trees again, in the wording of any epoch.
 
 record ── prompt cut once ── chains ── those that fit ── sizes of their links ── items (plan.py)
                                                                                    │
@@ -28,7 +28,7 @@ class Prepared:
     record: Feedback
     prompt: CutPrompt
     prompt_tokens: int
-    """What stands before the feedback sentence of any of its chains takes at most."""
+    """The most tokens before the feedback sentence of any of its chains."""
     kept: tuple[tuple[int, int], ...]
     """(number of the chain, its first link that fits), and for each of them ..."""
     sizes: tuple[tuple[LinkSize, ...], ...]
@@ -40,8 +40,8 @@ class Prepared:
     chains_dropped: int
     """... and chains that were then too long still, or the same as another."""
     completions_unused: int
-    """Completions of the record that stand in none of its kept chains: between the best and the worst, or nothing said
-    of them that this method could use.
+    """Completions of the record in none of its kept chains: between the best and the worst, or without feedback that
+    this method uses.
     """
     tokens_in_loss: int
     """Tokens of all kept chains one by one that are learned or unlearned, whatever their weight, at most."""
@@ -78,9 +78,8 @@ class Preparer:
         try:
             prompt = self.tokens.cut_prompt(record.prompt)
         except TooLong as too_long:
-            build_chains(
-                record, self.method, self.wording, seed=self.seed
-            )  # no limit helps where the method can't use it anyway
+            # no limit helps if the method can't use the record anyway
+            build_chains(record, self.method, self.wording, seed=self.seed)
             limit = self.tokens.max_prompt_tokens
             raise TooLong(
                 f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut",
@@ -95,9 +94,8 @@ class Preparer:
         used: set[str] = set()
         before = links_cut = in_loss = 0
         fits = [self._fit(prompt, chain) for chain in chains]
-        for number in sorted(
-            range(len(chains)), key=lambda i: fits[i][0] > 0
-        ):  # whole chains first: a cut one may equal one of them
+        # whole chains first: a cut one may equal one of them
+        for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):
             first, lengths = fits[number]
             links = without_front(chains[number], first)
             spoken = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)

@@ -141,7 +141,7 @@ class RowBuilder:
     def _scored_batch(self, trees: Sequence[Tree], row_tokens: int | None) -> dict[str, Any]:
         """A row whose outputs are scored and nothing else, and how many they are (`outputs`)."""
         row = self._row(trees, [0.0] * len(trees), scored=True, row_tokens=row_tokens)
-        return to_batch(row) | {"outputs": len(row.outputs)}
+        return to_batch(row) | {"outputs": row.outputs}
 
     def largest_batches(self, comparer: Comparer) -> list[tuple[Batch, bool]]:
         """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of

@@ -957,7 +957,8 @@ def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path)
         built(rows, tmp_path, max_prompt_tokens=120, max_chain_tokens=122, row_tokens=512)
     assert "can't use 6 of 6 training records" in str(caught.value)
     found = re.search(
-        r"of 6 records that it could use 0 fit now, 6 with data\.max_prompt_tokens=(\d+), 6 with data\.max_chain_tokens=(\d+)\)",
+        r"of 6 records that it could use 0 fit now, 6 with data\.max_prompt_tokens=(\d+), "
+        r"6 with data\.max_chain_tokens=(\d+)\)",
         str(caught.value),
     )
     assert found
@@ -1082,16 +1083,16 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
         ({"max_prompt_tokens": 256}, "the prompt must leave room"),
         ({"max_prompt_tokens": 0}, "the prompt must leave room"),
         ({"row_tokens": 200}, "a row must hold the longest chain"),
-        ({"hide": (0.1, 0.05)}, "must rise within 0 and 1"),
-        ({"hide": (-0.1, 0.05)}, "must rise within 0 and 1"),
-        ({"hide": (0.1, 1.0)}, "must rise within 0 and 1"),
+        ({"hide": (0.1, 0.05)}, "it must be .low, high"),
+        ({"hide": (-0.1, 0.05)}, "it must be .low, high"),
+        ({"hide": (0.1, 1.0)}, "it must be .low, high"),
         ({"validation_share": 0.6, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": 0.5, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": -0.1, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": 0.5, "test_share": -0.1}, "leave something to train on"),
         ({"regulariser_weight": -1.0}, "can't be negative"),
         ({"regulariser_rows_per_step": 1}, "the regulariser has no text"),
-        ({"rows_per_step": 0}, "the least are 1 and 0"),
+        ({"rows_per_step": 0}, "at least 1 and 0"),
         ({"tokenizer": "/no/such/folder"}, "can't be loaded"),
     ],
 )

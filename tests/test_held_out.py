@@ -128,7 +128,7 @@ def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_th
 
     assert scored(largest) == max(map(scored, trees))
     assert all(tree.tokens <= row_tokens for tree in trees)
-    assert [number for tree in trees for number in tree.numbers] == list(range(2 * len(comparison.candidates)))
+    assert [number for part in comparison.parts for number in part] == list(range(2 * len(comparison.candidates)))
     named = [(comparison.candidates[better], comparison.candidates[worse]) for better, worse in comparison.pairs]
     assert named == kept
     assert isinstance(comparison, Comparison) and all(isinstance(link, Link) for link in comparison.links)
