@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from coh_lightning.module import CoHModule as CoHModule
     from coh_lightning.records import Completion as Completion
     from coh_lightning.records import Feedback as Feedback
+    from coh_lightning.schedule import OptimizerSettings as OptimizerSettings
     from coh_lightning.wording import Wording as Wording
+    from coh_lightning.writing import Generation as Generation
 
 _HOMES = {
     "CoHDataModule": "data",
@@ -33,11 +35,13 @@ _HOMES = {
     "Completion": "records",
     "CompletionWriter": "callbacks",
     "Feedback": "records",
+    "Generation": "writing",
     "HuggingFaceExport": "callbacks",
     "HumanEvalExport": "callbacks",
     "InputError": "errors",
     "LoRA": "models",
     "Method": "chains",
+    "OptimizerSettings": "schedule",
     "PromptFormat": "formats",
     "Sampling": "generation",
     "Wording": "wording",

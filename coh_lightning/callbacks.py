@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,7 @@ class CompletionWriter(pl.Callback):
     read (`samples.html`).
 
         completions.jsonl            of `test` and `predict`
-        completions/step=400.jsonl   of each round of writing during `fit` (`model.write_every`)
+        completions/step=400.jsonl   of each round of writing during `fit` (`model.generation.write_every`)
         samples.html                 what is written under each feedback sentence, side by side, the newest round first
 
     Each rank appends to a part of its own, batch by batch, so that a run that breaks off leaves what it had; the parts
@@ -81,7 +82,7 @@ class CompletionWriter(pl.Callback):
         self._kept = 0
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        new = pl_module.written[self._kept :] if isinstance(pl_module, CoHModule) and speaks(trainer) else []
+        new = pl_module.writer.written[self._kept :] if isinstance(pl_module, CoHModule) and speaks(trainer) else []
         if not new:
             return
         self._kept += len(new)
@@ -193,7 +194,9 @@ class HumanEvalExport(pl.Callback):
         self._export(trainer, "completions.jsonl")
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._export(trainer, "completions.jsonl", dialogues=isinstance(pl_module, CoHModule) and pl_module.dialogues)
+        self._export(
+            trainer, "completions.jsonl", dialogues=isinstance(pl_module, CoHModule) and pl_module.generation.dialogues
+        )
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, when: str) -> None:
         """The held-out prompts of the test split, by all ranks, into completions_before.jsonl or
@@ -204,7 +207,9 @@ class HumanEvalExport(pl.Callback):
                 f"HumanEvalExport needs a CoHModule and got {type(pl_module).__name__}; it writes with the module's "
                 "own prompts."
             )
-        every = pl_module.write_share("test", system=when if self.against == "before" else None)
+        every = pl_module.write_share("test")
+        if self.against == "before":
+            every = [replace(one, system=when) for one in every]
         if trainer.is_global_zero:
             write_jsonl(Path(trainer.default_root_dir) / f"completions_{when}.jsonl", every)
 

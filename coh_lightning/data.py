@@ -138,7 +138,7 @@ class CoHDataModule(LightningDataModule):
         asks: Feedback sentences to write under in `test` and `predict`, by name; `good` and `bad` where the method has
             sentences.
         max_test_prompts: Prompts that `test` writes completions for; the losses are of all. None: all.
-        max_validation_prompts: Prompts that are written for during `fit` (`model.write_every`). None: all.
+        max_validation_prompts: Prompts that are written for during `fit` (`model.generation.write_every`). None: all.
         on_bad_record: What an unreadable row does: stop, or be skipped and counted.
         max_lost_share: Stop where more than this share is lost: of the rows of sources on reading, and of the training
             records that the method can't use. Raise it for a method that is meant to choose few.

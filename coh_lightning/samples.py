@@ -96,7 +96,7 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
     if not any(completions for _, completions in rounds):
         raise InputError(
             f"{path}: there are no completions to show in {len(rounds)} round(s); write some first (`test`, "
-            "`predict`, or `fit` with model.write_every)."
+            "`predict`, or `fit` with model.generation.write_every)."
         )
     text = _page([_round(label, completions) for label, completions in reversed(rounds)], limit)
     with written_aside(path) as aside:

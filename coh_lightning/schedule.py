@@ -8,10 +8,13 @@ options are rounded to whole steps or refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, Timer
+from torch import nn
 
 from coh_lightning.errors import InputError
 
@@ -26,6 +29,47 @@ REFUSED_CALLBACKS = {
     ),
 }
 """Callbacks of Lightning that can't work here, and what to do instead."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW, and the learning rate's warm-up and cosine, which follow `model.lr`, its peak."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's (paper App. B)."""
+    weight_decay: float = 0.0
+    """On matrices only."""
+    warmup_share: float = 0.03
+    """Share of all steps in which the learning rate rises to its peak, in equal parts (`warmup_cosine`)."""
+    final_lr_share: float = 0.1
+    """Where the cosine ends, as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_share < 1 or not 0 <= self.final_lr_share <= 1:
+            raise InputError(
+                f"model.optimizer.warmup_share is {self.warmup_share} and model.optimizer.final_lr_share "
+                f"{self.final_lr_share}; they must be in [0, 1) and in [0, 1]."
+            )
+
+    def build(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], *, matrices: Collection[str], lr: float, steps: int
+    ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+        """The optimizer of the trainable parameters, and its schedule over `steps` steps.
+
+        Args:
+            parameters: Of the model, by name.
+            matrices: Names of those that decay.
+            lr: The peak.
+            steps: Optimizer steps of the whole run.
+        """
+        trained = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in parameters if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in trained if name in matrices], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in trained if name not in matrices], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=self.betas)
+        share = warmup_cosine(steps, warmup_share=self.warmup_share, final_share=self.final_lr_share)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *, ranks: int) -> None:

@@ -14,6 +14,7 @@ from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
 from coh_lightning.module import CoHModule
 from coh_lightning.monitors import MonitorsKnown, missed
+from coh_lightning.writing import Generation
 
 SHORT = [
     "--trainer.accelerator=cpu",
@@ -111,7 +112,7 @@ def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metric
 )
 def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown(monitor: str, refused: bool) -> None:
     class Writes(Model):
-        write_every = 1
+        generation = Generation(write_every=1)
 
         def figures(self) -> list[str]:
             return ["val/nll", "train/nll"]
