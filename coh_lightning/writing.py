@@ -18,9 +18,10 @@ from torch import nn
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, summary, with_copies, with_samples
-from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
-from coh_lightning.generation import Request, Sampling, generate
+from coh_lightning.exchange import BATCH, Blank, read_completions, write_batch, write_prompts
+from coh_lightning.generation import Sampling, generate
 from coh_lightning.model_build import mesh_of
+from coh_lightning.prompter import RecordRequest
 from coh_lightning.records import Completion
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, from_replicas, is_sharded, replicas
@@ -143,9 +144,9 @@ class Writer:
 
     # One round
 
-    def write(self, requests: Sequence[Request], sampling: Sampling | None = None) -> list[Completion]:
+    def write(self, requests: Sequence[RecordRequest], sampling: Sampling | None = None) -> list[Completion]:
         """This rank's completions of its requests, scored."""
-        data, sampling = self._data, sampling or self.settings.sampling
+        prompter, sampling = self._data.prompter, sampling or self.settings.sampling
         if self.settings.completions_from is not None and (self._trainer.testing or self._trainer.predicting):
             names = (f"{one.prompt_id}:{one.ask}:{sample}" for one in requests for sample in range(sampling.samples))
             return self._scored([self._from_elsewhere[name] for name in names])
@@ -158,14 +159,14 @@ class Writer:
             self._lm,
             requests,
             sampling,
-            stop_ids=data.stop_ids,
-            pad_id=data.pad_id,
-            over=data.over,
+            stop_ids=prompter.stop_ids,
+            pad_id=prompter.pad_id,
+            over=prompter.should_stop,
             until=self._until,
             everyone_done=everyone_done,
         )
         self._left_out += len(requests) * sampling.samples - len(written)
-        return self._scored([data.completion(one, sampling, system=self._run_name) for one in written])
+        return self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
 
     def write_split(self, stage: Literal["validation", "test"]) -> list[Completion]:
         """This rank's share of a held-out split's prompts, up to the split's limit."""
@@ -174,14 +175,15 @@ class Writer:
         limit = data.max_test_prompts if stage == "test" else data.max_validation_prompts
         return self.write(data.requests(stage, limit)[rank::ranks])
 
-    def write_dialogues(self, requests: Sequence[Request]) -> list[Completion]:
+    def write_dialogues(self, requests: Sequence[RecordRequest]) -> list[Completion]:
         """The pseudo-dialogues of some prompts, turn by turn: a completion of each turn, with the id DIALOGUE#TURN."""
-        replies = {request: self._data.replies(request.payload["prepared"]) for request in requests}
-        answers: dict[Request, list[str]] = {request: [] for request in requests}
+        prompter = self._data.prompter
+        replies = {request: prompter.replies(request.record) for request in requests}
+        answers: dict[RecordRequest, list[str]] = {request: [] for request in requests}
         written: list[Completion] = []
         for number in range(self._data.most_replies):  # of all ranks: this one may have no dialogue that long
             unfinished = [request for request in requests if number < replies[request]]
-            new = self.write([self._data.reply(request, answers[request]) for request in unfinished])
+            new = self.write([prompter.reply(request, answers[request]) for request in unfinished])
             for request, completion in zip(unfinished, new, strict=True):
                 answers[request].append(completion.text)
             written += new
@@ -244,7 +246,7 @@ class Writer:
             )
         first = [one for one in self.written if one.ask == FIRST and one.id.endswith(":0")]
         answers = {one.prompt_id: [one] for one in first}
-        prepared = {one.record.id: one for stage in ("validation", "test") for one in data.splits[stage]}
+        records = {one.record.id: one.record for stage in ("validation", "test") for one in data.splits[stage]}
         critic = load_critic(settings.critic) if settings.critic else None
         once = replace(settings.sampling, samples=1)
         rows: list[Valued] = []
@@ -255,10 +257,10 @@ class Writer:
                     continue
                 remarks = [critic(answer) if critic else None for answer in own]
                 texts = [answer.text for answer in own]
-                request = data.refinement(prepared[prompt_id], texts, remarks, f"refined {number}")
+                request = data.prompter.refinement(records[prompt_id], texts, remarks, f"refined {number}")
                 if request is not None:
                     refined.append(request)
-                    fresh.append(data.request(prepared[prompt_id], f"fresh {number}", own[0].marker))
+                    fresh.append(data.prompter.request(records[prompt_id], f"fresh {number}", own[0].marker))
             second, control = self.write(refined, once), self.write(fresh, once)
             for one in second:
                 answers[one.prompt_id].append(one)
@@ -275,7 +277,7 @@ class Writer:
         """
         if self.settings.dialogues:
             records = self._data.splits["test"]
-            unusable = sum(not self._data.replies(one) for one in records)
+            unusable = sum(not self._data.prompter.replies(one.record) for one in records)
             if unusable:
                 rank_zero_warn(
                     f"{unusable} of {len(records)} dialogues are left out: a turn of the user's is empty or longer "
@@ -289,8 +291,7 @@ class Writer:
             return
         name = self.served_model(model)
         write = write_batch if path.endswith(BATCH) else write_prompts
-        prompts = self._data.blanks(self.settings.sampling, system=self._run_name)
-        number = write(path, prompts, stop_token_ids=self._data.stop_ids, stop=self._stop_texts, model=name)
+        number = write(path, self._blanks, stop_token_ids=self._data.stop_ids, stop=self._stop_texts, model=name)
         print(
             f"{number} prompts in {path}, for a server that calls the model '{name}' "
             "(--model.generation.served_model names another); give the answers back with "
@@ -304,20 +305,22 @@ class Writer:
     @cached_property
     def _from_elsewhere(self) -> dict[str, Completion]:
         assert self.settings.completions_from is not None
-        encoder = self._data.chain_tokenizer.encoder
+        encoder = self._data.prompter.tokens.encoder
         completions = read_completions(
             self.settings.completions_from,
-            self._data.blanks(self.settings.sampling, system=self._run_name),
+            self._blanks,
             count=lambda text: len(encoder.encode_texts([text])[0]),
             stop=self._stop_texts,
         )
         return {one.id: one for one in completions}
 
     @property
+    def _blanks(self) -> list[Blank]:
+        return self._data.prompter.blanks(self._data.requests(), self.settings.sampling, system=self._run_name)
+
+    @property
     def _stop_texts(self) -> list[str]:
-        """Feedback sentences at which a server stops; control tokens of one word would end an ordinary text."""
-        records = (one.record for one in self._data.splits["test"])
-        return sorted({text for record in records for text in self._data.markers(record) if " " in text})
+        return self._data.prompter.stop_texts(one.record for one in self._data.splits["test"])
 
     @property
     def _run_name(self) -> str:
