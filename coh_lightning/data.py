@@ -36,12 +36,13 @@ from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Request, Sampling, Written
 from coh_lightning.held_out import Comparer, Table, comparisons, losses, refuse_empty, writing
+from coh_lightning.jsonl import write_jsonl
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, prompt_sha, read_prompt, write_jsonl
+from coh_lightning.records import Completion, Feedback, Rejected, prompt_sha
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
@@ -51,6 +52,7 @@ from coh_lightning.sources.texts import read_texts
 from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
+from coh_lightning.turns import Part, Turn, read_prompt
 from coh_lightning.wording import Wording, asked, markers
 from coh_lightning.world.feedback import WORLD, world_feedback
 from coh_lightning.world.pretraining import pretraining_text

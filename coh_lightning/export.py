@@ -27,8 +27,9 @@ from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 from coh_lightning.model_card import model_card
-from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.records import Candidate, Feedback
 from coh_lightning.runs import CHECKPOINTS, CONFIG, newest_checkpoint
+from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Wording, asked
 
 if TYPE_CHECKING:

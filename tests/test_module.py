@@ -27,10 +27,11 @@ from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
 from coh_lightning.held_out_figures import preferences
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.losses import row_loss
 from coh_lightning.models import CHECKPOINT_KEY, LoRA
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Completion, read_jsonl
+from coh_lightning.records import Completion
 
 GPT2 = {
     "model_type": "gpt2",
