@@ -1,6 +1,6 @@
-"""The feedback record: one prompt, its completions, and what people said of each. And `Completion`, what a model wrote.
+"""The feedback record: one prompt, its completions, and what people said of each.
 
-Each is one JSON line, read strictly: a line is either understood or refused by file, line and key.
+It is one JSON line, read strictly: a line is either understood or refused by file, line and key.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import json
 import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from coh_lightning.checks import LINE, checked_object, checked_text, flat_values, known_keys, number, optional_text
+from coh_lightning.checks import LINE, checked_object, checked_text, known_keys, number, optional_text
 from coh_lightning.errors import InputError, named, shown
 from coh_lightning.turns import (
     BESIDE_COMPLETION,
@@ -217,78 +217,6 @@ class Feedback:
         if self.extra:
             out["extra"] = dict(self.extra)
         return out
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What a model wrote for one prompt under one feedback sentence, with all that is needed to write it again."""
-
-    id: str
-    prompt_id: str
-    """Id of the record that the prompt came from."""
-    system: str
-    """Name of the model or run that wrote it."""
-    prompt: str
-    """The exact text that was continued, feedback sentence included."""
-    prompt_sha: str
-    """SHA-256 of the record's prompt without the feedback sentence: equal for all systems and asks that are
-    compared.
-    """
-    ask: str
-    """Which kind of output was asked for: "good", "bad", ... or "" for none."""
-    marker: str
-    """The feedback sentence itself."""
-    text: str
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    """Temperature, top_p, max_new_tokens, ..."""
-    stop: str = ""
-    """Why it ended: "end" (the end token), "marker" (it went on with a feedback sentence, which is cut off), "length",
-    ...
-    """
-    seed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    reference: str | None = None
-    task: str = "answer"
-    source: str = ""
-    shown: str | None = None
-    """The prompt as people read it, without the feedback sentence: what a rater is shown."""
-    human: str | None = None
-    """In a pseudo-dialogue, what the user said last: the turns of `shown` before it hold what this system wrote
-    itself.
-    """
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """What raters in code said of it."""
-
-    _types: ClassVar[dict[str, tuple[type, ...]]] = {
-        **dict.fromkeys(
-            ("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"),
-            (str,),
-        ),
-        **dict.fromkeys(("sampling", "scores"), (dict,)),
-        **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
-        **dict.fromkeys(("reference", "shown", "human"), (str, type(None))),
-    }
-
-    @classmethod
-    def from_json(cls, obj: object, where: str) -> Completion:
-        """Read one line of `completions.jsonl`. Raises InputError naming `where` and the key."""
-        values = flat_values(cls, cls._types, obj, where)
-        try:
-            json.dumps(values.get("sampling"), ensure_ascii=False, allow_nan=False).encode("utf-8")
-        except ValueError as error:
-            raise InputError(
-                f"{where}: sampling holds what no file can: a number that is not finite, or half a character."
-            ) from error
-        if "scores" in values:
-            values["scores"] = {
-                checked_text(name, "scores", where): number(value, f"scores.{named(name)}", where)
-                for name, value in values["scores"].items()
-            }
-        return cls(**values)
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

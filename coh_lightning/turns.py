@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from coh_lightning.checks import checked_text, known_keys
 from coh_lightning.errors import InputError, did_you_mean, shown
@@ -84,6 +84,23 @@ def user_turn(text: str) -> Turn:
 def read_prompt(turns: Sequence[Turn]) -> str:
     """A prompt as people read it: a single turn bare, a conversation with the role before each turn."""
     return turns[0].text if len(turns) == 1 else "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
+
+
+def as_messages(turns: Sequence[Turn]) -> tuple[Mapping[str, str], ...]:
+    """Turns as chat messages, `role` and `content` each."""
+    return tuple({"role": turn.role, "content": turn.text} for turn in turns)
+
+
+def read_messages(value: Sequence[object], key: str, where: str) -> tuple[Mapping[str, str], ...]:
+    """Chat messages of `role` and `content` alone. Raises InputError naming `where` and the key."""
+    for index, message in enumerate(value):
+        if not isinstance(message, dict) or message.keys() != {"role", "content"} or message["role"] not in ROLES:
+            raise InputError(
+                f"{where}: {key}[{index}] is {shown(message)}; a message has only a 'role' ({', '.join(ROLES)}) and a "
+                "'content'."
+            )
+        checked_text(message["content"], f"{key}[{index}].content", where)
+    return tuple(cast("Mapping[str, str]", message) for message in value)
 
 
 def check_prompt(prompt: Sequence[Turn], where: str) -> None:

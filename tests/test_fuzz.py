@@ -47,6 +47,7 @@ from tokenizers_for_tests import byte_level
 
 import coh_lightning.sources.mix as mix
 from coh_lightning.chains import Unusable
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.exchange import Blank, read_completions
 from coh_lightning.formats import PromptFormat
@@ -59,7 +60,7 @@ from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.judge import Comparison, Endpoint, Reply, comparisons_of_study, judge, questions, show
 from coh_lightning.judgements import Judgement
 from coh_lightning.prepare import Preparer
-from coh_lightning.records import Completion, Feedback, Rejected
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import Source, load
 from coh_lightning.sources.files import read_rows
 from coh_lightning.sources.texts import read_texts

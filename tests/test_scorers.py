@@ -15,8 +15,9 @@ import pytest
 from tokenizers_for_tests import CHATML, GEMMA, byte_level, character
 
 from coh_lightning import metrics
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Completion, Feedback
+from coh_lightning.records import Candidate, Feedback
 from coh_lightning.scorers import TAKEN, RewardModel, load_critic, load_scorer, score, turns
 from coh_lightning.turns import Part, Turn
 
