@@ -33,13 +33,14 @@ from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
 from coh_lightning.held_out import Comparer, Table, comparisons, losses, refuse_empty, writing
+from coh_lightning.jsonl import write_jsonl
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.prompter import Prompter, RecordRequest, turns_before_answers
-from coh_lightning.records import Feedback, Rejected, write_jsonl
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas

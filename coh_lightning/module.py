@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import PreTrainedModel
 
 from coh_lightning.attention import row_logits
+from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
@@ -33,7 +34,6 @@ from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceF
 from coh_lightning.losses import row_loss
 from coh_lightning.model_build import build, check_sizes, check_trees, shard_if_whole
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
-from coh_lightning.records import Completion
 from coh_lightning.run_summary import RunSummary
 from coh_lightning.schedule import OptimizerSettings, steps_of_epoch, total_steps
 from coh_lightning.sharding import clip_gradients, replicas
