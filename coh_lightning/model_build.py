@@ -5,7 +5,7 @@ data before its first row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -20,6 +20,22 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.models import Recipe
 from coh_lightning.sharding import blocks, fill, shard, wrap_blocks
+
+
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe, if it names one model.
+
+    Raises:
+        InputError: `model` and `from_config` both given, or a `from_config` without an architecture.
+    """
+    if recipe.model is not None and recipe.from_config is not None:
+        raise InputError(f"model.model is '{recipe.model}' and model.from_config is set too; give one of them.")
+    if recipe.from_config is not None and "model_type" not in recipe.from_config:
+        raise InputError(
+            f"model.from_config has the keys {sorted(recipe.from_config)} but no model_type; name the architecture "
+            "(llama, gpt2, ...)."
+        )
+    return recipe
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,15 @@ def shard_if_whole(lm: PreTrainedModel, trainer: pl.Trainer | None) -> None:
     mesh = mesh_of(trainer)
     if mesh is not None and not any(isinstance(parameter, DTensor) for parameter in lm.parameters()):
         shard(lm, mesh)
+
+
+def config_settings(lm: PreTrainedModel) -> dict[str, Any]:
+    """A model's configuration for its checkpoint: what differs from the architecture's defaults, without what the
+    loader decides.
+    """
+    left_out = ("dtype", "transformers_version", "quantization_config")
+    settings = {key: value for key, value in lm.config.to_diff_dict().items() if key not in left_out}
+    return settings | {"model_type": lm.config.model_type}
 
 
 def check_sizes(lm: PreTrainedModel, vocabulary: int, data: CoHDataModule) -> None:

@@ -1,5 +1,5 @@
-"""`CoHModule`: a causal language model of transformers, trained on rows of trees. It never asks which method is running:
-that is in the rows.
+"""`CoHModule`: a causal language model of transformers, trained on rows of trees. It doesn't know which method is
+running: that is in the rows.
 
 The coefficients in a row are final (plan.py), so a step's loss is a sum over its rows and ranks. Lightning divides by
 the micro-batches of a step, and the ranks' gradients are averaged; the module multiplies by both once. Nothing else is
@@ -20,7 +20,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import PreTrainedModel
 
 from coh_lightning.attention import row_logits
@@ -32,7 +31,7 @@ from coh_lightning.evaluation import headline
 from coh_lightning.generation import Unmoved
 from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
 from coh_lightning.losses import row_loss
-from coh_lightning.model_build import build, check_sizes, check_trees, shard_if_whole
+from coh_lightning.model_build import build, check_sizes, check_trees, checked, config_settings, shard_if_whole
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
 from coh_lightning.run_summary import RunSummary
 from coh_lightning.schedule import OptimizerSettings, steps_of_epoch, total_steps
@@ -44,7 +43,8 @@ from coh_lightning.writing import Generation, Writer
 
 
 class CoHModule(pl.LightningModule):
-    """A causal language model, its loss on rows of trees, and what it writes under a feedback sentence.
+    """A causal language model: its loss on rows of trees, its held-out figures, and what it writes under a feedback
+    sentence.
 
     Args:
         model: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the small base model
@@ -87,24 +87,10 @@ class CoHModule(pl.LightningModule):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        if model is not None and from_config is not None:
-            raise InputError(f"model.model is '{model}' and model.from_config is set too; give one of them.")
-        if from_config is not None and "model_type" not in from_config:
-            raise InputError(
-                f"model.from_config has the keys {sorted(from_config)} but no model_type; name the architecture "
-                "(llama, gpt2, ...)."
-            )
         if lr <= 0:
             raise InputError(f"model.lr is {lr}; it must be > 0.")
-        self.recipe = Recipe(
-            model,
-            from_config,
-            dtype=getattr(torch, dtype),
-            attention=attention,
-            dropout=dropout,
-            lora=lora,
-            trust_remote_code=trust_remote_code,
-        )
+        loading = {"dtype": getattr(torch, dtype), "attention": attention, "trust_remote_code": trust_remote_code}
+        self.recipe = checked(Recipe(model, from_config, dropout=dropout, lora=lora, **loading))
         """All that decides the model before its first step."""
         self.gradient_checkpointing = gradient_checkpointing
         self.compile_blocks = compile
@@ -130,10 +116,9 @@ class CoHModule(pl.LightningModule):
             shard_if_whole(self.lm, self._trainer)
         else:
             self._build()
-        stage = self._trainer
-        if stage is not None and (stage.testing or stage.predicting) and not stage.ckpt_path:
-            # before the loaders are made, since what to ask for is the checkpoint's; of ckpt_path, on_load_checkpoint
-            self._agree()
+        trainer = self._trainer
+        if trainer is not None and (trainer.testing or trainer.predicting) and not trainer.ckpt_path:
+            self._agree()  # before the loaders are made, which ask for the checkpoint's attributes
 
     def _build(self) -> None:
         if (checkpoint := self.recipe.checkpoint) is not None:
@@ -144,12 +129,8 @@ class CoHModule(pl.LightningModule):
             self.strict_loading = False  # of a checkpoint, only what it was trained with is read
             return
         self.strict_loading = self.lora is None or self.lora.quantise is None  # else checkpoints hold adapters alone
-        built = build(
-            self.recipe,
-            self._trainer,
-            gradient_checkpointing=self.gradient_checkpointing,
-            compile=self.compile_blocks,
-        )
+        modes = {"gradient_checkpointing": self.gradient_checkpointing, "compile": self.compile_blocks}
+        built = build(self.recipe, self._trainer, **modes)
         self.lm, self._vocabulary, self._matrices = built.lm, built.vocabulary, built.matrices
 
     @property
@@ -170,10 +151,7 @@ class CoHModule(pl.LightningModule):
 
     @property
     def data(self) -> CoHDataModule:
-        """The data module of the run.
-
-        Raises InputError where it is not ours: the rows' coefficients come from its plan.
-        """
+        """The data module of the run. InputError if it is not ours: the rows' coefficients come from its plan."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, CoHDataModule):
             raise InputError(
@@ -189,16 +167,14 @@ class CoHModule(pl.LightningModule):
         self.writer.check(self.trainer)
 
     def _check_fit(self) -> None:
-        """Before the first row of a stage: what the model can't hold ends here, and not in wrong logits."""
+        """Refuses data that the model can't take, before the first row of a stage: else logits would be wrong."""
         check_sizes(self.lm, self._vocabulary, self.data)
         if self.data.layout == "tree" and not self._trees_checked:
             check_trees(self.lm, self.data)
             self._trees_checked = True
 
     def _agree(self) -> None:
-        """A model is asked as it was trained, whether its checkpoint came by ckpt_path, load_from_checkpoint or
-        `model`.
-        """
+        """Refuses data settings that the checkpoint wasn't trained with."""
         if self.trained_with is not None:
             self.data.agree_with(self.trained_with)
 
@@ -242,10 +218,8 @@ class CoHModule(pl.LightningModule):
         """By the norm of all gradients, over all ranks, under every strategy; Lightning's own refuses FSDP1."""
         if gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val and isinstance(self.lm, FullyShardedDataParallel):
-            self.lm.clip_grad_norm_(gradient_clip_val)
         elif gradient_clip_val:
-            clip_gradients(self.parameters(), gradient_clip_val)
+            clip_gradients(self.lm, gradient_clip_val)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         steps = total_steps(self.trainer, self.data.plan.steps_per_epoch)
@@ -256,12 +230,6 @@ class CoHModule(pl.LightningModule):
 
     # Held-out data
 
-    def on_validation_start(self) -> None:
-        self._check_fit()
-
-    def on_test_start(self) -> None:
-        self._check_fit()
-
     def on_validation_epoch_start(self) -> None:
         self._begin_held_out()
 
@@ -269,6 +237,7 @@ class CoHModule(pl.LightningModule):
         self._begin_held_out()
 
     def _begin_held_out(self) -> None:
+        self._check_fit()
         self._figures = (LossFigures(self.data.kinds, self.device), PreferenceFigures(self.device))
         self.writer.begin(self.trainer, self.data, self.lm)
 
@@ -287,16 +256,15 @@ class CoHModule(pl.LightningModule):
             self._log_written("test")
 
     def _held_out(self, stage: str, batch: dict[str, Any], *, last: bool) -> None:
-        """A row of held-out chains (its loss per kind), or one record's completions under the same marker (which of
-        them the model finds likelier). Figures are logged with the last batch of their loader, so that each stands in
-        one column of Lightning's table.
+        """A row of held-out chains, or one record's completions, which the model compares. Figures are logged with the
+        last batch of their loader, so that each has one column of Lightning's table.
         """
         losses, preferences = self._figures
         figures = preferences if "pairs" in batch else losses
         with torch.compiler.set_stance("force_eager"):
             figures.add(self.lm, batch)
         if last:
-            self._log_figures(stage, {name: value.float() for name, value in figures.compute(self.trainer).items()})
+            self._log_figures(stage, figures.compute(self.trainer))
 
     def on_validation_epoch_end(self) -> None:
         every = self.generation.write_every
@@ -312,14 +280,12 @@ class CoHModule(pl.LightningModule):
         self._log_figures(stage, figures, shown=headline(figures))
 
     def _log_figures(self, stage: str, figures: Mapping[str, Tensor | float], *, shown: Sequence[str] = ()) -> None:
-        """The same on all ranks; no loader's number is put behind the names."""
+        """Figures that are the same on all ranks, without a loader's number behind their names."""
         for name, value in figures.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in shown, add_dataloader_idx=False, batch_size=1)
 
     def figures(self) -> list[str] | None:
-        """The names under which this module logs in training, once its data are set up, except those of what it
-        writes; None for a subclass.
-        """
+        """The names of what this module logs in `fit`, except of what it writes; None for a subclass."""
         if type(self) is not CoHModule:
             return None
         kinds = ["nll", *(f"nll_{name}" for name in self.data.kinds)]
@@ -346,12 +312,12 @@ class CoHModule(pl.LightningModule):
 
     @property
     def pretrained_name(self) -> str | None:
-        """What others call the model; None where it was trained here."""
+        """The model's public name; None if it was trained here."""
         trained = self.trained_with is not None or self.recipe.checkpoint is not None
         return None if trained else self.recipe.model
 
     def write_share(self, stage: Literal["validation", "test"]) -> list[Completion]:
-        """Completions of a held-out split, written by all ranks together, on all of them."""
+        """Completions of a held-out split, written by all ranks together; on each of them."""
         self.writer.begin(self.trainer, self.data, self.lm)
         self.writer.write_split(stage)
         self.writer.left_out()
@@ -360,13 +326,11 @@ class CoHModule(pl.LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        config, left_out = self.lm.config, ("dtype", "transformers_version", "quantization_config")
-        model = {key: value for key, value in config.to_diff_dict().items() if key not in left_out}
         if self.lora is not None and self.lora.quantise:
             checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
         resumable = "loops" in checkpoint  # an export isn't
         saved = {
-            "model": model | {"model_type": config.model_type},
+            "model": config_settings(self.lm),
             "data": self.data.settings(),
             "tokenizer": self.data.tokenizer_name,
             "lora": asdict(self.lora) if self.lora is not None else None,

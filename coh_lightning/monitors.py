@@ -1,5 +1,5 @@
-"""What EarlyStopping and ModelCheckpoint watch: a figure that nothing logs is named before training where that can be
-known, else when it is first missed.
+"""The `monitor` of EarlyStopping and ModelCheckpoint: one that nothing logs is refused before training if that can be
+known, else when Lightning first misses it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import lightning.pytorch as pl
 from coh_lightning.errors import InputError, did_you_mean
 
 MISSED = re.compile(
-    r"Early stopping conditioned on metric `(?P<early>[^`]*)` which is not available.*any of the following: (?P<known>.*)"
-    r"|`ModelCheckpoint\(monitor=(?P<checkpoint>'[^']*'|\"[^\"]*\")\)` could not find the monitored key in the returned metrics: (?P<list>\[.*?\])\.",
+    r"Early stopping conditioned on metric `(?P<early>[^`]*)` which is not available.*"
+    r"any of the following: (?P<known>.*)"
+    r"|`ModelCheckpoint\(monitor=(?P<checkpoint>'[^']*'|\"[^\"]*\")\)` could not find the monitored key in the "
+    r"returned metrics: (?P<list>\[.*?\])\.",
     re.DOTALL,
 )
-"""Lightning's words for it."""
+"""Lightning's messages about it."""
 
 WRITTEN = re.compile(r"val/.+_.+")
-"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...): scorers name their values, so that no more is
-known of them before.
-"""
+"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...); scorers choose the names of their values."""
 
 
 class MonitorsKnown(pl.Callback):
-    """Before training: refuses a `monitor` that the module says it will never log (`figures()`, where it has one)."""
+    """Refuses a `monitor` that the module never logs, before training (`figures()`, if the module has it)."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = getattr(pl_module, "figures", lambda: None)()
@@ -43,7 +43,7 @@ class MonitorsKnown(pl.Callback):
 
 
 def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: bool = False) -> str:
-    """The sentence for a figure that is not logged."""
+    """The message about a figure that is not logged."""
     known = sorted(set(figures) - {"epoch", "step"})
     near = did_you_mean(monitor, known, "")
     there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
@@ -56,9 +56,7 @@ def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: boo
 
 
 def missed(error: BaseException) -> str | None:
-    """The sentence for Lightning's exception about a figure that was not there when it was asked for; None for any
-    other.
-    """
+    """Our message for Lightning's exception about a missing figure; None for any other exception."""
     found = MISSED.search(str(error))
     if found is None:
         return None

@@ -1,8 +1,8 @@
-"""How many optimizer steps a run makes, and the learning rate of each: the Trainer's options, held against the plan.
+"""The optimizer steps of a run, and the learning rate of each: the Trainer's options, checked against the plan.
 
-A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. An option that
-would end an epoch within a step would train on a part of the step's rows under the weight of all of them, so such
-options are rounded to whole steps or refused.
+A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. If an epoch ended
+within a step, a part of the step's rows would be trained on with the weight of all of them, so options that would do
+that are rounded to whole steps or refused.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ REFUSED_CALLBACKS = {
         "there is no batch size to find, since a micro-batch is one row; set data.row_tokens (memory) and "
         "data.rows_per_step"
     ),
-    GradientAccumulationScheduler: "data.rows_per_step and the number of ranks give the accumulation; set data.rows_per_step",
+    GradientAccumulationScheduler: (
+        "data.rows_per_step and the number of ranks give the accumulation; set data.rows_per_step"
+    ),
     LearningRateFinder: (
-        "the schedule would overwrite the rate that it finds after one step; compare values of model.lr with `sweep`"
+        "the schedule would overwrite the rate that it finds; compare values of model.lr with `sweep`"
     ),
 }
 """Callbacks of Lightning that can't work here, and what to do instead."""
@@ -94,8 +96,7 @@ def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *
     if trainer.accumulate_grad_batches not in (1, micro_batches):
         raise InputError(
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but data.rows_per_step and the "
-            f"{ranks} ranks make it {micro_batches}; "
-            "leave it out."
+            f"{ranks} ranks make it {micro_batches}; leave it out."
         )
     if trainer.overfit_batches > 0:  # type: ignore[attr-defined]
         raise InputError(
@@ -134,15 +135,14 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
         near = [str(number) for number in (below, below + micro_batches) if number]
         raise InputError(
             f"trainer.limit_train_batches is {limit}, but a step has {micro_batches} micro-batches (on each of "
-            f"{trainer.world_size} rank(s)), "
-            f"so an epoch would end within a step; set it to {' or '.join(near)}."
+            f"{trainer.world_size} rank(s)), so an epoch would end within a step; set it to {' or '.join(near)}."
         )
     return limit
 
 
 def _check_validation(trainer: pl.Trainer, batches: int) -> None:
-    """Lightning refuses some of this too, but only once the loaders stand, and divides by the rest."""
-    every = getattr(trainer, "val_check_interval", None)  # an interval of time is kept elsewhere
+    """Lightning refuses some of this too, but only after the loaders are made, and divides by zero in other cases."""
+    every = getattr(trainer, "val_check_interval", None)  # absent if it is an interval of time
     for name, value in (("val_check_interval", every), ("check_val_every_n_epoch", trainer.check_val_every_n_epoch)):
         if value is not None and value <= 0:
             raise InputError(
@@ -197,8 +197,8 @@ def warmup_cosine(steps: int, *, warmup_share: float, final_share: float) -> Cal
 
     With w = round(warmup_share * steps), but at least 1, and steps counted from 1:
 
-        step s <= w    s / w                                                             one part in w at step 1, the peak at step w
-        step s >  w    final + (1 - final) * (1 + cos(pi * (s - w) / (steps - w))) / 2   `final_share` at the last step
+        step s <= w    s / w                                                             the peak at step w
+        step s >  w    final + (1 - final) * (1 + cos(pi * (s - w) / (steps - w))) / 2   `final` at the last step
     """
     warmup = max(1, round(warmup_share * steps))
 

@@ -196,7 +196,7 @@ MISTAKES = {
     "fit --trainer.devices=2x": "trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
     "fit --run.name=a/b": "run.name is 'a/b'; it names a folder under runs, so give one word without slashes.",
     "fit --ckpt_path=none.ckpt": "ckpt_path: there is no checkpoint at none.ckpt.",
-    "test --ckpt_path=conf/base.yaml": "ckpt_path: conf/base.yaml is no whole checkpoint (",
+    "test --ckpt_path=conf/base.yaml": "ckpt_path: conf/base.yaml is not a complete checkpoint (",
     "fit --data.complain=true": "feedback.jsonl:3: no prompt.",
 }
 
@@ -615,7 +615,7 @@ def test_a_folder_of_something_else_is_not_taken_for_a_run(
     (here / "letters" / "to_anna.txt").write_text("dear Anna")
     assert call("fit", *SIX, "--run.folder=letters") == 2
     assert (
-        "run.folder is letters, which is no run folder: it has no config.yaml but holds to_anna.txt; name a new or "
+        "run.folder is letters, which is not a run folder: it has no config.yaml but holds to_anna.txt; name a new or "
         "an empty folder." in capsys.readouterr().err
     )
 
