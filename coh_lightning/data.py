@@ -80,7 +80,7 @@ class CoHDataModule(LightningDataModule):
         regulariser_weight: lambda of equation 3 (paper 1.5, its code 0.01).
         asks: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
         max_test_prompts: Prompts that `test` writes completions for; the losses are over all. None: all.
-        max_validation_prompts: Prompts that `fit` writes completions for (`model.write_every`). None: all.
+        max_validation_prompts: Prompts that `fit` writes completions for (`model.generation.write_every`). None: all.
         on_bad_record: Stop at an unreadable row, or skip and count it.
         max_lost_share: Stop if more than this share is lost: of the rows that sources read, and of the training records
             that the method can't use. Raise it for a method that is meant to choose few.

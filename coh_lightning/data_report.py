@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.files import written_aside
 from coh_lightning.held_out import Comparer
+from coh_lightning.jsonl import write_jsonl
 from coh_lightning.prepare import Prepared
-from coh_lightning.records import Feedback, write_jsonl
+from coh_lightning.records import Feedback
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule

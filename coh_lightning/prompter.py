@@ -20,24 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coh_lightning.answers import Blank
 from coh_lightning.chains import Link, Method, Unusable
-from coh_lightning.errors import InputError
-from coh_lightning.exchange import Blank
+from coh_lightning.completions import Completion
+from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.formats import PromptFormat
-from coh_lightning.records import (
-    Candidate,
-    Completion,
-    Feedback,
-    Part,
-    Turn,
-    as_messages,
-    did_you_mean,
-    prompt_sha,
-    read_prompt,
-)
+from coh_lightning.records import Candidate, Feedback, prompt_sha
 from coh_lightning.request import RecordRequest, Written
 from coh_lightning.settings_agreement import check_agreement, check_tokenizer
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder
+from coh_lightning.turns import Part, Turn, as_messages, read_prompt
 from coh_lightning.wording import Wording, asked, markers
 
 if TYPE_CHECKING:

@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, data_of, merged, method, tiny, usable, wording
+from feedback_for_tests import EVERY_KIND, data_of, grouped, merged, method, tiny, usable, wording
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from test_module import fitted, held_out_data, trainer
 
 from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import headline, summary, valued, with_copies, with_samples
 from coh_lightning.generation import Sampling
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.module import CoHModule
 from coh_lightning.prompter import turns_before_answers
-from coh_lightning.records import Completion, Part, Turn, read_jsonl, read_prompt
 from coh_lightning.request import Written
+from coh_lightning.turns import Part, Turn, read_prompt
+from coh_lightning.writing import Generation
 
 
 def completion(prompt: str, ask: str, text: str, sample: int = 0, **scores: float) -> Completion:
@@ -516,7 +519,7 @@ def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
     "setting", [{"prompts_to": "a"}, {"completions_from": "a"}, {"sampling": Sampling(samples=2, temperature=1.0)}]
 )
 def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"model.dialogues"):
+    with pytest.raises(InputError, match=r"model.generation.dialogues"):
         tiny(dialogues=True, **setting)
 
 
@@ -608,11 +611,11 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
 def test_requests_name_the_model_as_the_server_calls_it(
     tmp_path: Path, settings: dict[str, Any], name: str | None
 ) -> None:
-    module = CoHModule(**settings)
-    module.trainer = trainer(tmp_path)
-    assert module._served_model == (name or tmp_path.name)
+    module = CoHModule(**grouped(settings))
+    module.writer.begin(trainer(tmp_path), None, None)  # type: ignore[arg-type]
+    assert module.writer.served_model(module.pretrained_name) == (name or tmp_path.name)
     module.trained_with = {}
-    assert module._served_model == settings.get("served_model", tmp_path.name), (
+    assert module.writer.served_model(module.pretrained_name) == settings.get("served_model", tmp_path.name), (
         "what came of training is no longer the model it began with"
     )
 
@@ -621,7 +624,7 @@ def test_prompts_for_a_checkpoint_that_was_trained_on_other_ones_are_refused(tmp
     run, model = trainer(tmp_path, max_steps=1), tiny()
     run.fit(model, datamodule=held_out_data(tmp_path))
     run.save_checkpoint(tmp_path / "one.ckpt")
-    asking = CoHModule(str(tmp_path / "one.ckpt"), prompts_to=str(tmp_path / "p.jsonl"))
+    asking = CoHModule(str(tmp_path / "one.ckpt"), generation=Generation(prompts_to=str(tmp_path / "p.jsonl")))
     with pytest.raises(
         InputError, match=r"data\.wording\.name is 'paper', but the checkpoint was trained with 'default'"
     ):

@@ -32,7 +32,7 @@ from coh_lightning.export import export_checkpoint
 from coh_lightning.formats import PromptFormat
 from coh_lightning.models import LoRA, Recipe, read_checkpoint
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Part, Turn
+from coh_lightning.turns import Part, Turn
 
 GPT2 = {
     "model_type": "gpt2",
