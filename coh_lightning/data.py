@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader
 
 from coh_lightning import data_report
 from coh_lightning.chains import Chain, Method
-from coh_lightning.data_checks import check_arguments
+from coh_lightning.data_checks import check_arguments, check_trainer, notes_on_feedback
 from coh_lightning.data_report import SplitCounts
-from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.held_out import Comparer, refuse_empty, writing
 from coh_lightning.loaders import BatchTable, TrainLoader
@@ -42,7 +41,7 @@ from coh_lightning.sharding import replicas
 from coh_lightning.sources import Source, counts
 from coh_lightning.splits import SplitReader, Stage, rated_attributes, tasks_of
 from coh_lightning.template_check import note_on_outputs
-from coh_lightning.tokens import ChainTokenizer, CutPrompt, cache_fields
+from coh_lightning.tokens import CutPrompt, cache_fields
 from coh_lightning.wording import Wording
 from coh_lightning.world.feedback import WORLD
 
@@ -178,11 +177,7 @@ class CoHDataModule(LightningDataModule):
         """
         self._build()
         if self.trainer is not None:
-            if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
-                raise InputError(
-                    "trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set "
-                    "it to false."
-                )
+            check_trainer(self.trainer)
             if stage == "fit":
                 ranks, _ = self._ranks()
                 follow_plan(self.trainer, self.plan.steps_per_epoch, self.plan.accumulate(ranks), ranks=ranks)
@@ -200,17 +195,7 @@ class CoHDataModule(LightningDataModule):
         if choice.note is not None:
             rank_zero_warn(choice.note)
             self.notes.append(choice.note)
-        if (
-            self.feedback is None
-            and self.sources is None
-            and recipe is not None
-            and recipe.model not in (None, WORLD)
-            and recipe.checkpoint is None
-        ):
-            self.notes.append(
-                f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the "
-                "embedded world."
-            )
+        self.notes += notes_on_feedback(self, recipe)
         self.tokenizer_name = choice.name
         if not self.splits:
             self.tokenizer = choice.tokenizer
@@ -221,11 +206,8 @@ class CoHDataModule(LightningDataModule):
         """What is trained on, for messages; None if it is the embedded world's feedback."""
         if self.feedback is not None:
             return None if self.feedback == WORLD else f"'{self.feedback}'"
-        return (
-            None
-            if self.sources is None
-            else ", ".join(f"{type(source).__name__} '{source.label}'" for source in self.sources)
-        )
+        named = [f"{type(source).__name__} '{source.label}'" for source in self.sources or []]
+        return None if self.sources is None else ", ".join(named)
 
     def _build(self) -> None:
         self._match_tokenizer()
@@ -339,10 +321,6 @@ class CoHDataModule(LightningDataModule):
         return Comparer(self.preparer, self.prompter.attributes)
 
     @property
-    def chain_tokenizer(self) -> ChainTokenizer:
-        return self.prompter.tokens
-
-    @property
     def largest_id(self) -> int:
         return int(max(self.tokenizer.get_vocab().values()))
 
@@ -359,10 +337,6 @@ class CoHDataModule(LightningDataModule):
         """Takes the attributes that a checkpoint asks for. Raises InputError if other settings differ from its own."""
         self.prompter = self.prompter.agreeing_with(saved)
 
-    def chains(self, one: Prepared, epoch: int = 0) -> list[Chain]:
-        """The kept chains of a record, in the words of this epoch."""
-        return self.preparer.chains(one, epoch)
-
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
         """Each held-out prompt under each of its conditions, sorted by length."""
         return self.prompter.requests(one.record for one in self.splits[stage][:limit])
@@ -375,12 +349,11 @@ class CoHDataModule(LightningDataModule):
     # Loaders. Every rank has the same number of batches in each, and Lightning's `limit_*_batches` apply to each alone.
 
     def train_dataloader(self) -> TrainLoader:
-        def row(key: tuple[int, int]) -> Batch:
-            epoch, index = key
-            return self.rows.train_batch(self.planned(epoch, index), epoch)
-
         micro_batches = self.plan.accumulate(self._ranks()[0])
-        return TrainLoader(row, self.plan.steps_per_epoch, micro_batches, num_workers=self.num_workers)
+        return TrainLoader(self._train_batch, self.plan.steps_per_epoch, micro_batches, num_workers=self.num_workers)
+
+    def _train_batch(self, key: tuple[int, int]) -> Batch:
+        return self.rows.train_batch(self.planned(*key), key[0])
 
     def planned(self, epoch: int, index: int) -> PlannedRow:
         """What stands in this rank's micro-batch of that number."""
@@ -389,7 +362,7 @@ class CoHDataModule(LightningDataModule):
         return self.plan.step(epoch, index // micro_batches)[index % micro_batches * ranks + rank]
 
     def names(self, epoch: int, index: int) -> list[str]:
-        """What stands in this rank's micro-batch of that number, for a message."""
+        """The same for a message."""
         return self.rows.names(self.planned(epoch, index))
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -447,4 +420,4 @@ class CoHDataModule(LightningDataModule):
         return str(self.prompter.tokens.boundary_report(self._some_chains()))
 
     def _some_chains(self) -> list[tuple[CutPrompt, Chain]]:
-        return [(one.prompt, chain) for one in self.splits["train"][:50] for chain in self.chains(one)]
+        return [(one.prompt, chain) for one in self.splits["train"][:50] for chain in self.preparer.chains(one)]

@@ -1,4 +1,4 @@
-"""Wrong arguments of `CoHDataModule`, refused when it is made: before a model is loaded or data is read."""
+"""What a data module, its Trainer and its model must agree on: checked before a model is loaded or data is read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from coh_lightning.chains import Method
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.wording import Wording
+from coh_lightning.world.feedback import WORLD
 
 if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
     from coh_lightning.data import CoHDataModule
+    from coh_lightning.models import Recipe
 
 
 def check_arguments(data: CoHDataModule) -> None:
@@ -48,3 +52,22 @@ def check_arguments(data: CoHDataModule) -> None:
                 f"data.{key} is {value!r:.60}, a {type(value).__name__}; give a coh_lightning.{kind.__name__} "
                 "(its fields are those of the files in conf/)."
             )
+
+
+def check_trainer(trainer: pl.Trainer) -> None:
+    """Raises InputError if Lightning would share out the rows a second time."""
+    if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        raise InputError(
+            "trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set it to false."
+        )
+
+
+def notes_on_feedback(data: CoHDataModule, recipe: Recipe | None) -> list[str]:
+    """A note if a model of the user's is trained on the embedded world's feedback by default."""
+    named = data.feedback is not None or data.sources is not None
+    if named or recipe is None or recipe.model in (None, WORLD) or recipe.checkpoint is not None:
+        return []
+    return [
+        f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the embedded "
+        "world."
+    ]

@@ -61,7 +61,7 @@ def train(data: CoHDataModule) -> list[Prepared]:
 
 
 def tokens_of(data: CoHDataModule, one: Prepared, epoch: int = 0) -> list[Tokens]:
-    return [data.chain_tokenizer.chain(one.prompt, chain) for chain in data.chains(one, epoch)]
+    return [data.prompter.tokens.chain(one.prompt, chain) for chain in data.preparer.chains(one, epoch)]
 
 
 def runs(weights: np.ndarray) -> list[tuple[int, int]]:
@@ -80,14 +80,14 @@ def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: 
     """Stretches with a weight, decoded, are the outputs of the record, whole, each with one end token. Counts them by
     sort.
     """
-    decode, end = data.chain_tokenizer.encoder.decode, data.prompter.stop_ids[0]
+    decode, end = data.prompter.tokens.encoder.decode, data.prompter.stop_ids[0]
     lead = (
         " " if "mistral" in (data.tokenizer_name or "") else ""
     )  # its template puts a space before an output, and spaces belong to what follows them
     found: Counter[str] = Counter()
     for epoch in range(epochs):
         for one in train(data):
-            for chain, tokens in zip(data.chains(one, epoch), tokens_of(data, one, epoch), strict=True):
+            for chain, tokens in zip(data.preparer.chains(one, epoch), tokens_of(data, one, epoch), strict=True):
                 for sort, weights in (("learned", tokens.learned), ("unlearned", tokens.unlearned)):
                     wanted = [link.text for link in chain if getattr(link, sort)]
                     stretches = [tokens.ids[start:stop].tolist() for start, stop in runs(weights)]
@@ -150,7 +150,7 @@ def test_no_text_of_people_becomes_a_special_token(tokenizers: dict[str, str], t
         special = set(data.tokenizer.all_special_ids)
         for one in train(data):
             for tokens in tokens_of(data, one):
-                head = len(data.chain_tokenizer.encoder.bos_ids)
+                head = len(data.prompter.tokens.encoder.bos_ids)
                 assert sum(int(i) in special for i in tokens.ids[head:]) == len(tokens.spans)
 
 
@@ -183,8 +183,8 @@ def test_training_begins_with_exactly_the_ids_of_inference(
     by_record = {one.record.id: one for one in data.splits["test"]}
     for request in requests:
         one = by_record[request.prompt_id]
-        for chain in data.chains(one):
-            tokens = data.chain_tokenizer.chain(one.prompt, chain)
+        for chain in data.preparer.chains(one):
+            tokens = data.prompter.tokens.chain(one.prompt, chain)
             begin = tokens.ids[: tokens.spans[0].start].tolist()
             assert (begin == request.prompt_ids.tolist()) == (chain[0].marker == request.marker)
             compared += chain[0].marker == request.marker
@@ -367,7 +367,7 @@ def test_two_orders_cut_to_the_same_first_output_share_its_sentence(tmp_path: Pa
     one = train(data)[0]
     assert [first for _, first in one.kept] == [1, 1]
     middle = ("A fair answer:", "2" * 30)
-    assert [[(link.marker, link.text) for link in chain] for chain in data.chains(one)] == [
+    assert [[(link.marker, link.text) for link in chain] for chain in data.preparer.chains(one)] == [
         [middle, ("The best answer:", "1" * 30)],
         [middle, ("The worst answer:", "3" * 30)],
     ]
@@ -403,7 +403,7 @@ def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(
     )
     for epoch in range(4):
         for one in train(data):
-            for chain in data.chains(one, epoch):
+            for chain in data.preparer.chains(one, epoch):
                 assert not any(word in chain[0].marker for word in COMPARED)
     check_epochs(data, 4)
 
@@ -422,7 +422,7 @@ def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp
 def test_a_chain_that_is_cut_to_another_of_its_record_is_dropped_whatever_the_order(tmp_path: Path) -> None:
     for orders in (("pn", "n"), ("n", "pn")):
         data = built(pairs(1), tmp_path, method=Method(orders=orders), max_chain_tokens=45, max_prompt_tokens=30)
-        assert [len(chain) for chain in data.chains(train(data)[0])] == [1]
+        assert [len(chain) for chain in data.preparer.chains(train(data)[0])] == [1]
         assert data.counts["train"].chains_dropped == 1
 
 
@@ -439,7 +439,7 @@ def test_long_chains_lose_links_from_their_front_and_the_rows_still_hold(tmp_pat
     assert data.counts["train"].chains_dropped > 0
     check_epochs(data, 3)
     for one in train(data):
-        for chain, tokens in zip(data.chains(one), tokens_of(data, one), strict=True):
+        for chain, tokens in zip(data.preparer.chains(one), tokens_of(data, one), strict=True):
             assert len(tokens) <= 90
             assert tokens.learned[tokens.spans[-1].start :].all(), "the last output is never cut"
             assert len(chain) == len(tokens.spans)
@@ -745,7 +745,7 @@ def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
     one = next(one for one in train(data) if one.record.id.endswith("long"))
     begins = {tuple(tokens.ids[: one.prompt.tokens].tolist()) for tokens in tokens_of(data, one)}
     assert one.prompt.tokens == 64 and len(begins) == 1
-    assert data.chain_tokenizer.encoder.decode(begins.pop()).rstrip().endswith("end.")
+    assert data.prompter.tokens.encoder.decode(begins.pop()).rstrip().endswith("end.")
 
 
 def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -770,7 +770,7 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
         pairs(4), tmp_path, regulariser=["world", str(tmp_path / "text.txt")], regulariser_rows_per_step=1, seed=7
     )
     assert asked == [(4000, 7)]
-    decode = data.chain_tokenizer.encoder.decode
+    decode = data.prompter.tokens.encoder.decode
     assert [decode(ids[:-1]) for ids in data.rows.texts] == ["from the world", "from the file"]
     assert all(ids[-1] == data.prompter.stop_ids[0] for ids in data.rows.texts)
 
@@ -798,7 +798,7 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
     for stage in ("train", "validation"):
         count, records = data.counts[stage], data.splits[stage]
         assert count.records == count.used + count.rejected and count.rejected == len(data.rejected_of[stage])
-        assert (count.used, count.chains) == (len(records), sum(len(data.chains(one)) for one in records))
+        assert (count.used, count.chains) == (len(records), sum(len(data.preparer.chains(one)) for one in records))
         assert count.chains > count.used > 4
         assert count.tokens_plain >= sum(len(tokens.ids) for one in records for tokens in tokens_of(data, one))
         assert (

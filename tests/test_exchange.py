@@ -344,14 +344,14 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     model = tiny()
     model.configure_model()
     sampling = Sampling(max_new_tokens=6)
-    encoder = data.chain_tokenizer.encoder
+    encoder = data.prompter.tokens.encoder
     requests = data.requests("test")
     empty = np.zeros(0, dtype=np.int32)
     blanks = [
         Blank(
             data.prompter.completion(Written(request, 0, empty, "length"), sampling, system="run"),
             tuple(map(int, request.prompt_ids)),
-            data.chain_tokenizer.output_lead(request.marker),
+            data.prompter.tokens.output_lead(request.marker),
         )
         for request in requests
     ]

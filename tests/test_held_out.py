@@ -231,6 +231,26 @@ def test_a_limit_on_batches_leaves_as_many_comparisons_and_prompts_whatever_the_
     )
 
 
+@pytest.mark.parametrize("limit", [2, 0.5, 1.0])
+def test_a_limit_on_validation_batches_applies_to_each_loader_on_its_own(limit: float, tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": str(i),
+            "prompt": f"Say {i}.",
+            "completions": [{"text": f"yes {i}", "rank": 1}, {"text": f"no {i}", "rank": 2}],
+        }
+        for i in range(20)
+    ]
+    data = compared(tmp_path, rows, row_tokens=256)
+    data.setup()
+    whole = [len(loader) for loader in data.val_dataloader()]
+    run = trainer(tmp_path, limit_val_batches=limit)
+    metrics = merged(run.validate(tiny(), datamodule=data, verbose=False))
+    expected = [limit if limit > 1 else int(count * limit) for count in whole]
+    assert run.num_val_batches == expected and len(whole) == 2
+    assert metrics["val/preference_records"] == expected[1]
+
+
 def test_the_first_rows_are_not_those_of_the_longest_records(tmp_path: Path) -> None:
     rows = [
         {"id": f"{i}", "prompt": f"Say {i}.", "completions": [{"text": f"{i} " + "x" * (60 * (i % 2)), "thumb": True}]}

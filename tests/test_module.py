@@ -155,8 +155,8 @@ def plain_loss(
         for number in planned.members:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
-            chains = data.chains(one, epoch)
-            for tokens in (data.chain_tokenizer.chain(one.prompt, chains[i]) for i in item.chains):
+            chains = data.preparer.chains(one, epoch)
+            for tokens in (data.prompter.tokens.chain(one.prompt, chains[i]) for i in item.chains):
                 nll, unlikelihood = _nll(lm, tokens.ids)
                 learned, unlearned = torch.from_numpy(tokens.learned[1:]), torch.from_numpy(tokens.unlearned[1:])
                 assert tokens.learned[0] == tokens.unlearned[0] == 0
@@ -337,7 +337,7 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
             for i in item.chains:
-                tokens = data.chain_tokenizer.chain(one.prompt, data.chains(one)[i])
+                tokens = data.prompter.tokens.chain(one.prompt, data.preparer.chains(one)[i])
                 nll = _nll(lm, tokens.ids)[0]
                 for span in tokens.spans:
                     sums.setdefault(f"train/nll_{span.kind}_{span.place + 1}", []).extend(
@@ -469,8 +469,8 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
     right: dict[str, list[float]] = {name: [] for name in ("sum", "mean", "swapped_sum", "swapped_mean", "marker")}
     with torch.no_grad():
         for one in data.splits["validation"]:
-            for chain in data.chains(one):
-                tokens = data.chain_tokenizer.chain(one.prompt, chain)
+            for chain in data.preparer.chains(one):
+                tokens = data.prompter.tokens.chain(one.prompt, chain)
                 nll = _nll(model.lm, tokens.ids)[0]
                 for span in tokens.spans:
                     sums.setdefault(f"val/nll_{span.kind}_{span.place + 1}", []).extend(
@@ -478,9 +478,9 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
                     )
             scores: dict[str, list[Tensor]] = {"good": [], "bad": []}
             for kind in scores:
-                link = next(chain for chain in data.chains(one) if chain[0].kind == kind)[0]
+                link = next(chain for chain in data.preparer.chains(one) if chain[0].kind == kind)[0]
                 for candidate in one.record.candidates:
-                    tokens = data.chain_tokenizer.chain(one.prompt, (type(link)(link.marker, candidate.text),))
+                    tokens = data.prompter.tokens.chain(one.prompt, (type(link)(link.marker, candidate.text),))
                     begin, end, *_ = tokens.spans[0]
                     scores[kind].append(-_nll(model.lm, tokens.ids)[0][begin - 1 : end - 1])
             good, bad = scores["good"], scores["bad"]
