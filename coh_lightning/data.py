@@ -51,8 +51,7 @@ from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording
-from coh_lightning.world.feedback import WORLD, world_feedback
-from coh_lightning.world.pretraining import pretraining_text
+from coh_lightning.worlds import WORLD, resolve
 
 log = logging.getLogger(__name__)
 
@@ -412,7 +411,7 @@ class CoHDataModule(LightningDataModule):
             sources = [source]
             self.notes += [] if said_of_it is None else [said_of_it]
         if sources is None:
-            records = world_feedback(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir)
+            records = resolve("feedback")(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir)
         else:
             records = read("train", sources)
         if self.test_sources is not None:
@@ -506,7 +505,7 @@ class CoHDataModule(LightningDataModule):
             return []
         texts: list[str] = []
         for name in self.regulariser or []:
-            texts += pretraining_text(WORLD_TEXTS, seed=self.seed) if name == WORLD else read_texts(name, self.notes)
+            texts += resolve("text")(WORLD_TEXTS, seed=self.seed) if name == WORLD else read_texts(name, self.notes)
         encoder = self.chain_tokenizer.encoder
         cache_fields(encoder, [Field(text, "head") for text in texts], self.cache_dir)
         begin, end = np.array(encoder.bos_ids, np.int32), np.array(self.chain_tokenizer.stop_ids[:1], np.int32)

@@ -55,7 +55,7 @@ from coh_lightning.sharding import (
     wrap_blocks,
 )
 from coh_lightning.startup import expected_memory, in_bytes, run_largest, show
-from coh_lightning.world.feedback import WORLD
+from coh_lightning.worlds import WORLD
 
 NAMED = 8
 """Records that a message names at most."""
