@@ -43,7 +43,7 @@ from coh_lightning.splits import SplitReader, Stage, rated_attributes, tasks_of
 from coh_lightning.template_check import note_on_outputs
 from coh_lightning.tokens import CutPrompt, cache_fields
 from coh_lightning.wording import Wording
-from coh_lightning.world.feedback import WORLD
+from coh_lightning.worlds import WORLD
 
 
 class CoHDataModule(LightningDataModule):

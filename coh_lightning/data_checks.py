@@ -8,7 +8,7 @@ from coh_lightning.chains import Method
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.wording import Wording
-from coh_lightning.world.feedback import WORLD
+from coh_lightning.worlds import WORLD
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl

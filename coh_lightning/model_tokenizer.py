@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.models import Recipe, said
 from coh_lightning.tokens import Encoder
-from coh_lightning.world.feedback import BASE, WORLD
+from coh_lightning.worlds import WORLD, resolve
 
 PROBES = (
     "The quick brown fox doesn't jump over 1234567 lazy dogs: £3.50, 20 %!",
@@ -139,7 +139,7 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            BASE if name in (None, WORLD) else name, trust_remote_code=trust_remote_code
+            resolve("tokenizer") if name in (None, WORLD) else name, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise InputError(

@@ -10,8 +10,7 @@ import numpy as np
 from coh_lightning.sources.texts import read_texts
 from coh_lightning.tokens import ChainTokenizer, Field, Ids, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
-from coh_lightning.world.feedback import WORLD
-from coh_lightning.world.pretraining import pretraining_text
+from coh_lightning.worlds import WORLD, resolve
 
 WORLD_TEXTS = 4000
 """Pieces of text of the embedded world (`regulariser: [world]`)."""
@@ -28,7 +27,7 @@ def read_pieces(
     """
     texts: list[str] = []
     for name in names:
-        texts += pretraining_text(WORLD_TEXTS, seed=seed) if name == WORLD else read_texts(name, notes)
+        texts += resolve("text")(WORLD_TEXTS, seed=seed) if name == WORLD else read_texts(name, notes)
     encoder = tokens.encoder
     cache_fields(encoder, [Field(text, "head") for text in texts], cache_dir)
     begin, end = np.array(encoder.bos_ids, np.int32), np.array(tokens.stop_ids[:1], np.int32)

@@ -195,7 +195,7 @@ def _check_page(page: Path) -> None:
 
 def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     """The data module of this configuration, prepared; with a feedback file in the place of its sources."""
-    from coh_lightning.world.feedback import WORLD
+    from coh_lightning.worlds import WORLD
 
     data = configured(settings)
     if file is not None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import Source, load, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.sources.notes import SourceNotes
-from coh_lightning.world.feedback import WORLD, world_feedback
+from coh_lightning.worlds import WORLD, resolve
 
 WORLD_POSTS = 800
 """Posts in the embedded world's feedback."""
@@ -83,7 +83,7 @@ class SplitReader:
             found.notes += [] if note is None else [note]
             return self._load("train", [source], found, noticed)
         if self.sources is None:
-            return world_feedback(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir)
+            return list(resolve("feedback")(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir))
         return self._load("train", self.sources, found, noticed)
 
     def _load(

@@ -751,7 +751,9 @@ def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
 def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     records = load([Records(write(tmp_path / "f.jsonl", pairs(4)))], seed=0)
-    monkeypatch.setattr("coh_lightning.splits.world_feedback", lambda **settings: asked.append(settings) or records)
+    monkeypatch.setattr(
+        "coh_lightning.world.feedback.world_feedback", lambda **settings: asked.append(settings) or records
+    )
     split = CoHDataModule(seed=3, cache_dir=tmp_path).records_by_split()
     assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
     assert sum(map(len, split.values())) == 4
@@ -762,7 +764,7 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
 ) -> None:
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "coh_lightning.pretraining.pretraining_text",
+        "coh_lightning.world.pretraining.pretraining_text",
         lambda number, *, seed: asked.append((number, seed)) or ["from the world"],
     )
     (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")

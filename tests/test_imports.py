@@ -19,13 +19,13 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["checks", "files", "compressed", "commands", "yaml_text", "words"],
+    ["checks", "worlds", "files", "compressed", "commands", "yaml_text", "words"],
     ["draws", "turns"],
     ["records", "completions", "judgements", "slots"],
     ["jsonl", "request"],
     ["generation", "answers"],
     ["sources", "wording", "human_eval", "exchange", "samples"],
-    ["world", "judge"],
+    ["judge"],
     ["scorers"],
     ["chains"],
     ["template_check", "added_tokens"],
@@ -53,6 +53,7 @@ STREAM = [
     ["export_check"],
     ["export"],
     ["callbacks", "monitors"],
+    ["world"],
     ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
     ["convert"],
     ["__main__"],
@@ -62,6 +63,7 @@ STREAM = [
 LIGHT = [
     "errors",
     "checks",
+    "worlds",
     "files",
     "compressed",
     "yaml_text",

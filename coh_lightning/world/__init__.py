@@ -1,14 +1,14 @@
 """The embedded world: posts of simple facts, summaries of mixed quality, raters that judge by rule, and a tiny base
-model trained on it all.
+model trained on it.
 
-Small enough for any machine, and verifiable: whether an output is right can be computed. It is the default for the demo
-and the tests.
+It runs on any machine, and whether an output is right can be computed. Demo and tests use it; `worlds.py` is its entry.
 
-    posts      seeded posts, their facts, gold summaries, writers of mixed quality, questions
-    raters     accuracy, coverage, coherence of any text about a post, and a critique of it in words
-    tokenizer  a byte-level BPE: each word of the world is one token, all bytes stand beside
-    build      makes tokenizer and base model again: `python -m coh_lightning.world.build`
-    sampler    what the base model writes (used before there is anything to fine-tune)
-    feedback   the base's samples, rated: the feedback that `fit` starts from
-    evaluate   scores, intervals, comparisons with a baseline
+    posts        seeded posts, their facts, gold summaries, writers of mixed quality, questions
+    pretraining  the text of the base model
+    raters       accuracy, coverage, coherence of any text about a post, and a critique of it
+    tokenizer    a byte-level BPE with one token per word of the world
+    build        makes tokenizer and base model: `python -m coh_lightning.world.build`
+    sampler      texts of the base model
+    feedback     the base model's samples, rated: the feedback that `fit` trains on
+    evaluate     scores, intervals, comparisons with a baseline
 """
