@@ -161,7 +161,8 @@ class CoHModule(pl.LightningModule):
         return data
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        return [RunSummary()]
+        there = any(isinstance(one, RunSummary) for one in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if there else [RunSummary()]
 
     def setup(self, stage: str) -> None:
         self.writer.check(self.trainer)

@@ -198,7 +198,9 @@ trainer:
     class_path: lightning.pytorch.callbacks.ModelCheckpoint
     init_args: {dirpath: run/checkpoints, filename: '{step}', every_n_train_steps: 3, save_top_k: -1}
 model: {model: world, lr: 1.0e-3}
-data: {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
+data:
+  {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400,
+   max_prompt_tokens: 200}
 run: {folder: run}
 """
 
