@@ -1,14 +1,13 @@
 """Numbers about texts that a model wrote: pure functions, and `Sums`, which adds them up over batches and ranks and
 divides once.
 
-Functions of `Items` take a text, whose words (`words`) they count, or ids. A number for a whole test set is a mean of
-numbers per completion, so that it adds over ranks. Intervals are over prompts, never over completions: those of one
+A number for a whole test set is a mean of numbers per completion, so that it adds over ranks. Intervals are over prompts, never over completions: those of one
 prompt are not independent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +20,6 @@ from torchmetrics.functional.text import rouge_score
 from coh_lightning.draws import key64
 from coh_lightning.errors import did_you_mean
 from coh_lightning.words import words
-
-Items = str | Sequence[Hashable]
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 """Exactly these: torchmetrics' own default has rougeLsum beside them, which downloads a sentence splitter."""
@@ -40,15 +37,15 @@ def rouge(text: str, reference: str) -> dict[str, float]:
     return {**values, "rouge": sum(values.values()) / len(values)}
 
 
-def repetition(text: Items, n: int = 3) -> float:
+def repetition(text: str, n: int = 3) -> float:
     """The share of n-grams that occurred in the text before; 0 for a text without n-grams. `a b c a b c` has 1 of 4:
     0.25.
     """
-    grams = list(_grams(text, n))
+    grams = _grams(text, n)
     return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
 
-def distinct(texts: Sequence[Items], n: int = 2) -> float:
+def distinct(texts: Sequence[str], n: int = 2) -> float:
     """Distinct n-grams of all texts, as a share of all their n-grams (Li et al. 2016); 0 if there are none.
 
     It doesn't add over ranks, so take the samples of one prompt as `texts`, and the mean over prompts.
@@ -57,16 +54,16 @@ def distinct(texts: Sequence[Items], n: int = 2) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-def copied(second: Items, first: Items, n: int = 3) -> float:
+def copied(second: str, first: str, n: int = 3) -> float:
     """The share of the n-grams of `second` that occur in `first`: how much a second answer repeats the first one.
 
     All words of a second text shorter than n count as one gram; an empty one copies nothing.
     """
-    size = min(n, len(_items(second)))
+    size = min(n, len(words(second)))
     if not size:
         return 0.0
     known = set(_grams(first, size))
-    grams = list(_grams(second, size))
+    grams = _grams(second, size)
     return sum(gram in known for gram in grams) / len(grams)
 
 
@@ -82,10 +79,6 @@ def completion_values(text: str, *, tokens: int, ended: bool, reference: str | N
         "empty": float(not text.strip()),
     }
     return values if reference is None else {**values, **rouge(text, reference)}
-
-
-VALUES = ("tokens", "words", "repetition", "ended", "empty", *ROUGE, "rouge")
-"""The names that `completion_values` may give."""
 
 
 @dataclass(frozen=True)
@@ -211,10 +204,6 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
     return sample
 
 
-def _items(text: Items) -> Sequence[Hashable]:
-    return words(text) if isinstance(text, str) else text
-
-
-def _grams(text: Items, n: int) -> Iterator[tuple[Hashable, ...]]:
-    items = _items(text)
-    return (tuple(items[i : i + n]) for i in range(len(items) - n + 1))
+def _grams(text: str, n: int) -> list[tuple[str, ...]]:
+    items = words(text)
+    return [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
