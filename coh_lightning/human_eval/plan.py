@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from coh_lightning.human_eval.statistics import Floats
+    from coh_lightning.intervals import Floats
 
 SHARES = (0.55, 0.575, 0.6, 0.65, 0.7, 0.75)
 POWERS = (0.8, 0.9)

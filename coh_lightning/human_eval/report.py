@@ -35,7 +35,8 @@ from coh_lightning.human_eval.study import STUDY, Item, Study, read_items, read_
 from coh_lightning.records import Judgement, parse_json, read_lines
 
 if TYPE_CHECKING:
-    from coh_lightning.human_eval.statistics import Floats, Interval, Statistic
+    from coh_lightning.human_eval.statistics import Statistic
+    from coh_lightning.intervals import Floats, Interval
 
 TIE = "tie"
 SIDES = ("baseline", "tie", "model")

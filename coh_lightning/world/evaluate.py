@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coh_lightning.draws import key64
+from coh_lightning.intervals import Interval, mean_interval
 from coh_lightning.records import Completion
 from coh_lightning.world import raters
 from coh_lightning.world.posts import Post
@@ -22,23 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MEASURES = (*raters.ATTRIBUTES, "faultless")
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % bootstrap interval over prompts."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One row of a table: measure -> interval, and the difference to the baseline row, paired over prompts (None for
     the baseline itself).
     """
@@ -74,25 +61,9 @@ def _rating(completion: Completion) -> raters.Rating:
     return raters.rate(completion.prompt if completion.shown is None else completion.shown, completion.text)
 
 
-def interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Interval:
-    """The mean of one value per prompt and its interval; the draws depend on the seed and the number of prompts alone,
-    so rows are resampled alike.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not len(array):
-        raise ValueError(
-            f"an interval takes one value for each of at least one prompt, not an array of shape {array.shape}"
-        )
-    draws = np.random.Generator(np.random.Philox(key64(seed, "bootstrap", len(array)))).integers(
-        0, len(array), size=(RESAMPLES, len(array))
-    )
-    low, high = np.quantile(array[draws].mean(axis=1), [0.025, 0.975])
-    return Interval(float(array.mean()), float(low), float(high))
-
-
 def table(
     rows: Mapping[str, Sequence[Mapping[str, float]]], *, baseline: str | None = None, seed: int = 0
-) -> list[Row]:
+) -> list[ScoreRow]:
     """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, the prompts in the same order
     in all rows.
 
@@ -113,9 +84,11 @@ def table(
         difference = None
         if baseline is not None and name != baseline:
             difference = {
-                measure: interval(column[measure] - columns[baseline][measure], seed=seed) for measure in MEASURES
+                measure: mean_interval(column[measure] - columns[baseline][measure], seed=seed) for measure in MEASURES
             }
-        made.append(Row(name, {measure: interval(column[measure], seed=seed) for measure in MEASURES}, difference))
+        made.append(
+            ScoreRow(name, {measure: mean_interval(column[measure], seed=seed) for measure in MEASURES}, difference)
+        )
     return made
 
 
