@@ -342,6 +342,10 @@ def read_prompt(turns: Sequence[Turn]) -> str:
     return turns[0].text if len(turns) == 1 else "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
 
 
+TIE = "tie"
+"""The choice of a judgement for neither side."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What one rater said of the two completions of one item, on one attribute: one line of `judgements.jsonl`."""

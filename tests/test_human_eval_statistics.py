@@ -7,7 +7,6 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
-from pathlib import Path
 
 import evalica
 import numpy as np
@@ -21,11 +20,12 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from studies_for_tests import World, draw
 
-import coh_lightning.human_eval.bradley_terry as ranking
+import coh_lightning.human_eval.bradley_terry as bradley_terry_module
 import coh_lightning.human_eval.statistics as module
 from coh_lightning.errors import InputError
+from coh_lightning.human_eval.analysis import analyze
 from coh_lightning.human_eval.bradley_terry import bradley_terry, components, davidson, expected_win_rates
-from coh_lightning.human_eval.report import Answers, analyse
+from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import (
     agreement_totals,
     alpha_of_sums,
@@ -40,7 +40,7 @@ from coh_lightning.human_eval.statistics import (
     ties_as_half,
     wilson,
 )
-from coh_lightning.human_eval.study import Item
+from coh_lightning.human_eval.study import StudyItem
 from coh_lightning.intervals import bootstrap_sums
 from coh_lightning.records import Judgement
 
@@ -56,7 +56,7 @@ WORLDS = {
 
 def test_the_examples_of_the_docstrings_hold() -> None:
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=19)
-    assert doctest.testmod(ranking) == doctest.TestResults(failed=0, attempted=4)
+    assert doctest.testmod(bradley_terry_module) == doctest.TestResults(failed=0, attempted=4)
 
 
 # ------------------------------------------------------------------------------------------------------------ one
@@ -310,10 +310,10 @@ def test_where_no_finite_strength_fits_the_reason_is_given(
 # ------------------------------------------------------------------------------------------------------------ coverage
 
 
-def answers_of(votes: np.ndarray, left: np.ndarray, seed: int) -> Answers:
+def results_of(votes: np.ndarray, left: np.ndarray, seed: int) -> StudyResults:
     """One simulated study on one attribute, as the report reads it."""
     prompts, raters = votes.shape
-    items = {f"i{place}": Item(f"i{place}", "?", ("a", "bb"), "") for place in range(prompts)}
+    items = {f"i{place}": StudyItem(f"i{place}", "?", ("a", "bb"), "") for place in range(prompts)}
     judgements = [
         Judgement(
             item=f"i{place}",
@@ -329,7 +329,7 @@ def answers_of(votes: np.ndarray, left: np.ndarray, seed: int) -> Answers:
         if votes[place, rater] >= 0
     ]
     key = {"seed": seed, "systems": ["old", "new"], "items": {item: {"systems": ["old", "new"]} for item in items}}
-    return Answers(Path(), key, items, tuple(judgements), None)
+    return StudyResults(key, items, tuple(judgements), None)
 
 
 def coverage(world: World, prompts: int, shared: int | None, studies: int) -> dict[str, float]:
@@ -352,7 +352,7 @@ def coverage(world: World, prompts: int, shared: int | None, studies: int) -> di
     random = np.random.default_rng(11)
     for study in range(studies):
         votes, left = draw(world, random, prompts, shared)
-        analysis = analyse(answers_of(votes, left, study), [f"rater-{rater}" for rater in range(len(world.biases))])
+        analysis = analyze(results_of(votes, left, study), [f"rater-{rater}" for rater in range(len(world.biases))])
         entry = analysis["pairs"][0]["attributes"]["overall"]
         intervals = {
             "half": entry["ties_as_half"],

@@ -54,7 +54,7 @@ Json = dict[str, Any]
 
 
 def analyze(results: StudyResults, raters: Sequence[str]) -> Json:
-    """All numbers of the votes of these raters: pairs of systems, position, and the ranking of three or more systems."""
+    """All numbers of the votes of these raters: pairs of systems, position, ranking of three or more systems."""
     allowed = set(raters)
     votes = [one for one in results.judgements if not one.check and one.rater in allowed]
     pairs = [_pair(results, votes, baseline, model) for baseline, model in results.pairs]

@@ -25,7 +25,9 @@ def rank_systems(results: StudyResults, votes: Sequence[Judgement]) -> dict[str,
     }
 
 
-def _ranked(results: StudyResults, votes: Sequence[Judgement], attribute: str, prompts: Sequence[str]) -> dict[str, Any]:
+def _ranked(
+    results: StudyResults, votes: Sequence[Judgement], attribute: str, prompts: Sequence[str]
+) -> dict[str, Any]:
     systems = results.systems
     table = _table(systems, votes, prompts)
     wins, ties = table.sum(axis=0)

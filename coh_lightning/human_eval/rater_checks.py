@@ -1,5 +1,5 @@
-"""Each rater of a study: how much they rated, how fast, how they did on the checks, and who is excluded by the rules that
-the export wrote down before anyone knew which system was which.
+"""Each rater of a study: how much they rated, how fast, how they did on the checks, and who is excluded by the rules
+that the export wrote down before anyone knew which system was which.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RULES = {
 
 
 def rater_table(results: StudyResults) -> dict[str, dict[str, Any]]:
-    """For each rater: rows and votes given, seconds per row, rows that the left answer won, and results of the checks."""
+    """For each rater: rows and votes given, seconds per row, rows that the left answer won, results of the checks."""
     table = {}
     for rater in results.raters:
         own = [one for one in results.judgements if one.rater == rater]

@@ -1,4 +1,6 @@
-"""The judgments of a study, unblinded: `judgements.jsonl` with `key.json` and `items.jsonl`, checked against each other."""
+"""The judgments of a study, unblinded: `judgements.jsonl` with `key.json` and `items.jsonl`, checked against each
+other.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +94,8 @@ def read_results(folder: Path | str) -> StudyResults:
         known = set(key["items"][judgement.item]["systems"])
         if set(judgement.systems) != known or judgement.choice not in known | {TIE}:
             raise InputError(
-                f"{where}: the choice {judgement.choice!r:.60} between {list(judgement.systems)!r:.80} doesn't fit item "
-                f"{judgement.item!r:.60}, which compares {sorted(known)!r:.80}; import the raters' files again."
+                f"{where}: the choice {judgement.choice!r:.60} between {list(judgement.systems)!r:.80} doesn't fit "
+                f"item {judgement.item!r:.60}, which compares {sorted(known)!r:.80}; import the raters' files again."
             )
         if (first := first_at.setdefault((judgement.row, judgement.attribute), where)) != where:
             raise InputError(

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coh_lightning.errors import InputError
-from coh_lightning.intervals import Floats, Interval
+from coh_lightning.intervals import UNKNOWN, Floats, Interval
 
 Statistic = Callable[[Floats], Floats]
 """Sums over prompts, shape (..., columns) -> values, shape (...); nan where the denominator is 0."""
@@ -59,7 +59,7 @@ def wilson(wins: float, n: float, level: float = LEVEL) -> Interval:
     [0.0, 0.0, 0.2775]
     """
     if n <= 0:
-        return Interval(math.nan, math.nan, math.nan)
+        return UNKNOWN
     z = NormalDist().inv_cdf((1 + level) / 2)
     share = wins / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -97,7 +97,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def majority(votes: ArrayLike) -> NDArray[np.int64]:
-    """One vote per prompt: votes of shape (prompts, 3), columns baseline, tie, model -> counts of prompts, same columns.
+    """One vote per prompt: votes of shape (prompts, 3), columns baseline, tie, model -> counts of prompts, same
+    columns.
 
     A prompt goes to the side with more votes, and is a tie if both have the same number; votes for "tie" take no side.
 
