@@ -96,7 +96,7 @@ def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFi
     bad = Path(sheets[0])
     bad.write_text(bad.read_text(encoding="utf-16").replace(";A;", ";best;").replace(";B;", ";best;"), encoding="utf-8")
     assert main(["human-eval", "import", str(folder), str(bad)]) == 1
-    assert f"{bad}:2: 'best' is no choice for overall; write A, tie or B." in capsys.readouterr().out
+    assert f"{bad}:2: 'best' is not a choice for overall; write A, tie or B." in capsys.readouterr().out
     assert lines(folder / "judgements.jsonl") == expected
 
 

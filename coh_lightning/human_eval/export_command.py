@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("ASK", "ASK"),
         help="compare two asks of the one file given, such as good and bad: a control, not a comparison of systems",
     )
-    add("--prompts", type=int, metavar="N", help="rate at most N prompts, drawn by the seed")
+    add("--prompts", dest="max_prompts", type=int, metavar="N", help="rate at most N prompts, drawn by the seed")
     add("--dialogues", action="store_true", help="the lines are turns of dialogues, ids DIALOGUE#TURN: join them")
     add = parser.add_argument_group("who rates what").add_argument
     add("--raters", type=int, default=3, metavar="N", help="sheets to write (default: %(default)s)")
@@ -87,30 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the study and print the next steps; returns the exit status. Raises InputError as `export_study` does."""
-    study = export_study(
-        args.completions,
-        args.output,
-        raters=args.raters,
-        overlap=args.overlap,
-        attributes=args.attributes,
-        seed=args.seed,
-        votes=args.votes,
-        names=args.names,
-        ask=args.ask,
-        control=tuple(args.control) if args.control else None,
-        against=args.against,
-        against_references=args.against_references,
-        max_prompts=args.prompts,
-        dialogues=args.dialogues,
-        gold=args.gold,
-        swaps=args.swaps,
-        identical=args.identical,
-        define=_definitions(args.define),
-        title=args.title,
-        exclusion={name: getattr(args, name) for name in EXCLUSION},
-        forms=args.forms,
-        overwrite=args.overwrite,
-    )
+    options = {name: value for name, value in vars(args).items() if name not in ("part", *EXCLUSION)}
+    options["define"] = _definitions(args.define)
+    options["control"] = tuple(args.control) if args.control else None
+    study = export_study(**options, exclusion={name: getattr(args, name) for name in EXCLUSION})
     print(summary(study, args.output))
     return 0
 

@@ -1,8 +1,8 @@
 """How good summaries of the world are: scores by its raters, tables with intervals over prompts, and general ability
-(questions answered right).
+(questions answered correctly).
 
-The raters here are exact. Intervals are 95 % bootstrap intervals over prompts, so they say how far other prompts would
-move a figure, not how far another run of training would.
+The raters are exact. Intervals are 95 % bootstrap intervals over prompts: they say how much other prompts would move a
+figure, not how much another training run would.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MEASURES = (*raters.ATTRIBUTES, "faultless")
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One row of a table: measure -> interval, and the difference to the baseline row, paired over prompts (None for
-    the baseline itself).
+    """One row of a table: measure -> interval, and the difference from the baseline, paired over prompts (None for the
+    baseline itself).
     """
 
     name: str
@@ -36,23 +36,23 @@ class ScoreRow:
 
 
 def rate(post: Post | str, completion: str) -> dict[str, float]:
-    """accuracy, coverage, coherence, overall and faultless (1 or 0) of any text as a summary of the post, or of the
-    post in a prompt.
+    """accuracy, coverage, coherence, overall and faultless (1 or 0) of a text as a summary of the post, or of the post
+    in a prompt.
     """
     rating = raters.rate_facts(post.facts, completion) if isinstance(post, Post) else raters.rate(post, completion)
     return {**rating.scores(), "faultless": float(rating.faultless)}
 
 
 def score(completion: Completion) -> dict[str, float]:
-    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). InputError where
-    its prompt holds no post of the world.
+    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). Raises
+    InputError if its prompt holds no post of the world.
     """
     return _rating(completion).scores()
 
 
 def critique(completion: Completion) -> str:
-    """What the world's rater says of a completion, as a critic (`critic="world"`). InputError where its prompt holds no
-    post of the world.
+    """What the world's rater says of a completion, as a critic (`critic="world"`). Raises InputError if its
+    prompt holds no post of the world.
     """
     return _rating(completion).critique
 
@@ -64,7 +64,7 @@ def _rating(completion: Completion) -> raters.Rating:
 def table(
     rows: Mapping[str, Sequence[Mapping[str, float]]], *, baseline: str | None = None, seed: int = 0
 ) -> list[ScoreRow]:
-    """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, the prompts in the same order
+    """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, in the same order of prompts
     in all rows.
 
     base       .6 .8         ->  base       .70 [...]
@@ -99,8 +99,8 @@ def general_ability(
     *,
     max_new_tokens: int = 12,
 ) -> float:
-    """The share of questions (prompt, answer) that the model answers right, greedily: its text up to the first full
-    stop is the answer, word for word.
+    """The share of questions (prompt, answer) that the model answers correctly with greedy decoding: its text up to the
+    first period must equal the answer word for word.
     """
     from coh_lightning.world.sampler import continuations
 
