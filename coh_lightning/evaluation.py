@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from coh_lightning.completions import Completion
 from coh_lightning.intervals import compared_with, paired_difference, per_prompt
 from coh_lightning.metrics import completion_values, copied, distinct
-from coh_lightning.records import Completion
 
 FIRST = "good"
 """The ask whose answers are refined."""

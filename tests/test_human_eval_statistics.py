@@ -42,7 +42,7 @@ from coh_lightning.human_eval.statistics import (
 )
 from coh_lightning.human_eval.study import StudyItem
 from coh_lightning.intervals import bootstrap_sums
-from coh_lightning.records import Judgement
+from coh_lightning.judgements import Judgement
 
 SAME = 1e-9
 WORLDS = {

@@ -44,7 +44,7 @@ from coh_lightning.human_eval.statistics import (
     wilson,
 )
 from coh_lightning.intervals import UNKNOWN, Floats, bootstrap_sums
-from coh_lightning.records import TIE, Judgement
+from coh_lightning.judgements import TIE, Judgement
 
 SIDES = ("baseline", "tie", "model")
 TERCILES = ("shorter", "alike", "longer")

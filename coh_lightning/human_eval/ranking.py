@@ -13,7 +13,7 @@ from coh_lightning.human_eval.bradley_terry import bradley_terry, davidson, expe
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import expanded_percentile
 from coh_lightning.intervals import Floats, bootstrap_sums
-from coh_lightning.records import TIE, Judgement
+from coh_lightning.judgements import TIE, Judgement
 
 
 def rank_systems(results: StudyResults, votes: Sequence[Judgement]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import wilson
-from coh_lightning.records import TIE, Judgement
+from coh_lightning.judgements import TIE, Judgement
 
 RULES = {
     "min_gold": ("gold", "gold items answered correctly"),

@@ -26,7 +26,8 @@ from coh_lightning.human_eval.rating_files import read_rating_file
 from coh_lightning.human_eval.study import JUDGEMENTS, Study, read_study
 from coh_lightning.human_eval.submitted import SubmittedRow
 from coh_lightning.human_eval.text_match import mismatch
-from coh_lightning.records import TIE, Judgement, read_jsonl, write_jsonl
+from coh_lightning.jsonl import read_jsonl, write_jsonl
+from coh_lightning.judgements import TIE, Judgement
 
 Choice = Literal["A", "tie", "B"]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.study import JUDGEMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
-from coh_lightning.records import TIE, Judgement, parse_json, read_lines
+from coh_lightning.jsonl import parse_json, read_lines
+from coh_lightning.judgements import TIE, Judgement
 
 
 @dataclass(frozen=True)

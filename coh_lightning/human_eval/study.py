@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.checks import number
+from coh_lightning.compressed import read_text
 from coh_lightning.errors import InputError, named
 from coh_lightning.files import written_aside
-from coh_lightning.records import TIE, parse_json, read_lines, read_text, write_jsonl
+from coh_lightning.jsonl import parse_json, read_lines, write_jsonl
+from coh_lightning.judgements import TIE
 
 ITEMS, STUDY, KEY, JUDGEMENTS = "items.jsonl", "study.json", "key.json", "judgements.jsonl"
 
