@@ -315,6 +315,11 @@ def test_another_plan_is_refused(change: dict[str, Any], message: str) -> None:
         check_same_plan(PLAN, PLAN | change, 4)
 
 
+def test_a_checkpoint_of_weights_alone_can_not_be_resumed() -> None:
+    with pytest.raises(InputError, match=r"weights only.*model\.model"):
+        check_same_plan(None, PLAN, 4)
+
+
 if __name__ == "__main__":
     main(*sys.argv[1:])
     end_rank()
