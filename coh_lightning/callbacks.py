@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -51,37 +51,24 @@ class CompletionWriter(pl.Callback):
         self._kept = 0
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin(trainer)
+        self._part(trainer, trainer.global_rank).unlink(missing_ok=True)
+        self._kept = 0
 
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin(trainer)
+    on_predict_start = on_validation_start = on_test_start
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin(trainer)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object, **kwargs: object
-    ) -> None:
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         self._add(trainer, pl_module)
 
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object, **kwargs: object
-    ) -> None:
-        self._add(trainer, pl_module)
+    on_predict_batch_end = on_test_batch_end
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._merge(trainer, pl_module, Path(self.file))
 
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._merge(trainer, pl_module, Path(self.file))
+    on_predict_end = on_test_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._merge(trainer, pl_module, Path(ROUNDS) / f"step={trainer.global_step}.jsonl")
-
-    def _begin(self, trainer: pl.Trainer) -> None:
-        self._part(trainer, trainer.global_rank).unlink(missing_ok=True)
-        self._kept = 0
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         new = pl_module.writer.written[self._kept :] if isinstance(pl_module, CoHModule) and speaks(trainer) else []

@@ -20,9 +20,10 @@ from coh_lightning.files import written_aside
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from coh_lightning.intervals import Interval
     from coh_lightning.prompter import Prompter
     from coh_lightning.records import Feedback
-    from coh_lightning.world.evaluate import Interval, Row
+    from coh_lightning.world.evaluate import ScoreRow
 
 MEASURES = ("accuracy", "coverage", "coherence", "overall")
 BASELINE = "sft_best"
@@ -32,8 +33,8 @@ BASELINE = "sft_best"
 class Line:
     """One line of the table: a model under one condition."""
 
-    row: Row
-    """Scores of the sampled summaries, and their paired difference to `sft_best`."""
+    row: ScoreRow
+    """Scores of the sampled summaries, and their difference to `sft_best`, prompt by prompt."""
     greedy: float
     """Overall score of the greedy ones."""
     ability: float
@@ -125,7 +126,7 @@ def _checkpoint(run: Path) -> Path:
 
 
 def _shown(value: Interval) -> str:
-    return f"{value.mean:.3f} ±{(value.high - value.low) / 2:.3f}"
+    return f"{value.value:.3f} ±{(value.high - value.low) / 2:.3f}"
 
 
 def _cells(line: Line) -> list[str]:

@@ -39,6 +39,7 @@ def as_launched(devices: Any, nodes: int) -> tuple[Any, int]:
     if (asked, nodes) != (here, machines):
         raise InputError(
             f"torchrun has started {here} processes on each of {machines} machine{'s' * (machines > 1)}, and "
-            f"trainer.devices is {devices}, trainer.num_nodes {nodes}; leave both out, or set them to {here} and {machines}."
+            f"trainer.devices is {devices}, trainer.num_nodes {nodes}; leave both out, or set them to {here} and "
+            f"{machines}."
         )
     return devices, nodes

@@ -1,28 +1,22 @@
 """Numbers about texts that a model wrote: pure functions, and `Sums`, which adds them up over batches and ranks and
 divides once.
 
-Functions of `Items` take a text, whose words (`words`) they count, or ids. A number for a whole test set is a mean of
-numbers per completion, so that it adds over ranks. Intervals are over prompts, never over completions: those of one
-prompt are not independent.
+A number for a whole test set is a mean of numbers per completion, so that it adds over ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.text import rouge_score
 
-from coh_lightning.draws import key64
 from coh_lightning.errors import did_you_mean
 from coh_lightning.words import words
-
-Items = str | Sequence[Hashable]
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 """Exactly these: torchmetrics' own default has rougeLsum beside them, which downloads a sentence splitter."""
@@ -40,15 +34,15 @@ def rouge(text: str, reference: str) -> dict[str, float]:
     return {**values, "rouge": sum(values.values()) / len(values)}
 
 
-def repetition(text: Items, n: int = 3) -> float:
+def repetition(text: str, n: int = 3) -> float:
     """The share of n-grams that occurred in the text before; 0 for a text without n-grams. `a b c a b c` has 1 of 4:
     0.25.
     """
-    grams = list(_grams(text, n))
+    grams = _grams(text, n)
     return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
 
-def distinct(texts: Sequence[Items], n: int = 2) -> float:
+def distinct(texts: Sequence[str], n: int = 2) -> float:
     """Distinct n-grams of all texts, as a share of all their n-grams (Li et al. 2016); 0 if there are none.
 
     It doesn't add over ranks, so take the samples of one prompt as `texts`, and the mean over prompts.
@@ -57,16 +51,16 @@ def distinct(texts: Sequence[Items], n: int = 2) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-def copied(second: Items, first: Items, n: int = 3) -> float:
+def copied(second: str, first: str, n: int = 3) -> float:
     """The share of the n-grams of `second` that occur in `first`: how much a second answer repeats the first one.
 
     All words of a second text shorter than n count as one gram; an empty one copies nothing.
     """
-    size = min(n, len(_items(second)))
+    size = min(n, len(words(second)))
     if not size:
         return 0.0
     known = set(_grams(first, size))
-    grams = list(_grams(second, size))
+    grams = _grams(second, size)
     return sum(gram in known for gram in grams) / len(grams)
 
 
@@ -82,69 +76,6 @@ def completion_values(text: str, *, tokens: int, ended: bool, reference: str | N
         "empty": float(not text.strip()),
     }
     return values if reference is None else {**values, **rouge(text, reference)}
-
-
-VALUES = ("tokens", "words", "repetition", "ended", "empty", *ROUGE, "rouge")
-"""The names that `completion_values` may give."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The mean of a minus b over the prompts that both have, with its interval."""
-
-    mean: float
-    low: float
-    high: float
-    prompts: int
-    left_out: int
-    """Prompts that only one side has."""
-
-
-def per_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """(prompt id, value) of each completion -> the mean of each prompt, in the order in which prompts first come."""
-    groups: dict[str, list[float]] = {}
-    for prompt, value in values:
-        groups.setdefault(prompt, []).append(value)
-    return {prompt: sum(group) / len(group) for prompt, group in groups.items()}
-
-
-def bootstrap_interval(
-    values: ArrayLike, *, seed: int, level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean (Efron 1979). One value per prompt: average its completions first
-    (`per_prompt`).
-
-    Depends on the order of `values` as on the seed. With one value the interval is that value: nothing is known of its
-    spread.
-
-    Raises:
-        ValueError: no values, or some that are not finite.
-    """
-    sample = _finite(values)
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(
-            f"an interval needs a level between 0 and 1 and at least one resample, not {level} and {resamples}"
-        )
-    chance = np.random.default_rng(key64(seed, "bootstrap"))
-    means = np.array([sample[chance.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def paired_difference(
-    a: Mapping[str, float], b: Mapping[str, float], *, seed: int, level: float = 0.95, resamples: int = 2000
-) -> Difference:
-    """a - b, prompt by prompt, over the prompts of both (the control gap: a under the good marker, b under the bad
-    one).
-
-    Raises:
-        ValueError: no prompt in common, or values that are not finite.
-    """
-    # sorted, so that neither mapping's order changes the interval
-    shared = sorted(a.keys() & b.keys())
-    gaps = _finite([a[prompt] - b[prompt] for prompt in shared])
-    low, high = bootstrap_interval(gaps, seed=seed, level=level, resamples=resamples)
-    return Difference(float(gaps.mean()), low, high, len(shared), len(a.keys() ^ b.keys()))
 
 
 class Sums(Metric):
@@ -201,20 +132,6 @@ class Sums(Metric):
         return {name: self.table[row, 0] / self.table[row, 1] for name, row in self._rows.items() if counts[row] > 0}
 
 
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    sample = np.asarray(values, dtype=np.float64).reshape(-1)
-    if not len(sample) or not np.isfinite(sample).all():
-        raise ValueError(
-            f"a mean and its interval need at least one value, all finite; there are {len(sample)}, of which "
-            f"{np.isfinite(sample).sum()} finite"
-        )
-    return sample
-
-
-def _items(text: Items) -> Sequence[Hashable]:
-    return words(text) if isinstance(text, str) else text
-
-
-def _grams(text: Items, n: int) -> Iterator[tuple[Hashable, ...]]:
-    items = _items(text)
-    return (tuple(items[i : i + n]) for i in range(len(items) - n + 1))
+def _grams(text: str, n: int) -> list[tuple[str, ...]]:
+    items = words(text)
+    return [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]

@@ -161,7 +161,8 @@ class CoHModule(pl.LightningModule):
         return data
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        return [RunSummary()]
+        there = any(isinstance(one, RunSummary) for one in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if there else [RunSummary()]
 
     def setup(self, stage: str) -> None:
         self.writer.check(self.trainer)
@@ -231,15 +232,11 @@ class CoHModule(pl.LightningModule):
     # Held-out data
 
     def on_validation_epoch_start(self) -> None:
-        self._begin_held_out()
-
-    def on_test_epoch_start(self) -> None:
-        self._begin_held_out()
-
-    def _begin_held_out(self) -> None:
         self._check_fit()
         self._figures = (LossFigures(self.data.kinds, self.device), PreferenceFigures(self.device))
         self.writer.begin(self.trainer, self.data, self.lm)
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         trainer = self.trainer

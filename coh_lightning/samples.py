@@ -28,6 +28,7 @@ from pathlib import Path
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError, counted
 from coh_lightning.files import written_aside
+from coh_lightning.intervals import compared_with
 
 POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; base-uri 'none'; form-action "
@@ -230,9 +231,8 @@ def _gaps(rounds: Sequence[Round], asks: Sequence[str], measures: Mapping[str, M
     """
     trends = []
     for ask in asks:
-        head, _, rest = ask.partition(" ")
-        other = {"good": f"bad {rest}".strip(), "refined": f"fresh {rest}"}.get(head, "")
-        if not other or other not in asks:
+        other = compared_with(ask)
+        if other is None or other not in asks:
             continue
         means = {}
         for name, measure in measures.items():

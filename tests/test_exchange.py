@@ -102,10 +102,13 @@ def test_a_prompts_line_holds_all_that_is_needed_to_complete_it(tmp_path: Path) 
     one = BLANKS[0]
     seed = first["body"].pop("seed")
     assert first == {
-        "id": "7:good:0", "custom_id": one.custom_id, "prompt_id": "7", "prompt_sha": "hash of 7", "sha": one.sha, "ask": "good", "marker": "A good answer:\n",
-        "prompt": "<s>Name 7 fruits.\n\nA good answer:\n", "prompt_ids": [1, 27, 30, 40], "stop": ["A good answer:"], "stop_token_ids": [2, 5],
+        "id": "7:good:0", "custom_id": one.custom_id, "prompt_id": "7", "prompt_sha": "hash of 7",
+        "sha": one.sha, "ask": "good", "marker": "A good answer:\n",
+        "prompt": "<s>Name 7 fruits.\n\nA good answer:\n", "prompt_ids": [1, 27, 30, 40],
+        "stop": ["A good answer:"], "stop_token_ids": [2, 5],
         "sampling": {name: value for name, value in SAMPLING.items() if name != "batch_size"},
-        "body": {"model": "m", "prompt": [1, 27, 30, 40], "max_tokens": 8, "temperature": 0.7, "top_p": 0.9, "top_k": 5, "n": 1,
+        "body": {"model": "m", "prompt": [1, 27, 30, 40], "max_tokens": 8, "temperature": 0.7,
+                 "top_p": 0.9, "top_k": 5, "n": 1,
                  "stop": ["A good answer:"], "stop_token_ids": [2, 5]},
     }  # fmt: skip
     assert 0 <= seed < 2**31 and seed != second["body"]["seed"]  # or both samples would be one text
@@ -309,7 +312,7 @@ def test_a_server_that_read_other_prompt_tokens_is_warned_of(tmp_path: Path) -> 
     ]
     with pytest.warns(
         UserWarning,
-        match=r"tokenized 1 of 3 prompts differently \('7:good:1' was read as 5 tokens and has 4\): it added a second BOS",
+        match=r"tokenized 1 of 3 prompts differently \('7:good:1' was read as 5 tokens and has 4\)",
     ):
         read(written(tmp_path / "b.jsonl", *lines))
 

@@ -198,7 +198,9 @@ trainer:
     class_path: lightning.pytorch.callbacks.ModelCheckpoint
     init_args: {dirpath: run/checkpoints, filename: '{step}', every_n_train_steps: 3, save_top_k: -1}
 model: {model: world, lr: 1.0e-3}
-data: {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
+data:
+  {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400,
+   max_prompt_tokens: 200}
 run: {folder: run}
 """
 
@@ -311,6 +313,11 @@ def test_another_plan_is_refused(change: dict[str, Any], message: str) -> None:
     check_same_plan(PLAN, PLAN, 4)
     with pytest.raises(InputError, match=message):
         check_same_plan(PLAN, PLAN | change, 4)
+
+
+def test_a_checkpoint_of_weights_alone_can_not_be_resumed() -> None:
+    with pytest.raises(InputError, match=r"weights only.*model\.model"):
+        check_same_plan(None, PLAN, 4)
 
 
 if __name__ == "__main__":

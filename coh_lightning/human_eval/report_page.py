@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import counted, listed
+from coh_lightning.human_eval.analysis import TERCILES
 from coh_lightning.human_eval.figures import plain
-from coh_lightning.human_eval.report import REFERENCES, RULES, TERCILES
+from coh_lightning.human_eval.rater_checks import RULES
+from coh_lightning.human_eval.report import REFERENCES
 
 NONE = "–"
 Numbers = Mapping[str, Any]

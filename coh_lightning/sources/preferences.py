@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError, named
+from coh_lightning.judgements import TIE
 from coh_lightning.records import Candidate
 from coh_lightning.sources.files import SourceRow
 from coh_lightning.sources.paths import value_at
 from coh_lightning.sources.reader import Reader
 from coh_lightning.sources.values import ValueTable, is_number, normal, object_of
-from coh_lightning.sources.votes import TIE, PairVotes, ranks_by_votes, ranks_by_wins
+from coh_lightning.sources.votes import PairVotes, ranks_by_votes, ranks_by_wins
 
 NO_VOTE = "nobody said which completion is better"
 
