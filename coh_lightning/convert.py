@@ -114,10 +114,7 @@ examples:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "file",
-        nargs="?",
-        metavar="FILE",
-        help="records, pairs or unpaired rows of TRL, recognized by the first row",
+        "file", nargs="?", metavar="FILE", help="records, pairs or unpaired rows of TRL, recognized by the first row"
     )
     parser.add_argument("--to", choices=FORMS, help="output format")
     parser.add_argument("--output", metavar="FILE", help="output file (.jsonl or .jsonl.gz)")
