@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,10 +115,7 @@ examples:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "file",
-        nargs="?",
-        metavar="FILE",
-        help="records, pairs or unpaired rows of TRL, recognized by the first row",
+        "file", nargs="?", metavar="FILE", help="records, pairs or unpaired rows of TRL, recognized by the first row"
     )
     parser.add_argument("--to", choices=FORMS, help="output format")
     parser.add_argument("--output", metavar="FILE", help="output file (.jsonl or .jsonl.gz)")
@@ -152,20 +150,14 @@ def read_file(path: str) -> Iterator[Feedback]:
         source.notes.rows += 1
         if isinstance(row, InputError):
             raise row
-        own = (
-            {}
-            if isinstance(source, Records)
-            else {name: row[name] for name in ("id", *CARRIED) if isinstance(row.get(name), str)}
-        )
-        record = (
-            Feedback.from_json(row, where)
-            if isinstance(source, Records)
-            else source.feedback({k: v for k, v in row.items() if k not in own}, where)
-        )
+        if isinstance(source, Records):
+            yield unique(Feedback.from_json(row, where), seen, where)
+            continue
+        own = {name: row[name] for name in ("id", *CARRIED) if isinstance(row.get(name), str)}
+        record = source.feedback({name: value for name, value in row.items() if name not in own}, where)
         if not isinstance(record, Feedback):
-            raise InputError(
-                f"{where}: {record.reason}{f' ({record.detail})' if record.detail else ''}; remove the row."
-            )
+            detail = f" ({record.detail})" if record.detail else ""
+            raise InputError(f"{where}: {record.reason}{detail}; remove the row.")
         yield unique(replace(record, **own), seen, where)
     for line in source.notes.lines():
         print(line, file=sys.stderr)
@@ -217,9 +209,8 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
             row = {"prompt": prompt, **columns, "id": id, **carried}
             back.append(source.feedback(row, record.where))
             yield TRLRow(row)
-        report.lost += Counter(
-            kind for kind, *_ in said([record]) - said([one for one in back if isinstance(one, Feedback)])
-        )
+        kept = said(one for one in back if isinstance(one, Feedback))
+        report.lost += Counter(kind for kind, *_ in said([record]) - kept)
 
 
 def _pairs(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
@@ -257,19 +248,10 @@ def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
             for kind in ("thumb", "critique", "revision", "author"):
                 if (value := getattr(candidate, kind)) is not None:
                     found.append((f"{kind}s", candidate.text, value))
-        ranked = [candidate for candidate in record.candidates if candidate.rank is not None]
-        for one in ranked:
-            for other in ranked:
-                if (
-                    one.rank is not None
-                    and other.rank is not None
-                    and (one.rank < other.rank or (one.rank == other.rank and one.text < other.text))
-                ):
-                    found.append(
-                        (
-                            "orders of two outputs" if one.rank < other.rank else "ties of two outputs",
-                            one.text,
-                            other.text,
-                        )
-                    )
+        ranked = [(one.rank, one.text) for one in record.candidates if one.rank is not None]
+        for (rank, text), (other_rank, other_text) in permutations(ranked, 2):
+            if rank < other_rank:
+                found.append(("orders of two outputs", text, other_text))
+            elif rank == other_rank and text < other_text:
+                found.append(("ties of two outputs", text, other_text))
     return Counter(found)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import coh_lightning
 from coh_lightning.__main__ import LIGHTNING, OWN
 
 ROOT = Path(__file__).parent.parent
@@ -158,6 +159,10 @@ def test_imports_point_upstream(name: str) -> None:
     for path in modules()[name]:
         wrong = {other for other in imported(path) - {name} if level.get(other, -1) >= level[name]}
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_every_public_name_is_found() -> None:
+    assert all(getattr(coh_lightning, name).__name__ == name for name in coh_lightning.__all__)
 
 
 def test_no_module_is_called_utils() -> None:

@@ -25,12 +25,7 @@ class CritiqueReader:
     """
 
     def __init__(
-        self,
-        winner: str | list[str] | None,
-        loser: str | list[str] | None,
-        *,
-        preferences: Preferences,
-        reader: Reader,
+        self, winner: str | list[str] | None, loser: str | list[str] | None, *, preferences: Preferences, reader: Reader
     ) -> None:
         self.winner, self.loser, self.preferences, self.reader = winner, loser, preferences, reader
 
