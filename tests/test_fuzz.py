@@ -55,7 +55,10 @@ from coh_lightning.human_eval.items import match, read_gold, read_systems
 from coh_lightning.human_eval.ratings import import_ratings
 from coh_lightning.human_eval.report import excluded_raters, rater_table, read_answers, report_numbers
 from coh_lightning.human_eval.study import read_study
-from coh_lightning.judge import Comparison, Endpoint, Reply, comparisons_of_study, judge, questions, show
+from coh_lightning.judge_client import Endpoint
+from coh_lightning.judge_prompts import Comparison, comparisons_of_study, questions
+from coh_lightning.judge_report import show
+from coh_lightning.judge_run import Reply, judge
 from coh_lightning.prepare import Preparer
 from coh_lightning.records import Completion, Feedback, Judgement, Rejected, read_jsonl, write_jsonl
 from coh_lightning.sources import Source, load
@@ -704,7 +707,7 @@ def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Pat
             with within(SECONDS, f"studies, seed {number}"):
                 try:
                     import_ratings(folder, [sheet])
-                    comparisons_of_study(folder)
+                    comparisons_of_study(read_study(folder))
                     answers = read_answers(folder)
                     table = rater_table(answers)
                     excluded_raters(table, answers.key.get("exclusion") or {})
