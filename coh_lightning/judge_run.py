@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.checks import number
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.judge_client import Endpoint, Unanswered
 from coh_lightning.judge_prompts import TIE, Question, verdict
-from coh_lightning.records import Judgement, number, parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.records import Judgement, parse_json, read_jsonl, read_lines, write_jsonl
 
 EQUAL = "equal texts, not asked"
 """Comment of the ties that the judge was not asked about."""

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands", "content", "yaml_text", "words"],
+    ["checks", "files", "commands", "content", "yaml_text", "words"],
     ["draws"],
     ["records", "slots"],
     ["generation"],
@@ -58,6 +58,7 @@ STREAM = [
 
 LIGHT = [
     "errors",
+    "checks",
     "files",
     "content",
     "yaml_text",
