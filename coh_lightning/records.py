@@ -285,6 +285,9 @@ class Completion:
     source: str = ""
     shown: str | None = None
     """The prompt as people read it, without the feedback sentence: what a rater is shown."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    """The same prompt as chat messages, `role` and `content` each; in a pseudo-dialogue with the system's own answers.
+    """
     human: str | None = None
     """In a pseudo-dialogue, what the user said last: the turns of `shown` before it hold what this system wrote
     itself.
@@ -300,6 +303,7 @@ class Completion:
         **dict.fromkeys(("sampling", "scores"), (dict,)),
         **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
         **dict.fromkeys(("reference", "shown", "human"), (str, type(None))),
+        "messages": (list,),
     }
 
     @classmethod
@@ -317,10 +321,29 @@ class Completion:
                 checked_text(name, "scores", where): number(value, f"scores.{named(name)}", where)
                 for name, value in values["scores"].items()
             }
+        if "messages" in values:
+            values["messages"] = read_messages(values["messages"], "messages", where)
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None and value != ()}
+
+
+def read_messages(value: Sequence[object], key: str, where: str) -> tuple[Mapping[str, str], ...]:
+    """Chat messages, each with `role` and `content` alone. Raises InputError naming `where` and the key."""
+    for index, message in enumerate(value):
+        if not isinstance(message, dict) or message.keys() != {"role", "content"} or message["role"] not in ROLES:
+            raise InputError(
+                f"{where}: {key}[{index}] is {shown(message)}; a message has a 'role' ({', '.join(ROLES)}) and a "
+                "'content' and nothing else."
+            )
+        checked_text(message["content"], f"{key}[{index}].content", where)
+    return tuple(cast("Mapping[str, str]", message) for message in value)
+
+
+def as_messages(turns: Sequence[Turn]) -> tuple[Mapping[str, str], ...]:
+    """Turns as chat messages."""
+    return tuple({"role": turn.role, "content": turn.text} for turn in turns)
 
 
 def place_on_scale(value: float, worst: float, best: float) -> float:
