@@ -40,8 +40,9 @@ from coh_lightning.losses import row_loss
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
 from coh_lightning.progress import check_same_plan, recount, to_step_start
 from coh_lightning.records import Completion
+from coh_lightning.reward_model import RewardModel
 from coh_lightning.schedule import steps_of_epoch, total_steps, warmup_cosine
-from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
+from coh_lightning.scorers import Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import (
     TENSOR,
     blocks,
