@@ -27,12 +27,12 @@ from coh_lightning.judge_run import EQUAL, Outcome, judge
 from coh_lightning.records import Judgement, read_jsonl, write_jsonl
 
 Answer = tuple[int, dict[str, str], bytes | None]
-"""Status, headers, body; None closes the connection without a word."""
+"""Status, headers, body; None closes the connection without a reply."""
 
 
 @dataclass
 class Stub:
-    """A server whose behaviour is a function of the request's number and content."""
+    """A server whose behavior is a function of the request's number and content."""
 
     behave: Callable[[int, dict[str, Any]], Answer]
     url: str = ""
@@ -156,7 +156,7 @@ def run(it: Stub, output: Path, rows: list[Question] | None = None, *, parallel:
 # What is asked
 
 
-def test_both_orders_of_each_pair_are_played_and_which_counts_is_drawn() -> None:
+def test_both_orders_of_each_pair_are_asked_and_which_counts_is_drawn() -> None:
     pairs = [Comparison(f"i{n}", f"p{n}", "P", ("base", "coh"), ("a", "b")) for n in range(400)]
     rows = asked(pairs, {"overall": "D", "accuracy": "E"})
     assert len(rows) == len({row.row for row in rows}) == 1600
@@ -186,7 +186,7 @@ def test_a_request_holds_the_texts_in_tags_that_no_text_can_close_and_no_systems
     assert one.messages == asked(PAIRS[:1])[0].messages  # the same question is the same request
 
 
-def test_a_row_is_another_one_where_anything_that_is_asked_is_another() -> None:
+def test_a_question_gets_another_row_if_anything_that_is_asked_changes() -> None:
     base = asked(PAIRS[:1])[0]
     changed = [
         questions(
@@ -266,7 +266,7 @@ def test_the_rows_are_judgements_as_peoples_are(stub: Any, tmp_path: Path) -> No
     assert first.row != second.row and first.seconds is not None and first.seconds >= 0 and first.passed is None
 
 
-def test_a_judge_that_looks_at_the_side_alone_is_found_out(stub: Any, tmp_path: Path) -> None:
+def test_a_judge_that_always_prefers_one_side_is_found_out(stub: Any, tmp_path: Path) -> None:
     outcome = run(stub(always_a), tmp_path / "j.jsonl", asked(PAIRS * 1))
     [found] = tally(outcome.judgements)
     assert (found.wins, found.ties, found.split, found.left, found.decided) == ((0, 0), 0, 4, 8, 8)
@@ -292,7 +292,7 @@ def test_what_has_an_answer_is_never_asked_again_with_or_without_the_file_of_rep
     assert run(it, output).asked == 8
 
 
-def test_replies_of_a_run_that_broke_off_count_even_with_half_a_line_at_the_end(stub: Any, tmp_path: Path) -> None:
+def test_replies_of_an_interrupted_run_count_even_with_half_a_line_at_the_end(stub: Any, tmp_path: Path) -> None:
     it, output, log = stub(honest), tmp_path / "j.jsonl", tmp_path / "j.jsonl.replies.jsonl"
     expected = run(it, output).judgements
     lines = log.read_bytes().splitlines(keepends=True)
@@ -343,7 +343,7 @@ def test_other_raters_rows_stay_and_this_judges_rows_on_other_texts_are_refused(
     assert list(read_jsonl(output, Judgement)) == kept
 
 
-def test_equal_texts_are_ties_that_nobody_is_asked_for(stub: Any, tmp_path: Path) -> None:
+def test_equal_texts_are_ties_that_are_not_asked(stub: Any, tmp_path: Path) -> None:
     it = stub(always_a)
     same = Comparison("i9", "p9", "P", ("base", "coh"), ("x", "x"))
     outcome = run(it, tmp_path / "j.jsonl", asked([same, PAIRS[0]]))
@@ -481,7 +481,7 @@ def test_a_compressed_reply_is_not_unpacked(stub: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_what_no_attempt_can_mend_ends_the_run_after_one_request(stub: Any, tmp_path: Path, status: int) -> None:
+def test_what_no_attempt_can_fix_ends_the_run_after_one_request(stub: Any, tmp_path: Path, status: int) -> None:
     it = stub(lambda number, request: error(status, "what is wrong"))
     with pytest.raises(InputError, match=f"answers with status {status}: .*what is wrong"):
         run(it, tmp_path / "j.jsonl", parallel=4)
@@ -511,7 +511,7 @@ def test_a_server_that_goes_down_ends_the_run_after_three_questions_and_keeps_it
     assert len(list(read_jsonl(tmp_path / "j.jsonl", Judgement))) == 5
 
 
-def test_an_answer_that_is_no_chat_completion_is_no_answer(stub: Any, tmp_path: Path) -> None:
+def test_json_that_is_not_a_chat_completion_is_no_answer(stub: Any, tmp_path: Path) -> None:
     for content in (b"{}", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": 3}}]}'):
         outcome = run(
             stub(lambda number, request, content=content: (200, {}, content)), tmp_path / "j.jsonl", asked(PAIRS[:1])
@@ -675,7 +675,7 @@ def test_a_key_in_the_place_of_its_variables_name_is_refused_without_being_repea
 # The command
 
 
-def test_the_command_judges_completions_files_and_goes_on_where_it_stopped(
+def test_the_command_judges_completions_files_and_resumes(
     stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = stub(honest)
@@ -781,7 +781,7 @@ print({"torch", "transformers", "lightning", "numpy", "scipy", "tqdm", "rich", "
 
 
 @pytest.mark.parametrize("seconds", ["NaN", "1" + "0" * 400])
-def test_a_time_in_the_file_of_replies_that_is_no_number_is_refused(tmp_path: Path, seconds: str) -> None:
+def test_a_non_finite_time_in_the_file_of_replies_is_refused(tmp_path: Path, seconds: str) -> None:
     (tmp_path / "j.jsonl.replies.jsonl").write_text(
         f'{{"row": "r", "verdict": "A", "text": "A", "seconds": {seconds}}}\n'
     )

@@ -133,7 +133,7 @@ def test_a_batch_gives_each_completion_the_reward_that_it_gets_alone(
     assert [one["reward"] for one in model(rows[::-1])][::-1] == pytest.approx(got, abs=1e-5)
 
 
-def test_an_architecture_that_minds_padding_gets_completions_of_equal_length_together(tmp_path: Path) -> None:
+def test_an_architecture_that_cant_be_padded_gets_batches_of_equal_length(tmp_path: Path) -> None:
     folder = saved(
         tmp_path, "xlnet", d_model=32, n_layer=2, n_head=4, d_inner=48, pad_token_id=0
     )  # reads the score at the row's very end
@@ -155,7 +155,7 @@ def test_several_labels_give_a_score_each_by_their_names(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification", "regression"])
-def test_a_config_that_says_what_its_outputs_are_is_believed(tmp_path: Path, kind: str) -> None:
+def test_the_problem_type_of_a_config_is_followed(tmp_path: Path, kind: str) -> None:
     import torch
 
     folder = saved(tmp_path, "llama", labels={0: "good", 1: "bad"}, pad_token_id=0, problem_type=kind)
@@ -232,7 +232,7 @@ def test_a_chat_template_that_refuses_a_prompt_is_named_with_the_completion(tmp_
         model([completion("a", messages=messages)])
 
 
-def test_a_language_model_without_a_head_is_no_reward_model(tmp_path: Path) -> None:
+def test_a_language_model_without_a_head_is_refused(tmp_path: Path) -> None:
     import transformers as hf
 
     tokenizer = byte_level()

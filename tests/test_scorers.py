@@ -17,7 +17,7 @@ from coh_lightning.scorers import TAKEN, load_critic, load_scorer, score
 
 @pytest.fixture
 def raters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the path, with somebody's module of raters in it."""
+    """A folder on the path, with a user's module of scorers."""
     (tmp_path / "my_raters.py").write_text(
         """
 import math
@@ -93,7 +93,7 @@ def test_a_batched_function_gets_all_completions_at_once(raters: Path) -> None:
         ("my_raters:Rater", "not a function; name a function that takes a Completion"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_refused_by_what_is_wrong_with_it(raters: Path, path: str, message: str) -> None:
+def test_a_wrong_import_path_is_refused_with_what_is_wrong(raters: Path, path: str, message: str) -> None:
     with pytest.raises(InputError, match=".*".join(message.split("*")).replace("?", r"\?")):
         load_scorer(path)
 
@@ -118,7 +118,7 @@ def test_a_module_that_fails_to_import_keeps_its_own_error(raters: Path) -> None
         ("short", "returned 1 result for 2 completions"),
     ],
 )
-def test_what_a_scorer_gives_back_is_refused_by_the_completion(raters: Path, function: str, message: str) -> None:
+def test_a_bad_result_of_a_scorer_is_refused_with_the_completion(raters: Path, function: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_scorer(f"my_raters:{function}")([A, B])
 
@@ -136,7 +136,7 @@ def test_an_error_inside_a_scorer_says_which_completion_it_was_given(raters: Pat
     assert caught.value.__notes__ == ["my_raters:wrong raised this, given the completion 'r0:good:0'"]
 
 
-def test_two_scorers_never_write_over_each_other_or_over_a_completions_own_numbers(raters: Path) -> None:
+def test_two_scorers_never_overwrite_each_other_or_a_completions_figures(raters: Path) -> None:
     once = score([A], load_scorer("my_raters:length"))
     with pytest.raises(
         InputError, match="returned 'length' for the completion 'r0:good:0', but an earlier scorer has that name"
@@ -146,11 +146,11 @@ def test_two_scorers_never_write_over_each_other_or_over_a_completions_own_numbe
         score([A], load_scorer("my_raters:words"))
 
 
-def test_the_names_of_a_completions_own_numbers_are_all_taken() -> None:
+def test_the_names_of_a_completions_figures_are_all_taken() -> None:
     assert set(TAKEN) == {*metrics.VALUES, "distinct", "copied"}
 
 
-def test_a_critic_gives_words_about_each_completion(raters: Path) -> None:
+def test_a_critic_returns_a_remark_on_each_completion(raters: Path) -> None:
     critic = load_critic("my_raters:remark")
     assert critic(A) == "it is short"
     with pytest.raises(InputError, match="The critic my_raters:remark returned str '' for the completion 'r1:good:0'"):

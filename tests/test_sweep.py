@@ -1,4 +1,4 @@
-"""Searching settings: the files of conf/sweep/ as W&B's agent runs them, and the same search without any service."""
+"""Sweeps: the files of conf/sweep/ as a W&B agent runs them, and the same search without any service."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if os.path.exists("hang") and len(open("order.txt").readlines()) >= int(open("ha
 with open(folder + "/metrics.csv", "a") as file:
     file.write(f"3,{x * x if given.get('kind') != 'nan' else 'nan'}\\n")
 """
-"""Stands in the place of a fit: takes a setting x, and logs val/score, x first and x squared at the end."""
+"""Stands in for a fit: takes a setting x and logs val/score, x first and x squared at the end."""
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_the_metric_of_a_trial_is_the_last_one_that_it_logged(here: Path) -> Non
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_a_search_draws_the_same_however_often_it_is_broken_off(method: str, here: Path) -> None:
+def test_a_search_draws_the_same_settings_however_often_it_stops(method: str, here: Path) -> None:
     sweep = read_sweep(sweep_file(here, method=method))
     search(sweep, here / "whole", trials=4, seed=5)
     for trials in (1, 3, 4):
@@ -182,7 +182,7 @@ def test_a_trial_that_finished_after_its_agent_was_killed_is_not_run_again(here:
     assert len(order(here)) == 1
 
 
-def test_a_trial_that_is_interrupted_again_and_again_has_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_is_interrupted_too_often_has_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coh_lightning.sweep.INTERRUPTIONS", 0)
     sweep = read_sweep(sweep_file(here))
     study = search(sweep, here / "s", trials=1)
@@ -240,7 +240,7 @@ def test_a_trial_that_lags_behind_is_stopped_early(here: Path) -> None:
     assert str(counts(study)) == "2 trials: 1 complete, 1 stopped early, 0 failed"
 
 
-def test_another_search_does_not_go_on_in_the_same_folder(here: Path) -> None:
+def test_another_sweep_does_not_resume_in_the_same_folder(here: Path) -> None:
     search(read_sweep(sweep_file(here)), here / "s", trials=1)
     with pytest.raises(
         InputError,
@@ -376,7 +376,7 @@ def test_a_key_twice_in_a_sweep_file_is_refused_by_its_line(here: Path) -> None:
         read_sweep(file)
 
 
-def test_the_text_that_a_list_or_a_mapping_is_to_be_written_as_is_yaml_for_it(here: Path) -> None:
+def test_the_quoted_text_that_the_error_suggests_is_yaml_for_the_value(here: Path) -> None:
     for value in ([0, 1], {"a": 1}, {"it's": ["x", None, "1"]}):
         with pytest.raises(InputError, match="quote a list or a mapping: ") as error:
             read_sweep(sweep_file(here, parameters={"x": {"values": [value]}}))
@@ -462,7 +462,7 @@ def test_null_is_null_in_a_trial_and_other_values_are_as_written(here: Path) -> 
     ]
 
 
-def test_a_search_ends_where_the_target_is_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_ends_when_the_target_is_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metric = {"name": "val/score", "goal": "minimize", "target": 4}
     assert (
         main(
@@ -500,7 +500,7 @@ def settings(file: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    """W&B's own agent, at the moment when its service has told it to start a run; gives the process that it starts."""
+    """W&B's own agent at the moment when its service tells it to start a run; gives the process that it starts."""
     from wandb.wandb_agent import Agent
 
     monkeypatch.chdir(tmp_path)
@@ -535,7 +535,7 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_command_of_a_trial_is_the_one_of_an_agent(
+def test_the_command_of_a_trial_is_the_one_of_a_wandb_agent(
     file: Path, agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
@@ -578,7 +578,7 @@ def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_
 def test_every_method_and_wording_of_a_sweep_builds(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each with each, up to the rows of the first step: a trial that can't start would be a hole in the search."""
+    """Every pair of them, up to the rows of the first step."""
     from coh_lightning import cli
 
     monkeypatch.chdir(ROOT)
@@ -606,7 +606,7 @@ def test_every_method_and_wording_of_a_sweep_builds(
 
 
 @pytest.mark.slow
-def test_a_search_of_real_fits_is_run_and_gone_on_with(
+def test_a_search_of_real_fits_is_run_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
