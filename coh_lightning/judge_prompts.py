@@ -16,9 +16,8 @@ from pathlib import Path
 from coh_lightning.draws import key64
 from coh_lightning.human_eval.items import match, read_systems
 from coh_lightning.human_eval.study import Study, digest
-from coh_lightning.records import Judgement
+from coh_lightning.judgements import TIE, Judgement
 
-TIE = "tie"
 SWAP = "swap"
 """`check` of the order that does not count."""
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from coh_lightning.judge_prompts import SWAP, TIE
+from coh_lightning.judge_prompts import SWAP
 from coh_lightning.judge_run import EQUAL, Outcome
-from coh_lightning.records import Judgement
+from coh_lightning.judgements import TIE, Judgement
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from typing import Any
 from coh_lightning.checks import number
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
+from coh_lightning.jsonl import parse_json, read_jsonl, read_lines, write_jsonl
 from coh_lightning.judge_client import Endpoint, Unanswered
-from coh_lightning.judge_prompts import TIE, Question, verdict
-from coh_lightning.records import Judgement, parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.judge_prompts import Question, verdict
+from coh_lightning.judgements import TIE, Judgement
 
 EQUAL = "equal texts, not asked"
 """Comment of the ties that the judge was not asked about."""

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import Completion, Part, Role, Turn, read_prompt
+from coh_lightning.turns import Part, Role, Turn, read_prompt
 from coh_lightning.words import holds
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError, counted
 from coh_lightning.files import written_aside
-from coh_lightning.records import Completion
 
 POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; base-uri 'none'; form-action "

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError, counted, did_you_mean, listed, shown
-from coh_lightning.records import Completion
 
 WORLD = "world"
 """Short name of the scorer and the critic of the embedded world."""

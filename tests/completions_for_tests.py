@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.completions import Completion
 from coh_lightning.human_eval.sheets import csv_text, sheet_cells
 from coh_lightning.human_eval.study import Study
-from coh_lightning.records import Completion
 
 
 def lines_of(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:

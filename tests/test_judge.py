@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 from coh_lightning.errors import InputError
+from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.judge import main
 from coh_lightning.judge_client import Endpoint, Unanswered
 from coh_lightning.judge_prompts import Comparison, Question, questions, verdict
 from coh_lightning.judge_report import show, tally
 from coh_lightning.judge_run import EQUAL, Outcome, judge
-from coh_lightning.records import Judgement, read_jsonl, write_jsonl
+from coh_lightning.judgements import Judgement
 
 Answer = tuple[int, dict[str, str], bytes | None]
 """Status, headers, body; None closes the connection without a reply."""

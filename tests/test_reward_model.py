@@ -12,9 +12,9 @@ from completions_for_tests import completion
 from tokenizers_for_tests import CHATML, GEMMA, byte_level, character
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Turn
 from coh_lightning.reward_model import RewardModel, prompt_turns
 from coh_lightning.scorers import score
+from coh_lightning.turns import Part, Turn
 
 
 def test_the_prompt_is_the_messages_of_the_completion_or_what_people_read_as_one_turn() -> None:
