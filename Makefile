@@ -20,7 +20,7 @@ help:
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,study,lora,trl,sweep]"
+	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,study,lora,trl,sweep,judge]"
 	touch $@
 
 # One folder for each call; every command is an ordinary one and is printed as it runs.
@@ -42,13 +42,13 @@ test-all: .venv/.installed
 test-lowest:
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install $(PIP_ARGS) uv
-	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev --extra study --extra lora --extra sweep --output-file .venv-lowest/versions.txt pyproject.toml
-	.venv-lowest/bin/python -m pip install $(PIP_ARGS) --constraint .venv-lowest/versions.txt --editable ".[dev,study,lora,sweep]"
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev --extra study --extra lora --extra sweep --extra judge --output-file .venv-lowest/versions.txt pyproject.toml
+	.venv-lowest/bin/python -m pip install $(PIP_ARGS) --constraint .venv-lowest/versions.txt --editable ".[dev,study,lora,sweep,judge]"
 	.venv-lowest/bin/python -m pytest $(FAST)
 
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep]"
+	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep,judge]"
 	.venv-newest/bin/python -m pytest $(FAST)
 
 image:

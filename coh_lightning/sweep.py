@@ -1,21 +1,29 @@
-"""`python -m coh_lightning sweep FILE`: the search that a sweep file of W&B describes (conf/sweep/), without any
-service.
+"""`python -m coh_lightning sweep FILE`: the search that a W&B sweep file describes (conf/sweep/), without any service.
 
     runs/sweep/bayes/
-      sweep.yaml        the file, as the search was begun with it
-      study.db          optuna's study; the same command goes on with it
-      trial-0000/       run folder of a trial; trial-0000.log is what it printed
-      trials.csv        each trial: its state, metric, settings, and why it failed
+      sweep.yaml        the file as the search began with it
+      study.db          optuna's study; the same command resumes it
+      trial-0000/       run folder of a trial; trial-0000.log is its output
+      trials.csv        each trial: state, metric, settings, and why it failed
       history.png  slices.png  importance.png
 
-A trial is the very command that an agent of W&B would run, in a process of its own; its metric is the last one in the
-metrics.csv of its run folder, as it is for W&B. A search that was killed goes on: the trial that was running is marked
-as failed, and run again in its folder, which `fit` goes on with from its newest checkpoint.
+A trial is the command that a W&B agent would run, in its own process; its metric is the last value in the metrics.csv
+of its run folder, as it is for W&B. Start the same command several times to run several trials at once. A trial whose
+agent was killed is run again in its folder, where `fit` resumes from the newest checkpoint.
+
+Optuna keeps the study, draws the settings and prunes. Two of its parts are not used, because they give less:
+
+    heartbeat      a killed trial counts as running until a grace period has passed, for ever if it never sent a
+                   heartbeat, and its process may still be writing to its folder. Here the trial's process holds a lock
+                   on its log, so the moment it ends is known.
+    GridSampler    runs a combination twice when an agent asks while the last ones are still running. Here the
+                   combinations are queued once (`enqueue_trial`).
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import math
 import os
 import signal
@@ -23,15 +31,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError, counted, did_you_mean
-from coh_lightning.files import PART, alone, written_aside
-from coh_lightning.runs import differences
+from coh_lightning.files import PART, written_aside
+from coh_lightning.runs import FINISHED, differences
 from coh_lightning.sweep_file import Sweep, command_words, read_sweep
+from coh_lightning.sweep_results import counts, show, write_plots, write_table
 from coh_lightning.yaml_text import dump, load
 
 if TYPE_CHECKING:
@@ -40,175 +48,167 @@ if TYPE_CHECKING:
 TRIALS = 20
 """Trials of a search whose file has no `run_cap`; a grid has as many as there are combinations."""
 FAILURES = 3
-"""So many failures one after the other, and nothing else so far, stop the search: it is the command that is wrong, not
-the settings.
+"""If an agent's trials fail this often and no trial of the search has done anything else, the search ends: the command
+is wrong, not the settings.
 """
-
-# The study
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What became of the trials."""
-
-    complete: int
-    pruned: int
-    failed: int
-    interrupted: int
-    """Killed with the search, and run again as another trial."""
-
-    @property
-    def done(self) -> int:
-        return self.complete + self.pruned + self.failed
-
-    def __str__(self) -> str:
-        more = f", {self.interrupted} interrupted and run again" if self.interrupted else ""
-        return (
-            f"{counted(self.done, 'trial')}: {self.complete} complete, {self.pruned} stopped "
-            f"early, {self.failed} failed{more}"
-        )
-
-
-def counts(study: optuna.Study) -> Counts:
-    """Trials by their state; one that failed without a reason was interrupted."""
-    every = study.get_trials(deepcopy=False)
-    states = [trial.state.name for trial in every]
-    failed = sum(trial.state.name == "FAIL" and "reason" in trial.user_attrs for trial in every)
-    return Counts(states.count("COMPLETE"), states.count("PRUNED"), failed, states.count("FAIL") - failed)
+INTERRUPTIONS = 10
+"""A trial that was killed with its agent this often has failed."""
 
 
 def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.Study:
-    """Run trials until there are so many; what is there already counts.
+    """Run trials until there are `trials`; those of earlier calls and of other agents count.
 
     Raises:
-        InputError: the folder holds another sweep, one that is going on, or something else; or every trial fails.
+        InputError: the folder contains another sweep or something else; the first trials all fail.
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    state = optuna.trial.TrialState
-    _same_sweep(sweep, folder)
-    busy = f"a sweep is going on in {folder}, or a trial of one that was killed; wait for it, or give another --folder."
-    with alone(folder, busy) as lock, _terminated_cleanly():
-        early = sweep.source.get("early_terminate")
-        study = optuna.create_study(
-            storage=f"sqlite:///{folder / 'study.db'}",
-            study_name="sweep",
-            direction=sweep.goal,
-            load_if_exists=True,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(early.get("min_iter", 1), early.get("eta", 3))
-            if early
-            else optuna.pruners.NopPruner(),
-        )
-        if sweep.method == "grid":
-            for settings in sweep.combinations:
-                study.enqueue_trial(settings, skip_if_exists=True)
-        waiting = {
-            trial.user_attrs.get("folder") for trial in study.get_trials(deepcopy=False, states=(state.WAITING,))
-        }
-        for trial in study.get_trials(states=(state.RUNNING,)):
-            name = trial.user_attrs.get("folder", _name(trial.number))
-            if name not in waiting:
-                study.enqueue_trial(trial.params, user_attrs={"folder": name})
-            study.tell(trial.number, state=state.FAIL)
-        failures = 0
-        while counts(study).done < trials and not _reached(sweep, study):
-            # seeded by the number of the draw, so that a search draws the same, however often it was broken off
-            number = len(study.get_trials(deepcopy=False)) - counts(study).interrupted
-            kind = optuna.samplers.TPESampler if sweep.method == "bayes" else optuna.samplers.RandomSampler
-            study.sampler = kind(seed=seed + number)
-            trial = study.ask(_distributions(sweep))
-            failed = _run(sweep, study, trial, folder, lock)
+    _keep_sweep_file(sweep, folder)
+    with _in_turn(folder):
+        study = _study(sweep, folder)
+    failures = 0
+    with _sigterm_as_exit():
+        while (claimed := _next_trial(sweep, study, folder, trials, seed)) is not None:
+            trial, log = claimed
+            with log:
+                failed = _run(sweep, study, trial, folder, log)
             write_table(study, sweep, folder)
             failures += failed is not None
-            if failures == FAILURES == counts(study).done:
+            now = counts(study)
+            if failures >= FAILURES and now.failed == now.done:
                 raise InputError(
-                    f"the first {FAILURES} trials failed, the last because of: {failed}; see {folder}/*.log. Put the "
-                    "command right, and give a new --folder."
+                    f"the first {now.failed} trials failed, the last because of: {failed}; see {folder}/*.log, correct "
+                    "the command, and give a new --folder."
                 )
     return study
 
 
-def _reached(sweep: Sweep, study: optuna.Study) -> bool:
+def _study(sweep: Sweep, folder: Path) -> optuna.Study:
+    optuna = _optuna()
+    early = sweep.source.get("early_terminate")
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'study.db'}",
+        study_name="sweep",
+        direction=sweep.goal,
+        load_if_exists=True,
+        pruner=optuna.pruners.SuccessiveHalvingPruner(early.get("min_iter", 1), early.get("eta", 3))
+        if early
+        else optuna.pruners.NopPruner(),
+    )
+    for settings in sweep.combinations if sweep.method == "grid" else ():
+        study.enqueue_trial(settings, skip_if_exists=True)
+    return study
+
+
+def _next_trial(
+    sweep: Sweep, study: optuna.Study, folder: Path, trials: int, seed: int
+) -> tuple[optuna.Trial, IO[str]] | None:
+    """The next trial with its settings, and its log, locked; None if there are enough or the target is reached."""
+    optuna = _optuna()
+    with _in_turn(folder):
+        _requeue_killed(study, folder)
+        now = counts(study)
+        if now.done + now.running >= trials or _is_reached(sweep, study):
+            return None
+        # seeded by the number of the draw: an interrupted search draws the same settings, and no two agents draw alike
+        draw = len(study.get_trials(deepcopy=False)) - now.interrupted
+        kind = optuna.samplers.TPESampler if sweep.method == "bayes" else optuna.samplers.RandomSampler
+        study.sampler = kind(seed=seed + draw)
+        trial = study.ask(distributions(sweep))
+        name = trial.user_attrs.get("folder", _name(trial.number))
+        trial.set_user_attr("folder", name)
+        log = (folder / f"{name}.log").open("a", encoding="utf-8")
+        fcntl.flock(log, fcntl.LOCK_EX)
+        return trial, log
+
+
+def _requeue_killed(study: optuna.Study, folder: Path) -> None:
+    """Queue each trial again that counts as running although nobody holds the lock on its log."""
+    state = _optuna().trial.TrialState
+    waiting = {trial.user_attrs.get("folder") for trial in study.get_trials(deepcopy=False, states=(state.WAITING,))}
+    for trial in study.get_trials(states=(state.RUNNING,)):
+        name = trial.user_attrs.get("folder", _name(trial.number))
+        with (folder / f"{name}.log").open("a") as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # its agent is alive, or its process has outlived the agent
+                continue
+            if name not in waiting:
+                again = {"folder": name, "interruptions": trial.user_attrs.get("interruptions", 0) + 1}
+                study.enqueue_trial(trial.params, user_attrs=again)
+            study.tell(trial.number, state=state.FAIL)
+
+
+def _is_reached(sweep: Sweep, study: optuna.Study) -> bool:
     complete = study.get_trials(deepcopy=False, states=(_optuna().trial.TrialState.COMPLETE,))
-    return any(sweep.reached(trial.value) for trial in complete if trial.value is not None)
+    return any(sweep.is_reached(trial.value) for trial in complete if trial.value is not None)
 
 
-def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, lock: int) -> str | None:
-    """Run one trial to its end and tell the study of it; gives the reason of a failure."""
-    name = trial.user_attrs.get("folder", _name(trial.number))
-    trial.set_user_attr("folder", name)
+def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, log: IO[str]) -> str | None:
+    """Run one trial to its end and tell the study. Gives the reason if it failed."""
+    optuna = _optuna()
+    run = folder / trial.user_attrs["folder"]
     settings = {key: {**sweep.constants, **trial.params}[key] for key in sweep.source["parameters"]}
-    run, log = folder / name, folder / f"{name}.log"
-    # later options win: the run is kept here, and this search needs no service
-    words = [*command_words(sweep, settings, interpreter=sys.executable), f"--run.folder={run}", "--run.wandb=null"]
     print(f"trial {trial.number}: " + " ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
-    environment = {key: value for key, value in os.environ.items() if key != "COH_RUN_FOLDER"}
-    with log.open("a", encoding="utf-8") as output:
-        # in a group of its own, so that Ctrl-C comes to us alone; with the lock, so that a trial that outlives a killed
-        # search keeps the next one out
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            pass_fds=(lock,),
-            process_group=0,
-        )
+    interruptions = trial.user_attrs.get("interruptions", 0)
+    reason, values = None, []
+    if interruptions > INTERRUPTIONS:
+        reason = f"it was interrupted {counted(interruptions, 'time')}"
+    else:
+        # later options win: the run is kept here, and no service is needed
+        words = [*command_words(sweep, settings, interpreter=sys.executable), f"--run.folder={run}", "--run.wandb=null"]
         try:
-            pruned = _watched(sweep, trial, process, run)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    if pruned:
-        study.tell(trial, state=_optuna().trial.TrialState.PRUNED)
-        print(f"trial {trial.number}: stopped early", flush=True)
-        return None
-    values = metric_values(run, sweep.metric)
-    reason = _last_words(log) if process.returncode else _unusable(values, run, sweep.metric)
+            status = 0 if (run / FINISHED).exists() else _wait(sweep, trial, words, run, log)
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            print(f"trial {trial.number}: stopped early", flush=True)
+            return None
+        values = metric_values(run, sweep.metric)
+        reason = _last_line(Path(log.name)) if status else _unusable(values, run, sweep.metric)
     if reason is None:
         study.tell(trial, values[-1])
         print(f"trial {trial.number}: {sweep.metric} {values[-1]:.4g}", flush=True)
         return None
     trial.set_user_attr("reason", reason)
-    study.tell(trial, state=_optuna().trial.TrialState.FAIL)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
     print(f"trial {trial.number}: failed: {reason}", flush=True)
     return reason
 
 
-def _watched(sweep: Sweep, trial: optuna.Trial, process: subprocess.Popen[bytes], run: Path) -> bool:
-    """Waits for the end of a trial; whether it was stopped early, because its metric lags behind others' at the same
-    validation.
+def _wait(sweep: Sweep, trial: optuna.Trial, words: Sequence[str], run: Path, log: IO[str]) -> int:
+    """Run the command of a trial; gives its exit status. Raises optuna.TrialPruned after stopping it, if its metric is
+    behind that of other trials at the same validation.
     """
-    if sweep.source.get("early_terminate") is None:
+    environment = {key: value for key, value in os.environ.items() if key != "COH_RUN_FOLDER"}
+    # in its own process group, so that Ctrl-C reaches us alone; its output keeps the log locked while it runs
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
+    )
+    try:
+        if not sweep.source.get("early_terminate"):
+            return process.wait()
+        seen, running = 0, True
+        while running:
+            try:
+                process.wait(timeout=1)
+                running = False  # its last values are still reported, for the comparison with others
+            except subprocess.TimeoutExpired:
+                pass
+            values = metric_values(run, sweep.metric)
+            for step, value in enumerate(values[seen:], start=seen + 1):
+                trial.report(value, step)
+                # asked after every value, since optuna compares only trials that were asked about
+                if trial.should_prune() and running:
+                    raise _optuna().TrialPruned
+            seen = len(values)
+        return process.returncode
+    finally:
+        process.terminate()
         process.wait()
-        return False
-    seen, running = 0, True
-    while running:
-        try:
-            process.wait(timeout=1)
-            running = False  # its last values still count: others are compared with them
-        except subprocess.TimeoutExpired:
-            pass
-        values = metric_values(run, sweep.metric)
-        for step, value in enumerate(values[seen:], start=seen + 1):
-            trial.report(value, step)
-            lags = (
-                trial.should_prune()
-            )  # asked of every value: it is what puts the trial among those that others are compared with
-            if lags and running:
-                process.terminate()
-                process.wait()
-                return True
-        seen = len(values)
-    return False
 
 
 def metric_values(run: Path, metric: str) -> list[float]:
-    """All values of a metric that a run has logged so far, the last one last; none where there is no such column
-    yet.
-    """
+    """All values of a metric that a run has logged so far."""
     file = run / "metrics.csv"
     if not file.is_file():
         return []
@@ -224,14 +224,16 @@ def _unusable(values: Sequence[float], run: Path, metric: str) -> str | None:
     return f"{file} has no value of {metric}{did_you_mean(metric, known)}"
 
 
-def _last_words(log: Path) -> str:
+def _last_line(log: Path) -> str:
+    """The last error line of a log, else its last line."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     return next(
         (line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "it printed nothing"
     )
 
 
-def _distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
+def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
+    """What optuna draws each varied parameter from."""
     kinds = _optuna().distributions
     found: dict[str, Any] = {}
     for name in sweep.source["parameters"]:
@@ -258,24 +260,34 @@ def _optuna() -> Any:
     return optuna
 
 
-def _same_sweep(sweep: Sweep, folder: Path) -> None:
+def _keep_sweep_file(sweep: Sweep, folder: Path) -> None:
     kept = folder / "sweep.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    others = sorted(path.name for path in folder.iterdir() if path.suffix != PART)  # first: another agent may begin now
     if kept.exists():
         old = load(kept.read_text(encoding="utf-8"))
         old, new = ({key: value for key, value in one.items() if key != "run_cap"} for one in (old, sweep.source))
         if changed := differences(old, new):
             raise InputError(
-                f"{folder} holds another sweep; it differs in {', '.join(changed[:8])}; give another --folder."
+                f"{folder} contains another sweep; it differs in {', '.join(changed[:8])}; give another --folder."
             )
-    elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.suffix != PART)):
-        raise InputError(f"{folder} holds no sweep, but {others[0]}; give another --folder.")
+    elif others:
+        raise InputError(f"{folder} contains no sweep, but {others[0]}; give another --folder.")
     with written_aside(kept) as aside:
         aside.write_text(dump(sweep.source), encoding="utf-8")
 
 
 @contextmanager
-def _terminated_cleanly() -> Iterator[None]:
-    """SIGTERM ends the search as Ctrl-C does: the running trial is stopped first."""
+def _in_turn(folder: Path) -> Iterator[None]:
+    """One agent at a time looks at the study and takes a trial; the others wait."""
+    with (folder / f".turn{PART}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """SIGTERM ends the agent as Ctrl-C does: its trial is stopped first."""
 
     def stop(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -287,130 +299,30 @@ def _terminated_cleanly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-# What is shown
-
-
-def rows(study: optuna.Study, sweep: Sweep) -> list[dict[str, Any]]:
-    """The trials, the best first, then those that were stopped early or failed."""
-    every = study.get_trials(
-        deepcopy=False, states=tuple(state for state in _optuna().trial.TrialState if state.is_finished())
-    )
-    sign = -1 if sweep.goal == "maximize" else 1
-    every.sort(key=lambda trial: (trial.state.name != "COMPLETE", sign * (trial.value or 0), trial.number))
-    words = {"COMPLETE": "complete", "PRUNED": "stopped early"}
-    return [
-        {
-            "trial": trial.number,
-            "state": words.get(trial.state.name) or ("failed" if "reason" in trial.user_attrs else "interrupted"),
-            sweep.metric: trial.value,
-            **{name: {**sweep.constants, **trial.params}.get(name) for name in sweep.source["parameters"]},
-            "folder": trial.user_attrs.get("folder"),
-            "reason": trial.user_attrs.get("reason"),
-        }
-        for trial in every
-    ]
-
-
-def write_table(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
-    """`trials.csv`."""
-    table = rows(study, sweep)
-    with written_aside(folder / "trials.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-
-
-def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
-    """Pictures of the search, where there are trials enough: the metric trial by trial, against each setting, and how
-    much each setting matters (PED-ANOVA).
-    """
-    import warnings
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    optuna = _optuna()
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    varied = (
-        [name for name in complete[0].params if len({trial.params[name] for trial in complete}) > 1] if complete else []
-    )
-    draw = optuna.visualization.matplotlib
-    plots = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if varied:
-            plots = {
-                "history": lambda: draw.plot_optimization_history(study),
-                "slices": lambda: draw.plot_slice(study, varied),
-            }
-        if len(varied) > 1 and len(complete) >= 10:
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            plots["importance"] = lambda: draw.plot_param_importances(study, evaluator=evaluator, params=varied)
-        written = []
-        for name, plot in plots.items():
-            axes = plot()
-            figure = axes.flat[0].figure if hasattr(axes, "flat") else axes.figure
-            if name == "slices":  # paths would run into one another
-                for one in figure.axes:
-                    one.tick_params(axis="x", labelrotation=90)
-            figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=100)
-            matplotlib.pyplot.close(figure)
-            written.append(folder / f"{name}.png")
-    return written
-
-
-def show(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
-    """The table on the screen, the counts, and where the best run is."""
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = rows(study, sweep)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in shown[0]:
-        table.add_column(name)
-    for row in shown:
-        table.add_row(
-            *("" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values())
-        )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-    print(f"\n{counts(study)}")
-    if shown[0]["state"] == "complete":
-        print(f"best: {sweep.metric} {shown[0][sweep.metric]:.4g} in {folder / shown[0]['folder']}")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
+    """The command `sweep`. Gives its exit status: 1 if no trial is complete."""
     parser = CommandParser(
         prog="python -m coh_lightning sweep",
-        description="Search settings as a sweep file of W&B says, without any service.",
+        description="Search settings as a W&B sweep file describes it, without any service. Start the same command "
+        "several times to run several trials at once, or again to resume.",
     )
-    parser.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="a sweep in W&B's format: method, metric, parameters, command (conf/sweep/)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="a W&B sweep file: method, metric, parameters, command (conf/sweep/)")
+    add(
         "--trials",
         type=int,
         metavar="N",
-        help=f"trials in all, those of a search that goes on included (default: run_cap of the file, else {TRIALS})",
+        help=f"trials in all, including earlier ones (default: run_cap of the file, else {TRIALS})",
     )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="FOLDER",
-        help="where the study and its runs are kept (default: runs/sweep/<name of the file>)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the settings that are drawn (default %(default)s)")
+    add("--folder", type=Path, metavar="FOLDER", help="for the study and its runs (default: runs/sweep/<file name>)")
+    add("--seed", type=int, default=0, help="for drawing the settings (default %(default)s)")
     args = parser.parse_args(argv)
     sweep = read_sweep(args.file)
-    trials = (
-        args.trials
-        if args.trials is not None
-        else sweep.source.get("run_cap") or (len(sweep.combinations) if sweep.method == "grid" else TRIALS)
-    )
+    trials = args.trials if args.trials is not None else sweep.source.get("run_cap")
     if sweep.method == "grid":
-        trials = min(trials, len(sweep.combinations))
+        trials = len(sweep.combinations) if trials is None else min(trials, len(sweep.combinations))
+    elif trials is None:
+        trials = TRIALS
     if trials < 1:
         raise InputError(f"--trials is {trials}; give a number above 0.")
     folder = args.folder or Path("runs") / "sweep" / args.file.stem

@@ -1,7 +1,7 @@
-"""A sweep file in W&B's format, read and checked: each of its keys is either honored or refused by name.
+"""A W&B sweep file, read and checked: each key is either honored or refused by name.
 
 method: bayes                                             grid | random | bayes
-metric: {name: val/nll, goal: minimize, target: 1.5}      target: the search ends once a trial has reached it
+metric: {name: val/nll, goal: minimize, target: 1.5}      target: the search ends when a trial reaches it
 run_cap: 30
 early_terminate: {type: hyperband, min_iter: 1, eta: 3}
 parameters:
@@ -53,49 +53,48 @@ DISTRIBUTIONS = {
     "inv_log_uniform": ("min", "max"),
     "inv_log_uniform_values": ("min", "max"),
 }
-"""The distributions that optuna can draw from as W&B does, and the keys that each needs."""
+"""The distributions that optuna and W&B share, and the keys that each needs."""
 
 NOT_DRAWN = (
-    *(
-        "categorical_w_probabilities",
-        "q_log_uniform",
-        "q_log_uniform_values",
-        "normal",
-        "q_normal",
-        "log_normal",
-        "q_log_normal",
-    ),
-    *("beta", "q_beta"),
+    "beta",
+    "categorical_w_probabilities",
+    "log_normal",
+    "normal",
+    "q_beta",
+    "q_log_normal",
+    "q_log_uniform",
+    "q_log_uniform_values",
+    "q_normal",
 )
-"""Those of W&B that are refused."""
+"""The other distributions of W&B; they are refused."""
 
 PARAMETER = ("distribution", "value", "values", "min", "max", "q")
 NOT_KEPT = {
-    "probabilities": "values are drawn alike here; leave it out",
+    "probabilities": "all values are equally likely here; leave it out",
     "parameters": "nested parameters are written with dots here (data.method: {values: ...})",
-    "mu": "normal distributions are not drawn here; use min and max",
-    "sigma": "normal distributions are not drawn here; use min and max",
-    "a": "beta distributions are not drawn here; use min and max",
-    "b": "beta distributions are not drawn here; use min and max",
+    "mu": "normal distributions are not supported; use min and max",
+    "sigma": "normal distributions are not supported; use min and max",
+    "a": "beta distributions are not supported; use min and max",
+    "b": "beta distributions are not supported; use min and max",
 }
-"""Keys of a parameter that W&B knows and this search does not."""
+"""Keys of a parameter that W&B knows and this search refuses, and why."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included."""
+    """Numbers from `low` to `high`, inclusive."""
 
     low: float
     high: float
     log: bool = False
-    """Drawn evenly by their logarithm."""
+    """Uniform in the logarithm."""
     step: float | None = None
     whole: bool = False
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, checked."""
+    """A checked sweep file."""
 
     source: Mapping[str, Any]
     method: str
@@ -110,23 +109,23 @@ class Sweep:
 
     @property
     def combinations(self) -> list[dict[str, Any]]:
-        """Those of a grid, the last parameter changing fastest."""
+        """Of a grid; the last parameter changes fastest."""
         return [dict(zip(self.choices, values, strict=True)) for values in itertools.product(*self.choices.values())]
 
-    def reached(self, value: float) -> bool:
-        """Whether a value of the metric is as good as the target, where there is one."""
+    def is_reached(self, value: float) -> bool:
+        """Whether there is a target and a value of the metric is as good."""
         return self.target is not None and (value <= self.target if self.goal == "minimize" else value >= self.target)
 
 
 def read_sweep(file: Path) -> Sweep:
-    """A sweep file in W&B's format.
+    """Read a W&B sweep file.
 
     Raises:
-        InputError: there is none, or it asks for something that W&B or this search doesn't know; the message names the
-            key.
+        InputError: there is no such file, or it asks for something that W&B or this search doesn't support; the message
+            names the key.
     """
     if not file.is_file():
-        raise InputError(f"there is no sweep file {file}; conf/sweep/ has some.")
+        raise InputError(f"there is no sweep file {file}; conf/sweep/ has examples.")
     try:
         source = load(file.read_text(encoding="utf-8"))
     except DuplicateKeyError as error:
@@ -134,7 +133,7 @@ def read_sweep(file: Path) -> Sweep:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file} can't be read: {' '.join(str(error).split())}") from error
     if not isinstance(source, dict):
-        raise InputError(f"{file} holds no sweep; it needs method, metric, parameters and command.")
+        raise InputError(f"{file} is not a sweep; it needs method, metric, parameters and command.")
     for key in source:
         if key not in KEYS:
             raise InputError(f"{file}: there is no key {key}{did_you_mean(str(key), KEYS)}")
@@ -148,7 +147,7 @@ def read_sweep(file: Path) -> Sweep:
         raise InputError(f"{file}: method is '{source['method']}'; it must be grid, random or bayes.")
     cap = source.get("run_cap")
     if cap is not None and not _is_whole(cap, least=1):
-        raise InputError(f"{file}: run_cap is {cap!r}; it must be a whole number above 0.")
+        raise InputError(f"{file}: run_cap is {cap!r}; it must be an integer above 0.")
     metric = _metric(source["metric"], file)
     _check_early(source.get("early_terminate"), file)
     command = source["command"]
@@ -156,8 +155,8 @@ def read_sweep(file: Path) -> Sweep:
         raise InputError(f"{file}: command is {command!r:.80}; it must be a list of words.")
     if not isinstance(source["parameters"], dict):
         raise InputError(
-            f"{file}: parameters is {source['parameters']!r:.80}; it must hold settings, written as key: {{values: "
-            f"[...]}}."
+            f"{file}: parameters is {source['parameters']!r:.80}; it must be a mapping of settings, written as key: "
+            "{values: [...]}."
         )
     constants: dict[str, Any] = {}
     choices: dict[str, Sequence[Any]] = {}
@@ -191,15 +190,16 @@ def read_sweep(file: Path) -> Sweep:
         raise InputError(f"{file}: command has ${{program}}, but there is no program; write program: coh_lightning.")
     if "fit" not in sweep.command or "coh_lightning" not in command_words(sweep, {}):
         raise InputError(
-            f"{file}: command is no `python -m coh_lightning fit`, so its trials would leave no metrics.csv."
+            f"{file}: command is not `python -m coh_lightning fit`, so its trials would write no metrics.csv."
         )
     return sweep
 
 
 def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str = "python") -> list[str]:
-    """The command of one trial, as W&B's agent would fill it in (but for null, which W&B writes as None).
+    """The command of one trial, filled in as a W&B agent would (except for null, which W&B writes as None).
 
-    [${env}, ${interpreter}, -m, ${program}, fit, ${args}] and {model.lr: 0.1}   ->   /usr/bin/env python -m coh_lightning fit --model.lr=0.1
+    [${env}, ${interpreter}, -m, ${program}, fit, ${args}] and {model.lr: 0.1}
+        ->   /usr/bin/env python -m coh_lightning fit --model.lr=0.1
     """
     filled = {
         "env": ["/usr/bin/env"],
@@ -241,12 +241,12 @@ def _check_early(early: Any, file: Path) -> None:
     for key, least in (("min_iter", 1), ("eta", 2)):
         if key in early and not _is_whole(early[key], least=least):
             raise InputError(
-                f"{file}: early_terminate.{key} is {early[key]!r}; it must be a whole number, at least {least}."
+                f"{file}: early_terminate.{key} is {early[key]!r}; it must be an integer of at least {least}."
             )
 
 
 def _distribution(about: Any, where: str) -> str:
-    """The distribution of a parameter, named or, as W&B does it, told by its keys."""
+    """The distribution of a parameter: its name or, as in W&B, what its keys imply."""
     if not isinstance(about, dict):
         raise InputError(f"{where} is {about!r}; it needs value, values, or min and max.")
     for key in about:
@@ -270,7 +270,7 @@ def _distribution(about: Any, where: str) -> str:
             else "uniform"
         )
     if kind not in DISTRIBUTIONS:
-        known = " (one of W&B's that is not drawn here)" if kind in NOT_DRAWN else ""
+        known = " (which W&B has and this search has not)" if kind in NOT_DRAWN else ""
         raise InputError(f"{where}.distribution is '{kind}'{known}; it must be one of {', '.join(DISTRIBUTIONS)}.")
     needed = DISTRIBUTIONS[kind]
     if missing := [key for key in needed if key not in about]:
@@ -288,9 +288,9 @@ def _checked_values(values: Any, where: str) -> Sequence[Any]:
         )
     if wrong := [value for value in values if not isinstance(value, (str, int, float, bool, type(None)))]:
         text = yaml.dump(wrong[0], default_flow_style=True, sort_keys=False, width=math.inf).strip().replace("'", "''")
-        raise InputError(f"{where} has the value {wrong[0]!r}; write a list or a mapping as text: '{text}'.")
+        raise InputError(f"{where} has the value {wrong[0]!r}; quote a list or a mapping: '{text}'.")
     if twice := [value for place, value in enumerate(values) if value in values[:place]]:
-        raise InputError(f"{where} has the value {twice[0]!r} twice (1, 1.0 and true count as one); leave one out.")
+        raise InputError(f"{where} has the value {twice[0]!r} twice (1, 1.0 and true are equal); remove one.")
     return values
 
 
@@ -298,21 +298,16 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
     low, high = about["min"], about["max"]
     for key, value in (("min", low), ("max", high), *([("q", about["q"])] if "q" in about else [])):
         if not _is_number(value):
-            text = (
-                " (it is text: take off the quotes)"
-                if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value)
-                else ""
-            )
+            text = " (remove the quotes)" if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else ""
             raise InputError(f"{where}.{key} is {value!r}; it must be a number{text}.")
     positive = kind in ("log_uniform_values", "inv_log_uniform_values")
     if low >= high or (positive and low <= 0):
         raise InputError(
-            f"{where} is from {low} to {high}; min and max must be numbers that rise"
-            + (", above 0." if positive else ".")
+            f"{where} is from {low} to {high}; min must be below max" + (" and above 0." if positive else ".")
         )
     if kind == "int_uniform":
         if not (_is_whole(low) and _is_whole(high)):
-            raise InputError(f"{where} is from {low} to {high}; int_uniform needs whole numbers.")
+            raise InputError(f"{where} is from {low} to {high}; int_uniform needs integers.")
         return Range(low, high, whole=True)
     if kind == "q_uniform":
         q = about["q"]
@@ -322,7 +317,7 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
                 "of it."
             )
         return Range(low, high, step=q)
-    if kind in ("log_uniform", "inv_log_uniform"):  # their bounds are those of the exponent
+    if kind in ("log_uniform", "inv_log_uniform"):  # min and max are exponents
         sign = -1 if kind == "inv_log_uniform" else 1
         try:
             low, high = sorted((math.exp(sign * low), math.exp(sign * high)))

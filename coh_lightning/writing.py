@@ -24,7 +24,8 @@ from coh_lightning.exchange import BATCH, read_completions, write_batch, write_p
 from coh_lightning.generation import Sampling, generate
 from coh_lightning.model_build import mesh_of
 from coh_lightning.request import RecordRequest
-from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
+from coh_lightning.reward_model import RewardModel
+from coh_lightning.scorers import Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, from_replicas, is_sharded, replicas
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.completions import Completion
 from coh_lightning.human_eval.sheets import csv_text, sheet_cells
 from coh_lightning.human_eval.study import Study
 
@@ -69,3 +70,19 @@ def save(path: Path, cells: Cells) -> Path:
 def table(path: Path) -> list[dict[str, str]]:
     """A CSV as it stands, guards and all."""
     return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
+
+
+def completion(text: str, prompt: str = "Name a fruit.", number: int = 0, **more: Any) -> Completion:
+    """A completion of the prompt number `number`, asked for as a good one."""
+    values = {
+        "id": f"r{number}:good:0",
+        "prompt_id": f"r{number}",
+        "system": "run",
+        "prompt": f"{prompt}\n\nA good answer:\n",
+        "prompt_sha": "",
+        "ask": "good",
+        "marker": "A good answer:\n",
+        "text": text,
+        "shown": prompt,
+    }
+    return Completion(**(values | more))

@@ -61,7 +61,10 @@ from coh_lightning.human_eval.report import report_numbers
 from coh_lightning.human_eval.results import read_results
 from coh_lightning.human_eval.study import read_study
 from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.judge import Comparison, Endpoint, Reply, comparisons_of_study, judge, questions, show
+from coh_lightning.judge_client import Endpoint
+from coh_lightning.judge_prompts import Comparison, comparisons_of_study, questions
+from coh_lightning.judge_report import show
+from coh_lightning.judge_run import Reply, judge
 from coh_lightning.judgements import Judgement
 from coh_lightning.prepare import Preparer
 from coh_lightning.records import Feedback, Rejected
@@ -710,7 +713,7 @@ def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Pat
             with within(SECONDS, f"studies, seed {number}"):
                 try:
                     import_ratings(folder, [sheet])
-                    comparisons_of_study(folder)
+                    comparisons_of_study(read_study(folder))
                     answers = read_results(folder)
                     table = rater_table(answers)
                     excluded_raters(table, answers.key.get("exclusion") or {})

@@ -1,4 +1,4 @@
-"""judge.py against a stub server on this machine: both orders are played, only clear verdicts count, nothing is asked
+"""The judge against a stub server on this machine: both orders are asked, only clear verdicts count, nothing is asked
 twice, and no key is ever written.
 """
 
@@ -20,29 +20,20 @@ import pytest
 
 from coh_lightning.errors import InputError
 from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.judge import (
-    EQUAL,
-    Comparison,
-    Endpoint,
-    Outcome,
-    Question,
-    Unanswered,
-    judge,
-    main,
-    questions,
-    show,
-    tally,
-    verdict,
-)
+from coh_lightning.judge import main
+from coh_lightning.judge_client import Endpoint, Unanswered
+from coh_lightning.judge_prompts import Comparison, Question, questions, verdict
+from coh_lightning.judge_report import show, tally
+from coh_lightning.judge_run import EQUAL, Outcome, judge
 from coh_lightning.judgements import Judgement
 
 Answer = tuple[int, dict[str, str], bytes | None]
-"""Status, headers, body; None closes the connection without a word."""
+"""Status, headers, body; None closes the connection without a reply."""
 
 
 @dataclass
 class Stub:
-    """A server whose behaviour is a function of the request's number and content."""
+    """A server whose behavior is a function of the request's number and content."""
 
     behave: Callable[[int, dict[str, Any]], Answer]
     url: str = ""
@@ -145,7 +136,18 @@ def asked(pairs: list[Comparison] = PAIRS, attributes: dict[str, str] = OVERALL)
 
 
 def endpoint(it: Stub, **settings: Any) -> Endpoint:
-    return Endpoint(it.url, **{"first_wait": 0.001, "timeout": 5.0, **settings})
+    return Endpoint(it.url, **{"timeout": 5.0, **settings})
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were waited between attempts, which take no time here."""
+    found: list[float] = []
+    monkeypatch.setattr("openai._base_client.time.sleep", found.append)
+    return found
+
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Which?"}]}
 
 
 def run(it: Stub, output: Path, rows: list[Question] | None = None, *, parallel: int = 1, **settings: Any) -> Outcome:
@@ -155,7 +157,7 @@ def run(it: Stub, output: Path, rows: list[Question] | None = None, *, parallel:
 # What is asked
 
 
-def test_both_orders_of_each_pair_are_played_and_which_counts_is_drawn() -> None:
+def test_both_orders_of_each_pair_are_asked_and_which_counts_is_drawn() -> None:
     pairs = [Comparison(f"i{n}", f"p{n}", "P", ("base", "coh"), ("a", "b")) for n in range(400)]
     rows = asked(pairs, {"overall": "D", "accuracy": "E"})
     assert len(rows) == len({row.row for row in rows}) == 1600
@@ -185,7 +187,7 @@ def test_a_request_holds_the_texts_in_tags_that_no_text_can_close_and_no_systems
     assert one.messages == asked(PAIRS[:1])[0].messages  # the same question is the same request
 
 
-def test_a_row_is_another_one_where_anything_that_is_asked_is_another() -> None:
+def test_a_question_gets_another_row_if_anything_that_is_asked_changes() -> None:
     base = asked(PAIRS[:1])[0]
     changed = [
         questions(
@@ -265,13 +267,13 @@ def test_the_rows_are_judgements_as_peoples_are(stub: Any, tmp_path: Path) -> No
     assert first.row != second.row and first.seconds is not None and first.seconds >= 0 and first.passed is None
 
 
-def test_a_judge_that_looks_at_the_side_alone_is_found_out(stub: Any, tmp_path: Path) -> None:
+def test_a_judge_that_always_prefers_one_side_is_found_out(stub: Any, tmp_path: Path) -> None:
     outcome = run(stub(always_a), tmp_path / "j.jsonl", asked(PAIRS * 1))
     [found] = tally(outcome.judgements)
     assert (found.wins, found.ties, found.split, found.left, found.decided) == ((0, 0), 0, 4, 8, 8)
     many = [Comparison(f"i{n}", f"p{n}", "P", ("base", "coh"), ("a", "b")) for n in range(12)]
     words = show(run(stub(always_a), tmp_path / "k.jsonl", asked(many)))
-    assert "both orders agree on 0.0% [0.0%, 24.2%]; left side wins 100.0% [86.2%, 100.0%]" in words
+    assert "both orders agree on 0.0% [0.0%, 24.2%]; the left side wins 100.0% [86.2%, 100.0%]" in words
     assert "the side decides more often than the answers" in words
 
 
@@ -291,7 +293,7 @@ def test_what_has_an_answer_is_never_asked_again_with_or_without_the_file_of_rep
     assert run(it, output).asked == 8
 
 
-def test_replies_of_a_run_that_broke_off_count_even_with_half_a_line_at_the_end(stub: Any, tmp_path: Path) -> None:
+def test_replies_of_an_interrupted_run_count_even_with_half_a_line_at_the_end(stub: Any, tmp_path: Path) -> None:
     it, output, log = stub(honest), tmp_path / "j.jsonl", tmp_path / "j.jsonl.replies.jsonl"
     expected = run(it, output).judgements
     lines = log.read_bytes().splitlines(keepends=True)
@@ -324,7 +326,7 @@ def test_two_answers_of_the_judge_to_one_question_are_refused(stub: Any, tmp_pat
     write_jsonl(output, [*kept, other])
     with pytest.raises(
         InputError,
-        match=rf"it holds two answers of judge:m to item {other.item}, 'overall', {kept[0].choice} and {other.choice}; keep one",
+        match=rf"judge:m has two answers to item {other.item}, 'overall': {kept[0].choice} and {other.choice}; keep",
     ):
         run(stub(honest), output)
 
@@ -337,14 +339,12 @@ def test_other_raters_rows_stay_and_this_judges_rows_on_other_texts_are_refused(
     kept = list(read_jsonl(output, Judgement))
     assert kept[0] == person and len(kept) == 9
     changed = asked([Comparison("i1", "p1", "Name a fruit.", ("base", "coh"), ("No.", "An orange."))])
-    with pytest.raises(
-        InputError, match=r"j.jsonl: it holds answers of judge:m to other questions \(item i1, 'overall'\)"
-    ):
+    with pytest.raises(InputError, match=r"j.jsonl: judge:m has answers to other questions \(item i1, 'overall'\)"):
         run(stub(honest), output, changed)
     assert list(read_jsonl(output, Judgement)) == kept
 
 
-def test_equal_texts_are_ties_that_nobody_is_asked_for(stub: Any, tmp_path: Path) -> None:
+def test_equal_texts_are_ties_that_are_not_asked(stub: Any, tmp_path: Path) -> None:
     it = stub(always_a)
     same = Comparison("i9", "p9", "P", ("base", "coh"), ("x", "x"))
     outcome = run(it, tmp_path / "j.jsonl", asked([same, PAIRS[0]]))
@@ -387,53 +387,55 @@ def test_replies_without_a_verdict_are_counted_kept_word_for_word_and_not_asked_
 
 @pytest.mark.parametrize(
     "failure",
-    [error(500), error(503), error(429), error(408), (200, {}, b"<html>"), (200, {}, None), (200, {}, b"\xff")],
-    ids=["500", "503", "429", "408", "no JSON", "closed", "bytes"],
+    [error(500), error(503), error(429), error(408), (200, {}, None)],
+    ids=["500", "503", "429", "408", "closed"],
 )
-def test_passing_failures_are_tried_again_with_growing_waits(stub: Any, tmp_path: Path, failure: Answer) -> None:
+def test_passing_failures_are_retried_with_growing_waits(stub: Any, waits: list[float], failure: Answer) -> None:
     it = stub(lambda number, request: failure if number < 3 else honest(number, request))
-    waits: list[float] = []
-    body, _ = endpoint(it, first_wait=1.0, sleep=waits.append).ask({"messages": asked()[0].messages}, name="x")
-    assert "Verdict" in body["choices"][0]["message"]["content"] and len(it.requests) == 4
-    assert [1 <= waits[0] <= 1.5, 2 <= waits[1] <= 3, 4 <= waits[2] <= 6] == [True] * 3 and len(waits) == 3
+    body, seconds = endpoint(it).ask({"model": "m", "messages": asked()[0].messages})
+    assert "Verdict" in body["choices"][0]["message"]["content"] and len(it.requests) == 4 and 0 <= seconds < 5
+    assert len(waits) == 3 and 0 < waits[0] < waits[1] < waits[2]
 
 
-def test_attempts_are_bounded(stub: Any) -> None:
+def test_attempts_are_bounded(stub: Any, waits: list[float]) -> None:
     it = stub(lambda number, request: error(500, "out of memory"))
-    with pytest.raises(
-        Unanswered, match=r"3 attempts failed; in the last, it answered with status 500: .*out of memory"
-    ):
-        endpoint(it, attempts=3).ask({}, name="x")
+    with pytest.raises(Unanswered, match=r"the last of at most 3 attempts, .* status 500: .*out of memory"):
+        endpoint(it, attempts=3).ask(BODY)
     assert len(it.requests) == 3
 
 
-def test_retry_after_is_obeyed_by_number_and_by_date(stub: Any) -> None:
+@pytest.mark.parametrize("content", [b"<html>", b"\xff", b"[" * 100_000], ids=["html", "bytes", "deep"])
+def test_a_reply_that_is_not_json_is_no_answer(stub: Any, content: bytes) -> None:
+    with pytest.raises(Unanswered, match="not JSON"):
+        endpoint(stub(lambda number, request: (200, {}, content))).ask(BODY)
+
+
+def test_retry_after_is_obeyed_by_number_and_by_date(stub: Any, waits: list[float]) -> None:
     from email.utils import formatdate
 
-    for value, least, most in (("7", 6.9, 7.0), (formatdate(time.time() + 30, usegmt=True), 28, 30)):
+    for value, least, most in (("7", 7, 7), (formatdate(time.time() + 30, usegmt=True), 28, 30)):
         it = stub(
             lambda number, request, value=value: (
                 error(429, **{"Retry-After": value}) if number == 0 else reply("Verdict: A")
             )
         )
-        waits: list[float] = []
-        endpoint(it, sleep=waits.append).ask({}, name="x")
-        assert len(waits) == 2 and waits[0] < 0.01 and least <= waits[1] <= most
+        endpoint(it).ask(BODY)
+        assert least <= waits.pop() <= most and not waits
     it = stub(lambda number, request: error(429, **{"Retry-After": "86400"}))
-    with pytest.raises(Unanswered, match="asks to wait 86400 seconds"):
-        endpoint(it).ask({}, name="x")
-    assert len(it.requests) == 1
+    with pytest.raises(Unanswered, match="asked to wait 86400 seconds"):
+        endpoint(it).ask(BODY)
+    assert len(it.requests) == 1 and not waits
 
 
-def test_a_slow_server_is_not_waited_for_longer_than_the_timeout(stub: Any) -> None:
+def test_a_slow_server_is_not_waited_for_longer_than_the_timeout(stub: Any, waits: list[float]) -> None:
     def slow(number: int, request: dict[str, Any]) -> Answer:
-        time.sleep(1.0)
+        threading.Event().wait(1.0)
         return reply("Verdict: A")
 
     it = stub(slow)
     start = time.monotonic()
-    with pytest.raises(Unanswered, match=r"gave no answer within 0\.1 seconds"):
-        endpoint(it, timeout=0.1, attempts=2).ask({}, name="x")
+    with pytest.raises(Unanswered, match=r"2 attempts failed; .* gave no answer within 0\.1 seconds"):
+        endpoint(it, timeout=0.1, attempts=2).ask(BODY)
     assert time.monotonic() - start < 0.9
 
 
@@ -456,17 +458,31 @@ def test_a_server_that_drips_is_cut_off_too() -> None:
 
     threading.Thread(target=drip, daemon=True).start()
     with listener, pytest.raises(Unanswered, match=r"gave no answer within 0\.2 seconds"):
-        Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.2, attempts=1).ask({}, name="x")
+        Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.2, attempts=1).ask(BODY)
 
 
-def test_a_reply_beyond_all_measure_is_not_read_to_its_end(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coh_lightning.judge.LARGEST_REPLY", 1000)
-    with pytest.raises(Unanswered, match="no JSON"):
-        endpoint(stub(lambda number, request: reply("x" * 2000)), attempts=1).ask({}, name="x")
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_reply_that_is_too_long_is_not_read_to_its_end(
+    stub: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("coh_lightning.judge_client.LARGEST_REPLY", 1000)
+    it = stub(lambda number, request: (status, {}, b"x" * 2000))
+    with pytest.raises(Unanswered, match="longer than 1,000 bytes"):
+        endpoint(it).ask(BODY)
+    assert len(it.requests) == 1
+
+
+def test_a_compressed_reply_is_not_unpacked(stub: Any) -> None:
+    import gzip
+
+    it = stub(lambda number, request: (200, {"Content-Encoding": "gzip"}, gzip.compress(reply("Verdict: A")[2] or b"")))
+    with pytest.raises(Unanswered, match="not JSON"):
+        endpoint(it).ask(BODY)
+    assert "accept-encoding" not in {name.lower() for name in it.headers[0]}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_what_no_attempt_can_mend_ends_the_run_after_one_request(stub: Any, tmp_path: Path, status: int) -> None:
+def test_what_no_attempt_can_fix_ends_the_run_after_one_request(stub: Any, tmp_path: Path, status: int) -> None:
     it = stub(lambda number, request: error(status, "what is wrong"))
     with pytest.raises(InputError, match=f"answers with status {status}: .*what is wrong"):
         run(it, tmp_path / "j.jsonl", parallel=4)
@@ -486,8 +502,8 @@ def test_one_question_that_the_server_refuses_does_not_end_the_run(stub: Any, tm
     assert "2 questions got no answer" in show(outcome)
 
 
-def test_a_server_that_goes_down_ends_the_run_after_three_questions_and_keeps_what_it_said(
-    stub: Any, tmp_path: Path
+def test_a_server_that_goes_down_ends_the_run_after_three_questions_and_keeps_its_replies(
+    stub: Any, waits: list[float], tmp_path: Path
 ) -> None:
     many = [Comparison(f"i{n}", f"p{n}", "P", ("base", "coh"), ("a", "bb")) for n in range(20)]
     it = stub(lambda number, request: honest(number, request) if number < 5 else error(500))
@@ -496,26 +512,24 @@ def test_a_server_that_goes_down_ends_the_run_after_three_questions_and_keeps_wh
     assert len(list(read_jsonl(tmp_path / "j.jsonl", Judgement))) == 5
 
 
-def test_an_answer_that_is_no_chat_completion_is_no_answer(stub: Any, tmp_path: Path) -> None:
+def test_json_that_is_not_a_chat_completion_is_no_answer(stub: Any, tmp_path: Path) -> None:
     for content in (b"{}", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": 3}}]}'):
         outcome = run(
             stub(lambda number, request, content=content: (200, {}, content)), tmp_path / "j.jsonl", asked(PAIRS[:1])
         )
-        assert outcome.left == 2 and "no chat completion" in outcome.why
+        assert outcome.left == 2 and "not a chat completion" in outcome.why
 
 
-def test_a_refused_connection_is_said_at_once() -> None:
+def test_a_server_that_is_not_there_is_an_error_of_the_address(waits: list[float]) -> None:
     import socket
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    waits: list[float] = []
     with pytest.raises(
-        InputError, match=rf"http://127.0.0.1:{port}/v1/chat/completions can't be reached .*; is the server running"
+        InputError, match=rf"http://127.0.0.1:{port}/v1/chat/completions can't be reached .*; start the server"
     ):
-        Endpoint(f"http://127.0.0.1:{port}/v1", sleep=waits.append).ask({}, name="x")
-    assert not waits
+        Endpoint(f"http://127.0.0.1:{port}/v1").ask(BODY)
 
 
 def test_a_redirect_is_not_followed_and_the_key_goes_nowhere_else(stub: Any) -> None:
@@ -523,7 +537,7 @@ def test_a_redirect_is_not_followed_and_the_key_goes_nowhere_else(stub: Any) -> 
     for status in (301, 302, 307, 308):
         it = stub(lambda number, request, status=status: (status, {"Location": thief.url}, b""))
         with pytest.raises(InputError, match=f"redirects to {thief.url}"):
-            endpoint(it, key="secret").ask({}, name="x")
+            endpoint(it, key="secret").ask(BODY)
     assert thief.requests == []
 
 
@@ -555,7 +569,7 @@ def test_the_address_may_be_given_whole_or_by_its_base(given: str, path: str) ->
         ("host/v1", "give the address"),
         ("http://[::1", "give the address"),
         ("https://host:99999/v1", "give the address"),
-        ("https://me:secret@host/v1", "holds a user name or password"),
+        ("https://me:secret@host/v1", "contains a user name or password"),
     ],
 )
 def test_an_address_that_would_give_texts_or_key_away_is_refused(given: str, message: str) -> None:
@@ -612,6 +626,30 @@ def test_the_key_comes_from_the_environment_and_stands_in_no_file_and_no_message
     assert all(key not in path.read_text() for path in (tmp_path / "out").iterdir())
 
 
+def test_nothing_of_the_environment_or_of_this_machine_is_sent(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", "of-somebody-else")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: of-somebody-else")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    it = stub(always_a)
+    endpoint(it).ask(BODY)
+    sent = {"host", "accept", "connection", "content-type", "content-length", "user-agent"}
+    assert {name.lower() for name in it.headers[0]} == sent
+    assert it.headers[0]["User-Agent"] == "coh_lightning"
+
+
+def test_the_query_of_an_address_is_sent_and_not_shown(stub: Any) -> None:
+    it = stub(always_a)
+    one = Endpoint(f"{it.url}/chat/completions?api-version=1&key=a%20b", attempts=1)
+    one.ask(BODY)
+    assert it.paths in (
+        ["/v1/chat/completions?api-version=1&key=a%20b"],
+        ["/v1/chat/completions?api-version=1&key=a+b"],
+    )
+    assert one.shown == f"{it.url}/chat/completions"
+
+
 @pytest.mark.parametrize("given", ["sk-very-secret-0123456789", "NOT_SET_ANYWHERE_HERE", "EMPTY_KEY", "ODD_KEY"])
 def test_a_key_in_the_place_of_its_variables_name_is_refused_without_being_repeated(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -638,7 +676,7 @@ def test_a_key_in_the_place_of_its_variables_name_is_refused_without_being_repea
 # The command
 
 
-def test_the_command_judges_completions_files_and_goes_on_where_it_stopped(
+def test_the_command_judges_completions_files_and_resumes(
     stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = stub(honest)
@@ -656,9 +694,7 @@ def test_the_command_judges_completions_files_and_goes_on_where_it_stopped(
     ]
     assert main([*command, "--body", '{"temperature": null, "max_completion_tokens": 9, "max_tokens": null}']) == 0
     said = capsys.readouterr()
-    assert (
-        "accuracy: base 1, coh 1, tie 0, orders disagree 0 (of 2 pairs)" in said.out and "8 judgements in" in said.out
-    )
+    assert "accuracy: base 1, coh 1, tie 0, orders disagree 0 (of 2 pairs)" in said.out and "8 judgments in" in said.out
     assert "2 pairs, 2 attributes, both orders: 8 questions for m at" in said.err
     assert it.requests[0].keys() == {"model", "messages", "max_completion_tokens"}
     assert sum("Attribute: brief. Which is shorter?" in one["messages"][1]["content"] for one in it.requests) == 4
@@ -688,7 +724,7 @@ def test_questions_without_an_answer_make_the_exit_status_1(stub: Any, tmp_path:
     [
         (["--parallel", "0"], "--parallel is 0; it must be at least 1"),
         (["--timeout", "0"], "--timeout is 0"),
-        (["--body", "{"], "--body is no JSON"),
+        (["--body", "{"], "--body is not JSON"),
         (["--body", '{"messages": []}'], "--body must be a JSON object without messages"),
         (
             ["--attributes", "wit"],
@@ -740,13 +776,13 @@ for words in (["--help"], ["a", "b"]):
         main(words)
     except (SystemExit, ValueError):
         pass
-print({"torch", "transformers", "lightning", "numpy", "scipy", "tqdm", "rich"} & set(sys.modules))"""
+print({"torch", "transformers", "lightning", "numpy", "scipy", "tqdm", "rich", "openai"} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize("seconds", ["NaN", "1" + "0" * 400])
-def test_a_time_in_the_file_of_replies_that_is_no_number_is_refused(tmp_path: Path, seconds: str) -> None:
+def test_a_non_finite_time_in_the_file_of_replies_is_refused(tmp_path: Path, seconds: str) -> None:
     (tmp_path / "j.jsonl.replies.jsonl").write_text(
         f'{{"row": "r", "verdict": "A", "text": "A", "seconds": {seconds}}}\n'
     )

@@ -1,4 +1,4 @@
-"""Searching settings: the files of conf/sweep/ as W&B's agent runs them, and the same search without any service."""
+"""Sweeps: the files of conf/sweep/ as a W&B agent runs them, and the same search without any service."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import yaml
 
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
-from coh_lightning.sweep import counts, rows, search
+from coh_lightning.sweep import distributions, search
 from coh_lightning.sweep_file import DISTRIBUTIONS, KEYS, NOT_DRAWN, command_words, read_sweep
+from coh_lightning.sweep_results import counts, table
 from coh_lightning.yaml_text import dump, load
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,7 @@ if os.path.exists("hang") and len(open("order.txt").readlines()) >= int(open("ha
 with open(folder + "/metrics.csv", "a") as file:
     file.write(f"3,{x * x if given.get('kind') != 'nan' else 'nan'}\\n")
 """
-"""Stands in the place of a fit: takes a setting x, and logs val/score, x first and x squared at the end."""
+"""Stands in for a fit: takes a setting x and logs val/score, x first and x squared at the end."""
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def order(folder: Path) -> list[str]:
     return (folder / "order.txt").read_text().splitlines()
 
 
-def table(folder: Path) -> list[dict[str, str]]:
+def trials_csv(folder: Path) -> list[dict[str, str]]:
     with (folder / "trials.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -87,7 +88,9 @@ def test_a_grid_runs_every_combination_once(here: Path, capsys: pytest.CaptureFi
     )
     assert main(["sweep", str(file), "--folder=s"]) == 0
     assert order(here) == [f"trial-000{number} {x}" for number, x in enumerate([3, 3, 1, 1, 2, 2])]
-    assert [(row["trial"], row["val/score"], row["x"], row["kind"], row["fixed"]) for row in table(here / "s")][:3] == [
+    assert [(row["trial"], row["val/score"], row["x"], row["kind"], row["fixed"]) for row in trials_csv(here / "s")][
+        :3
+    ] == [
         ("2", "1.0", "1", "a", "c"),
         ("3", "1.0", "1", "b", "c"),
         ("4", "4.0", "2", "a", "c"),
@@ -104,7 +107,7 @@ def test_the_metric_of_a_trial_is_the_last_one_that_it_logged(here: Path) -> Non
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_a_search_draws_the_same_however_often_it_is_broken_off(method: str, here: Path) -> None:
+def test_a_search_draws_the_same_settings_however_often_it_stops(method: str, here: Path) -> None:
     sweep = read_sweep(sweep_file(here, method=method))
     search(sweep, here / "whole", trials=4, seed=5)
     for trials in (1, 3, 4):
@@ -113,48 +116,100 @@ def test_a_search_draws_the_same_however_often_it_is_broken_off(method: str, her
     assert len({line.split()[1] for line in order(here)}) == 4
 
 
-@pytest.mark.parametrize(("by", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)])
-def test_a_search_that_was_killed_runs_its_last_trial_again_in_its_folder(
-    by: signal.Signals, status: int, here: Path
-) -> None:
-    sweep = read_sweep(sweep_file(here))
-    search(sweep, here / "whole", trials=3, seed=5)
+def start(*words: str) -> subprocess.Popen[bytes]:
+    """An agent of the sweep in the current folder."""
+    command = [sys.executable, "-m", "coh_lightning", "sweep", "sweep.yaml", "--folder=s", *words]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+
+
+def hanging(here: Path, agent: subprocess.Popen[bytes]) -> int:
+    """Waits until the second trial hangs; gives the process of the trial."""
+    deadline = time.monotonic() + 120
+    while not (here / "hanging").exists() or not (here / "hanging").read_text():
+        assert agent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return int((here / "hanging").read_text())
+
+
+def whole_search(here: Path) -> list[str]:
+    """The order of a search that nothing interrupts; the next one hangs in its second trial."""
+    search(read_sweep(sweep_file(here)), here / "whole", trials=3, seed=5)
     whole = order(here)
     (here / "order.txt").unlink()
     (here / "hang").write_text("2")
-    start = [sys.executable, "-m", "coh_lightning", "sweep", "sweep.yaml", "--folder=s", "--trials=3", "--seed=5"]
-    process = subprocess.Popen(start, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (here / "hanging").exists() or not (here / "hanging").read_text():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(by)
-    assert process.wait() == status
-    trial = int((here / "hanging").read_text())
-    if by is signal.SIGTERM:
-        with pytest.raises(ProcessLookupError):  # it was stopped first
-            os.kill(trial, 0)
-    else:
-        with pytest.raises(InputError, match=r"a sweep is going on in .*s, or a trial of one that was killed"):
-            search(sweep, here / "s", trials=3, seed=5)
-        os.kill(trial, signal.SIGKILL)
-    while True:
-        try:
-            study = search(sweep, here / "s", trials=3, seed=5)
-            break
-        except InputError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)  # the kernel is still ending the trial
+    return whole
+
+
+def test_an_agent_that_is_terminated_stops_its_trial_and_the_next_one_runs_it_again_in_its_folder(here: Path) -> None:
+    whole = whole_search(here)
+    sweep = read_sweep(here / "sweep.yaml")
+    agent = start("--trials=3", "--seed=5")
+    trial = hanging(here, agent)
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait() == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(trial, 0)
+    study = search(sweep, here / "s", trials=3, seed=5)
     assert order(here) == [whole[0], whole[1], whole[1], whole[2].replace("trial-0002", "trial-0003")]
     assert str(counts(study)) == "3 trials: 3 complete, 0 stopped early, 0 failed, 1 interrupted and run again"
-    assert [(row["state"], row["folder"]) for row in rows(study, sweep)][-1] == ("interrupted", "trial-0001")
+    assert table(study, sweep)[["state", "folder"]].to_numpy().tolist()[-1] == ["interrupted", "trial-0001"]
+
+
+def test_a_trial_that_outlives_its_agent_is_left_alone_and_run_again_only_when_it_has_ended(here: Path) -> None:
+    whole = whole_search(here)
+    sweep = read_sweep(here / "sweep.yaml")
+    agent = start("--trials=3", "--seed=5")
+    trial = hanging(here, agent)
+    agent.kill()
+    agent.wait()
+    study = search(sweep, here / "s", trials=3, seed=5)
+    assert str(counts(study)) == "2 trials: 2 complete, 0 stopped early, 0 failed, 1 still running"
+    os.kill(trial, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while counts(search(sweep, here / "s", trials=3, seed=5)).running:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # the kernel is still ending the trial
+    assert order(here) == [*whole, whole[1]]
+    assert str(counts(study)) == "3 trials: 3 complete, 0 stopped early, 0 failed, 1 interrupted and run again"
+
+
+def test_a_trial_that_finished_after_its_agent_was_killed_is_not_run_again(here: Path) -> None:
+    sweep = read_sweep(sweep_file(here, parameters={"x": {"values": [3.0]}}))
+    study = search(sweep, here / "s", trials=1)
+    study.ask(distributions(sweep)).set_user_attr("folder", "trial-0000")
+    (here / "s" / "trial-0000" / "finished").write_text("now")
+    assert [trial.value for trial in search(sweep, here / "s", trials=2).trials] == [9.0, None, 9.0]
+    assert len(order(here)) == 1
+
+
+def test_a_trial_that_is_interrupted_too_often_has_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.sweep.INTERRUPTIONS", 0)
+    sweep = read_sweep(sweep_file(here))
+    study = search(sweep, here / "s", trials=1)
+    study.ask(distributions(sweep))
+    study = search(sweep, here / "s", trials=2)
+    assert str(counts(study)) == "2 trials: 1 complete, 0 stopped early, 1 failed, 1 interrupted and run again"
+    assert study.trials[-1].user_attrs["reason"] == "it was interrupted 1 time"
+
+
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_agents_share_a_search_and_run_every_trial_once(method: str, here: Path) -> None:
+    x = {"values": [1, 2, 3, 4]} if method == "grid" else {"min": 0.0, "max": 1.0}
+    file = sweep_file(here, method=method, parameters={"x": x})
+    agents = [start("--trials=4") for _ in range(2)]
+    assert [agent.wait(timeout=120) for agent in agents] == [0, 0]
+    study = search(read_sweep(file), here / "s", trials=4)
+    assert str(counts(study)) == "4 trials: 4 complete, 0 stopped early, 0 failed"
+    search(read_sweep(file), here / "alone", trials=4)
+    assert len(order(here)) == 8
+    assert {line.split()[1] for line in order(here)[:4]} == {line.split()[1] for line in order(here)[4:]}
 
 
 def test_a_trial_that_fails_is_counted_and_says_why(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = {"x": {"values": [1, -1]}, "kind": {"values": ["nan", "a"]}}
     assert main(["sweep", str(sweep_file(here, method="grid", parameters=grid)), "--folder=s"]) == 0
     assert "4 trials: 1 complete, 0 stopped early, 3 failed" in capsys.readouterr().out
-    assert [row["reason"] for row in table(here / "s")] == [
+    assert [row["reason"] for row in trials_csv(here / "s")] == [
         "",
         "val/score is nan",
         "error: x is below 0",
@@ -185,16 +240,16 @@ def test_a_trial_that_lags_behind_is_stopped_early(here: Path) -> None:
     assert str(counts(study)) == "2 trials: 1 complete, 1 stopped early, 0 failed"
 
 
-def test_another_search_does_not_go_on_in_the_same_folder(here: Path) -> None:
+def test_another_sweep_does_not_resume_in_the_same_folder(here: Path) -> None:
     search(read_sweep(sweep_file(here)), here / "s", trials=1)
     with pytest.raises(
         InputError,
-        match=r"holds another sweep; it differs in parameters.x.max \(was 1.0, is 2.0\); give another --folder",
+        match=r"contains another sweep; it differs in parameters.x.max \(was 1.0, is 2.0\); give another --folder",
     ):
         search(read_sweep(sweep_file(here, parameters={"x": {"min": 0.0, "max": 2.0}})), here / "s", trials=2)
     (here / "letters").mkdir()
     (here / "letters" / "to_anna.txt").write_text("dear Anna")
-    with pytest.raises(InputError, match=r"holds no sweep, but to_anna\.txt"):
+    with pytest.raises(InputError, match=r"contains no sweep, but to_anna\.txt"):
         search(read_sweep(here / "sweep.yaml"), here / "letters", trials=1)
     search(read_sweep(sweep_file(here, run_cap=9)), here / "s", trials=1)
 
@@ -213,7 +268,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "goal": ({"metric": {"name": "val/nll"}}, "it needs a name, and as its goal minimize or maximize."),
     "list": (
         {"parameters": {"hide": {"values": [[0, 1]]}}},
-        "parameters.hide has the value [0, 1]; write a list or a mapping as text: '[0, 1]'.",
+        "parameters.hide has the value [0, 1]; quote a list or a mapping: '[0, 1]'.",
     ),
     "distribution": (
         {"parameters": {"x": {"distribution": "log_uni", "min": 0, "max": 1}}},
@@ -221,21 +276,21 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "range": (
         {"parameters": {"x": {"min": 1, "max": 0}}},
-        "parameters.x is from 1 to 0; min and max must be numbers that rise.",
+        "parameters.x is from 1 to 0; min must be below max.",
     ),
     "log": (
         {"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
-        "must be numbers that rise, above 0.",
+        "min must be below max and above 0.",
     ),
     "grid of a range": ({"method": "grid"}, "parameters.x is a range, and a grid needs values"),
-    "command": ({"command": ["python", "train.py", "${args}"]}, "command is no `python -m coh_lightning fit`"),
+    "command": ({"command": ["python", "train.py", "${args}"]}, "command is not `python -m coh_lightning fit`"),
     "macro": (
         {"command": ["${interpreter}", "coh_lightning", "fit", "${args_json}"]},
         "the sweep's command has ${args_json}",
     ),
     "probabilities": (
         {"parameters": {"x": {"values": [1, 2], "probabilities": [0.1, 0.9]}}},
-        "parameters.x.probabilities: values are drawn alike here",
+        "parameters.x.probabilities: all values are equally likely here",
     ),
     "nested": (
         {"parameters": {"data": {"parameters": {"seed": {"value": 1}}}}},
@@ -253,7 +308,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "value twice": ({"parameters": {"x": {"values": [1, 2, 1.0]}}}, "parameters.x has the value 1.0 twice"),
     "list as value": (
         {"parameters": {"x": {"value": [1]}}},
-        "parameters.x has the value [1]; write a list or a mapping as text: '[1]'.",
+        "parameters.x has the value [1]; quote a list or a mapping: '[1]'.",
     ),
     "value and values": (
         {"parameters": {"x": {"value": 1, "values": [1]}}},
@@ -261,7 +316,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "text": (
         {"parameters": {"x": {"min": "1e-5", "max": 1}}},
-        "parameters.x.min is '1e-5'; it must be a number (it is text: take off the quotes).",
+        "parameters.x.min is '1e-5'; it must be a number (remove the quotes).",
     ),
     "boolean": ({"parameters": {"x": {"min": False, "max": 1}}}, "parameters.x.min is False; it must be a number."),
     "nan": ({"parameters": {"x": {"min": float("nan"), "max": 1}}}, "parameters.x.min is nan; it must be a number."),
@@ -280,7 +335,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "halves": (
         {"parameters": {"x": {"distribution": "int_uniform", "min": 0.5, "max": 5}}},
-        "int_uniform needs whole numbers.",
+        "int_uniform needs integers.",
     ),
     "target": (
         {"metric": {"name": "a", "goal": "minimize", "target": "low"}},
@@ -292,13 +347,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "eta": (
         {"early_terminate": {"type": "hyperband", "eta": 1}},
-        "early_terminate.eta is 1; it must be a whole number, at least 2.",
+        "early_terminate.eta is 1; it must be an integer of at least 2.",
     ),
-    "run_cap": ({"run_cap": "30"}, "run_cap is '30'; it must be a whole number above 0."),
+    "run_cap": ({"run_cap": "30"}, "run_cap is '30'; it must be an integer above 0."),
     "words": ({"command": "python -m coh_lightning fit ${args}"}, "it must be a list of words."),
     "no program": ({"program": None}, "command has ${program}, but there is no program; write program: coh_lightning."),
     "name": ({"name": 5}, "name is 5; it must be text."),
-    "parameters": ({"parameters": ["x"]}, "parameters is ['x']; it must hold settings"),
+    "parameters": ({"parameters": ["x"]}, "parameters is ['x']; it must be a mapping of settings"),
     "parameter": ({"parameters": {"x": 5}}, "parameters.x is 5; it needs value, values, or min and max."),
     "early": ({"early_terminate": {"type": "median"}}, "it may be type: hyperband, with min_iter and eta."),
 }
@@ -321,11 +376,11 @@ def test_a_key_twice_in_a_sweep_file_is_refused_by_its_line(here: Path) -> None:
         read_sweep(file)
 
 
-def test_the_text_that_a_list_or_a_mapping_is_to_be_written_as_is_yaml_for_it(here: Path) -> None:
+def test_the_quoted_text_that_the_error_suggests_is_yaml_for_the_value(here: Path) -> None:
     for value in ([0, 1], {"a": 1}, {"it's": ["x", None, "1"]}):
-        with pytest.raises(InputError, match="write a list or a mapping as text: ") as error:
+        with pytest.raises(InputError, match="quote a list or a mapping: ") as error:
             read_sweep(sweep_file(here, parameters={"x": {"values": [value]}}))
-        written = str(error.value).rpartition("as text: ")[2].removesuffix(".")
+        written = str(error.value).rpartition("mapping: ")[2].removesuffix(".")
         assert load(load(written)) == value
 
 
@@ -359,7 +414,7 @@ def test_every_distribution_of_wandb_is_drawn_or_refused_by_its_name(here: Path)
     assert set(DISTRIBUTIONS) | set(NOT_DRAWN) == WANDBS
     for kind in NOT_DRAWN:
         with pytest.raises(
-            InputError, match=rf"parameters\.x\.distribution is '{kind}' \(one of W&B's that is not drawn here\)"
+            InputError, match=rf"parameters\.x\.distribution is '{kind}' \(which W&B has and this search has not\)"
         ):
             read_sweep(sweep_file(here, parameters={"x": {"distribution": kind, "min": 1, "max": 2}}))
 
@@ -379,8 +434,6 @@ def test_every_distribution_of_wandb_is_drawn_or_refused_by_its_name(here: Path)
 def test_numbers_are_drawn_from_the_range_that_the_file_names(about: str, low: float, high: float, here: Path) -> None:
     import optuna
 
-    from coh_lightning.sweep import _distributions
-
     file = sweep_file(here)
     file.write_text(
         file.read_text().split("parameters:")[0]
@@ -388,7 +441,7 @@ def test_numbers_are_drawn_from_the_range_that_the_file_names(about: str, low: f
     )
     sweep = read_sweep(file)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn = sorted(study.ask(_distributions(sweep)).params["x"] for _ in range(300))
+    drawn = sorted(study.ask(distributions(sweep)).params["x"] for _ in range(300))
     assert low * 0.999 <= drawn[0] and drawn[-1] <= high * 1.001
     if "log" in about:  # even by the logarithm: half of them below the geometric mean
         assert 120 < sum(value < (low * high) ** 0.5 for value in drawn) < 180
@@ -409,7 +462,7 @@ def test_null_is_null_in_a_trial_and_other_values_are_as_written(here: Path) -> 
     ]
 
 
-def test_a_search_ends_where_the_target_is_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_ends_when_the_target_is_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metric = {"name": "val/score", "goal": "minimize", "target": 4}
     assert (
         main(
@@ -447,7 +500,7 @@ def settings(file: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    """W&B's own agent, at the moment when its service has told it to start a run; gives the process that it starts."""
+    """W&B's own agent at the moment when its service tells it to start a run; gives the process that it starts."""
     from wandb.wandb_agent import Agent
 
     monkeypatch.chdir(tmp_path)
@@ -482,7 +535,7 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_command_of_a_trial_is_the_one_of_an_agent(
+def test_the_command_of_a_trial_is_the_one_of_a_wandb_agent(
     file: Path, agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
@@ -525,7 +578,7 @@ def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_
 def test_every_method_and_wording_of_a_sweep_builds(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each with each, up to the rows of the first step: a trial that can't start would be a hole in the search."""
+    """Every pair of them, up to the rows of the first step."""
     from coh_lightning import cli
 
     monkeypatch.chdir(ROOT)
@@ -553,7 +606,7 @@ def test_every_method_and_wording_of_a_sweep_builds(
 
 
 @pytest.mark.slow
-def test_a_search_of_real_fits_is_run_and_gone_on_with(
+def test_a_search_of_real_fits_is_run_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
