@@ -1,0 +1,138 @@
+"""Every HTML page of the package: a Jinja2 template of `templates/`, rendered to one self-contained file.
+
+    templates/base.html.j2 <── samples.html.j2, preview.html.j2, report.html.j2, rating.html.j2
+              base.css         samples.css, samples.js, ...             put into the page, never linked
+
+All text in a page may be hostile, so it can't be forgotten anywhere: every value that a template prints is escaped,
+and characters that nobody sees become signs (U+202E). A page loads nothing and sends nothing; its
+Content-Security-Policy names its one style and its one script by their hashes, and the browser runs no other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import unicodedata
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coh_lightning.files import written_aside
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""Unicode categories of characters that nobody sees: controls, direction marks, surrogates, line separators, ..."""
+PLAIN = "\n\t\u200c\u200d"
+"""Those that stay as they are: line ends, tabs, and the two joiners, which hold letters and emoji together."""
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Render a template and write it in one step, so that nobody reads half a page; the same values give the same
+    bytes. Returns `path`.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    text = render(template, **values)
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def render(template: str, **values: Any) -> str:
+    """The page as text. A name that the template uses and `values` lacks is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+def visible(text: str) -> str:
+    """The text with every invisible character written as its code point: it can't move a terminal's cursor or reverse
+    a line.
+
+    >>> visible("a\\x1b[31m\\u202eb")
+    'aU+001B[31mU+202Eb'
+    """
+    return text.translate(_SIGNS)
+
+
+def plural(number: int, noun: str) -> str:
+    """
+    >>> plural(1, "token"), plural(1200, "token")
+    ('1 token', '1,200 tokens')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+class _Signs(dict[int, str]):
+    """Code point -> what stands for it, for `str.translate`; each character is looked up once."""
+
+    def __init__(self, sign: str) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        hidden = character not in PLAIN and unicodedata.category(character) in INVISIBLE
+        self[code] = self.sign.format(code) if hidden else character
+        return self[code]
+
+
+_SIGNS = _Signs("U+{:04X}")
+_MARKED_SIGNS = _Signs('<span class="control">U+{:04X}</span>')
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    # imported here: most commands make no page
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("coh_lightning"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printed,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(policy=_policy, asset=_asset)
+    environment.filters.update(visible=visible, plural=plural, image=_image)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # ASCII: no character is hidden in it
+    return environment
+
+
+def _printed(value: Any) -> Any:
+    """What a template prints in the place of a value: text becomes HTML, HTML stays."""
+    from markupsafe import Markup, escape
+
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return Markup(str(escape(value)).translate(_MARKED_SIGNS))
+    return value
+
+
+def _policy(style: str, script: str) -> Markup:
+    """The Content-Security-Policy of a page with this style and this script ("" for none)."""
+    from markupsafe import Markup
+
+    sources = [("style-src", style), *([("script-src", script)] if script else [])]
+    hashes = "; ".join(
+        f"{name} 'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for name, text in sources
+    )
+    return Markup(
+        f"default-src 'none'; {hashes}; img-src data:; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _asset(name: str) -> Markup:
+    """A style or a script of `templates/`, as it is."""
+    from markupsafe import Markup
+
+    return Markup(resources.files("coh_lightning").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def _image(path: Path) -> str:
+    """An SVG file as the address of an image: whatever script it holds, an image runs none."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
