@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from coh_lightning.chains import Chain, Link, Method, TooLong, Unusable
 from coh_lightning.draws import key64
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.exchange import Blank
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
@@ -41,17 +41,7 @@ from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.records import (
-    Completion,
-    Feedback,
-    Part,
-    Rejected,
-    Turn,
-    did_you_mean,
-    prompt_sha,
-    read_prompt,
-    write_jsonl,
-)
+from coh_lightning.records import Completion, Feedback, Part, Rejected, Turn, prompt_sha, read_prompt, write_jsonl
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas

@@ -22,9 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.checks import checked_text
 from coh_lightning.draws import key64
-from coh_lightning.errors import InputError
-from coh_lightning.records import Completion, did_you_mean, parse_json, read_lines, write_jsonl
+from coh_lightning.errors import InputError, did_you_mean, shown
+from coh_lightning.records import Completion, parse_json, read_lines, write_jsonl
 
 ENDS = {
     **dict.fromkeys(("stop", "end", "eos", "eos_token", "stop_sequence", "end_turn"), "end"),
@@ -292,7 +293,7 @@ def _answer(line: object, wanted: Mapping[str, Blank], by_custom_id: Mapping[str
     given = line.get("id", line.get("custom_id"))
     id = str(given) if "id" in line else by_custom_id.get(str(given), "")
     if id not in wanted:
-        raise InputError(f"{where}: nobody asked for the completion {_shown(given)}{did_you_mean(str(given), wanted)}")
+        raise InputError(f"{where}: nobody asked for the completion {shown(given)}{did_you_mean(str(given), wanted)}")
     _prove(line, wanted[id], where)
     keys = [key for key in ("completion", "text") if key in line]
     if len(keys) != 1:
@@ -303,7 +304,7 @@ def _answer(line: object, wanted: Mapping[str, Blank], by_custom_id: Mapping[str
     usage = _usage(line)
     return _Answer(
         id,
-        _text(line[keys[0]], keys[0], where),
+        checked_text(line[keys[0]], keys[0], where),
         _stop(line, where),
         _whole(line.get("completion_tokens", usage.get("completion_tokens")), "completion_tokens", where),
         _whole(line.get("prompt_tokens", usage.get("prompt_tokens")), "prompt_tokens", where),
@@ -325,7 +326,7 @@ def _prove(line: Mapping[str, Any], blank: Blank, where: str) -> None:
     for name, value in known.items():
         if name in line and line[name] != value:
             raise InputError(
-                f"{where}: the {name} of '{one.id}' is {_shown(line[name])}, but {_shown(value)} is asked for; it is "
+                f"{where}: the {name} of '{one.id}' is {shown(line[name])}, but {shown(value)} is asked for; it is "
                 "the completion of another prompt or was made under "
                 "other settings: write the prompts again and complete those."
             )
@@ -339,7 +340,7 @@ def _served(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: str
     if custom_id not in by_custom_id:
         ours = custom_id.startswith("coh-")
         raise InputError(
-            f"{where}: nobody asked for the completion {_shown(custom_id)}"
+            f"{where}: nobody asked for the completion {shown(custom_id)}"
             + (
                 "; its prompt or its settings have changed since the batch was written: write the batch again."
                 if ours
@@ -352,7 +353,7 @@ def _served(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: str
     body = response.get("body", response) if isinstance(response, dict) else None
     if line.get("error") or status != 200 or not isinstance(body, dict) or not isinstance(body.get("choices"), list):
         raise InputError(
-            f"{where}: the server failed at '{id}' (status {status!r:.20}: {_shown(line.get('error') or body)}); "
+            f"{where}: the server failed at '{id}' (status {status!r:.20}: {shown(line.get('error') or body)}); "
             "complete it again."
         )
     if len(body["choices"]) != 1 or not isinstance(body["choices"][0], dict):
@@ -367,7 +368,7 @@ def _served(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: str
     )
     usage = _usage(body)
     tokens = [_whole(usage.get(name), f"usage.{name}", where) for name in ("completion_tokens", "prompt_tokens")]
-    return _Answer(id, _text(text, key, where), _stop(choice, where), tokens[0], tokens[1])
+    return _Answer(id, checked_text(text, key, where), _stop(choice, where), tokens[0], tokens[1])
 
 
 def _filled(
@@ -401,7 +402,7 @@ def _stop(choice: Mapping[str, Any], where: str) -> str:
         return ""
     if not isinstance(reason, str) or reason not in ENDS:
         raise InputError(
-            f"{where}: finish_reason is {_shown(reason)}, so the text may not be whole; complete it again (known: "
+            f"{where}: finish_reason is {shown(reason)}, so the text may not be whole; complete it again (known: "
             f"{', '.join(ENDS)})."
         )
     return "marker" if ENDS[reason] == "end" and isinstance(choice.get("stop_reason"), str) else ENDS[reason]
@@ -412,18 +413,7 @@ def _usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return usage if isinstance(usage, dict) else {}
 
 
-def _text(value: object, key: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {key} is {_shown(value)}; it must be text.")
-    return value
-
-
 def _whole(value: object, key: str, where: str) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise InputError(f"{where}: {key} is {_shown(value)}; it must be a number of tokens.")
+        raise InputError(f"{where}: {key} is {shown(value)}; it must be a number of tokens.")
     return value
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -8,7 +8,6 @@ prompts, never over completions, because several completions of one prompt are n
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.text import rouge_score
 
 from coh_lightning.draws import key64
+from coh_lightning.errors import did_you_mean
 from coh_lightning.words import words
 
 Items = str | Sequence[Hashable]
@@ -193,8 +193,7 @@ class Sums(Metric):
         table = torch.zeros(self.table.shape, dtype=self.table.dtype)
         for name, total in totals.items():
             if name not in self._rows:
-                near = difflib.get_close_matches(name, self.names, n=1)
-                raise KeyError(f"no sum is kept for '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+                raise KeyError(f"no sum is kept for '{name}'{did_you_mean(name, self.names, '')}")
             if not np.isfinite(total).all():
                 raise ValueError(f"'{name}' was given a value that is not finite: sum {total[0]}, count {total[1]}")
             table[self._rows[name]] = torch.tensor(total, dtype=table.dtype)

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
 
-from coh_lightning.complaints import did_you_mean
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, did_you_mean
 
 MISSED = re.compile(
     r"Early stopping conditioned on metric `(?P<early>[^`]*)` which is not available.*any of the following: (?P<known>.*)"
@@ -46,7 +45,7 @@ class MonitorsKnown(pl.Callback):
 def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: bool = False) -> str:
     """The sentence for a figure that is not logged."""
     known = sorted(set(figures) - {"epoch", "step"})
-    near = did_you_mean(monitor, known)
+    near = did_you_mean(monitor, known, "")
     there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
     written = (
         " Figures of what the model writes need model.write_every=1."

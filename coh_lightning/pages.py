@@ -12,22 +12,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import unicodedata
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coh_lightning.errors import counted, visible
 from coh_lightning.files import written_aside
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
-
-INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode categories of characters that nobody sees: controls, direction marks, surrogates, line separators, ..."""
-PLAIN = "\n\t\u200c\u200d"
-"""Those that stay as they are: line ends, tabs, and the two joiners, which hold letters and emoji together."""
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
@@ -48,40 +43,17 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def visible(text: str) -> str:
-    """The text with every invisible character written as its code point: it can't move a terminal's cursor or reverse
-    a line.
-
-    >>> visible("a\\x1b[31m\\u202eb")
-    'aU+001B[31mU+202Eb'
-    """
-    return text.translate(_SIGNS)
-
-
-def plural(number: int, noun: str) -> str:
-    """
-    >>> plural(1, "token"), plural(1200, "token")
-    ('1 token', '1,200 tokens')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 class _Signs(dict[int, str]):
-    """Code point -> what stands for it, for `str.translate`; each character is looked up once."""
-
-    def __init__(self, sign: str) -> None:
-        super().__init__()
-        self.sign = sign
+    """Code point -> what stands for it in a page, for `str.translate`; each character is looked up once."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        hidden = character not in PLAIN and unicodedata.category(character) in INVISIBLE
-        self[code] = self.sign.format(code) if hidden else character
+        hidden = character not in "\n\t" and visible(character) != character
+        self[code] = f'<span class="control">U+{code:04X}</span>' if hidden else character
         return self[code]
 
 
-_SIGNS = _Signs("U+{:04X}")
-_MARKED_SIGNS = _Signs('<span class="control">U+{:04X}</span>')
+_SIGNS = _Signs()
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +70,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(policy=_policy, asset=_asset)
-    environment.filters.update(visible=visible, plural=plural, image=_image)
+    environment.filters.update(visible=visible, counted=counted, image=_image)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # ASCII: no character is hidden in it
     return environment
 
@@ -108,7 +80,7 @@ def _printed(value: Any) -> Any:
     from markupsafe import Markup, escape
 
     if isinstance(value, str) and not isinstance(value, Markup):
-        return Markup(str(escape(value)).translate(_MARKED_SIGNS))
+        return Markup(str(escape(value)).translate(_SIGNS))
     return value
 
 

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
+from coh_lightning.checks import checked_object, checked_text, number, optional_text
 from coh_lightning.content import is_parts, joined_parts
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, did_you_mean, named, shown, words_of
 from coh_lightning.files import written_aside
 
 Role = Literal["system", "user", "assistant"]
@@ -165,10 +166,10 @@ class Feedback:
     def __post_init__(self) -> None:
         where = self.where or f"record {self.id or '(no id)'}"
         for key, name in ((self.id, "id"), (self.task, "task")):
-            _text(key, name, where)
+            checked_text(key, name, where)
         for optional, name in ((self.aspect, "aspect"), (self.reference, "reference")):
             if optional is not None:
-                _text(optional, name, where)
+                checked_text(optional, name, where)
         _check_prompt(self.prompt, where)
         if not self.candidates:
             raise InputError(f"{where}: completions is empty; a record needs at least one completion.")
@@ -190,7 +191,7 @@ class Feedback:
         the same wherever it stands.
         """
         record = _known(obj, "record", "the line", where)
-        extra = dict(_object(record.get("extra", {}), "extra", where)) | record["unknown"]
+        extra = dict(checked_object(record.get("extra", {}), "extra", where)) | record["unknown"]
         for name in ("prompt", "completions"):
             if name not in record:
                 raise InputError(
@@ -204,7 +205,7 @@ class Feedback:
                     f"{where}: both the key 'system' and the first message of 'prompt' give a system turn; keep one "
                     "of them."
                 )
-            turns = (Turn("system", (Part(_text(record["system"], "system", where)),)), *turns)
+            turns = (Turn("system", (Part(checked_text(record["system"], "system", where)),)), *turns)
         if not isinstance(record["completions"], list):
             raise InputError(
                 f"{where}: completions is {shown(record['completions'])}; give a list of objects, each with 'text'."
@@ -216,16 +217,16 @@ class Feedback:
             if unknown:
                 extra[f"completions[{index}]"] = unknown
         feedback = cls(
-            id=_text(record.get("id", ""), "id", where),
+            id=checked_text(record.get("id", ""), "id", where),
             prompt=turns,
             candidates=tuple(candidates),
             scales=_scales_from_json(
                 record.get("scale"), {name for candidate in candidates for name in candidate.ratings}, where
             ),
-            task=_text(record.get("task", "answer"), "task", where),
-            aspect=_optional_text(record.get("aspect"), "aspect", where),
-            reference=_optional_text(record.get("reference"), "reference", where),
-            source=_text(record.get("source", ""), "source", where),
+            task=checked_text(record.get("task", "answer"), "task", where),
+            aspect=optional_text(record.get("aspect"), "aspect", where),
+            reference=optional_text(record.get("reference"), "reference", where),
+            source=checked_text(record.get("source", ""), "source", where),
             where=where,
             extra=extra,
         )
@@ -313,7 +314,7 @@ class Completion:
             ) from error
         if "scores" in values:
             values["scores"] = {
-                _text(name, "scores", where): number(value, f"scores.{named(name)}", where)
+                checked_text(name, "scores", where): number(value, f"scores.{named(name)}", where)
                 for name, value in values["scores"].items()
             }
         return cls(**values)
@@ -380,7 +381,7 @@ class Judgement:
                 f"{where}: systems is {shown(values['systems'])}; it must be the two that were compared, left and "
                 "right."
             )
-        values["systems"] = tuple(_text(name, "systems", where) for name in values["systems"])
+        values["systems"] = tuple(checked_text(name, "systems", where) for name in values["systems"])
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
@@ -719,12 +720,6 @@ def _is_deep(value: object) -> bool:
     return True
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence: '; did you mean X?' with the nearest of the known names, or a full stop."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {nearest[0]!r}?" if nearest else "."
-
-
 # ----------------------------------------------------------------------------------------------------------------
 # checks
 
@@ -741,57 +736,6 @@ def refuse_beside_content(message: Mapping[Any, Any], key: str, where: str, name
             )
 
 
-def shown(value: object) -> str:
-    """A value for a message: its kind and its start."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-def named(name: str) -> str:
-    """A name for a message: as it is, or quoted and shortened where it would not fit into a line."""
-    if name.isprintable() and len(name) <= 60:
-        return name
-    quoted = repr(name)
-    return quoted if len(quoted) <= 60 else f"{quoted:.57}..."
-
-
-def _text(value: object, key: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {key} is {shown(value)}; it must be text.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        raise InputError(
-            f"{where}: {key} holds the lone surrogate U+{code:04X} at character {error.start + 1}, which is no text; "
-            "mend the row."
-        ) from error
-    return value
-
-
-def _optional_text(value: object, key: str, where: str) -> str | None:
-    return None if value is None else _text(value, key, where)
-
-
-def number(value: object, key: str, where: str) -> float:
-    """The value as a finite number. Raises InputError naming `where` and the key."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where}: {key} is {shown(value)}; it must be a number.")
-    try:
-        found = float(value)
-    except OverflowError:  # a whole number beyond all floats
-        found = math.inf
-    if not math.isfinite(found):
-        raise InputError(f"{where}: {key} is {found}; it must be a finite number.")
-    return found
-
-
-def _object(value: object, key: str, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {key} is {shown(value)}; it must be a JSON object.")
-    return value
-
-
 def _check_prompt(prompt: Sequence[Turn], where: str) -> None:
     if not any(turn.role == "user" for turn in prompt):
         raise InputError(f"{where}: prompt has no user turn; its last turn must be the user's.")
@@ -805,7 +749,7 @@ def _check_prompt(prompt: Sequence[Turn], where: str) -> None:
                 f"{where}: prompt[{index}] is a system turn; a prompt has at most one, and it comes first."
             )
         for part in turn.parts:
-            _text(part.text, f"prompt[{index}]", where)
+            checked_text(part.text, f"prompt[{index}]", where)
             if part.cut not in CUTS:
                 raise InputError(
                     f"{where}: prompt[{index}] has a part with cut {part.cut!r:.60}; it must be one of "
@@ -818,7 +762,7 @@ def _check_prompt(prompt: Sequence[Turn], where: str) -> None:
 
 
 def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[float, float]], where: str) -> None:
-    if not _text(candidate.text, f"{key}.text", where).strip():
+    if not checked_text(candidate.text, f"{key}.text", where).strip():
         raise InputError(f"{where}: {key}.text is empty; a completion needs words.")
     if candidate.rank is not None:
         number(candidate.rank, f"{key}.rank", where)
@@ -837,10 +781,10 @@ def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[
     if candidate.thumb is not None and not isinstance(candidate.thumb, bool):
         raise InputError(f"{where}: {key}.thumb is {shown(candidate.thumb)}; it must be true or false.")
     for name, words in (("critique", candidate.critique), ("revision", candidate.revision)):
-        if words is not None and not _text(words, f"{key}.{name}", where).strip():
+        if words is not None and not checked_text(words, f"{key}.{name}", where).strip():
             raise InputError(f"{where}: {key}.{name} is empty; leave the key out where there is none.")
     if candidate.author is not None:
-        _text(candidate.author, f"{key}.author", where)
+        checked_text(candidate.author, f"{key}.author", where)
 
 
 # ---------------------------------------------------------------------------------------------------------- the JSON
@@ -853,10 +797,10 @@ def _known(obj: object, place: str, key: str, where: str) -> dict[str, Any]:
     """
     known = _PLACES[place]
     if place in _BESIDE:
-        refuse_beside_content(_object(obj, key, where), key, where, _BESIDE[place])
+        refuse_beside_content(checked_object(obj, key, where), key, where, _BESIDE[place])
     out: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
-    for name, value in _object(obj, key, where).items():
+    for name, value in checked_object(obj, key, where).items():
         if name in known:
             out[name] = value
             continue
@@ -864,7 +808,7 @@ def _known(obj: object, place: str, key: str, where: str) -> dict[str, Any]:
         if nearest:
             at = "" if place == "record" else f" in {key}"
             raise InputError(f"{where}: unknown key {name!r}{at}; did you mean {nearest[0]!r}?")
-        unknown[_text(name, "a key", where)] = value
+        unknown[checked_text(name, "a key", where)] = value
     out["unknown"] = unknown
     return out
 
@@ -896,7 +840,7 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
             )
         if "text" not in part:
             raise InputError(f"{where}: {key}[{index}] has no 'text'.")
-        parts.append(Part(_text(part["text"], f"{key}[{index}].text", where), part.get("cut", cut)))
+        parts.append(Part(checked_text(part["text"], f"{key}[{index}].text", where), part.get("cut", cut)))
     return tuple(parts)
 
 
@@ -948,19 +892,19 @@ def _candidate_from_json(item: object, key: str, where: str) -> tuple[Candidate,
         ratings: dict[str, float] = {}
     elif isinstance(rating, dict):
         ratings = {
-            _text(name, f"{key}.rating", where): number(value, f"{key}.rating.{named(name)}", where)
+            checked_text(name, f"{key}.rating", where): number(value, f"{key}.rating.{named(name)}", where)
             for name, value in rating.items()
         }
     else:
         ratings = {"overall": number(rating, f"{key}.rating", where)}
     candidate = Candidate(
-        text=_text(values["text"], f"{key}.text", where),
+        text=checked_text(values["text"], f"{key}.text", where),
         rank=None if values.get("rank") is None else number(values["rank"], f"{key}.rank", where),
         ratings=ratings,
         thumb=values.get("thumb"),
-        critique=_optional_text(values.get("critique"), f"{key}.critique", where),
-        revision=_optional_text(values.get("revision"), f"{key}.revision", where),
-        author=_optional_text(values.get("author"), f"{key}.author", where),
+        critique=optional_text(values.get("critique"), f"{key}.critique", where),
+        revision=optional_text(values.get("revision"), f"{key}.revision", where),
+        author=optional_text(values.get("author"), f"{key}.author", where),
     )
     return candidate, values["unknown"]
 
@@ -974,7 +918,7 @@ def _scales_from_json(value: object, rated: Set[str], where: str) -> dict[str, t
     for attribute, ends in by_attribute.items():
         if not isinstance(ends, list) or len(ends) != 2:
             raise InputError(f"{where}: the scale of {attribute!r:.60} is {shown(ends)}; give [worst, best].")
-        scales[_text(attribute, "scale", where)] = (
+        scales[checked_text(attribute, "scale", where)] = (
             number(ends[0], f"scale.{named(attribute)}", where),
             number(ends[1], f"scale.{named(attribute)}", where),
         )
@@ -1002,7 +946,7 @@ def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
 
 def _flat_from_json(cls: type, types: Mapping[str, tuple[type, ...]], obj: object, where: str) -> dict[str, Any]:
     """The values of a flat record, each of one of its types. Unknown and missing keys are refused."""
-    values = _object(obj, "the line", where)
+    values = checked_object(obj, "the line", where)
     for name, value in values.items():
         if name not in types:
             raise InputError(f"{where}: unknown key {name!r:.60} for a {cls.__name__}{did_you_mean(name, types)}")
@@ -1011,7 +955,7 @@ def _flat_from_json(cls: type, types: Mapping[str, tuple[type, ...]], obj: objec
             wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
             raise InputError(f"{where}: {name} is {shown(value)}; it must be {wanted}.")
         if isinstance(value, str):
-            _text(value, name, where)
+            checked_text(value, name, where)
         if isinstance(value, float):
             number(value, name, where)
     for entry in dataclasses.fields(cls):

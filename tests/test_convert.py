@@ -192,7 +192,7 @@ def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.Cap
         ([feedback, "--output", "x"], "--to is missing"),
         ([feedback, "--to", "records", "--output", feedback], "would be written over while it is read"),
         ([feedback, "--to", "records", "--output", "x", "--data.seed=1"], "both the file"),
-        ([feedback, "--too", "records"], "convert has no option --too; did you mean --to?"),
+        ([feedback, "--too", "records"], "convert has no option --too; did you mean '--to'?"),
         ([broken, "--to", "records", "--output", str(tmp_path / "x")], "broken.jsonl:1: a completion is empty"),
         ([str(tmp_path / "none.jsonl"), "--to", "records", "--output", "x"], "there is no such file"),
     ):

@@ -221,11 +221,11 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
         ),
         (
             [*map(plain, BLANKS), plain(blank(9))],
-            "c.jsonl:4: nobody asked for the completion '9:good:0'; did you mean '7:good:0'",
+            "c.jsonl:4: nobody asked for the completion str '9:good:0'; did you mean '7:good:0'",
         ),
         (
             [plain(BLANKS[0], prompt_sha="hash of 8")],
-            "c.jsonl:1: the prompt_sha of '7:good:0' is 'hash of 8', but 'hash of 7' is asked for",
+            "c.jsonl:1: the prompt_sha of '7:good:0' is str 'hash of 8', but str 'hash of 7' is asked for",
         ),
         (
             [{"id": "7:good:0", "completion": "x"}],
@@ -238,12 +238,12 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
             "c.jsonl:1: the line of '7:good:0' has neither 'completion' nor 'text'",
         ),
         ([plain(BLANKS[0]) | {"text": "x"}], "c.jsonl:1: the line of '7:good:0' has both 'completion' and 'text'"),
-        ([plain(BLANKS[0]) | {"completion": None}], "c.jsonl:1: completion is 'null'; it must be text"),
+        ([plain(BLANKS[0]) | {"completion": None}], "c.jsonl:1: completion is NoneType None; it must be text"),
         (
             [plain(BLANKS[0], completion_tokens=1.5)],
-            "c.jsonl:1: completion_tokens is '1.5'; it must be a number of tokens",
+            "c.jsonl:1: completion_tokens is float 1.5; it must be a number of tokens",
         ),
-        ([plain(BLANKS[0], "a\ud800")], r"c.jsonl:1: text holds the lone surrogate U\+D800"),
+        ([plain(BLANKS[0], "a\ud800")], r"c.jsonl:1: completion holds the lone surrogate U\+D800"),
         (["{"], "c.jsonl:1: broken JSON"),
         (["3"], "c.jsonl:1: the line is no JSON object"),
         (
@@ -265,7 +265,7 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
         ),
         (
             [served(BLANKS[0], chat=True, message={"content": None})],
-            "c.jsonl:1: message.content is 'null'; it must be text",
+            "c.jsonl:1: message.content is NoneType None; it must be text",
         ),
     ],
 )

@@ -235,14 +235,14 @@ def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
     [
         (
             {"completion": "a\ud800"},
-            r" \(completion of '1'\): completion holds the lone surrogate U\+D800 at character 2, which no file can hold",
+            r" \(completion of '1'\): completion holds the lone surrogate U\+D800 at character 2",
         ),
         ({"prompt": "\udfff"}, r" \(completion of '1'\): prompt holds the lone surrogate U\+DFFF at character 1"),
         ({"reference": "\ud800"}, "reference holds the lone surrogate"),
-        ({"completion": 3}, "completion is int; it must be text"),
+        ({"completion": 3}, "completion is int 3; it must be text"),
         ({"prompt": 3}, "prompt is int; it must be text or a list of messages"),
         ({"prompt": [{"role": "user"}]}, r"prompt\[0\] is no message"),
-        ({"id": None}, "id is NoneType; it must be text"),
+        ({"id": None}, "id is NoneType None; it must be text"),
         ({"sampling": {"temperature": float("nan")}}, "sampling holds a number that is not finite"),
     ],
 )

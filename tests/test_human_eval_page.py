@@ -37,7 +37,8 @@ HOSTILE = (
     f'"><body onpageshow="{RUN}"><details open ontoggle="{RUN}">',
     f"</textarea></title></style></noscript><script>{RUN}</script>",
     f"javascript:{RUN}",
-    f"{{{{constructor.constructor('{RUN}')()}}}} ${{{RUN}}} <%= {RUN} %> #{{{RUN}}} {{{{ data }}}} {{% raw %}} \\u003cscript>",
+    f"{{{{constructor.constructor('{RUN}')()}}}} ${{{RUN}}} <%= {RUN} %> #{{{RUN}}} \\u003cscript>",
+    "{{ data }} {% raw %} {# a template #}",
     "<meta http-equiv=refresh content='0;url=https://example.invalid/'><link rel=stylesheet "
     "href=https://example.invalid/x><base href=//example.invalid>",
     "<style>@import 'https://example.invalid/y'; body { background: url(https://example.invalid/z) "
@@ -197,7 +198,10 @@ def rating(browser: Browser) -> Rating:
 
 def seen(text: str) -> str:
     """What the page shows of a text: signs for what can't be seen."""
-    unseen = "\r\n|[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    unseen = (
+        "\r\n|[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+        "\U000e0000-\U000e007f]"
+    )
     return (
         re.sub(unseen, lambda found: "\n" if found[0] == "\r\n" else f"U+{ord(found[0]):04X}", text)
         or "(this text is empty)"

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands", "content", "yaml_text", "words"],
+    ["checks", "files", "commands", "content", "yaml_text", "words"],
     ["pages"],
     ["draws"],
     ["records", "slots"],
@@ -49,6 +49,8 @@ STREAM = [
     ["export_check"],
     ["export"],
     ["callbacks", "monitors"],
+    ["preview_view"],
+    ["preview_records", "preview_totals", "preview_terminal"],
     ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
     ["convert"],
     ["__main__"],
@@ -57,6 +59,7 @@ STREAM = [
 
 LIGHT = [
     "errors",
+    "checks",
     "files",
     "content",
     "yaml_text",
@@ -92,6 +95,10 @@ LIGHT = [
     "complaints",
     "model_card",
     "export",
+    "preview_view",
+    "preview_records",
+    "preview_totals",
+    "preview_terminal",
     "preview",
     "convert",
     "sweep_file",

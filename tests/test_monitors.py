@@ -55,7 +55,7 @@ def test_what_lightning_says_of_a_figure_that_is_missed_becomes_a_sentence(
         trainer.fit(Model(), rows, rows)
     assert missed(error.value) == (
         f"trainer.callbacks: the monitor of {type(callback).__name__} is 'val/nlll', which nothing logs; did "
-        "you mean val/nll?"
+        "you mean 'val/nll'?"
     )
     assert missed(RuntimeError("something else")) is None
 
@@ -75,7 +75,7 @@ def test_a_monitor_that_nothing_logs_is_refused_before_training(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert errors == [
         f"error: trainer.callbacks: the monitor of {kind} is 'val/preference_acuracy_sum', which nothing logs; did "
-        "you mean val/preference_accuracy_sum?"
+        "you mean 'val/preference_accuracy_sum'?"
     ]
     assert not (tmp_path / "r").exists()
 

@@ -183,11 +183,11 @@ def test_an_id_is_made_of_the_content_alone() -> None:
         ),
         (
             {"prompt": "a\ud800b"},
-            "prompt[0] holds the lone surrogate U+D800 at character 2, which is no text; mend the row.",
+            "prompt[0] holds the lone surrogate U+D800 at character 2, which can't be written as UTF-8; correct the row.",
         ),
         (
             {"completions": [{"text": "\udfff"}]},
-            "completions[0].text holds the lone surrogate U+DFFF at character 1, which is no text; mend the row.",
+            "completions[0].text holds the lone surrogate U+DFFF at character 1, which can't be written as UTF-8; correct the row.",
         ),
         ({"reference": 4}, "reference is int 4; it must be text."),
         ({"id": 4}, "id is int 4; it must be text."),

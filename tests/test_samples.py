@@ -254,7 +254,7 @@ def test_the_settings_of_sampling_are_named_with_all_their_values(tmp_path: Path
 def test_the_page_says_how_many_prompts_it_leaves_out_and_counts_them_in_the_figures(tmp_path: Path) -> None:
     written = [completion(f"p{n}", "good", "x", scores={"s": float(n)}) for n in range(12)]
     page = page_of(tmp_path, ("test", written), limit=5)
-    limit = ["5 of 12 prompts are shown, those of\nthe newest round first; the figures are over all of them."]
+    limit = ["5 of 12 prompts are shown, those\nof the newest round first; the figures are over all of them."]
     assert found(page, "limit") == limit
     assert re.findall(r'<a href="#p\d+">\d+</a> · (p\d+)', page) == ["p0", "p1", "p2", "p3", "p4"]
     assert found(page, "facts") == ["test · 12 prompts ·\n1 feedback sentence · 12 completions"]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import check_unpacked, named
+from coh_lightning.errors import InputError, named
+from coh_lightning.records import check_unpacked
 
 MAGIC = b"ARROW1"
 ROWS = 64

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coh_lightning.content import is_parts, joined_parts
-from coh_lightning.errors import InputError
-from coh_lightning.records import DEVELOPER, Part, Role, Turn, did_you_mean, named, refuse_beside_content
+from coh_lightning.errors import InputError, did_you_mean, named
+from coh_lightning.records import DEVELOPER, Part, Role, Turn, refuse_beside_content
 from coh_lightning.sources.notes import SourceNotes
 
 _ROLES: dict[str, Role] = {

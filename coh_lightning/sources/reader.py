@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coh_lightning.content import is_parts, joined_parts
-from coh_lightning.errors import InputError
-from coh_lightning.records import shown
+from coh_lightning.errors import InputError, shown
 from coh_lightning.sources.dialogue import is_messages
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.values import Table, is_number, object_of

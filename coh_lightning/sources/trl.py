@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import BESIDE_PROMPT, Candidate, Feedback, Part, Rejected, Turn, named, refuse_beside_content
+from coh_lightning.errors import InputError, named
+from coh_lightning.records import BESIDE_PROMPT, Candidate, Feedback, Part, Rejected, Turn, refuse_beside_content
 from coh_lightning.sources.base import Source, column
 from coh_lightning.sources.dialogue import (
     Unlike,
