@@ -24,8 +24,8 @@ from statsmodels.stats.proportion import proportion_confint
 from studies_for_tests import BASELINE, MODEL, TIE, World, draw, write_study
 
 import coh_lightning.human_eval.report as module
-import coh_lightning.human_eval.report_page as page
 from coh_lightning.errors import InputError
+from coh_lightning.human_eval import report_tables
 from coh_lightning.human_eval.figures import plain
 from coh_lightning.human_eval.report import (
     add_arguments,
@@ -36,6 +36,8 @@ from coh_lightning.human_eval.report import (
     run,
     write_report,
 )
+from coh_lightning.human_eval.report_blocks import findings
+from coh_lightning.human_eval.report_tables import percent
 
 FILES = {"report.json", "report.md", "report.html", "figures"}
 
@@ -74,7 +76,7 @@ def check(kind: str, rater: int, number: int, passed: bool, **changes: Any) -> d
 
 def test_the_examples_of_the_docstrings_hold() -> None:
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=1)
-    assert doctest.testmod(page) == doctest.TestResults(failed=0, attempted=2)
+    assert doctest.testmod(report_tables) == doctest.TestResults(failed=0, attempted=3)
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -235,7 +237,7 @@ def test_who_falls_out_by_the_keys_rules_is_named_with_the_reason_and_both_sets_
     assert numbers["analyses"]["all"]["pairs"][0]["attributes"]["overall"]["row"] == "50.0/0.0/50.0 (0.0)"
     assert numbers["analyses"]["kept"]["pairs"][0]["attributes"]["overall"]["row"] == "0.0/0.0/100.0 (100.0)"
     assert (
-        "rater-2 falls out: 1 of 3 identical pairs called a tie (33 %), below 50 %."
+        "rater-2 is left out: 1 of 3 identical pairs called a tie (33 %), below 50 %."
         in (folder / "report.md").read_text()
     )
 
@@ -509,6 +511,8 @@ def test_no_name_can_break_out_of_the_report(tmp_path: Path, name: str) -> None:
     known = {
         "html",
         "head",
+        "link",
+        "main",
         "meta",
         "title",
         "style",
@@ -530,6 +534,8 @@ def test_no_name_can_break_out_of_the_report(tmp_path: Path, name: str) -> None:
     assert {tag for tag, _ in seen.tags} == known
     assert {key for _, attributes in seen.tags for key in attributes} == {
         "lang",
+        "rel",
+        "href",
         "charset",
         "http-equiv",
         "content",
@@ -558,7 +564,10 @@ def test_the_page_loads_nothing_and_says_so(tmp_path: Path) -> None:
     ]
     style = text.split("<style>")[1].split("</style>")[0]
     sha = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; img-src data:; style-src 'sha256-{sha}'; base-uri 'none'; form-action 'none'"
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{sha}'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
     sources = [attributes["src"] or "" for tag, attributes in seen.tags if tag == "img"]
     assert len(sources) == 3 and all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     assert "http://" not in text.split("<body>")[0] and "@import" not in style
@@ -580,11 +589,11 @@ def test_findings_name_what_differs_after_holm_and_what_does_not(tmp_path: Path)
     numbers = numbers_of(
         tmp_path, tables={"accuracy": votes(*"m" * 20), "coherence": votes(*"b" * 20), "overall": votes(*"mb" * 10)}
     )
-    (sentence,) = page.findings(numbers["analyses"]["all"])
+    (sentence,) = findings(numbers["analyses"]["all"])
     assert sentence == (
         "new against old is preferred on accuracy 100 % (84 to 100); loses on coherence 0 % (0 to 16); "
         "shows no clear difference on overall "
-        f"{page.percent(numbers['analyses']['all']['pairs'][0]['attributes']['overall']['ties_as_half'])}."
+        f"{percent(numbers['analyses']['all']['pairs'][0]['attributes']['overall']['ties_as_half'])}."
     )
 
 
