@@ -40,7 +40,7 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
 
 def render(template: str, **values: Any) -> str:
     """The page as text. A name that the template uses and `values` lacks is an error."""
-    return _environment().get_template(template).render(**values)
+    return environment().get_template(template).render(**values)
 
 
 class _Signs(dict[int, str]):
@@ -57,8 +57,8 @@ _SIGNS = _Signs()
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
-    # imported here: most commands make no page
+def environment() -> Environment:
+    """Jinja2's environment of all pages; Jinja2 is imported here, since most commands make no page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -66,7 +66,7 @@ def _print_record(console: Console, view: RecordView) -> None:
 def _text(words: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(visible(words, line_ends=True), style=style)
+    return Text(visible(words.replace("\t", "⇥"), line_ends=True), style=style)
 
 
 def _shortened(text: str) -> str:
