@@ -13,12 +13,13 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.export import write_folder
 from coh_lightning.files import unwritten
 from coh_lightning.human_eval.export import export_study
+from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Completion, read_jsonl, write_jsonl
 from coh_lightning.samples import sample_rows
 from coh_lightning.samples_page import write_samples
 from coh_lightning.sharding import full_state, speaks

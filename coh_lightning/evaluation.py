@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from coh_lightning.completions import Completion
 from coh_lightning.metrics import completion_values, copied, distinct, paired_difference, per_prompt
-from coh_lightning.records import Completion
 
 FIRST = "good"
 """The ask whose answers are refined."""

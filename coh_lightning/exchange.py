@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.checks import checked_text
+from coh_lightning.completions import Completion
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, did_you_mean, shown
-from coh_lightning.records import Completion, parse_json, read_lines, write_jsonl
+from coh_lightning.jsonl import parse_json, read_lines, write_jsonl
 
 ENDS = {
     **dict.fromkeys(("stop", "end", "eos", "eos_token", "stop_sequence", "end_turn"), "end"),

@@ -29,17 +29,18 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from coh_lightning.attention import check_layout, row_logits
+from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
 from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
-from coh_lightning.generation import Request, Sampling, Unmoved, generate
+from coh_lightning.generation import Sampling, Unmoved, generate
 from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
 from coh_lightning.losses import row_loss
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
 from coh_lightning.progress import check_same_plan, recount, to_step_start
-from coh_lightning.records import Completion
+from coh_lightning.prompter import RecordRequest
 from coh_lightning.schedule import steps_of_epoch, total_steps, warmup_cosine
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import (
@@ -412,7 +413,7 @@ class CoHModule(LightningModule):
         if not self._elsewhere:
             self._start()
         if self.dialogues:
-            unusable = sum(not self.data.replies(one) for one in self.data.splits["test"])
+            unusable = sum(not self.data.prompter.replies(one.record) for one in self.data.splits["test"])
             if unusable:
                 rank_zero_warn(
                     f"{unusable} of {len(self.data.splits['test'])} dialogues are left out: a turn of the user's is "
@@ -420,7 +421,10 @@ class CoHModule(LightningModule):
                 )
         if self.prompts_to is not None and self.trainer.is_global_zero:
             write = write_batch if self.prompts_to.endswith(BATCH) else write_prompts
-            blanks, name = self.data.blanks(self.sampling, system=self._system), self._served_model
+            blanks, name = (
+                self.data.prompter.blanks(self.data.requests(), self.sampling, system=self._system),
+                self._served_model,
+            )
             number = write(
                 self.prompts_to, blanks, stop_token_ids=self.data.stop_ids, stop=self._stop_texts, model=name
             )
@@ -647,7 +651,7 @@ class CoHModule(LightningModule):
 
     # Writing
 
-    def _write(self, requests: Sequence[Request], sampling: Sampling | None = None) -> list[Completion]:
+    def _write(self, requests: Sequence[RecordRequest], sampling: Sampling | None = None) -> list[Completion]:
         """This rank's completions of its requests, scored; they are added to `written`. Every rank must call it equally
         often.
         """
@@ -671,21 +675,21 @@ class CoHModule(LightningModule):
             sampling,
             stop_ids=data.stop_ids,
             pad_id=data.pad_id,
-            over=data.over,
+            over=data.prompter.should_stop,
             until=self._until,
             everyone_done=everyone_done,
         )
         self._left_out += len(requests) * sampling.samples - len(written)
-        return self._keep([data.completion(one, sampling, system=self._system) for one in written])
+        return self._keep([data.prompter.completion(one, sampling, system=self._system) for one in written])
 
-    def _write_dialogues(self, requests: Sequence[Request]) -> list[Completion]:
+    def _write_dialogues(self, requests: Sequence[RecordRequest]) -> list[Completion]:
         """The pseudo-dialogues of some prompts, turn by turn; of each turn a completion with the id DIALOGUE#TURN."""
-        replies = {request: self.data.replies(request.payload["prepared"]) for request in requests}
-        answers: dict[Request, list[str]] = {request: [] for request in requests}
+        replies = {request: self.data.prompter.replies(request.record) for request in requests}
+        answers: dict[RecordRequest, list[str]] = {request: [] for request in requests}
         written: list[Completion] = []
         for number in range(self.data.most_replies):  # also where this rank has no dialogue that long
             speaking = [request for request in requests if number < replies[request]]
-            new = self._write([self.data.reply(request, answers[request]) for request in speaking])
+            new = self._write([self.data.prompter.reply(request, answers[request]) for request in speaking])
             for request, completion in zip(speaking, new, strict=True):
                 answers[request].append(completion.text)
             written += new
@@ -704,15 +708,13 @@ class CoHModule(LightningModule):
     @property
     def _stop_texts(self) -> list[str]:
         """Feedback sentences at which a server stops; control tokens of one word would end an ordinary text."""
-        return sorted(
-            {text for one in self.data.splits["test"] for text in self.data.markers(one.record) if " " in text}
-        )
+        return self.data.prompter.stop_texts(one.record for one in self.data.splits["test"])
 
     @cached_property
     def _from_elsewhere(self) -> dict[str, Completion]:
         assert self.completions_from is not None
         encoder = self.data.chain_tokenizer.encoder
-        blanks = self.data.blanks(self.sampling, system=self._system)
+        blanks = self.data.prompter.blanks(self.data.requests(), self.sampling, system=self._system)
         return {
             one.id: one
             for one in read_completions(
@@ -789,7 +791,7 @@ class CoHModule(LightningModule):
             return []
         first = [one for one in self.written if one.ask == FIRST and one.id.endswith(":0")]
         answers = {one.prompt_id: [one] for one in first}
-        prepared = {one.record.id: one for stage in ("validation", "test") for one in self.data.splits[stage]}
+        records = {one.record.id: one.record for stage in ("validation", "test") for one in self.data.splits[stage]}
         critic = load_critic(self.critic) if self.critic else None
         once = replace(self.sampling, samples=1)
         rows: list[Valued] = []
@@ -804,12 +806,12 @@ class CoHModule(LightningModule):
                 if len(own) < number - 1:  # there was no room for the answer before
                     continue
                 remarks = [critic(answer) if critic else None for answer in own]
-                request = self.data.refinement(
-                    prepared[prompt_id], [answer.text for answer in own], remarks, f"refined {number}"
+                request = self.data.prompter.refinement(
+                    records[prompt_id], [answer.text for answer in own], remarks, f"refined {number}"
                 )
                 if request is not None:
                     refined.append(request)
-                    fresh.append(self.data.request(prepared[prompt_id], f"fresh {number}", own[0].marker))
+                    fresh.append(self.data.prompter.request(records[prompt_id], f"fresh {number}", own[0].marker))
             second, control = self._write(refined, once), self._write(fresh, once)
             for one in second:
                 answers[one.prompt_id].append(one)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from coh_lightning.records import Completion
+from coh_lightning.completions import Completion
 from coh_lightning.samples import Column, Round, finite_scores
 
 FAMILIES = ("good", "bad", "refined")

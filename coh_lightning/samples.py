@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.records import Completion
 
 Column = Mapping[str, Sequence[Completion]]
 """Ask -> the samples of one prompt in one round."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.pages import write_page
-from coh_lightning.records import Completion
 from coh_lightning.sample_means import family, means_of, short_number
 from coh_lightning.samples import Column, Round, as_round, asks_in_order
 

@@ -23,8 +23,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError, did_you_mean, shown, words_of
-from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, prompt_sha, read_prompt
+from coh_lightning.records import Candidate, Feedback, prompt_sha
+from coh_lightning.turns import Part, Turn, read_prompt
 from coh_lightning.words import holds
 
 if TYPE_CHECKING:

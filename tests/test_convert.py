@@ -18,7 +18,8 @@ from coh_lightning.__main__ import main
 from coh_lightning.chains import Method
 from coh_lightning.convert import Report, read_file, rows
 from coh_lightning.errors import InputError
-from coh_lightning.records import Feedback, read_jsonl
+from coh_lightning.jsonl import read_jsonl
+from coh_lightning.records import Feedback
 
 PAIRS: list[dict[str, Any]] = [
     {
@@ -202,5 +203,5 @@ def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_ids_that_are_given_twice_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"feedback.jsonl:2: the id 'a' was given before"):
+    with pytest.raises(InputError, match=r"feedback.jsonl:2: the id 'a' was already used"):
         list(read_file(write(tmp_path / "feedback.jsonl", [PAIRS[0], PAIRS[1] | {"id": "a"}])))

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.exchange import Blank, read_completions, write_batch, write_prompts
-from coh_lightning.records import Completion
 
 SAMPLING = {
     "max_new_tokens": 8,
@@ -334,7 +334,8 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     from feedback_for_tests import tiny
     from test_module import held_out_data
 
-    from coh_lightning.generation import Request, Sampling, Written, generate
+    from coh_lightning.generation import Sampling, generate
+    from coh_lightning.request import Request, Written
 
     data = held_out_data(tmp_path)
     data.prepare_data()
@@ -347,14 +348,14 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     empty = np.zeros(0, dtype=np.int32)
     blanks = [
         Blank(
-            data.completion(Written(request, 0, empty, "length"), sampling, system="run"),
+            data.prompter.completion(Written(request, 0, empty, "length"), sampling, system="run"),
             tuple(map(int, request.prompt_ids)),
             data.chain_tokenizer.output_lead(request.marker),
         )
         for request in requests
     ]
     here = [
-        data.completion(one, sampling, system="run")
+        data.prompter.completion(one, sampling, system="run")
         for one in generate(model.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id)
     ]
 
@@ -365,7 +366,7 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
         ids = np.array(line["body"]["prompt"], dtype=np.int32)
         settings = Sampling(max_new_tokens=line["body"]["max_tokens"], batch_size=1)
         [one] = generate(
-            model.lm, [Request("x", "x", "x", ids)], settings, stop_ids=line["body"]["stop_token_ids"], pad_id=0
+            model.lm, [Request("x", "x", ids)], settings, stop_ids=line["body"]["stop_token_ids"], pad_id=0
         )
         text, reason = encoder.decode(one.ids, skip_special_tokens=True), "stop" if one.stop == "end" else "length"
         usage = {"prompt_tokens": len(ids), "completion_tokens": one.new_tokens}

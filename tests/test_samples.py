@@ -18,8 +18,8 @@ from browser_for_tests import Browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.records import Completion
 from coh_lightning.samples import asks_in_order, sample_rows
 from coh_lightning.samples_page import write_samples
 

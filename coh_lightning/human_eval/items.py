@@ -34,9 +34,10 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.checks import checked_text
+from coh_lightning.compressed import PACKED
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, counted, did_you_mean
-from coh_lightning.records import PACKED, parse_json, read_lines
+from coh_lightning.jsonl import parse_json, read_lines
 from coh_lightning.words import holds
 
 REFERENCE = "reference"

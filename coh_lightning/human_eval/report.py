@@ -32,12 +32,12 @@ from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, counted, listed
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.study import STUDY, Item, Study, read_items, read_key, read_study
-from coh_lightning.records import Judgement, parse_json, read_lines
+from coh_lightning.jsonl import parse_json, read_lines
+from coh_lightning.judgements import TIE, Judgement
 
 if TYPE_CHECKING:
     from coh_lightning.human_eval.statistics import Floats, Interval, Statistic
 
-TIE = "tie"
 SIDES = ("baseline", "tie", "model")
 LEVEL = 0.95
 TERCILES = ("shorter", "alike", "longer")

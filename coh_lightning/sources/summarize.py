@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from coh_lightning.errors import InputError, shown
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.files import Row
+from coh_lightning.turns import Part, Turn
 
 
 @dataclass(frozen=True)

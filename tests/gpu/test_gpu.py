@@ -14,8 +14,9 @@ import torch
 from feedback_for_tests import TINY, pairs
 from ranks_for_tests import commanded
 
+from coh_lightning.completions import Completion
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.models import LoRA, read_checkpoint
-from coh_lightning.records import Completion, read_jsonl
 
 pytestmark = pytest.mark.slow
 
