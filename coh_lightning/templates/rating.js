@@ -4,9 +4,9 @@
   const at = id => document.getElementById(id);
   const CHOICES = [["A", "A", "1"], ["tie", "Tie", "2"], ["B", "B", "3"]];
   const KEYS = { 1: "A", 2: "tie", 3: "B", a: "A", t: "tie", b: "B" };
-  const IDLE = 180000; // ms without a sign of life, after which time no longer counts: somebody has left the desk
+  const IDLE = 180000; // ms without input after which time no longer counts: the rater has left
 
-  // --- text: what nobody sees is shown by a sign; everything is put in as text, never as markup
+  // --- text: invisible characters are shown as code points; everything is inserted as text, never as markup
   const UNSEEN = new RegExp(
     "\\r\\n|[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f" +
       "\\ufeff\\ufff9-\\ufffb]|\\udb40[\\udc00-\\udc7f]",
@@ -31,7 +31,7 @@
     place.replaceChildren(...(text === "" ? [element("span", "empty", "(this text is empty)")] : parts));
   }
 
-  // --- CSV: RFC 4180, UTF-8 with a mark, the same guard against formulas as the sheets
+  // --- CSV: RFC 4180, UTF-8 with a byte order mark, the same guard against formulas as the sheets
   const dangerous = new RegExp(data.guard);
   const guard = text => (dangerous.test(text) ? "'" + text : text);
   const unguard = cell => (cell.startsWith("'") && dangerous.test(cell) ? cell.slice(1) : cell);
@@ -52,7 +52,7 @@
     return rows.filter(row => row.length > 1);
   }
 
-  // --- what one rater has done: kept after each change
+  // --- the work of one rater, stored after each change
   let rater = null; // of data.raters: { name, order, rows: [[row, hash, item, left]] }
   let work = null; // row -> { hash, choices: {attribute: choice}, comment, seconds }
   let here = 0; // number of the row that is shown; rater.rows.length is the end
@@ -91,7 +91,7 @@
       const old = JSON.parse(text ?? localStorage.getItem(place()) ?? "{}");
       for (const [row, hash] of rater.rows) {
         const done = old.work?.[row];
-        if (done?.hash === hash) work[row] = done; // answers to other texts are not answers to these
+        if (done?.hash === hash) work[row] = done; // the texts may have changed since
       }
       here = Math.min(Math.max(Number(old.here) || 0, 0), rater.rows.length);
       unsaved = Boolean(old.unsaved);
@@ -100,7 +100,7 @@
     }
   }
 
-  // --- time: only while this item is visible and somebody is there
+  // --- time: counted only while the item is visible and the rater active
   let since = null, life = 0;
   function tick() {
     const now = performance.now();
@@ -399,7 +399,7 @@
     else if (key === "ArrowDown" && asking && active < rater.order.length - 1) act = () => mark(active + 1);
     else if (key === "ArrowUp" && asking && active > 0) act = () => mark(active - 1);
     else if (key === "c") act = () => at("comment").focus();
-    // Enter on a choice goes on too: it would take the choice back; space presses a button
+    // Enter on a choice moves on too, else it would undo the choice; space presses a button
     else if (key === "Enter" && (event.target.tagName !== "BUTTON" || asking)) act = () => next(false);
     if (act && !(event.repeat && key in KEYS)) act();
     if (act) event.preventDefault();

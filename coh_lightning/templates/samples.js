@@ -7,7 +7,7 @@
   const older = [...document.querySelectorAll(".older")];
   tools.hidden = articles.length < 2 && !older.length;
 
-  // --- find
+  // --- search
   const contents = new Map();
   function content(article) {
     if (!contents.has(article)) {
@@ -29,7 +29,7 @@
     search.focus();
   });
 
-  // --- all older rounds at once
+  // --- fold and unfold all older rounds
   unfold.hidden = !older.length;
   unfold.addEventListener("click", () => {
     const open = unfold.getAttribute("aria-pressed") !== "true";
@@ -38,11 +38,11 @@
     unfold.textContent = open ? "Fold older rounds" : "Unfold older rounds";
   });
 
-  // --- words that another text has not: marked without touching the page, when they come into view
+  // --- words that another text lacks, marked by the Highlight API once they are in view
   if (!("highlights" in CSS)) return;
   marks.hidden = false;
   marks.querySelector("[value=before]").hidden = !older.length;
-  // words times words that are aligned; above, a word counts as changed when the other text has it nowhere
+  // size of the alignment table; above it, a word counts as changed if it is nowhere in the other text
   const LARGEST = 4e6;
   const changed = new Highlight();
   CSS.highlights.set("changed", changed);
