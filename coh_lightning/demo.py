@@ -20,9 +20,10 @@ from coh_lightning.files import written_aside
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from coh_lightning.intervals import Interval
     from coh_lightning.prompter import Prompter
     from coh_lightning.records import Feedback
-    from coh_lightning.world.evaluate import Interval, Row
+    from coh_lightning.world.evaluate import ScoreRow
 
 MEASURES = ("accuracy", "coverage", "coherence", "overall")
 BASELINE = "sft_best"
@@ -32,7 +33,7 @@ BASELINE = "sft_best"
 class Line:
     """One line of the table: a model, asked in one way."""
 
-    row: Row
+    row: ScoreRow
     """Scores of the sampled summaries, and their difference to `sft_best`, prompt by prompt."""
     greedy: float
     """Overall score of the greedy ones."""
@@ -125,7 +126,7 @@ def _checkpoint(run: Path) -> Path:
 
 
 def _shown(value: Interval) -> str:
-    return f"{value.mean:.3f} ±{(value.high - value.low) / 2:.3f}"
+    return f"{value.value:.3f} ±{(value.high - value.low) / 2:.3f}"
 
 
 def _cells(line: Line) -> list[str]:

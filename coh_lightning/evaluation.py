@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coh_lightning.completions import Completion
-from coh_lightning.metrics import completion_values, copied, distinct, paired_difference, per_prompt
+from coh_lightning.intervals import compared_with, paired_difference, per_prompt
+from coh_lightning.metrics import completion_values, copied, distinct
 
 FIRST = "good"
 """The ask whose answers are refined."""
@@ -90,15 +91,14 @@ def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
             values = [row.values[name] for row in written if name in row.values]
             figures[f"{name}_{_key(ask)}"] = sum(values) / len(values)
     for ask in by_ask:
-        head, _, attribute = ask.partition(" ")
-        if head == "good" and (other := f"bad {attribute}".strip()) in by_ask:
-            figures |= _difference(
-                "_".join(("gap", *([_key(attribute)] if attribute else []))), by_ask[ask], by_ask[other], seed
-            )
-        if head == "refined" and (fresh := f"fresh {attribute}") in by_ask:
-            figures |= _difference(f"improvement_{attribute}", by_ask[ask], by_ask[fresh], seed)
-            if FIRST in by_ask:
-                figures |= _difference(f"regression_{attribute}", by_ask[fresh], by_ask[FIRST], seed, interval=False)
+        other = compared_with(ask)
+        if other is None or other not in by_ask:
+            continue
+        head, _, rest = ask.partition(" ")
+        name = "_".join(filter(None, ("gap" if head == "good" else "improvement", _key(rest))))
+        figures |= _difference(name, by_ask[ask], by_ask[other], seed)
+        if head == "refined" and FIRST in by_ask:
+            figures |= _difference(f"regression_{rest}", by_ask[other], by_ask[FIRST], seed, interval=False)
     return figures
 
 

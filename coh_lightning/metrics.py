@@ -9,16 +9,14 @@ prompts, never over completions, because several completions of one prompt are n
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.text import rouge_score
 
-from coh_lightning.draws import key64
 from coh_lightning.errors import did_you_mean
 from coh_lightning.words import words
 
@@ -92,65 +90,6 @@ VALUES = ("tokens", "words", "repetition", "ended", "empty", *ROUGE, "rouge")
 """The names that `completion_values` may give."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The mean of a minus b over the prompts that both have, with its interval."""
-
-    mean: float
-    low: float
-    high: float
-    prompts: int
-    left_out: int
-    """Prompts that only one side has."""
-
-
-def per_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """(prompt id, value) of each completion -> the mean of each prompt, in the order in which prompts first come."""
-    groups: dict[str, list[float]] = {}
-    for prompt, value in values:
-        groups.setdefault(prompt, []).append(value)
-    return {prompt: sum(group) / len(group) for prompt, group in groups.items()}
-
-
-def bootstrap_interval(
-    values: ArrayLike, *, seed: int, level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean (Efron 1979). One value per prompt: average its completions first
-    (`per_prompt`).
-
-    Depends on the order of `values` as on the seed. With one value the interval is that value: nothing is known of its
-    spread.
-
-    Raises:
-        ValueError: no values, or some that are not finite.
-    """
-    sample = _finite(values)
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(
-            f"an interval needs a level between 0 and 1 and at least one resample, not {level} and {resamples}"
-        )
-    chance = np.random.default_rng(key64(seed, "bootstrap"))
-    means = np.array([sample[chance.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def paired_difference(
-    a: Mapping[str, float], b: Mapping[str, float], *, seed: int, level: float = 0.95, resamples: int = 2000
-) -> Difference:
-    """a - b, prompt by prompt, over the prompts of both (the control gap: a under the good marker, b under the bad
-    one).
-
-    Raises:
-        ValueError: no prompt in common, or values that are not finite.
-    """
-    # sorted, so that neither mapping's order changes the interval
-    shared = sorted(a.keys() & b.keys())
-    gaps = _finite([a[prompt] - b[prompt] for prompt in shared])
-    low, high = bootstrap_interval(gaps, seed=seed, level=level, resamples=resamples)
-    return Difference(float(gaps.mean()), low, high, len(shared), len(a.keys() ^ b.keys()))
-
-
 class Sums(Metric):
     """Means of named numbers that are exact over ranks: each name's sum and count are added up, and divided once.
 
@@ -203,16 +142,6 @@ class Sums(Metric):
         """The mean of each name that has any weight, on all ranks alike; names without are left out."""
         counts = self.table[:, 1].tolist()
         return {name: self.table[row, 0] / self.table[row, 1] for name, row in self._rows.items() if counts[row] > 0}
-
-
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    sample = np.asarray(values, dtype=np.float64).reshape(-1)
-    if not len(sample) or not np.isfinite(sample).all():
-        raise ValueError(
-            f"a mean and its interval need at least one value, all finite; there are {len(sample)}, of which "
-            f"{np.isfinite(sample).sum()} finite"
-        )
-    return sample
 
 
 def _items(text: Items) -> Sequence[Hashable]:

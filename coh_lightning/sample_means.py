@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from coh_lightning.completions import Completion
+from coh_lightning.intervals import compared_with
 from coh_lightning.samples import Column, Round, finite_scores
 
 FAMILIES = ("good", "bad", "refined")
@@ -151,9 +152,8 @@ def _means(rounds: Sequence[Round], ask: str, measure: Measure) -> Series:
 def _compared(asks: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Good with bad, of the same attribute; refined with its fresh draw."""
     for ask in asks:
-        head, _, rest = ask.partition(" ")
-        other = {"good": f"bad {rest}".strip(), "refined": f"fresh {rest}"}.get(head, "")
-        if other and other in asks:
+        other = compared_with(ask)
+        if other is not None and other in asks:
             yield ask, other
 
 

@@ -52,9 +52,12 @@ from coh_lightning.errors import InputError
 from coh_lightning.exchange import Blank, read_completions
 from coh_lightning.formats import PromptFormat
 from coh_lightning.human_eval.export import export_study
-from coh_lightning.human_eval.items import match, read_gold, read_systems
+from coh_lightning.human_eval.gold import read_gold
+from coh_lightning.human_eval.items import match, read_systems
+from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
 from coh_lightning.human_eval.ratings import import_ratings
-from coh_lightning.human_eval.report import excluded_raters, rater_table, read_answers, report_numbers
+from coh_lightning.human_eval.report import report_numbers
+from coh_lightning.human_eval.results import read_results
 from coh_lightning.human_eval.study import read_study
 from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.judge import Comparison, Endpoint, Reply, comparisons_of_study, judge, questions, show
@@ -665,15 +668,15 @@ def test_what_raters_send_is_counted_or_named(cases: int, a_study: Path, tmp_pat
                     tally["refused"] += 1
                     continue
                 sentences = (
-                    *imported.impossible,
+                    *imported.invalid,
                     *imported.foreign,
                     *imported.conflicts,
-                    *imported.doubled,
+                    *imported.duplicates,
                     *imported.missing,
                 )
                 assert all(sentence.isprintable() and len(sentence) < 1500 for sentence in sentences), sentences
                 assert imported.judgements <= imported.expected and (imported.refused > 0) == bool(
-                    imported.impossible or imported.foreign or imported.conflicts
+                    imported.invalid or imported.foreign or imported.conflicts
                 )
                 # what was sent and is not counted is named: as bad, or as not answered yet
                 assert imported.judgements + len(imported.missing) > 0
@@ -708,7 +711,7 @@ def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Pat
                 try:
                     import_ratings(folder, [sheet])
                     comparisons_of_study(folder)
-                    answers = read_answers(folder)
+                    answers = read_results(folder)
                     table = rater_table(answers)
                     excluded_raters(table, answers.key.get("exclusion") or {})
                     if number % 10 == 0:

@@ -11,7 +11,9 @@ from completions_for_tests import completions, lines_of, own
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval import rating_page
-from coh_lightning.human_eval.export import EXCLUSION, export_study, notes, summary
+from coh_lightning.human_eval.export import export_study, notes
+from coh_lightning.human_eval.export_command import summary
+from coh_lightning.human_eval.export_settings import EXCLUSION
 from coh_lightning.human_eval.study import Study, read_study
 
 
@@ -97,16 +99,14 @@ def test_a_folder_with_judgements_is_never_replaced(tmp_path: Path) -> None:
     export(tmp_path)
     (tmp_path / "study" / "judgements.jsonl").write_text("{}\n")
     for overwrite in (False, True):
-        with pytest.raises(
-            InputError, match="the study there has judgements, which a new export would cut from their key"
-        ):
+        with pytest.raises(InputError, match="the study there has judgments, which would lose their key"):
             export(tmp_path, seed=1, overwrite=overwrite)
     assert read_study(tmp_path / "study").seed == 0
 
 
 def test_another_study_is_replaced_only_on_purpose(tmp_path: Path) -> None:
     export(tmp_path)
-    with pytest.raises(InputError, match="another study is there, and sheets of it that are out could not be imported"):
+    with pytest.raises(InputError, match="another study is there, and sheets already sent out could not be imported"):
         export(tmp_path, seed=1)
     assert read_study(tmp_path / "study").seed == 0
     export(tmp_path, seed=1, overwrite=True)
@@ -116,12 +116,12 @@ def test_another_study_is_replaced_only_on_purpose(tmp_path: Path) -> None:
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="the folder holds other things and no study"):
+    with pytest.raises(InputError, match="the folder holds other files and no study"):
         export(tmp_path, overwrite=True)
     (tmp_path / "study" / "thesis.tex").unlink()
     export(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="this is no folder"):
+    with pytest.raises(InputError, match="this is not a folder"):
         export_study([completions(tmp_path, "a"), completions(tmp_path, "b")], tmp_path / "file")
 
 
@@ -159,14 +159,14 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"attributes": ()}, "No attribute is given, so nothing would be asked; name at least one, as overall."),
+        ({"attributes": ()}, "No attribute is given, so nothing would be asked; give at least one, such as overall."),
         (
             {"attributes": ("wit",)},
             "Raters need a sentence for the attribute 'wit'; give --define 'wit=Which answer ...?'",
         ),
-        ({"attributes": ("overall", "Overall")}, "The attribute 'Overall' is named twice"),
+        ({"attributes": ("overall", "Overall")}, "The attribute 'Overall' is given twice"),
         ({"attributes": ("comment",)}, "has the name of another column of the sheets"),
-        ({"attributes": ("=1",)}, "The attribute '=1' can't head a column"),
+        ({"attributes": ("=1",)}, "The attribute '=1' can't be the name of a column"),
         (
             {"define": {"acuracy": "?"}},
             "'acuracy' is defined but not among the attributes accuracy, coherence, coverage, overall; did you mean "
@@ -175,10 +175,10 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
         ({"define": {"overall": " "}}, "The definition of 'overall' is empty"),
         (
             {"define": {"overall": "Is New better?"}},
-            "The definition of 'overall' names the system 'new', which raters must not know",
+            "The definition of 'overall' mentions the system 'new', which raters must not know",
         ),
-        ({"title": "old against all"}, "The title names the system 'old'"),
-        ({"title": "比较old和其他"}, "The title names the system 'old'"),
+        ({"title": "old against all"}, "The title mentions the system 'old'"),
+        ({"title": "比较old和其他"}, "The title mentions the system 'old'"),
         ({"title": "\ud800"}, "The title holds a lone surrogate"),
         (
             {"forms": ["xls"]},
@@ -234,10 +234,10 @@ def test_the_maker_is_told_what_to_know(tmp_path: Path) -> None:
     )
     study = export_study([a, b], tmp_path / "study", raters=1, identical=0)
     assert notes(study) == [
-        "'a' and 'b' were sampled unlike: temperature 1 and 2.",
+        "'a' and 'b' were sampled differently: temperature 1 and 2.",
         "1 prompt of 'a' had no counterpart and is left out (p3).",
         "In 1 of 3 items both systems wrote the same text; raters should call them a tie.",
-        "2 of 3 items hold a text of more than 32,767 characters, which Excel cuts; have them rated in rate.html.",
+        "2 of 3 items hold a text of more than 32,767 characters, which Excel cuts off; have them rated in rate.html.",
     ]
     assert (
         summary(study, tmp_path / "study").splitlines()[0]

@@ -19,19 +19,12 @@ from hypothesis import strategies as st
 from openpyxl.cell.cell import Cell
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.forms import (
-    SCHEME,
-    escaped,
-    label_studio_interface,
-    read_label_studio,
-    read_potato,
-    unescaped,
-    write_label_studio,
-    write_potato,
-    write_xlsx,
-)
+from coh_lightning.human_eval.label_studio import label_studio_interface, read_label_studio, write_label_studio
+from coh_lightning.human_eval.potato import SCHEME, read_potato, write_potato
 from coh_lightning.human_eval.sheets import sheet_cells
-from coh_lightning.human_eval.study import Item, Row, Study, digest
+from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
+from coh_lightning.human_eval.submitted import SubmittedRow
+from coh_lightning.human_eval.workbook import escaped, unescaped, write_xlsx
 
 TEXTS = (
     ("Name a fruit.", "=HYPERLINK(\"http://x\",\"Apple\")", "- pear\r\n- fig\rand \x07bell _x0007_"),
@@ -44,11 +37,11 @@ TEXTS = (
 def study_of(texts: tuple[tuple[str, str, str], ...] = TEXTS) -> Study:
     """Two raters, who see every item, A on either side in turn, with the attributes in different orders."""
     items = tuple(
-        Item(f"i{number}", prompt, (one, other), digest(prompt, one, other))
+        StudyItem(f"i{number}", prompt, (one, other), digest(prompt, one, other))
         for number, (prompt, one, other) in enumerate(texts)
     )
     rows = tuple(
-        Row(f"r{rater}{number}", f"i{number}", f"rater-{rater}", (number + rater) % 2)
+        RatingRow(f"r{rater}{number}", f"i{number}", f"rater-{rater}", (number + rater) % 2)
         for rater in (1, 2)
         for number in range(len(texts))
     )
@@ -256,22 +249,15 @@ def test_an_export_of_label_studio_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(export))
     hashes = [row.text_hash(item) for row, item in study.rater_rows("rater-1")]
     assert read_label_studio(path, study) == [
-        {
-            "row_id": "r10",
-            "text_hash": hashes[0],
-            "choices": {"accuracy": "A", "overall": "tie"},
-            "comment": "one line\n- another",
-            "seconds": 31.204,
-            "where": f"{path}, task 1 by 4",
-        },
-        {
-            "row_id": "r11",
-            "text_hash": hashes[1],
-            "choices": {"overall": "B"},
-            "comment": "",
-            "seconds": None,
-            "where": f"{path}, task 2 by someone@example.org",
-        },
+        SubmittedRow(
+            f"{path}, task 1 by 4",
+            "r10",
+            {"accuracy": "A", "overall": "tie"},
+            comment="one line\n- another",
+            seconds="31.204",
+            text_hash=hashes[0],
+        ),
+        SubmittedRow(f"{path}, task 2 by someone@example.org", "r11", {"overall": "B"}, text_hash=hashes[1]),
     ]
 
 
@@ -292,7 +278,7 @@ def test_different_answers_in_one_annotation_are_kept_apart_and_equal_ones_are_o
     ]
     path = tmp_path / "project.json"
     path.write_text(json.dumps(export))
-    found = [(answer["choices"], answer.get("unclear")) for answer in read_label_studio(path, study)]
+    found = [(answer.choices, answer.unclear) for answer in read_label_studio(path, study)]
     assert found == [({"overall": "tie"}, {"accuracy": ["A", "B"]}), ({"overall": "B"}, {"accuracy": ["B", "A"]})]
 
 
@@ -311,7 +297,7 @@ def test_several_annotations_of_a_task_are_told_apart(tmp_path: Path) -> None:
             ]
         )
     )
-    assert [(answer["where"], answer["choices"]) for answer in read_label_studio(path, study)] == [
+    assert [(answer.where, answer.choices) for answer in read_label_studio(path, study)] == [
         (f"{path}, task 1, annotation 1 by 4", {"overall": "A"}),
         (f"{path}, task 1, annotation 2 by 4", {"overall": "B"}),
     ]
@@ -397,23 +383,16 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
         (tmp_path / "annotation_output" / name / "user_state.json").write_text(json.dumps(state, indent=2))
     first, second = (tmp_path / "annotation_output" / name / "user_state.json" for name in states)
     expected = [
-        {
-            "row_id": "r10",
-            "choices": {"accuracy": "A", "overall": "tie"},
-            "comment": "so so",
-            "seconds": 3.256,
-            "where": f"{first}, instance r10",
-        },
-        {
-            "row_id": "r11",
-            "choices": {"overall": "B"},
-            "comment": "",
-            "seconds": None,
-            "where": f"{first}, instance r11",
-        },
-        {"row_id": "r23", "choices": {}, "comment": "neither", "seconds": None, "where": f"{second}, instance r23"},
+        SubmittedRow(
+            f"{first}, instance r10",
+            "r10",
+            {"accuracy": "A", "overall": "tie"},
+            comment="so so",
+            seconds="3.256",
+        ),
+        SubmittedRow(f"{first}, instance r11", "r11", {"overall": "B"}),
+        SubmittedRow(f"{second}, instance r23", "r23", {}, comment="neither"),
     ]
-    expected = [{**each, "text_hash": None} for each in expected]
     assert read_potato(first, study) == expected[:2]
     assert read_potato(tmp_path / "annotation_output", study) == expected
 
@@ -430,7 +409,7 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
     path = tmp_path / "user_state.json"
     path.write_text(json.dumps(user_state("rater-1", {"r10": values}, {})))
     (answer,) = read_potato(path, study_of())
-    assert (answer["choices"], answer["unclear"], answer["comment"]) == (
+    assert (answer.choices, answer.unclear, answer.comment) == (
         {"accuracy": "B"},
         {"overall": ["A", "B"]},
         "one\ntwo",
@@ -444,7 +423,7 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
     ("read", "content", "words"),
     [
         (read_label_studio, b"[{]", "broken JSON at column 3"),
-        (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "no export of Label Studio"),
+        (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "not an export of Label Studio"),
         (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
         (
             read_label_studio,
@@ -456,7 +435,7 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
             b'{"instance_id_to_label_to_value": {"r10": [], "r10": []}}',
             "an object has the key 'r10' twice",
         ),
-        (read_potato, b"[]", "none of potato's"),
+        (read_potato, b"[]", "potato didn't write it"),
         (read_potato, b"\xff", "not UTF-8"),
     ],
 )

@@ -10,14 +10,15 @@ import pytest
 from completions_for_tests import completions, lines_of, own
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.items import Gold, Matched, Pair, match, read_gold, read_systems, references
+from coh_lightning.human_eval.gold import GoldItem, read_gold
+from coh_lightning.human_eval.items import AnswerPair, MatchedPairs, match, read_systems, references
 from coh_lightning.records import Feedback, prompt_sha
 from coh_lightning.turns import read_prompt
 
 
 def matched(
     *paths: Path, seed: int = 0, against: str | None = None, max_prompts: int | None = None, **options: Any
-) -> Matched:
+) -> MatchedPairs:
     return match(read_systems(paths, seed=seed, **options), seed=seed, against=against, max_prompts=max_prompts)
 
 
@@ -35,7 +36,7 @@ def test_a_file_needs_only_id_prompt_and_completion(tmp_path: Path) -> None:
 def test_our_own_lines_are_shown_without_the_feedback_sentence_and_meet_plain_ones(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", "x")])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Question 1?")])
-    assert matched(a, b).pairs == (Pair("1", "sha of 1", "Question 1?", ("mine", "b"), ("x", "y")),)
+    assert matched(a, b).pairs == (AnswerPair("1", "sha of 1", "Question 1?", ("mine", "b"), ("x", "y")),)
     assert matched(b, a).pairs[0].prompt == "Question 1?"
 
 
@@ -50,7 +51,7 @@ def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
     lines_of(a, [own("1", "x", shown=None, marker="", prompt="[INST] Question 1?")])
     with pytest.raises(
         InputError,
-        match="other words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters could tell",
+        match="different words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters could tell",
     ):
         matched(a, tmp_path / "b.jsonl")
 
@@ -90,7 +91,7 @@ def test_two_references_of_one_prompt_are_refused_by_place(tmp_path: Path) -> No
         references(read_systems([a, b], seed=0))
     assert (
         str(caught.value)
-        == f"{b}:2: the reference of '2' is 'Thus.', but 'So.' at {a}:2; give one reference to a prompt."
+        == f"{b}:2: the reference of '2' is 'Thus.', but 'So.' at {a}:2; give each prompt one reference."
     )
 
 
@@ -135,7 +136,8 @@ def test_equal_ids_of_different_prompts_are_refused_by_name(tmp_path: Path) -> N
 def test_files_without_a_common_prompt_are_refused(tmp_path: Path) -> None:
     a, b = lines_of(tmp_path / "a.jsonl", [line("1", "x")]), lines_of(tmp_path / "b.jsonl", [line("2", "y")])
     with pytest.raises(
-        InputError, match=r"No prompt id of 'a' \(1 prompts, as '1'\) is among those of 'b' \(1 prompts, as '2'\)"
+        InputError,
+        match=r"No prompt id of 'a' \(1 prompts, such as '1'\) is among those of 'b' \(1 prompts, such as '2'\)",
     ):
         matched(a, b)
 
@@ -148,7 +150,9 @@ def test_of_several_samples_one_is_drawn_by_the_seed(tmp_path: Path) -> None:
     assert [start for start, _, _ in samples] == [str(n) for n in range(30)]
     assert {end for _, _, end in samples} == {"0", "1", "2"}
     assert matched(a, b) == found != matched(a, b, seed=1)
-    assert found.warnings == (f"{a}: 'a' has up to 3 completions a prompt; one of each prompt was drawn by the seed.",)
+    assert found.warnings == (
+        f"{a}: 'a' has up to 3 completions per prompt; one of each prompt was drawn by the seed.",
+    )
 
 
 def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> None:
@@ -177,7 +181,8 @@ def test_two_asks_of_one_file_meet_only_as_a_control(tmp_path: Path) -> None:
 def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
     a, b = (lines_of(tmp_path / name, [own("1", name)]) for name in ("a.jsonl", "b.jsonl"))
     with pytest.raises(
-        InputError, match=r"b\.jsonl: its system is called 'mine', as is that of a\.jsonl; tell them apart with --names"
+        InputError,
+        match=r"b\.jsonl: its system is called 'mine', like that of a\.jsonl; give each file its own name with --names",
     ):
         matched(a, b)
     assert matched(a, b, names=["old", "new"]).pairs[0].systems == ("old", "new")
@@ -190,7 +195,7 @@ def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
 def test_one_file_may_hold_several_systems(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", name, system=name) for name in ("x", "y")])
     assert matched(a).pairs[0].systems == ("x", "y")
-    with pytest.raises(InputError, match=r"the file holds 2 systems \(x, y\), so one name can't stand for it"):
+    with pytest.raises(InputError, match=r"the file holds 2 systems \(x, y\), so it can't be given one name"):
         matched(a, names=["z"])
 
 
@@ -209,7 +214,7 @@ def test_references_are_a_system(tmp_path: Path) -> None:
     assert [(pair.systems, pair.texts) for pair in found.pairs] == [(("reference", "a"), ("r1", "x"))]
     assert found.unmatched == {"a": ("2",), "reference": ()}
     assert references(systems).sampling is None
-    with pytest.raises(InputError, match="None of the completions of b carries a 'reference'"):
+    with pytest.raises(InputError, match="None of the completions of b has a 'reference'"):
         references(read_systems([completions(tmp_path, "b")], seed=0))
 
 
@@ -223,7 +228,7 @@ def test_fewer_prompts_are_drawn_alike_for_all_pairs(tmp_path: Path) -> None:
 def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", sampling={"temperature": 1.0, "top_p": 0.9, "seed": 1})
     b = completions(tmp_path, "b", sampling={"temperature": 0, "top_p": 0.9, "seed": 2})
-    assert matched(a, b).warnings == ("'a' and 'b' were sampled unlike: temperature 1.0 and 0.",)
+    assert matched(a, b).warnings == ("'a' and 'b' were sampled differently: temperature 1.0 and 0.",)
     completions(tmp_path, "b", sampling={"temperature": 1.0, "top_p": 0.9, "seed": 2})
     assert matched(a, b).warnings == ()
     assert read_systems([a], seed=0)[0].sampling == {"temperature": 1.0, "top_p": 0.9}
@@ -240,9 +245,9 @@ def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
         ({"reference": "\ud800"}, "reference holds the lone surrogate"),
         ({"completion": 3}, "completion is int 3; it must be text"),
         ({"prompt": 3}, "prompt is int; it must be text or a list of messages"),
-        ({"prompt": [{"role": "user"}]}, r"prompt\[0\] is no message"),
+        ({"prompt": [{"role": "user"}]}, r"prompt\[0\] must be a message"),
         ({"id": None}, "id is NoneType None; it must be text"),
-        ({"sampling": {"temperature": float("nan")}}, "sampling holds a number that is not finite"),
+        ({"sampling": {"temperature": float("nan")}}, "sampling holds a non-finite number"),
     ],
 )
 def test_a_bad_line_is_refused_by_file_line_and_completion(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
@@ -289,11 +294,15 @@ def test_pseudo_dialogues_keep_the_human_and_replace_every_reply(tmp_path: Path)
 def test_our_own_dialogue_lines_are_joined_by_what_people_read(tmp_path: Path) -> None:
     a = lines_of(
         tmp_path / "a.jsonl",
-        [own("d#1", "Hi.", shown="Hello!"), own("d#2", "Me.", shown="User: Hello!\n\nAssistant: Hi.\n\nUser: Who?")],
+        [
+            own("d#1", "Hi.", shown="Hello!"),
+            own("d#2", "Me.", shown="...", messages=messages("Hello!", "Hi.", "Who?")),
+            own("d#3", "So?", human="And?"),
+        ],
     )
     (system,) = read_systems([a], seed=0, dialogues=True)
     assert [output.text for output in system.outputs.values()] == [
-        "User: Hello!\n\nAssistant: Hi.\n\nUser: Who?\n\nAssistant: Me."
+        "User: Hello!\n\nAssistant: Hi.\n\nUser: Who?\n\nAssistant: Me.\n\nUser: And?\n\nAssistant: So?"
     ]
 
 
@@ -317,7 +326,7 @@ def test_a_broken_dialogue_is_refused(tmp_path: Path, lines: list[dict[str, Any]
 
 def test_gold_items_are_read_strictly(tmp_path: Path) -> None:
     path = lines_of(tmp_path / "g.jsonl", [{"id": "g", "prompt": "2 + 2?", "good": "4", "bad": "5"}])
-    assert read_gold(path) == [Gold("g", "2 + 2?", "4", "5")]
+    assert read_gold(path) == [GoldItem("g", "2 + 2?", "4", "5")]
     path.write_text(json.dumps({"id": "g", "prompt": "2 + 2?", "good": "4"}))
     with pytest.raises(InputError, match=r"g\.jsonl:1: the key 'bad' is missing"):
         read_gold(path)

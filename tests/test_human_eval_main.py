@@ -88,7 +88,7 @@ def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFi
 
     sheets = [str(folder / "sheets" / f"rater-{number}.csv") for number in (1, 2)]
     assert main(["human-eval", "import", str(folder), *sheets]) == 0
-    assert capsys.readouterr().out.startswith("6 of 8 judgements, 6 of them new\nmissing: 2\n")
+    assert capsys.readouterr().out.startswith("6 of 8 judgments, 6 of them new\nmissing: 2\n")
     assert lines(folder / "judgements.jsonl") == expected
     assert main(["human-eval", "import", str(folder), sheets[0]]) == 0
     assert lines(folder / "judgements.jsonl") == expected
@@ -96,7 +96,7 @@ def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFi
     bad = Path(sheets[0])
     bad.write_text(bad.read_text(encoding="utf-16").replace(";A;", ";best;").replace(";B;", ";best;"), encoding="utf-8")
     assert main(["human-eval", "import", str(folder), str(bad)]) == 1
-    assert f"{bad}:2: 'best' is no choice for overall; write A, tie or B." in capsys.readouterr().out
+    assert f"{bad}:2: 'best' is not a choice for overall; write A, tie or B." in capsys.readouterr().out
     assert lines(folder / "judgements.jsonl") == expected
 
 
@@ -141,7 +141,7 @@ def test_every_form_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
         == 0
     )
     assert (
-        capsys.readouterr().out == f"{len(study.rows)} of {len(study.rows)} judgements, {len(study.rows)} of them new\n"
+        capsys.readouterr().out == f"{len(study.rows)} of {len(study.rows)} judgments, {len(study.rows)} of them new\n"
     )
     for line in lines(folder / "judgements.jsonl"):
         systems = line["systems"]
@@ -156,7 +156,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["human-eval", "export", str(a), str(b), "--output", str(tmp_path / "s"), "--define", "overall"]) == 2
     assert capsys.readouterr().err == "error: --define 'overall' has no '='; give NAME=SENTENCE.\n"
     assert main(["human-eval", "import", str(tmp_path / "s"), str(a)]) == 2
-    assert "items.jsonl: there is no such file; give the folder that human-eval export wrote" in capsys.readouterr().err
+    assert "items.jsonl: no such file; give the folder that human-eval export wrote" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["exprot"], ["export"], ["import", "x"]])

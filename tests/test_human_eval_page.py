@@ -23,7 +23,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.human_eval.guard import DANGEROUS, unguard
 from coh_lightning.human_eval.rating_page import rating_data, write_rating_page
 from coh_lightning.human_eval.sheets import csv_text, sheet_cells
-from coh_lightning.human_eval.study import Item, Row, Study, digest
+from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 
 RUN = "globalThis.ran = (globalThis.ran || 0) + 1"
 HOSTILE = (
@@ -56,12 +56,12 @@ def study_of(
 ) -> Study:
     """A study of (prompt, text, text) in which every rater gets every item, with A on either side in turn."""
     items = tuple(
-        Item(f"i{number:04d}", *(prompt, (one, other)), digest(prompt, one, other))
+        StudyItem(f"i{number:04d}", *(prompt, (one, other)), digest(prompt, one, other))
         for number, (prompt, one, other) in enumerate(texts)
     )
     names = [f"rater-{number + 1}" for number in range(raters)]
     rows = tuple(
-        Row(f"r{rater[6:]}{number:04d}", item.item, rater, number % 2)
+        RatingRow(f"r{rater[6:]}{number:04d}", item.item, rater, number % 2)
         for rater in names
         for number, item in enumerate(items)
     )
@@ -516,7 +516,7 @@ def test_what_the_page_saves_is_imported_as_it_was_chosen(rating: Rating, tmp_pa
         rating.keys("ENTER")
     (tmp_path / "saved.csv").write_bytes(rating.saved())
     imported = import_ratings(tmp_path / "study", [tmp_path / "saved.csv"])
-    assert (imported.judgements, imported.missing, imported.foreign, imported.impossible, imported.conflicts) == (
+    assert (imported.judgements, imported.missing, imported.foreign, imported.invalid, imported.conflicts) == (
         2 * len(rows),
         (),
         (),

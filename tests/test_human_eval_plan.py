@@ -83,22 +83,22 @@ def test_a_stricter_test_needs_more() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--shares", "0.5"], "--shares has 0.5; a win share to be found lies above 0.5 and below 1."),
-        (["--shares", "60"], "--shares has 60; a win share to be found lies above 0.5 and below 1."),
+        (["--shares", "0.5"], "--shares has 0.5; a win share to detect lies above 0.5 and below 1."),
+        (["--shares", "60"], "--shares has 60; a win share to detect lies above 0.5 and below 1."),
         (
             ["--shares", "0.5001"],
             "a true win share of 0.5001 needs about 200,000,000 decided items for 80 % power; plan for a larger "
             "effect.",
         ),
-        (["--power", "80"], "--power has 80; give chances between 0.05 and 0.999, such as 0.8."),
-        (["--ties", "1"], "--ties is 1; give the share of ties, from 0 to below 1."),
-        (["--ties", "nan"], "--ties is nan; give the share of ties, from 0 to below 1."),
+        (["--power", "80"], "--power has 80; give a power between 0.05 and 0.999, such as 0.8."),
+        (["--ties", "1"], "--ties is 1; give the expected share of ties, from 0 to below 1."),
+        (["--ties", "nan"], "--ties is nan; give the expected share of ties, from 0 to below 1."),
         (["--alpha", "5"], "--alpha is 5; give the level of the test, such as 0.05."),
         (["--items", "0"], "--items has 0; give numbers from 1 to 100,000."),
-        (["--curve", "curve.pdf"], "--curve is curve.pdf; give the figure a name that ends in .png or .svg."),
+        (["--curve", "curve.pdf"], "--curve is curve.pdf; give a name that ends in .png or .svg."),
         (
             ["--curve", "nowhere/curve.png"],
-            "--curve is nowhere/curve.png, but there is no folder nowhere; make it first.",
+            "--curve is nowhere/curve.png, but the folder nowhere doesn't exist; create it first.",
         ),
     ],
 )

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.export import export_study
 from coh_lightning.human_eval.guard import DANGEROUS, guard
-from coh_lightning.human_eval.ratings import WORDS, Imported, import_ratings, summary
+from coh_lightning.human_eval.ratings import WORDS, ImportResult, import_ratings, summary
 from coh_lightning.human_eval.sheets import sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.jsonl import read_jsonl
@@ -62,7 +62,7 @@ def likes_x(attribute: str, prompt: str, a: str, b: str) -> str:
     return "B" if a.startswith("plain") else "A"
 
 
-def bring(folder: Path, *files: Path, replace: bool = False) -> Imported:
+def bring(folder: Path, *files: Path, replace: bool = False) -> ImportResult:
     return import_ratings(folder / "study", files, replace=replace)
 
 
@@ -71,8 +71,8 @@ def judgements(folder: Path) -> list[Judgement]:
     return list(read_jsonl(path, Judgement)) if path.exists() and path.stat().st_size else []
 
 
-def clean(imported: Imported) -> bool:
-    return not (imported.doubled or imported.foreign or imported.impossible or imported.conflicts or imported.refused)
+def clean(imported: ImportResult) -> bool:
+    return not (imported.duplicates or imported.foreign or imported.invalid or imported.conflicts or imported.refused)
 
 
 def sheet(folder: Path, study: Study, rater: str = "rater-1") -> tuple[Path, Cells]:
@@ -331,8 +331,8 @@ def test_the_same_answer_twice_counts_once_and_is_said(tmp_path: Path) -> None:
     path, cells = sheet(tmp_path, study)
     copy = save(tmp_path / "copy.csv", cells)
     imported = bring(tmp_path, path, copy)
-    assert imported.doubled == (
-        f"{copy}:2: overall of row '{cells[1][0]}' was answered before, at {path}:2, and alike; it counts once.",
+    assert imported.duplicates == (
+        f"{copy}:2: overall of row '{cells[1][0]}' has the same answer at {path}:2; it counts once.",
     )
     assert (imported.judgements, imported.refused) == (1, 0)
 
@@ -347,7 +347,7 @@ def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> No
         f"{other}:2: overall of row '{cells[1][0]}' was answered before, at an earlier import, with another choice "
         "(tie there, A here); "
     )
-    assert (refused.conflicts, refused.refused) == ((f"{says}the first stands (--replace takes this one).",), 1)
+    assert (refused.conflicts, refused.refused) == ((f"{says}the first is kept (--replace takes this one).",), 1)
     assert [one.choice for one in judgements(tmp_path)] == ["tie"]
     replaced = bring(tmp_path, other, replace=True)
     assert (replaced.conflicts, replaced.refused, replaced.added) == ((f"{says}this one is taken.",), 0, 0)
@@ -373,8 +373,8 @@ def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_nam
         )
     )
     imported = bring(tmp_path, path)
-    assert imported.impossible == (
-        f"{path}, task 1 by 3: overall of row '{row.row}' has 2 answers, 'A' and 'B'; none of them is counted.",
+    assert imported.invalid == (
+        f"{path}, task 1 by 3: overall of row '{row.row}' has 2 answers, 'A' and 'B'; none is counted.",
     )
     assert (imported.refused, [(one.attribute, one.choice) for one in judgements(tmp_path)]) == (
         1,
@@ -395,7 +395,7 @@ def test_two_annotations_of_one_task_that_differ_are_a_conflict_with_both_answer
     assert imported.conflicts == (
         f"{path}, task 1, annotation 2 by 3: overall of row '{row.row}' was answered before, at {path}, task 1, "
         "annotation 1 by 3, with another choice "
-        "(A there, B here); the first stands (--replace takes this one).",
+        "(A there, B here); the first is kept (--replace takes this one).",
     )
     assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
 
@@ -412,7 +412,7 @@ def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> 
     before = held.read_bytes()
     with pytest.raises(
         InputError,
-        match=rf"judgement 2 says 'x' to 'overall' of row '{first['row']}', and judgement 1 'tie'; keep one of the two\.",
+        match=rf"judgments 1 and 2 give different choices, 'tie' and 'x', for 'overall' of row '{first['row']}'; keep one",
     ):
         bring(tmp_path, path)
     assert held.read_bytes() == before
@@ -432,7 +432,7 @@ def test_a_comment_that_comes_later_is_added_and_another_is_a_conflict(tmp_path:
 # is named
 
 
-def one_bad(folder: Path, change: Callable[[list[str], list[str]], None]) -> tuple[Imported, Path, str]:
+def one_bad(folder: Path, change: Callable[[list[str], list[str]], None]) -> tuple[ImportResult, Path, str]:
     """A sheet of two rows, one of which is changed: (what import said, the file, the row's id). The other row is
     kept.
     """
@@ -457,28 +457,28 @@ def put(column: str, text: str) -> Callable[[list[str], list[str]], None]:
 @pytest.mark.parametrize(
     ("column", "text", "says"),
     [
-        ("overall", "C", "'C' is no choice for overall; write A, tie or B."),
-        ("overall", "1", "'1' is no choice for overall; write A, tie or B."),
-        ("overall", "A or B", "'A or B' is no choice for overall; write A, tie or B."),
+        ("overall", "C", "'C' is not a choice for overall; write A, tie or B."),
+        ("overall", "1", "'1' is not a choice for overall; write A, tie or B."),
+        ("overall", "A or B", "'A or B' is not a choice for overall; write A, tie or B."),
         ("study_id", "s0", "row '{row}' is of study {study}, but the file says s0; it is not counted."),
         ("rater", "rater-2", "row '{row}' was given to rater-1, but the file says 'rater-2'; it is not counted."),
         (
             "answer_b",
             "another text",
-            "answer_b of row '{row}' is not the text that was exported; it is not counted. Put the text back, or "
-            "leave the columns of texts out.",
+            "answer_b of row '{row}' differs from the text that was exported; it is not counted. Restore the text, or "
+            "leave out the columns of texts.",
         ),
         (
             "prompt",
             "Question 7?",
-            "prompt of row '{row}' is not the text that was exported; it is not counted. Put the text back, or leave "
-            "the columns of texts out.",
+            "prompt of row '{row}' differs from the text that was exported; it is not counted. Restore the text, or "
+            "leave out the columns of texts.",
         ),
         (
             "answer_a",
             "",
-            "answer_a of row '{row}' is not the text that was exported; it is not counted. Put the text back, or "
-            "leave the columns of texts out.",
+            "answer_a of row '{row}' differs from the text that was exported; it is not counted. Restore the text, or "
+            "leave out the columns of texts.",
         ),
     ],
 )
@@ -487,7 +487,7 @@ def test_an_impossible_answer_is_named_and_the_others_are_kept(
 ) -> None:
     imported, path, row = one_bad(tmp_path, put(column, text))
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
-    assert imported.impossible == (f"{path}:3: {says.format(row=row, study=study_id)}",)
+    assert imported.invalid == (f"{path}:3: {says.format(row=row, study=study_id)}",)
 
 
 def test_a_text_that_a_spreadsheet_takes_for_a_value_needs_its_hash(tmp_path: Path) -> None:
@@ -495,14 +495,14 @@ def test_a_text_that_a_spreadsheet_takes_for_a_value_needs_its_hash(tmp_path: Pa
     cells = [["42" if cell == "42.0" else cell for cell in row] for row in filled(study, "rater-1", likes_x)]
     assert clean(bring(tmp_path, save(tmp_path / "s.csv", cells)))
     put("text_hash", "0" * 16)(cells[1], cells[0])
-    assert "is not the text that was exported" in bring(tmp_path, save(tmp_path / "s.csv", cells)).impossible[0]
+    assert "differs from the text that was exported" in bring(tmp_path, save(tmp_path / "s.csv", cells)).invalid[0]
 
 
 def test_a_row_of_another_study_is_named(tmp_path: Path) -> None:
     imported, path, _ = one_bad(tmp_path, put("row_id", "r123"))
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
     assert imported.foreign == (
-        f"{path}:3: row 'r123' is not of study {study_id}, nor of any known one; it is not counted.",
+        f"{path}:3: row 'r123' is not of study {study_id}, nor of a known one; it is not counted.",
     )
 
 
@@ -521,7 +521,7 @@ def test_a_wrong_hash_is_named_where_no_texts_show_what_was_rated(tmp_path: Path
     right = cells[1][3]
     cells[1][3] = "0" * 16
     path = save(tmp_path / "s.csv", cells)
-    assert bring(tmp_path, path).impossible == (
+    assert bring(tmp_path, path).invalid == (
         f"{path}:2: the text_hash of row '{cells[1][0]}' is '0000000000000000', not {right}, so other texts were "
         "rated; it is not counted.",
     )
@@ -531,8 +531,8 @@ def test_seconds_that_are_no_number_are_named_and_the_answer_is_kept(tmp_path: P
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     for number, seconds in enumerate(("soon", "-1", "nan", "inf")):
         path = save(tmp_path / f"{number}.csv", filled(study, "rater-1", likes_x, seconds=seconds))
-        assert bring(tmp_path, path).impossible == (
-            f"{path}:2: '{seconds}' is no number of seconds; the row counts without its time.",
+        assert bring(tmp_path, path).invalid == (
+            f"{path}:2: '{seconds}' is not a number of seconds; the row counts without its time.",
         )
         assert judgements(tmp_path)[0].seconds is None
 
@@ -542,10 +542,10 @@ def test_seconds_that_are_no_number_are_named_and_the_answer_is_kept(tmp_path: P
     [
         (b"", "the file is empty"),
         (b"\xef\xbb\xbf\r\n", "the file is empty"),
-        (b"name,age\r\nx,3\r\n", "the first line, 'name,age', has no column row_id, so this is no sheet of a study"),
+        (b"name,age\r\nx,3\r\n", "the first line, 'name,age', has no column row_id, so this is not a sheet of a study"),
         (b"row_id,overall\r\nr1,A\r\n", "s.csv:1: neither text_hash nor all of the texts are there"),
         (b"row_id,text_hash\r\nr1,0\r\n", "s.csv:1: none of the columns accuracy, overall is there"),
-        (b"row_id,text_hash,overall,overall\r\nr1,0,A,A\r\n", "s.csv:1: the column overall stands 2 times"),
+        (b"row_id,text_hash,overall,overall\r\nr1,0,A,A\r\n", "s.csv:1: there are 2 columns named overall"),
         (b"\xff\xfea", "the file begins as utf-16 but is damaged"),
         (b"PK\x03\x04 no workbook", "s.csv: "),
     ],
@@ -563,7 +563,7 @@ def test_a_file_that_is_no_sheet_is_refused_and_nothing_is_written(tmp_path: Pat
 def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
     study = study_at(tmp_path)
     sheet(tmp_path, study)
-    with pytest.raises(InputError, match=r"rater1\.csv: there is no such file; did you mean 'rater-1\.csv'\?"):
+    with pytest.raises(InputError, match=r"rater1\.csv: no such file; did you mean 'rater-1\.csv'\?"):
         bring(tmp_path, tmp_path / "rater1.csv")
 
 
@@ -573,7 +573,7 @@ def test_judgements_of_another_study_are_refused(tmp_path: Path) -> None:
     bring(tmp_path, path)
     lines = (tmp_path / "study/judgements.jsonl").read_text()
     (tmp_path / "study/judgements.jsonl").write_text(lines.replace(study.rows[0].row, "r0"))
-    with pytest.raises(InputError, match="judgement 1 is of row 'r0', which study"):
+    with pytest.raises(InputError, match="judgment 1 is of row 'r0', which study"):
         bring(tmp_path, path)
 
 
@@ -582,8 +582,8 @@ def test_the_summary_counts_and_names(tmp_path: Path) -> None:
     path = save(tmp_path / "s.csv", filled(study, "rater-1", lambda *_: "?"))
     lines = summary(bring(tmp_path, path)).splitlines()
     rows = len(study.rows)
-    assert lines[:2] == [f"0 of {rows} judgements, 0 of them new", f"impossible: {rows}"]
-    assert lines[2].endswith("'?' is no choice for overall; write A, tie or B.")
+    assert lines[:2] == [f"0 of {rows} judgments, 0 of them new", f"invalid: {rows}"]
+    assert lines[2].endswith("'?' is not a choice for overall; write A, tie or B.")
     assert lines[10:] == [
         f"  and {rows - 8} more",
         "missing: 1",
@@ -623,10 +623,10 @@ def test_what_a_check_is_stands_in_the_key_whatever_the_judgements_say(tmp_path:
     ("content", "says"),
     [
         ("[" * 5000 + "]" * 5000, "broken JSON (nested too deeply); export it again as JSON."),
-        ('[{"data": {}, "annotations": 5}]', ", task 1: 'annotations' is no list; export it again as JSON."),
+        ('[{"data": {}, "annotations": 5}]', ", task 1: 'annotations' is not a list; export it again as JSON."),
         (
             '{"instance_id_to_label_to_value": {"r\\n1": 5}}',
-            r": what stands under the instance 'r\n1' is no list; give potato's own file.",
+            r": the value of instance 'r\n1' is not a list; give potato's own file.",
         ),
     ],
 )

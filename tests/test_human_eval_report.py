@@ -23,21 +23,15 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 from studies_for_tests import BASELINE, MODEL, TIE, World, draw, write_study
 
-import coh_lightning.human_eval.report as module
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval import report_tables
+from coh_lightning.human_eval import analysis, report_tables
 from coh_lightning.human_eval.figures import plain
-from coh_lightning.human_eval.report import (
-    add_arguments,
-    excluded_raters,
-    rater_table,
-    read_answers,
-    report_numbers,
-    run,
-    write_report,
-)
+from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
+from coh_lightning.human_eval.report import report_numbers
 from coh_lightning.human_eval.report_blocks import findings
+from coh_lightning.human_eval.report_files import add_arguments, run, write_report
 from coh_lightning.human_eval.report_tables import percent
+from coh_lightning.human_eval.results import read_results
 
 FILES = {"report.json", "report.md", "report.html", "figures"}
 
@@ -56,7 +50,7 @@ def numbers_of(folder: Path, **changes: Any) -> dict[str, Any]:
     """The numbers of a study of one pair: attribute -> (votes, left)."""
     tables = changes.pop("tables")
     return report_numbers(
-        read_answers(write_study(folder, {name: [("old", "new", *table)] for name, table in tables.items()}, **changes))
+        read_results(write_study(folder, {name: [("old", "new", *table)] for name, table in tables.items()}, **changes))
     )
 
 
@@ -75,7 +69,7 @@ def check(kind: str, rater: int, number: int, passed: bool, **changes: Any) -> d
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:
-    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=1)
+    assert doctest.testmod(analysis) == doctest.TestResults(failed=0, attempted=1)
     assert doctest.testmod(report_tables) == doctest.TestResults(failed=0, attempted=3)
 
 
@@ -243,7 +237,7 @@ def test_who_falls_out_by_the_keys_rules_is_named_with_the_reason_and_both_sets_
 
 
 def test_a_check_that_was_met_too_seldom_excludes_nobody(tmp_path: Path) -> None:
-    answers = read_answers(
+    answers = read_results(
         write_study(
             tmp_path,
             {"overall": [("old", "new", *votes("m"))]},
@@ -253,10 +247,10 @@ def test_a_check_that_was_met_too_seldom_excludes_nobody(tmp_path: Path) -> None
     table = rater_table(answers)
     assert excluded_raters(table, {"min_gold": 0.8, "min_check_answers": 4}) == {}
     assert excluded_raters(table, {"min_gold": 0.8, "min_check_answers": 3}) == {
-        "rater-1": ["0 of 3 gold items answered rightly (0 %), below 80 %"]
+        "rater-1": ["0 of 3 gold items answered correctly (0 %), below 80 %"]
     }
     assert excluded_raters(table, {"min_median_seconds": 30}) == {
-        "rater-1": ["a median of 20.0 seconds a row, below 30"]
+        "rater-1": ["a median of 20.0 seconds per row, below 30"]
     }
 
 
@@ -268,7 +262,7 @@ def test_a_rule_that_the_report_does_not_know_is_refused(tmp_path: Path) -> None
 def test_rules_that_leave_nobody_leave_the_numbers_of_all(tmp_path: Path) -> None:
     numbers = numbers_of(tmp_path, tables={"overall": votes("m", "b")}, key={"exclusion": {"min_median_seconds": 99}})
     assert [*numbers["analyses"]] == ["all"]
-    assert "The exclusion rules leave no rater; the numbers are those of all raters." in numbers["warnings"]
+    assert "The exclusion rules exclude every rater; the numbers are those of all raters." in numbers["warnings"]
 
 
 # ------------------------------------------------------------------------------------------------------------ warnings
@@ -285,8 +279,8 @@ def test_what_a_reader_must_know_first_is_said(tmp_path: Path) -> None:
         {"overall": [("old", "new", *votes("m", "b"))]},
         key=key | {"rows": {name: {"check": ""} for name in "abcde"}},
     )
-    assert report_numbers(read_answers(folder))["warnings"] == [
-        "Sampling differs in temperature: old 1.0, new 0.7; what is compared is model and sampling.",
+    assert report_numbers(read_results(folder))["warnings"] == [
+        "Sampling differs in temperature: old 1.0, new 0.7; the comparison is of model and sampling together.",
         "2 prompts of old had no counterpart and were not rated (first: q1).",
         "3 of 5 rows are not answered yet.",
     ]
@@ -297,7 +291,7 @@ def test_unknown_sampling_settings_are_said(tmp_path: Path) -> None:
         tmp_path, tables={"overall": votes("m")}, key={"sampling": {"old": None, "new": {"top_k": 50}}}
     )
     assert numbers["warnings"] == [
-        "The sampling settings of old are not known, so they can't be compared with those of new."
+        "The sampling settings of old are unknown, so they can't be compared with those of new."
     ]
 
 
@@ -332,17 +326,17 @@ def changed(folder: Path, **changes: Any) -> Path:
     [
         (
             {"item": "x"},
-            ":1: item 'x' is not in this study's key.json and items.jsonl; import the answers of this study alone.",
+            ":1: item 'x' is not in this study's key.json and items.jsonl; import only answers of this study.",
         ),
         (
             {"choice": "else"},
-            ":1: choice 'else' among ['new', 'old'] is not of item 'i-01-0' (['new', 'old']); import again.",
+            ":1: the choice 'else' between ['new', 'old'] doesn't fit item 'i-01-0', which compares ['new', 'old']",
         ),
         (
             {"systems": ["new", "else"]},
-            ":1: choice 'new' among ['new', 'else'] is not of item 'i-01-0' (['new', 'old']); import again.",
+            ":1: the choice 'new' between ['new', 'else'] doesn't fit item 'i-01-0', which compares ['new', 'old']",
         ),
-        ({"row": "i-01-1-r1"}, ":2: row 'i-01-1-r1' has 'overall' twice, first at "),
+        ({"row": "i-01-1-r1"}, ":2: row 'i-01-1-r1' has two answers to 'overall', the first at "),
     ],
 )
 def test_judgements_that_are_not_of_the_study_are_refused_by_line(
@@ -350,16 +344,14 @@ def test_judgements_that_are_not_of_the_study_are_refused_by_line(
 ) -> None:
     path = changed(write_study(tmp_path, {"overall": [("old", "new", *votes("m", "b"))]}), **changes)
     with pytest.raises(InputError) as caught:
-        read_answers(tmp_path)
+        read_results(tmp_path)
     assert str(caught.value).startswith(f"{path}{says}")
 
 
 def test_a_folder_without_judgements_says_what_to_do(tmp_path: Path) -> None:
     folder = write_study(tmp_path, {"overall": [("old", "new", *votes("m"))]})
     (folder / "judgements.jsonl").unlink()
-    with pytest.raises(
-        InputError, match=r"there is no such file; import the raters' files first: human-eval import .* FILES\."
-    ):
+    with pytest.raises(InputError, match=r"no such file; import the raters' files first: human-eval import .* FILES\."):
         write_report(folder)
     only = write_study(tmp_path / "checks", {}, checks=[check("gold", 1, 0, True)])
     with pytest.raises(InputError, match="all 1 answers are checks, none is a vote; import more sheets"):
@@ -382,7 +374,7 @@ def three(folder: Path, seed: int = 0) -> Path:
 
 def test_three_systems_are_compared_in_pairs_and_ranked(tmp_path: Path) -> None:
     folder = three(tmp_path)
-    assert write_report(folder) == folder / "report.html"
+    assert write_report(folder) == json.loads((folder / "report.json").read_text())
     analysis = json.loads((folder / "report.json").read_text())["analyses"]["all"]
     assert [(pair["baseline"], pair["model"]) for pair in analysis["pairs"]] == [
         ("old", "mid"),

@@ -9,18 +9,20 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coh_lightning.human_eval.assignment import Design, make_study
 from coh_lightning.human_eval.guard import DANGEROUS, unguard
-from coh_lightning.human_eval.items import Matched, Pair
+from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
 from coh_lightning.human_eval.sheets import columns, csv_text, instructions, sheet_cells, write_sheets
-from coh_lightning.human_eval.study import DEFINITIONS, Design, Study, digest, make_study
+from coh_lightning.human_eval.study import DEFINITIONS, Study, digest
 
 
 def study_of(*texts: str, prompt: str = "Why?") -> Study:
     pairs = tuple(
-        Pair(f"p{n}", "", prompt, ("secret one", "secret two"), (text, f"other {n}")) for n, text in enumerate(texts)
+        AnswerPair(f"p{n}", "", prompt, ("secret one", "secret two"), (text, f"other {n}"))
+        for n, text in enumerate(texts)
     )
     return make_study(
-        Matched(pairs, {}),
+        MatchedPairs(pairs, {}),
         Design(2, 9, swaps=0, identical=0),
         seed=1,
         attributes=("accuracy", "overall"),

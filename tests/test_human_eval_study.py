@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.items import GOLD, Gold, Matched, Pair
+from coh_lightning.human_eval.assignment import Design, make_study
+from coh_lightning.human_eval.gold import GOLD, GoldItem
+from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
 from coh_lightning.human_eval.study import (
     DEFINITIONS,
-    Design,
-    Item,
-    Row,
+    RatingRow,
     Study,
+    StudyItem,
     digest,
-    make_study,
     read_items,
     read_key,
     read_study,
@@ -34,10 +34,10 @@ KEY: Mapping[str, Any] = {"systems": ["x", "y"], "sampling": {}}
 ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
 
 
-def matched(number: int, pairs: tuple[tuple[str, str], ...] = (("x", "y"),)) -> Matched:
-    return Matched(
+def matched(number: int, pairs: tuple[tuple[str, str], ...] = (("x", "y"),)) -> MatchedPairs:
+    return MatchedPairs(
         tuple(
-            Pair(f"p{n}", "", f"Prompt {n}", pair, (f"{pair[0]} {n}", f"{pair[1]} {n}"))
+            AnswerPair(f"p{n}", "", f"Prompt {n}", pair, (f"{pair[0]} {n}", f"{pair[1]} {n}"))
             for pair in pairs
             for n in range(number)
         ),
@@ -48,7 +48,7 @@ def matched(number: int, pairs: tuple[tuple[str, str], ...] = (("x", "y"),)) -> 
 def study_of(
     number: int = 40,
     seed: int = 0,
-    gold: tuple[Gold, ...] = (),
+    gold: tuple[GoldItem, ...] = (),
     pairs: tuple[tuple[str, str], ...] = (("x", "y"),),
     **design: Any,
 ) -> Study:
@@ -58,15 +58,15 @@ def study_of(
     )
 
 
-def check(study: Study, row: Row) -> str:
+def check(study: Study, row: RatingRow) -> str:
     return str(study.key["rows"][row.row]["check"])
 
 
-def votes(study: Study, rater: str) -> list[Row]:
+def votes(study: Study, rater: str) -> list[RatingRow]:
     return [row for row, _ in study.rater_rows(rater) if not check(study, row)]
 
 
-def left(study: Study, row: Row) -> str:
+def left(study: Study, row: RatingRow) -> str:
     return str(study.key["items"][row.item]["systems"][row.left])
 
 
@@ -135,16 +135,23 @@ def test_an_identical_pair_is_one_systems_text_twice_and_expects_a_tie() -> None
 
 
 def test_texts_that_are_the_same_are_never_swapped() -> None:
-    pairs = tuple(Pair(f"p{n}", "", f"Prompt {n}", ("x", "y"), ("same", "same" if n else "other")) for n in range(20))
+    pairs = tuple(
+        AnswerPair(f"p{n}", "", f"Prompt {n}", ("x", "y"), ("same", "same" if n else "other")) for n in range(20)
+    )
     study = make_study(
-        Matched(pairs, {}), Design(1, 20, swaps=0.5), seed=0, attributes=ATTRIBUTES, definitions=DEFINITIONS, key=KEY
+        MatchedPairs(pairs, {}),
+        Design(1, 20, swaps=0.5),
+        seed=0,
+        attributes=ATTRIBUTES,
+        definitions=DEFINITIONS,
+        key=KEY,
     )
     (swap,) = [row for row in study.rows if check(study, row) == "swap"]
     assert study.key["items"][swap.item]["prompt_id"] == "p0"
 
 
 def test_every_rater_gets_every_gold_item_and_the_key_knows_the_right_answer() -> None:
-    study = study_of(gold=tuple(Gold(f"g{n}", f"{n} + 1?", str(n + 1), "no") for n in range(4)))
+    study = study_of(gold=tuple(GoldItem(f"g{n}", f"{n} + 1?", str(n + 1), "no") for n in range(4)))
     items = {item.item: item for item in study.items}
     for rater in study.raters:
         rows = [row for row, _ in study.rater_rows(rater) if check(study, row) == "gold"]
@@ -200,13 +207,12 @@ def test_the_seed_decides_everything() -> None:
     ("design", "says"),
     [
         ({"raters": 0}, "The number of raters is 0; a study needs at least 1."),
-        ({"overlap": -1}, "The overlap is -1; it must be 0 or a number of items that every rater gets."),
-        ({"votes": 4}, "Each item is to be rated by 4 raters, of 3 in all; give 1 to 3 votes."),
+        ({"overlap": -1}, "The overlap is -1; it must be 0 or more items that every rater gets."),
+        ({"votes": 4}, "Each item gets 4 votes, but there are 3 raters; give 1 to 3 votes."),
         ({"swaps": 1.5}, "The share of swapped duplicates is 1.5; it must be between 0 and 1."),
         (
             {"raters": 5, "overlap": 0},
-            "There are 4 items for 5 raters, so rater-5 would have none; ask fewer raters, or raise the overlap or "
-            "votes.",
+            "There are 4 items for 5 raters, so rater-5 would have none; take fewer raters, or raise overlap or votes.",
         ),
     ],
 )
@@ -217,7 +223,7 @@ def test_a_design_that_can_not_be_is_refused(design: dict[str, Any], says: str) 
 
 
 def test_a_hash_ties_an_answer_to_what_was_shown() -> None:
-    item, row = Item("i", "P", ("a", "b\ud800"), ""), Row("r", "i", "rater-1", 1)
+    item, row = StudyItem("i", "P", ("a", "b\ud800"), ""), RatingRow("r", "i", "rater-1", 1)
     assert row.text_hash(item) == digest("P", "b\ud800", "a") == "ae0b5818866a9afd"
 
 
@@ -229,15 +235,18 @@ def test_a_study_comes_back_as_it_went(tmp_path: Path) -> None:
 
 def test_only_the_key_knows_systems_checks_and_seed(tmp_path: Path) -> None:
     study = make_study(
-        Matched(
-            tuple(Pair(f"p{n}", "sha", f"Prompt {n}", ("secret one", "secret two"), ("a", f"b{n}")) for n in range(20)),
+        MatchedPairs(
+            tuple(
+                AnswerPair(f"p{n}", "sha", f"Prompt {n}", ("secret one", "secret two"), ("a", f"b{n}"))
+                for n in range(20)
+            ),
             {},
         ),
         Design(2, 10),
         seed=987654,
         attributes=ATTRIBUTES,
         definitions=DEFINITIONS,
-        gold=[Gold("g", "2 + 2?", "4", "5")],
+        gold=[GoldItem("g", "2 + 2?", "4", "5")],
         key={"systems": ["secret one", "secret two"]},
     )
     write_study(study, tmp_path)
@@ -260,8 +269,8 @@ def changed(text: str, change: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("items.jsonl", lambda text: text.replace("Prompt 1", "Prompt one", 1), "are not those of the export"),
-        ("items.jsonl", lambda text: text + text.splitlines()[0], "stands twice"),
+        ("items.jsonl", lambda text: text.replace("Prompt 1", "Prompt one", 1), "differ from those of the export"),
+        ("items.jsonl", lambda text: text + text.splitlines()[0], "it repeats item"),
         ("items.jsonl", lambda text: '{"item": 3}\n' + text, r"items\.jsonl:1: the line is no item"),
         (
             "items.jsonl",
@@ -269,12 +278,16 @@ def changed(text: str, change: Any) -> str:
             r"study\.json: rows\[\d+\], 'r\w+', has no item in items\.jsonl and key\.json",
         ),
         ("study.json", lambda text: text[:-9], r"study\.json:\d+: broken JSON at column"),
-        ("study.json", lambda text: text.replace('"left": 1', '"left": 2', 1), r"rows\[\d+\] is damaged"),
+        (
+            "study.json",
+            lambda text: text.replace('"left": 1', '"left": 2', 1),
+            r"rows\[\d+\] lacks row, item or rater, or its left is not 0 or 1",
+        ),
         ("study.json", lambda text: "[]", "it holds no JSON object"),
         (
             "key.json",
             lambda text: json.dumps({**json.loads(text), "study": "other"}),
-            "it is of study .*, but key.json beside it of study other",
+            "it is of study .*, but the key.json beside it of study other",
         ),
         (
             "key.json",
@@ -295,7 +308,7 @@ def changed(text: str, change: Any) -> str:
         (
             "key.json",
             lambda text: changed(text, lambda key: key["rows"].update({next(iter(key["rows"])): {}})),
-            "has no check that is known",
+            "has no known check",
         ),
         (
             "key.json",
@@ -310,24 +323,24 @@ def changed(text: str, change: Any) -> str:
         (
             "key.json",
             lambda text: changed(text, lambda key: key.update(unmatched={"x": 5})),
-            "what stands under 'unmatched' is not what export writes",
+            "the value of 'unmatched' has another type",
         ),
         (
             "study.json",
             lambda text: changed(text, lambda plan: plan.update(attributes=[["overall"]])),
-            "this is not the file of the export",
+            "this is not the file that export wrote",
         ),
         (
             "study.json",
             lambda text: changed(text, lambda plan: plan.update(orders={"rater-1": 5})),
-            "this is not the file of the export",
+            "this is not the file that export wrote",
         ),
         (
             "study.json",
             lambda text: changed(text, lambda plan: plan.update(title="1" * 9)).replace('"111111111"', "1" * 5000),
             "a number of too many digits",
         ),
-        ("key.json", lambda text: "{}", "the key 'study' is missing or no str"),
+        ("key.json", lambda text: "{}", "the key 'study' is missing or not of type str"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, change: Any, says: str) -> None:
@@ -341,9 +354,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, change: Any, says:
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write_study(study_of(), tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(
-        InputError, match=f"{name}: there is no such file; give the folder that human-eval export wrote"
-    ):
+    with pytest.raises(InputError, match=f"{name}: no such file; give the folder that human-eval export wrote"):
         read_study(tmp_path)
 
 
@@ -358,7 +369,7 @@ def test_the_report_reads_items_and_key_alone(tmp_path: Path) -> None:
 def test_any_text_is_kept(tmp_path: Path) -> None:
     text = "a\r\n\x00\u2028\x85\ufeff=1"
     study = make_study(
-        Matched((Pair("p", "", text, ("x", "y"), (text, "")),), {}),
+        MatchedPairs((AnswerPair("p", "", text, ("x", "y"), (text, "")),), {}),
         Design(1),
         seed=0,
         attributes=("overall",),

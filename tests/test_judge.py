@@ -707,7 +707,7 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
 
 
 def test_a_human_study_is_judged_item_by_item_and_reported_beside_the_people(stub: Any, tmp_path: Path) -> None:
-    from coh_lightning.human_eval import export, report
+    from coh_lightning.human_eval import export, results
     from coh_lightning.human_eval.study import read_study
 
     export.export_study(
@@ -726,7 +726,7 @@ def test_a_human_study_is_judged_item_by_item_and_reported_beside_the_people(stu
     assert {one.item for one in rows} == pairs and len(rows) == 4
     by_prompt = {one.prompt_id: one.choice for one in rows}
     assert by_prompt == {"p0": "coh", "p1": "base"}  # texts and names are matched through the key
-    assert report.read_answers(tmp_path / "study").raters == ("judge:m",)  # the report takes them as it takes people's
+    assert results.read_results(tmp_path / "study").raters == ("judge:m",)  # the report takes them as it takes people's
     with pytest.raises(InputError, match="is a study, whose pairs are fixed"):
         main([str(tmp_path / "study"), "--endpoint", it.url, "--model", "m", "--output", str(output), "--ask", "good"])
 

@@ -1,5 +1,5 @@
-"""metrics.py: each number on texts small enough to count by hand, the intervals against theory, and sums that are the
-same in one piece and in two.
+"""metrics.py: each number on texts small enough to count by hand, and sums that are the same in one piece and in
+two.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ from coh_lightning.metrics import (
     ROUGE,
     VALUES,
     Sums,
-    bootstrap_interval,
     completion_values,
     copied,
     distinct,
-    paired_difference,
-    per_prompt,
     repetition,
     rouge,
 )
@@ -154,72 +151,6 @@ def test_a_completion_gives_exactly_the_named_values() -> None:
         "ended": 0.0,
         "empty": 1.0,
     }
-
-
-def test_a_prompts_value_is_the_mean_of_its_completions() -> None:
-    assert per_prompt([("x", 1.0), ("y", 5.0), ("x", 2.0)]) == {"x": 1.5, "y": 5.0}
-
-
-def test_the_bootstrap_is_keyed_and_close_to_theory() -> None:
-    values = np.random.default_rng(1).normal(3, 2, size=400)
-    low, high = bootstrap_interval(values, seed=5)
-    assert (low, high) == bootstrap_interval(list(values), seed=5) != bootstrap_interval(values, seed=6)
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert low == pytest.approx(values.mean() - half, abs=0.03) and high == pytest.approx(
-        values.mean() + half, abs=0.03
-    )
-    narrow = bootstrap_interval(values, seed=5, level=0.5)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_an_interval_is_the_same_in_every_version() -> None:
-    assert bootstrap_interval([0.0, 1.0, 3.0, 7.0, 8.0], seed=1, resamples=50) == pytest.approx((0.935, 7.0))
-    difference = paired_difference(
-        {"a": 2.0, "b": 5.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 4.0}, seed=3, level=0.5, resamples=20
-    )
-    assert (difference.low, difference.high) == bootstrap_interval([1.0, 4.0, -3.0], seed=3, level=0.5, resamples=20)
-    values = [float(number**2 % 17) for number in range(30)]
-    plain = paired_difference(
-        {str(i).zfill(2): value for i, value in enumerate(values)},
-        dict.fromkeys((str(i).zfill(2) for i in range(30)), 0.0),
-        seed=3,
-    )
-    assert (
-        (plain.low, plain.high)
-        == bootstrap_interval(values, seed=3)
-        == bootstrap_interval(values, seed=3, level=0.95, resamples=2000)
-    )
-
-
-@pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.0}, {"level": -0.1}, {"resamples": 0}])
-def test_an_interval_without_a_level_or_resamples_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="a level between 0 and 1 and at least one resample"):
-        bootstrap_interval([1.0, 2.0], seed=0, **settings)
-    assert bootstrap_interval([1.0], seed=0, resamples=1) == (1.0, 1.0)
-
-
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    chance = np.random.default_rng(2)
-    intervals = [bootstrap_interval(chance.random(100), seed=i, resamples=300) for i in range(300)]
-    assert 0.91 <= np.mean([low <= 0.5 <= high for low, high in intervals]) <= 0.98
-
-
-def test_the_interval_of_one_value_is_that_value_and_of_none_an_error() -> None:
-    assert bootstrap_interval([0.25], seed=0) == (0.25, 0.25)
-    with pytest.raises(ValueError, match="at least one value"):
-        bootstrap_interval([], seed=0)
-    with pytest.raises(ValueError, match="1 finite"):
-        bootstrap_interval([1.0, math.nan], seed=0)
-
-
-def test_a_difference_is_taken_prompt_by_prompt() -> None:
-    good = {f"p{i}": float(i) + 1 for i in range(10)}
-    bad = {f"p{i}": float(i) for i in reversed(range(9))}
-    difference = paired_difference(good, bad, seed=0)
-    assert (difference.mean, difference.low, difference.high) == (1.0, 1.0, 1.0)  # prompts differ widely, the gap never
-    assert (difference.prompts, difference.left_out) == (9, 1)
-    with pytest.raises(ValueError, match="there are 0"):
-        paired_difference({"x": 1.0}, {"y": 1.0}, seed=0)
 
 
 def test_sums_are_divided_once() -> None:

@@ -299,8 +299,8 @@ READ = """
 import pathlib, resource, sys
 from coh_lightning.errors import InputError
 from coh_lightning.exchange import read_completions
-from coh_lightning.human_eval.forms import check_workbook
 from coh_lightning.human_eval.items import read_systems
+from coh_lightning.human_eval.workbook import check_workbook
 from coh_lightning.records import Judgement, read_jsonl
 from coh_lightning.sources import TRLPairs, load
 from coh_lightning.sources.files import read_rows

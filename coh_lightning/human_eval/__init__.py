@@ -1,3 +1,3 @@
-"""The blind human study: sample sizes, sheets, a page to rate in, checked import, a report with intervals. Files only:
-neither torch nor Lightning.
+"""The blind human study: sample sizes, sheets, a page to rate in, checked import, a report with intervals. Works on
+files alone, without torch or Lightning.
 """

@@ -9,9 +9,9 @@ from coh_lightning.commands import CommandParser
 
 PARTS = {
     "plan": ("plan", "how many prompts a study needs"),
-    "export": ("export", "completions of two or more systems -> blind sheets and a page to rate in"),
-    "import": ("ratings", "what raters sent back -> checked judgements"),
-    "report": ("report", "judgements -> who is better, with intervals, tests and agreement"),
+    "export": ("export_command", "completions of two or more systems -> blind sheets and a page to rate in"),
+    "import": ("ratings", "what raters sent back -> checked judgments"),
+    "report": ("report_files", "judgments -> which system is better, with intervals, tests and agreement"),
 }
 """Subcommand -> its module in this package, with `add_arguments(parser)` and `run(arguments) -> exit status`; and what
 it does.
@@ -19,7 +19,7 @@ it does.
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `human-eval`; gives its exit status. Raises InputError for what the user can put right."""
+    """The command `human-eval`; returns its exit status. Raises InputError for what the user can fix."""
     parser = CommandParser(
         prog="python -m coh_lightning human-eval",
         description="A blind human study of two or more systems.",

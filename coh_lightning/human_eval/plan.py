@@ -1,13 +1,13 @@
-"""`python -m coh_lightning human-eval plan`: how many prompts a study needs, for which effect, power and share of ties.
+"""`python -m coh_lightning human-eval plan`: how many prompts a study needs, by effect, power and share of ties.
 
-    decided items (votes that are no tie) for the exact two-sided sign test at 5 %
+    decided items (votes other than ties) for the exact two-sided sign test at 5 %
     true win share          0.55  0.575    0.6   0.65    0.7   0.75
     80 % power               820    367    210     97     54     35
 
-The exact test's power goes up and down as n grows by one (its size can't be 5 % exactly), so the number given is the
-smallest from which the power *stays* at or above the mark: at a share of .55 it first touches 80 % at 786 and falls
-below it for the last time at 819. Ties decide nothing: divide by (1 - share of ties). One item is one prompt: further
-raters on it make its vote surer, but don't count as further items.
+The power of the exact test is a sawtooth in n (its size can't be exactly 5 %), so the number given is the smallest from
+which the power *stays* at or above the target: at a share of .55 it first reaches 80 % at 786 and falls below it for
+the last time at 819. Ties decide nothing: divide by (1 - share of ties). One item is one prompt: more raters make its
+vote more reliable but don't count as more items.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from coh_lightning.human_eval.statistics import Floats
+    from coh_lightning.intervals import Floats
 
 SHARES = (0.55, 0.575, 0.6, 0.65, 0.7, 0.75)
 POWERS = (0.8, 0.9)
@@ -33,22 +33,22 @@ ITEMS = (50, 100, 200, 500, 1000)
 TIES = 0.3
 ALPHA = 0.05
 LARGEST = 100_000
-"""Items beyond which no search is made: nobody rates them."""
+"""Items; a study that needs more is refused."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
-PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-"""The ground of a label that stands on its curve."""
+LABEL_BOX: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+"""Background of a label on its curve."""
 STEPS = 41
 """Columns of the curves in the terminal."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Sample sizes: `decided[power][share]` items without a tie, and `items` with the ties that go beside them."""
+class StudyPlan:
+    """Sample sizes by [power][share]: `decided` items, and `items` including the expected ties."""
 
     shares: tuple[float, ...]
     powers: tuple[float, ...]
     ties: float
-    """Share of ties to reckon with, 0 to below 1."""
+    """Expected share of ties, 0 to below 1."""
     alpha: float
     decided: dict[float, dict[float, int]]
     items: dict[float, dict[float, int]]
@@ -57,8 +57,8 @@ class Plan:
 
 
 def power(n: ArrayLike, share: float, alpha: float = ALPHA) -> Floats:
-    """Chance that the exact two-sided sign test on n decided items finds a win share of `share` at level alpha; one
-    value for each n.
+    """Power of the exact two-sided sign test at level alpha for a true win share of `share`, for each number n of
+    decided items.
 
     >>> power(10, 0.9).round(4)   # rejects at 0, 1, 9 or 10 wins of 10: .9**10 + 10 * .9**9 * .1 + almost nothing
     np.float64(0.7361)
@@ -68,7 +68,7 @@ def power(n: ArrayLike, share: float, alpha: float = ALPHA) -> Floats:
     from coh_lightning.human_eval.statistics import needed
 
     special = needed("scipy.special")
-    items = np.asarray(n, dtype=np.int64)  # bdtr wants whole numbers
+    items = np.asarray(n, dtype=np.int64)  # bdtr needs integers
     # the most wins of the weaker side at which both tails together are at most alpha; -1: the test can't reject at all
     most = np.floor(special.bdtrik(alpha / 2, items, 0.5)) + 1
     for _ in range(2):  # bdtrik may round either way
@@ -78,10 +78,8 @@ def power(n: ArrayLike, share: float, alpha: float = ALPHA) -> Floats:
 
 
 def smallest(share: float, mark: float, alpha: float = ALPHA) -> int:
-    """The smallest number of decided items from which the power stays at or above the mark.
-
-    Raises:
-        InputError: more items than anybody rates.
+    """The smallest number of decided items from which the power stays at or above `mark`. Raises InputError if it is
+    larger than `LARGEST`.
 
     >>> smallest(0.6, 0.8), smallest(0.75, 0.9)
     (210, 42)
@@ -98,7 +96,7 @@ def smallest(share: float, mark: float, alpha: float = ALPHA) -> int:
             f"a true win share of {share:g} needs about {float(f'{about:.2g}'):,.0f} decided items for "
             f"{mark * 100:g} % power; plan for a larger effect."
         )
-    # the saw's teeth shrink with n: the last fall below the mark is near the normal approximation
+    # the teeth of the saw shrink with n: the last fall below the mark is near the normal approximation
     n = np.arange(max(1, int(0.7 * about) - 100), int(1.3 * about) + 200)
     below = np.flatnonzero(power(n, share, alpha) < mark)
     return int(n[below[-1]]) + 1 if len(below) else 1
@@ -111,15 +109,15 @@ def plan_table(
     ties: float = TIES,
     alpha: float = ALPHA,
     items: Sequence[int] = ITEMS,
-) -> Plan:
+) -> StudyPlan:
     """How many items each effect needs at each power, and how wide the intervals of some numbers of items are.
 
     Args:
         shares: true win shares among decided votes, each above 0.5 and below 1.
-        powers: chances of finding the effect, each above 0 and below 1.
-        ties: share of ties to reckon with.
+        powers: probabilities of detecting the effect, each above 0 and below 1.
+        ties: expected share of ties.
         alpha: level of the two-sided test.
-        items: numbers of decided items to give the half width of the Wilson interval for.
+        items: numbers of decided items whose Wilson interval is given.
 
     Raises:
         InputError: a value outside its range.
@@ -128,42 +126,42 @@ def plan_table(
 
     for share in shares:
         if not 0.5 < share < 1:
-            raise InputError(f"--shares has {share:g}; a win share to be found lies above 0.5 and below 1.")
+            raise InputError(f"--shares has {share:g}; a win share to detect lies above 0.5 and below 1.")
     for mark in powers:
         if not 0.05 <= mark <= 0.999:
-            raise InputError(f"--power has {mark:g}; give chances between 0.05 and 0.999, such as 0.8.")
+            raise InputError(f"--power has {mark:g}; give a power between 0.05 and 0.999, such as 0.8.")
     if not 0 <= ties < 1:
-        raise InputError(f"--ties is {ties:g}; give the share of ties, from 0 to below 1.")
+        raise InputError(f"--ties is {ties:g}; give the expected share of ties, from 0 to below 1.")
     if not 1e-6 <= alpha <= 0.5:
         raise InputError(f"--alpha is {alpha:g}; give the level of the test, such as 0.05.")
     for n in items:
         if not 1 <= n <= LARGEST:
             raise InputError(f"--items has {n:,}; give numbers from 1 to {LARGEST:,}.")
     decided = {mark: {share: smallest(share, mark, alpha) for share in shares} for mark in powers}
-    # 1e-9: 0.7 is a little less than seven tenths, and 210 / 0.7 must stay 300
+    # 1e-9: the float 0.7 is below seven tenths, and 210 / 0.7 must stay 300
     with_ties = {
         mark: {share: math.ceil(n / (1 - ties) - 1e-9) for share, n in row.items()} for mark, row in decided.items()
     }
     widths = {n: wilson(n / 2, n).high - 0.5 for n in items}
-    return Plan(tuple(shares), tuple(powers), ties, alpha, decided, with_ties, widths)
+    return StudyPlan(tuple(shares), tuple(powers), ties, alpha, decided, with_ties, widths)
 
 
-# --- in words
+# --- as text
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: StudyPlan) -> str:
     """The plan for the terminal: two tables, the half widths, and the power as curves."""
     level = f"{plan.alpha * 100:g} %"
     heads = _line("true win share", [f"{share:g}" for share in plan.shares])
     lines = [
         f"decided items for the exact two-sided sign test at {level} (smallest n from which the power stays above "
-        "the mark)",
+        "the target)",
         "",
         heads,
     ]
     lines += [_line(f"{mark * 100:g} % power", [f"{n:,}" for n in plan.decided[mark].values()]) for mark in plan.powers]
     if plan.ties:
-        lines += ["", f"items in all, with {plan.ties * 100:g} % ties", "", heads]
+        lines += ["", f"all items, with {plan.ties * 100:g} % ties", "", heads]
         lines += [
             _line(f"{mark * 100:g} % power", [f"{n:,}" for n in plan.items[mark].values()]) for mark in plan.powers
         ]
@@ -175,7 +173,7 @@ def plan_text(plan: Plan) -> str:
     ]
     lines.append(_line("plus or minus", [f"{width:.3f}" for width in plan.half_widths.values()]))
     lines += ["", "power by decided items (a full block is 100 %)", "", *_curves(plan)]
-    lines += ["", "An item is a prompt: several raters on one make its vote surer and don't count as several items."]
+    lines += ["", "An item is a prompt: more raters make its vote more reliable but don't count as more items."]
     lines.append(f"With k attributes tested together (Holm), plan with --alpha {plan.alpha:g}/k to be sure of each.")
     return "\n".join(lines)
 
@@ -184,8 +182,8 @@ def _line(name: str, values: Sequence[str]) -> str:
     return f"{name:<16}" + "".join(f"{value:>9}" for value in values)
 
 
-def _curves(plan: Plan) -> list[str]:
-    """A line of blocks for each share: power over n in equal steps of its logarithm."""
+def _curves(plan: StudyPlan) -> list[str]:
+    """A line of blocks for each share: power over n, on a logarithmic scale."""
     import numpy as np
 
     first, last = 10, max(1000, max(max(row.values()) for row in plan.decided.values()))
@@ -202,11 +200,9 @@ def _curves(plan: Plan) -> list[str]:
 # --- as a figure
 
 
-def write_curve(plan: Plan, path: Path) -> None:
-    """Power over the number of decided items, one curve for each share, as PNG or SVG by the file's name.
-
-    Raises:
-        InputError: another ending, a folder that isn't there, or matplotlib isn't installed.
+def write_curve(plan: StudyPlan, path: Path) -> None:
+    """Power over the number of decided items, one curve for each share, as PNG or SVG by the file's name. Raises
+    InputError for another ending, a missing folder, or if matplotlib isn't installed.
     """
     _check_curve(path)
     from coh_lightning.human_eval.figures import save_figure, styled
@@ -215,7 +211,7 @@ def write_curve(plan: Plan, path: Path) -> None:
         save_figure(_curve_figure(plan), path)
 
 
-def _curve_figure(plan: Plan) -> Figure:
+def _curve_figure(plan: StudyPlan) -> Figure:
     import numpy as np
 
     from coh_lightning.human_eval.figures import ACCENT, GREY, INK, new_figure
@@ -224,18 +220,18 @@ def _curve_figure(plan: Plan) -> Figure:
     shown = np.unique(np.round(np.geomspace(10, last, 400)).astype(int))
     every = np.unique(
         np.concatenate([np.arange(10, min(last, 5000)), shown, np.geomspace(10, 1.1 * last, 2000).astype(int)])
-    )  # all teeth that can be seen
+    )  # all visible teeth
     figure, (axes,) = new_figure(7.2, 3.9)
     for mark in plan.powers:
         axes.axhline(mark, color=GREY, linewidth=0.8, zorder=1)
         axes.text(10, mark + 0.012, f"{mark * 100:g} %", color=INK, fontsize=8, ha="left")
     for place, share in enumerate(plan.shares):
-        # the lower edge of the saw: the power that no larger n falls below
+        # the lower envelope: the power that no larger n falls below
         promised = np.minimum.accumulate(power(every, share, plan.alpha)[::-1])[::-1][np.searchsorted(every, shown)]
         axes.plot(shown, promised, color=ACCENT, alpha=0.35 + 0.65 * (place + 1) / len(plan.shares), linewidth=1.8)
         at = int(np.argmax(promised >= 0.5)) if (promised >= 0.5).any() else len(shown) - 1
         axes.text(
-            shown[at], promised[at], f" {share:g} ", color=INK, fontsize=8.5, ha="center", va="center", bbox=PAPER
+            shown[at], promised[at], f" {share:g} ", color=INK, fontsize=8.5, ha="center", va="center", bbox=LABEL_BOX
         )
     axes.set_xscale("log")
     ticks = [tick for tick in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000) if tick <= last]
@@ -243,16 +239,16 @@ def _curve_figure(plan: Plan) -> Figure:
     axes.minorticks_off()
     axes.set_ylim(0, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_xlabel("decided items (prompts whose vote is no tie)")
+    axes.set_xlabel("decided items (prompts whose vote is not a tie)")
     axes.set_title(f"Power of the exact sign test at {plan.alpha * 100:g} %, by true win share")
     return figure
 
 
 def _check_curve(path: Path) -> None:
     if path.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"--curve is {path}; give the figure a name that ends in .png or .svg.")
+        raise InputError(f"--curve is {path}; give a name that ends in .png or .svg.")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"--curve is {path}, but there is no folder {path.parent}; make it first.")
+        raise InputError(f"--curve is {path}, but the folder {path.parent} doesn't exist; create it first.")
 
 
 # --- the command
@@ -274,10 +270,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=list(POWERS),
         metavar="P",
-        help="chances of finding the effect (default: %(default)s)",
+        help="probabilities of detecting the effect (default: %(default)s)",
     )
     parser.add_argument(
-        "--ties", type=float, default=TIES, metavar="SHARE", help="share of ties to reckon with (default: %(default)s)"
+        "--ties", type=float, default=TIES, metavar="SHARE", help="expected share of ties (default: %(default)s)"
     )
     parser.add_argument(
         "--alpha", type=float, default=ALPHA, metavar="LEVEL", help="level of the two-sided test (default: %(default)s)"
@@ -288,15 +284,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=list(ITEMS),
         metavar="N",
-        help="numbers of items to give the interval's half width for",
+        help="numbers of decided items whose interval is given",
     )
     parser.add_argument("--curve", type=Path, metavar="FILE", help="also draw the power as a curve (.png or .svg)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan, and draw it where asked; gives the exit status. Raises InputError for values outside their
-    range.
-    """
+    """Print the plan, and draw it with --curve; returns the exit status. Raises InputError for values out of range."""
     if args.curve is not None:
         _check_curve(args.curve)
     plan = plan_table(args.shares, args.power, ties=args.ties, alpha=args.alpha, items=args.items)

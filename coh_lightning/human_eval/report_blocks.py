@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from coh_lightning.errors import counted, listed
 from coh_lightning.human_eval.figures import plain
-from coh_lightning.human_eval.report import RULES
+from coh_lightning.human_eval.rater_checks import RULES
 from coh_lightning.human_eval.report_tables import (
     Numbers,
     Table,

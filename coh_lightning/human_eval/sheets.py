@@ -1,10 +1,10 @@
-"""A study's sheets: one CSV a rater, and a page of instructions beside them.
+"""A study's sheets: one CSV per rater, and a page of instructions.
 
     row_id,study_id,rater,text_hash,prompt,answer_a,answer_b,coherence,accuracy,comment,seconds
     r3f...,s81...,rater-1,0c4...,"Why?","Because.","'- It is so.",,,,
 
-RFC 4180 with CRLF, UTF-8 with a byte order mark (or Excel reads it in the local code page). Every cell is quoted and
-guarded (guard.py). Rows are of one kind to look at: nothing in them tells a system or a check.
+RFC 4180 with CRLF, UTF-8 with a byte order mark (without it, Excel uses the local code page). Every cell is quoted
+and guarded (guard.py). All rows look alike: nothing in them reveals a system or a check.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHOICES = ("A", "tie", "B")
 ROW_LIMIT = 1_048_576
 """Rows of a sheet in Excel."""
 CELL_LIMIT = 32_767
-"""Characters of a cell in Excel (50,000 in Google Sheets); it cuts what is longer."""
+"""Characters of a cell in Excel, which cuts off longer texts (50,000 in Google Sheets)."""
 
 
 def columns(study: Study, rater: str) -> list[str]:
@@ -34,7 +34,7 @@ def columns(study: Study, rater: str) -> list[str]:
 
 
 def sheet_cells(study: Study, rater: str) -> list[list[str]]:
-    """The cells of a rater's sheet, the header first, without guards, nothing answered yet."""
+    """The cells of a rater's sheet, header first, without guards, unanswered."""
     empty = [""] * (len(study.attributes) + len(AFTER))
     rows = [
         [row.row, study.id, rater, row.text_hash(item), item.prompt, *row.shown(item), *empty]
@@ -44,7 +44,7 @@ def sheet_cells(study: Study, rater: str) -> list[list[str]]:
 
 
 def csv_text(cells: Sequence[Sequence[str]]) -> str:
-    """Cells as RFC 4180 text, guarded, with CRLF after each row and without a byte order mark."""
+    """Cells as RFC 4180 text, guarded, with CRLF after each row, without a byte order mark."""
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(
         [[guard(cell) for cell in row] for row in cells]
@@ -53,7 +53,7 @@ def csv_text(cells: Sequence[Sequence[str]]) -> str:
 
 
 def instructions(study: Study) -> str:
-    """What raters are told, as plain text."""
+    """The instructions for raters, as plain text."""
     asked = "\n".join(f"  {name}: {study.definitions[name]}" for name in study.attributes)
     return f"""{study.title}
 
@@ -65,19 +65,16 @@ Each row holds a prompt and two answers, A and B. Read all three, then say for e
   {CHOICES[1]}  both are about equally good (or equally bad): choose it whenever they are
   {CHOICES[2]}    answer B is better
 
-Each question stands for itself: an answer may be better in one and worse in another. Judge what is written, not its length, and not what you guess about where
-it comes from; which of two answers stands on the left is chance. Some rows may look familiar; answer each as if it were the first.
-A comment is welcome where a choice was hard. Don't change the other columns; leave a row empty that you can't judge.
+Each question stands for itself: an answer may be better in one and worse in another. Judge what is written, not its
+length, and not what you guess about where it comes from; which of two answers stands on the left is chance. Some rows
+may look familiar; answer each as if it were the first. A comment is welcome where a choice was hard. Don't change the
+other columns; leave a row empty that you can't judge.
 """
 
 
 def write_sheets(study: Study, folder: Path) -> None:
     """Write RATER.csv for each rater, and instructions.txt, into the folder."""
-    for rater in study.raters:
-        _write(folder / f"{rater}.csv", csv_text(sheet_cells(study, rater)).encode("utf-8-sig"))
-    _write(folder / "instructions.txt", instructions(study).encode("utf-8"))
-
-
-def _write(path: Path, content: bytes) -> None:
-    with written_aside(path) as aside:
-        aside.write_bytes(content)
+    contents = {f"{rater}.csv": csv_text(sheet_cells(study, rater)).encode("utf-8-sig") for rater in study.raters}
+    for name, content in {**contents, "instructions.txt": instructions(study).encode("utf-8")}.items():
+        with written_aside(folder / name) as aside:
+            aside.write_bytes(content)

@@ -1,8 +1,8 @@
 """How good summaries of the world are: scores by its raters, tables with intervals over prompts, and general ability
-(questions answered right).
+(questions answered correctly).
 
-The raters here are exact. Intervals are 95 % bootstrap intervals over prompts, so they say how far other prompts would
-move a figure, not how far another run of training would.
+The raters are exact. Intervals are 95 % bootstrap intervals over prompts: they say how much other prompts would move a
+figure, not how much another training run would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coh_lightning.completions import Completion
-from coh_lightning.draws import key64
+from coh_lightning.intervals import Interval, mean_interval
 from coh_lightning.world import raters
 from coh_lightning.world.posts import Post
 
@@ -22,25 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MEASURES = (*raters.ATTRIBUTES, "faultless")
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % bootstrap interval over prompts."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: measure -> interval, and the difference to the baseline row, paired over prompts (None for
-    the baseline itself).
+class ScoreRow:
+    """One row of a table: measure -> interval, and the difference from the baseline, paired over prompts (None for the
+    baseline itself).
     """
 
     name: str
@@ -49,23 +36,23 @@ class Row:
 
 
 def rate(post: Post | str, completion: str) -> dict[str, float]:
-    """accuracy, coverage, coherence, overall and faultless (1 or 0) of any text as a summary of the post, or of the
-    post in a prompt.
+    """accuracy, coverage, coherence, overall and faultless (1 or 0) of a text as a summary of the post, or of the post
+    in a prompt.
     """
     rating = raters.rate_facts(post.facts, completion) if isinstance(post, Post) else raters.rate(post, completion)
     return {**rating.scores(), "faultless": float(rating.faultless)}
 
 
 def score(completion: Completion) -> dict[str, float]:
-    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). InputError where
-    its prompt holds no post of the world.
+    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). Raises
+    InputError if its prompt holds no post of the world.
     """
     return _rating(completion).scores()
 
 
 def critique(completion: Completion) -> str:
-    """What the world's rater says of a completion, as a critic (`critic="world"`). InputError where its prompt holds no
-    post of the world.
+    """What the world's rater says of a completion, as a critic (`critic="world"`). Raises InputError if its
+    prompt holds no post of the world.
     """
     return _rating(completion).critique
 
@@ -74,26 +61,10 @@ def _rating(completion: Completion) -> raters.Rating:
     return raters.rate(completion.prompt if completion.shown is None else completion.shown, completion.text)
 
 
-def interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Interval:
-    """The mean of one value per prompt and its interval; the draws depend on the seed and the number of prompts alone,
-    so rows are resampled alike.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not len(array):
-        raise ValueError(
-            f"an interval takes one value for each of at least one prompt, not an array of shape {array.shape}"
-        )
-    draws = np.random.Generator(np.random.Philox(key64(seed, "bootstrap", len(array)))).integers(
-        0, len(array), size=(RESAMPLES, len(array))
-    )
-    low, high = np.quantile(array[draws].mean(axis=1), [0.025, 0.975])
-    return Interval(float(array.mean()), float(low), float(high))
-
-
 def table(
     rows: Mapping[str, Sequence[Mapping[str, float]]], *, baseline: str | None = None, seed: int = 0
-) -> list[Row]:
-    """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, the prompts in the same order
+) -> list[ScoreRow]:
+    """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, in the same order of prompts
     in all rows.
 
     base       .6 .8         ->  base       .70 [...]
@@ -113,9 +84,11 @@ def table(
         difference = None
         if baseline is not None and name != baseline:
             difference = {
-                measure: interval(column[measure] - columns[baseline][measure], seed=seed) for measure in MEASURES
+                measure: mean_interval(column[measure] - columns[baseline][measure], seed=seed) for measure in MEASURES
             }
-        made.append(Row(name, {measure: interval(column[measure], seed=seed) for measure in MEASURES}, difference))
+        made.append(
+            ScoreRow(name, {measure: mean_interval(column[measure], seed=seed) for measure in MEASURES}, difference)
+        )
     return made
 
 
@@ -126,8 +99,8 @@ def general_ability(
     *,
     max_new_tokens: int = 12,
 ) -> float:
-    """The share of questions (prompt, answer) that the model answers right, greedily: its text up to the first full
-    stop is the answer, word for word.
+    """The share of questions (prompt, answer) that the model answers correctly with greedy decoding: its text up to the
+    first period must equal the answer word for word.
     """
     from coh_lightning.world.sampler import continuations
 

@@ -1,0 +1,315 @@
+"""Pairs of answers -> a `Study`: who rates what, on which side, with which checks.
+
+Two raters, three pairs of systems `x` and `y`, one of them rated by both; each rater's sheet before it is shuffled:
+
+    rater-1   p1 x|y   p2 y|x   p1 y|x (swapped duplicate)   p3 x|x (identical)
+    rater-2   p1 y|x   p3 x|y   p3 y|x (swapped duplicate)   p2 y|y (identical)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coh_lightning.draws import generator, key64
+from coh_lightning.errors import InputError
+from coh_lightning.human_eval.gold import GOLD, GoldItem
+from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
+from coh_lightning.human_eval.study import TITLE, RatingRow, Study, StudyItem, digest
+from coh_lightning.judgements import TIE
+
+
+@dataclass(frozen=True)
+class Design:
+    """How the work is distributed and checked. Validated when made."""
+
+    raters: int = 3
+    overlap: int = 50
+    """Items that every rater gets, to measure agreement; all of them if there are fewer."""
+    votes: int = 1
+    """Raters of each other item."""
+    swaps: float = 0.05
+    """Swapped duplicates, as a share of a rater's rows, at least two; 0: none."""
+    identical: float = 0.02
+    """Pairs of a text with itself, as a share of a rater's rows, at least one; 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.raters < 1:
+            raise InputError(f"The number of raters is {self.raters}; a study needs at least 1.")
+        if self.overlap < 0:
+            raise InputError(f"The overlap is {self.overlap}; it must be 0 or more items that every rater gets.")
+        if not 1 <= self.votes <= self.raters:
+            raise InputError(
+                f"Each item gets {self.votes} votes, but there are {self.raters} raters; give 1 to {self.raters} votes."
+            )
+        for name, share in (("swapped duplicates", self.swaps), ("identical pairs", self.identical)):
+            if not 0 <= share <= 1:
+                raise InputError(f"The share of {name} is {share}; it must be between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class _PlannedRow:
+    """A row before it has an id."""
+
+    item: str
+    rater: str
+    left: int
+    check: str = ""
+
+
+def make_study(
+    matched: MatchedPairs,
+    design: Design,
+    *,
+    seed: int,
+    attributes: Sequence[str],
+    definitions: Mapping[str, str],
+    title: str = TITLE,
+    gold: Sequence[GoldItem] = (),
+    key: Mapping[str, Any],
+) -> Study:
+    """The study of these pairs: the same arguments give the same study, row for row.
+
+    Args:
+        matched: the pairs.
+        design: who rates what.
+        seed: of order, sides, distribution and checks.
+        attributes: what is asked; each has a sentence in `definitions`.
+        definitions: attribute -> sentence.
+        title: what raters see at the top.
+        gold: items with an obvious answer, given to every rater.
+        key: what else `key.json` holds.
+    """
+    raters = [f"rater-{number + 1}" for number in range(design.raters)]
+    sheets = _Sheets(seed)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for pair in matched.pairs:
+        groups.setdefault(pair.systems, []).append(sheets.add(pair, "pair"))
+    golden = [sheets.add(AnswerPair(one.id, "", one.prompt, GOLD, (one.good, one.bad)), "gold") for one in gold]
+    pairs = [item for own in groups.values() for item in own]
+    planned: list[_PlannedRow] = []
+    for rater, theirs in zip(raters, _shares(groups, raters, design, seed), strict=True):
+        votes = [row for own in theirs.values() for row in sheets.sides(own, rater, "")]
+        checks = [
+            *sheets.swapped(votes, design.swaps),
+            *sheets.identical(votes, design.identical, pairs, rater),
+            *sheets.sides(golden, rater, "gold"),
+        ]
+        mixed = [*votes, *checks]
+        generator(seed, "rows", rater).shuffle(mixed)
+        planned += _apart(mixed, sheets.items)
+        if not votes:
+            raise InputError(
+                f"There are {len(pairs)} items for {len(raters)} raters, so {rater} would have none; take fewer "
+                "raters, or raise overlap or votes."
+            )
+    words = [repr(definitions[name]) for name in attributes]
+    shas = [f"{item.item} {item.sha}" for item in sheets.items.values()]
+    study = "s" + digest(str(seed), title, *attributes, *words, *shas, *map(repr, planned))[:12]
+    rows, about = _with_ids(planned, study, seed)
+    order = list(attributes)
+    generator(seed, "attributes").shuffle(order)
+    turned = {
+        rater: tuple(order[number % len(order) :] + order[: number % len(order)]) for number, rater in enumerate(raters)
+    }
+    return Study(
+        id=study,
+        seed=seed,
+        title=title,
+        attributes=tuple(attributes),
+        definitions={name: definitions[name] for name in attributes},
+        orders=turned,
+        items=tuple(sheets.items[item] for item in sorted(sheets.items)),
+        rows=rows,
+        key={
+            "study": study,
+            "seed": seed,
+            "title": title,
+            "attributes": list(attributes),
+            **key,
+            "unmatched": {name: list(ids) for name, ids in matched.unmatched.items()},
+            "items": dict(sorted(sheets.key.items())),
+            "rows": about,
+        },
+    )
+
+
+class _Sheets:
+    """The items, what `key.json` says about each, and the rows made from them. Every choice is a hash of the seed and
+    of what is chosen.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.items: dict[str, StudyItem] = {}
+        self.key: dict[str, dict[str, Any]] = {}
+        self._seed = seed
+        self._equal: dict[tuple[str, str], str] = {}
+
+    def add(self, pair: AnswerPair, kind: str) -> str:
+        """Add an item, its texts ordered by hash; returns its id. The first text of a gold pair is the right one."""
+        about = (kind, pair.prompt_id, *pair.systems)
+        flip = key64(self._seed, "order", *about) & 1
+        texts, systems = (pair.texts[::-1], pair.systems[::-1]) if flip else (pair.texts, pair.systems)
+        item = _free(self.items, self._seed, "i", *about)
+        self.items[item] = StudyItem(item, pair.prompt, (texts[0], texts[1]), digest(pair.prompt, *texts))
+        self.key[item] = {
+            "prompt_id": pair.prompt_id,
+            "prompt_sha": pair.prompt_sha,
+            "systems": list(systems),
+            "kind": kind,
+            "expected": {"gold": flip, "identical": TIE}.get(kind),
+        }
+        return item
+
+    def left(self, row: _PlannedRow) -> str:
+        """The system on the left."""
+        return str(self.key[row.item]["systems"][row.left])
+
+    def sides(self, own: Sequence[str], rater: str, check: str) -> list[_PlannedRow]:
+        """The items of one pair of systems as rows: each system is on the left in half of them; if their number is odd,
+        a hash decides.
+        """
+        if not own:
+            return []
+        ordered = sorted(own, key=lambda item: key64(self._seed, "side", rater, item))
+        first = min(self.key[ordered[0]]["systems"])
+        half = len(ordered) // 2 + (len(ordered) % 2) * (key64(self._seed, "odd", rater, ordered[0]) & 1)
+        places = [self.key[item]["systems"].index(first) for item in ordered]
+        return [
+            _PlannedRow(item, rater, place if number < half else 1 - place, check)
+            for number, (item, place) in enumerate(zip(ordered, places, strict=True))
+        ]
+
+    def swapped(self, votes: Sequence[_PlannedRow], share: float) -> list[_PlannedRow]:
+        """Duplicates of some rows with sides swapped (only rows whose texts differ), alternating between pairs of
+        systems and sides.
+        """
+        drawn = sorted(
+            (row for row in votes if len(set(self.items[row.item].texts)) == 2),
+            key=lambda row: key64(self._seed, "swap", row.rater, row.item),
+        )
+        seen: Counter[tuple[str, ...]] = Counter()
+        turns = []
+        for row in drawn:
+            kind = (self.left(row), *sorted(self.key[row.item]["systems"]))
+            turns.append(seen[kind])
+            seen[kind] += 1
+        evenly = [drawn[index] for index in sorted(range(len(drawn)), key=lambda index: turns[index])]
+        number = max(2, round(share * len(votes))) if share else 0
+        return [_PlannedRow(row.item, row.rater, 1 - row.left, "swap") for row in evenly[:number]]
+
+    def identical(
+        self, votes: Sequence[_PlannedRow], share: float, pairs: Sequence[str], rater: str
+    ) -> list[_PlannedRow]:
+        """Rows that show one text twice, preferably of prompts that this rater doesn't see otherwise, and not empty."""
+        mine = {self.items[row.item].prompt for row in votes}
+        chosen: list[_PlannedRow] = []
+        prompts: set[str] = set()
+
+        def rank(item: str) -> tuple[bool, bool, int]:
+            return (
+                self.items[item].prompt in mine,
+                not "".join(self.items[item].texts).strip(),
+                key64(self._seed, "identical", rater, item),
+            )
+
+        for source in sorted(pairs, key=rank):
+            if len(chosen) >= math.ceil(share * len(votes)):
+                break
+            about, item = self.key[source], self.items[source]
+            if about["prompt_id"] in prompts:
+                continue
+            prompts.add(about["prompt_id"])
+            place = key64(self._seed, "identical", source) & 1
+            name, text = about["systems"][place], item.texts[place]
+            if (about["prompt_id"], name) not in self._equal:
+                pair = AnswerPair(about["prompt_id"], about["prompt_sha"], item.prompt, (name, name), (text, text))
+                self._equal[about["prompt_id"], name] = self.add(pair, "identical")
+            same = self._equal[about["prompt_id"], name]
+            chosen.append(_PlannedRow(same, rater, key64(self._seed, "side", rater, same) & 1, "identical"))
+        return chosen
+
+
+def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
+    """An id that reveals nothing: a hash of the seed and of what it stands for, hashed again if taken."""
+    again = 0
+    while (id := f"{prefix}{key64(seed, 'id', prefix, *about, again):016x}"[:13]) in taken:
+        again += 1
+    return id
+
+
+def _shares(
+    groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[str], design: Design, seed: int
+) -> list[dict[tuple[str, str], list[str]]]:
+    """For each rater the items of each pair of systems: the overlap and an even share of the rest; numbers differ by at
+    most one.
+    """
+    shuffled = {pair: sorted(own, key=lambda item: key64(seed, "share", item)) for pair, own in groups.items()}
+    total = min(design.overlap, sum(map(len, groups.values())))
+    common: Counter[tuple[str, str]] = Counter()
+    while sum(common.values()) < total:
+        for pair, own in shuffled.items():
+            if common[pair] < len(own) and sum(common.values()) < total:
+                common[pair] += 1
+    shares: list[dict[tuple[str, str], list[str]]] = [
+        {pair: own[: common[pair]] for pair, own in shuffled.items()} for _ in raters
+    ]
+    turn = 0
+    for pair, own in shuffled.items():
+        for item in own[common[pair] :]:
+            for _ in range(design.votes):
+                shares[turn % len(raters)][pair].append(item)
+                turn += 1
+    return shares
+
+
+def _apart(rows: Sequence[_PlannedRow], items: Mapping[str, StudyItem]) -> list[_PlannedRow]:
+    """The rows in their order, with as few as possible moved back so that no two rows of one prompt are adjacent.
+
+    `a a b c` becomes `a b a c`; `a a a b` can only become `a b a a`.
+    """
+    waiting = list(rows)
+    left = Counter(items[row.item].prompt for row in rows)
+    ordered: list[_PlannedRow] = []
+    last = None
+    while waiting:
+        prompt, most = left.most_common(1)[0]
+        # a prompt that fills every second remaining place must come now, or two of its rows will meet at the end
+        wanted = [prompt] if 2 * most > len(waiting) and prompt != last else None
+        place = next(
+            (
+                n
+                for n, row in enumerate(waiting)
+                if (one := items[row.item].prompt) != last and (wanted is None or one in wanted)
+            ),
+            0,
+        )
+        row = waiting.pop(place)
+        last = items[row.item].prompt
+        left[last] -= 1
+        ordered.append(row)
+    return ordered
+
+
+def _with_ids(
+    planned: Sequence[_PlannedRow], study: str, seed: int
+) -> tuple[tuple[RatingRow, ...], dict[str, dict[str, str]]]:
+    """The rows with their ids, and what the key says about each: which check it is, and which row a duplicate
+    repeats.
+    """
+    rows: dict[str, RatingRow] = {}
+    about: dict[str, dict[str, str]] = {}
+    firsts: dict[tuple[str, str], str] = {}
+    for one in planned:
+        id = _free(rows, seed, "r", study, one.rater, one.item, one.check)
+        rows[id] = RatingRow(id, one.item, one.rater, one.left)
+        about[id] = {"check": one.check}
+        if not one.check:
+            firsts[one.rater, one.item] = id
+    for row in rows.values():
+        if about[row.row]["check"] == "swap":
+            about[row.row]["of"] = firsts[row.rater, row.item]
+    return tuple(rows.values()), dict(sorted(about.items()))

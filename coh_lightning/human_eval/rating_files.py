@@ -1,0 +1,182 @@
+"""Raters' files -> submitted rows, as spreadsheets and annotation tools save them: separated by commas, semicolons,
+tabs or bars; in UTF-8, UTF-16 or Windows-1252; with other quotes or line ends, columns moved or added, rows sorted,
+guards stripped, empty rows at the end; as xlsx; or what Label Studio and potato write.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coh_lightning.errors import InputError, did_you_mean, words_of
+from coh_lightning.human_eval.guard import unguard
+from coh_lightning.human_eval.sheets import AFTER, BEFORE
+from coh_lightning.human_eval.study import Study
+from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow
+from coh_lightning.human_eval.text_match import mismatch
+
+SEPARATORS = ",;\t|"
+QUOTES = "\"'"
+
+
+def read_rating_file(path: Path, study: Study) -> list[SubmittedRow]:
+    """The rows of one file of a rater (a folder is potato's output). Raises InputError if it is missing, empty, or of
+    no known form.
+    """
+    if path.is_dir():
+        from coh_lightning.human_eval.potato import read_potato
+
+        return read_potato(path, study)
+    if not path.is_file():
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{path}: no such file{did_you_mean(path.name, beside)}")
+    content = path.read_bytes()
+    if content[:4] == b"PK\x03\x04":
+        return _submitted(_workbook(path), study)
+    text = _decoded(content, path)
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty.")
+    if text.lstrip().startswith("["):
+        from coh_lightning.human_eval.label_studio import read_label_studio
+
+        return read_label_studio(path, study)
+    if path.suffix.lower() in (".json", ".jsonl") or text.lstrip().startswith("{"):
+        from coh_lightning.human_eval.potato import read_potato
+
+        return read_potato(path, study)
+    return _read_table(text, path, study)
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    """The text of a file in UTF-8, in UTF-16 with a byte order mark, or else in Windows-1252."""
+    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if content.startswith(mark):
+            try:
+                return content.decode(name)
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}: the file begins as {name} but is damaged at byte {error.start + 1}; save it again as CSV "
+                    "UTF-8."
+                ) from error
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+@dataclass(frozen=True)
+class _SheetLine:
+    where: str
+    cells: Sequence[str]
+
+
+def _read_table(text: str, path: Path, study: Study) -> list[SubmittedRow]:
+    """The rows of separated text, with the separator and quote that keep the most rows intact."""
+    marked = re.match(r"sep=(.)\r?\n", text)
+    skipped, separators = 0, SEPARATORS
+    if marked:
+        text, skipped, separators = text[marked.end() :], 1, marked[1]
+    readings = []
+    for quote in QUOTES:
+        for separator in separators:
+            lines = list(_lines(text, path, separator, quote, skipped))
+            if lines and "row_id" in _header(lines[0].cells):
+                rows = _submitted(lines, study)
+                readings.append((_fit(lines, rows, study), rows))
+    if not readings:
+        first = re.split(r"[\r\n]", text, maxsplit=1)[0]
+        raise InputError(
+            f"{path}: the first line, {first[:60]!r}, has no column row_id, so this is not a sheet of a study; send "
+            "the sheet with its header."
+        )
+    return max(readings, key=lambda reading: reading[0])[1]
+
+
+def _fit(lines: Sequence[_SheetLine], submitted: Sequence[SubmittedRow], study: Study) -> int:
+    """How well a reading fits: rows as wide as the header, plus rows that hold the texts of a row of the study."""
+    items = {item.item: item for item in study.items}
+    rows = {row.row: row for row in study.rows}
+    matching = (
+        one.row_id in rows and mismatch(one, rows[one.row_id], items[rows[one.row_id].item], study) is None
+        for one in submitted
+    )
+    return sum(matching) + sum(len(line.cells) == len(lines[0].cells) for line in lines)
+
+
+def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> Iterator[_SheetLine]:
+    # a cell may be longer than the reader's limit, which is global
+    limit = csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=quote)
+        start = 1
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield _SheetLine(f"{path}:{start + skipped}", cells)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{path}:{reader.line_num + skipped}: the sheet can't be read ({words_of(error)}); save it again as CSV."
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _workbook(path: Path) -> list[_SheetLine]:
+    """The rows of the first worksheet with a column row_id."""
+    from coh_lightning.human_eval.workbook import read_sheets
+
+    for sheet in read_sheets(path):
+        lines = [_SheetLine(f"{path}:{number}", cells) for number, cells in sheet]
+        if lines and "row_id" in _header(lines[0].cells):
+            return lines
+    raise InputError(
+        f"{path}: no sheet of the workbook has a column row_id in its first row; send the sheet with its header."
+    )
+
+
+def _header(cells: Iterable[str]) -> list[str]:
+    """Names of columns as they are compared: in lower case, whitespace as one underscore."""
+    return [re.sub(r"[\s_]+", "_", unguard(cell).strip("\ufeff \t'\"")).casefold() for cell in cells]
+
+
+def _submitted(lines: Sequence[_SheetLine], study: Study) -> list[SubmittedRow]:
+    """The rows below the header. Raises InputError if the header lacks what a sheet needs, or has it twice."""
+    header, where = _header(lines[0].cells), lines[0].where
+    attributes = {name: _header([name])[0] for name in study.attributes}
+    for name in [*BEFORE, *AFTER, *attributes.values()]:
+        if header.count(name) > 1:
+            raise InputError(
+                f"{where}: there are {header.count(name)} columns named {name}; keep the one that was filled in."
+            )
+    if not any(name in header for name in attributes.values()):
+        raise InputError(f"{where}: none of the columns {', '.join(attributes)} is there; send the whole sheet.")
+    if "text_hash" not in header and not all(name in header for name in TEXTS):
+        raise InputError(
+            f"{where}: neither text_hash nor all of the texts are there, so nothing shows what was rated; send the "
+            "whole sheet."
+        )
+    submitted = []
+    for line in lines[1:]:
+        cells = dict(zip(header, line.cells, strict=False))
+        submitted.append(
+            SubmittedRow(
+                where=line.where,
+                row_id=_cell(cells, "row_id"),
+                choices={name: cells.get(column, "") for name, column in attributes.items() if column in header},
+                comment=unguard(cells.get("comment", "")),
+                seconds=cells.get("seconds", ""),
+                study_id=_cell(cells, "study_id"),
+                rater=_cell(cells, "rater"),
+                text_hash=_cell(cells, "text_hash"),
+                texts={name: cells.get(name, "") for name in TEXTS if name in header},
+            )
+        )
+    return submitted
+
+
+def _cell(cells: Mapping[str, str], name: str) -> str:
+    return unguard(cells.get(name, "")).strip()

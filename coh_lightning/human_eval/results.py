@@ -1,0 +1,109 @@
+"""The judgments of a study, unblinded: `judgements.jsonl` with `key.json` and `items.jsonl`, checked against each
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coh_lightning.errors import InputError
+from coh_lightning.human_eval.study import JUDGEMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
+from coh_lightning.jsonl import parse_json, read_lines
+from coh_lightning.judgements import TIE, Judgement
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """What a report is made of."""
+
+    key: Mapping[str, Any]
+    items: Mapping[str, StudyItem]
+    judgements: tuple[Judgement, ...]
+    study: Study | None
+    """For title, attributes and their definitions, if study.json is there."""
+
+    @property
+    def seed(self) -> int:
+        return int(self.key.get("seed", 0))
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        return tuple(self.key["systems"])
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """In the study's order; others by name, "overall" last."""
+        found = sorted({one.attribute for one in self.judgements}, key=lambda name: (name == "overall", name))
+        given = [name for name in (self.study.attributes if self.study else ()) if name in found]
+        return (*given, *(name for name in found if name not in given))
+
+    @property
+    def raters(self) -> tuple[str, ...]:
+        return tuple(sorted({one.rater for one in self.judgements}, key=rater_order))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(baseline, model) of each comparison: the system of `against` is always the baseline, else the one that was
+        given first.
+        """
+        names = sorted(self.systems, key=lambda name: name != self.key.get("against"))
+        compared = {frozenset(self.key["items"][one.item]["systems"]) for one in self.judgements if not one.check}
+        return [
+            (one, two)
+            for place, one in enumerate(names)
+            for two in names[place + 1 :]
+            if frozenset((one, two)) in compared
+        ]
+
+    def text(self, item: str, system: str) -> str:
+        """What the system wrote in this item."""
+        return self.items[item].texts[list(self.key["items"][item]["systems"]).index(system)]
+
+
+def rater_order(name: str) -> tuple[int, str]:
+    """Sort key: rater-2 before rater-10."""
+    return (len(name), name)
+
+
+def read_results(folder: Path | str) -> StudyResults:
+    """The judgments of a study with its key.
+
+    Raises:
+        InputError: a missing or damaged file, an item or system that the key doesn't have, or two answers to the same
+            question; naming file and line.
+    """
+    folder = Path(folder)
+    key, items = read_key(folder), {item.item: item for item in read_items(folder)}
+    study = read_study(folder) if (folder / STUDY).exists() else None
+    path = folder / JUDGEMENTS
+    if not path.exists():
+        raise InputError(f"{path}: no such file; import the raters' files first: human-eval import {folder} FILES.")
+    first_at: dict[tuple[str, str], str] = {}
+    judgements = []
+    for where, line in read_lines(path):
+        if isinstance(line, InputError):
+            raise line
+        judgement = Judgement.from_json(parse_json(line, where, unique=True), where)
+        if judgement.item not in key["items"] or judgement.item not in items:
+            raise InputError(
+                f"{where}: item {judgement.item!r:.60} is not in this study's key.json and items.jsonl; import only "
+                "answers of this study."
+            )
+        known = set(key["items"][judgement.item]["systems"])
+        if set(judgement.systems) != known or judgement.choice not in known | {TIE}:
+            raise InputError(
+                f"{where}: the choice {judgement.choice!r:.60} between {list(judgement.systems)!r:.80} doesn't fit "
+                f"item {judgement.item!r:.60}, which compares {sorted(known)!r:.80}; import the raters' files again."
+            )
+        if (first := first_at.setdefault((judgement.row, judgement.attribute), where)) != where:
+            raise InputError(
+                f"{where}: row {judgement.row!r:.60} has two answers to {judgement.attribute!r:.60}, the first at "
+                f"{first}; keep one of the two lines."
+            )
+        judgements.append(judgement)
+    if all(judgement.check for judgement in judgements):
+        raise InputError(f"{path}: all {len(judgements):,} answers are checks, none is a vote; import more sheets.")
+    return StudyResults(key, items, tuple(judgements), study)
