@@ -399,7 +399,8 @@ def test_systems_that_were_not_all_compared_are_refused_a_ranking_and_the_rest_o
     analysis = json.loads((folder / "report.json").read_text())["analyses"]["all"]
     assert analysis["ranking"] == {
         "overall": {
-            "refused": "the systems can't be ranked: the comparisons fall into 2 parts (a, b; c, d); compare across them."
+            "refused": "the systems can't be ranked: the comparisons fall into 2 parts (a, b; c, d); compare across "
+            "them."
         }
     }
     assert len(analysis["pairs"]) == 2
