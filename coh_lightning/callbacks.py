@@ -22,7 +22,8 @@ from coh_lightning.files import unwritten
 from coh_lightning.human_eval.export import export_study
 from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.module import CoHModule
-from coh_lightning.samples import sample_rows, write_samples
+from coh_lightning.samples import sample_rows
+from coh_lightning.samples_page import write_samples
 from coh_lightning.sharding import full_state, speaks
 
 ROUNDS = "completions"

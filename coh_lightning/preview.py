@@ -1,5 +1,5 @@
-"""`python -m coh_lightning preview`: what feedback becomes, before anything is trained. Records, their chains, each
-token with what is learned of it, and the tree.
+"""`python -m coh_lightning preview`: what feedback becomes before anything is trained: records, their chains, each
+token with its weight in the loss, and the tree.
 
     record 1 of 1 · f/7 · f.jsonl:1
     answer 1     Apple
@@ -9,58 +9,42 @@ token with what is learned of it, and the tree.
       sentence        3     read  A helpful answer:↵
       good            2  learn 1  Apple</s>
 
-It reads and prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration; the model's and the
-trainer's part of it are not made. The arguments are parsed before torch and Lightning are imported, so that --help and
-a mistyped option answer at once.
+It reads and prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration, but makes neither
+model nor trainer. The arguments are parsed before torch and Lightning are imported, so that --help and a mistyped
+option answer at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import hashlib
-import html
 import io
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, islice
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from coh_lightning.commands import CommandParser
-from coh_lightning.errors import InputError, counted, did_you_mean, visible
-from coh_lightning.files import written_aside
+from coh_lightning.errors import InputError, did_you_mean
+from coh_lightning.pages import write_page
+from coh_lightning.preview_records import record_views
+from coh_lightning.preview_terminal import print_preview
+from coh_lightning.preview_totals import REASONS, rejections, totals
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.text import Text
-    from rich.tree import Tree as RichTree
-
-    from coh_lightning.chains import Chain
     from coh_lightning.data import CoHDataModule
-    from coh_lightning.formats import Segment
-    from coh_lightning.prepare import Prepared
-    from coh_lightning.records import Candidate, Feedback
-    from coh_lightning.tokens import CutPrompt, Encoder, Tokens
-    from coh_lightning.trees import Tree
 
 OWN = {"--num": True, "--html": True, "--json": False, "--help": False, "-h": False}
 """Our own options, and whether a value follows."""
 OTHERS = ("trainer", "run", "seed_everything", "ckpt_path", "weights_only")
-"""Keys of a configuration of fit that say nothing of the data."""
+"""Keys of a configuration of fit that don't concern the data."""
 SETTINGS = ("config", "data", "model", *OTHERS)
 """What may stand first in a key of a configuration, as for fit."""
 PREVIEW_RECORDS = 3
-PLAIN_WIDTH = 100
-"""Columns where the output is no terminal."""
-SHORT = 400
-"""Characters of a text of the record that the terminal shows; the page shows all."""
-REASONS = 8
 
 
 # --- the command
@@ -70,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     """The command `preview`; gives its exit status.
 
     Raises:
-        InputError: something that the user can put right.
+        InputError: something that the user can fix.
     """
     own, settings = sorted_words(argv, OWN, "preview")
     options = _options().parse_args(own)
@@ -87,20 +71,21 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # whatever libraries print while they work must not stand among the lines of --json
+        # what libraries print while they work must not end up among the lines of --json
         with contextlib.redirect_stdout(sys.stderr):
             data = _prepared(options.file, settings)
-        records = islice(_records(data), options.num or None)
+        records = islice(record_views(data), options.num or None)
         if options.json:
-            for view in records:
-                for line in _lines(view):
+            for record in records:
+                for line in record.lines:
                     print(json.dumps(line))
-        elif page is None:
-            _show(data, records)
         if page is not None:
-            views = list(islice(_records(data), options.num or None))
-            _write_page(page, _page(data, views))
-            print(f"wrote {page}: {len(views)} of {data.counts['train'].used} records", file=sys.stderr)
+            shown = list(islice(record_views(data), options.num or None))
+            used = data.counts["train"].used
+            write_page(page, "preview.html.j2", records=shown, used=used, totals=totals(data))
+            print(f"wrote {page}: {len(shown)} of {used} records", file=sys.stderr)
+        elif not options.json:
+            print_preview(records, totals(data))
         sys.stdout.flush()
     except BrokenPipeError:  # `preview ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,14 +100,15 @@ def _options() -> argparse.ArgumentParser:
             "Show what feedback becomes: its records, their chains, the tokens with what is learned, read and "
             "unlearned, and the tree."
         ),
-        epilog="""A feedback file alone uses the method coh and the default wording; all of its records count as training data. The tokens are those of the model's tokenizer
-(--model.model=NAME), or those of the embedded world's where no model is named.
-Without a file the data are those of the configuration, and without one those of the embedded world.
+        epilog="""A feedback file alone uses the method coh and the default wording, and all of its records
+are training data. The tokens are those of the model's tokenizer (--model.model=NAME), or of
+the embedded world's where no model is named. Without a file the data come from the
+configuration, and without one from the embedded world.
 
 settings, as for fit:
   --config FILE         a configuration; several are merged, the later one wins
   --data.KEY=VALUE      any setting of the data, such as --data.method=conf/method/coh_ranking.yaml
-                        (of the model only its tokenizer is read; those of trainer and run are accepted and have no effect)
+                        (of the model only its tokenizer is read; trainer and run are accepted and have no effect)
 
 examples:
   python -m coh_lightning preview feedback.jsonl
@@ -130,7 +116,8 @@ examples:
   python -m coh_lightning preview feedback.jsonl --data.wording=conf/wording/varied.yaml --html preview.html
   python -m coh_lightning preview feedback.jsonl --num 0 --json > chains.jsonl
 
-each line of --json: {"record", "chain", "segments": [{"text", "weight"}], "ids", "weights"}, one line per chain; an unlearned token has a negative weight.""",
+--json prints one line per chain, in which an unlearned token has a negative weight:
+  {"record", "chain", "segments": [{"text", "weight"}], "ids", "weights"}""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
         allow_abbrev=False,
@@ -151,13 +138,13 @@ each line of --json: {"record", "chain", "segments": [{"text", "weight"}], "ids"
 
 
 def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str) -> tuple[list[str], list[str]]:
-    """A command's own words, and those of the configuration with their values, each in their order.
+    """Splits the arguments of a command: its own options, and those of the configuration with their values.
 
     Args:
         options: The command's own options, and whether a value follows.
         command: Its name.
 
-    Raises InputError for an option that neither has, with the nearest one.
+    Raises InputError for an unknown option, with the nearest known one.
     """
     own: list[str] = []
     settings: list[str] = []
@@ -207,8 +194,8 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
             "no model is named, so the tokens are those of the embedded world's tokenizer; see those of yours with "
             "--model.model=NAME"
         )
-    data.regulariser_rows_per_step = 0  # its text has no feedback in it, and takes time to read
-    data.max_lost_share = 1.0  # what can't be used, and why, is what a preview should show
+    data.regulariser_rows_per_step = 0  # pretraining text has no feedback, and takes time to read
+    data.max_lost_share = 1.0  # a preview should show what can't be used, and why
     try:
         data.prepare_data()
     except InputError as error:
@@ -216,7 +203,7 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         if train is None or train.used or not data.rejected:
             raise
         reasons = ", ".join(
-            f"{len(places)} {reason} (first: {places[0]})" for reason, places in _reasons(data)[:REASONS]
+            f"{len(places)} {reason} (first: {places[0]})" for reason, places in rejections(data)[:REASONS]
         )
         raise InputError(
             f"none of the {train.records:,} records gives a chain with the method {data.method.name}: {reasons}."
@@ -254,7 +241,7 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     except OmegaConfBaseException as error:
         raise broken_reference(error) from error
     except UnicodeDecodeError as error:
-        raise InputError(CoHParser.typed.broken() or f"a configuration file is no text: {error}") from error
+        raise InputError(CoHParser.typed.broken() or f"a configuration file is not UTF-8: {error}") from error
     model = config.model.init_args
     for key in ("model", *OTHERS):
         config[key] = None

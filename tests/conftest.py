@@ -1,4 +1,4 @@
-"""What all tests share: the folder of real data, and no process group that outlives its test."""
+"""What all tests share: the folder of real data, a browser, and no process group that outlives its test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser_for_tests import Browser, started
 
 NO_DATA = "COH_REAL_DATA is not set to the folder of real data"
 
@@ -27,6 +28,13 @@ def real_data() -> Path:
     if not folder:
         pytest.skip(NO_DATA)
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One Chromium for all tests of pages."""
+    with started(tmp_path_factory.mktemp("browser")) as found:
+        yield found
 
 
 OF_RANKS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")

@@ -10,7 +10,7 @@ import pytest
 from completions_for_tests import completions, lines_of, own
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval import page
+from coh_lightning.human_eval import rating_page
 from coh_lightning.human_eval.export import export_study, notes
 from coh_lightning.human_eval.export_command import summary
 from coh_lightning.human_eval.export_settings import EXCLUSION
@@ -131,7 +131,7 @@ def test_there_is_never_half_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def broken(study: Study, path: Path) -> None:
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(page, "write_page", broken)
+    monkeypatch.setattr(rating_page, "write_rating_page", broken)
     with pytest.raises(RuntimeError, match="interrupted"):
         export(tmp_path, seed=1, overwrite=True)
     assert read_study(tmp_path / "study").seed == 0

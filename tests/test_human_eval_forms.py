@@ -145,7 +145,7 @@ def test_a_text_longer_than_a_cell_is_refused_by_item_and_nothing_is_written(tmp
     write_xlsx(study_of((("p", fits, "b"),)), tmp_path / "fits")
     with pytest.raises(
         InputError,
-        match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, and a cell of a workbook holds 32,767",
+        match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, .* holds 32,767",
     ):
         write_xlsx(study_of((("p", fits, "b"), ("q", "c", long))), tmp_path / "long")
     assert not (tmp_path / "long").exists()

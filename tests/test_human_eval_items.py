@@ -51,7 +51,7 @@ def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
     lines_of(a, [own("1", "x", shown=None, marker="", prompt="[INST] Question 1?")])
     with pytest.raises(
         InputError,
-        match="different words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters could tell",
+        match="different words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters",
     ):
         matched(a, tmp_path / "b.jsonl")
 

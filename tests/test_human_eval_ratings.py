@@ -412,7 +412,7 @@ def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> 
     before = held.read_bytes()
     with pytest.raises(
         InputError,
-        match=rf"judgments 1 and 2 give different choices, 'tie' and 'x', for 'overall' of row '{first['row']}'; keep one",
+        match=rf"judgments 1 and 2 give different choices, 'tie' and 'x', for 'overall' of row '{first['row']}'",
     ):
         bring(tmp_path, path)
     assert held.read_bytes() == before

@@ -23,13 +23,14 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 from studies_for_tests import BASELINE, MODEL, TIE, World, draw, write_study
 
-import coh_lightning.human_eval.report_page as page
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval import analysis
+from coh_lightning.human_eval import analysis, report_tables
 from coh_lightning.human_eval.figures import plain
 from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
 from coh_lightning.human_eval.report import report_numbers
+from coh_lightning.human_eval.report_blocks import findings
 from coh_lightning.human_eval.report_files import add_arguments, run, write_report
+from coh_lightning.human_eval.report_tables import percent
 from coh_lightning.human_eval.results import read_results
 
 FILES = {"report.json", "report.md", "report.html", "figures"}
@@ -69,7 +70,7 @@ def check(kind: str, rater: int, number: int, passed: bool, **changes: Any) -> d
 
 def test_the_examples_of_the_docstrings_hold() -> None:
     assert doctest.testmod(analysis) == doctest.TestResults(failed=0, attempted=1)
-    assert doctest.testmod(page) == doctest.TestResults(failed=0, attempted=2)
+    assert doctest.testmod(report_tables) == doctest.TestResults(failed=0, attempted=3)
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -230,7 +231,7 @@ def test_who_falls_out_by_the_keys_rules_is_named_with_the_reason_and_both_sets_
     assert numbers["analyses"]["all"]["pairs"][0]["attributes"]["overall"]["row"] == "50.0/0.0/50.0 (0.0)"
     assert numbers["analyses"]["kept"]["pairs"][0]["attributes"]["overall"]["row"] == "0.0/0.0/100.0 (100.0)"
     assert (
-        "rater-2 falls out: 1 of 3 identical pairs called a tie (33 %), below 50 %."
+        "rater-2 is left out: 1 of 3 identical pairs called a tie (33 %), below 50 %."
         in (folder / "report.md").read_text()
     )
 
@@ -398,7 +399,8 @@ def test_systems_that_were_not_all_compared_are_refused_a_ranking_and_the_rest_o
     analysis = json.loads((folder / "report.json").read_text())["analyses"]["all"]
     assert analysis["ranking"] == {
         "overall": {
-            "refused": "the systems can't be ranked: the comparisons fall into 2 parts (a, b; c, d); compare across them."
+            "refused": "the systems can't be ranked: the comparisons fall into 2 parts (a, b; c, d); compare across "
+            "them."
         }
     }
     assert len(analysis["pairs"]) == 2
@@ -502,6 +504,8 @@ def test_no_name_can_break_out_of_the_report(tmp_path: Path, name: str) -> None:
     known = {
         "html",
         "head",
+        "link",
+        "main",
         "meta",
         "title",
         "style",
@@ -523,6 +527,8 @@ def test_no_name_can_break_out_of_the_report(tmp_path: Path, name: str) -> None:
     assert {tag for tag, _ in seen.tags} == known
     assert {key for _, attributes in seen.tags for key in attributes} == {
         "lang",
+        "rel",
+        "href",
         "charset",
         "http-equiv",
         "content",
@@ -551,7 +557,10 @@ def test_the_page_loads_nothing_and_says_so(tmp_path: Path) -> None:
     ]
     style = text.split("<style>")[1].split("</style>")[0]
     sha = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; img-src data:; style-src 'sha256-{sha}'; base-uri 'none'; form-action 'none'"
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{sha}'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
     sources = [attributes["src"] or "" for tag, attributes in seen.tags if tag == "img"]
     assert len(sources) == 3 and all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     assert "http://" not in text.split("<body>")[0] and "@import" not in style
@@ -573,11 +582,11 @@ def test_findings_name_what_differs_after_holm_and_what_does_not(tmp_path: Path)
     numbers = numbers_of(
         tmp_path, tables={"accuracy": votes(*"m" * 20), "coherence": votes(*"b" * 20), "overall": votes(*"mb" * 10)}
     )
-    (sentence,) = page.findings(numbers["analyses"]["all"])
+    (sentence,) = findings(numbers["analyses"]["all"])
     assert sentence == (
         "new against old is preferred on accuracy 100 % (84 to 100); loses on coherence 0 % (0 to 16); "
         "shows no clear difference on overall "
-        f"{page.percent(numbers['analyses']['all']['pairs'][0]['attributes']['overall']['ties_as_half'])}."
+        f"{percent(numbers['analyses']['all']['pairs'][0]['attributes']['overall']['ties_as_half'])}."
     )
 
 

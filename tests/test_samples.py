@@ -7,33 +7,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import json
-import os
 import re
-import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from browser_for_tests import Browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.samples import asks_in_order, sample_rows, write_samples
-
-if TYPE_CHECKING:
-    from selenium.webdriver import Chrome
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
+from coh_lightning.samples import asks_in_order, sample_rows
+from coh_lightning.samples_page import write_samples
 
 RUN = "globalThis.ran = 1"
 HOSTILE = (
@@ -43,7 +31,7 @@ HOSTILE = (
     f"</title></style></div></details></article></main><script>{RUN}</script>",
     f'<a href="javascript:{RUN}" autofocus onfocus="{RUN}" tabindex=0>x</a>',
     f"<style>@import 'https://example.com/x'</style><!-- <script>{RUN}</script>",
-    f"&lt;script&gt;{RUN}&lt;/script&gt; @POLICY@ @RULES@ @PROMPTS@ ${{x}} \\1",
+    f"&lt;script&gt;{RUN}&lt;/script&gt; {{{{ writer }}}} {{% raw %}} {{# ${{x}} \\1",
 )
 
 
@@ -105,7 +93,8 @@ def page_of(folder: Path, *rounds: tuple[str, Sequence[Completion]], **more: Any
 
 
 def found(page: str, *wanted: str) -> list[str]:
-    return [text for _, text in Parsed(page, *wanted).found]
+    """The text of each element that was wanted, its lines without the empty ones around and between them."""
+    return [re.sub(r"\n\s*", "\n", text).strip() for _, text in Parsed(page, *wanted).found]
 
 
 # --- what is shown, and in which order
@@ -120,7 +109,7 @@ def test_each_round_shows_the_asks_side_by_side_the_newest_round_first(tmp_path:
     article = page.split("<article")[1]
     assert (
         found(page, "cell")[0]
-        == "goodgood sentence:good at 8004 tokens · stop: endexact prompt · 9 tokensQuestion p0\ngood sentence:"
+        == "good\ngood sentence:\ngood at 800\n4 tokens · stop: endexact prompt · 9 tokensQuestion p0\ngood sentence:"
     )
     assert re.findall(r"(?:good|bad) at \d+", article) == [
         "good at 800",
@@ -174,7 +163,7 @@ def test_a_prompt_is_shown_once_with_its_reference_and_the_exact_prompt_folded(t
         for label in ("old", "new")
     ]
     page = page_of(tmp_path, *rounds)
-    assert found(page, "prompt") == ["\nPrompt\nQuestion p0\nReference\nAs it should be\n"]
+    assert found(page, "prompt") == ["Prompt\nQuestion p0\nReference\nAs it should be"]
     assert page.count('<details class="exact">') == 2  # once a column: the older round was given the same prompts
     assert page.count(">good sentence:</div>") == 1
 
@@ -189,7 +178,7 @@ def test_a_prompt_or_sentence_that_changed_is_shown_where_it_did(tmp_path: Path)
 def test_without_the_words_that_people_read_the_exact_prompt_stands_in_their_place(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("test", [completion("p0", ask, "x", shown=None) for ask in ("good", "bad")]))
     assert "<h3>Prompt, as it is continued under “good”</h3>" in page
-    assert found(page, "prompt") == ["\nPrompt, as it is continued under “good”\nQuestion p0\ngood sentence:\n"]
+    assert found(page, "prompt") == ["Prompt, as it is continued under “good”\nQuestion p0\ngood sentence:"]
     assert found(page, "exact") == ["exact prompt · 9 tokensQuestion p0\nbad sentence:"]
 
 
@@ -265,9 +254,10 @@ def test_the_settings_of_sampling_are_named_with_all_their_values(tmp_path: Path
 def test_the_page_says_how_many_prompts_it_leaves_out_and_counts_them_in_the_figures(tmp_path: Path) -> None:
     written = [completion(f"p{n}", "good", "x", scores={"s": float(n)}) for n in range(12)]
     page = page_of(tmp_path, ("test", written), limit=5)
-    assert "5 of 12 prompts are shown, those of the newest round first; the figures are over all of them." in page
+    limit = ["5 of 12 prompts are shown, those\nof the newest round first; the figures are over all of them."]
+    assert found(page, "limit") == limit
     assert re.findall(r'<a href="#p\d+">\d+</a> · (p\d+)', page) == ["p0", "p1", "p2", "p3", "p4"]
-    assert "test · 12 prompts · 1 feedback sentence · 12 completions" in page
+    assert found(page, "facts") == ["test · 12 prompts ·\n1 feedback sentence · 12 completions"]
     assert found(page, "value") == ["5.50", "4.00", "1.000"]
     assert "prompts are shown" not in page_of(tmp_path, ("test", written), limit=12)
 
@@ -464,10 +454,10 @@ def test_the_policy_names_the_one_script_and_the_one_style_and_allows_nothing_el
 
     policy = re.findall('<meta http-equiv="Content-Security-Policy" content="(.*?)">', page)
     expected = (
-        f"default-src 'none'; script-src {hashed('script')}; style-src {hashed('style')}; img-src data:; base-uri "
+        f"default-src 'none'; style-src {hashed('style')}; script-src {hashed('script')}; img-src data:; base-uri "
         "'none'; form-action 'none'"
     )
-    assert policy == [f"{expected}; require-trusted-types-for 'script'"]
+    assert policy == [f"{expected}; require-trusted-types-for 'script'; trusted-types 'none'"]
     assert page.index("Content-Security-Policy") < page.index("<link")
     assert not re.search(r"""\bstyle="|\bon\w+="|\bsrc=|https?:""", page)
 
@@ -503,53 +493,16 @@ def test_rows_take_a_label_and_a_reference_where_there_is_one() -> None:
 # --- in a browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    if CHROMIUM is None or CHROMEDRIVER is None:
-        reason = (
-            f"no {'chromium' if CHROMIUM is None else 'chromedriver'} on this machine (Debian: apt-get install "
-            "chromium chromium-driver)"
-        )
-        if os.environ.get("CI_BROWSER_REQUIRED") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        *FLAGS.split(),
-        f"--user-data-dir={tmp_path_factory.mktemp('browser') / 'profile'}",
-        "--window-size=1280,900",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
-def seen(browser: Chrome, selector: str) -> list[str]:
+def seen(browser: Browser, selector: str) -> list[str]:
     """The texts of the elements that are on view, or would be where one scrolled to them: the browser lays out what is
     off the screen only after its first picture.
     """
-    return browser.execute_script(
+    return browser.js(
         "document.querySelectorAll('article').forEach(one => one.style.contentVisibility = 'visible');"
         "return [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility()).map(one => "
         "one.innerText)",
         selector,
     )
-
-
-def waited(browser: Chrome, code: str, value: Any) -> None:
-    for _ in range(50):
-        if (now := browser.execute_script(f"return {code}")) == value:
-            return
-        time.sleep(0.05)
-    assert now == value
 
 
 def rounds_to_look_at() -> list[tuple[str, list[Completion]]]:
@@ -566,70 +519,64 @@ def rounds_to_look_at() -> list[tuple[str, list[Completion]]]:
     ]
 
 
-def test_nothing_runs_and_nothing_is_asked_of_the_network(tmp_path: Path, browser: Chrome) -> None:
+def test_nothing_runs_and_nothing_is_asked_of_the_network(tmp_path: Path, browser: Browser) -> None:
     for number, text in enumerate(HOSTILE):
         page = write_samples(tmp_path / f"{number}.html", everywhere(text))
-        browser.get_log("browser")
-        browser.get_log("performance")
-        browser.get(page.as_uri())
-        browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
-        assert browser.execute_script(
-            "return [globalThis.ran ?? 0, document.scripts.length, document.images.length]"
-        ) == [0, 1, 0]
+        browser.forget()
+        browser.show(page.as_uri())
+        browser.js("for (const one of document.querySelectorAll('details')) one.open = true")
+        ran = browser.js("return [globalThis.ran ?? 0, document.scripts.length, document.images.length]")
+        assert ran == [0, 1, 0]
         assert text in seen(browser, ".cell > .text")[0].replace("\xa0", " ")
-        assert browser.get_log("browser") == []
-        logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        asked = [one["params"] for one in logged if one["method"] == "Network.requestWillBeSent"]
-        own = {one["request"]["url"] for one in asked if one["documentURL"] == page.as_uri()}
-        assert {url for url in own if not url.startswith("data:")} == {page.as_uri()}
+        assert browser.console() == [] and browser.requested() == {page.as_uri()}
 
 
-def test_columns_and_rounds_can_be_taken_away(tmp_path: Path, browser: Chrome) -> None:
-    browser.get(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
+def test_columns_and_rounds_can_be_taken_away(tmp_path: Path, browser: Browser) -> None:
+    browser.show(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
     assert seen(browser, "#p1 .cell > .text") == ["a red fox sat down", "no fox"]
-    browser.find_element("css selector", ".tools .tag.bad").click()
+    browser.driver.find_element("css selector", ".tools .tag.bad").click()
     assert seen(browser, "#p1 .cell > .text") == ["a red fox sat down"]
-    browser.find_element("xpath", "//button[text()='Unfold older rounds']").click()
+    browser.driver.find_element("xpath", "//button[text()='Unfold older rounds']").click()
     assert seen(browser, "#p1 .cell > .text") == ["a red fox sat down", "a red fox ran"]
-    browser.find_element("xpath", "//fieldset//span[text()='step 1']").click()
+    browser.driver.find_element("xpath", "//fieldset//span[text()='step 1']").click()
     assert seen(browser, "#p1 .cell > .text") == ["a red fox ran"]
 
 
-def test_a_search_leaves_the_prompts_in_which_the_words_stand(tmp_path: Path, browser: Chrome) -> None:
-    browser.get(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
-    browser.find_element("css selector", "body").send_keys("/")
-    browser.switch_to.active_element.send_keys("TEXT 2")
+def test_a_search_leaves_the_prompts_in_which_the_words_stand(tmp_path: Path, browser: Browser) -> None:
+    browser.show(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
+    browser.driver.find_element("css selector", "body").send_keys("/")
+    browser.driver.switch_to.active_element.send_keys("TEXT 2")
     assert [one.split(" · ")[1] for one in seen(browser, "h2")] == ["p2"]
     assert seen(browser, ".count") == ["1 of 3 prompts"]
 
 
 @pytest.mark.parametrize(("choice", "marked"), [("before", ["sat down"]), ("first", ["no"])])
 def test_words_that_another_text_has_not_are_marked(
-    tmp_path: Path, browser: Chrome, choice: str, marked: list[str]
+    tmp_path: Path, browser: Browser, choice: str, marked: list[str]
 ) -> None:
-    browser.get(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
-    browser.find_element("css selector", f"option[value={choice}]").click()
-    waited(browser, "[...CSS.highlights.get('changed')].map(String)", marked)
-    browser.find_element("css selector", "option[value='']").click()
-    waited(browser, "CSS.highlights.get('changed').size", 0)
+    browser.show(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
+    browser.driver.find_element("css selector", f"option[value={choice}]").click()
+    browser.waited("[...CSS.highlights.get('changed')].map(String)", marked)
+    browser.driver.find_element("css selector", "option[value='']").click()
+    browser.waited("CSS.highlights.get('changed').size", 0)
 
 
-def test_the_page_reads_the_same_without_its_script(tmp_path: Path, browser: Chrome) -> None:
+def test_the_page_reads_the_same_without_its_script(tmp_path: Path, browser: Browser) -> None:
     page = write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri()
-    browser.get(page)
+    browser.show(page)
     with_script = seen(browser, "article")
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.cdp("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        browser.get(page)
+        browser.driver.get(page)
         assert seen(browser, ".script") == []
         without = seen(browser, "article")
     finally:
-        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
     assert without == with_script and len(without) == 3
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_no_page_is_wider_than_its_screen(tmp_path: Path, browser: Chrome, width: int) -> None:
+def test_no_page_is_wider_than_its_screen(tmp_path: Path, browser: Browser, width: int) -> None:
     asks = ["good", "bad", "good tone", "bad tone", "refined 2", "fresh 2"]
     rounds = [
         (
@@ -638,12 +585,6 @@ def test_no_page_is_wider_than_its_screen(tmp_path: Path, browser: Chrome, width
         )
         for n in range(20)
     ]
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-    try:
-        browser.get(write_samples(tmp_path / "samples.html", rounds).as_uri())
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    with browser.screen(width, 800):
+        browser.show(write_samples(tmp_path / "samples.html", rounds).as_uri())
+        assert browser.js("return document.documentElement.scrollWidth") <= width

@@ -174,13 +174,13 @@ def _check_output(output: Path, study: Study, *, overwrite: bool) -> None:
 
 def _write_folder(study: Study, output: Path, forms: Sequence[str]) -> None:
     """Write everything beside the folder and rename at the end, so that there is never half a study."""
-    from coh_lightning.human_eval.page import write_page
+    from coh_lightning.human_eval.rating_page import write_rating_page
 
     with written_aside(output.absolute()) as aside:
         aside.mkdir()
         write_study(study, aside)
         write_sheets(study, aside / "sheets")
-        write_page(study, aside / "rate.html")
+        write_rating_page(study, aside / "rate.html")
         if forms:
             from coh_lightning.human_eval.label_studio import write_label_studio
             from coh_lightning.human_eval.potato import write_potato

@@ -1,8 +1,8 @@
-"""The figures of a human study, from the numbers of its report: votes as stacked bars, win rates as a forest, position
-and length, ranking.
+"""The figures of a human study, from the numbers of its report: votes as stacked bars, win rates as a forest plot,
+position and length, ranking.
 
-One accent colour stands for the model; everything else is grey. Drawn without pyplot, with names as plain text: a
-system called `$x$` is no formula.
+One accent color stands for the model; everything else is gray. Drawn without pyplot, with names as plain text: a
+system called `$x$` is not a formula.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ LONGEST_NAME = 28
 
 
 def draw_figures(numbers: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Draw what the numbers of a report allow into the folder, as PNG and SVG; gives name -> what it shows, in words,
-    for those that were drawn.
+    """Draw what the numbers of a report allow into the folder, as PNG and SVG; returns name -> caption of those that
+    were drawn.
     """
     analysis = numbers["analyses"]["all"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def _draw(draw: Callable[[Mapping[str, Any]], Figure], analysis: Mapping[str, An
 
 
 def styled() -> AbstractContextManager[None]:
-    """The look of all figures; a figure is made and saved within it."""
+    """The style of all figures; a figure is made and saved within it."""
     from coh_lightning.human_eval.statistics import needed
 
     context: AbstractContextManager[None] = needed("matplotlib").rc_context(STYLE)
@@ -92,7 +92,7 @@ def styled() -> AbstractContextManager[None]:
 
 
 def new_figure(width: float, height: float, panels: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """An empty figure of so many inches, with panels side by side; frames only where they help."""
+    """An empty figure of this size in inches, with panels side by side; frames only where they help."""
     from coh_lightning.human_eval.statistics import needed
 
     figure = needed("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
@@ -105,14 +105,13 @@ def new_figure(width: float, height: float, panels: int = 1, **options: Any) -> 
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure by its file's ending, aside first; the same figure gives the same bytes. Raises InputError where
-    it can't be written.
+    """Write a figure in the format of its file's ending, in one step; the same figure gives the same bytes. Raises
+    InputError if it can't be written.
     """
     kind = path.suffix.removeprefix(".")
     with written_aside(path) as aside, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from"
-        )  # a box stands for it; the tables have the name itself
+        # a box stands for it; the tables have the name itself
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(
             aside,
             format=kind,
@@ -138,9 +137,9 @@ def votes_figure(analysis: Mapping[str, Any]) -> Figure:
     for axes, pair, entries in zip(grid, pairs, rows, strict=True):
         for place, (_, entry) in enumerate(entries):
             start = 0.0
-            for side, colour, ink in (("baseline", MIDDLE, "white"), ("tie", PALE, INK), ("model", ACCENT, "white")):
+            for side, color, ink in (("baseline", MIDDLE, "white"), ("tie", PALE, INK), ("model", ACCENT, "white")):
                 width = entry["percent"][side]
-                axes.barh(place, width, left=start, height=0.66, color=colour, linewidth=0)
+                axes.barh(place, width, left=start, height=0.66, color=color, linewidth=0)
                 if width >= 5:
                     at = {"baseline": 1.2, "tie": start + width / 2, "model": 98.8}[side]
                     align = {"baseline": "left", "tie": "center", "model": "right"}[side]
@@ -150,14 +149,8 @@ def votes_figure(analysis: Mapping[str, Any]) -> Figure:
                 _, low, high = _triple(entry["share"][side])
                 if low is not None and high is not None:
                     below = place + (0.2 if side == "baseline" else -0.2)  # apart, where ties are few
-                    axes.plot(
-                        [bound(low), bound(high)],
-                        [below, below],
-                        color=INK,
-                        linewidth=1.3,
-                        solid_capstyle="butt",
-                        zorder=4,
-                    )
+                    ends = [bound(low), bound(high)]
+                    axes.plot(ends, [below, below], color=INK, linewidth=1.3, solid_capstyle="butt", zorder=4)
         _name_rows(axes, [name for name, _ in entries])
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
@@ -260,13 +253,9 @@ def ranking_figure(analysis: Mapping[str, Any]) -> Figure:
 def plain(name: str, longest: int = LONGEST_NAME) -> str:
     """A name on one line without control characters, shortened."""
     seen = "".join(" " if unicodedata.category(each).startswith(("C", "Z")) else each for each in name)
-    return (
-        textwrap.shorten(seen, longest, placeholder="…")
-        if len(seen.split()) > 1
-        else seen
-        if len(seen) <= longest
-        else seen[: longest - 1] + "…"
-    )
+    if len(seen.split()) > 1:
+        return textwrap.shorten(seen, longest, placeholder="…")
+    return seen if len(seen) <= longest else seen[: longest - 1] + "…"
 
 
 def _rows(pair: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -291,38 +280,20 @@ def _percent(interval: Mapping[str, Any]) -> list[float | None]:
     return [None if value is None else 100 * value for value in _triple(interval)]
 
 
-def _mark(
-    axes: Axes,
-    interval: Sequence[float | None],
-    place: float,
-    colour: str,
-    *,
-    filled: bool = True,
-    upright: bool = False,
-) -> None:
+def _mark(axes: Axes, interval: Sequence[float | None], place: float, color: str, *, filled: bool = True) -> None:
     """A dot with its interval; nothing where there is no number."""
     value, low, high = interval
     if value is None:
         return
     if low is not None and high is not None:
-        line = ([place, place], [low, high]) if upright else ([low, high], [place, place])
-        axes.plot(*line, color=colour, linewidth=1.6, solid_capstyle="butt", zorder=4)
-    x, y = (place, value) if upright else (value, place)
-    axes.plot(
-        x,
-        y,
-        "o",
-        markersize=6,
-        color=colour,
-        markerfacecolor=colour if filled else "white",
-        markeredgewidth=1.4,
-        zorder=5,
-    )
+        axes.plot([low, high], [place, place], color=color, linewidth=1.6, solid_capstyle="butt", zorder=4)
+    face = color if filled else "white"
+    axes.plot(value, place, "o", markersize=6, color=color, markerfacecolor=face, markeredgewidth=1.4, zorder=5)
 
 
 def _limits(intervals: Sequence[Mapping[str, Any]], around: float = 10) -> tuple[float, float]:
     """Percent limits that hold all intervals, and 50 with some room on both sides."""
     values = [value for interval in intervals for value in _percent(interval) if value is not None]
-    return max(-2.0, min([50 - around, *(value - 3 for value in values)])), min(
-        102.0, max([50 + around, *(value + 3 for value in values)])
-    )
+    low = min([50 - around, *(value - 3 for value in values)])
+    high = max([50 + around, *(value + 3 for value in values)])
+    return max(-2.0, low), min(102.0, high)

@@ -12,10 +12,6 @@ from coh_lightning.errors import counted, listed
 from coh_lightning.human_eval.results import StudyResults
 
 LEVEL = 0.95
-REFERENCES = (
-    "For orientation: on AlpacaEval's data people agreed with the majority of the other raters in 65.7 % of cases, which "
-    "with two equally common choices is a kappa near 0.31; always choosing the longer answer agreed in 62.2 %."
-)
 
 
 def report_numbers(results: StudyResults) -> dict[str, Any]:

@@ -1,0 +1,460 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const at = id => document.getElementById(id);
+  const CHOICES = [["A", "A", "1"], ["tie", "Tie", "2"], ["B", "B", "3"]];
+  const KEYS = { 1: "A", 2: "tie", 3: "B", a: "A", t: "tie", b: "B" };
+  const IDLE = 180000; // ms without input after which time no longer counts: the rater has left
+
+  // --- text: invisible characters are shown as code points; everything is inserted as text, never as markup
+  const UNSEEN = new RegExp(
+    "\\r\\n|[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f" +
+      "\\ufeff\\ufff9-\\ufffb]|\\udb40[\\udc00-\\udc7f]",
+    "g",
+  );
+  const sign = part => "U+" + part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+  const element = (name, kind, ...inside) => {
+    const made = document.createElement(name);
+    if (kind) made.className = kind;
+    made.append(...inside);
+    return made;
+  };
+  function show(place, text) {
+    const parts = [];
+    let from = 0;
+    for (const found of text.matchAll(UNSEEN)) {
+      parts.push(text.slice(from, found.index));
+      parts.push(found[0] === "\r\n" ? "\n" : element("span", "control", sign(found[0])));
+      from = found.index + found[0].length;
+    }
+    parts.push(text.slice(from));
+    place.replaceChildren(...(text === "" ? [element("span", "empty", "(this text is empty)")] : parts));
+  }
+
+  // --- CSV: RFC 4180, UTF-8 with a byte order mark, the same guard against formulas as the sheets
+  const dangerous = new RegExp(data.guard);
+  const guard = text => (dangerous.test(text) ? "'" + text : text);
+  const unguard = cell => (cell.startsWith("'") && dangerous.test(cell) ? cell.slice(1) : cell);
+  const field = text => '"' + text.replaceAll('"', '""') + '"';
+  const csv = rows => "\ufeff" + rows.map(row => row.map(text => field(guard(text))).join(",") + "\r\n").join("");
+  function parsed(text) {
+    const rows = [[""]];
+    let quoted = false;
+    for (let from = text.startsWith("\ufeff") ? 1 : 0; from < text.length; from++) {
+      const row = rows[rows.length - 1], last = row.length - 1, part = text[from];
+      if (quoted && part === '"' && text[from + 1] === '"') row[last] += text[from++];
+      else if (part === '"') quoted = !quoted;
+      else if (quoted) row[last] += part;
+      else if (part === ",") row.push("");
+      else if (part === "\r" || part === "\n") rows.push([""]);
+      else row[last] += part;
+    }
+    return rows.filter(row => row.length > 1);
+  }
+
+  // --- the work of one rater, stored after each change
+  let rater = null; // of data.raters: { name, order, rows: [[row, hash, item, left]] }
+  let work = null; // row -> { hash, choices: {attribute: choice}, comment, seconds }
+  let here = 0; // number of the row that is shown; rater.rows.length is the end
+  let active = 0; // number of the marked question
+  let unsaved = false; // since the last CSV
+  let kept = true;
+  let undone = []; // [row number, attribute, choice before]
+  const place = () => "human-eval/" + data.study + "/" + rater.name;
+  const made = number => {
+    const [row, hash] = rater.rows[number];
+    return (work[row] ??= { hash, choices: {}, comment: "", seconds: 0 });
+  };
+  const touched = number => {
+    const done = work[rater.rows[number][0]];
+    return Boolean(done) && (Object.keys(done.choices).length > 0 || done.comment !== "");
+  };
+  const complete = number => {
+    const done = work[rater.rows[number][0]];
+    return Boolean(done) && rater.order.every(name => done.choices[name]);
+  };
+  const numComplete = () => rater.rows.filter((_, number) => complete(number)).length;
+  function keep() {
+    try {
+      localStorage.setItem(place(), JSON.stringify({ work, here, unsaved }));
+      kept = true;
+    } catch {
+      kept = false;
+    }
+    at("unkept").hidden = kept;
+  }
+  function recall(text) {
+    work = {};
+    here = 0;
+    unsaved = false;
+    try {
+      const old = JSON.parse(text ?? localStorage.getItem(place()) ?? "{}");
+      for (const [row, hash] of rater.rows) {
+        const done = old.work?.[row];
+        if (done?.hash === hash) work[row] = done; // the texts may have changed since
+      }
+      here = Math.min(Math.max(Number(old.here) || 0, 0), rater.rows.length);
+      unsaved = Boolean(old.unsaved);
+    } catch {
+      kept = false;
+    }
+  }
+
+  // --- time: counted only while the item is visible and the rater active
+  let since = null, life = 0;
+  function tick() {
+    const now = performance.now();
+    if (since !== null && here < rater.rows.length) {
+      made(here).seconds += Math.max(0, Math.min(now, life + IDLE) - since) / 1000;
+    }
+    since = document.visibilityState === "visible" && !at("rate").hidden ? now : null;
+    life = now;
+  }
+  function alive() {
+    if (since !== null && performance.now() > life + IDLE) tick();
+    life = performance.now();
+  }
+
+  // --- the screens
+  const screens = ["choose", "start", "rate", "end"];
+  const only = name => screens.forEach(each => (at(each).hidden = each !== name));
+  let hush = 0;
+  function say(text) {
+    at("said").textContent = text;
+    at("said").classList.add("shown");
+    clearTimeout(hush);
+    hush = setTimeout(() => at("said").classList.remove("shown"), 2600);
+  }
+  function words() {
+    for (const list of document.querySelectorAll("dl.words")) {
+      list.replaceChildren(...rater.order.map(name => {
+        const definition = element("dd", "", data.definitions[name] ?? "");
+        return element("div", "", element("dt", "", named(name)), definition);
+      }));
+    }
+  }
+  const named = name => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
+  const meaning = choice => (choice === "tie" ? "tie" : `answer ${choice} is better`);
+  function progress() {
+    const num = numComplete(), all = rater.rows.length;
+    const item = at("rate").hidden ? [] : [element("b", "", `Item ${here + 1}`), ` of ${all} · `];
+    at("count").replaceChildren(...item, `${num} rated`);
+    at("bar").setAttribute("aria-valuemax", all);
+    at("bar").setAttribute("aria-valuenow", num);
+    at("bar").firstElementChild.style.width = (all ? (100 * num) / all : 0) + "%";
+    at("undo").disabled = undone.length === 0;
+    at("save").classList.toggle("main", unsaved && num === all);
+  }
+  function questions() {
+    at("questions").replaceChildren(...rater.order.map((name, number) => {
+      const group = element("div", "question");
+      group.setAttribute("role", "group");
+      group.setAttribute("aria-labelledby", "question-" + number);
+      group.setAttribute("aria-describedby", "definition-" + number);
+      group.tabIndex = -1;
+      const title = element("h2", "", named(name));
+      title.id = "question-" + number;
+      const definition = element("p", "", data.definitions[name] ?? "");
+      definition.id = "definition-" + number;
+      const choices = element("div", "choices");
+      for (const [choice, label, key] of CHOICES) {
+        const button = element("button", "", label, element("kbd", "", key));
+        button.type = "button";
+        button.dataset.choice = choice;
+        button.setAttribute("aria-label", `${named(name)}: ${meaning(choice)}`);
+        button.addEventListener("click", () => choose(number, choice));
+        choices.append(button);
+      }
+      group.append(title, definition, choices);
+      group.addEventListener("focusin", () => mark(number, false));
+      return group;
+    }));
+  }
+  function answers() {
+    const done = work[rater.rows[here][0]];
+    [...at("questions").children].forEach((group, number) => {
+      group.classList.toggle("active", number === active);
+      if (done?.choices[rater.order[number]]) group.classList.remove("open");
+      for (const button of group.querySelectorAll("button")) {
+        button.setAttribute("aria-pressed", String(done?.choices[rater.order[number]] === button.dataset.choice));
+      }
+    });
+    const ready = complete(here), last = here === rater.rows.length - 1;
+    const label = ready ? (last ? "Finish" : "Next") : "Skip for now";
+    at("next").replaceChildren(label, element("kbd", "", ready ? "Enter" : "→"));
+    at("next").classList.toggle("main", ready);
+    at("back").disabled = here === 0;
+    progress();
+  }
+  function mark(number, focus = true) {
+    active = number;
+    [...at("questions").children].forEach((group, each) => group.classList.toggle("active", each === number));
+    if (focus) {
+      const group = at("questions").children[number];
+      group.focus({ preventScroll: true });
+      group.scrollIntoView({ block: "nearest" });
+    }
+  }
+  function go(number) {
+    tick();
+    at("said").classList.remove("shown");
+    here = Math.min(Math.max(number, 0), rater.rows.length);
+    if (here === rater.rows.length) {
+      end();
+    } else {
+      only("rate");
+      const [row, , item, left] = rater.rows[here];
+      const [prompt, ...texts] = data.items[item];
+      show(at("prompt"), prompt);
+      show(at("answer-a"), texts[left]);
+      show(at("answer-b"), texts[1 - left]);
+      at("place").textContent = `Item ${here + 1} of ${rater.rows.length}`;
+      at("comment").value = work[row]?.comment ?? "";
+      for (const group of at("questions").children) group.classList.remove("open");
+      active = Math.max(0, rater.order.findIndex(name => !work[row]?.choices[name]));
+      scrollTo(0, 0);
+      at("panel").scrollTop = 0;
+      answers();
+      // a screen reader hears where it is; the marked question needs no focus
+      at("place").focus({ preventScroll: true });
+    }
+    tick();
+    keep();
+  }
+  function end() {
+    only("end");
+    const open = rater.rows.length - numComplete();
+    at("end-title").textContent = open ? "Not quite done" : "All rated. Thank you!";
+    const some = `${open} of ${rater.rows.length} items ${open === 1 ? "has" : "have"} questions that are still open.`;
+    at("rest").textContent = open
+      ? `${some} You can answer them now, or save what you have.`
+      : "Save your ratings as a CSV file and send it back.";
+    at("open").hidden = open === 0;
+    progress();
+    at("end-title").focus();
+  }
+  function change(number, name, choice) {
+    const choices = made(number).choices;
+    if (choice) choices[name] = choice;
+    else delete choices[name];
+    unsaved = true;
+  }
+  function choose(number, choice) {
+    const name = rater.order[number], before = made(here).choices[name];
+    undone.push([here, name, before]);
+    change(here, name, before === choice ? undefined : choice);
+    const order = [...rater.order.keys()].map(step => (number + step) % rater.order.length);
+    const open = order.find(each => !made(here).choices[rater.order[each]]);
+    active = open ?? number;
+    const now = made(here).choices[name];
+    const then = open === undefined ? "All answered." : `Next: ${named(rater.order[open])}.`;
+    at("told").textContent = `${named(name)}: ${now ? meaning(now) : "open"}. ${then}`;
+    answers();
+    if (open !== undefined) at("questions").children[open].scrollIntoView({ block: "nearest" });
+    keep();
+  }
+  function undo() {
+    const last = undone.pop();
+    if (!last) return say("Nothing to undo");
+    const [number, name, before] = last;
+    change(number, name, before);
+    if (number !== here) go(number);
+    active = rater.order.indexOf(name);
+    answers();
+    keep();
+    say("Undone: " + named(name));
+  }
+  function next(skip) {
+    if (here === rater.rows.length) return;
+    if (complete(here) || skip) return go(here + 1);
+    const open = rater.order.flatMap((name, number) => (made(here).choices[name] ? [] : [number]));
+    for (const number of open) at("questions").children[number].classList.add("open");
+    mark(open[0]);
+    say(`${open.length} of ${rater.order.length} still open; answer or skip`);
+  }
+  function nextOpen() {
+    const all = rater.rows.length;
+    const found = [...Array(all).keys()].map(step => (here + 1 + step) % all).find(number => !complete(number));
+    if (found === undefined) go(all);
+    else go(here === all ? rater.rows.findIndex((_, number) => !complete(number)) : found);
+  }
+  function table() {
+    const about = ["row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b"];
+    const rows = rater.rows.map(([row, hash, item, left], number) => {
+      const [prompt, ...texts] = data.items[item], done = work[row];
+      const seconds = touched(number) ? done.seconds.toFixed(1) : "";
+      const choices = rater.order.map(name => done?.choices[name] ?? "");
+      const shown = [row, data.study, rater.name, hash, prompt, texts[left], texts[1 - left]];
+      return [...shown, ...choices, done?.comment ?? "", seconds];
+    });
+    return [[...about, ...rater.order, "comment", "seconds"], ...rows];
+  }
+  function save() {
+    tick();
+    const link = element("a", "");
+    link.href = URL.createObjectURL(new Blob([csv(table())], { type: "text/csv;charset=utf-8" }));
+    link.download = `${data.study}-${rater.name}.csv`.replace(/[^\w.-]+/g, "_");
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    unsaved = false;
+    keep();
+    progress();
+    say(`Saved ${link.download}: ${numComplete()} of ${rater.rows.length} rated`);
+  }
+  async function load(file) {
+    const [head, ...rows] = parsed(await file.text());
+    const places = new Map(rater.rows.map(([row, hash], number) => [row + " " + hash, number]));
+    const column = name => head?.indexOf(name) ?? -1;
+    let num = 0;
+    for (const row of rows) {
+      const number = places.get(row[column("row_id")] + " " + row[column("text_hash")]);
+      if (number === undefined) continue;
+      const done = made(number);
+      for (const name of rater.order) {
+        const choice = row[column(name)];
+        if (CHOICES.some(([each]) => each === choice)) done.choices[name] = choice;
+      }
+      done.comment = unguard(row[column("comment")] ?? "") || done.comment;
+      done.seconds = Math.max(done.seconds, Number(row[column("seconds")]) || 0);
+      num += touched(number) ? 1 : 0;
+    }
+    undone = [];
+    unsaved = true;
+    at("keys").close();
+    go(here);
+    say(num ? `${num} rated items loaded` : "No row of this file belongs to this sheet");
+  }
+
+  // --- which rater
+  function asked() {
+    const places = [location.hash.slice(1), location.search.slice(1)];
+    const named = places.map(text => new URLSearchParams(text).get("rater")).find(name => name);
+    return named ?? (data.raters.length === 1 ? data.raters[0].name : null);
+  }
+  function enter() {
+    if (rater) tick();
+    const name = asked();
+    rater = data.raters.find(each => each.name === name) ?? null;
+    since = null;
+    undone = [];
+    at("top").hidden = rater === null;
+    if (rater === null) {
+      only("choose");
+      at("unknown").hidden = name === null;
+      at("unknown").textContent = `This study has no rater called “${name}”.`;
+      at("raters").replaceChildren(...data.raters.map(each => {
+        const button = element("button", "", each.name, element("span", "", `${each.rows.length} items`));
+        button.type = "button";
+        button.addEventListener("click", () => (location.hash = "rater=" + encodeURIComponent(each.name)));
+        return element("li", "", button);
+      }));
+      return;
+    }
+    recall();
+    at("who").textContent = rater.name;
+    at("task").textContent =
+      `You will read ${rater.rows.length} prompts, each with two answers, A and B, ` +
+      "and say for each question which answer is better.";
+    words();
+    questions();
+    keep();
+    if (Object.keys(work).length) {
+      go(here);
+      say(`Welcome back: ${numComplete()} of ${rater.rows.length} rated`);
+    } else {
+      only("start");
+      progress();
+      at("begin").focus({ preventScroll: true }); // or Enter would go to the name that was chosen, which is hidden now
+    }
+  }
+
+  // --- keys and buttons
+  function onKey(event) {
+    alive();
+    if (!rater || event.isComposing || at("keys").open) {
+      if (at("keys").open && event.key === "?") at("keys").close();
+      return;
+    }
+    const writing = event.target === at("comment");
+    const asking = at("questions").contains(document.activeElement);
+    const command = event.ctrlKey || event.metaKey;
+    const other = event.key.length === 1 && event.key > "\x7f" && event.code.startsWith("Key");
+    const latin = other ? event.code.slice(3) : event.key; // the same keys on a keyboard of another script
+    const key = latin.length === 1 ? latin.toLowerCase() : latin;
+    let act = null;
+    if (command && key === "s") act = save;
+    else if (event.altKey || (command && !(key === "z" && !writing) && !(key === "Enter" && writing))) return;
+    else if (command && key === "z") act = undo;
+    else if (writing && key === "Escape") act = () => mark(active);
+    else if (writing) act = command && key === "Enter" ? () => next(false) : null;
+    else if (key === "?") act = () => at("keys").showModal();
+    else if (key === "s") act = save;
+    else if (!at("start").hidden) act = key === "Enter" && event.target.tagName !== "BUTTON" ? () => go(here) : null;
+    else if (key === "u") act = undo;
+    else if (key === "n") act = nextOpen;
+    else if (key === "ArrowLeft") act = () => go(here - 1);
+    else if (at("rate").hidden) return;
+    else if (key in KEYS) act = () => choose(active, KEYS[key]);
+    else if (key === "ArrowRight") act = () => next(true);
+    else if (key === "ArrowDown" && asking && active < rater.order.length - 1) act = () => mark(active + 1);
+    else if (key === "ArrowUp" && asking && active > 0) act = () => mark(active - 1);
+    else if (key === "c") act = () => at("comment").focus();
+    // Enter on a choice moves on too, else it would undo the choice; space presses a button
+    else if (key === "Enter" && (event.target.tagName !== "BUTTON" || asking)) act = () => next(false);
+    if (act && !(event.repeat && key in KEYS)) act();
+    if (act) event.preventDefault();
+  }
+  document.addEventListener("keydown", onKey);
+  at("begin").addEventListener("click", () => go(here));
+  at("back").addEventListener("click", () => go(here - 1));
+  at("next").addEventListener("click", () => next(true));
+  at("again").addEventListener("click", () => go(rater.rows.length - 1));
+  at("open").addEventListener("click", nextOpen);
+  at("undo").addEventListener("click", undo);
+  at("save").addEventListener("click", save);
+  at("save-end").addEventListener("click", save);
+  at("help").addEventListener("click", () => at("keys").showModal());
+  at("close").addEventListener("click", () => at("keys").close());
+  at("load").addEventListener("click", () => at("file").click());
+  at("file").addEventListener("change", event => {
+    if (event.target.files.length) load(event.target.files[0]);
+    event.target.value = "";
+  });
+  at("comment").addEventListener("input", event => {
+    made(here).comment = event.target.value;
+    unsaved = true;
+    keep();
+  });
+  addEventListener("pointerdown", alive);
+  addEventListener("scroll", alive, { passive: true });
+  document.addEventListener("visibilitychange", () => {
+    if (!rater) return;
+    tick();
+    keep();
+  });
+  addEventListener("pagehide", () => {
+    if (!rater) return;
+    tick();
+    keep();
+  });
+  addEventListener("beforeunload", event => {
+    if (!rater || !unsaved) return;
+    event.preventDefault();
+    event.returnValue = true; // browsers before 2023
+  });
+  addEventListener("storage", event => {
+    if (!rater || event.key !== place() || event.newValue === null) return;
+    since = null; // the other window counts now
+    const shown = here;
+    recall(event.newValue);
+    here = Math.min(shown, rater.rows.length);
+    if (!at("rate").hidden) answers();
+    progress();
+  });
+  addEventListener("hashchange", enter);
+  document.title = data.title;
+  for (const title of document.querySelectorAll(".title")) title.textContent = data.title;
+  at("unkept").firstElementChild.textContent =
+    "This browser keeps no work for this page: save the CSV file before you close it.";
+  enter();
+})();

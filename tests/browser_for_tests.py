@@ -1,0 +1,133 @@
+"""A real browser for tests of pages: Chromium without a window, driven by Selenium.
+
+Where there is no Chromium the tests that need one are skipped, unless CI_BROWSER_REQUIRED=1 says that there must be
+one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,900"
+)
+WATCH = (
+    "globalThis.violations = [];"
+    "addEventListener('securitypolicyviolation', event => violations.push(event.violatedDirective));"
+)
+
+
+@dataclass
+class Browser:
+    driver: Chrome
+    folder: Path
+    """For downloads and pages."""
+
+    def js(self, code: str, *arguments: object) -> Any:
+        return self.driver.execute_script(code, *arguments)
+
+    def cdp(self, command: str, **parameters: object) -> Any:
+        return self.driver.execute_cdp_cmd(command, parameters)
+
+    def show(self, address: str) -> None:
+        """Load a page and wait until it is painted: the browser drops keys that come before."""
+        self.driver.get(address)
+        self.painted()
+
+    def painted(self) -> None:
+        self.driver.execute_async_script(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+        )
+
+    @contextmanager
+    def before_its_own_script(self, code: str) -> Iterator[None]:
+        """Run code in each page that is loaded in the body, before the page's script."""
+        added = self.cdp("Page.addScriptToEvaluateOnNewDocument", source=code)
+        try:
+            yield
+        finally:
+            self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+
+    @contextmanager
+    def screen(self, width: int, height: int) -> Iterator[None]:
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        try:
+            yield
+        finally:
+            self.cdp("Emulation.clearDeviceMetricsOverride")
+
+    def keys(self, *keys: str) -> None:
+        """Press keys, by character or by Selenium's name (ENTER)."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        for key in keys:
+            ActionChains(self.driver).send_keys(getattr(Keys, key, key)).perform()
+
+    def waited(self, code: str, value: object) -> None:
+        """Wait until an expression has this value."""
+        end = time.monotonic() + 5
+        while (now := self.js(f"return {code}")) != value and time.monotonic() < end:
+            time.sleep(0.02)
+        assert now == value
+
+    def forget(self) -> None:
+        """Drop what was logged so far."""
+        self.driver.get_log("browser")
+        self.driver.get_log("performance")
+
+    def console(self) -> list[dict[str, Any]]:
+        """What the browser complained of since the last call: errors, policy violations."""
+        return self.driver.get_log("browser")
+
+    def requested(self) -> set[str]:
+        """Addresses asked for since the last call by pages from files, without what stands behind a `?`."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return {
+            one["request"]["url"].split("?")[0]
+            for one in asked
+            if one["documentURL"].startswith("file:") and not one["request"]["url"].startswith("data:")
+        }
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Browser]:
+    """A browser with an empty profile; skips the test where there is none."""
+    found = {"chromium": shutil.which("chromium") or shutil.which("chromium-browser")}
+    found["chromedriver"] = shutil.which("chromedriver")
+    if missing := [name for name, path in found.items() if path is None]:
+        reason = f"no {' and no '.join(missing)} on this machine (Debian: apt-get install chromium chromium-driver)"
+        if os.environ.get("CI_BROWSER_REQUIRED") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = found["chromium"]
+    for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(found["chromedriver"]))
+    try:
+        driver.set_page_load_timeout(30)
+        yield Browser(driver, folder)
+    finally:
+        driver.quit()
