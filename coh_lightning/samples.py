@@ -31,74 +31,9 @@ class Round:
         return [one for column in self.prompts.values() for samples in column.values() for one in samples]
 
 
-@dataclass(frozen=True)
-class Trend:
-    """One row of the table of figures: measure -> its mean in each round, the oldest first; None where there is
-    none.
-    """
-
-    name: str
-    family: str
-    marker: str
-    means: Mapping[str, Sequence[float | None]]
-
-
-def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]], *, limit: int = 50) -> Path:
-    """Write the page beside its name and rename it, so that nobody ever reads half of one; the same rounds give the
-    same bytes.
-
-    Args:
-        rounds: (label, completions), the oldest first; samples of one prompt and ask in their order.
-        limit: Prompts that are shown, those of the newest round first. The figures are over all, and the page says how
-            many are not shown.
-
-    Returns:
-        `path`.
-
-    Raises:
-        InputError: no completions, a limit below 1, a score that is no finite number, or a file that can't be written.
-    """
-    if limit < 1:
-        raise InputError(f"{path}: the limit of prompts is {limit}; it must be at least 1.")
-    if not any(completions for _, completions in rounds):
-        raise InputError(
-            f"{path}: there are no completions to show in {len(rounds)} round(s); write some first (`test`, "
-            "`predict`, or `fit` with model.generation.write_every)."
-        )
-    text = _page([_round(label, completions) for label, completions in reversed(rounds)], limit)
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
-    return path
-
-
-def sample_rows(
-    completions: Sequence[Completion], *, label: str | None = None
-) -> tuple[list[str], list[list[str | int | float | None]]]:
-    """(columns, rows) for a W&B table: one row for each completion, in the order given.
-
-    `sample` counts the completions of a prompt under one ask from 1; `prompt` is what people read, without the feedback
-    sentence where that is known. A score stands under `score_{name}`, None where a completion hasn't got it;
-    `reference` is there when any completion has one. A `label` comes first, as `round`.
-
-    Raises:
-        InputError: a score that is no finite number.
-    """
-    scores = list(dict.fromkeys(name for one in completions for name in _scores(one)))
-    referenced = any(one.reference is not None for one in completions)
-    columns = [
-        "prompt_id",
-        "ask",
-        "sample",
-        "marker",
-        "prompt",
-        "text",
-        "stop",
-        "tokens",
-        *(f"score_{name}" for name in scores),
-    ]
-    columns = [*(["round"] if label is not None else []), *columns, *(["reference"] if referenced else [])]
-    seen: dict[tuple[str, str, str], int] = {}
-    rows: list[list[str | int | float | None]] = []
+def as_round(label: str, completions: Sequence[Completion]) -> Round:
+    """The completions of one time, grouped; samples of one prompt and ask stay in their order."""
+    prompts: dict[tuple[str, str], dict[str, list[Completion]]] = {}
     for one in completions:
         prompts.setdefault((one.prompt_id, one.prompt_sha), {}).setdefault(one.ask, []).append(one)
     return Round(label, prompts)
