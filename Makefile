@@ -7,7 +7,7 @@ IMAGE ?= coh_lightning
 IMAGE_ARGS ?=
 FAST = -m "not slow and not realdata"
 
-.PHONY: help demo test test-all test-lowest test-newest image check format
+.PHONY: help demo test test-all test-lowest test-newest image docs check format
 
 help:
 	@echo "make demo      train, evaluate and show the result on the embedded world (some minutes)"
@@ -15,12 +15,13 @@ help:
 	@echo "make test-all  all tests; those on real data need COH_REAL_DATA=FOLDER"
 	@echo "make test-lowest, make test-newest: as make test, with the lowest, or the newest, versions that pyproject.toml allows"
 	@echo "make image     the container image, in which the demo is run; for CUDA: make image IMAGE_ARGS='--build-arg TORCH_INDEX='"
+	@echo "make docs      the documentation as a site, in docs/_build"
 	@echo "make check     lint, format, types, known flaws of the pinned packages"
 	@echo "make format    put the code into the common form"
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,study,lora,trl,sweep,judge]"
+	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,docs,study,lora,trl,sweep,judge]"
 	touch $@
 
 # One folder for each call; every command is an ordinary one and is printed as it runs.
@@ -53,6 +54,11 @@ test-newest:
 
 image:
 	PYTHON=$(PYTHON) scripts/image.sh $(IMAGE) $(IMAGE_ARGS)
+
+# A warning is an error. Links within the site are checked; nothing is fetched.
+docs: .venv/.installed
+	$(RUN) -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build
+	@echo docs/_build/index.html
 
 check: .venv/.installed
 	.venv/bin/hadolint Dockerfile

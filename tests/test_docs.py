@@ -1,0 +1,207 @@
+"""The README and the pages of docs/ are true: their records are read, their files exist, their commands run as written."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coh_lightning.records import Feedback
+
+ROOT = Path(__file__).parent.parent
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """Every command line of a page: continued lines joined, comments removed."""
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    return [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command, with this interpreter in the place of `coh` and `python`."""
+    words = shlex.split(command)
+    if words[0] == "coh":
+        return [sys.executable, "-m", "coh_lightning", *words[1:]]
+    return [sys.executable if word == "python" else word for word in words]
+
+
+def run(words: list[str], folder: Path, *, seconds: int) -> str:
+    """Runs a command in a folder that has the repository's conf/; returns what it printed."""
+    if not (folder / "conf").exists():
+        (folder / "conf").symlink_to(ROOT / "conf")
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def write_records(folder: Path) -> None:
+    (folder / "feedback.jsonl").write_text("".join(blocks("feedback", "json")), encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["README", "feedback"])
+def test_the_records_are_records(page: str) -> None:
+    lines = [json.loads(line) for block in blocks(page, "json") for line in block.splitlines()]
+    assert len(lines) == 3
+    for number, line in enumerate(lines, start=1):
+        Feedback.from_json(line, f"{page}:{number}")
+
+
+def test_the_readme_is_short() -> None:
+    lines = PAGES["README"].splitlines()
+    assert len(lines) <= 150
+    prose = re.sub(r"```.*?```", "", PAGES["README"], flags=re.DOTALL)
+    assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    text = PAGES[page]
+    named = {name.rstrip(".") for name in re.findall(r"(?:conf|docs|scripts|notebooks|tests)/[\w/.-]*\w/?", text)}
+    if page == "feedback":
+        named |= {f"conf/data/{name}" for name in re.findall(r"`(\w+\.yaml)`", text)}
+    here = ROOT if page == "README" else ROOT / "docs"
+    missing = [name for name in sorted(named) if not (ROOT / name).exists()]
+    missing += [link for link in re.findall(r"\]\(([\w./-]+)\)", text) if not (here / link).exists()]
+    assert missing == []
+
+
+def test_every_guide_is_linked() -> None:
+    for page in set(PAGES) - {"README", "index"}:
+        assert re.search(rf"^{page}$", PAGES["index"], flags=re.MULTILINE), page
+        assert f"docs/{page}.md" in PAGES["README"] or page in ("api", "cost"), page
+
+
+def test_every_method_and_wording_of_the_tables_is_a_file() -> None:
+    for folder in ("method", "wording"):
+        text = PAGES["method"]
+        table = text[text.index(f"(`conf/{folder}/`)") :].split("\n\n")[0]
+        names = {name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
+        files = {path.stem for path in (ROOT / "conf" / folder).glob("*.yaml")} - {"world"}
+        assert names == files
+
+
+def test_every_command_on_many_ranks_shares_its_rows_out_evenly() -> None:
+    many = [c for c in commands("many_gpus") if re.search(r"--nproc-per-node|^srun |trainer/fsdp", c)]
+    assert len(many) >= 4
+    for command in many:
+        [config] = [word for word in re.findall(r"--config (\S+)", command) if "/trainer/" not in word]
+        base = yaml.safe_load((ROOT / config).read_text(encoding="utf-8"))["data"]
+        rows = re.search(r"--data\.rows_per_step=(\d+)", command)
+        assert rows, command
+        for ranks in (1, 2, 4, 8, 16):
+            assert (int(rows[1]) + base["regulariser_rows_per_step"]) % ranks == 0, f"{command}: {ranks} ranks"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    words = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "-d", str(tmp_path / "doctrees")]
+    run([sys.executable, *words, str(ROOT / "docs"), str(tmp_path / "site")], tmp_path, seconds=300)
+    assert "CoHModule" in (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
+    run([sys.executable, str(ROOT / "scripts" / "tree_picture.py"), "tree.svg"], tmp_path, seconds=60)
+    assert (tmp_path / "tree.svg").read_text() == (ROOT / "docs" / "tree.svg").read_text()
+
+
+@pytest.mark.slow
+def test_the_demo_runs_as_written(tmp_path: Path) -> None:
+    assert "make demo" in commands("README")
+    make = subprocess.run(
+        ["make", "demo", f"DEMO={tmp_path / 'demo'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert make.returncode == 0, make.stdout[-2000:] + make.stderr[-4000:]
+    rows = ["base", "sft_best", "sft_faultless", "coh, asked for good", "coh, asked for bad"]
+    for row in [*rows, "coh_critiques, asked for good"]:
+        assert re.search(rf"^{row} .*±", make.stdout, flags=re.MULTILINE), make.stdout[-3000:]
+        assert f"| {row} |" in PAGES["README"] and f"| {row} |" in PAGES["evidence"]
+    assert str(tmp_path / "demo" / "report.md") in make.stdout
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_and_is_tested_as_written(tmp_path: Path) -> None:
+    quickstart = next(c for c in commands("configuration") if c == "coh fit --config conf/quickstart.yaml")
+    printed = run(words_of(quickstart), tmp_path, seconds=900)
+    [folder] = (tmp_path / "runs" / "quickstart").iterdir()
+    assert f"finished: runs/quickstart/{folder.name}" in printed
+    files = {path.name for path in folder.iterdir()}
+    assert files >= {"config.yaml", "data.json", "metrics.csv", "checkpoints", "finished"}
+    test = next(c for c in commands("configuration") if c.startswith("coh test"))
+    run(words_of(test.replace("<time>-<hash>", folder.name)), tmp_path, seconds=300)
+    assert list((tmp_path / "runs").glob("**/completions.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_the_other_commands_are_understood(page: str, tmp_path: Path) -> None:
+    write_records(tmp_path)
+    for command in commands(page):
+        if command.startswith("coh preview feedback.jsonl"):
+            run(words_of(command), tmp_path, seconds=120)
+        elif command.startswith("coh fit") and "--help" not in command:
+            print_config = [] if "--print_config" in command else ["--print_config"]
+            assert "row_tokens" in run([*words_of(command), *print_config], tmp_path, seconds=120)
+
+
+@pytest.mark.slow
+def test_two_models_are_taken_through_a_study_as_written(tmp_path: Path) -> None:
+    for command in commands("human_eval"):
+        run(words_of(command), tmp_path, seconds=900)
+    study = tmp_path / "runs" / "study"
+    files = {"report.html", "report.md", "report.json", "judgements.jsonl", "rate.html"}
+    assert files <= {path.name for path in study.iterdir()}
+    assert {".xlsx", ".json", ".xml", ".yaml"} <= {path.suffix for path in (study / "forms").rglob("*.*")}
+
+
+@pytest.mark.slow
+def test_the_lines_of_python_run(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    run([sys.executable, "-c", blocks("configuration", "python")[0]], tmp_path, seconds=300)
+    [checkpoint] = (tmp_path / "runs" / "mine").rglob("*.ckpt")
+    export = next(c for c in commands("export") if c.startswith("coh export"))
+    run(words_of(re.sub(r"runs/\S+", str(checkpoint), export, count=1)), tmp_path, seconds=300)
+    printed = run([sys.executable, "-c", blocks("export", "python")[0]], tmp_path, seconds=300)
+    assert printed.count("'role': 'assistant'") == 3
+
+
+@pytest.mark.slow
+def test_dpo_and_kto_are_trained_and_tested_as_written(tmp_path: Path) -> None:
+    text = PAGES["export"]
+    block = text[text.index("## DPO and KTO") :].split("```bash\n")[1].split("```")[0]
+    quick = {
+        "fit": ["--trainer.max_steps=3", "--model.generation.write_every=0"],
+        "test": ["--data.max_test_prompts=4"],
+    }
+    for command in block.splitlines():
+        words = words_of(command.replace("--max_steps 100", "--max_steps 2"))
+        if words[0] == "trl":
+            words = [sys.executable, "-c", "from trl.cli import main; main()", *words[1:]]
+        run([*words, *quick.get(words[3], [])], tmp_path, seconds=600)
+    for rival in ("dpo", "kto"):
+        figures = (tmp_path / "runs" / rival / "test" / "test.csv").read_text()
+        assert "test/nll" in figures and "test/rouge_good" in figures
