@@ -20,8 +20,8 @@ from coh_lightning.files import written_aside
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from coh_lightning.chain_tokenizer import ChainTokenizer
     from coh_lightning.records import Feedback
-    from coh_lightning.tokens import ChainTokenizer
     from coh_lightning.world.evaluate import Interval, Row
 
 MEASURES = ("accuracy", "coverage", "coherence", "overall")
@@ -90,9 +90,10 @@ class _Writer:
     def __init__(self, lm: Any, settings: Mapping[str, Any], *, temperature: float, seed: int) -> None:
         from transformers import AutoTokenizer
 
-        from coh_lightning.chains import Method
+        from coh_lightning.chain_tokenizer import ChainTokenizer
+        from coh_lightning.encoder import Encoder
         from coh_lightning.formats import PromptFormat
-        from coh_lightning.tokens import ChainTokenizer, Encoder
+        from coh_lightning.method import Method
         from coh_lightning.wording import Wording
         from coh_lightning.world.feedback import BASE
 
@@ -116,7 +117,9 @@ class _Writer:
 
     def summaries(self, records: Sequence[Feedback], ask: str, *, greedy: bool = False) -> list[str] | None:
         """One summary a post; None where the model knows no such sentence."""
-        from coh_lightning.generation import Request, Sampling, generate
+        from coh_lightning.decoding import generate
+        from coh_lightning.generation import Request
+        from coh_lightning.sampling import Sampling
         from coh_lightning.wording import asked
         from coh_lightning.world.sampler import BATCH_SIZE
 
@@ -143,8 +146,8 @@ def _base_settings() -> dict[str, Any]:
     """The base model is asked as SFT is: without any sentence, in the format of conf/quickstart.yaml."""
     from dataclasses import asdict
 
-    from coh_lightning.chains import Method
     from coh_lightning.formats import PromptFormat
+    from coh_lightning.method import Method
     from coh_lightning.wording import Wording
 
     method = Method(orders=("p",), sentences="none")

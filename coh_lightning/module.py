@@ -29,17 +29,21 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from coh_lightning.attention import check_layout, row_logits
+from coh_lightning.checkpoints import CHECKPOINT_KEY, said
 from coh_lightning.data import CoHDataModule
+from coh_lightning.decoding import generate
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copies, with_samples
 from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
-from coh_lightning.generation import Request, Sampling, Unmoved, generate
+from coh_lightning.generation import Request, Unmoved
 from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
+from coh_lightning.lora import LoRA, adapters
 from coh_lightning.losses import row_loss
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
+from coh_lightning.models import Recipe
 from coh_lightning.progress import check_same_plan, recount, to_step_start
 from coh_lightning.records import Completion
+from coh_lightning.sampling import Sampling
 from coh_lightning.schedule import steps_of_epoch, total_steps, warmup_cosine
 from coh_lightning.scorers import RewardModel, Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import (

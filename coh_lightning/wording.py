@@ -21,7 +21,7 @@ from coh_lightning.records import Candidate, Feedback, place_on_scale
 
 
 @dataclass(frozen=True)
-class Pair:
+class MarkerPair:
     """A good and a bad sentence that belong together."""
 
     good: str
@@ -35,11 +35,11 @@ class Wording:
     """
 
     name: str = "default"
-    pairs: tuple[Pair, ...] = (Pair("A helpful answer:", "An unhelpful answer:"),)
+    pairs: tuple[MarkerPair, ...] = (MarkerPair("A helpful answer:", "An unhelpful answer:"),)
     """Polarity: thumbs, pairs, the two ends of a ranking."""
-    tasks: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
+    tasks: Mapping[str, tuple[MarkerPair, ...]] = field(default_factory=dict)
     """Pairs for the records of one task (summary, response, ...) in the place of `pairs`."""
-    aspects: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
+    aspects: Mapping[str, tuple[MarkerPair, ...]] = field(default_factory=dict)
     """Pairs for the records whose feedback judged one aspect (helpful, harmless, ...); stronger than `tasks`."""
     tie: str = "One of two equally good answers:"
     best: str = "The best answer:"
@@ -89,8 +89,8 @@ class Wording:
         round).
         """
 
-        def pairs(listed: Sequence[Mapping[str, str]]) -> tuple[Pair, ...]:
-            return tuple(Pair(**pair) for pair in listed)
+        def pairs(listed: Sequence[Mapping[str, str]]) -> tuple[MarkerPair, ...]:
+            return tuple(MarkerPair(**pair) for pair in listed)
 
         named = {key: {name: pairs(listed) for name, listed in settings[key].items()} for key in ("tasks", "aspects")}
         listed = {key: tuple(settings[key]) for key in ("levels", "attributes")}
@@ -115,7 +115,7 @@ class Wording:
                 f"{sorted(needed)} (and may have 'task')."
             )
 
-    def pairs_for(self, record: Feedback) -> tuple[Pair, ...]:
+    def pairs_for(self, record: Feedback) -> tuple[MarkerPair, ...]:
         """The pairs that speak of this record: by what was judged, else by its task, else the general ones."""
         if record.aspect is not None and record.aspect in self.aspects:
             return self.aspects[record.aspect]

@@ -14,12 +14,15 @@ from tokenizers import AddedToken
 from tokenizers_for_tests import CHATML, MAKERS, REASONING, byte_level, character, sentencepiece
 
 from coh_lightning.added_tokens import is_control
+from coh_lightning.anchored_tokenizer import Field
+from coh_lightning.chain_tokenizer import ChainTokenizer
 from coh_lightning.chains import Link
 from coh_lightning.chat_template import asking_template, check_template
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
+from coh_lightning.field_cache import cache_fields
 from coh_lightning.formats import PromptFormat
 from coh_lightning.records import Part, Turn
-from coh_lightning.tokens import ChainTokenizer, Encoder, Field, cache_fields
 
 FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 THINK = ("<think>", "</think>")
@@ -196,7 +199,7 @@ def test_what_stands_in_the_texts_is_counted_and_said(tmp_path: Path) -> None:
         Field("plain"),
     ]
     made = builder(tokenizer, PromptFormat("chat"))
-    cache_fields(made.encoder, fields, tmp_path, progress=False)
+    cache_fields(made.encoder, fields, tmp_path)
     special, control = made.notes_on_texts()
     assert special == "Special tokens in the data's texts are spelled out: '</s>' in 1 text."
     assert control.startswith(
@@ -205,7 +208,7 @@ def test_what_stands_in_the_texts_is_counted_and_said(tmp_path: Path) -> None:
     )
     assert control.endswith("data.prompt_format.kept_tokens=['<think>','</think>','<tool_call>'].")
     again = builder(tokenizer, KEPT)
-    cache_fields(again.encoder, fields, tmp_path, progress=False)
+    cache_fields(again.encoder, fields, tmp_path)
     assert (
         again.notes_on_texts()[2]
         == "Added tokens in the data's texts are kept as tokens: '<think>' in 2 texts, '</think>' in 1 text."

@@ -21,9 +21,10 @@ from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
 from coh_lightning.data import _said
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import headline, summary, valued, with_copies, with_samples
-from coh_lightning.generation import Sampling, Written
+from coh_lightning.generation import Written
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, Part, Turn, read_jsonl, read_prompt
+from coh_lightning.sampling import Sampling
 
 
 def completion(prompt: str, ask: str, text: str, sample: int = 0, **scores: float) -> Completion:

@@ -26,11 +26,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from coh_lightning.__main__ import main
 from coh_lightning.callbacks import HuggingFaceExport
+from coh_lightning.checkpoints import CHECKPOINT_KEY, read_checkpoint
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.formats import PromptFormat
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, read_checkpoint
+from coh_lightning.lora import LoRA
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Part, Turn
 

@@ -22,7 +22,8 @@ from coh_lightning.callbacks import HuggingFaceExport
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.export_check import COPIED, TOLERANCE, compare, load_folder, probe_logits
-from coh_lightning.models import LoRA, Recipe
+from coh_lightning.lora import LoRA
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 
 GPT2 = {
@@ -132,13 +133,13 @@ def test_merging_in_any_type_of_weights_is_within_its_tolerance(dtype: Any, tmp_
 
 @pytest.mark.parametrize("target", ["lm_heads", "c_attn", "q_pro"])
 def test_a_target_that_is_no_layer_is_refused_though_another_is(target: str) -> None:
-    with pytest.raises(InputError, match=rf"lora.targets names '{target}', and no layer's name ends so"):
+    with pytest.raises(InputError, match=rf"lora.targets names '{target}', which is the end of no layer's name"):
         Recipe(from_config=TINY, lora=LoRA(targets=("v_proj", target))).build()
 
 
 def test_a_text_in_the_place_of_a_list_of_targets_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"lora.targets is 'q_proj', a text; give a list of the ends of layers' names: \[q_proj\]"
+        InputError, match=r"lora.targets is 'q_proj', a string; give a list of ends of layer names: \[q_proj\]"
     ):
         LoRA(targets="q_proj")  # type: ignore[arg-type]
 

@@ -21,11 +21,13 @@ from tokenizers_for_tests import CHATML, byte_level, character, sentencepiece
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coh_lightning.__main__ import main
+from coh_lightning.checkpoints import CHECKPOINT_KEY, said
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
+from coh_lightning.lora import LoRA
 from coh_lightning.model_tokenizer import choose_tokenizer, first_difference, load_tokenizer
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, said
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
 

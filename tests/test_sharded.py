@@ -42,9 +42,11 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from coh_lightning import cli
 from coh_lightning.callbacks import CompletionWriter, HuggingFaceExport
+from coh_lightning.checkpoints import read_checkpoint
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
-from coh_lightning.models import LoRA, Recipe, read_checkpoint
+from coh_lightning.lora import LoRA
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Completion, read_jsonl
 from coh_lightning.sharding import DATA, TENSOR, fill, full_state, shard, tensor_plan

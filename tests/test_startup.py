@@ -16,7 +16,7 @@ from feedback_for_tests import TINY, data_of, pairs, tiny
 from coh_lightning import startup
 from coh_lightning.attention import row_logits
 from coh_lightning.data import CoHDataModule
-from coh_lightning.models import LoRA
+from coh_lightning.lora import LoRA
 from coh_lightning.module import CoHModule
 from coh_lightning.startup import expected_memory, in_bytes
 

@@ -14,7 +14,8 @@ import torch
 from feedback_for_tests import TINY, pairs
 from ranks_for_tests import commanded
 
-from coh_lightning.models import LoRA, read_checkpoint
+from coh_lightning.checkpoints import read_checkpoint
+from coh_lightning.lora import LoRA
 from coh_lightning.records import Completion, read_jsonl
 
 pytestmark = pytest.mark.slow
