@@ -3,8 +3,8 @@
 Many tokenizers treat the beginning of a text differently from its middle. So a text is encoded behind an anchor whose
 ids are known, and these are dropped after checking that they are there:
 
-    SentencePiece:   tokenizer("Apple") = [▁Apple]          a space that isn't in the text
-                     tokenizer("\\nApple") = [▁, \\n, Apple]   minus the anchor tokenizer("\\n") = [▁, \\n]   ->   [Apple]
+    SentencePiece:   tokenizer("Apple") = [▁Apple]              a space that isn't in the text
+                     tokenizer("\\nApple") = [▁, \\n, Apple]    minus the anchor [▁, \\n]    ->    [Apple]
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _LEFT = ("\n", "a", ".", "0", ":", "Q")
 """Anchors before a text; the first that keeps its ids is used."""
 _RIGHT = ("A", "x", "0", "The", "5", "Q")
-"""Anchors after a text that ends in white space and continues: many tokenizers encode "\\n\\n" alone and "\\n\\n" before
-a letter differently.
+"""Anchors after a text that ends in white space and continues: many tokenizers encode "\\n\\n" alone and "\\n\\n"
+before a letter differently.
 """
 _PROBES = (
     "a",

@@ -19,16 +19,14 @@ from coh_lightning.wording import Wording
 
 @dataclass(frozen=True)
 class Link:
-    """One output of a chain with the feedback sentence (marker) before it. An empty marker stands for no sentence at
-    all (SFT).
-    """
+    """One output of a chain with the feedback sentence (marker) before it; an empty marker: no sentence (SFT)."""
 
     marker: str
     text: str
     learned: float = 0.0
-    """Weight of the likelihood loss on each token of the output and its end token; 0 is read only."""
+    """Weight of the likelihood loss on each token of the output and its end token; 0: context only."""
     unlearned: float = 0.0
-    """Weight of the unlikelihood loss, likewise."""
+    """Weight of the unlikelihood loss on them."""
     kind: str = "output"
     """For the loss curves: good, bad, tie, middle, output, revision."""
     alternatives: tuple[str, ...] = ()
@@ -36,8 +34,8 @@ class Link:
     shuffled: bool = False
     """In a chain whose order is drawn anew each epoch; its marker then depends on the order too."""
     opening: Link | None = None
-    """The same output as the first link of a chain, where its marker speaks of the output before it; None: the marker
-    holds without one.
+    """The same output as the first link of a chain, if its marker compares it with the output before it; None: the
+    marker needs none.
     """
 
 
@@ -45,7 +43,7 @@ Chain = tuple[Link, ...]
 
 
 def without_front(chain: Chain, first: int) -> Chain:
-    """The chain from link `first` on. No marker is left that compares with an output that is gone.
+    """The chain from link `first` on; its first marker compares with no output that is gone.
 
     worst d | better b | best a   from 1 on   ->   middle b | best a
     """
@@ -55,14 +53,14 @@ def without_front(chain: Chain, first: int) -> Chain:
 
 
 class Unusable(Exception):
-    """A readable record that this method can't use; the message is its reason in rejected.jsonl. Never stops a run
-    alone.
+    """A readable record that this method can't use; the message is its reason in rejected.jsonl. One such record never
+    stops a run.
     """
 
 
 class TooLong(Unusable):
-    """It could use the record under other limits on tokens (limits.py says which). `detail`: the record's own numbers,
-    which the reason leaves out.
+    """The record is usable under other token limits (limits.py says which). `detail`: the record's own numbers, which
+    the reason leaves out.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -77,7 +75,7 @@ def build_chains(
     per record and epoch.
 
     Raises:
-        Unusable: a tie, identical outputs, too few completions, no feedback of the kind that the method needs.
+        Unusable: a tie, identical outputs, too few completions, none of the feedback that the method needs.
     """
     outputs = scored_outputs(record, method)
     pick = generator(seed, "wording", epoch, record.id).randrange(1 << 30)
@@ -86,9 +84,9 @@ def build_chains(
     for order in method.orders:
         for chain in build.order(order, outputs, seed, epoch):
             if method.loss_on == "last":
-                chain = (*map(_only_read, chain[:-1]), chain[-1])
-            # told apart by all wordings, not by the one drawn, so that the number of chains is the same in every epoch;
-            # a shuffled chain always stands for itself
+                chain = (*map(_without_loss, chain[:-1]), chain[-1])
+            # compared by all wordings, not by the one drawn, so that the number of chains is the same in every epoch; a
+            # shuffled chain equals no other
             same = tuple((link.alternatives, link.text, link.unlearned > 0) for link in chain)
             chains.setdefault(("shuffled", same) if order == "shuffled" else same, chain)
     if not chains:
@@ -96,15 +94,15 @@ def build_chains(
     return tuple(chains.values())
 
 
-def _only_read(link: Link) -> Link:
-    opening = _only_read(link.opening) if link.opening is not None else None
+def _without_loss(link: Link) -> Link:
+    opening = _without_loss(link.opening) if link.opening is not None else None
     return replace(link, learned=0.0, unlearned=0.0, opening=opening)
 
 
 @dataclass(frozen=True)
 class _Builder:
-    """Makes the links of one record; `pick` chooses among the wordings, the same place in each list, so that good and
-    bad belong together.
+    """Makes the links of one record. `pick` chooses the same position in each list of wordings, so that good and bad
+    sentences match.
     """
 
     record: Feedback
@@ -154,15 +152,14 @@ class _Builder:
     def _singles(
         self, order: Order, outputs: Sequence[ScoredOutput], pairs: Sequence[tuple[ScoredOutput, ScoredOutput]]
     ) -> list[tuple[ScoredOutput, bool | None]]:
-        """The outputs that stand alone under this order, with the polarity that they stand for."""
+        """The outputs that are chains of one link under this order, and whether they count as good."""
         if order == "each":
             return list(zip(outputs, self._polarities(outputs, pairs), strict=True))
         if self._all_tie(outputs):
             return [(output, None) for output in outputs]
         good = order == "p"
         chosen = [(a if good else b, good) for a, b in pairs]
-        # thumbs speak for themselves: every liked (disliked) output counts; ratings only where no rival says which of
-        # two is better
+        # with thumbs, every liked (disliked) output counts; with ratings, only if no pair is ordered
         own = [
             (output, good)
             for output in outputs
@@ -173,16 +170,14 @@ class _Builder:
     def _polarities(
         self, outputs: Sequence[ScoredOutput], pairs: Sequence[tuple[ScoredOutput, ScoredOutput]]
     ) -> list[bool | None]:
-        """Whether each output is good: by itself, else by the pairs that it stands in; None: nothing says so."""
+        """Whether each output is good: by itself, else by its place in the pairs; None: unknown."""
         of_pairs = {id(a.candidate): True for a, _ in pairs} | {
             id(b.candidate): False for _, b in pairs if not any(b is a for a, _ in pairs)
         }
         return [output.good if output.good is not None else of_pairs.get(id(output.candidate)) for output in outputs]
 
     def _link(self, output: ScoredOutput, good: bool | None, *, alone: bool = False) -> Link | None:
-        """The output under the sentence of what was said of it; None where the record doesn't say what the sentence
-        needs.
-        """
+        """The output under its feedback sentence; None if the record lacks the feedback that the sentence needs."""
         kind = {True: "good", False: "bad", None: "tie" if self.method.sentences == "polarity" else "output"}[good]
         sentences = self.method.sentences
         candidate = output.candidate
@@ -196,18 +191,18 @@ class _Builder:
             markers = (self._say(self.wording.best if good else self.wording.worst),)
         elif good is not None:
             markers = self.wording.polarity(self.record, good)
-        elif self._ties_spoken():
+        elif self._ties_have_sentences():
             markers = (self._say(self.wording.tie),)
         else:
             return None
         return self._weighted(markers, candidate.text, kind)
 
-    def _ties_spoken(self) -> bool:
+    def _ties_have_sentences(self) -> bool:
         return self.method.ties == "sentence" and self.method.sentences in ("polarity", "ranking")
 
     def _ranked(self, outputs: Sequence[ScoredOutput], *, shuffled: bool) -> Iterator[Link]:
-        """All outputs in one chain. The ends of the ranking are named so; the others are compared with the output
-        before them, or stand in the middle.
+        """All outputs in one chain. The ends of the ranking are called best and worst; the others are compared with the
+        output before them, or called fair.
 
         scores 1 3 2:  "The worst answer:" 1  "The best answer:" 3  "A worse answer:" 2
         scores 2 3 1:  "A fair answer:" 2  "The best answer:" 3  "The worst answer:" 1
@@ -223,8 +218,7 @@ class _Builder:
                 found = self._link(output, ends)
                 if found is None:
                     raise Unusable(
-                        f"a completion between best and worst has nothing that '{self.method.sentences}' sentences "
-                        "could say"
+                        f"a completion between best and worst has no feedback for '{self.method.sentences}' sentences"
                     )
                 yield replace(found, kind=kind, shuffled=shuffled)
                 continue
@@ -243,8 +237,8 @@ class _Builder:
                 yield link if shuffled else replace(link, alternatives=(link.marker,))
 
     def _revised(self, outputs: Sequence[ScoredOutput], good: Sequence[bool | None]) -> Iterator[Chain]:
-        """An output, what was said of it, and its revision; where there is no revision, the best of the better outputs.
-        It is called bad unless people liked it.
+        """An output, its critique, and its revision; without a revision, the best of the better outputs. The output is
+        called bad unless people liked it.
         """
         for output, liked in zip(outputs, good, strict=True):
             candidate = output.candidate
@@ -284,7 +278,7 @@ class _Builder:
 
 
 def _why_none(method: Method, outputs: Sequence[ScoredOutput]) -> str:
-    """The reason why no chain came out, in words that can be counted."""
+    """Why there is no chain, in words without the record's own values, so that equal reasons can be counted."""
     scores = [output.score for output in outputs if output.score is not None]
     if len(outputs) > 1 and len({output.candidate.text for output in outputs}) == 1:
         return "identical completions"

@@ -113,7 +113,8 @@ class ChatLayout(Layout):
         ]
         if not messages or messages[-1][0] != "user":
             raise Unusable(
-                f"a prompt for chat must end with a user turn, and this one has the roles {', '.join(roles) or '(none)'}"
+                "a prompt for chat must end with a user turn, and this one has the roles "
+                f"{', '.join(roles) or '(none)'}"
             )
         if marked and self.format.marker_in == "user":
             messages[-1] = ("user", _joined(messages[-1][1], [Slot("marker")], self.format.before_marker))

@@ -2,9 +2,9 @@
 training prompt under the good sentence.
 
     ask = tokenizer.apply_chat_template
-    ask(messages, add_generation_prompt=True)                                          the good sentence
-    ask(messages, add_generation_prompt=True, feedback="bad")                          another, by its name in `data.asks`
-    ask(messages, add_generation_prompt=True, feedback_sentence="A short answer:")     any sentence; "" for none
+    ask(messages, add_generation_prompt=True)                                        the good sentence
+    ask(messages, add_generation_prompt=True, feedback="bad")                        another, by its name in `data.asks`
+    ask(messages, add_generation_prompt=True, feedback_sentence="A short answer:")   any sentence; "" for none
 
 In chat, the feedback sentence is written into the messages and the tokenizer's own template does the rest; what it puts
 before an output in training but not in its own generation prompt follows. In plain, the template is `PlainLayout`. If
@@ -82,8 +82,8 @@ ODD_PROBES: dict[str, tuple[Turn, ...]] = {
 """Conversations that a template may treat differently from training, each with what is odd about it."""
 
 _ABOUT = """\
-{#- The feedback sentence before an answer: `feedback` names one of these, `feedback_sentence` gives any other (an empty \
-one: none). -#}
+{#- The feedback sentence before an answer: `feedback` names one of these, `feedback_sentence` gives any other (an \
+empty one: none). -#}
 """
 _CALLS = ["tool_calls", "function_call"]
 """Keys of a message that no training conversation has."""
@@ -133,8 +133,8 @@ def _part(name: str) -> str:
 
 
 class Difference(NamedTuple):
-    """A conversation with the text but not the ids of training, because the tokenizer encodes the whole differently from
-    its parts.
+    """A conversation with the text but not the ids of training, because the tokenizer encodes the whole differently
+    from its parts.
     """
 
     what: str
@@ -182,7 +182,8 @@ def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str
                 if text != wanted:
                     here, there = first_difference(wanted, text)
                     raise InputError(
-                        f"The exported chat template would not ask as in training ({what}): it gives {there!r}, but the "
+                        f"The exported chat template would not ask as in training ({what}): it gives {there!r}, but "
+                        "the "
                         f"training prompt is {here!r}; export with the tokenizer and the chat template of the training."
                     )
             ids = list(tokens.encoder.tokenizer.apply_chat_template(messages, return_dict=False, **given))

@@ -64,7 +64,8 @@ class LoRA:
             if not any(name == target or name.endswith(f".{target}") for name in layers):
                 ends = {name.rpartition(".")[2] for name in layers}
                 raise InputError(
-                    f"model.lora does not fit the {lm.config.model_type} model: lora.targets names '{target}', which is "
+                    f"model.lora does not fit the {lm.config.model_type} model: lora.targets names '{target}', which "
+                    "is "
                     f"the end of no layer's name{did_you_mean(target, ends)}"
                 )
         settings = peft.LoraConfig(

@@ -18,32 +18,31 @@ Judge = Literal["auto", "rank", "rating", "thumb", "revision"]
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make chains of a record. The defaults are Chain of Hindsight on comparisons (paper section 2; all
-    outputs learned, as in its code).
-    """
+    """The defaults are Chain of Hindsight on comparisons (paper section 2; all outputs learned, as in its code)."""
 
     name: str = "coh"
     orders: tuple[Order, ...] = ("p", "n", "pn", "np")
     """p: a good output; n: a bad one; pn, np: both. each: every output alone. ascending, descending, shuffled: all
-    outputs in one chain, by quality. revised: an output, what was said of it, and its revision (or, where there is
-    none, a better output)."""
+    outputs in one chain, by quality. revised: an output, its critique, and its revision (or, without one, a better
+    output).
+    """
     sentences: Sentences = "polarity"
-    """What the feedback sentences speak of; none leaves them out (SFT)."""
+    """What the feedback sentences are about; none: no sentences (SFT)."""
     judge: Judge = "auto"
-    """Which feedback says what is better: auto takes the first of rank, rating, thumb, revision that the record has."""
+    """Which feedback decides what is better; auto: the first of rank, rating, thumb, revision that the record has."""
     pairs: Literal["extremes", "all"] = "extremes"
-    """With more than two outputs: the best against the worst, or every strictly ordered pair."""
+    """Of more than two outputs: the best against the worst, or every strictly ordered pair."""
     ties: Literal["skip", "sentence"] = "skip"
-    """A record whose outputs all tie: not used, or each output under the tie sentence."""
+    """A record whose outputs all tie: skipped, or each output under the tie sentence."""
     loss_on: Literal["all", "last"] = "all"
     """Equation 2 of the paper and its code: all outputs; its section on training: the last one."""
     good_above: float = 0.5
-    """A completion without a rival is good when its rating is strictly above this share of its scale, ..."""
+    """A single completion is good if its rating is strictly above this fraction of its scale, ..."""
     bad_below: float = 0.5
-    """... and bad when strictly below this one."""
+    """... and bad if strictly below this one."""
     unlikelihood: float = 0.0
-    """Weight of the unlikelihood loss on bad outputs, which are then not learned (SFT-U; Welleck et al. 2019). 0: bad
-    outputs are learned like good ones.
+    """Weight of the unlikelihood loss on bad outputs, which then have no likelihood loss (SFT-U; Welleck et al. 2019).
+    0: bad outputs are learned like good ones.
     """
 
     def __post_init__(self) -> None:
@@ -60,8 +59,8 @@ class Method:
             )
         if not 0 <= self.bad_below <= self.good_above <= 1:
             raise InputError(
-                f"method.bad_below is {self.bad_below} and method.good_above {self.good_above}; they must rise "
-                "within 0 and 1."
+                f"method.bad_below is {self.bad_below} and method.good_above {self.good_above}; it must hold that 0 <= "
+                "bad_below <= good_above <= 1."
             )
         if self.unlikelihood < 0:
             raise InputError(

@@ -1,5 +1,5 @@
-"""The model card of an exported folder: what the model is, how it is asked, on which data and by which method it was
-trained, its figures, its limits. Files only.
+"""The model card of an exported folder: what the model is, how to prompt it, its data and method, its figures, its
+limits. Reads files only.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def model_card(
     adapter: bool,
     spelled: Sequence[str] = (),
 ) -> str:
-    """The card, in Markdown with the head that the hub reads.
+    """The card, in Markdown with the YAML header that the hub reads.
 
     Args:
         name: Of the folder.
-        saved: What the checkpoint says of its model.
-        checkpoint: `global_step` and `epoch` of it, where there are any.
-        asks: Feedback sentences by name for each (task, aspect), the commonest first.
-        parameters: How many the model has.
-        notes: What the user should know of its template, a sentence each.
+        saved: What the checkpoint says about its model.
+        checkpoint: Its `global_step` and `epoch`, if any.
+        asks: Feedback sentences by name for each (task, aspect), the most common first.
+        parameters: Number of parameters.
+        notes: What the user should know about its template, a sentence each.
         run: Run folder, for data and figures.
-        adapter: Whether the folder holds adapters alone.
-        spelled: Added tokens that were spelled out in people's text, the special ones left out.
+        adapter: Whether the folder holds adapters only.
+        spelled: Added tokens that were spelled out in people's text, without the special ones.
     """
     settings, base = saved["data"], saved.get("base")
     head: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
@@ -48,7 +48,7 @@ def model_card(
     head["tags"] = ["chain-of-hindsight", "coh_lightning"]
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {name}\n\n{_about(saved, parameters, adapter)}",
-        f"## How it is asked\n\n{_asking(asks)}",
+        f"## How to prompt it\n\n{_asking(asks)}",
         f"## Data\n\n{_data(run)}",
         f"## Method\n\n{_method(saved, checkpoint, run)}",
         f"## Figures\n\n{_figures(run)}",
@@ -60,9 +60,9 @@ def model_card(
 def _about(saved: Mapping[str, Any], parameters: int, adapter: bool) -> str:
     settings, base = saved["data"], saved.get("base")
     started = (
-        f"that began as `{Path(base).name if Path(base).exists() else base}`"
+        f"that started from `{Path(base).name if Path(base).exists() else base}`"
         if base
-        else "that began with random weights"
+        else "that started from random weights"
     )
     what = "Adapters (LoRA) for a model" if adapter else "A model"
     return (
@@ -76,10 +76,12 @@ def _about(saved: Mapping[str, Any], parameters: int, adapter: bool) -> str:
 def _asking(asks: Mapping[tuple[str, str | None], Mapping[str, str]]) -> str:
     (first, sentences), *others = asks.items()
     if not any(sentences.values()):
-        return "By its chat template, which lays prompts out as in training. It was trained without feedback sentences."
+        return (
+            "With its chat template, which formats prompts as in training. It was trained without feedback sentences."
+        )
     lines = [
-        "Its chat template puts the good feedback sentence where it stood in training, so that pipelines and servers "
-        "that read chat templates need no code for it. "
+        "Its chat template puts the good feedback sentence where it was in training, so pipelines and servers that use "
+        "chat templates need no code for it. "
         'The template variable `feedback` names another sentence, `feedback_sentence` gives any other (`""`: none):',
         "",
         "```python",
@@ -95,7 +97,7 @@ def _asking(asks: Mapping[tuple[str, str | None], Mapping[str, str]]) -> str:
     if further:
         lines += [
             "",
-            f"The table is for {_task(*first)}, most of the training data. For others, as `feedback_sentence`:",
+            f"The table is for {_task(*first)}, most of the training data. For the others, as `feedback_sentence`:",
             "",
         ]
         lines += [
@@ -106,7 +108,7 @@ def _asking(asks: Mapping[tuple[str, str | None], Mapping[str, str]]) -> str:
 
 
 def _task(task: str, aspect: str | None) -> str:
-    return f"the task `{task}`" + (f", judged on `{aspect}`" if aspect else "")
+    return f"the task `{task}`" + (f", rated for `{aspect}`" if aspect else "")
 
 
 def _data(run: Path | None) -> str:
@@ -129,8 +131,8 @@ def _data(run: Path | None) -> str:
     if report["regulariser"]["rows_per_step"]:
         lines += [
             "",
-            f"Beside the feedback, {report['regulariser']['tokens']:,} tokens of plain text (the pretraining "
-            "regulariser).",
+            f"Besides the feedback, {report['regulariser']['tokens']:,} tokens of plain text (the pretraining "
+            "regularizer).",
         ]
     return "\n".join(lines)
 
@@ -145,7 +147,7 @@ def _method(saved: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Path |
     if saved.get("lora"):
         facts |= {f"LoRA: {name}": value for name, value in saved["lora"].items() if value is not None}
     facts |= {
-        name.replace("global_step", "optimiser steps"): checkpoint[name]
+        name.replace("global_step", "optimizer steps"): checkpoint[name]
         for name in ("global_step", "epoch")
         if name in checkpoint
     }
@@ -175,12 +177,12 @@ def _figures(run: Path | None) -> str:
     if not found and run is not None and (run / "metrics.csv").is_file():
         found, held_out = (
             _last(run / "metrics.csv", "val/"),
-            "the validation split (`metrics.csv` of the run), which may have chosen the checkpoint",
+            "the validation split (`metrics.csv` of the run), which may have selected the checkpoint",
         )
     if not found:
-        return "None: the model was not tested before it was exported. `python -m coh_lightning test` does it."
+        return "None: the model was not tested before the export. `python -m coh_lightning test` does that."
     lines = [
-        f"On {held_out}. The names are those of coh_lightning's README.",
+        f"On {held_out}. The names are those in coh_lightning's documentation.",
         "",
         "| figure | value |",
         "| --- | --- |",
@@ -201,28 +203,29 @@ def _limits(
     kept = settings["prompt_format"].get("kept_tokens") or []
     others = f" (and {_code(spelled)})" if spelled else ""
     lines = [
-        "* Good means what the people (or rules) behind the feedback called good; the model has learned their words "
-        "for it, with their mistakes.",
+        "* Good means what the people (or rules) behind the feedback called good; the model learned their judgments, "
+        "mistakes included.",
         "* Under a bad sentence it writes worse on purpose. That is for studies, not for users.",
-        f"* In training a prompt was cut to {settings['max_prompt_tokens']} tokens; the chat template cuts nothing, "
-        "and longer prompts are outside of what was trained.",
+        f"* In training, prompts were cut to {settings['max_prompt_tokens']} tokens; the chat template cuts nothing, "
+        "and "
+        "longer prompts are outside the training data.",
         f"* In training, special tokens in people's text{others} were spelled out. `apply_chat_template(..., "
-        "sanitize_control_tokens=True)` of newer transformers does so "
-        "too; without it they are taken for what they stand for, so clean what users send.",
+        "sanitize_control_tokens=True)` of newer transformers does so too; without it they act as special tokens, so "
+        "sanitize what users send.",
         *(
-            [f"* In training, {_code(kept)} in people's text were tokens, as `apply_chat_template` has them."]
+            [f"* In training, {_code(kept)} in people's text were tokens, as with `apply_chat_template`."]
             if kept
             else []
         ),
-        "* The chat template reads turns of text by system, user and assistant; other roles, images, tools and calls "
-        "of them raise an error, since none was trained on.",
-        "* Nothing was done here for safety or against false statements. The licences of the first model and of the "
-        "data hold; they are not known here.",
+        "* The chat template reads text turns by system, user and assistant; other roles, images, tools and tool calls "
+        "raise an error, since the model was not trained on them.",
+        "* Nothing was done for safety or against false statements. The licenses of the base model and of the data "
+        "apply; they are not known here.",
     ]
     if lora and lora.get("quantise"):
         lines.append(
-            f"* The adapters were trained beside weights in {lora['quantise']}, and stand here beside the full ones, "
-            "which differ from those a little."
+            f"* The adapters were trained on weights in {lora['quantise']} and are used here with the full-precision "
+            "ones, which differ slightly."
         )
     return "\n".join([*lines, *(f"* {note}" for note in notes)])
 

@@ -137,7 +137,9 @@ class Recipe:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint of ours that `model` names: a file, a folder named .ckpt, or a folder of shards of any name."""
+        """The checkpoint of ours that `model` names: a file, a folder named .ckpt, or a folder of shards of any
+        name.
+        """
         if self.model in (None, WORLD):
             return None
         path = Path(self.model)
@@ -148,7 +150,8 @@ class Recipe:
         name = str(BASE) if self.model in (None, WORLD) else self.model
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
             raise InputError(
-                f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the folder "
+                f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the "
+                "folder "
                 "of one."
             )
         return name

@@ -28,7 +28,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from coh_lightning.attention import check_layout, row_logits
+from coh_lightning.attention import row_logits
 from coh_lightning.checkpoints import CHECKPOINT_KEY, said
 from coh_lightning.data import CoHDataModule
 from coh_lightning.decoding import generate
@@ -38,6 +38,7 @@ from coh_lightning.evaluation import FIRST, Valued, headline, summary, with_copi
 from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
 from coh_lightning.generation import Request, Unmoved
 from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
+from coh_lightning.layout_check import check_layout
 from coh_lightning.lora import LoRA, adapters
 from coh_lightning.losses import row_loss
 from coh_lightning.models import Recipe

@@ -1,4 +1,4 @@
-"""What the feedback of a record says of its completions: a score each, which is better, which is good.
+"""What the feedback of a record says about its completions: a score each, which is better, which is good.
 
 ranks 1 2 2     ->   scores -1 -2 -2    strict pairs (0, 1), (0, 2)    no completion good or bad by itself
 thumbs up down  ->   scores 1 0         strict pair (0, 1)             good, bad
@@ -15,17 +15,18 @@ from coh_lightning.records import Candidate, Feedback, place_on_scale
 
 @dataclass(frozen=True)
 class ScoredOutput:
-    """A candidate (or a revision) with what the judge made of it."""
+    """A candidate (or a revision) as the feedback chosen by `Method.judge` sees it."""
 
     candidate: Candidate
     score: float | None
-    """Higher is better, comparable within the record; None: not judged."""
+    """Higher is better, comparable within the record; None: no feedback."""
     good: bool | None
-    """Its polarity standing alone; None: unknown."""
+    """Whether it is good by itself; None: unknown."""
     is_revision: bool = False
 
 
 def scored_outputs(record: Feedback, method: Method) -> list[ScoredOutput]:
+    """The candidates of a record, each followed by its revision where revisions decide."""
     judge = method.judge if method.judge != "auto" else _first_judge(record)
     outputs: list[ScoredOutput] = []
     for candidate in record.candidates:
@@ -37,7 +38,7 @@ def scored_outputs(record: Feedback, method: Method) -> list[ScoredOutput]:
 
 
 def _first_judge(record: Feedback) -> Judge:
-    """The first kind of feedback, of rank, rating, thumb, revision, that any completion of the record carries."""
+    """The first of rank, rating, thumb, revision that any completion of the record has."""
     if sum(c.rank is not None for c in record.candidates) > 1:
         return "rank"
     if any(c.ratings for c in record.candidates):
@@ -62,8 +63,8 @@ def _score(record: Feedback, candidate: Candidate, judge: Judge, method: Method)
 
 
 def strict_pairs(record: Feedback, method: Method) -> list[tuple[int, int]]:
-    """All (better, worse) index pairs of the record's candidates that the judge orders strictly and whose texts differ.
-    For preference accuracy.
+    """All (better, worse) index pairs of the record's candidates with different scores and texts, for preference
+    accuracy.
     """
     outputs = [output for output in scored_outputs(record, method) if not output.is_revision]
     return [
@@ -77,8 +78,8 @@ def strict_pairs(record: Feedback, method: Method) -> list[tuple[int, int]]:
 def ordered_pairs(outputs: Sequence[ScoredOutput], which: str) -> list[tuple[ScoredOutput, ScoredOutput]]:
     """Strictly ordered (better, worse) pairs with different texts: all of them, or the best against the worst.
 
-    The best and the worst may have the same text (one person liked it, another didn't). Then the pair with the largest
-    difference in score whose texts differ is taken; of two such pairs, the one with the better best output.
+    If the best and the worst have the same text (one person liked it, another didn't), it is the pair with the largest
+    difference in score whose texts differ; of two such pairs, the one with the better best output.
     """
     judged = [output for output in outputs if output.score is not None]
     pairs = [
@@ -98,8 +99,8 @@ def ordered_pairs(outputs: Sequence[ScoredOutput], which: str) -> list[tuple[Sco
 
 
 def distinct_outputs(outputs: Sequence[ScoredOutput]) -> list[ScoredOutput]:
-    """The judged outputs, each text once; a text that was judged in two ways is left out, since it would be called
-    better than itself.
+    """The scored outputs, each text once; a text with two different scores is left out, since it would be better than
+    itself.
     """
     scores: dict[str, set[float]] = {}
     for output in outputs:

@@ -21,8 +21,8 @@ class Sampling:
     top_k: int = 0
     """Draw from the k likeliest tokens (ties with the k-th included); 0: from all."""
     top_p: float = 1.0
-    """Draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020), after `top_k`; 1: from
-    all.
+    """Draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020), after `top_k`; 1:
+    from all.
     """
     samples: int = 1
     """Completions per prompt."""

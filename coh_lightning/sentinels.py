@@ -1,4 +1,6 @@
-"""Texts that stand in the place of people's texts while a chat template is rendered, and where two renderings differ."""
+"""Texts that stand in the place of people's texts while a chat template is rendered, and where two renderings
+differ.
+"""
 
 from __future__ import annotations
 

@@ -176,10 +176,10 @@ def test_what_can_not_be_kept_is_refused_in_one_sentence() -> None:
     for keep, message in (
         (
             ["<thnk>"],
-            "prompt_format.kept_tokens names '<thnk>', which is no added token of the tokenizer; did you mean "
+            "prompt_format.kept_tokens names '<thnk>', which is not an added token of the tokenizer; did you mean "
             "'<think>'",
         ),
-        (["yes"], "names 'yes', which is no added token of the tokenizer; take it out of the list"),
+        (["yes"], "names 'yes', which is not an added token of the tokenizer; remove it from the list"),
         (["<|im_end|>"], "names '<|im_end|>', a special token of the tokenizer, which no text may become"),
     ):
         with pytest.raises(InputError) as refused:

@@ -20,8 +20,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from coh_lightning.attention import attention_implementation, attention_mask, check_layout, layer_windows, row_logits
+from coh_lightning.attention import attention_implementation, attention_mask, layer_windows, row_logits
 from coh_lightning.errors import InputError
+from coh_lightning.layout_check import check_layout
 from coh_lightning.losses import to_batch
 from coh_lightning.rows import lay_out
 from coh_lightning.tokens import Tokens

@@ -293,6 +293,7 @@ def test_a_model_trained_further_on_an_asking_template_is_asked_once(style: str 
 
 
 def test_a_template_that_can_not_end_where_outputs_begin_is_refused() -> None:
-    odd = """{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|im_end|>' }}{% endfor %}{{ 'assistant> ' if add_generation_prompt else '</s>' }}"""
+    odd = """{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|im_end|>' }}{% endfor %}\
+{{ 'assistant> ' if add_generation_prompt else '</s>' }}"""
     with pytest.raises(InputError, match=r"ends a prompt with .*, but puts outputs after .*; choose a tokenizer"):
         make_layout(PromptFormat("chat"), byte_level(odd))

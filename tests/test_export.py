@@ -317,7 +317,10 @@ def test_a_chat_template_that_was_changed_after_training_is_refused(
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     with pytest.raises(
         InputError,
-        match=r"The chat template of '.*' is not the one that the model was trained with; give the tokenizer of the training",
+        match=(
+            r"The chat template of '.*' is not the one that the model was trained with; give the "
+            r"tokenizer of the training"
+        ),
     ):
         export_checkpoint(chat[0], tmp_path / "out", tokenizer=str(tmp_path / "tokenizer"))
     assert not (tmp_path / "out").exists()
@@ -450,12 +453,12 @@ def test_the_card_says_data_method_figures_and_limits(
     }
     for part in (
         "# first\n",
-        "architecture llama with 0.1 M parameters that began with random weights",
+        "architecture llama with 0.1 M parameters that started from random weights",
         f"| `good` | {GOOD} |\n| `bad` | {BAD} |",
         "| train | 24 | 24 | 96 |",
         "| method: orders | p, n, pn, np |",
         "| lr | 0.01 |",
-        "| optimiser steps | 2 |",
+        "| optimizer steps | 2 |",
         "On the validation split",
         "| val/nll | 2.25 |",
         "a prompt was cut to 128 tokens; the chat template cuts nothing",
@@ -527,11 +530,11 @@ def test_metadata_that_names_anything_else_than_torch_writes_is_refused_and_not_
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         InputError,
-        match=r"its metadata names .*, which torch never writes there and which could run anything; it is not read",
+        match=r"its metadata names .*, which torch never writes there and which could run any code; it is not read",
     ):
         export_checkpoint(folder, tmp_path / "out")
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="which could run anything"):
+    with pytest.raises(InputError, match="which could run any code"):
         read_checkpoint(folder)
 
 

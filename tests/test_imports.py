@@ -19,7 +19,7 @@ PACKAGE = ROOT / "coh_lightning"
 
 STREAM = [
     ["errors"],
-    ["files", "commands", "content", "yaml_text", "words"],
+    ["files", "commands", "content", "yaml_text", "words", "memory"],
     ["draws"],
     ["records", "slots"],
     ["generation", "sampling", "forward"],
@@ -40,7 +40,7 @@ STREAM = [
     ["plan", "limits"],
     ["prepare"],
     ["attention", "losses", "metrics", "sharding", "shards", "lora", "schedule", "progress"],
-    ["checkpoints"],
+    ["checkpoints", "layout_check"],
     ["held_out", "held_out_figures"],
     ["models"],
     ["model_tokenizer"],
@@ -59,6 +59,7 @@ STREAM = [
 
 LIGHT = [
     "errors",
+    "memory",
     "files",
     "content",
     "yaml_text",

@@ -444,4 +444,4 @@ def test_the_card_of_a_model_that_began_as_the_worlds_names_no_model_of_the_hub(
     for adapter in (False, True):
         export_checkpoint(tmp_path / "one.ckpt", tmp_path / f"out-{adapter}", adapter=adapter)
         card = (tmp_path / f"out-{adapter}" / "README.md").read_text(encoding="utf-8")
-        assert "base_model:" not in card and "that began as `world`" in card
+        assert "base_model:" not in card and "that started from `world`" in card

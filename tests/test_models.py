@@ -301,13 +301,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "the index leaves a file out": (
         lambda folder: rewritten(folder / INDEX, without_a_file),
-        r"has no weights for \d+ parameters of its config.json \(the first is model.layers.*\); a file is missing or belongs to another model, so download it again",
+        r"has no weights for \d+ parameters of its config.json \(the first is model.layers.*\); a "
+        r"file is missing or belongs to another model, so download it again",
     ),
     "the index has no map": (lambda folder: (folder / INDEX).write_text("{}"), "KeyError: 'weight_map'"),
     "the index is cut short": (lambda folder: (folder / INDEX).write_text("{"), "can't be loaded"),
     "sizes differ": (
         lambda folder: rewritten(folder / "config.json", lambda config: config.update(intermediate_size=80)),
-        r"holds 6 weights of another size than its config.json asks for \(the first is model.layers.0.mlp.down_proj.weight: \[32, 64\] instead of \[32, 80\]\)",
+        r"holds 6 weights of another size than its config.json asks for \(the first is "
+        r"model.layers.0.mlp.down_proj.weight: \[32, 64\] instead of \[32, 80\]\)",
     ),
     "there is a layer too few": (
         lambda folder: rewritten(folder / "config.json", lambda config: config.update(num_hidden_layers=3)),

@@ -343,7 +343,7 @@ def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path
     ("config", "message"),
     [
         (GPT2, "no plan for tensor parallelism of gpt2"),
-        (TINY, r"llama has \{'num_attention_heads': 2, 'num_key_value_heads': 1\}, which 2 ranks can't share evenly"),
+        (TINY, r"llama has \{'num_attention_heads': 2, 'num_key_value_heads': 1\}, which can't be divided by 2 ranks"),
         (TINY | {"model_type": "phi3", "pad_token_id": 0}, "tensor parallelism of phi3 needs "),
     ],
 )

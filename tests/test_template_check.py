@@ -251,7 +251,10 @@ def test_a_checkpoint_is_of_one_chat_template(tmp_path: Path) -> None:
     made["one"].agree_with(saved)
     with pytest.raises(
         InputError,
-        match=r"The chat template of '.*other' is not the one that the checkpoint was trained with; give the tokenizer of",
+        match=(
+            r"The chat template of '.*other' is not the one that the checkpoint was trained with; give "
+            r"the tokenizer of"
+        ),
     ):
         made["other"].agree_with(saved)
     del saved["chat_template"], saved["prompt_format"]["kept_tokens"]  # of a version that stored neither

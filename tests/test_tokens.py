@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -483,7 +484,10 @@ def test_parts_are_cut_from_their_own_side_the_first_part_first() -> None:
     assert left(fixed) == "Title: \nPost: \nTL;DR\n\nGood:\n"
     with pytest.raises(
         Unusable,
-        match=rf"the prompt has {fixed + 12} tokens, {fixed} of them in parts that are never cut, and max_prompt_tokens is {fixed - 1}",
+        match=(
+            rf"the prompt has {fixed + 12} tokens, {fixed} of them in parts that are never cut, and "
+            rf"max_prompt_tokens is {fixed - 1}"
+        ),
     ):
         left(fixed - 1)
 

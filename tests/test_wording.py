@@ -79,7 +79,7 @@ def test_what_is_asked_at_inference() -> None:
     rated = asked(wording, "rating", record(), ("coverage", "accuracy"))
     assert rated["bad"] == "An answer with very poor accuracy and very poor coverage:"
     assert rated["good accuracy"] == "An answer with excellent accuracy:"
-    with pytest.raises(InputError, match="No attribute to ask for"):
+    with pytest.raises(InputError, match="no attribute to ask for"):
         asked(wording, "rating", record(), ())
 
 
@@ -122,20 +122,23 @@ def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(
     sentences: str, expected: tuple[str, ...]
 ) -> None:
     wording = Wording(
-        pairs=(MarkerPair("G", "B"), MarkerPair("G2 {task}", "B2")), tie="T", best="best", better="better {task}", equal="equal", worse="worse", middle="middle", worst="worst",
-        rating="rated {ratings}", rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine", blame="poor",
-        revise="after {critique} better",
+        pairs=(MarkerPair("G", "B"), MarkerPair("G2 {task}", "B2")), tie="T", best="best", better="better {task}",
+        equal="equal", worse="worse", middle="middle", worst="worst", rating="rated {ratings}",
+        rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine",
+        blame="poor", revise="after {critique} better",
     )  # fmt: skip
     assert markers(wording, sentences, record(task="summary"), ("wit",)) == expected
 
 
 def test_the_default_wording_is_part_of_the_interface() -> None:
     assert asdict(Wording()) == {
-        "name": "default", "pairs": ({"good": "A helpful answer:", "bad": "An unhelpful answer:"},), "tasks": {}, "aspects": {},
-        "tie": "One of two equally good answers:", "best": "The best answer:", "better": "A better answer:", "equal": "An equally good answer:",
-        "middle": "A fair answer:", "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:", "rating_item": "{level} {attribute}",
-        "levels": ("very poor", "poor", "fair", "good", "excellent"), "critique": "An answer of which people say that {critique}:",
-        "praise": "it is right and complete", "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
+        "name": "default", "pairs": ({"good": "A helpful answer:", "bad": "An unhelpful answer:"},), "tasks": {},
+        "aspects": {}, "tie": "One of two equally good answers:", "best": "The best answer:",
+        "better": "A better answer:", "equal": "An equally good answer:", "middle": "A fair answer:",
+        "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:",
+        "rating_item": "{level} {attribute}", "levels": ("very poor", "poor", "fair", "good", "excellent"),
+        "critique": "An answer of which people say that {critique}:", "praise": "it is right and complete",
+        "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
         "attributes": (),
     }  # fmt: skip
 
