@@ -65,11 +65,6 @@ class Encoder:
     def bos_ids(self) -> tuple[int, ...]:
         return bos_ids(self.tokenizer)
 
-    @property
-    def unanchored(self) -> int:
-        """Texts that were encoded as if they stood alone (see `AnchoredTokenizer`)."""
-        return self._anchored.unanchored
-
     def encode_texts(self, texts: Sequence[str], *, at: At = "mid") -> list[Ids]:
         """The ids of each text, in one call of the tokenizer; texts seen before cost nothing."""
         return self.encode_fields([Field(text, at) for text in texts])

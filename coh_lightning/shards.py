@@ -168,9 +168,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name not in _PLAIN.get(module, ()):
             raise InputError(
-                f"its metadata names {module}.{name}, which torch never writes there and which could run any code; "
-                "it is "
-                "not read."
+                f"its metadata names {f'{module}.{name}'!r}, which torch never writes there and which could run any "
+                "code; it is not read."
             )
         return PurePosixPath if module.startswith("pathlib") else super().find_class(module, name)
 

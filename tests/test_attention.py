@@ -119,7 +119,7 @@ def test_a_model_under_flex_attention_gives_the_logits_of_sdpa() -> None:
 def test_a_back_end_without_masks_is_refused() -> None:
     config = LlamaConfig(**TINY)
     config._attn_implementation_internal = "flash_attention_2"
-    with pytest.raises(InputError, match="flash_attention_2 takes no mask"):
+    with pytest.raises(InputError, match="flash_attention_2 takes no explicit mask"):
         attention_mask(config, SEEN_UNTIL, DEPTH, dtype=torch.float32)
 
 

@@ -415,7 +415,7 @@ def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:
         ({"orders": ()}, "orders is empty"),
         ({"orders": ("pp",)}, "'pp'; known are"),
         ({"orders": ("pn",), "sentences": "none"}, "a chain of several outputs"),
-        ({"good_above": 0.3}, "must rise"),
+        ({"good_above": 0.3}, "bad_below is 0.5 and method.good_above 0.3"),
         ({"unlikelihood": -1.0}, "can't be negative"),
     ],
 )

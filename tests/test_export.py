@@ -461,7 +461,7 @@ def test_the_card_says_data_method_figures_and_limits(
         "| optimizer steps | 2 |",
         "On the validation split",
         "| val/nll | 2.25 |",
-        "a prompt was cut to 128 tokens; the chat template cuts nothing",
+        "prompts were cut to 128 tokens; the chat template cuts nothing",
     ):
         assert part in body, part
     (run / "test.csv").write_text("test/nll,test/gap_words\n2.125,-0.5\n")

@@ -150,7 +150,7 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
     ),
     "a larger size, chunk and length": (
         swollen_in_both,
-        r"has [\d,]+ bytes, but the metadata names [\d,]+ in it; it was cut short",
+        r"has [\d,]+ bytes, but the metadata names [\d,]+ in it; it is truncated",
     ),
     "a wider type": (
         lambda claim: setattr(entry(claim, "state_dict.lm.b").properties, "dtype", torch.complex128),
@@ -164,7 +164,7 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
     ),
     "a negative size": (
         lambda claim: setattr(entry(claim), "chunks", [ChunkStorageMetadata((4, 0), (-3, -4))]),  # type: ignore[arg-type]
-        "lies outside of it",
+        "lies outside the tensor",
     ),
     "no place": (lambda claim: claim.storage_data.clear(), "is stored nowhere"),
     "another file": (
