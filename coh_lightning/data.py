@@ -27,14 +27,18 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from coh_lightning.chains import Chain, Method, TooLong, Unusable
+from coh_lightning.anchored_tokenizer import Field
+from coh_lightning.chain_tokenizer import ChainTokenizer, CutPrompt
+from coh_lightning.chains import Chain, TooLong, Unusable
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
+from coh_lightning.field_cache import cache_fields
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
 from coh_lightning.held_out import Comparer, Table, comparisons, losses, refuse_empty, writing
 from coh_lightning.jsonl import write_jsonl
 from coh_lightning.losses import Batch, to_batch
+from coh_lightning.method import Method
 from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
@@ -48,7 +52,7 @@ from coh_lightning.sources import Source, counts, load, most_often, recognized, 
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.texts import read_texts
 from coh_lightning.template_check import note_on_outputs
-from coh_lightning.tokens import ChainTokenizer, CutPrompt, Field, Span, Tokens, cache_fields
+from coh_lightning.tokens import OutputSpan, Tokens
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording
 from coh_lightning.world.feedback import WORLD, world_feedback
@@ -899,4 +903,4 @@ def _text_tree(ids: np.ndarray) -> Tree:
     """
     learned = np.ones(len(ids))
     learned[0] = 0.0
-    return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (Span(1, len(ids), *TEXT),))])
+    return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (OutputSpan(1, len(ids), *TEXT),))])

@@ -16,11 +16,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from coh_lightning.chains import Link, strict_pairs
+from coh_lightning.chains import Link
 from coh_lightning.errors import InputError
 from coh_lightning.generation import Unmoved
 from coh_lightning.losses import to_batch
 from coh_lightning.plan import LinkSize, tree_items
+from coh_lightning.preferences import strict_pairs
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.request import Request
 from coh_lightning.rows import Row
