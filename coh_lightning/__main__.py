@@ -6,7 +6,6 @@ once.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import signal
@@ -16,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from coh_lightning import configurations
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.files import unwritten
 
 LIGHTNING = {
@@ -90,10 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{words[0]} was given before the command; the command comes first: python -m coh_lightning fit "
                 f"{words[0]} ..."
             )
-        near = difflib.get_close_matches(words[0], [*LIGHTNING, *OWN], n=1)
         raise InputError(
             f"there is no command {words[0]}"
-            + (f"; did you mean {near[0]}?" if near else "; python -m coh_lightning --help lists them.")
+            + did_you_mean(words[0], [*LIGHTNING, *OWN], "; python -m coh_lightning --help lists them.")
         )
     except KeyboardInterrupt:
         return 130

@@ -22,9 +22,10 @@ from coh_lightning.chat_layout import make_layout
 from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
 from coh_lightning.formats import CutTurn, PromptFormat, Segment, describe
-from coh_lightning.records import Feedback, Turn
+from coh_lightning.records import Feedback
 from coh_lightning.template_check import shown_turns
 from coh_lightning.tokens import Ids, OutputSpan, Tokens
+from coh_lightning.turns import Turn
 
 
 class CutPrompt(NamedTuple):

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from coh_lightning.chains import Link, Unusable
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.formats import BLANK_LINE, CutTurn, PromptFormat, Segment, describe
 from coh_lightning.layout import Layout, PlainLayout, Slot, split_spaces
-from coh_lightning.records import Part, Role
 from coh_lightning.tokenizer_template import TokenizerTemplate
+from coh_lightning.turns import Part, Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,9 +59,8 @@ class ChatLayout(Layout):
             )
         count, (was, shown) = self.rewritten
         if count:
-            turns = f"{count:,} turn" + ("s" if count > 1 else "")
             notes.append(
-                f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. "
+                f"The chat template rewrites {counted(count, 'turn')} of prompts, and training shows them as it does, e.g. "
                 f"{was[:80]!r} as {shown[:80]!r}."
             )
         return notes

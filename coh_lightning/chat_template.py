@@ -28,9 +28,9 @@ from coh_lightning.chat_layout import ChatLayout
 from coh_lightning.errors import InputError
 from coh_lightning.formats import BLANK_LINE
 from coh_lightning.layout import Layout, split_spaces
-from coh_lightning.records import Part, Turn
 from coh_lightning.sentinels import first_difference
 from coh_lightning.template_check import Rewritten
+from coh_lightning.turns import Part, Turn
 
 if TYPE_CHECKING:
     from coh_lightning.chain_tokenizer import ChainTokenizer

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from itertools import pairwise
 from pathlib import Path, PurePath
@@ -24,7 +24,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from coh_lightning import configurations, yaml_text
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, did_you_mean, words_of
 
 UNKNOWN = (
     re.compile(r"unrecognized arguments: (?P<key>.+)"),
@@ -60,16 +60,16 @@ OTHER_NAMES = {
         "checkpoint",
     ),
     "model.lr": ("learning_rate", "base_lr", "max_lr", "peak_lr"),
-    "model.warmup_share": ("warmup_ratio", "warmup_steps", "num_warmup_steps"),
-    "model.final_lr_share": ("min_lr", "min_lr_ratio", "lr_scheduler_type"),
-    "model.betas": ("adam_beta1", "adam_beta2"),
+    "model.optimizer.warmup_share": ("warmup_ratio", "warmup_steps", "num_warmup_steps"),
+    "model.optimizer.final_lr_share": ("min_lr", "min_lr_ratio", "lr_scheduler_type"),
+    "model.optimizer.betas": ("adam_beta1", "adam_beta2"),
     "model.dtype": ("torch_dtype",),
     "model.attention": ("attn_implementation",),
     "model.lora.rank": ("lora_r", "lora_rank", "use_peft", "use_lora"),
     "model.lora.alpha": ("lora_alpha",),
     "model.lora.quantise": ("load_in_4bit", "load_in_8bit"),
-    "model.sampling.max_new_tokens": ("max_completion_length", "max_tokens"),
-    "model.sampling.temperature": ("temperature",),
+    "model.generation.sampling.max_new_tokens": ("max_completion_length", "max_tokens"),
+    "model.generation.sampling.temperature": ("temperature",),
     "data.feedback": ("dataset", "dataset_name", "dataset_path", "data_path", "train_file", "train_data", "data_files"),
     "data.tokenizer": ("tokenizer_name", "tokenizer_name_or_path", "tokenizer_path"),
     "data.rows_per_step": (
@@ -110,12 +110,6 @@ OTHER_NAMES = {
     "ckpt_path": ("resume_from_checkpoint", "resume", "resume_from"),
 }
 """Our keys, and what other trainers call the same or nearly the same."""
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest of the known words, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
@@ -357,10 +351,10 @@ def _unknown_class(lines: Sequence[str]) -> str | None:
                 sys.modules.get(match[2], object)
             )  # the parser has imported what a configuration names; a message alone imports nothing
             return f"{key}: there is no class {match[2]}.{match[3]}" + (
-                did_you_mean(match[3], [name for name, value in module.items() if inspect.isclass(value)]) or "."
+                did_you_mean(match[3], [name for name, value in module.items() if inspect.isclass(value)])
             )
         near = (
-            did_you_mean(match[1], [kind.__name__ for kind in _subclasses(_import(base))])
+            did_you_mean(match[1], [kind.__name__ for kind in _subclasses(_import(base))], "")
             if base and "." in base
             else ""
         )
@@ -401,7 +395,7 @@ def _wrong_value(lines: Sequence[str]) -> str | None:
     kinds = [kind for kind in dict.fromkeys(kinds) if kind != "a NoneType"]
     if words:
         return f"{path} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}" + (
-            did_you_mean(value, words) or "."
+            did_you_mean(value, words)
         )
     if kinds == [KINDS["str"]] and not isinstance(_as_yaml(value), str):
         return f"{path} is {value}, and it must be text; in a file, write it in quotes."

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
 from coh_lightning.forward import Forward, generating, plain_model
-from coh_lightning.generation import Request, Written
+from coh_lightning.request import R, Request, Written
 from coh_lightning.sampling import Sampling, next_tokens
 from coh_lightning.slots import Slots
 
@@ -46,15 +46,15 @@ LOOK = 8
 
 def generate(
     lm: nn.Module,
-    requests: Sequence[Request],
+    requests: Sequence[R],
     sampling: Sampling,
     *,
     stop_ids: Collection[int],
     pad_id: int,
-    over: Callable[[Request, Sequence[int]], bool] | None = None,
+    over: Callable[[R, Sequence[int]], bool] | None = None,
     until: float | None = None,
     everyone_done: Callable[[bool], bool] | None = None,
-) -> list[Written]:
+) -> list[Written[R]]:
     """`sampling.samples` completions of each request, in the order of the requests, then of the samples.
 
     Works on a model in training mode, with gradient checkpointing on, or with `use_cache=False` in its config, and
@@ -105,7 +105,7 @@ class _Limits:
     """What ends a completion, and all of them."""
 
     stops: frozenset[int]
-    over: Callable[[Request, Sequence[int]], bool] | None
+    over: Callable[[Any, Sequence[int]], bool] | None
     until: float | None
 
     @property
@@ -117,7 +117,7 @@ class _Limits:
 class _Job:
     """One completion in progress."""
 
-    request: Request
+    request: Any  # of the kind that the caller made
     sample: int
     room: int
     """The most new tokens."""

@@ -18,12 +18,11 @@ the word that follows).
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Role, Turn
+from coh_lightning.errors import InputError, did_you_mean
+from coh_lightning.turns import Part, Role, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,10 +63,9 @@ class PromptFormat:
             ("marker_in", self.marker_in, get_args(MarkerIn)),
         ):
             if value not in known:
-                near = difflib.get_close_matches(value, known, n=1)
                 raise InputError(
                     f"The prompt format has {key}: '{value}', known are {' and '.join(known)}"
-                    + (f"; did you mean '{near[0]}'?" if near else ".")
+                    + did_you_mean(value, known)
                 )
         object.__setattr__(self, "kept_tokens", tuple(self.kept_tokens))  # a list when read from a checkpoint
 

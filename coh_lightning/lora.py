@@ -10,8 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import did_you_mean
+from coh_lightning.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)

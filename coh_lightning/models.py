@@ -19,9 +19,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTr
 
 from coh_lightning.attention import attention_implementation
 from coh_lightning.checkpoints import read_checkpoint, said
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, did_you_mean, words_of
 from coh_lightning.lora import LoRA, adapters
-from coh_lightning.records import did_you_mean
 from coh_lightning.shards import METADATA
 from coh_lightning.world.feedback import BASE, WORLD
 

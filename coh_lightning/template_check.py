@@ -15,8 +15,8 @@ from coh_lightning.chat_layout import ChatLayout
 from coh_lightning.errors import InputError
 from coh_lightning.formats import CutTurn
 from coh_lightning.layout import Layout
-from coh_lightning.records import Part, Role, Turn
 from coh_lightning.sentinels import first_difference, sentinel
+from coh_lightning.turns import Part, Role, Turn
 
 _MARKER = "A good answer:"
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from coh_lightning.errors import InputError
 from coh_lightning.formats import At, Segment, describe
 from coh_lightning.layout import Slot, split_spaces
-from coh_lightning.records import Role
 from coh_lightning.sentinels import awkward, first_difference, sentinel, spaces_after, spaces_before
+from coh_lightning.turns import Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

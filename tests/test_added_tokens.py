@@ -22,7 +22,7 @@ from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
 from coh_lightning.field_cache import cache_fields
 from coh_lightning.formats import PromptFormat
-from coh_lightning.records import Part, Turn
+from coh_lightning.turns import Part, Turn
 
 FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 THINK = ("<think>", "</think>")

@@ -10,7 +10,8 @@ from coh_lightning.chains import Chain, Unusable, build_chains, without_front
 from coh_lightning.errors import InputError
 from coh_lightning.method import Method
 from coh_lightning.preferences import strict_pairs
-from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.records import Candidate, Feedback
+from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import MarkerPair, Wording
 
 WORDING = Wording(

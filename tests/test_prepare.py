@@ -24,7 +24,8 @@ from coh_lightning.formats import PromptFormat
 from coh_lightning.limits import Size, limits_that_fit
 from coh_lightning.method import Method
 from coh_lightning.prepare import Preparer
-from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.records import Candidate, Feedback
+from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Wording
 
 

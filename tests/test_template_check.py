@@ -22,9 +22,9 @@ from coh_lightning.chat_template import asking_template
 from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
 from coh_lightning.formats import CutTurn, PromptFormat
-from coh_lightning.records import Part, Turn
 from coh_lightning.sentinels import first_difference
 from coh_lightning.template_check import Rewritten, shown_turns
+from coh_lightning.turns import Part, Turn
 
 CHAT, SYSTEM = PromptFormat("chat"), PromptFormat("chat", marker_in="system")
 FORMATS = {
