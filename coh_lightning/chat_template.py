@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coh_lightning.chains import Unusable
 from coh_lightning.errors import InputError
-from coh_lightning.formats import BLANK_LINE, Layout
-from coh_lightning.template_check import Rewritten, first_difference
+from coh_lightning.formats import BLANK_LINE
+from coh_lightning.layout import Layout
+from coh_lightning.sentinels import first_difference
+from coh_lightning.template_check import Rewritten
 from coh_lightning.turns import Part, Turn
 
 if TYPE_CHECKING:
-    from coh_lightning.tokens import ChainTokenizer
+    from coh_lightning.chain_tokenizer import ChainTokenizer
 
 PROBES: tuple[tuple[Turn, ...], ...] = tuple(
     tuple(Turn(role, (Part(text),)) for role, text in turns)  # type: ignore[arg-type]

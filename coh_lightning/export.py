@@ -103,8 +103,8 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
             f"{path} is a folder and no checkpoint"
             + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
         )
+    from coh_lightning.checkpoints import read_checkpoint, said
     from coh_lightning.model_tokenizer import load_tokenizer
-    from coh_lightning.models import read_checkpoint, said
 
     loaded = load_tokenizer(tokenizer or said(path)["tokenizer"])
     run = path.parent.parent if path.parent.name == CHECKPOINTS and (path.parent.parent / CONFIG).is_file() else None
@@ -132,8 +132,8 @@ def write_folder(
     """
     from transformers import GenerationConfig
 
+    from coh_lightning.checkpoints import CHECKPOINT_KEY
     from coh_lightning.export_check import COPIED, TOLERANCE, check_tokenizer, compare, load_folder, probe_logits
-    from coh_lightning.models import CHECKPOINT_KEY
     from coh_lightning.prompter import Prompter
 
     saved = json.loads(checkpoint[CHECKPOINT_KEY])
@@ -188,7 +188,8 @@ def write_folder(
 
 def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedModel:
     """The model with the weights of a checkpoint, which are not copied; adapters are in their places."""
-    from coh_lightning.models import Recipe, adapters
+    from coh_lightning.lora import adapters
+    from coh_lightning.models import Recipe
 
     lora = adapters(saved)
     weights = {key.removeprefix("lm."): value for key, value in state.items()}

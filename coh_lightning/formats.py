@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from coh_lightning.chains import Unusable
 from coh_lightning.errors import InputError, did_you_mean
-from coh_lightning.template_check import awkward, first_difference, sentinel
+from coh_lightning.sentinels import awkward, first_difference, sentinel
 from coh_lightning.turns import Part, Role, Turn
 
 if TYPE_CHECKING:

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree as RichTree
 
+    from coh_lightning.chain_tokenizer import CutPrompt
     from coh_lightning.chains import Chain
     from coh_lightning.data import CoHDataModule
+    from coh_lightning.encoder import Encoder
     from coh_lightning.formats import Segment
     from coh_lightning.prepare import Prepared
     from coh_lightning.records import Candidate, Feedback
-    from coh_lightning.tokens import CutPrompt, Encoder, Tokens
+    from coh_lightning.tokens import Tokens
     from coh_lightning.trees import Tree
 
 OWN = {"--num": True, "--html": True, "--json": False, "--help": False, "-h": False}

@@ -17,7 +17,8 @@ from coh_lightning.turns import Part, Role, Turn
 
 if TYPE_CHECKING:
     from coh_lightning.chains import Chain
-    from coh_lightning.formats import CutTurn, Layout
+    from coh_lightning.formats import CutTurn
+    from coh_lightning.layout import Layout
 
 _MARKER = "A good answer:"
 _AWKWARD = 'Zq{0} <b>&amp;</b> "it\'s" \\n {{{{ x }}}} 5%\n\n  \u00e9\u65e5\U0001f600 [a](b) qZ{0}'

@@ -31,7 +31,8 @@ from coh_lightning.added_tokens import AddedTokens
 from coh_lightning.chains import Chain, Link, TooLong, Unusable
 from coh_lightning.errors import InputError, counted
 from coh_lightning.files import written_aside
-from coh_lightning.formats import At, CutRange, CutTurn, Layout, PromptFormat, Segment, bos_ids, describe
+from coh_lightning.formats import At, CutRange, CutTurn, PromptFormat, Segment, bos_ids, describe
+from coh_lightning.layout import Layout
 from coh_lightning.records import Feedback
 from coh_lightning.template_check import shown_turns
 from coh_lightning.turns import Turn

@@ -18,13 +18,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from coh_lightning.sampling import Sampling
 from feedback_for_tests import data_of, grouped, merged, method, pairs, wording
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.data import CoHDataModule
-from coh_lightning.generation import Sampling
 from coh_lightning.module import CoHModule
 from coh_lightning.stops import RunTrainer
 

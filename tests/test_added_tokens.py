@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coh_lightning.anchored_tokenizer import Field
+from coh_lightning.chain_tokenizer import ChainTokenizer
+from coh_lightning.encoder import Encoder
+from coh_lightning.field_cache import cache_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
@@ -18,7 +22,6 @@ from coh_lightning.chains import Link
 from coh_lightning.chat_template import asking_template, check_template
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
-from coh_lightning.tokens import ChainTokenizer, Encoder, Field, cache_fields
 from coh_lightning.turns import Part, Turn
 
 FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coh_lightning.layout_check import check_layout
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import (
     AutoModelForCausalLM,
@@ -20,7 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from coh_lightning.attention import attention_implementation, attention_mask, check_layout, layer_windows, row_logits
+from coh_lightning.attention import attention_implementation, attention_mask, layer_windows, row_logits
 from coh_lightning.errors import InputError
 from coh_lightning.losses import to_batch
 from coh_lightning.rows import lay_out

@@ -7,14 +7,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from coh_lightning.chain_tokenizer import ChainTokenizer
+from coh_lightning.encoder import Encoder
+from coh_lightning.layout import Layout
 from jinja2.exceptions import TemplateError
 from tokenizers_for_tests import CHATML, GEMMA, MAKERS, MISTRAL, TEMPLATES, THINKING, byte_level, character
 
 from coh_lightning.chains import Link
 from coh_lightning.chat_template import PROBES, asking_template, check_template
 from coh_lightning.errors import InputError
-from coh_lightning.formats import Layout, PromptFormat
-from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.formats import PromptFormat
 from coh_lightning.turns import Part, Role, Turn
 
 ASKS = {

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from coh_lightning.method import Method
 from lightning.pytorch import strategies
 
 from coh_lightning import cli
-from coh_lightning.chains import Method
 from coh_lightning.wording import Wording
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from coh_lightning.method import Method
 from feedback_for_tests import CONF, EVERY_KIND, IDENTICAL, TIE, write
 
 from coh_lightning.__main__ import main
-from coh_lightning.chains import Method
 from coh_lightning.convert import Report, read_file, rows
 from coh_lightning.errors import InputError
 from coh_lightning.jsonl import read_jsonl

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coh_lightning.sampling import Sampling
 from feedback_for_tests import EVERY_KIND, data_of, grouped, merged, method, tiny, usable, wording
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from test_module import fitted, held_out_data, trainer
@@ -21,7 +22,6 @@ from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import headline, summary, valued, with_copies, with_samples
-from coh_lightning.generation import Sampling
 from coh_lightning.jsonl import read_jsonl
 from coh_lightning.module import CoHModule
 from coh_lightning.prompter import turns_before_answers

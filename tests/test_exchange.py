@@ -332,10 +332,11 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
 ) -> None:
     """A server that runs the same model on `prompt_ids`, and sends back only what a server sends."""
     import numpy as np
+    from coh_lightning.decoding import generate
+    from coh_lightning.sampling import Sampling
     from feedback_for_tests import tiny
     from test_module import held_out_data
 
-    from coh_lightning.generation import Sampling, generate
     from coh_lightning.request import Request, Written
 
     data = held_out_data(tmp_path)

@@ -17,6 +17,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import yaml
+from coh_lightning.checkpoints import read_checkpoint
+from coh_lightning.lora import LoRA
 from feedback_for_tests import TINY, data_of, method, pairs, wording
 from peft import AutoPeftModelForCausalLM, PeftModel
 from tokenizers import AddedToken
@@ -30,7 +32,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.formats import PromptFormat
-from coh_lightning.models import LoRA, Recipe, read_checkpoint
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.turns import Part, Turn
 

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import peft
 import pytest
 import torch
+from coh_lightning.lora import LoRA
 from feedback_for_tests import TINY, data_of, grouped, pairs
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -22,7 +23,7 @@ from coh_lightning.callbacks import HuggingFaceExport
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.export_check import COPIED, TOLERANCE, compare, load_folder, probe_logits
-from coh_lightning.models import LoRA, Recipe
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 
 GPT2 = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from coh_lightning.layout import Layout
 from tokenizers_for_tests import CHATML, GEMMA, LLAMA2, LLAMA3, MISTRAL, TEMPLATES, THINKING, byte_level, character
 
 from coh_lightning.chains import Chain, Link, Unusable
 from coh_lightning.errors import InputError
-from coh_lightning.formats import CutRange, CutTurn, Layout, PromptFormat, Segment
+from coh_lightning.formats import CutRange, CutTurn, PromptFormat, Segment
 from coh_lightning.turns import Part, Role, Turn
 
 GOOD = Link("Good:", "yes", learned=1.0, kind="good")

@@ -38,6 +38,8 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import yaml
+from coh_lightning.chain_tokenizer import ChainTokenizer
+from coh_lightning.encoder import Encoder
 from completions_for_tests import filled, lines_of, own, save
 from feedback_for_tests import CONF, METHODS, WORDINGS, method, wording
 from hypothesis import HealthCheck, given, settings
@@ -65,7 +67,6 @@ from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import Source, load
 from coh_lightning.sources.files import read_rows
 from coh_lightning.sources.texts import read_texts
-from coh_lightning.tokens import ChainTokenizer, Encoder
 
 CASES = {
     "rows": (2600, 64_000),

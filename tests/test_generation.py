@@ -17,11 +17,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import transformers as hf
+from coh_lightning.decoding import generate
+from coh_lightning.forward import generating
+from coh_lightning.sampling import Sampling, next_tokens
 from ranks_for_tests import end_rank
 
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
-from coh_lightning.generation import Sampling, generate, generating, next_tokens
 from coh_lightning.request import Request, Written
 from coh_lightning.slots import Slots
 

@@ -11,6 +11,10 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from coh_lightning.chain_tokenizer import ChainTokenizer
+from coh_lightning.encoder import Encoder
+from coh_lightning.method import Method
+from coh_lightning.sampling import Sampling
 from feedback_for_tests import EVERY_KIND, METHODS, built, data_of, merged, method, pairs, tiny, usable, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +23,10 @@ from tokenizers_for_tests import character
 
 from coh_lightning.attention import row_logits
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.chains import Link, Method
+from coh_lightning.chains import Link
 from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.formats import PromptFormat
-from coh_lightning.generation import Sampling
 from coh_lightning.held_out import RECORDS_PER_WRITING, Comparer, Comparison
 from coh_lightning.jsonl import read_jsonl
 from coh_lightning.loaders import BatchTable
@@ -31,7 +34,6 @@ from coh_lightning.losses import output_log_likelihoods
 from coh_lightning.prepare import Preparer
 from coh_lightning.records import Candidate, Feedback
 from coh_lightning.sources import Records
-from coh_lightning.tokens import ChainTokenizer, Encoder
 from coh_lightning.trees import Tree
 from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Wording

@@ -12,6 +12,8 @@ from unittest import mock
 
 import lightning.pytorch as pl
 import pytest
+from coh_lightning.checkpoints import said
+from coh_lightning.lora import LoRA
 from feedback_for_tests import TINY, data_of, pairs, tiny, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.model_tokenizer import choose_tokenizer, first_difference, load_tokenizer
-from coh_lightning.models import LoRA, Recipe, said
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
 from coh_lightning.writing import Generation

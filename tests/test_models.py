@@ -13,6 +13,8 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from coh_lightning.checkpoints import CHECKPOINT_KEY, read_checkpoint, said
+from coh_lightning.lora import LoRA
 from feedback_for_tests import TINY, data_of, grouped, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, read_checkpoint, said
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 
 SMALL = LoRA(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))

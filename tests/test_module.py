@@ -14,6 +14,10 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from coh_lightning.checkpoints import CHECKPOINT_KEY
+from coh_lightning.lora import LoRA
+from coh_lightning.preferences import strict_pairs
+from coh_lightning.sampling import Sampling
 from feedback_for_tests import EVERY_KIND, TINY, built, data_of, grouped, merged, method, pairs, tiny, usable, wording
 from lightning.pytorch.loggers import Logger
 from tokenizers_for_tests import CHATML, byte_level
@@ -21,16 +25,14 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.chains import strict_pairs
 from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
-from coh_lightning.generation import Sampling
 from coh_lightning.held_out_figures import preferences
 from coh_lightning.jsonl import read_jsonl
 from coh_lightning.losses import row_loss
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.schedule import OptimizerSettings
 from coh_lightning.training_figures import sum_over_replicas

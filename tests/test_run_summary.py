@@ -11,12 +11,12 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from coh_lightning.lora import LoRA
 from feedback_for_tests import TINY, data_of, pairs, tiny
 
 from coh_lightning import run_summary
 from coh_lightning.attention import row_logits
 from coh_lightning.data import CoHDataModule
-from coh_lightning.models import LoRA
 from coh_lightning.module import CoHModule
 from coh_lightning.run_summary import expected_memory, in_bytes
 

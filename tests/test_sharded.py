@@ -19,6 +19,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import transformers as hf
+from coh_lightning.checkpoints import read_checkpoint
+from coh_lightning.lora import LoRA
 from feedback_for_tests import TINY, merged, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -46,7 +48,7 @@ from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.jsonl import read_jsonl
-from coh_lightning.models import LoRA, Recipe, read_checkpoint
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.sharding import DATA, TENSOR, fill, full_state, shard, tensor_plan
 

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coh_lightning.chain_tokenizer import ChainTokenizer
+from coh_lightning.encoder import Encoder
+from coh_lightning.layout import Layout
+from coh_lightning.sentinels import first_difference
 from feedback_for_tests import data_of, pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +22,8 @@ from tokenizers_for_tests import CHATML, LLAMA2, NO_EMPTY_SYSTEM, REASONING, REW
 from coh_lightning.chains import Link, Unusable
 from coh_lightning.chat_template import asking_template
 from coh_lightning.errors import InputError
-from coh_lightning.formats import CutTurn, Layout, PromptFormat
-from coh_lightning.template_check import Rewritten, first_difference, shown_turns
-from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.formats import CutTurn, PromptFormat
+from coh_lightning.template_check import Rewritten, shown_turns
 from coh_lightning.turns import Part, Turn
 
 CHAT, SYSTEM = PromptFormat("chat"), PromptFormat("chat", marker_in="system")

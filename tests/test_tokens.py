@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coh_lightning.anchored_tokenizer import Field
+from coh_lightning.chain_tokenizer import ChainTokenizer, CutPrompt, LinkLength
+from coh_lightning.encoder import Encoder
+from coh_lightning.field_cache import cache_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers_for_tests import (
@@ -32,7 +36,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.records import Candidate, Feedback
 from coh_lightning.template_check import Rewritten
-from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, LinkLength, Span, Tokens, cache_fields
+from coh_lightning.tokens import OutputSpan, Tokens
 from coh_lightning.turns import Part, Role, Turn
 
 GOOD = Link("A good answer:", "An apple is a fruit.", learned=1.0, kind="good")
@@ -88,7 +92,7 @@ def test_a_plain_chain_in_characters() -> None:
     assert chain.ids.tolist() == [1, *characters("Why?\n\nG:\nyes"), 2, *characters("\n\nB:\nno"), 2]
     assert chain.learned.tolist() == [0.0] * 10 + [1.0] * 4 + [0.0] * 8
     assert chain.unlearned.tolist() == [0.0] * 19 + [0.5] * 3
-    assert chain.spans == (Span(10, 14, "good", 0), Span(19, 22, "bad", 1))
+    assert chain.spans == (OutputSpan(10, 14, "good", 0), OutputSpan(19, 22, "bad", 1))
 
 
 def test_a_plain_chain_without_bos_and_without_markers() -> None:

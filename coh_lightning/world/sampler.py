@@ -31,8 +31,9 @@ def continuations(
 
     `keys` names each prompt: its draws depend on (seed, its key, number of the sample) alone.
     """
-    from coh_lightning.generation import Sampling, generate
+    from coh_lightning.decoding import generate
     from coh_lightning.request import Request
+    from coh_lightning.sampling import Sampling
 
     listed = tokenizer(list(prompts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     requests = [Request(key, "", np.array(ids, np.int32)) for key, ids in zip(keys, listed, strict=True)]

@@ -18,9 +18,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from coh_lightning.decoding import generate
+from coh_lightning.sampling import Sampling
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from coh_lightning.generation import Sampling, generate
 from coh_lightning.request import Request
 
 PROMPTS, ROUNDS, BATCH, LIMIT, VOCABULARY = 32, 5, 16, 96, 8192
