@@ -108,9 +108,9 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
             + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
         )
     from coh_lightning.checkpoints import read_checkpoint, said
-    from coh_lightning.model_tokenizer import load_tokenizer, stored_name
+    from coh_lightning.model_tokenizer import load_tokenizer
 
-    loaded = load_tokenizer(tokenizer or stored_name(said(path)))
+    loaded = load_tokenizer(tokenizer or said(path)["tokenizer"])
     run = path.parent.parent if path.parent.name == CHECKPOINTS and (path.parent.parent / CONFIG).is_file() else None
     return write_folder(folder, read_checkpoint(path), loaded, run=run, adapter=adapter)
 
