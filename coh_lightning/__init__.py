@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from coh_lightning.callbacks import CompletionWriter as CompletionWriter
     from coh_lightning.callbacks import HuggingFaceExport as HuggingFaceExport
     from coh_lightning.callbacks import HumanEvalExport as HumanEvalExport
-    from coh_lightning.chains import Method as Method
     from coh_lightning.completions import Completion as Completion
     from coh_lightning.data import CoHDataModule as CoHDataModule
     from coh_lightning.errors import InputError as InputError
     from coh_lightning.formats import PromptFormat as PromptFormat
-    from coh_lightning.generation import Sampling as Sampling
-    from coh_lightning.models import LoRA as LoRA
+    from coh_lightning.lora import LoRA as LoRA
+    from coh_lightning.method import Method as Method
     from coh_lightning.module import CoHModule as CoHModule
     from coh_lightning.records import Feedback as Feedback
+    from coh_lightning.sampling import Sampling as Sampling
     from coh_lightning.schedule import OptimizerSettings as OptimizerSettings
     from coh_lightning.wording import Wording as Wording
     from coh_lightning.writing import Generation as Generation
@@ -39,11 +39,11 @@ _HOMES = {
     "HuggingFaceExport": "callbacks",
     "HumanEvalExport": "callbacks",
     "InputError": "errors",
-    "LoRA": "models",
-    "Method": "chains",
+    "LoRA": "lora",
+    "Method": "method",
     "OptimizerSettings": "schedule",
     "PromptFormat": "formats",
-    "Sampling": "generation",
+    "Sampling": "sampling",
     "Wording": "wording",
 }
 __all__ = [*_HOMES]

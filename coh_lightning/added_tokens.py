@@ -1,8 +1,9 @@
-"""Which added tokens of a tokenizer people's text may become.
+"""Which added tokens of a tokenizer may appear in people's text.
 
-    special            </s>, <|im_end|>         never: spelled out
-    control            <think>, <tool_call>     added, not special, written in brackets: spelled out, unless `prompt_format.kept_tokens` names it
-    word, white space  "COVID-19", "\\n\\n", "  "    added to the vocabulary as text is: tokens wherever they stand
+    special         </s>, <|im_end|>             never: spelled out
+    control         <think>, <tool_call>         added, not special, written in brackets: spelled out, unless
+                                                 `prompt_format.kept_tokens` names it
+    word, spaces    "COVID-19", "\\n\\n", "  "     added to the vocabulary as text: a token wherever it occurs
 
 The second kind is ordinary text to `split_special_tokens`, and decoders show it, since models write it (the thinking of
 an answer); but in most people's texts it would be an instruction that nobody gave.
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\s▁]*(?:<.*>|\[.*\]|\{.*\}|\|.*\||｜.*｜)[\s▁]*", re.DOTALL)
 _SHOWN = 6
-"""Tokens that a note names; the others are counted."""
+"""Most tokens that a note names."""
 
 
 class AddedTokens:
-    """The added tokens of a tokenizer by what people's text may make of them.
+    """The added tokens of a tokenizer, by kind.
 
     Args:
-        keep: Control tokens that texts hold as tokens.
+        keep: Control tokens that stay tokens in people's text.
 
     Raises:
-        InputError: one of `keep` is no added token, or a special one.
+        InputError: one of `keep` is not an added token, or a special one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, keep: Sequence[str] = ()) -> None:
@@ -50,26 +51,27 @@ class AddedTokens:
             if content in self.special:
                 raise InputError(
                     f"prompt_format.kept_tokens names '{content}', a special token of {name}, which no text may "
-                    "become; take it out of the list."
+                    "become; "
+                    "remove it from the list."
                 )
             if content not in known:
                 raise InputError(
-                    f"prompt_format.kept_tokens names '{content}', which is no added token of {name}"
-                    + did_you_mean(content, known, "; take it out of the list.")
+                    f"prompt_format.kept_tokens names '{content}', which is not an added token of {name}"
+                    + did_you_mean(content, known, "; remove it from the list.")
                 )
         self.spelled_ids = frozenset(number for number, token in added.items() if token.content in self.control)
         named = sorted({*self.special, *self.control, *keep} - {""}, key=lambda content: (-len(content), content))
-        # hundreds of names, most of them of one form ("<unused7>"): their first letters sort out nearly all places
+        # there may be hundreds, most of one form ("<unused7>"): a look at the first letters rules out most places
         heads = sorted({content[:3] for content in named})
         self._named = (
             re.compile(f"(?={'|'.join(map(re.escape, heads))})(?:{'|'.join(map(re.escape, named))})") if named else None
         )
         self.found: Counter[str] = Counter()
-        """In how many texts each special, control or kept token stands, of those that were counted."""
+        """The number of counted texts with each special, control or kept token."""
 
     def unmatched(self, settings: Mapping[str, Any]) -> str:
-        """The settings of a tokenizer (its JSON) in which all that is to be spelled out is special, so that one switch
-        of `tokenizers` leaves it unmatched.
+        """The settings of a tokenizer (its JSON) with control tokens as special ones, so that one switch of
+        `tokenizers` leaves all of them unmatched.
         """
         tokens = [
             {**token, "special": token["special"] or token["content"] in self.control}
@@ -78,13 +80,13 @@ class AddedTokens:
         return json.dumps({**settings, "added_tokens": tokens})
 
     def count(self, texts: Iterable[str]) -> None:
-        """Add to `found` what stands in these texts, each counted once."""
+        """Add to `found` the tokens in these texts."""
         if self._named is not None:
             for text in texts:
                 self.found.update(set(self._named.findall(text)))
 
     def notes(self) -> list[str]:
-        """What was found in the texts and what became of it, a sentence each."""
+        """What was found in the texts and what becomes of it, a sentence each."""
         found = {
             kind: {one: self.found[one] for one in self.found if one in names}
             for kind, names in (("s", self.special), ("c", self.control), ("k", self.kept))
@@ -95,9 +97,9 @@ class AddedTokens:
         if found["c"]:
             several = ",".join(f"'{content}'" for content in list(_most(found["c"]))[:_SHOWN])
             lines.append(
-                f"Added tokens in the data's texts are spelled out: {_listed(found['c'])}. What encodes an exported "
-                "model's chat template reads them as tokens; "
-                "if the model itself is to write them, keep them as tokens: "
+                f"Added tokens in the data's texts are spelled out: {_listed(found['c'])}. Servers that use an "
+                "exported "
+                "model's chat template read them as tokens; if the model itself is to write them, keep them as tokens: "
                 f"data.prompt_format.kept_tokens=[{several}]."
             )
         if found["k"]:
@@ -106,7 +108,7 @@ class AddedTokens:
 
 
 def is_control(content: str) -> bool:
-    """Whether an added token is written as control tokens are: in brackets, with a letter or digit between them."""
+    """Whether an added token looks like a control token: in brackets, with a letter or digit between them."""
     return _CONTROL.fullmatch(content) is not None and any(char.isalnum() for char in content)
 
 

@@ -23,10 +23,11 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coh_lightning.chains import Link, Method, Unusable, build_chains
+from coh_lightning.chains import Link, Unusable, build_chains
 from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.jsonl import write_jsonl
+from coh_lightning.method import Method
 from coh_lightning.preview import configured, sorted_words
 from coh_lightning.records import Feedback, unique
 from coh_lightning.sources import Records, TRLPairs, TRLUnpaired, recognized

@@ -18,6 +18,7 @@ from typing import Any
 
 from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
+from coh_lightning.memory import activation_bytes, logit_bytes
 
 GIB = 2**30
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
@@ -129,14 +130,16 @@ def memory(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Mem
     # one GPU: autocast keeps a copy of all weights; several: two blocks are gathered (one in use, the next on its way),
     # and one block's gradient waits to be shared out
     working = 2 * model.parameters if gpus == 1 else 2 * (2 * model.block + model.embeddings) + 4 * model.block
-    inputs = 2 * model.layers * model.hidden
-    inside = (
-        2 * 2 * (8 * model.hidden + 4 * model.intermediate)
-    )  # of the block that is recomputed: values and their gradients
-    logits = (
-        machine.row_tokens * feedback.loss_share * model.vocabulary * (2 + 4 + 4)
-    )  # bfloat16, float32, and the gradient
-    return Memory(16 * model.parameters / gpus, working, machine.row_tokens * (inputs + inside), logits)
+    activations = activation_bytes(
+        machine.row_tokens,
+        layers=model.layers,
+        hidden=model.hidden,
+        intermediate=model.intermediate,
+        size=2,
+        recomputed=True,
+    )
+    logits = logit_bytes(machine.row_tokens * feedback.loss_share, model.vocabulary, 2)
+    return Memory(16 * model.parameters / gpus, working, activations, logits)
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from coh_lightning import data_report
-from coh_lightning.chains import Chain, Method
+from coh_lightning.chain_tokenizer import CutPrompt
+from coh_lightning.chains import Chain
 from coh_lightning.data_checks import check_arguments, check_trainer, notes_on_feedback
 from coh_lightning.data_report import SplitCounts
+from coh_lightning.field_cache import cache_fields
 from coh_lightning.formats import PromptFormat
 from coh_lightning.held_out import Comparer, refuse_empty, writing
 from coh_lightning.loaders import BatchTable, TrainLoader
 from coh_lightning.losses import Batch
+from coh_lightning.method import Method
 from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
 from coh_lightning.plan import Plan, PlannedRow
@@ -41,7 +44,6 @@ from coh_lightning.sharding import replicas
 from coh_lightning.sources import Source, counts
 from coh_lightning.splits import SplitReader, Stage, rated_attributes, tasks_of
 from coh_lightning.template_check import note_on_outputs
-from coh_lightning.tokens import CutPrompt, cache_fields
 from coh_lightning.wording import Wording
 from coh_lightning.worlds import WORLD
 

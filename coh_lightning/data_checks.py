@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coh_lightning.chains import Method
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
+from coh_lightning.method import Method
 from coh_lightning.wording import Wording
 from coh_lightning.worlds import WORLD
 

@@ -91,7 +91,8 @@ def _summaries(
     lm: Any, prompter: Prompter, records: Sequence[Feedback], ask: str, *, temperature: float, seed: int
 ) -> list[str]:
     """One summary a post."""
-    from coh_lightning.generation import Sampling, generate
+    from coh_lightning.decoding import generate
+    from coh_lightning.sampling import Sampling
     from coh_lightning.world.sampler import BATCH_SIZE
 
     requests = [prompter.request(record, ask, prompter.all_conditions(record)[ask]) for record in records]
@@ -102,8 +103,8 @@ def _summaries(
 
 def _base_prompter(tokenizer: Any) -> Prompter:
     """The base model is prompted as SFT is: without sentences, in the format of conf/quickstart.yaml."""
-    from coh_lightning.chains import Method
     from coh_lightning.formats import PromptFormat
+    from coh_lightning.method import Method
     from coh_lightning.prompter import Prompter
     from coh_lightning.wording import Wording
 

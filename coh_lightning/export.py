@@ -1,14 +1,15 @@
 """`python -m coh_lightning export CHECKPOINT FOLDER`: a checkpoint of ours becomes a Hugging Face folder, which answers
 under the good sentence wherever it is loaded.
 
-    config.json, model.safetensors          the model, its adapters (LoRA) merged; or adapter_config.json, adapter_model.safetensors (--adapter)
-    tokenizer.json, chat_template.jinja     the tokenizer, and a chat template that asks as in training (chat_template.py)
+    config.json, model.safetensors          the model, its adapters (LoRA) merged; with --adapter instead
+                                            adapter_config.json, adapter_model.safetensors
+    tokenizer.json, chat_template.jinja     the tokenizer, and a chat template that asks as in training
     generation_config.json                  the ids that end an output, and the cache on
     README.md                               the model card (model_card.py)
 
-The folder is written aside, loaded afresh and compared with the trained model on a probe (export_check.py), and
-renamed. That takes memory for one more copy of the model on the CPU, of the callback too. torch and transformers are
-imported only when there is something to do.
+The folder is written under a temporary name, loaded afresh, compared with the trained model on a probe
+(export_check.py), and renamed. That takes memory for one more copy of the model on the CPU, in the callback too. torch
+and transformers are imported only when there is something to do.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """The command `export`; gives its exit status.
 
     Raises:
-        InputError: something that the user can put right.
+        InputError: something that the user can fix.
     """
     options = _options().parse_args(argv)
     path, folder = Path(options.checkpoint), Path(options.folder)
@@ -57,7 +58,7 @@ def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m coh_lightning export",
         description=(
-            "Make a Hugging Face folder of a checkpoint: safetensors, tokenizer, generation settings, a chat "
+            "Make a Hugging Face folder from a checkpoint: safetensors, tokenizer, generation settings, a chat "
             "template that asks as in training, a model card."
         ),
         epilog="""examples:
@@ -67,14 +68,14 @@ def _options() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file, or a folder of shards (FSDP)")
-    parser.add_argument("folder", metavar="FOLDER", help="the folder to make; there must be nothing in it")
+    parser.add_argument("folder", metavar="FOLDER", help="the folder to make; new or empty")
     parser.add_argument(
         "--adapter",
         action="store_true",
-        help="of a model with adapters (LoRA) write these alone, for peft; without it they are merged",
+        help="write only the adapters (LoRA) of the model, for peft; without it they are merged",
     )
     parser.add_argument(
-        "--tokenizer", metavar="NAME", help="where the tokenizer is now, if it is no longer where it was in training"
+        "--tokenizer", metavar="NAME", help="where the tokenizer is now, if it has moved since training"
     )
     return parser
 
@@ -83,17 +84,20 @@ def _options() -> argparse.ArgumentParser:
 
 
 def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None, adapter: bool = False) -> list[str]:
-    """Make the folder of a checkpoint; gives what the user should know of it, a sentence each.
+    """Make the folder of a checkpoint.
 
     Args:
         path: A file, or a folder of shards.
         folder: New or empty.
-        tokenizer: Name or folder; None: the name that it was trained under.
-        adapter: Write the adapters alone.
+        tokenizer: Name or folder; None: the name in training.
+        adapter: Write only the adapters.
+
+    Returns:
+        What the user should know about it, a sentence each.
 
     Raises:
-        InputError: no checkpoint of ours, a folder with something in it, another tokenizer than in training, adapters
-            that don't fit their base, a folder that is not the model that was trained (export_check.py).
+        InputError: not one of our checkpoints, a folder that is not empty, another tokenizer than in training, adapters
+            that don't fit their base, an exported folder that differs from the trained model (export_check.py).
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not empty; name a new folder.")
@@ -103,8 +107,8 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
             f"{path} is a folder and no checkpoint"
             + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
         )
+    from coh_lightning.checkpoints import read_checkpoint, said
     from coh_lightning.model_tokenizer import load_tokenizer
-    from coh_lightning.models import read_checkpoint, said
 
     loaded = load_tokenizer(tokenizer or said(path)["tokenizer"])
     run = path.parent.parent if path.parent.name == CHECKPOINTS and (path.parent.parent / CONFIG).is_file() else None
@@ -119,21 +123,24 @@ def write_folder(
     run: Path | None = None,
     adapter: bool = False,
 ) -> list[str]:
-    """Make the folder of a checkpoint that is in memory, aside, and rename it; gives what the user should know of it.
+    """Make the folder of a checkpoint that is in memory, under a temporary name, and rename it.
 
     Args:
-        folder: One that is there already is replaced.
-        checkpoint: `state_dict` and `CHECKPOINT_KEY` of a checkpoint of ours.
+        folder: Replaced if it exists.
+        checkpoint: `state_dict` and `CHECKPOINT_KEY` of one of our checkpoints.
         tokenizer: That of the training; it is not changed.
         run: Run folder, whose data and figures go into the model card.
+
+    Returns:
+        What the user should know about it, a sentence each.
 
     Raises:
         InputError: see `export_checkpoint`.
     """
     from transformers import GenerationConfig
 
+    from coh_lightning.checkpoints import CHECKPOINT_KEY
     from coh_lightning.export_check import COPIED, TOLERANCE, check_tokenizer, compare, load_folder, probe_logits
-    from coh_lightning.models import CHECKPOINT_KEY
     from coh_lightning.prompter import Prompter
 
     saved = json.loads(checkpoint[CHECKPOINT_KEY])
@@ -144,9 +151,7 @@ def write_folder(
     exported = copy.deepcopy(tokenizer)
     exported.chat_template = asking_template(tokens.layout, sentences)
     spelled = sorted(tokens.encoder.added.control)
-    if hasattr(
-        exported, "chat_control_tokens"
-    ):  # what newer transformers spell out in messages where they are asked to sanitize
+    if hasattr(exported, "chat_control_tokens"):  # what newer transformers spell out with sanitize_control_tokens
         exported.chat_control_tokens = spelled
     notes = [*tokens.notes, *notes_on(tokens, check_template(tokens, exported.chat_template, sentences))]
     lm = _model(saved, checkpoint["state_dict"])
@@ -187,8 +192,9 @@ def write_folder(
 
 
 def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedModel:
-    """The model with the weights of a checkpoint, which are not copied; adapters are in their places."""
-    from coh_lightning.models import Recipe, adapters
+    """The model with the weights of a checkpoint, which are not copied; adapters are attached."""
+    from coh_lightning.lora import adapters
+    from coh_lightning.models import Recipe
 
     lora = adapters(saved)
     weights = {key.removeprefix("lm."): value for key, value in state.items()}
@@ -203,11 +209,8 @@ def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedM
             raise InputError(
                 f"the checkpoint has other weights than its own configuration ({words_of(error)}); it is damaged."
             ) from error
-        if (
-            lora is None
-            # layers with adapters hold their weights elsewhere, where transformers would look in vain, or overwrite
-            # them
-        ):
+        # layers with adapters hold their weights under other names, where transformers would miss or overwrite them
+        if lora is None:
             lm.tie_weights()
     return lm.eval()
 
@@ -217,10 +220,10 @@ def _dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
 
 
 def _merged(lm: PreTrainedModel) -> PreTrainedModel:
-    """The model with its adapters added to its weights, as a plain one; one without adapters as it is.
+    """The model with its adapters added to its weights, as a plain model; one without adapters as it is.
 
-    Weights that were shared and no longer are, since adapters changed one of the layers, are written both: the
-    configuration then says that nothing is tied.
+    Weights that were tied are written separately if adapters changed one of the layers: the configuration then says
+    that nothing is tied.
     """
     if not getattr(lm, "_hf_peft_config_loaded", False):
         return lm
@@ -231,9 +234,8 @@ def _merged(lm: PreTrainedModel) -> PreTrainedModel:
     for layer in lm.modules():
         if isinstance(layer, BaseTunerLayer):
             own: Any = layer.get_base_layer()
-            own.weight = nn.Parameter(
-                own.weight.detach(), requires_grad=False
-            )  # of its own, where it was shared: merging changes it in place
+            # untied, since merging changes it in place
+            own.weight = nn.Parameter(own.weight.detach(), requires_grad=False)
             layer.merge(safe_merge=True)  # into a copy: the weights may be those of a model in training
     weights = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
     plain = _plain(lm, weights, lm.config)
@@ -246,7 +248,7 @@ def _merged(lm: PreTrainedModel) -> PreTrainedModel:
 
 
 def _plain(lm: PreTrainedModel, weights: Mapping[str, Tensor], config: PreTrainedConfig) -> PreTrainedModel:
-    """A model of that configuration with these weights, which are not copied."""
+    """A model with that configuration and these weights, which are not copied."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -257,11 +259,13 @@ def _plain(lm: PreTrainedModel, weights: Mapping[str, Tensor], config: PreTraine
 
 
 def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any]) -> PeftModel:
-    """The adapters in peft's form, with the name of the model that they belong to; gives that model with the adapters
-    as peft loads them.
+    """Write the adapters in peft's form, with the name of their base model.
+
+    Returns:
+        The base model with the adapters as peft loads them.
 
     Raises:
-        InputError: there are no adapters, or their model can't be named.
+        InputError: there are no adapters, or their base model has no name.
     """
     import torch
     from peft import PeftModel, get_peft_model_state_dict
@@ -275,8 +279,8 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
     base = saved.get("base")
     if base is None:
         raise InputError(
-            "the adapters belong to a model with random weights (model.from_config), which nobody else has; export "
-            "it without --adapter."
+            "the adapters belong to a model with random weights (model.from_config), which nobody else has; export it "
+            "without --adapter."
         )
     own = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
     loaded = Recipe(base, dtype=lm.dtype).build()
@@ -288,8 +292,7 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
         )
     (config,) = lm.peft_config.values()
     config.base_model_name_or_path = str(resolve("model")) if base == WORLD else base
-    # transformers' own writer adds the whole embedding where it has adapters, and fails where it shares its weights
-    # with the head
+    # transformers' own writer adds the whole embedding if it has adapters, and fails if it is tied to the head
     state = get_peft_model_state_dict(lm, adapter_name="default", save_embedding_layers=False)
     save_file(
         {f"base_model.model.{key}": value.contiguous() for key, value in state.items()},

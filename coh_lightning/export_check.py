@@ -1,8 +1,8 @@
 """Whether an exported folder is the model that was trained: it is loaded afresh, and its logits on a probe are compared
 with those of the trained model.
 
-    trained model (adapters in their places)  ── probe ──> logits ─┐
-    folder, loaded from the disk              ── probe ──> logits ─┴─> greatest difference <= tolerance x greatest logit
+    trained model (adapters attached)  ── probe ──> logits ─┐
+    folder, loaded from disk           ── probe ──> logits ─┴─> largest difference <= tolerance x largest logit
 
 It takes one more copy of the model in memory, on the CPU, and two forward passes over a few tokens.
 """
@@ -23,19 +23,18 @@ PROBE = 32
 """Tokens of the probe."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Greatest difference of two logits, as a share of the greatest logit, by the type of the weights: what adapters may
-lose to rounding when they are merged, or loaded by peft in float32. Measured with large adapters: 1e-15, 2e-6, 7e-3,
-6e-2."""
+"""Largest difference of two logits, relative to the largest logit, by the type of the weights: the rounding of adapters
+when they are merged, or loaded by peft in float32. Measured with large adapters: 1e-15, 2e-6, 7e-3, 6e-2."""
 
 COPIED = 1e-4
-"""The same for weights that are merely copied, of any type: such a folder gives the same logits to the last bit on the
-machine that wrote it.
+"""The same for weights that are copied, of any type: on the machine that wrote it, such a folder gives bit-identical
+logits.
 """
 
 
 def probe_logits(lm: Any) -> Tensor:
-    """The logits (PROBE, vocabulary) of ids from all over the vocabulary, float32 or float64, on the CPU. The model is
-    left in evaluation mode.
+    """The logits (PROBE, vocabulary) of ids spread over the vocabulary, float32 or float64, on the CPU. The model stays
+    in evaluation mode.
     """
     rows = lm.get_input_embeddings().weight.shape[0]
     longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None) or PROBE
@@ -46,10 +45,10 @@ def probe_logits(lm: Any) -> Tensor:
 
 
 def load_folder(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
-    """The model of a folder, with the attention and the type of weights of `like`.
+    """The model of a folder, with the attention and dtype of `like`.
 
     Raises:
-        InputError: it can't be loaded, or its weights are not those that its configuration asks for.
+        InputError: it can't be loaded, or its weights don't match its configuration.
     """
     settings: dict[str, Any] = {
         "dtype": like.dtype,
@@ -58,7 +57,7 @@ def load_folder(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
     }
     try:
         loaded = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
-    except Exception as error:  # whatever it is, the folder is of no use
+    except Exception as error:  # whatever it is, the folder is useless
         raise InputError(
             f"The exported folder can't be loaded ({type(error).__name__}: {words_of(error)}), so it is not kept."
         ) from error
@@ -73,28 +72,28 @@ def load_folder(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
 
 
 def compare(wanted: Tensor, got: Tensor, tolerance: float) -> None:
-    """Refuse logits that are not those of the trained model.
+    """Refuse logits that differ from those of the trained model.
 
     Args:
         wanted: `probe_logits` of the trained model.
         got: Those of the folder.
-        tolerance: Greatest difference allowed, as a share of the greatest logit.
+        tolerance: Largest difference allowed, relative to the largest logit.
 
     Raises:
-        InputError: they differ by more, or the trained model's are no numbers.
+        InputError: they differ by more, or the trained model's are NaN.
     """
     if bool(wanted.isnan().any()):
         raise InputError(
-            "The trained model's logits are NaN: its weights are no numbers, so it is not exported; take an earlier "
+            "The trained model's logits are NaN: its weights are non-finite, so it is not exported; take an earlier "
             "checkpoint."
         )
     finite = wanted.isfinite()  # some models set logits to -inf
     scale = float(wanted[finite].abs().max())
     if wanted.shape != got.shape or not torch.equal(finite, got.isfinite()):
-        difference, shown = float("inf"), "in which logits are numbers"
+        difference, shown = float("inf"), "in which logits are finite"
     else:
         difference = float((wanted - got)[finite].abs().max())
-        shown = f"by up to {difference:.3g} (the greatest logit is {scale:.3g})"
+        shown = f"by up to {difference:.3g} (the largest logit is {scale:.3g})"
     if not difference <= tolerance * scale:
         raise InputError(
             f"The logits of the exported folder differ from those of the trained model {shown}; at most "
@@ -103,11 +102,8 @@ def compare(wanted: Tensor, got: Tensor, tolerance: float) -> None:
 
 
 def check_tokenizer(folder: Path, own: PreTrainedTokenizerBase) -> None:
-    """Refuse a folder whose tokenizer, as transformers loads it, has other ids than that of the training: for some
-    types of models its class is another.
-
-    Raises:
-        InputError: it has.
+    """Raise `InputError` for a folder whose tokenizer, as transformers loads it, gives other ids than in training: for
+    some model types transformers picks another class.
     """
     if (difference := first_difference(own, load_tokenizer(str(folder)))) is not None:
         raise InputError(

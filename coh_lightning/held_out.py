@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from coh_lightning.chains import Link, strict_pairs
+from coh_lightning.chains import Link
 from coh_lightning.errors import InputError
-from coh_lightning.generation import Unmoved
 from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import to_batch
 from coh_lightning.plan import LinkSize, planned_trees
+from coh_lightning.preferences import strict_pairs
 from coh_lightning.prepare import Prepared, Preparer
 from coh_lightning.prompter import Prompter
+from coh_lightning.request import Unmoved
 from coh_lightning.rows import Row
 from coh_lightning.trees import Tree
 from coh_lightning.wording import asked

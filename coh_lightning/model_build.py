@@ -15,9 +15,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from coh_lightning.attention import check_layout
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
+from coh_lightning.layout_check import check_layout
 from coh_lightning.models import Recipe
 from coh_lightning.sharding import blocks, fill, shard, wrap_blocks
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from coh_lightning.checkpoints import said
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.models import Recipe, said
-from coh_lightning.tokens import Encoder
+from coh_lightning.models import Recipe
 from coh_lightning.worlds import WORLD, resolve
 
 PROBES = (

@@ -23,16 +23,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from coh_lightning.attention import row_logits
+from coh_lightning.checkpoints import CHECKPOINT_KEY, said
 from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import headline
-from coh_lightning.generation import Unmoved
 from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
+from coh_lightning.lora import LoRA, adapters
 from coh_lightning.losses import row_loss
 from coh_lightning.model_build import build, check_sizes, check_trees, checked, config_settings, shard_if_whole
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, adapters, said
+from coh_lightning.models import Recipe
+from coh_lightning.request import Unmoved
 from coh_lightning.run_summary import RunSummary
 from coh_lightning.schedule import OptimizerSettings, steps_of_epoch, total_steps
 from coh_lightning.sharding import clip_gradients, replicas

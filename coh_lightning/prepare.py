@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from coh_lightning.chains import Chain, Method, TooLong, Unusable, build_chains, without_front
+from coh_lightning.chain_tokenizer import ChainTokenizer, CutPrompt, LinkLength
+from coh_lightning.chains import Chain, TooLong, Unusable, build_chains, without_front
 from coh_lightning.errors import InputError
 from coh_lightning.limits import Size, limits_that_fit
+from coh_lightning.method import Method
 from coh_lightning.plan import LinkSize, PlannedTree, planned_trees
 from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import most_often
-from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording
 

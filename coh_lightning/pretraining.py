@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from coh_lightning.anchored_tokenizer import Field
+from coh_lightning.chain_tokenizer import ChainTokenizer
+from coh_lightning.field_cache import cache_fields
 from coh_lightning.sources.texts import read_texts
-from coh_lightning.tokens import ChainTokenizer, Field, Ids, Span, Tokens, cache_fields
+from coh_lightning.tokens import Ids, OutputSpan, Tokens
 from coh_lightning.trees import Tree
 from coh_lightning.worlds import WORLD, resolve
 
@@ -42,4 +45,4 @@ def text_tree(ids: Ids) -> Tree:
     """A piece as a tree without branches: all tokens learned but the first, which nothing predicts."""
     learned = np.ones(len(ids))
     learned[0] = 0.0
-    return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (Span(1, len(ids), *TEXT),))])
+    return Tree.from_chains([Tokens(ids, learned, np.zeros(len(ids)), (OutputSpan(1, len(ids), *TEXT),))])

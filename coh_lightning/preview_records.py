@@ -12,9 +12,9 @@ from coh_lightning.preview_view import Branch, ChainView, Cut, RecordView, Strip
 if TYPE_CHECKING:
     from coh_lightning.chains import Chain
     from coh_lightning.data import CoHDataModule
+    from coh_lightning.encoder import Encoder
     from coh_lightning.formats import Segment
     from coh_lightning.prepare import Prepared
-    from coh_lightning.tokens import Encoder
     from coh_lightning.trees import Tree
 
 

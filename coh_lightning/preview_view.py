@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coh_lightning.errors import counted
 
 if TYPE_CHECKING:
+    from coh_lightning.chain_tokenizer import CutPrompt
     from coh_lightning.records import Candidate, Feedback
-    from coh_lightning.tokens import CutPrompt, Tokens
+    from coh_lightning.tokens import Tokens
     from coh_lightning.trees import Tree
 
 

@@ -21,21 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coh_lightning.answers import Blank
-from coh_lightning.chains import Link, Method, Unusable
+from coh_lightning.chain_tokenizer import ChainTokenizer, CutPrompt
+from coh_lightning.chains import Link, Unusable
 from coh_lightning.completions import Completion
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.formats import PromptFormat
+from coh_lightning.method import Method
 from coh_lightning.records import Candidate, Feedback, prompt_sha
 from coh_lightning.request import RecordRequest, Written
 from coh_lightning.settings_agreement import check_agreement, check_tokenizer
-from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder
 from coh_lightning.turns import Part, Turn, as_messages, read_prompt
 from coh_lightning.wording import Wording, asked, markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from coh_lightning.generation import Sampling
+    from coh_lightning.sampling import Sampling
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""What is asked of a model, and what it wrote: token ids in, token ids out. `generation.generate` turns one into the
+"""What is asked of a model, and what it wrote: token ids in, token ids out. `decoding.generate` turns one into the
 other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -49,7 +50,8 @@ class RecordRequest(Request):
 
 
 R = TypeVar("R", bound=Request)
-"""Whoever makes requests may give them more fields, and gets those back with what was written."""
+"""Callers may give requests more fields, and get them back with what was written."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ class Written(Generic[R]):
     ids: NDArray[np.int32]
     """Without the stop id."""
     stop: Literal["end", "length"]
-    """end: it wrote a stop id; length: `max_new_tokens`, or the model's last position, came first."""
+    """end: the model wrote a stop id; length: `max_new_tokens` or the model's last position came first."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -72,3 +74,21 @@ class Written(Generic[R]):
     def new_tokens(self) -> int:
         """Tokens that the model wrote, the stop id included."""
         return len(self.ids) + (self.stop == "end")
+
+
+class Unmoved(Generic[T]):
+    """A list that Lightning doesn't look into: it moves batches and predictions between devices item by item, and
+    refuses frozen dataclasses there.
+    """
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self._items = tuple(items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> T:
+        return self._items[index]

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from coh_lightning.attention import row_logits
 from coh_lightning.data import CoHDataModule
 from coh_lightning.losses import Batch, output_log_likelihoods, row_loss
+from coh_lightning.memory import activation_bytes, logit_bytes
 from coh_lightning.schedule import steps_of_epoch, total_steps
 
 
@@ -116,7 +117,7 @@ def run_largest(
 
 def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.device, recomputed: bool) -> float:
     """Bytes that training takes for the model. On a GPU, the peak of `run_largest`; on a CPU, weights, gradients,
-    logits, and activations by the rule of 34 hidden vectors per layer and token. AdamW's two copies are added to both.
+    activations and logits (memory.py). AdamW's two copies are added to both.
 
     Args:
         lm: The model.
@@ -131,15 +132,18 @@ def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.devic
         return float(torch.cuda.max_memory_allocated(device) + 2 * trained)
     config = lm.config.get_text_config()
     weights = sum(part.numel() * part.element_size() for _, part in parts)
-    layers = 1 if recomputed else config.num_hidden_layers
-    heads = config.num_attention_heads * tokens * tokens if config._attn_implementation == "eager" else tokens * tokens
-    vocabulary = lm.get_input_embeddings().weight.shape[0]
-    return float(
-        weights
-        + 3 * trained
-        + 3 * 4 * predicted * vocabulary
-        + layers * (34 * tokens * config.hidden_size + 4 * heads) * 4 / 2
+    size = lm.get_input_embeddings().weight.element_size()
+    activations = activation_bytes(
+        tokens,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        size=size,
+        recomputed=recomputed,
+        scores=2 * (config.num_attention_heads if config._attn_implementation == "eager" else 1) * tokens**2,
     )
+    logits = logit_bytes(predicted, lm.get_input_embeddings().weight.shape[0], size)
+    return float(weights + 3 * trained + activations + logits)
 
 
 def show(rows: Sequence[tuple[str, str]]) -> None:

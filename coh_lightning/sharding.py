@@ -1,4 +1,4 @@
-"""One model over several processes: parts of its tensors on each, weights that come from rank 0, and what must be put
+"""One model over several processes: parts of its tensors on each, weights that come from rank 0, and whole tensors put
 together again.
 
     strategy                               a block's weight W on rank 0, rank 1      rows of a step
@@ -7,7 +7,7 @@ together again.
                                            before the block runs, freed after it)
     ModelParallelStrategy 1 x 2 (tensor)   W's rows or columns, never gathered       the same on both
 
-The root of the model must be called, never a part of it: the hooks that gather the root's own tensors sit there.
+Always call the root of the model, never a part of it: the hooks that gather the root's own tensors are there.
 """
 
 from __future__ import annotations
@@ -36,18 +36,16 @@ from transformers import PreTrainedModel
 from coh_lightning.errors import InputError
 
 DATA, TENSOR = "data_parallel", "tensor_parallel"
-"""Lightning's names of the two sides of a device mesh."""
+"""Lightning's names for the two dimensions of a device mesh."""
 
 
 def is_sharded(trainer: pl.Trainer) -> bool:
-    """Whether the ranks hold parts of one model, so that each must take part in every forward pass of the others."""
+    """Whether the ranks hold parts of one model, so that each must take part in every forward pass."""
     return isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)) and trainer.world_size > 1
 
 
 def replicas(trainer: pl.Trainer) -> tuple[int, int]:
-    """How many groups of ranks have rows of their own, and which of them this rank is in. Ranks that share tensors
-    (tensor parallelism) share their rows.
-    """
+    """How many groups of ranks have different rows, and this rank's group. Ranks with tensor parallelism share rows."""
     if isinstance(trainer.strategy, ModelParallelStrategy):
         mesh = trainer.strategy.device_mesh[DATA]
         return mesh.size(), mesh.get_local_rank()
@@ -55,7 +53,7 @@ def replicas(trainer: pl.Trainer) -> tuple[int, int]:
 
 
 def speaks(trainer: pl.Trainer) -> bool:
-    """Whether this rank is the one of those with the same rows that writes files."""
+    """Whether this rank writes files for those with the same rows."""
     return (
         not isinstance(trainer.strategy, ModelParallelStrategy)
         or trainer.strategy.device_mesh[TENSOR].get_local_rank() == 0
@@ -63,7 +61,7 @@ def speaks(trainer: pl.Trainer) -> bool:
 
 
 def from_replicas(trainer: pl.Trainer, own: Any) -> list[Any]:
-    """What each group of ranks with rows of its own has, on every rank."""
+    """The value of each group of ranks with different rows, gathered on every rank."""
     count, _ = replicas(trainer)
     if count == 1:
         return [own]
@@ -74,27 +72,25 @@ def from_replicas(trainer: pl.Trainer, own: Any) -> list[Any]:
 
 
 def blocks(lm: PreTrainedModel) -> list[tuple[str, nn.Module]]:
-    """The layers of the model that transformers never splits, by name: the units in which it is sharded and
-    compiled.
-    """
+    """The layers that transformers never splits, by name: the units of sharding and compilation."""
     kinds = set(lm._no_split_modules or ())
     return [(name, part) for name, part in lm.named_modules() if type(part).__name__ in kinds]
 
 
 def shard(lm: PreTrainedModel, mesh: DeviceMesh) -> None:
-    """Lays the model's tensors out over the mesh (Lightning's two sides: data, tensor), in place: tensor parallelism by
-    the plan of transformers, then FSDP2.
+    """Distribute the model's tensors over the mesh (Lightning's two dimensions: data, tensor), in place: tensor
+    parallelism by the plan of transformers, then FSDP2.
 
     Raises:
-        InputError: the mesh has a tensor side, and transformers has no plan for this architecture, or one that can't be
-            followed.
+        InputError: the mesh has a tensor dimension, and transformers has no plan for this architecture, or an
+            unsupported one.
     """
     if mesh[TENSOR].size() > 1:
         parallelize_module(lm, mesh[TENSOR], tensor_plan(lm, mesh[TENSOR].size()))
     for _, block in blocks(lm):
         fully_shard(block, mesh=mesh[DATA])
-    # the root too gives back what it gathered: by default it would stay whole after a pass without gradients, and a
-    # checkpoint can't be loaded into it then
+    # reshard the root too: by default it stays whole after a pass without gradients, and then no checkpoint can be
+    # loaded into it
     fully_shard(lm, mesh=mesh[DATA], reshard_after_forward=True)
 
 
@@ -103,18 +99,17 @@ _STYLES: dict[str, ParallelStyle] = {
     "rowwise": RowwiseParallel(),
     "colwise_rep": ColwiseParallel(output_layouts=Replicate()),
     "colwise_gather_output": ColwiseParallel(output_layouts=Replicate()),
-    # norms of single heads, (batch, tokens, heads, width): each rank has some of the heads, so that gradients must be
-    # summed
+    # norms per head, (batch, tokens, heads, width): each rank has some of the heads, so gradients must be summed
     "replicated_with_grad_allreduce": SequenceParallel(sequence_dim=2, use_local_output=True),
 }
 
 
 def tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
-    """The plan of transformers for `size` ranks, in torch's terms. Embeddings, and a head that is tied to them, stay
-    whole (FSDP2 still shards them).
+    """The plan of transformers for `size` ranks, as torch's styles. Embeddings, and a head tied to them, stay whole
+    (FSDP2 still shards them).
 
     Raises:
-        InputError: there is no plan for this architecture, or it can't be followed.
+        InputError: there is no plan for this architecture, or an unsupported one.
     """
     name = lm.config.model_type
     config = lm.config.get_text_config()
@@ -138,7 +133,7 @@ def tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
     }
     if any(value % size for value in heads.values()):
         raise InputError(
-            f"{name} has {heads}, which {size} ranks can't share evenly: lower the strategy's tensor_parallel_size."
+            f"{name} has {heads}, which can't be divided by {size} ranks: lower the strategy's tensor_parallel_size."
         )
     if any("lora_" in key for key, _ in lm.named_parameters()):
         raise InputError(
@@ -148,11 +143,11 @@ def tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
 
 
 def fill(lm: PreTrainedModel, whole: PreTrainedModel | None, device: torch.device) -> None:
-    """Gives a sharded model on the meta device its weights and buffers, those of `whole` on rank 0 (None elsewhere).
-    All ranks must call it.
+    """Give a sharded model on the meta device its weights and buffers, those of `whole` on rank 0 (None elsewhere). All
+    ranks must call it.
 
-    Buffers that no checkpoint holds (frequencies of rotary positions, ...) are sent too: made from nothing on each rank
-    they would be garbage, without an error.
+    Buffers that no checkpoint holds (frequencies of rotary positions, ...) are broadcast too: uninitialized, they would
+    be garbage without an error.
     """
     lm.to_empty(device=device)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -167,8 +162,8 @@ def fill(lm: PreTrainedModel, whole: PreTrainedModel | None, device: torch.devic
 
 
 def wrap_blocks(lm: PreTrainedModel) -> nn.Module:
-    """The model for `FSDPStrategy`: each block, then the root, becomes a unit of FSDP1. Nothing happens where Lightning
-    has not opened its context for that.
+    """The model for `FSDPStrategy`: each block, then the root, becomes a unit of FSDP1. Does nothing outside
+    Lightning's context for it.
     """
     for name, block in reversed(blocks(lm)):
         parent, _, own = name.rpartition(".")
@@ -177,22 +172,21 @@ def wrap_blocks(lm: PreTrainedModel) -> nn.Module:
 
 
 def full_state(lm: nn.Module) -> dict[str, Tensor]:
-    """All weights of a model, sharded (FSDP1, FSDP2, tensor parallelism) or not, whole and on the CPU of rank 0; {}
-    elsewhere. All ranks must call it.
+    """All weights of a model, sharded (FSDP1, FSDP2, tensor parallelism) or not, whole and on the CPU of rank 0; {} on
+    other ranks. All ranks must call it.
     """
     state: dict[str, Any] = get_model_state_dict(lm, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return state
 
 
 def clip_gradients(lm: nn.Module, max_norm: float) -> Tensor:
-    """Scales all gradients, whole or sharded, so that their norm over all ranks is at most `max_norm`; the norm
+    """Scale all gradients, whole or sharded, so that their norm over all ranks is at most `max_norm`; returns the norm
     before.
     """
     if isinstance(lm, FullyShardedDataParallel):
         return lm.clip_grad_norm_(max_norm)
-    by_mesh: dict[Any, list[nn.Parameter]] = defaultdict(
-        list
-    )  # torch can't compute with tensors of different meshes together
+    # torch can't combine tensors of different meshes
+    by_mesh: dict[Any, list[nn.Parameter]] = defaultdict(list)
     for parameter in lm.parameters():
         if parameter.grad is not None:
             by_mesh[parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None].append(parameter)

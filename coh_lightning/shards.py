@@ -4,7 +4,7 @@ process.
     .metadata           which tensors there are, their sizes, and where each chunk lies: file, offset, length (a pickle)
     __0_0.distcp, ...   the chunks
 
-The metadata is only a claim. It is read as plain data, and compared with the files before any memory is taken for it.
+The metadata is untrusted: it is read as plain data, and compared with the files before any memory is allocated.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ METADATA = ".metadata"
 
 
 def read_shards(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder of shards, whole and on the CPU, however many processes wrote it. States of optimizers
-    are left out.
+    """The weights in a folder of shards, whole and on the CPU, however many processes wrote it. Optimizer states are
+    left out.
 
     Raises:
-        InputError: the metadata is damaged or holds more than plain data, or the files don't hold what it names.
+        InputError: the metadata is damaged or holds more than plain data, or the files don't match it.
     """
     reader = _Reader(folder)
     metadata = reader.read_metadata()
@@ -61,13 +61,13 @@ def check_shards(folder: Path) -> None:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """In one sentence, whatever torch or Python makes of a folder that is not as torch writes it."""
+    """Turns whatever torch or Python raises for a damaged folder into one sentence."""
     try:
         yield
     except (InputError, MemoryError):
         raise
     except (Exception, CheckpointException) as error:
-        if "allocate memory" in str(error):  # there is too little, and nothing is wrong with the folder
+        if "allocate memory" in str(error):  # the folder is fine
             raise
         cause: BaseException = (
             next(iter(error.failures.values()))[0]
@@ -90,8 +90,8 @@ def _weights(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
 
 
 def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, TensorStorageMetadata]) -> None:
-    """Every tensor is covered by its chunks, every chunk fits into the bytes that are stored for it, and those lie in
-    the files, side by side.
+    """Every tensor is covered by its chunks, every chunk fits into the bytes stored for it, and those lie in the files
+    without overlap.
     """
     stored = metadata.storage_data
     for key, one in tensors.items():
@@ -111,12 +111,13 @@ def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, Ten
             place = stored.get(MetadataIndex(key, chunk.offsets))
             if place is None or beyond:
                 raise InputError(
-                    f"{folder}: a chunk of '{key}' is stored nowhere or lies outside of it; the metadata is damaged."
+                    f"{folder}: a chunk of '{key}' is stored nowhere or lies outside the tensor; the metadata is "
+                    "damaged."
                 )
             if place.transform_descriptors:
                 raise InputError(
-                    f"{folder}: '{key}' is stored compressed ({', '.join(place.transform_descriptors)}); write the "
-                    "checkpoint without."
+                    f"{folder}: '{key}' is compressed ({', '.join(place.transform_descriptors)}); write the checkpoint "
+                    "without compression."
                 )
             if prod(chunk.sizes) * item > place.length:
                 raise InputError(
@@ -128,7 +129,7 @@ def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, Ten
     for place in stored.values():
         if place.length < 0 or place.offset < 0 or Path(place.relative_path).name != place.relative_path:
             raise InputError(
-                f"{folder}: the metadata names a place that can't be ({place.relative_path!r}); it is damaged."
+                f"{folder}: the metadata names an impossible place ({place.relative_path!r}); it is damaged."
             )
         held[place.relative_path] += place.length
         needed[place.relative_path] = max(needed.get(place.relative_path, 0), place.offset + place.length)
@@ -139,8 +140,7 @@ def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, Ten
         size, named = path.stat().st_size, max(end, held[name])
         if named > size:
             raise InputError(
-                f"{path} has {size:,} bytes, but the metadata names {named:,} in it; it was cut short, so copy it "
-                "again."
+                f"{path} has {size:,} bytes, but the metadata names {named:,} in it; it is truncated, so copy it again."
             )
 
 
@@ -161,22 +161,22 @@ _PLAIN = {
     "pathlib": {"PosixPath"},
     "pathlib._local": {"PosixPath"},
 }
-"""All that torch itself pickles into the metadata of a folder of shards, by module."""
+"""Everything that torch itself pickles into the metadata, by module."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name not in _PLAIN.get(module, ()):
             raise InputError(
-                f"its metadata names {module}.{name}, which torch never writes there and which could run anything; "
-                "it is not read."
+                f"its metadata names {f'{module}.{name}'!r}, which torch never writes there and which could run any "
+                "code; it is not read."
             )
         return PurePosixPath if module.startswith("pathlib") else super().find_class(module, name)
 
 
 class _Reader(FileSystemReader):
-    """Reads a folder of shards whose metadata, which is pickled, may hold what torch writes and nothing else. The
-    shards are read as plain data by torch itself.
+    """Refuses metadata, which is pickled, that holds anything but what torch writes. torch itself reads the shards as
+    plain data.
     """
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from coh_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from coh_lightning.tokens import Span, Tokens
+    from coh_lightning.tokens import OutputSpan, Tokens
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -61,7 +61,7 @@ class Tree:
     """For each chain, in the order given: the nodes of its tokens, root first."""
     weights: tuple[Floats, ...]
     """For each chain: learned + unlearned weight of its tokens in this chain alone, for sums per kind of segment."""
-    spans: tuple[tuple[Span, ...], ...]
+    spans: tuple[tuple[OutputSpan, ...], ...]
     """For each chain: where its outputs lie, in tokens of the chain."""
 
     @property

@@ -2,11 +2,13 @@
 checkpoint stores the one it was trained with.
 
 Placeholders: `{task}` (the record's noun: answer, summary, ...), `{ratings}`, `{level}`, `{attribute}`, `{critique}`.
-People's words are inserted verbatim and are never searched for placeholders.
+People's words are inserted verbatim and never searched for placeholders.
 
-    Wording()                      good -> "A helpful answer:"        bad -> "An unhelpful answer:"          (the original's pair, paper Figure 5)
-    rating (5 levels, scale 0-1)   {"accuracy": .9, "coverage": .1}  -> "An answer with excellent accuracy and very poor coverage:"
-    critique                       "it gets the day wrong"           -> "An answer of which people say that it gets the day wrong:"
+    good, bad                  "A helpful answer:", "An unhelpful answer:"       (the paper's pair, Figure 5)
+    rating, 5 levels of 0-1    {"accuracy": .9, "coverage": .1}
+                               "An answer with excellent accuracy and very poor coverage:"
+    critique                   "it gets the day wrong"
+                               "An answer of which people say that it gets the day wrong:"
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from coh_lightning.records import Candidate, Feedback, place_on_scale
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A good and a bad sentence that belong together."""
+class MarkerPair:
+    """A good sentence and the bad one that goes with it."""
 
     good: str
     bad: str
@@ -30,21 +32,21 @@ class Pair:
 
 @dataclass(frozen=True)
 class Wording:
-    """The sentences of each kind of feedback. Where a list has several wordings, one is drawn for each record and
-    epoch; the first is asked at inference.
+    """The sentences of each kind of feedback. If a list has several wordings, one is drawn per record and epoch; the
+    first is used at inference.
     """
 
     name: str = "default"
-    pairs: tuple[Pair, ...] = (Pair("A helpful answer:", "An unhelpful answer:"),)
+    pairs: tuple[MarkerPair, ...] = (MarkerPair("A helpful answer:", "An unhelpful answer:"),)
     """Polarity: thumbs, pairs, the two ends of a ranking."""
-    tasks: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
-    """Pairs for the records of one task (summary, response, ...) in the place of `pairs`."""
-    aspects: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
-    """Pairs for the records whose feedback judged one aspect (helpful, harmless, ...); stronger than `tasks`."""
+    tasks: Mapping[str, tuple[MarkerPair, ...]] = field(default_factory=dict)
+    """Pairs for the records of one task (summary, response, ...), instead of `pairs`."""
+    aspects: Mapping[str, tuple[MarkerPair, ...]] = field(default_factory=dict)
+    """Pairs for the records whose feedback is about one aspect (helpful, harmless, ...), instead of `tasks`."""
     tie: str = "One of two equally good answers:"
     best: str = "The best answer:"
     middle: str = "A fair answer:"
-    """Of a ranking, an output that is neither the best nor the worst and has none before it to be compared with."""
+    """In a ranking: an output that is neither the best nor the worst and has none before it to compare with."""
     better: str = "A better answer:"
     equal: str = "An equally good answer:"
     worse: str = "A worse answer:"
@@ -52,16 +54,16 @@ class Wording:
     rating: str = "An answer with {ratings}:"
     rating_item: str = "{level} {attribute}"
     levels: tuple[str, ...] = ("very poor", "poor", "fair", "good", "excellent")
-    """From the worst to the best; a rating falls into one of as many equal parts of its scale."""
+    """From worst to best; the scale of a rating is divided into as many equal parts."""
     critique: str = "An answer of which people say that {critique}:"
     praise: str = "it is right and complete"
     """The critique asked for at inference, ..."""
     blame: str = "it is wrong and leaves much out"
     """... and the one that asks for a bad output."""
     revise: str = "People say of it that {critique}. A better answer:"
-    """Before a revision (or a better output): what was said of the output just before."""
+    """Before a revision (or a better output): the critique of the output just before."""
     attributes: tuple[str, ...] = ()
-    """Attributes named at inference; empty: those that the training data rates."""
+    """Attributes named at inference; empty: those rated in the training data."""
 
     def __post_init__(self) -> None:
         every = [self.pairs, *self.tasks.values(), *self.aspects.values()]
@@ -85,23 +87,19 @@ class Wording:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Wording:
-        """The wording that a checkpoint stores, or that a file in conf/wording/ states (`dataclasses.asdict` turned
-        round).
-        """
+        """The wording in a checkpoint or a file of conf/wording/ (the inverse of `dataclasses.asdict`)."""
 
-        def pairs(listed: Sequence[Mapping[str, str]]) -> tuple[Pair, ...]:
-            return tuple(Pair(**pair) for pair in listed)
+        def pairs(listed: Sequence[Mapping[str, str]]) -> tuple[MarkerPair, ...]:
+            return tuple(MarkerPair(**pair) for pair in listed)
 
         named = {key: {name: pairs(listed) for name, listed in settings[key].items()} for key in ("tasks", "aspects")}
         listed = {key: tuple(settings[key]) for key in ("levels", "attributes")}
         return cls(**{**settings, **named, **listed, "pairs": pairs(settings["pairs"])})
 
     def _check(self, key: str, text: str, needed: set[str]) -> None:
-        """A sentence says something, its braces match, and it has the placeholders that its place needs and no others
-        but {task}.
-        """
+        """A sentence has text, its braces match, and it has the placeholders it needs and no others but {task}."""
         if not text.strip():
-            raise InputError(f"wording.{key} of '{self.name}' is empty; the method 'sft' is the one without sentences.")
+            raise InputError(f"wording.{key} of '{self.name}' is empty; for no sentences use the method 'sft'.")
         try:
             found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
         except ValueError as error:
@@ -115,8 +113,8 @@ class Wording:
                 f"{sorted(needed)} (and may have 'task')."
             )
 
-    def pairs_for(self, record: Feedback) -> tuple[Pair, ...]:
-        """The pairs that speak of this record: by what was judged, else by its task, else the general ones."""
+    def pairs_for(self, record: Feedback) -> tuple[MarkerPair, ...]:
+        """The pairs for this record: those of its aspect, else of its task, else the general ones."""
         if record.aspect is not None and record.aspect in self.aspects:
             return self.aspects[record.aspect]
         return self.tasks.get(record.task, self.pairs)
@@ -126,15 +124,13 @@ class Wording:
         return tuple(_fill(pair.good if good else pair.bad, task=record.task) for pair in self.pairs_for(record))
 
     def rated(self, record: Feedback, candidate: Candidate) -> str:
-        """The sentence of a candidate's ratings, each put on its scale."""
+        """The sentence of a candidate's ratings."""
         return self.levelled(
             record, {name: self.level(value, *record.scales[name]) for name, value in candidate.ratings.items()}
         )
 
     def levelled(self, record: Feedback, levels: Mapping[str, str]) -> str:
-        """The sentence that names a level for each attribute. The single rating without a name ("overall") is spoken of
-        as quality.
-        """
+        """The sentence with a level for each attribute; the rating without a name ("overall") is called quality."""
         items = [
             _fill(self.rating_item, level=level, attribute="quality" if name == "overall" else name)
             for name, level in sorted(levels.items())
@@ -143,15 +139,13 @@ class Wording:
         return _fill(self.rating, task=record.task, ratings=listed)
 
     def level(self, value: float, worst: float, best: float) -> str:
-        """The word for a value on the scale worst..best: equal parts, the upper end belonging to the last one."""
+        """The word for a value on the scale worst..best."""
         return self.levels[
             min(int(round(place_on_scale(value, worst, best) * len(self.levels), 6)), len(self.levels) - 1)
         ]
 
     def criticised(self, record: Feedback, critique: str) -> str:
-        """The sentence that puts people's words before an output; the final stop of a sentence is left to the
-        wording.
-        """
+        """The sentence with people's words before an output, without the full stop at their end."""
         return _fill(self.critique, task=record.task, critique=_clause(critique))
 
     def revised(self, record: Feedback, critique: str) -> str:
@@ -160,23 +154,19 @@ class Wording:
 
 
 def _clause(text: str) -> str:
-    """People's words without the white space and the one full stop at their end, so that the wording can go on after
-    them.
-    """
+    """People's words without white space and a single full stop at the end, so that the sentence can continue."""
     text = text.strip()
     return text[:-1] if text.endswith(".") and not text.endswith("..") else text
 
 
 def _fill(template: str, **values: str) -> str:
-    """`str.format` once over the template: what is inserted is never read as a template again."""
+    """`str.format`, once: inserted text is never formatted again."""
     return template.format(**values)
 
 
 def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> dict[str, str]:
-    """The sentences to ask under at inference, by name: "good" and "bad" (only "good", and empty, for a method without
-    sentences).
-
-    With ratings, each attribute can be asked alone too: "good accuracy", "bad accuracy", ...
+    """The feedback sentences for inference, by name: "good" and "bad" (only "good", and empty, for a method without
+    sentences); with ratings also one for each attribute: "good accuracy", "bad accuracy", ...
     """
     if sentences == "none":
         return {"good": ""}
@@ -192,7 +182,9 @@ def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequen
         )
     names = tuple(wording.attributes or attributes)
     if not names:
-        raise InputError("No attribute to ask for: the records carry no ratings; name some under wording.attributes.")
+        raise InputError(
+            "There is no attribute to ask for: the records have no ratings; name some under wording.attributes."
+        )
     ends = {"good": wording.levels[-1], "bad": wording.levels[0]}
     asks = {end: wording.levelled(record, dict.fromkeys(names, level)) for end, level in ends.items()}
     if len(names) > 1:
@@ -203,8 +195,8 @@ def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequen
 
 
 def markers(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> tuple[str, ...]:
-    """The sentences before a record's outputs, as far as they are fixed: of critiques, what stands before people's
-    words. What a model may go on with after an output.
+    """The sentences that may precede a record's outputs (of critiques, the part before people's words): what a model
+    may continue with after its output.
     """
     if sentences == "none":
         return ()

@@ -18,13 +18,14 @@ from torch import nn
 from coh_lightning.answers import Blank
 from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
+from coh_lightning.decoding import generate
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, summary, with_copies, with_samples
 from coh_lightning.exchange import BATCH, read_completions, write_batch, write_prompts
-from coh_lightning.generation import Sampling, generate
 from coh_lightning.model_build import mesh_of
 from coh_lightning.request import RecordRequest
 from coh_lightning.reward_model import RewardModel
+from coh_lightning.sampling import Sampling
 from coh_lightning.scorers import Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, from_replicas, is_sharded, replicas
 

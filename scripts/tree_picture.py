@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from coh_lightning.chains import Method, build_chains
+from coh_lightning.chains import build_chains
+from coh_lightning.method import Method
 from coh_lightning.records import Feedback
 from coh_lightning.wording import Wording
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from coh_lightning.chains import Method, Unusable, build_chains
+from coh_lightning.chains import Unusable, build_chains
 from coh_lightning.data import CoHDataModule
+from coh_lightning.method import Method
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Feedback, Rejected
 from coh_lightning.schedule import OptimizerSettings

@@ -52,11 +52,14 @@ from mutation_operators import Mutant, mutants
 ROOT = Path(__file__).resolve().parent.parent
 MODULES: Mapping[str, tuple[str, ...]] = {
     "chains": ("chains", "wording", "tokens", "preview", "data"),
+    "preferences": ("chains", "held_out", "data"),
     "wording": ("wording", "chains", "data", "preview"),
     "plan": ("plan", "rows", "data", "module"),
     "evaluation": ("evaluation", "metrics"),
     "metrics": ("metrics", "evaluation"),
-    "generation": ("generation", "evaluation", "scorers"),
+    "sampling": ("generation", "evaluation", "scorers"),
+    "decoding": ("generation", "evaluation", "scorers"),
+    "forward": ("generation", "evaluation", "scorers"),
     "held_out": ("held_out", "data", "run_summary", "module"),
     "held_out_figures": ("held_out", "module", "evaluation"),
     "schedule": ("schedule", "module", "run_summary"),

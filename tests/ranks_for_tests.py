@@ -24,8 +24,8 @@ from torch.distributed.tensor import DTensor
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.data import CoHDataModule
-from coh_lightning.generation import Sampling
 from coh_lightning.module import CoHModule
+from coh_lightning.sampling import Sampling
 from coh_lightning.stops import RunTrainer
 
 ROOT = Path(__file__).parents[1]

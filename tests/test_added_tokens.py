@@ -14,11 +14,14 @@ from tokenizers import AddedToken
 from tokenizers_for_tests import CHATML, MAKERS, REASONING, byte_level, character, sentencepiece
 
 from coh_lightning.added_tokens import is_control
+from coh_lightning.anchored_tokenizer import Field
+from coh_lightning.chain_tokenizer import ChainTokenizer
 from coh_lightning.chains import Link
 from coh_lightning.chat_template import asking_template, check_template
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
+from coh_lightning.field_cache import cache_fields
 from coh_lightning.formats import PromptFormat
-from coh_lightning.tokens import ChainTokenizer, Encoder, Field, cache_fields
 from coh_lightning.turns import Part, Turn
 
 FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
@@ -173,10 +176,10 @@ def test_what_can_not_be_kept_is_refused_in_one_sentence() -> None:
     for keep, message in (
         (
             ["<thnk>"],
-            "prompt_format.kept_tokens names '<thnk>', which is no added token of the tokenizer; did you mean "
+            "prompt_format.kept_tokens names '<thnk>', which is not an added token of the tokenizer; did you mean "
             "'<think>'",
         ),
-        (["yes"], "names 'yes', which is no added token of the tokenizer; take it out of the list"),
+        (["yes"], "names 'yes', which is not an added token of the tokenizer; remove it from the list"),
         (["<|im_end|>"], "names '<|im_end|>', a special token of the tokenizer, which no text may become"),
     ):
         with pytest.raises(InputError) as refused:
@@ -196,7 +199,7 @@ def test_what_stands_in_the_texts_is_counted_and_said(tmp_path: Path) -> None:
         Field("plain"),
     ]
     made = builder(tokenizer, PromptFormat("chat"))
-    cache_fields(made.encoder, fields, tmp_path, progress=False)
+    cache_fields(made.encoder, fields, tmp_path)
     special, control = made.notes_on_texts()
     assert special == "Special tokens in the data's texts are spelled out: '</s>' in 1 text."
     assert control.startswith(
@@ -205,7 +208,7 @@ def test_what_stands_in_the_texts_is_counted_and_said(tmp_path: Path) -> None:
     )
     assert control.endswith("data.prompt_format.kept_tokens=['<think>','</think>','<tool_call>'].")
     again = builder(tokenizer, KEPT)
-    cache_fields(again.encoder, fields, tmp_path, progress=False)
+    cache_fields(again.encoder, fields, tmp_path)
     assert (
         again.notes_on_texts()[2]
         == "Added tokens in the data's texts are kept as tokens: '<think>' in 2 texts, '</think>' in 1 text."

@@ -16,8 +16,9 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from coh_lightning.attention import attention_implementation, check_layout, row_logits
+from coh_lightning.attention import attention_implementation, row_logits
 from coh_lightning.errors import InputError
+from coh_lightning.layout_check import check_layout
 from coh_lightning.losses import row_loss, to_batch
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone
 from coh_lightning.tokens import Tokens

@@ -20,8 +20,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from coh_lightning.attention import attention_implementation, attention_mask, check_layout, layer_windows, row_logits
+from coh_lightning.attention import attention_implementation, attention_mask, layer_windows, row_logits
 from coh_lightning.errors import InputError
+from coh_lightning.layout_check import check_layout
 from coh_lightning.losses import to_batch
 from coh_lightning.rows import lay_out
 from coh_lightning.tokens import Tokens
@@ -118,7 +119,7 @@ def test_a_model_under_flex_attention_gives_the_logits_of_sdpa() -> None:
 def test_a_back_end_without_masks_is_refused() -> None:
     config = LlamaConfig(**TINY)
     config._attn_implementation_internal = "flash_attention_2"
-    with pytest.raises(InputError, match="flash_attention_2 takes no mask"):
+    with pytest.raises(InputError, match="flash_attention_2 takes no explicit mask"):
         attention_mask(config, SEEN_UNTIL, DEPTH, dtype=torch.float32)
 
 

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coh_lightning.chains import Chain, Method, Unusable, build_chains, strict_pairs, without_front
+from coh_lightning.chains import Chain, Unusable, build_chains, without_front
 from coh_lightning.errors import InputError
+from coh_lightning.method import Method
+from coh_lightning.preferences import strict_pairs
 from coh_lightning.records import Candidate, Feedback
 from coh_lightning.turns import Part, Turn
-from coh_lightning.wording import Pair, Wording
+from coh_lightning.wording import MarkerPair, Wording
 
 WORDING = Wording(
-    pairs=(Pair("G", "B"), Pair("G2", "B2")),
+    pairs=(MarkerPair("G", "B"), MarkerPair("G2", "B2")),
     tie="T",
     best="best",
     middle="middle",
@@ -164,7 +166,7 @@ def test_a_revision_whose_first_output_is_cut_stands_under_a_sentence_of_its_own
     for feedback, first in ((critic, "G mended"), (pair, "G g"), (poor, "B g")):
         (chain,) = build_chains(feedback, method, wording)
         assert shown((without_front(chain, 1),)) == [first]
-    varied = replace(wording, pairs=(Pair("G", "B"), Pair("G2", "B2")))
+    varied = replace(wording, pairs=(MarkerPair("G", "B"), MarkerPair("G2", "B2")))
     heads = {without_front(build_chains(critic, method, varied, epoch=epoch)[0], 1)[0] for epoch in range(12)}
     assert {link.marker for link in heads} == {"G", "G2"} and {link.alternatives for link in heads} == {("G", "G2")}
 
@@ -403,7 +405,7 @@ def test_a_text_that_was_liked_and_disliked_is_learned_and_unlearned() -> None:
 
 
 def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:
-    same_words = Wording(pairs=(Pair("G", "B"), Pair("x", "x")))
+    same_words = Wording(pairs=(MarkerPair("G", "B"), MarkerPair("x", "x")))
     method = Method(orders=("p", "n", "pn", "np"))
     assert {len(build_chains(PAIR, method, same_words, epoch=e)) for e in range(10)} == {4}
 
@@ -414,7 +416,7 @@ def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:
         ({"orders": ()}, "orders is empty"),
         ({"orders": ("pp",)}, "'pp'; known are"),
         ({"orders": ("pn",), "sentences": "none"}, "a chain of several outputs"),
-        ({"good_above": 0.3}, "must rise"),
+        ({"good_above": 0.3}, "bad_below is 0.5 and method.good_above 0.3"),
         ({"unlikelihood": -1.0}, "can't be negative"),
     ],
 )

@@ -10,11 +10,13 @@ import pytest
 from jinja2.exceptions import TemplateError
 from tokenizers_for_tests import CHATML, GEMMA, MAKERS, MISTRAL, TEMPLATES, THINKING, byte_level, character
 
+from coh_lightning.chain_tokenizer import ChainTokenizer
 from coh_lightning.chains import Link
+from coh_lightning.chat_layout import make_layout
 from coh_lightning.chat_template import PROBES, asking_template, check_template
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
-from coh_lightning.formats import Layout, PromptFormat
-from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.formats import PromptFormat
 from coh_lightning.turns import Part, Role, Turn
 
 ASKS = {
@@ -186,30 +188,30 @@ def test_contents_in_parts_are_their_texts(style: str | None, format: str) -> No
         ({"content": "x"}, "Message 2 has the role ''"),
         (
             {"role": "user", "content": None},
-            "Message 2 has the content null; it must be a text, or a list of text parts.",
+            "Message 2 has the content null; it must be a text or a list of text parts.",
         ),
         ({"role": "user"}, "Message 2 has the content null"),
         ({"role": "user", "content": 7}, "Message 2 has the content 7"),
         ({"role": "user", "content": {"text": "x"}}, "Message 2 has the content {'text': 'x'}"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-            "Message 2 holds 'tool_calls', which this model was not trained to read",
+            "Message 2 holds 'tool_calls', which this model was not trained on",
         ),
         (
             {"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]},
-            "Message 2 holds 'tool_calls', which this model was not trained to read",
+            "Message 2 holds 'tool_calls', which this model was not trained on",
         ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},
-            "Message 2 has a part that is no text (image_url); this model reads text alone.",
+            "Message 2 has a part that is not text (image_url); this model reads text only.",
         ),
         (
             {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image"}]},
-            "Message 2 has a part that is no text (image)",
+            "Message 2 has a part that is not text (image)",
         ),
-        ({"role": "user", "content": [{"type": "text", "text": None}]}, "Message 2 has a part that is no text (text)"),
-        ({"role": "user", "content": ["x"]}, "Message 2 has a part that is no text (x)"),
-        ({"role": "user", "content": [None]}, "Message 2 has a part that is no text (None)"),
+        ({"role": "user", "content": [{"type": "text", "text": None}]}, "Message 2 has a part that is not text (text)"),
+        ({"role": "user", "content": ["x"]}, "Message 2 has a part that is not text (x)"),
+        ({"role": "user", "content": [None]}, "Message 2 has a part that is not text (None)"),
     ],
 )
 @pytest.mark.parametrize(("style", "format"), EVERY)
@@ -291,6 +293,7 @@ def test_a_model_trained_further_on_an_asking_template_is_asked_once(style: str 
 
 
 def test_a_template_that_can_not_end_where_outputs_begin_is_refused() -> None:
-    odd = """{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|im_end|>' }}{% endfor %}{{ 'assistant> ' if add_generation_prompt else '</s>' }}"""
-    with pytest.raises(InputError, match=r"ends a prompt with .*, but puts outputs after .*; take a tokenizer"):
-        Layout(PromptFormat("chat"), byte_level(odd))
+    odd = """{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|im_end|>' }}{% endfor %}\
+{{ 'assistant> ' if add_generation_prompt else '</s>' }}"""
+    with pytest.raises(InputError, match=r"ends a prompt with .*, but puts outputs after .*; choose a tokenizer"):
+        make_layout(PromptFormat("chat"), byte_level(odd))

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import strategies
 
 from coh_lightning import cli
-from coh_lightning.chains import Method
+from coh_lightning.method import Method
 from coh_lightning.wording import Wording
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -15,10 +15,10 @@ import yaml
 from feedback_for_tests import CONF, EVERY_KIND, IDENTICAL, TIE, write
 
 from coh_lightning.__main__ import main
-from coh_lightning.chains import Method
 from coh_lightning.convert import Report, read_file, rows
 from coh_lightning.errors import InputError
 from coh_lightning.jsonl import read_jsonl
+from coh_lightning.method import Method
 from coh_lightning.records import Feedback
 
 PAIRS: list[dict[str, Any]] = [

@@ -30,17 +30,17 @@ from feedback_for_tests import (
 )
 from tokenizers_for_tests import TEMPLATES, byte_level, sentencepiece
 
-from coh_lightning.chains import Method
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
+from coh_lightning.method import Method
 from coh_lightning.plan import PlannedRow
 from coh_lightning.prepare import Prepared
 from coh_lightning.rows import Row
 from coh_lightning.sources import Records, load
 from coh_lightning.sources.prompts import feedback_key
 from coh_lightning.tokens import Tokens
-from coh_lightning.wording import Pair, Wording
+from coh_lightning.wording import MarkerPair, Wording
 
 PLAIN = PromptFormat()
 FORMATS = {"plain": PLAIN, "user": PromptFormat(kind="chat"), "system": PromptFormat(kind="chat", marker_in="system")}
@@ -394,7 +394,7 @@ def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(
     ]
     rows = rankings(12) if of == "coh_ranking" else critiques
     settings = {"max_chain_tokens": 110, "max_prompt_tokens": 32, "row_tokens": 256, "rows_per_step": 3}
-    pairs_of_words = Wording(pairs=(Pair("Good:", "Bad:"), Pair("A really good one:", "A really bad one:")))
+    pairs_of_words = Wording(pairs=(MarkerPair("Good:", "Bad:"), MarkerPair("A really good one:", "A really bad one:")))
     chosen = Method(orders=("revised",), sentences="critique") if of == "revised" else method(of)
     data = built(rows, tmp_path, method=chosen, wording=pairs_of_words if spoken == "varied" else Wording(), **settings)
     count = data.counts["train"]

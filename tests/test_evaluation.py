@@ -21,11 +21,11 @@ from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import headline, summary, valued, with_copies, with_samples
-from coh_lightning.generation import Sampling
 from coh_lightning.jsonl import read_jsonl
 from coh_lightning.module import CoHModule
 from coh_lightning.prompter import turns_before_answers
 from coh_lightning.request import Written
+from coh_lightning.sampling import Sampling
 from coh_lightning.turns import Part, Turn, read_prompt
 from coh_lightning.writing import Generation
 

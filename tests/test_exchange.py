@@ -338,8 +338,9 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     from feedback_for_tests import tiny
     from test_module import held_out_data
 
-    from coh_lightning.generation import Sampling, generate
+    from coh_lightning.decoding import generate
     from coh_lightning.request import Request, Written
+    from coh_lightning.sampling import Sampling
 
     data = held_out_data(tmp_path)
     data.prepare_data()

@@ -26,11 +26,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from coh_lightning.__main__ import main
 from coh_lightning.callbacks import HuggingFaceExport
+from coh_lightning.checkpoints import read_checkpoint
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.formats import PromptFormat
-from coh_lightning.models import LoRA, Recipe, read_checkpoint
+from coh_lightning.lora import LoRA
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.turns import Part, Turn
 
@@ -441,15 +443,15 @@ def test_the_card_says_data_method_figures_and_limits(
     }
     for part in (
         "# first\n",
-        "architecture llama with 0.1 M parameters that began with random weights",
+        "architecture llama with 0.1 M parameters that started from random weights",
         f"| `good` | {GOOD} |\n| `bad` | {BAD} |",
         "| train | 24 | 24 | 96 |",
         "| method: orders | p, n, pn, np |",
         "| lr | 0.01 |",
-        "| optimiser steps | 2 |",
+        "| optimizer steps | 2 |",
         "On the validation split",
         "| val/nll | 2.25 |",
-        "a prompt was cut to 128 tokens; the chat template cuts nothing",
+        "prompts were cut to 128 tokens; the chat template cuts nothing",
     ):
         assert part in body, part
     (run / "test.csv").write_text("test/nll,test/gap_words\n2.125,-0.5\n")
@@ -518,11 +520,11 @@ def test_metadata_that_names_anything_else_than_torch_writes_is_refused_and_not_
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         InputError,
-        match=r"its metadata names .*, which torch never writes there and which could run anything; it is not read",
+        match=r"its metadata names .*, which torch never writes there and which could run any code; it is not read",
     ):
         export_checkpoint(folder, tmp_path / "out")
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="which could run anything"):
+    with pytest.raises(InputError, match="which could run any code"):
         read_checkpoint(folder)
 
 

@@ -22,7 +22,8 @@ from coh_lightning.callbacks import HuggingFaceExport
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.export_check import COPIED, TOLERANCE, compare, load_folder, probe_logits
-from coh_lightning.models import LoRA, Recipe
+from coh_lightning.lora import LoRA
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 
 GPT2 = {
@@ -132,13 +133,13 @@ def test_merging_in_any_type_of_weights_is_within_its_tolerance(dtype: Any, tmp_
 
 @pytest.mark.parametrize("target", ["lm_heads", "c_attn", "q_pro"])
 def test_a_target_that_is_no_layer_is_refused_though_another_is(target: str) -> None:
-    with pytest.raises(InputError, match=rf"lora.targets names '{target}', and no layer's name ends so"):
+    with pytest.raises(InputError, match=rf"lora.targets names '{target}', which is the end of no layer's name"):
         Recipe(from_config=TINY, lora=LoRA(targets=("v_proj", target))).build()
 
 
 def test_a_text_in_the_place_of_a_list_of_targets_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"lora.targets is 'q_proj', a text; give a list of the ends of layers' names: \[q_proj\]"
+        InputError, match=r"lora.targets is 'q_proj', a string; give a list of ends of layer names: \[q_proj\]"
     ):
         LoRA(targets="q_proj")  # type: ignore[arg-type]
 
@@ -187,7 +188,10 @@ def test_a_folder_that_differs_from_the_trained_model_is_not_left(
     monkeypatch.setattr(export, "_merged", wrong)
     with pytest.raises(
         InputError,
-        match=r"exported folder (differ from those of the trained model .*, so the folder is not kept|has missing keys .*not kept)",
+        match=(
+            r"exported folder (differ from those of the trained model .*, so the folder is not kept|has "
+            r"missing keys .*not kept)"
+        ),
     ):
         export_checkpoint(path, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
@@ -230,7 +234,7 @@ def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path) -> None:
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["state_dict"]["lm.model.norm.weight"][0] = float("nan")
     torch.save(checkpoint, tmp_path / "nan.ckpt")
-    with pytest.raises(InputError, match=r"logits are NaN: its weights are no numbers"):
+    with pytest.raises(InputError, match=r"logits are NaN: its weights are non-finite"):
         export_checkpoint(tmp_path / "nan.ckpt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -247,10 +251,10 @@ def test_the_tolerance_is_a_share_of_the_greatest_logit(tolerance: float) -> Non
         if share < 1:
             compare(wanted, got, tolerance)
         else:
-            with pytest.raises(InputError, match=r"\(the greatest logit is 8\)"):
+            with pytest.raises(InputError, match=r"\(the largest logit is 8\)"):
                 compare(wanted, got, tolerance)
     for got in (wanted[:1], wanted.nan_to_num(), wanted * float("nan")):
-        with pytest.raises(InputError, match="in which logits are numbers"):
+        with pytest.raises(InputError, match="in which logits are finite"):
             compare(wanted, got, tolerance)
 
 

@@ -6,8 +6,9 @@ import pytest
 from tokenizers_for_tests import CHATML, GEMMA, LLAMA2, LLAMA3, MISTRAL, TEMPLATES, THINKING, byte_level, character
 
 from coh_lightning.chains import Chain, Link, Unusable
+from coh_lightning.chat_layout import make_layout
 from coh_lightning.errors import InputError
-from coh_lightning.formats import CutRange, CutTurn, Layout, PromptFormat, Segment
+from coh_lightning.formats import CutRange, CutTurn, PromptFormat, Segment
 from coh_lightning.turns import Part, Role, Turn
 
 GOOD = Link("Good:", "yes", learned=1.0, kind="good")
@@ -32,11 +33,13 @@ def shown(segments: list[Segment]) -> list[str]:
 def plain(
     chain: Chain, *texts: str, system: str | None = None, format: PromptFormat | None = None, bos: bool = False
 ) -> list[str]:
-    return shown(Layout(format or PromptFormat(), character(bos=bos)).segments(turns(*texts, system=system), chain))
+    return shown(
+        make_layout(format or PromptFormat(), character(bos=bos)).segments(turns(*texts, system=system), chain)
+    )
 
 
 def test_a_plain_chain_is_prompt_marker_output_and_end() -> None:
-    assert Layout(PromptFormat(), character()).segments(turns("Why?"), (GOOD, BAD)) == [
+    assert make_layout(PromptFormat(), character()).segments(turns("Why?"), (GOOD, BAD)) == [
         Segment("<s>", special=True, at="head"),
         Segment("Why?\n\n", at="head", more=True),
         Segment("Good:\n", kind="marker", place=0),
@@ -79,7 +82,7 @@ def test_spaces_before_an_output_or_a_marker_belong_to_it() -> None:
 def test_an_empty_prompt_leaves_no_separator_behind() -> None:
     assert plain((GOOD,), "", bos=True) == ["<s>", "Good:\n", "yes", "</s>"]
     assert plain((GOOD,), "Why?", system="") == ["Why?\n\n", "Good:\n", "yes", "</s>"]
-    assert shown(Layout(CHAT, byte_level(CHATML)).segments(turns(""), (GOOD,)))[:3] == [
+    assert shown(make_layout(CHAT, byte_level(CHATML)).segments(turns(""), (GOOD,)))[:3] == [
         "<|im_start|>user\n",
         "Good:",
         "<|im_end|>\n<|im_start|>assistant\n",
@@ -87,7 +90,7 @@ def test_an_empty_prompt_leaves_no_separator_behind() -> None:
 
 
 def test_a_chat_chain_follows_the_template_and_ends_with_its_end_of_turn() -> None:
-    assert Layout(CHAT, byte_level(CHATML)).segments(turns("Why?"), (GOOD, BAD)) == [
+    assert make_layout(CHAT, byte_level(CHATML)).segments(turns("Why?"), (GOOD, BAD)) == [
         Segment("<|im_start|>user\n", special=True, at="head", more=True),
         Segment("Why?\n\n", more=True),
         Segment("Good:", kind="marker", place=0),
@@ -103,7 +106,7 @@ def test_a_chat_chain_follows_the_template_and_ends_with_its_end_of_turn() -> No
 
 
 def test_a_space_of_the_template_belongs_to_the_text_after_it_and_places_after_special_tokens_are_marked() -> None:
-    segments = Layout(CHAT, byte_level(MISTRAL)).segments(turns("Why?", system="Be kind."), (GOOD, BAD))
+    segments = make_layout(CHAT, byte_level(MISTRAL)).segments(turns("Why?", system="Be kind."), (GOOD, BAD))
     assert shown(segments) == [
         "<s>[INST]",
         " Be kind.",
@@ -130,7 +133,7 @@ def test_a_space_of_the_template_belongs_to_the_text_after_it_and_places_after_s
 
 
 def test_a_marker_in_the_system_turn() -> None:
-    layout = Layout(SYSTEM, byte_level(CHATML))
+    layout = make_layout(SYSTEM, byte_level(CHATML))
     head, tail = (
         "<|im_start|>system\n",
         ["<|im_end|>\n<|im_start|>user\n", "Why?", "<|im_end|>\n<|im_start|>assistant\n", "yes", "<|im_end|>"],
@@ -148,7 +151,7 @@ def test_a_marker_in_the_system_turn() -> None:
 
 
 def test_where_a_template_takes_no_system_turn_its_text_opens_the_first_user_turn() -> None:
-    layout = Layout(CHAT, byte_level(GEMMA))
+    layout = make_layout(CHAT, byte_level(GEMMA))
     assert shown(layout.segments(turns("Why?", system="Be kind."), (GOOD,)))[:4] == [
         "<s><start_of_turn>user\n",
         "Be kind.\n\n",
@@ -156,7 +159,7 @@ def test_where_a_template_takes_no_system_turn_its_text_opens_the_first_user_tur
         "Good:",
     ]
     assert layout.notes == ["The chat template takes no system turn: system text is put before the first user turn."]
-    system = Layout(SYSTEM, byte_level(GEMMA))
+    system = make_layout(SYSTEM, byte_level(GEMMA))
     assert shown(system.segments(turns("Why?", system="Be kind."), (GOOD,)))[1:4] == [
         "Be kind.\n\n",
         "Good:\n\n",
@@ -167,7 +170,7 @@ def test_where_a_template_takes_no_system_turn_its_text_opens_the_first_user_tur
 
 def test_what_a_template_strips_is_stripped_and_outputs_never_are() -> None:
     chain = (Link("Good: ", " yes\n"),)
-    stripping = Layout(CHAT, byte_level(LLAMA3)).segments(turns(" hi ", " hello\n", "\nWhy? "), chain)
+    stripping = make_layout(CHAT, byte_level(LLAMA3)).segments(turns(" hi ", " hello\n", "\nWhy? "), chain)
     assert [segment.text for segment in stripping if not segment.special] == [
         "hi",
         "hello",
@@ -175,7 +178,7 @@ def test_what_a_template_strips_is_stripped_and_outputs_never_are() -> None:
         "Good:",
         " yes\n",
     ]
-    keeping = Layout(CHAT, byte_level(CHATML)).segments(turns(" hi ", " hello\n", "\nWhy? "), chain)
+    keeping = make_layout(CHAT, byte_level(CHATML)).segments(turns(" hi ", " hello\n", "\nWhy? "), chain)
     assert [segment.text for segment in keeping if not segment.special] == [
         " hi ",
         " hello\n",
@@ -192,7 +195,7 @@ def test_white_space_is_taken_away_in_the_places_where_the_template_takes_it_and
     """Llama-2's strips system and first user turn together, so that with a system turn the first user turn keeps its
     leading space and a later one doesn't.
     """
-    layout = Layout(CHAT, character(LLAMA2))
+    layout = make_layout(CHAT, character(LLAMA2))
     texts = [" one ", " two ", " three "]
     segments, _ = layout.before_output(turns(*texts, system=system), " Good: ")
     messages = [("system", system)] if system else []
@@ -200,11 +203,11 @@ def test_white_space_is_taken_away_in_the_places_where_the_template_takes_it_and
         (role, text)
         for role, text in zip(("user", "assistant", "user"), (*texts[:2], " three \n\n Good: "), strict=True)
     ]
-    assert "".join(shown(segments)) == layout.render(messages, generation=True)
+    assert "".join(shown(segments)) == layout.template.render(messages, generation=True)
 
 
 def test_a_template_that_shows_the_last_output_otherwise_is_used_as_before_the_last_one_and_noted() -> None:
-    layout = Layout(CHAT, byte_level(THINKING))
+    layout = make_layout(CHAT, byte_level(THINKING))
     segments = shown(layout.segments(turns("Why?"), (GOOD, BAD)))
     assert segments[3] == segments[8] == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     assert len(layout.notes) == 2 and "generation prompt" in layout.notes[0] and "earlier outputs" in layout.notes[1]
@@ -213,7 +216,7 @@ def test_a_template_that_shows_the_last_output_otherwise_is_used_as_before_the_l
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
 def test_the_joint_text_of_a_chain_is_what_the_template_renders(template: str) -> None:
     tokenizer = byte_level(template)
-    layout = Layout(CHAT, tokenizer)
+    layout = make_layout(CHAT, tokenizer)
     text = "".join(shown(layout.segments(turns("hi", "hello", "Why?"), (GOOD, BAD))))
     contents = ["hi", "hello", "Why?\n\nGood:", "yes", "Bad:", "no"]
     messages = [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
@@ -224,17 +227,17 @@ def test_the_joint_text_of_a_chain_is_what_the_template_renders(template: str) -
 def test_stop_ids_are_the_learned_end_and_the_tokenizers_own() -> None:
     tokenizer = byte_level(CHATML)
     numbers = tokenizer.convert_tokens_to_ids(["<|im_end|>", "</s>"])
-    assert list(Layout(CHAT, tokenizer).stop_ids) == numbers
-    assert Layout(PromptFormat(), tokenizer).stop_ids == (numbers[1],)
-    assert Layout(CHAT, byte_level(MISTRAL)).stop_ids == (numbers[1],)
+    assert list(make_layout(CHAT, tokenizer).stop_ids) == numbers
+    assert make_layout(PromptFormat(), tokenizer).stop_ids == (numbers[1],)
+    assert make_layout(CHAT, byte_level(MISTRAL)).stop_ids == (numbers[1],)
 
 
 def test_cut_ranges_lie_where_the_parts_lie() -> None:
     parts = (Part("Sum: "), Part("a post", "front"), Part("\nTL;DR", "never"), Part(" or so ", "back"))
     turn = CutTurn("user", "".join(part.text for part in parts), parts, (0, 2, 0, 1))
-    [prompt, *_] = Layout(PromptFormat(), character(bos=False)).segments([turn], (GOOD,))
+    [prompt, *_] = make_layout(PromptFormat(), character(bos=False)).segments([turn], (GOOD,))
     assert prompt.cut == (CutRange(5, 11, "front", 2), CutRange(17, 24, "back", 1))
-    stripped = Layout(CHAT, byte_level(LLAMA3)).segments(
+    stripped = make_layout(CHAT, byte_level(LLAMA3)).segments(
         [turn._replace(text=" " + turn.text, parts=(Part(" Sum: "), *parts[1:]))], (Link("", "x"),)
     )[1]
     assert (stripped.text, stripped.cut) == (
@@ -247,21 +250,23 @@ def test_what_cannot_be_laid_out_is_refused_in_one_sentence() -> None:
     with pytest.raises(InputError, match="did you mean 'chat'"):
         PromptFormat(kind="chta")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has no chat template"):
-        Layout(CHAT, byte_level())
+        make_layout(CHAT, byte_level())
     without_end = byte_level()
     without_end.eos_token = None
     with pytest.raises(InputError, match="has no end token"):
-        Layout(PromptFormat(), without_end)
+        make_layout(PromptFormat(), without_end)
     with pytest.raises(InputError, match="no special token after an output"):
-        Layout(CHAT, byte_level("{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"))
+        make_layout(CHAT, byte_level("{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"))
     with pytest.raises(InputError, match="instead of once each"):
-        Layout(CHAT, byte_level("{% for m in messages %}{{ m['content'] + m['content'] + eos_token }}{% endfor %}"))
+        make_layout(
+            CHAT, byte_level("{% for m in messages %}{{ m['content'] + m['content'] + eos_token }}{% endfor %}")
+        )
     with pytest.raises(InputError, match="Link 2 of a chain has no feedback sentence"):
-        Layout(CHAT, byte_level(CHATML)).segments(turns("Why?"), (GOOD, Link("", "no")))
+        make_layout(CHAT, byte_level(CHATML)).segments(turns("Why?"), (GOOD, Link("", "no")))
 
 
 def test_a_prompt_that_the_template_refuses_is_an_unusable_record() -> None:
     with pytest.raises(Unusable, match="refuses a conversation of the roles assistant, user, assistant"):
-        Layout(CHAT, byte_level(GEMMA)).segments([turns("a", "b")[1], *turns("Why?")], (GOOD,))
+        make_layout(CHAT, byte_level(GEMMA)).segments([turns("a", "b")[1], *turns("Why?")], (GOOD,))
     with pytest.raises(Unusable, match="must end with a user turn, and this one has the roles user, assistant"):
-        Layout(CHAT, byte_level(CHATML)).segments(turns("Why?", "So."), (GOOD,))
+        make_layout(CHAT, byte_level(CHATML)).segments(turns("Why?", "So."), (GOOD,))

@@ -47,8 +47,10 @@ from tokenizers_for_tests import byte_level
 
 import coh_lightning.sources.mix as mix
 from coh_lightning.answers import Blank
+from coh_lightning.chain_tokenizer import ChainTokenizer
 from coh_lightning.chains import Unusable
 from coh_lightning.completions import Completion
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
 from coh_lightning.exchange import read_completions
 from coh_lightning.formats import PromptFormat
@@ -71,7 +73,6 @@ from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import Source, load
 from coh_lightning.sources.files import read_rows
 from coh_lightning.sources.texts import read_texts
-from coh_lightning.tokens import ChainTokenizer, Encoder
 
 CASES = {
     "rows": (2600, 64_000),

@@ -19,10 +19,12 @@ import torch.distributed as dist
 import transformers as hf
 from ranks_for_tests import end_rank
 
+from coh_lightning.decoding import generate
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
-from coh_lightning.generation import Sampling, generate, generating, next_tokens
+from coh_lightning.forward import generating
 from coh_lightning.request import Request, Written
+from coh_lightning.sampling import Sampling, next_tokens
 from coh_lightning.slots import Slots
 
 VOCABULARY = 97
@@ -137,7 +139,7 @@ def test_rows_that_join_later_and_move_to_other_columns_write_what_they_write_al
     moves: list[int] = []
     shift = Slots.shift
     monkeypatch.setattr(Slots, "shift", lambda self, by: (moves.append(by), shift(self, by))[1])
-    monkeypatch.setattr("coh_lightning.generation.SLACK", 2)
+    monkeypatch.setattr("coh_lightning.decoding.SLACK", 2)
     lm, requests = _model(name), _requests((1, 1, 2, 3, 9, 12, 25, 30, 34))
     random_order = sorted(range(9), key=lambda i: key64(0, "budget", f"p{i}"))
     rising = [
@@ -346,7 +348,7 @@ def test_a_diverged_model_is_refused() -> None:
     lm = _model()
     torch.nn.init.constant_(lm.lm_head.weight, torch.nan)
     for sampling in (GREEDY, DRAWN):
-        with pytest.raises(InputError, match="not finite"):
+        with pytest.raises(InputError, match="non-finite"):
             _write(lm, _requests(), sampling)
 
 
@@ -405,7 +407,7 @@ def test_after_the_time_budget_no_completion_is_begun_and_those_under_way_are_wh
 
     lm.register_forward_pre_hook(later)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coh_lightning.generation.time.monotonic", lambda: float(passes))
+        patch.setattr("coh_lightning.decoding.time.monotonic", lambda: float(passes))
         some = _plain(generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=4.0))
         again = _plain(
             generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=passes + 4.0)

@@ -10,19 +10,19 @@ import torch
 
 from coh_lightning.losses import nll, output_log_likelihoods, row_loss, to_batch, unlikelihood
 from coh_lightning.rows import Row, lay_out, lay_out_alone
-from coh_lightning.tokens import Span, Tokens
+from coh_lightning.tokens import OutputSpan, Tokens
 from coh_lightning.trees import Tree
 
 
 def chain(
-    ids: list[int], learned: list[float], unlearned: list[float] | None = None, spans: tuple[Span, ...] = ()
+    ids: list[int], learned: list[float], unlearned: list[float] | None = None, spans: tuple[OutputSpan, ...] = ()
 ) -> Tokens:
     return Tokens(
         np.array(ids, np.int32), np.array(learned, float), np.array(unlearned or [0.0] * len(ids), float), spans
     )
 
 
-GOOD, BAD = Span(2, 3, "good", 0), Span(2, 3, "bad", 0)
+GOOD, BAD = OutputSpan(2, 3, "good", 0), OutputSpan(2, 3, "bad", 0)
 
 
 def fork() -> Row:
@@ -172,7 +172,7 @@ def test_a_token_learned_and_unlearned_has_both_losses() -> None:
 
 
 def test_the_log_likelihood_of_an_output_is_the_sum_along_its_path() -> None:
-    spans = (Span(1, 3, "good", 0),)
+    spans = (OutputSpan(1, 3, "good", 0),)
     tree = Tree.from_chains([chain([0, 1, 2], [0, 0, 0], spans=spans), chain([0, 1, 3], [0, 0, 0], spans=spans)])
     row = lay_out([tree], [0.0], row_tokens=5, pad_id=0, scored=True)
     batch = to_batch(row)

@@ -20,11 +20,13 @@ from tokenizers_for_tests import CHATML, byte_level, character, sentencepiece
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coh_lightning.__main__ import main
+from coh_lightning.checkpoints import said
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
+from coh_lightning.lora import LoRA
 from coh_lightning.model_tokenizer import choose_tokenizer, first_difference, load_tokenizer
-from coh_lightning.models import LoRA, Recipe, said
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
 from coh_lightning.writing import Generation
@@ -434,4 +436,4 @@ def test_the_card_of_a_model_that_began_as_the_worlds_names_no_model_of_the_hub(
     for adapter in (False, True):
         export_checkpoint(tmp_path / "one.ckpt", tmp_path / f"out-{adapter}", adapter=adapter)
         card = (tmp_path / f"out-{adapter}" / "README.md").read_text(encoding="utf-8")
-        assert "base_model:" not in card and "that began as `world`" in card
+        assert "base_model:" not in card and "that started from `world`" in card

@@ -18,9 +18,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from coh_lightning.checkpoints import CHECKPOINT_KEY, read_checkpoint, said
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, read_checkpoint, said
+from coh_lightning.lora import LoRA
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 
 SMALL = LoRA(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
@@ -283,7 +285,7 @@ INDEX = "model.safetensors.index.json"
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file is missing": (
         lambda folder: second(folder).unlink(),
-        r"No such file.*model-00002-of-.*; its files are incomplete or damaged, so fetch it again",
+        r"No such file.*model-00002-of-.*; its files are incomplete or damaged, so download it again",
     ),
     "a file is cut short": (
         lambda folder: second(folder).write_bytes(second(folder).read_bytes()[:-1]),
@@ -299,13 +301,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "the index leaves a file out": (
         lambda folder: rewritten(folder / INDEX, without_a_file),
-        r"has no weights for \d+ parameters of its config.json \(the first is model.layers.*\); a file is missing or of another model, so fetch it again",
+        r"has no weights for \d+ parameters of its config.json \(the first is model.layers.*\); a "
+        r"file is missing or belongs to another model, so download it again",
     ),
     "the index has no map": (lambda folder: (folder / INDEX).write_text("{}"), "KeyError: 'weight_map'"),
     "the index is cut short": (lambda folder: (folder / INDEX).write_text("{"), "can't be loaded"),
     "sizes differ": (
         lambda folder: rewritten(folder / "config.json", lambda config: config.update(intermediate_size=80)),
-        r"holds 6 weights of another size than its config.json asks for \(the first is model.layers.0.mlp.down_proj.weight: \[32, 64\] in place of \[32, 80\]\)",
+        r"holds 6 weights of another size than its config.json asks for \(the first is "
+        r"model.layers.0.mlp.down_proj.weight: \[32, 64\] instead of \[32, 80\]\)",
     ),
     "there is a layer too few": (
         lambda folder: rewritten(folder / "config.json", lambda config: config.update(num_hidden_layers=3)),

@@ -21,17 +21,19 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.chains import strict_pairs
+from coh_lightning.checkpoints import CHECKPOINT_KEY
 from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
-from coh_lightning.generation import Sampling
 from coh_lightning.held_out_figures import preferences
 from coh_lightning.jsonl import read_jsonl
+from coh_lightning.lora import LoRA
 from coh_lightning.losses import row_loss
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
+from coh_lightning.preferences import strict_pairs
+from coh_lightning.sampling import Sampling
 from coh_lightning.schedule import OptimizerSettings
 from coh_lightning.training_figures import sum_over_replicas
 from coh_lightning.writing import Generation

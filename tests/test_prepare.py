@@ -16,13 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers_for_tests import CHATML, byte_level, character, sentencepiece
 
-from coh_lightning.chains import Method, TooLong, Unusable
+from coh_lightning.chain_tokenizer import ChainTokenizer
+from coh_lightning.chains import TooLong, Unusable
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.limits import Size, limits_that_fit
+from coh_lightning.method import Method
 from coh_lightning.prepare import Preparer
 from coh_lightning.records import Candidate, Feedback
-from coh_lightning.tokens import ChainTokenizer, Encoder
 from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Wording
 

@@ -21,8 +21,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks_for_tests import end_rank, rank_of, started
 
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.generation import Sampling
 from coh_lightning.module import CoHModule
+from coh_lightning.sampling import Sampling
 from coh_lightning.schedule import OptimizerSettings
 from coh_lightning.writing import Generation
 

@@ -10,11 +10,11 @@ import pytest
 
 from coh_lightning.errors import InputError
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
-from coh_lightning.tokens import Span, Tokens
+from coh_lightning.tokens import OutputSpan, Tokens
 from coh_lightning.trees import Tree
 
 
-def chain(text: str, learned: str = "", unlearned: str = "", spans: tuple[Span, ...] = ()) -> Tokens:
+def chain(text: str, learned: str = "", unlearned: str = "", spans: tuple[OutputSpan, ...] = ()) -> Tokens:
     weights = [np.array([float(digit) for digit in digits.ljust(len(text), "0")]) for digits in (learned, unlearned)]
     return Tokens(np.array([ord(letter) for letter in text], np.int32), weights[0], weights[1], spans)
 
@@ -171,11 +171,11 @@ def test_hiding_needs_a_mask_of_its_own() -> None:
 
 def labelled() -> list[Tree]:
     """P, F and G are a prompt and two markers; outputs a b and c d."""
-    good, bad = Span(2, 4, "good", 0), Span(5, 7, "bad", 1)
+    good, bad = OutputSpan(2, 4, "good", 0), OutputSpan(5, 7, "bad", 1)
     first = Tree.from_chains(
         [chain("PFab", "0011", spans=(good,)), chain("PFabGcd", "0011002", "0000010", spans=(good, bad))]
     )
-    return [first, Tree.from_chains([chain("Qx", "01", spans=(Span(1, 2, "good", 0),))])]
+    return [first, Tree.from_chains([chain("Qx", "01", spans=(OutputSpan(1, 2, "good", 0),))])]
 
 
 KINDS = {("good", 0): 3, ("bad", 1): 1}

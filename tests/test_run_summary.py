@@ -16,7 +16,7 @@ from feedback_for_tests import TINY, data_of, pairs, tiny
 from coh_lightning import run_summary
 from coh_lightning.attention import row_logits
 from coh_lightning.data import CoHDataModule
-from coh_lightning.models import LoRA
+from coh_lightning.lora import LoRA
 from coh_lightning.module import CoHModule
 from coh_lightning.run_summary import expected_memory, in_bytes
 
@@ -198,7 +198,8 @@ def test_the_expected_memory_is_that_of_weights_gradients_logits_and_activations
     model.configure_model()
     tokens, predicted, heads = 100, 40, 2 if attention == "eager" else 1
     held = sum(parameter.numel() for parameter in model.parameters()) * 4
-    activations = (1 if recomputed else 2) * (34 * tokens * 32 + 4 * heads * tokens**2) * 2
+    block = 4 * (tokens * (8 * 32 + 4 * model.lm.config.intermediate_size) + 2 * heads * tokens**2)
+    activations = 4 * tokens * 2 * 32 + 2 * block if recomputed else 2 * block
     found = expected_memory(
         model.lm, tokens=tokens, predicted=predicted, device=torch.device("cpu"), recomputed=recomputed
     )

@@ -42,11 +42,13 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from coh_lightning import cli
 from coh_lightning.callbacks import CompletionWriter, HuggingFaceExport
+from coh_lightning.checkpoints import read_checkpoint
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.jsonl import read_jsonl
-from coh_lightning.models import LoRA, Recipe, read_checkpoint
+from coh_lightning.lora import LoRA
+from coh_lightning.models import Recipe
 from coh_lightning.module import CoHModule
 from coh_lightning.sharding import DATA, TENSOR, fill, full_state, shard, tensor_plan
 
@@ -342,7 +344,7 @@ def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path
     ("config", "message"),
     [
         (GPT2, "no plan for tensor parallelism of gpt2"),
-        (TINY, r"llama has \{'num_attention_heads': 2, 'num_key_value_heads': 1\}, which 2 ranks can't share evenly"),
+        (TINY, r"llama has \{'num_attention_heads': 2, 'num_key_value_heads': 1\}, which can't be divided by 2 ranks"),
         (TINY | {"model_type": "phi3", "pad_token_id": 0}, "tensor parallelism of phi3 needs "),
     ],
 )

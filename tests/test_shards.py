@@ -145,11 +145,12 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
     ),
     "a larger size and chunk": (
         swollen,
-        r"the metadata names 4,611,686,018,427,387,904 bytes of 'state_dict.lm.a' where [\d,]+ are stored; the checkpoint is damaged",
+        r"the metadata names 4,611,686,018,427,387,904 bytes of 'state_dict.lm.a' where [\d,]+ are "
+        r"stored; the checkpoint is damaged",
     ),
     "a larger size, chunk and length": (
         swollen_in_both,
-        r"has [\d,]+ bytes, but the metadata names [\d,]+ in it; it was cut short",
+        r"has [\d,]+ bytes, but the metadata names [\d,]+ in it; it is truncated",
     ),
     "a wider type": (
         lambda claim: setattr(entry(claim, "state_dict.lm.b").properties, "dtype", torch.complex128),
@@ -163,7 +164,7 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
     ),
     "a negative size": (
         lambda claim: setattr(entry(claim), "chunks", [ChunkStorageMetadata((4, 0), (-3, -4))]),  # type: ignore[arg-type]
-        "lies outside of it",
+        "lies outside the tensor",
     ),
     "no place": (lambda claim: claim.storage_data.clear(), "is stored nowhere"),
     "another file": (
@@ -172,12 +173,12 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
     ),
     "a file elsewhere": (
         lambda claim: setattr(place(claim), "relative_path", "../../secret"),
-        r"names a place that can't be \('../../secret'\)",
+        r"names an impossible place \('../../secret'\)",
     ),
-    "a negative offset": (lambda claim: setattr(place(claim), "offset", -1), "names a place that can't be"),
+    "a negative offset": (lambda claim: setattr(place(claim), "offset", -1), "names an impossible place"),
     "compressed": (
         lambda claim: setattr(place(claim), "transform_descriptors", ["zstd"]),
-        r"'state_dict.lm.a' is stored compressed \(zstd\)",
+        r"'state_dict.lm.a' is compressed \(zstd\)",
     ),
     "no tensors at all": (lambda claim: setattr(claim, "state_dict_metadata", None), "it may be damaged"),
     "numbers that are none": (lambda claim: setattr(place(claim), "length", "many"), "it may be damaged"),
@@ -280,7 +281,7 @@ def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(
     assert Recipe(str(elsewhere)).build().state_dict().keys() == Recipe(str(folder)).build().state_dict().keys()
     file = folder / "__0_0.distcp"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InputError, match="it was cut short, so copy it again"):
+    with pytest.raises(InputError, match="it is truncated, so copy it again"):
         CoHModule(str(folder)).configure_model()
     strategy = (
         "--trainer.strategy={class_path: lightning.pytorch.strategies.ModelParallelStrategy, init_args: "
@@ -294,5 +295,5 @@ def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(
         "--model.model=world",
     ]
     assert main(["test", *words, f"--ckpt_path={folder}"]) == 2
-    assert "it was cut short, so copy it again" in capsys.readouterr().err
+    assert "it is truncated, so copy it again" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from tokenizers_for_tests import CHATML, LLAMA2, NO_EMPTY_SYSTEM, REASONING, REWRITING, TEMPLATES, byte_level, character
 
+from coh_lightning.chain_tokenizer import ChainTokenizer
 from coh_lightning.chains import Link, Unusable
+from coh_lightning.chat_layout import make_layout
 from coh_lightning.chat_template import asking_template
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
-from coh_lightning.formats import CutTurn, Layout, PromptFormat
-from coh_lightning.template_check import Rewritten, first_difference, shown_turns
-from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.formats import CutTurn, PromptFormat
+from coh_lightning.sentinels import first_difference
+from coh_lightning.template_check import Rewritten, shown_turns
 from coh_lightning.turns import Part, Turn
 
 CHAT, SYSTEM = PromptFormat("chat"), PromptFormat("chat", marker_in="system")
@@ -146,7 +149,7 @@ def test_a_rewritten_turn_keeps_what_may_be_cut() -> None:
 
 def test_an_empty_system_turn_is_what_the_template_makes_of_it() -> None:
     tokenizer = byte_level(NO_EMPTY_SYSTEM)
-    layout = Layout(CHAT, tokenizer)
+    layout = make_layout(CHAT, tokenizer)
     empty, without = (
         layout.segments(shown_turns(layout, talk("Why?", system=system)), (Link("Good:", "yes"),))
         for system in ("", None)
@@ -160,7 +163,7 @@ def test_a_conversation_that_can_not_be_followed_is_an_unusable_record() -> None
     assert made.cut_prompt(talk("Hi", "Yes.", "Why?")).dropped == 0
     with pytest.raises(
         Unusable,
-        match=r"the chat template shows this conversation otherwise than turn by turn: '.*' instead of '.*secret",
+        match=r"the chat template doesn't show this conversation turn by turn: '.*' instead of '.*secret",
     ):
         made.cut_prompt(talk("Hi", "a secret", "Why?"))
 
@@ -168,7 +171,7 @@ def test_a_conversation_that_can_not_be_followed_is_an_unusable_record() -> None
 def test_a_template_that_writes_the_date_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = built(byte_level, "dated", "user")
     before = made.inference_prompt(made.cut_prompt(talk("Why?")), "Good:").tolist()
-    made.layout.tokenizer.chat_template = made.layout.template.replace("Today is", "It is now")  # the next day
+    made.layout.tokenizer.chat_template = made.layout.template.text.replace("Today is", "It is now")  # the next day
     assert made.inference_prompt(made.cut_prompt(talk("Why?")), "Good:").tolist() == before
     assert "today's date" in made.notes[0]
 
@@ -198,13 +201,12 @@ def test_set_up_says_what_the_template_and_the_tokenizer_make_of_the_texts(reaso
     data.setup()
     assert data.notes[2:] == [
         "Special tokens in the data's texts are spelled out: '</s>' in 1 text.",
-        "Added tokens in the data's texts are spelled out: '</think>' in 2 texts, '<think>' in 2 texts. What encodes "
-        "an exported model's chat template reads "
-        "them as tokens; if the model itself is to write them, keep them as tokens: "
+        "Added tokens in the data's texts are spelled out: '</think>' in 2 texts, '<think>' in 2 texts. Servers "
+        "that use an exported model's chat template read them as tokens; if the model itself is to write them, keep them as tokens: "
         "data.prompt_format.kept_tokens=['</think>','<think>'].",
         "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. "
         "'<think>Hm.</think>Yes.' as 'Yes.'.",
-        "The chat template shows 2 of the first 8 outputs as something else than training learns, e.g. "
+        "The chat template shows 2 of the first 8 outputs as something other than training learns, e.g. "
         "'sistant\\n<think>\\nA.\\n</think>\\n\\nB.<|' "
         "for 'sistant\\n<think>\\n\\n</think>\\n\\n<think>A.</think>B.<|'; give outputs as the template shows them, "
         "or use prompt_format plain.",
@@ -234,7 +236,7 @@ def test_records_that_the_template_shows_otherwise_are_left_out_with_their_reaso
     data.setup()
     [lost] = data.rejected
     assert lost.reason.startswith(
-        "the chat template shows this conversation otherwise than turn by turn"
+        "the chat template doesn't show this conversation turn by turn"
     ) and lost.where.endswith(":5")
 
 
@@ -248,7 +250,10 @@ def test_a_checkpoint_is_of_one_chat_template(tmp_path: Path) -> None:
     made["one"].agree_with(saved)
     with pytest.raises(
         InputError,
-        match=r"The chat template of '.*other' is not the one that the checkpoint was trained with; give the tokenizer of",
+        match=(
+            r"The chat template of the tokenizer '.*other' is not the one that the checkpoint was trained with; "
+            r"give the tokenizer of"
+        ),
     ):
         made["other"].agree_with(saved)
     kept = saved | {"prompt_format": saved["prompt_format"] | {"kept_tokens": ["<x>"]}}
@@ -285,13 +290,13 @@ FILTERS = {
 def test_a_template_that_changes_texts_is_refused_at_set_up(name: str, role: str) -> None:
     template = CHATML.replace("m['content']", f"(m['content'] | {name} if m['role'] == '{role}' else m['content'])")
     with pytest.raises(InputError, match=FILTERS[name]) as refused:
-        Layout(CHAT, byte_level(template))
+        make_layout(CHAT, byte_level(template))
     assert "use prompt_format plain" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["trim", "trim | trim", "string", "replace('<|im_start|>', '')"])
 def test_a_template_that_trims_or_guards_its_own_tokens_is_taken(name: str) -> None:
-    Layout(CHAT, byte_level(CHATML.replace("m['content']", f"m['content'] | {name}")))
+    make_layout(CHAT, byte_level(CHATML.replace("m['content']", f"m['content'] | {name}")))
 
 
 def test_the_first_difference_is_shown_with_what_stands_before_it() -> None:

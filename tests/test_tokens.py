@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,17 @@ from tokenizers_for_tests import (
     unigram,
 )
 
-from coh_lightning import tokens
+from coh_lightning import field_cache
+from coh_lightning.anchored_tokenizer import AnchoredTokenizer, Field
+from coh_lightning.chain_tokenizer import ChainTokenizer, CutPrompt, LinkLength
 from coh_lightning.chains import Chain, Link, Unusable
+from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
+from coh_lightning.field_cache import cache_fields
 from coh_lightning.formats import PromptFormat
 from coh_lightning.records import Candidate, Feedback
 from coh_lightning.template_check import Rewritten
-from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, LinkLength, Span, Tokens, cache_fields
+from coh_lightning.tokens import OutputSpan, Tokens
 from coh_lightning.turns import Part, Role, Turn
 
 GOOD = Link("A good answer:", "An apple is a fruit.", learned=1.0, kind="good")
@@ -88,7 +93,7 @@ def test_a_plain_chain_in_characters() -> None:
     assert chain.ids.tolist() == [1, *characters("Why?\n\nG:\nyes"), 2, *characters("\n\nB:\nno"), 2]
     assert chain.learned.tolist() == [0.0] * 10 + [1.0] * 4 + [0.0] * 8
     assert chain.unlearned.tolist() == [0.0] * 19 + [0.5] * 3
-    assert chain.spans == (Span(10, 14, "good", 0), Span(19, 22, "bad", 1))
+    assert chain.spans == (OutputSpan(10, 14, "good", 0), OutputSpan(19, 22, "bad", 1))
 
 
 def test_a_plain_chain_without_bos_and_without_markers() -> None:
@@ -188,7 +193,7 @@ def test_a_plain_prompt_is_what_the_tokenizer_itself_makes_of_the_text(make: Any
 
 def test_nothing_before_the_first_output_is_refused() -> None:
     build = builder(character(bos=False), PromptFormat(before_output=""))
-    with pytest.raises(Unusable, match="nothing stands before the first output"):
+    with pytest.raises(Unusable, match="nothing precedes the first output"):
         build.chain(build.cut_prompt(user("")), (Link("", "yes"),))
 
 
@@ -287,7 +292,7 @@ def test_each_distinct_text_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: object) -> None:
         raise AssertionError("a text was tokenised again")
 
-    monkeypatch.setattr(Encoder, "_anchored", refuse)
+    monkeypatch.setattr(AnchoredTokenizer, "encode", refuse)
     for chain in ((GOOD, BAD), (GOOD,)):
         build.chain(build.cut_prompt(user("What is a fruit?")), chain)
         build.inference_prompt(cut, chain[0].marker)
@@ -480,7 +485,10 @@ def test_parts_are_cut_from_their_own_side_the_first_part_first() -> None:
     assert left(fixed) == "Title: \nPost: \nTL;DR\n\nGood:\n"
     with pytest.raises(
         Unusable,
-        match=rf"the prompt has {fixed + 12} tokens, {fixed} of them in parts that are never cut, and max_prompt_tokens is {fixed - 1}",
+        match=(
+            rf"the prompt has {fixed + 12} tokens, {fixed} of them in parts that are never cut, and "
+            rf"max_prompt_tokens is {fixed - 1}"
+        ),
     ):
         left(fixed - 1)
 
@@ -507,11 +515,13 @@ def unread(encoder: Encoder) -> dict[Field, list[int]]:
 
 def test_the_cache_gives_the_same_ids_without_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = unread(Encoder(sentencepiece()))
-    path = cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False)
+    path = cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     fresh = Encoder(sentencepiece())
-    monkeypatch.setattr(Encoder, "_encode", lambda self, fields: [] if not fields else pytest.fail("encoded again"))
-    assert cache_fields(fresh, reversed(FIELDS), tmp_path, progress=False) == path
+    monkeypatch.setattr(
+        AnchoredTokenizer, "encode", lambda self, fields: [] if not fields else pytest.fail("encoded again")
+    )
+    assert cache_fields(fresh, reversed(FIELDS), tmp_path) == path
     assert unread(fresh) == expected
 
 
@@ -519,7 +529,7 @@ def test_the_cache_gives_the_same_ids_without_the_tokenizer(tmp_path: Path, monk
 def test_a_damaged_cache_is_built_again_and_never_trusted(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False)
+    path = cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path)
     good = path.read_bytes()
     if damage == "cut short":
         path.write_bytes(good[: len(good) // 2])
@@ -528,9 +538,7 @@ def test_a_damaged_cache_is_built_again_and_never_trusted(
     elif damage == "foreign bytes":
         path.write_bytes(b"\x93NUMPY not at all")
     elif damage == "another's":
-        path.write_bytes(
-            cache_fields(Encoder(sentencepiece()), FIELDS[:2], tmp_path / "other", progress=False).read_bytes()
-        )
+        path.write_bytes(cache_fields(Encoder(sentencepiece()), FIELDS[:2], tmp_path / "other").read_bytes())
     else:
         with np.load(path) as file:
             arrays = dict(file)
@@ -538,11 +546,11 @@ def test_a_damaged_cache_is_built_again_and_never_trusted(
         np.savez(path, **arrays)
     fresh = Encoder(sentencepiece())
     with caplog.at_level(logging.WARNING):
-        cache_fields(fresh, FIELDS, tmp_path, progress=False)
+        cache_fields(fresh, FIELDS, tmp_path)
     assert "is built again" in caplog.text
     assert unread(fresh) == unread(Encoder(sentencepiece()))
     caplog.clear()
-    cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False)
+    cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path)
     assert not caplog.text
 
 
@@ -552,7 +560,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", interrupt)
-        cache_fields(Encoder(byte_level()), FIELDS, tmp_path, progress=False)
+        cache_fields(Encoder(byte_level()), FIELDS, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -560,13 +568,13 @@ def test_the_name_of_a_cache_follows_the_tokenizer_the_texts_and_the_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [
-        cache_fields(Encoder(byte_level()), FIELDS, tmp_path, progress=False),
-        cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path, progress=False),
+        cache_fields(Encoder(byte_level()), FIELDS, tmp_path),
+        cache_fields(Encoder(sentencepiece()), FIELDS, tmp_path),
     ]
-    paths.append(cache_fields(Encoder(byte_level()), FIELDS[1:], tmp_path, progress=False))
-    monkeypatch.setattr(tokens, "VERSION", tokens.VERSION + 1)
+    paths.append(cache_fields(Encoder(byte_level()), FIELDS[1:], tmp_path))
+    monkeypatch.setattr(field_cache, "VERSION", field_cache.VERSION + 1)
 
-    paths.append(cache_fields(Encoder(byte_level()), FIELDS, tmp_path, progress=False))
+    paths.append(cache_fields(Encoder(byte_level()), FIELDS, tmp_path))
     assert len(set(paths)) == 4
 
 
@@ -594,9 +602,14 @@ def test_the_fields_of_a_record_are_all_that_its_chains_need_but_markers(
         [Field(marker + "\n\n", at, True) for at in ("mid", "special")]
         + [Field(" " + marker + "\n\n", "special", True)]
     )
-    monkeypatch.setattr(
-        Encoder, "_encode", lambda self, fields: [] if not fields else pytest.fail(f"not among the fields: {fields}")
-    )
+    encode = AnchoredTokenizer.encode
+
+    def only_templates(self: AnchoredTokenizer, fields: Sequence[Field]) -> list[list[int]]:
+        if fields and self.backend.encode_special_tokens:
+            pytest.fail(f"not among the fields: {fields}")
+        return encode(self, fields)
+
+    monkeypatch.setattr(AnchoredTokenizer, "encode", only_templates)
     for chain in chains:
         build.chain(build.cut_prompt(feedback.prompt), chain)
 
@@ -616,7 +629,7 @@ def test_the_boundary_report_counts_what_joint_tokenisation_would_change() -> No
     build = builder(byte_level())
     plain = build.cut_prompt(user("What is a fruit?"))
     assert str(build.boundary_report([(plain, (GOOD, BAD)), (plain, (BAD,))])).startswith(
-        "joint tokenisation differs in 0 of 2 chains, 0.00%"
+        "joint tokenization differs in 0 of 2 chains, 0.00%"
     )
     glued = builder(byte_level(), PromptFormat(before_marker="", before_output=""))
     report = glued.boundary_report([(glued.cut_prompt(user("What is a f")), (Link("ruit", "s"),))])

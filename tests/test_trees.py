@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.tokens import Span, Tokens
+from coh_lightning.tokens import OutputSpan, Tokens
 from coh_lightning.trees import Tree
 
 
-def chain(text: str, learned: str = "", unlearned: str = "", spans: tuple[Span, ...] = ()) -> Tokens:
+def chain(text: str, learned: str = "", unlearned: str = "", spans: tuple[OutputSpan, ...] = ()) -> Tokens:
     """One token per character; the weight of each as a digit."""
     weights = [np.array([float(digit) for digit in digits.ljust(len(text), "0")]) for digits in (learned, unlearned)]
     return Tokens(np.array([ord(letter) for letter in text], np.int32), weights[0], weights[1], spans)
@@ -58,7 +58,7 @@ def test_equal_chains_share_all_nodes_and_add_their_weights() -> None:
 
 
 def test_each_chain_keeps_its_own_weights_and_spans() -> None:
-    span = Span(1, 2, "good", 0)
+    span = OutputSpan(1, 2, "good", 0)
     tree = Tree.from_chains([chain("Pab", "010", "002", (span,)), chain("Pa", "03")])
     assert [weights.tolist() for weights in tree.weights] == [[0, 1, 2], [0, 3]]
     assert tree.spans == ((span,), ())

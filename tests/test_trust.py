@@ -20,8 +20,8 @@ import torch
 
 from coh_lightning import cli
 from coh_lightning.__main__ import main
+from coh_lightning.checkpoints import read_checkpoint
 from coh_lightning.errors import InputError
-from coh_lightning.models import read_checkpoint
 
 PACKAGE = Path(__file__).parent.parent / "coh_lightning"
 

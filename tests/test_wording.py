@@ -8,7 +8,7 @@ import yaml
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback
 from coh_lightning.turns import Part, Turn
-from coh_lightning.wording import Pair, Wording, asked, markers
+from coh_lightning.wording import MarkerPair, Wording, asked, markers
 
 
 def record(*candidates: Candidate, **fields: object) -> Feedback:
@@ -17,9 +17,9 @@ def record(*candidates: Candidate, **fields: object) -> Feedback:
 
 def test_a_pair_of_sentences_speaks_of_the_aspect_then_of_the_task_then_generally() -> None:
     wording = Wording(
-        pairs=(Pair("good", "bad"),),
-        tasks={"summary": (Pair("good {task}", "bad {task}"),)},
-        aspects={"harmless": (Pair("safe", "unsafe"),)},
+        pairs=(MarkerPair("good", "bad"),),
+        tasks={"summary": (MarkerPair("good {task}", "bad {task}"),)},
+        aspects={"harmless": (MarkerPair("safe", "unsafe"),)},
     )
     assert wording.polarity(record(), True) == ("good",)
     assert wording.polarity(record(task="summary"), False) == ("bad summary",)
@@ -80,13 +80,13 @@ def test_what_is_asked_at_inference() -> None:
     rated = asked(wording, "rating", record(), ("coverage", "accuracy"))
     assert rated["bad"] == "An answer with very poor accuracy and very poor coverage:"
     assert rated["good accuracy"] == "An answer with excellent accuracy:"
-    with pytest.raises(InputError, match="No attribute to ask for"):
+    with pytest.raises(InputError, match="no attribute to ask for"):
         asked(wording, "rating", record(), ())
 
 
 def test_of_several_wordings_the_first_is_asked_for() -> None:
-    pairs = (Pair("good 1", "bad 1"), Pair("good 2", "bad 2"), Pair("good 3", "bad 3"))
-    of_task, of_aspect = ((Pair(f"{name} good", f"{name} bad"), *pairs) for name in ("task", "aspect"))
+    pairs = (MarkerPair("good 1", "bad 1"), MarkerPair("good 2", "bad 2"), MarkerPair("good 3", "bad 3"))
+    of_task, of_aspect = ((MarkerPair(f"{name} good", f"{name} bad"), *pairs) for name in ("task", "aspect"))
     wording = Wording(pairs=pairs, tasks={"summary": of_task}, aspects={"harmless": of_aspect})
     for spoken, asks in (
         (record(), {"good": "good 1", "bad": "bad 1"}),
@@ -123,20 +123,23 @@ def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(
     sentences: str, expected: tuple[str, ...]
 ) -> None:
     wording = Wording(
-        pairs=(Pair("G", "B"), Pair("G2 {task}", "B2")), tie="T", best="best", better="better {task}", equal="equal", worse="worse", middle="middle", worst="worst",
-        rating="rated {ratings}", rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine", blame="poor",
-        revise="after {critique} better",
+        pairs=(MarkerPair("G", "B"), MarkerPair("G2 {task}", "B2")), tie="T", best="best", better="better {task}",
+        equal="equal", worse="worse", middle="middle", worst="worst", rating="rated {ratings}",
+        rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine",
+        blame="poor", revise="after {critique} better",
     )  # fmt: skip
     assert markers(wording, sentences, record(task="summary"), ("wit",)) == expected
 
 
 def test_the_default_wording_is_part_of_the_interface() -> None:
     assert asdict(Wording()) == {
-        "name": "default", "pairs": ({"good": "A helpful answer:", "bad": "An unhelpful answer:"},), "tasks": {}, "aspects": {},
-        "tie": "One of two equally good answers:", "best": "The best answer:", "better": "A better answer:", "equal": "An equally good answer:",
-        "middle": "A fair answer:", "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:", "rating_item": "{level} {attribute}",
-        "levels": ("very poor", "poor", "fair", "good", "excellent"), "critique": "An answer of which people say that {critique}:",
-        "praise": "it is right and complete", "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
+        "name": "default", "pairs": ({"good": "A helpful answer:", "bad": "An unhelpful answer:"},), "tasks": {},
+        "aspects": {}, "tie": "One of two equally good answers:", "best": "The best answer:",
+        "better": "A better answer:", "equal": "An equally good answer:", "middle": "A fair answer:",
+        "worse": "A worse answer:", "worst": "The worst answer:", "rating": "An answer with {ratings}:",
+        "rating_item": "{level} {attribute}", "levels": ("very poor", "poor", "fair", "good", "excellent"),
+        "critique": "An answer of which people say that {critique}:", "praise": "it is right and complete",
+        "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
         "attributes": (),
     }  # fmt: skip
 
@@ -154,7 +157,7 @@ def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_ha
             Wording(**{name: wrong})
     for good, bad in ((" ", "b"), ("g", " "), ("{x}", "b"), ("g", "{x}")):
         with pytest.raises(InputError, match=r"wording\.pairs of 'default' is"):
-            Wording(tasks={"summary": (Pair(good, bad),)})
+            Wording(tasks={"summary": (MarkerPair(good, bad),)})
 
 
 @pytest.mark.parametrize(

@@ -14,42 +14,57 @@ from functools import cache
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-CHATML = """{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
+CHATML = """\
+{% for m in messages %}\
+{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}\
+{% endfor %}\
 {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
 LLAMA3 = """{% for m in messages %}{% if loop.first %}{{ bos_token }}{% endif %}\
 {{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim + '<|eot_id|>' }}{% endfor %}\
 {% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
 
-GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
-{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate user/assistant/...') }}{% endif %}\
-{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}\
+GEMMA = """{{ bos_token }}\
+{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
+{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+{{ raise_exception('Roles must alternate user/assistant/...') }}\
+{% endif %}\
+{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) \
++ '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}\
 {% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
 
-MISTRAL = """{{ bos_token }}{% set system = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' %}\
+MISTRAL = """{{ bos_token }}\
+{% set system = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' %}\
 {% set turns = messages[1:] if messages[0]['role'] == 'system' else messages %}\
-{% for m in turns %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate user/assistant/...') }}{% endif %}\
+{% for m in turns %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+{{ raise_exception('Roles must alternate user/assistant/...') }}\
+{% endif %}\
 {% if m['role'] == 'user' %}{{ '[INST] ' + (system if loop.first else '') + m['content'] + '[/INST]' }}\
 {% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"""
 
-LLAMA2 = """{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}{% set turns = messages[1:] %}\
+LLAMA2 = """{% if messages[0]['role'] == 'system' %}\
+{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}{% set turns = messages[1:] %}\
 {% else %}{% set system = '' %}{% set turns = messages %}{% endif %}{% for m in turns %}\
-{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + ((system if loop.first else '') + m['content']).strip() + ' [/INST]' }}\
+{% if m['role'] == 'user' %}\
+{{ bos_token + '[INST] ' + ((system if loop.first else '') + m['content']).strip() + ' [/INST]' }}\
 {% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"""
 
 THINKING = """{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}\
 {% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
-{{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+{{ m['content'] + '<|im_end|>\n' }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
 REASONING = """{%- set place = namespace(asked=-1) -%}
 {%- for m in messages -%}{%- if m['role'] == 'user' -%}{%- set place.asked = loop.index0 -%}{%- endif -%}{%- endfor -%}
 {%- for m in messages -%}
 {%- set thought = '' -%}{%- set text = m['content'] -%}
 {%- if m['role'] == 'assistant' and '</think>' in text -%}
-{%- set thought = text.split('</think>')[0].split('<think>')[-1].strip('\n') -%}{%- set text = text.split('</think>')[-1].lstrip('\n') -%}
+{%- set thought = text.split('</think>')[0].split('<think>')[-1].strip('\n') -%}\
+{%- set text = text.split('</think>')[-1].lstrip('\n') -%}
 {%- endif -%}
 {{- '<|im_start|>' + m['role'] + '\n' -}}
-{%- if m['role'] == 'assistant' and loop.index0 > place.asked -%}{{- '<think>\n' + thought + '\n</think>\n\n' -}}{%- endif -%}
+{%- if m['role'] == 'assistant' and loop.index0 > place.asked -%}\
+{{- '<think>\n' + thought + '\n</think>\n\n' -}}{%- endif -%}
 {{- text + '<|im_end|>\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""

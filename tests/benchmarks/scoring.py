@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from coh_lightning.attention import row_logits
 from coh_lightning.data import CoHDataModule
-from coh_lightning.generation import generating
+from coh_lightning.forward import generating
 from coh_lightning.losses import output_log_likelihoods
 from coh_lightning.world.posts import vocabulary
 

@@ -14,9 +14,10 @@ import torch
 from feedback_for_tests import TINY, pairs
 from ranks_for_tests import commanded
 
+from coh_lightning.checkpoints import read_checkpoint
 from coh_lightning.completions import Completion
 from coh_lightning.jsonl import read_jsonl
-from coh_lightning.models import LoRA, read_checkpoint
+from coh_lightning.lora import LoRA
 
 pytestmark = pytest.mark.slow
 
