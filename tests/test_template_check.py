@@ -202,8 +202,8 @@ def test_set_up_says_what_the_template_and_the_tokenizer_make_of_the_texts(reaso
     assert data.notes[2:] == [
         "Special tokens in the data's texts are spelled out: '</s>' in 1 text.",
         "Added tokens in the data's texts are spelled out: '</think>' in 2 texts, '<think>' in 2 texts. Servers "
-        "that use an exported model's chat template read them as tokens; if the model itself is to write them, keep them as tokens: "
-        "data.prompt_format.kept_tokens=['</think>','<think>'].",
+        "that use an exported model's chat template read them as tokens; if the model itself is to write them, keep "
+        "them as tokens: data.prompt_format.kept_tokens=['</think>','<think>'].",
         "The chat template rewrites 1 turn of prompts, and training shows them as it does, e.g. "
         "'<think>Hm.</think>Yes.' as 'Yes.'.",
         "The chat template shows 2 of the first 8 outputs as something other than training learns, e.g. "
