@@ -324,10 +324,6 @@ class CoHCLI(LightningCLI):
                 "WANDB_RUN_GROUP, ... are W&B's own variables."
             ),
         )
-        for key, kind in (("model", self._model_class), ("data", self._datamodule_class)):
-            parser.set_defaults(
-                {key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}}
-            )
 
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
@@ -356,20 +352,16 @@ class CoHCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         given = [
-            word for word in CoHParser.typed.argv if word.startswith(("--data.sources=", "--data.init_args.sources="))
+            word for word in CoHParser.typed.argv if word.startswith("--data.sources=")
         ]
-        if given and config.data.init_args.get("sources") is None:
+        if given and config.data.get("sources") is None:
             raise InputError(
                 f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as "
                 "--data.feedback."
             )
         groups = {key: config[key] for key in ("run", "trainer")}
         for key, made in (("model", self._model_class), ("data", self._datamodule_class)):
-            groups |= {
-                f"{key}.{name}": config[key].init_args[name]
-                for name in plain_defaults(made)
-                if name in config[key].init_args
-            }
+            groups |= {f"{key}.{name}": config[key][name] for name in plain_defaults(made)}
         for key, value in groups.items():  # the parser takes a number in the place of a group
             if not isinstance(value, Namespace):
                 raise InputError(f"{key} is {value!r:.60}; it holds settings, written as key: value.")
@@ -663,8 +655,6 @@ def build(
     return OneCommand(
         model_class,
         data_class,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
         save_config_callback=None,  # RunConfig does it
         trainer_class=RunTrainer,
         trainer_defaults=TRAINER_DEFAULTS,

@@ -41,7 +41,7 @@ STREAM = [
     ["model_tokenizer"],
     ["startup", "data", "evaluation"],
     ["module"],
-    ["configurations"],
+    ["configurations", "key_synonyms"],
     ["parsing", "launch", "runs", "sweep_file", "complaints", "model_card", "stops"],
     ["export_check"],
     ["export"],
