@@ -154,7 +154,7 @@ def _method(saved: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Path |
         if run is not None and (run / "config.yaml").is_file()
         else {}
     )
-    model = (config.get("model") or {}).get("init_args") or {}
+    model = config.get("model") or {}
     facts |= {
         name: model[name] for name in ("lr", "betas", "weight_decay", "warmup_share", "final_lr_share") if name in model
     }

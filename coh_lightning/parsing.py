@@ -1,13 +1,17 @@
 """How jsonargparse reads the value of a setting, where its own rules would change what people wrote. Importing this
 file puts these rules in force.
 
-    a text of a file            is kept where the setting may be text: ["1", "yes"] of a list of numbers or texts stays two texts
-    a text of the command line  is read once: to the letter where the setting is text, else as YAML (1 is a number, ["1"] a list with a text)
-    a path                      is read as settings where it ends in .yaml, .yml or .json and the setting is more than text, so that a file
-                                named `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for in the
+    a text of a file            is kept where the setting may be text: ["1", "yes"] of a list of numbers or texts stays
+                                two texts
+    a text of the command line  is read once: to the letter where the setting is text, else as YAML (1 is a number,
+                                ["1"] a list with a text)
+    a file of settings          ends in .yaml, .yml or .json, where the setting is more than text, so that a file named
+                                `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for in the
                                 package too
+    a path of an input          (data.feedback, model.model, ...) in a file is relative to that file; what is written
+                                holds absolute ones (configurations.py)
     null                        is null; "None" is refused where null is meant
-    ${data.init_args.tokenizer} is the value of that setting, whatever sets it; \\${ is the text ${
+    ${data.tokenizer}           is the value of that setting, whatever sets it; \\${ is the text ${
 
 jsonargparse has no public way to say any of this, so that four of its functions are replaced here by ones that call
 them; tests/test_parsing.py fails where a new version no longer calls ours.
@@ -18,7 +22,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, Union
@@ -44,6 +48,8 @@ _read_paths: ContextVar[bool] = ContextVar("read_paths", default=True)
 _keep_text: ContextVar[bool] = ContextVar("keep_text", default=False)
 _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 """The keys that lead to the setting that is being read."""
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+"""The working folder, while a command line is read; jsonargparse changes into the folder of each file."""
 
 _parse = _typehints.parse_value_or_config
 _adapt = _typehints.adapt_typehints
@@ -61,14 +67,19 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
         variable.reset(token)
 
 
+def paths_from(folder: Path) -> AbstractContextManager[None]:
+    """While a command line is read: the working folder, which its paths are relative to."""
+    return _set(_folder, folder)
+
+
 def written(parser: ArgumentParser, text: str) -> str:
-    """What a parser dumps, with the texts that hold `${` escaped: once settings are resolved nothing in them is a
-    reference.
+    """What a parser dumps, to be read in any folder: paths of inputs are absolute, and texts that hold `${` escaped,
+    since once settings are resolved nothing in them is a reference.
     """
-    if not parser.exit_on_error or "${" not in text:  # the parser of a class writes for the one that holds it
+    if not parser.exit_on_error:  # the parser of a class writes for the one that holds it
         return text
     comments = [f"{line}\n" for line in text.split("\n") if line.startswith("#")]
-    return "".join(comments) + dump(escaped(load(text)))
+    return "".join(comments) + dump(escaped(configurations.absolute(load(text))))
 
 
 def _kinds(typehint: Any) -> tuple[Any, ...]:
@@ -139,6 +150,8 @@ def _checked(self: ActionTypeHint, value: Any, append: bool = False, cfg: Any = 
     path = (*_path.get(), self.dest)
     if value == "None" and str in kinds and types.NoneType in kinds:
         raise InputError(f"{'.'.join(path)} is the text 'None'; write null for no value.")
+    if (folder := _folder.get()) is not None and Path.cwd() != folder:
+        value = configurations.beside_its_file(".".join(path), value, folder)
     text = str in kinds
     with (
         _set(_path, path),

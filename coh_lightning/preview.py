@@ -231,8 +231,8 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     from jsonargparse import ActionConfigFile, set_parsing_settings
     from omegaconf.errors import OmegaConfBaseException
 
-    from coh_lightning.cli import CoHParser, plain_defaults
     from coh_lightning.complaints import Typed, broken_reference
+    from coh_lightning.config_parser import CoHParser
     from coh_lightning.data import CoHDataModule
     from coh_lightning.models import Recipe
     from coh_lightning.module import CoHModule
@@ -243,12 +243,9 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     parser.add_argument("--config", action=ActionConfigFile)
     for key in OTHERS:
         parser.add_argument(f"--{key}", type=dict[str, Any] | Any, default=None)
-    # parsed, since the data may refer to it (tokenizer: ${model.init_args...}), but not made
-    for key, kind in (("model", CoHModule), ("data", CoHDataModule)):
-        parser.add_lightning_class_args(kind, key, subclass_mode=True, required=False)
-        parser.set_defaults(
-            {key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}}
-        )
+    # parsed, since the data may refer to it (tokenizer: ${model.model}), but not made
+    parser.add_class_arguments(CoHModule, "model", instantiate=False, sub_configs=True)
+    parser.add_class_arguments(CoHDataModule, "data", sub_configs=True)
     CoHParser.typed = Typed(settings, Path.cwd())
     CoHParser.known = parser.keys()
     try:
@@ -257,11 +254,9 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
         raise broken_reference(error) from error
     except UnicodeDecodeError as error:
         raise InputError(CoHParser.typed.broken() or f"a configuration file is no text: {error}") from error
-    model = config.model.init_args
-    for key in ("model", *OTHERS):
-        config[key] = None
-    made = parser.instantiate(config)
-    data: CoHDataModule = made["data"]
+    parser.check_groups(config)
+    model = config.model
+    data: CoHDataModule = parser.instantiate(config)["data"]
     if model.get("model") is not None or model.get("from_config") is not None:
         data.recipe = Recipe(
             model.get("model"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code"))

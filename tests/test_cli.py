@@ -410,7 +410,7 @@ def test_a_run_that_is_going_on_is_not_gone_on_with_by_another_process(
     there = names(here / "broken")
     with alone(here / "broken", "the other process is kept out"):
         assert call(*words) == 2
-    assert "error: run.folder is broken, where another process is at work on this run" in capsys.readouterr().err
+    assert "error: run.folder is broken, where another process is training this run" in capsys.readouterr().err
     assert names(here / "broken") == there
     assert call(*words) == 0, "the other one has ended"
 
@@ -599,10 +599,7 @@ def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
         call("fit", *SIX, "--run.folder=broken")
     assert call("fit", *SIX, "--run.folder=broken", "--model.lr=0.5", "--data.method.marks.bad=worse:") == 2
     error = capsys.readouterr().err
-    assert (
-        'model.lr (was 0.01, is 0.5), data.method.marks.bad (was "bad:", is "worse:"); name '
-        "another folder." in error
-    )
+    assert 'model.lr (was 0.01, is 0.5), data.method.marks.bad (was "bad:", is "worse:"); name another folder.' in error
 
 
 def test_a_folder_of_something_else_is_not_taken_for_a_run(

@@ -44,7 +44,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., cli.C
 
 
 def settings(built: cli.CoHCLI, key: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(built.text)["data"]["init_args"][key]
+    found: dict[str, Any] = yaml.safe_load(built.text)["data"][key]
     return found
 
 

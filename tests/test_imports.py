@@ -46,6 +46,7 @@ STREAM = [
     ["export_check"],
     ["export"],
     ["callbacks", "monitors"],
+    ["config_parser", "environment_errors", "metrics_file", "run_config", "wandb_run"],
     ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
     ["convert"],
     ["__main__"],

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from coh_lightning import parsing
-from coh_lightning.cli import CoHParser
+from coh_lightning.config_parser import CoHParser
 from coh_lightning.errors import InputError
 from coh_lightning.sweep_file import command_words, read_sweep
 from coh_lightning.yaml_text import DuplicateKeyError, dump, escaped, load

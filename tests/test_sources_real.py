@@ -28,9 +28,7 @@ def sources_of(name: str) -> list[Source]:
     assert isinstance(config, dict) and config["data"]["class_path"] == "coh_lightning.CoHDataModule"
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--sources", type=list[Source])
-    sources: list[Source] = parser.instantiate(
-        parser.parse_object({"sources": config["data"]["init_args"]["sources"]})
-    ).sources
+    sources: list[Source] = parser.instantiate(parser.parse_object({"sources": config["data"]["sources"]})).sources
     return sources
 
 

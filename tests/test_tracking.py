@@ -75,7 +75,7 @@ def test_the_configuration_says_with_what_code_it_was_run(
     assert call("fit", *SIX, "--run.folder=r") == 0
     text = Path("r/config.yaml").read_text()
     assert text.startswith("# run with coh_lightning 1.0, commit abc\n")
-    assert yaml.safe_load(text)["model"]["init_args"]["lr"] == 0.01
+    assert yaml.safe_load(text)["model"]["lr"] == 0.01
 
 
 def test_a_run_that_goes_on_with_other_code_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
