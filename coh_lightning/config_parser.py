@@ -21,8 +21,8 @@ from coh_lightning.errors import InputError
 
 HEAD = """usage: coh COMMAND [--config FILE ...] [--KEY=VALUE ...]
 
-COMMAND is fit, validate, test or predict; `python -m coh_lightning COMMAND` is the same.
-Later settings win. Paths in a file are relative to that file, paths given here to the working folder.
+`python -m coh_lightning COMMAND` is the same. Later settings win over earlier ones.
+Paths in a file are relative to that file, paths on the command line to the working folder.
 
 --ckpt_path PATH        Checkpoint to resume from, validate, test, or predict with.
 --help-all              Describe the Trainer's keys too.

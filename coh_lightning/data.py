@@ -113,8 +113,8 @@ class CoHDataModule(LightningDataModule):
     """Feedback of any kind, laid out for a causal language model.
 
     Args:
-        feedback: A file of our own records (JSON lines); `world`, or neither this nor `sources`, is the feedback of the
-            embedded world (a file of that name is `./world`).
+        feedback: A file of our own records (JSON lines), or of TRL's pairs or unpaired rows; `world` is the feedback of
+            the embedded world (a file of that name is `./world`). Either this or `sources` must be given.
         sources: Where else the feedback comes from, instead of `feedback`.
         validation_sources: Held-out feedback of its own; None takes `validation_share` of the prompts of `sources`.
         test_sources: Likewise for `test` and `predict`.
@@ -205,6 +205,11 @@ class CoHDataModule(LightningDataModule):
             raise InputError(
                 f"data.feedback is '{feedback}' and data.sources names {len(sources)} source(s); give one of the two "
                 "(coh_lightning.sources.Records reads such a file among others)."
+            )
+        if feedback is None and sources is None:
+            raise InputError(
+                "data.feedback is not set; name a file of records (data.feedback=FILE), or data.sources, or "
+                "data.feedback=world for the feedback of the embedded world."
             )
         for key, value, kind in (
             ("method", method, Method),
@@ -299,17 +304,6 @@ class CoHDataModule(LightningDataModule):
         if choice.note is not None:
             rank_zero_warn(choice.note)
             self.notes.append(choice.note)
-        if (
-            self.feedback is None
-            and self.sources is None
-            and recipe is not None
-            and recipe.model not in (None, WORLD)
-            and recipe.checkpoint is None
-        ):
-            self.notes.append(
-                f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the "
-                "embedded world."
-            )
         self.tokenizer_name = choice.name
         if not self.splits:
             self.tokenizer = choice.tokenizer

@@ -88,11 +88,14 @@ def _kinds(typehint: Any) -> tuple[Any, ...]:
 
 
 def _found(path: str) -> str:
-    """A path of settings: relative to the file that names it (jsonargparse is in its folder now), else the package's
-    where it begins with conf/.
+    """A path of settings, relative to the file that names it (jsonargparse is in its folder now). One that begins with
+    conf/ may also lie in the conf/ which that file is in, or in the package's.
     """
     packaged = configurations.ours(PurePath(path))
-    return str(packaged) if packaged is not None and packaged.is_file() and not Path(path).exists() else path
+    if packaged is None or Path(path).exists():
+        return path
+    around = [folder.parent / path for folder in (Path.cwd(), *Path.cwd().parents) if folder.name == "conf"]
+    return str(next((file for file in [*around, packaged] if file.is_file()), path))
 
 
 def _read(value: Any, enable_path: bool = True, simple_types: bool = False) -> tuple[Any, Any]:

@@ -37,6 +37,7 @@ from coh_lightning.commands import CommandParser
 from coh_lightning.complaints import did_you_mean
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
+from coh_lightning.yaml_text import escaped
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -199,9 +200,11 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     """The data module of this configuration, prepared; with a feedback file in the place of its sources."""
     from coh_lightning.world.feedback import WORLD
 
-    data = configured(settings)
-    if file is not None:
-        data.feedback, data.sources, data.validation_sources, data.test_sources = file, None, None, None
+    if file is None:
+        data = configured(settings)
+    else:
+        sources = [f"--data.{name}=null" for name in ("sources", "validation_sources", "test_sources")]
+        data = configured([*settings, *sources, f"--data.feedback={escaped(file)}"])
         data.validation_share = data.test_share = 0.0
     if data.recipe is None and data.tokenizer_name is None and data.own_feedback is not None:
         data.tokenizer_name = WORLD

@@ -301,7 +301,7 @@ def test_mistakes_end_in_one_sentence(folder: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.realdata
 def test_real_dialogues_are_shown(folder: Path, capsys: pytest.CaptureFixture[str], real_data: Path) -> None:
-    words = ["--config", str(ROOT / "conf/data/hh_sample.yaml"), f"--data.cache_dir={folder / 'cache'}"]
+    words = ["--config", str(ROOT / "tests/conf/hh_sample.yaml"), f"--data.cache_dir={folder / 'cache'}"]
     text = preview(capsys, *words, "--num=1")
     assert "record 1 of" in text and "in the loss" in text
     for line in lines(capsys, *words, "--num=20"):
