@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from coh_lightning.callbacks import HuggingFaceExport as HuggingFaceExport
     from coh_lightning.callbacks import HumanEvalExport as HumanEvalExport
     from coh_lightning.chains import Method as Method
+    from coh_lightning.completions import Completion as Completion
     from coh_lightning.data import CoHDataModule as CoHDataModule
     from coh_lightning.errors import InputError as InputError
     from coh_lightning.formats import PromptFormat as PromptFormat
     from coh_lightning.generation import Sampling as Sampling
     from coh_lightning.models import LoRA as LoRA
     from coh_lightning.module import CoHModule as CoHModule
-    from coh_lightning.records import Completion as Completion
     from coh_lightning.records import Feedback as Feedback
+    from coh_lightning.schedule import OptimizerSettings as OptimizerSettings
     from coh_lightning.wording import Wording as Wording
+    from coh_lightning.writing import Generation as Generation
 
     __version__: str
 
@@ -35,11 +37,13 @@ _HOMES = {
     "Completion": "records",
     "CompletionWriter": "callbacks",
     "Feedback": "records",
+    "Generation": "writing",
     "HuggingFaceExport": "callbacks",
     "HumanEvalExport": "callbacks",
     "InputError": "errors",
     "LoRA": "models",
     "Method": "chains",
+    "OptimizerSettings": "schedule",
     "PromptFormat": "formats",
     "Sampling": "generation",
     "Wording": "wording",

@@ -6,7 +6,6 @@ once, and so do --help of any command and the completion of shells.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import signal
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from coh_lightning import configurations
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.files import unwritten
 
 LIGHTNING = {
@@ -126,9 +125,8 @@ def _command(words: list[str], *, own_process: bool) -> int:
         return run(None if own_process else words)
     if words[0].startswith("-"):
         raise InputError(f"{words[0]} was given before the command; the command comes first: coh fit {words[0]} ...")
-    near = difflib.get_close_matches(words[0], [*LIGHTNING, *OWN], n=1)
     raise InputError(
-        f"there is no command {words[0]}; {f'did you mean {near[0]}?' if near else 'coh --help lists them.'}"
+        f"there is no command {words[0]}{did_you_mean(words[0], [*LIGHTNING, *OWN], '; coh --help lists them.')}"
     )
 
 

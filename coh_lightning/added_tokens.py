@@ -10,14 +10,13 @@ an answer); but in most people's texts it would be an instruction that nobody ga
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,10 +53,9 @@ class AddedTokens:
                     "become; take it out of the list."
                 )
             if content not in known:
-                near = difflib.get_close_matches(content, known, n=1)
                 raise InputError(
                     f"prompt_format.kept_tokens names '{content}', which is no added token of {name}"
-                    + (f"; did you mean '{near[0]}'?" if near else "; take it out of the list.")
+                    + did_you_mean(content, known, "; take it out of the list.")
                 )
         self.spelled_ids = frozenset(number for number, token in added.items() if token.content in self.control)
         named = sorted({*self.special, *self.control, *keep} - {""}, key=lambda content: (-len(content), content))
@@ -118,5 +116,5 @@ def _most(found: Mapping[str, int]) -> dict[str, int]:
 
 def _listed(found: Mapping[str, int]) -> str:
     most = list(_most(found).items())
-    listed = ", ".join(f"'{content}' in {count:,} text{'s' if count > 1 else ''}" for content, count in most[:_SHOWN])
+    listed = ", ".join(f"'{content}' in {counted(count, 'text')}" for content, count in most[:_SHOWN])
     return listed + (f", and {len(most) - _SHOWN} others" if len(most) > _SHOWN else "")

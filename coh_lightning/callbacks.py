@@ -1,10 +1,12 @@
-"""The callbacks that Lightning has not: `CompletionWriter` keeps what the model wrote, `HumanEvalExport` makes a blind
-rating study of it, `HuggingFaceExport` takes the model out. Everything else is Lightning's own."""
+"""Callbacks that Lightning doesn't have: `CompletionWriter` keeps what the model wrote, `HumanEvalExport` makes a blind
+rating study of it, `HuggingFaceExport` exports the model.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,29 +15,30 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.export import write_folder
 from coh_lightning.files import unwritten
 from coh_lightning.human_eval.export import export_study
+from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Completion, read_jsonl, write_jsonl
 from coh_lightning.samples import sample_rows, write_samples
 from coh_lightning.sharding import full_state, speaks
 
 ROUNDS = "completions"
-"""Folder of what was written during `fit`: one file for each round, named by its step."""
+"""Folder of the completions of `fit`: one file per round, named by its step."""
 
 
 class CompletionWriter(pl.Callback):
-    """Keeps all ranks' completions in the run folder, in the order of prompt, ask and sample, and a page of them to
-    read (`samples.html`).
+    """Keeps all ranks' completions in the run folder, in the order of prompt, ask and sample, and a page of them
+    (`samples.html`).
 
         completions.jsonl            of `test` and `predict`
-        completions/step=400.jsonl   of each round of writing during `fit` (`model.write_every`)
-        samples.html                 what is written under each feedback sentence, side by side, the newest round first
+        completions/step=400.jsonl   of each round of writing during `fit` (`model.generation.write_every`)
+        samples.html                 completions under each feedback sentence, side by side, the newest round first
 
-    Each rank appends to a part of its own, batch by batch, so that a run that breaks off leaves what it had; the parts
-    are merged, and removed, at the end. A W&B logger gets the same rows as a table.
+    Each rank appends to a file of its own, batch by batch, so that a run that is interrupted leaves what it had; these
+    are merged at the end. A W&B logger gets the same rows as a table.
 
     Args:
         file: Name of the file of `test` and `predict`.
@@ -81,7 +84,7 @@ class CompletionWriter(pl.Callback):
         self._kept = 0
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        new = pl_module.written[self._kept :] if isinstance(pl_module, CoHModule) and speaks(trainer) else []
+        new = pl_module.writer.written[self._kept :] if isinstance(pl_module, CoHModule) and speaks(trainer) else []
         if not new:
             return
         self._kept += len(new)
@@ -102,7 +105,7 @@ class CompletionWriter(pl.Callback):
             torch.distributed.barrier()
         if trainer.is_global_zero:
             self._merge_all(trainer, name)
-        if trainer.world_size > 1:  # what comes after reads the file
+        if trainer.world_size > 1:  # callbacks that run next read the file
             torch.distributed.barrier()
 
     def _merge_all(self, trainer: pl.Trainer, name: Path) -> None:
@@ -110,9 +113,7 @@ class CompletionWriter(pl.Callback):
         every = [completion for part in parts for completion in read_jsonl(part, Completion)]
         if not every:
             return
-        every.sort(
-            key=lambda completion: (completion.prompt_id, completion.ask)
-        )  # samples of one prompt stay in their order
+        every.sort(key=lambda one: (one.prompt_id, one.ask))  # samples of one prompt stay in their order
         folder = Path(trainer.default_root_dir)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / name, every)
@@ -132,20 +133,20 @@ class CompletionWriter(pl.Callback):
 
 
 def _rounds(folder: Path) -> list[tuple[str, Sequence[Completion]]]:
-    """What was written during fit, round by round, the newest last."""
+    """The completions of `fit`, round by round, the newest last."""
     files = sorted((folder / ROUNDS).glob("step=*.jsonl"), key=lambda path: int(path.stem.removeprefix("step=")))
     return [(path.stem.replace("=", " "), list(read_jsonl(path, Completion))) for path in files]
 
 
 class HumanEvalExport(pl.Callback):
-    """Makes a blind rating study of what the model wrote against another system, as `human-eval export` does, at the
-    end of `test`, `predict` or `fit`.
+    """Makes a blind rating study of the model against another system, as `human-eval export` does, at the end of
+    `test`, `predict` or `fit`.
 
     A study needs two systems, so `against` has no default:
 
         references      the data's references
-        before          the model as it was before training (of `fit`: the held-out prompts are written for at its start and at its end)
-        bad             this model under the bad sentence: a control of steering, no comparison of two systems
+        before          the model before training (`fit` alone: it writes for the held-out prompts at its start and end)
+        bad             this model under the bad sentence: a control of steering, not a comparison of two systems
         FILE            completions of another system (`completions.jsonl` of its run), matched by prompt id and hash
 
     Args:
@@ -193,7 +194,9 @@ class HumanEvalExport(pl.Callback):
         self._export(trainer, "completions.jsonl")
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._export(trainer, "completions.jsonl", dialogues=isinstance(pl_module, CoHModule) and pl_module.dialogues)
+        self._export(
+            trainer, "completions.jsonl", dialogues=isinstance(pl_module, CoHModule) and pl_module.generation.dialogues
+        )
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, when: str) -> None:
         """The held-out prompts of the test split, by all ranks, into completions_before.jsonl or
@@ -204,7 +207,9 @@ class HumanEvalExport(pl.Callback):
                 f"HumanEvalExport needs a CoHModule and got {type(pl_module).__name__}; it writes with the module's "
                 "own prompts."
             )
-        every = pl_module.write_share("test", system=when if self.against == "before" else None)
+        every = pl_module.write_share("test")
+        if self.against == "before":
+            every = [replace(one, system=when) for one in every]
         if trainer.is_global_zero:
             write_jsonl(Path(trainer.default_root_dir) / f"completions_{when}.jsonl", every)
 
@@ -238,7 +243,7 @@ class HumanEvalExport(pl.Callback):
             control=("bad", "good") if self.against == "bad" else None,
             dialogues=dialogues,
             forms=self.forms,
-            overwrite=True,  # a study that has judgements is never replaced
+            overwrite=True,  # but never a study that has judgements
         )
         print(
             f"{len(study.items)} items for {self.raters} rater(s) in {folder / self.folder}; key.json there says "
@@ -248,12 +253,12 @@ class HumanEvalExport(pl.Callback):
 
 class HuggingFaceExport(pl.Callback):
     """Writes the model as a Hugging Face folder, as `export` does, at the end of `fit`: huggingface/step=N in the run
-    folder. Each folder is loaded afresh and compared with the trained model (export_check.py), which takes memory for
+    folder. Each folder is loaded again and compared with the trained model (export_check.py), which takes memory for
     one more copy on the CPU of rank 0.
 
     Args:
         every_validation: After each validation too.
-        adapter: Of a model with adapters (LoRA) write these alone, for peft; else they are merged.
+        adapter: Of a model with LoRA, write the adapters alone, for peft; else they are merged.
         folder: Name of the folder in the run folder.
     """
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coh_lightning.chains import Unusable
 from coh_lightning.errors import InputError
 from coh_lightning.formats import BLANK_LINE, Layout
-from coh_lightning.records import Part, Turn
 from coh_lightning.template_check import Rewritten, first_difference
+from coh_lightning.turns import Part, Turn
 
 if TYPE_CHECKING:
     from coh_lightning.tokens import ChainTokenizer

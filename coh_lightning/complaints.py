@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from itertools import pairwise
 from pathlib import Path, PurePath
@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from coh_lightning import configurations, yaml_text
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, did_you_mean, words_of
 from coh_lightning.key_synonyms import OURS
 
 UNKNOWN = re.compile(
@@ -53,12 +53,6 @@ KINDS = {
     "tuple": "a list",
     "dict": "keys with values",
 }
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest of the known words, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
@@ -268,9 +262,9 @@ def _unknown_class(lines: Sequence[str]) -> str | None:
         if match[2]:  # the parser has imported what the configuration names; a message alone imports nothing
             module = vars(sys.modules.get(match[2], object))
             near = did_you_mean(match[3], [name for name, value in module.items() if inspect.isclass(value)])
-            return f"{key}: there is no class {match[2]}.{match[3]}{near or '.'}"
+            return f"{key}: there is no class {match[2]}.{match[3]}{near}"
         near = did_you_mean(match[1], [kind.__name__ for kind in _subclasses(_import(base))] if base else [])
-        return f"{key}: there is no class {match[1]}{near or '.'}"
+        return f"{key}: there is no class {match[1]}{near}"
     return None
 
 
@@ -289,7 +283,7 @@ def _wrong_value(lines: Sequence[str]) -> str | None:
     words = [word.strip(" '") for line in same if (found := LITERAL.search(line)) for word in found[1].split(",")]
     if words:
         near = did_you_mean(value, words)
-        return f"{key} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}{near or '.'}"
+        return f"{key} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}{near}"
     kinds = [KINDS.get(found[1], f"a {found[1]}") for line in same if (found := EXPECTED.search(line))]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind != "a NoneType"]
     if kinds == [KINDS["str"]] and not isinstance(_as_yaml(value), str):

@@ -27,8 +27,8 @@ INPUTS = frozenset(
     {
         "ckpt_path",
         "model.model",
-        "model.reward_model",
-        "model.completions_from",
+        "model.generation.reward_model",
+        "model.generation.completions_from",
         "data.feedback",
         "data.tokenizer",
         "data.regulariser",

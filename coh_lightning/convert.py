@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 from coh_lightning.chains import Link, Method, Unusable, build_chains
 from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
+from coh_lightning.jsonl import write_jsonl
 from coh_lightning.preview import configured, sorted_words
-from coh_lightning.records import Feedback, Turn, unique, write_jsonl
+from coh_lightning.records import Feedback, unique
 from coh_lightning.sources import Records, TRLPairs, TRLUnpaired, recognized
 from coh_lightning.wording import Wording
 
@@ -252,7 +253,7 @@ def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for record in records:
         found += [
-            ("limits of truncation", turn.role, index) for index, turn in enumerate(record.prompt) if not _usual(turn)
+            ("limits of truncation", turn.role, index) for index, turn in enumerate(record.prompt) if not turn.is_plain
         ]
         found += [("further keys", name) for name in record.extra]
         for candidate in record.candidates:
@@ -276,7 +277,3 @@ def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
                         )
                     )
     return Counter(found)
-
-
-def _usual(turn: Turn) -> bool:
-    return len(turn.parts) == 1 and turn.parts[0].cut == ("never" if turn.role == "system" else "front")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,30 +27,20 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from coh_lightning.chains import Chain, Link, Method, TooLong, Unusable
+from coh_lightning.chains import Chain, Method, TooLong, Unusable
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.exchange import Blank
 from coh_lightning.files import written_aside
 from coh_lightning.formats import PromptFormat
-from coh_lightning.generation import Request, Sampling, Written
 from coh_lightning.held_out import Comparer, Table, comparisons, losses, refuse_empty, writing
+from coh_lightning.jsonl import write_jsonl
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.model_tokenizer import choose_tokenizer
 from coh_lightning.models import Recipe
 from coh_lightning.plan import Item, Plan, PlannedRow
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.records import (
-    Completion,
-    Feedback,
-    Part,
-    Rejected,
-    Turn,
-    did_you_mean,
-    prompt_sha,
-    read_prompt,
-    write_jsonl,
-)
+from coh_lightning.prompter import Prompter, RecordRequest, turns_before_answers
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.schedule import follow_plan
 from coh_lightning.sharding import replicas
@@ -59,9 +48,9 @@ from coh_lightning.sources import Source, counts, load, most_often, recognized, 
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.texts import read_texts
 from coh_lightning.template_check import note_on_outputs
-from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, Span, Tokens, cache_fields
+from coh_lightning.tokens import ChainTokenizer, CutPrompt, Field, Span, Tokens, cache_fields
 from coh_lightning.trees import Tree
-from coh_lightning.wording import Wording, asked, markers
+from coh_lightning.wording import Wording
 from coh_lightning.world.feedback import WORLD, world_feedback
 from coh_lightning.world.pretraining import pretraining_text
 
@@ -138,7 +127,7 @@ class CoHDataModule(LightningDataModule):
         asks: Feedback sentences to write under in `test` and `predict`, by name; `good` and `bad` where the method has
             sentences.
         max_test_prompts: Prompts that `test` writes completions for; the losses are of all. None: all.
-        max_validation_prompts: Prompts that are written for during `fit` (`model.write_every`). None: all.
+        max_validation_prompts: Prompts that are written for during `fit` (`model.generation.write_every`). None: all.
         on_bad_record: What an unreadable row does: stop, or be skipped and counted.
         max_lost_share: Stop where more than this share is lost: of the rows of sources on reading, and of the training
             records that the method can't use. Raise it for a method that is meant to choose few.
@@ -324,10 +313,14 @@ class CoHDataModule(LightningDataModule):
         self._match_tokenizer()
         if self.splits:
             return
-        encoder = Encoder(self.tokenizer, keep=self.prompt_format.kept_tokens)
-        marked = self.method.sentences != "none"
-        self.chain_tokenizer = ChainTokenizer(
-            encoder, self.prompt_format, max_prompt_tokens=self.max_prompt_tokens, marked=marked
+        self.prompter = Prompter.make(
+            self.tokenizer,
+            self.method,
+            self.wording,
+            self.prompt_format,
+            max_prompt_tokens=self.max_prompt_tokens,
+            asks=tuple(self.asks) if self.asks is not None else None,
+            max_chain_tokens=self.max_chain_tokens,
         )
         self.notes += self.chain_tokenizer.notes
         if self.layout == "separate" and self.hide[1] > 0:
@@ -340,7 +333,7 @@ class CoHDataModule(LightningDataModule):
         )
         cache_fields(self.chain_tokenizer.encoder, fields, self.cache_dir)
         rated = {name for record in splits["train"] for candidate in record.candidates for name in candidate.ratings}
-        self.attributes = tuple(sorted(rated - {"overall"} or rated))
+        attributes = tuple(sorted(rated - {"overall"} or rated))
         self.preparer = Preparer(
             self.chain_tokenizer,
             self.method,
@@ -350,7 +343,8 @@ class CoHDataModule(LightningDataModule):
             row_tokens=None if self.layout == "separate" else self.row_tokens,
         )
         spoken_of = Counter((record.task, record.aspect) for record in splits["train"])
-        self.tasks = tuple(sorted(spoken_of, key=lambda key: (-spoken_of[key], key[0], key[1] or "")))
+        tasks = tuple(sorted(spoken_of, key=lambda key: (-spoken_of[key], key[0], key[1] or "")))
+        self.prompter = replace(self.prompter, attributes=attributes, tasks=tasks)
         prepared = {name: self._prepare(name, records) for name, records in splits.items()}
         self.source_counts = {name: counts(records, self.rejected_of[name]) for name, records in splits.items()}
         found = sorted(
@@ -377,7 +371,7 @@ class CoHDataModule(LightningDataModule):
             else None,
         )
         for one in prepared["train"][:1]:
-            self.ask(one.record)  # a wrong name in `asks` is refused now and not after training
+            self.prompter.conditions(one.record)  # a wrong name in `asks` is refused now and not after training
         for name, items in self._items.items():
             self.counts[name].tokens_tree = sum(item.length for item in items)
             self.counts[name].rows = self.plan.num_rows if name == "train" else len(self._held_out_rows(name))
@@ -528,13 +522,16 @@ class CoHDataModule(LightningDataModule):
         return self._kinds[TEXT]
 
     @property
+    def chain_tokenizer(self) -> ChainTokenizer:
+        return self.prompter.tokens
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
-        return self.chain_tokenizer.stop_ids
+        return self.prompter.stop_ids
 
     @property
     def pad_id(self) -> int:
-        """Any id will do, since nothing sees a pad; the tokenizer's own where it has one."""
-        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.stop_ids[0]
+        return self.prompter.pad_id
 
     @property
     def largest_id(self) -> int:
@@ -542,21 +539,7 @@ class CoHDataModule(LightningDataModule):
 
     def settings(self) -> dict[str, Any]:
         """What a model must be asked with as it was trained with; plain JSON, stored in the checkpoint."""
-        return json.loads(  # tuples become lists, as they will be when read
-            json.dumps(
-                {
-                    "method": asdict(self.method),
-                    "wording": asdict(self.wording),
-                    "prompt_format": asdict(self.prompt_format),
-                    "max_prompt_tokens": self.max_prompt_tokens,
-                    "attributes": self.attributes,
-                    "tasks": self.tasks,
-                    "tokenizer": self.chain_tokenizer.encoder.tokenizer_hash,
-                    "chat_template": self.chain_tokenizer.layout.template_hash,
-                    "stop_ids": self.stop_ids,
-                }
-            )
-        )
+        return self.prompter.settings()
 
     def plan_settings(self) -> dict[str, Any]:
         """What decides which rows stand in which step, whatever the ranks; plain JSON, stored in the checkpoint."""
@@ -567,109 +550,7 @@ class CoHDataModule(LightningDataModule):
         """Refuses (InputError) data settings that differ from those that a checkpoint was trained with; the attributes
         to ask for are the checkpoint's.
         """
-        for key, value in self.settings().items():
-            was = saved.get(key)
-            if was == value or key in ("attributes", "tasks"):  # of the data at hand
-                continue
-            if key == "chat_template":
-                if key in saved:  # not in older checkpoints
-                    raise InputError(
-                        f"The chat template of '{self.tokenizer_name}' is not the one that the checkpoint was "
-                        "trained with; give the tokenizer of the training as data.tokenizer."
-                    )
-                continue
-            if isinstance(value, dict) and isinstance(was, dict):
-                if key == "prompt_format" and (was := {"kept_tokens": [], **was}) == value:  # likewise
-                    continue
-                name = next(part for part in value if was.get(part) != value[part])
-                key, value, was = f"{key}.{name}", value[name], was.get(name)
-            raise InputError(
-                f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its "
-                "run folder, or set it back."
-            )
-        self.attributes = tuple(saved["attributes"])
-
-    def completion(self, written: Written, sampling: Sampling, *, system: str) -> Completion:
-        """The record of one completion, with the exact prompt and settings; a text that goes on with another feedback
-        sentence is cut there.
-        """
-        request = written.request
-        text = self._text(request, written.ids)
-        marker = self._next_marker(request.payload["prepared"].record).search(text)
-        blank = self._unwritten(request, written.sample, sampling, system=system)
-        if marker is None:
-            return replace(blank, text=text, stop=written.stop, completion_tokens=written.new_tokens)
-        text = text[: marker.start()]
-        return replace(
-            blank,
-            text=text,
-            stop="marker",
-            completion_tokens=len(self.chain_tokenizer.encoder.encode_texts([self._lead(request) + text])[0]),
-        )
-
-    def over(self, request: Request, ids: Sequence[int]) -> bool:
-        """Whether what is written goes on with another feedback sentence, and behind it, so that nothing further counts
-        (`generate`).
-        """
-        text = self._text(request, ids)
-        marker = self._next_marker(request.payload["prepared"].record).search(text)
-        return marker is not None and marker.end() < len(text)
-
-    def _text(self, request: Request, ids: Sequence[int] | np.ndarray) -> str:
-        return self.chain_tokenizer.encoder.decode(ids, skip_special_tokens=True).removeprefix(self._lead(request))
-
-    def blanks(self, sampling: Sampling, *, system: str, stage: Stage = "test") -> list[Blank]:
-        """All that `predict` would write, to be written elsewhere (exchange.py)."""
-        return [
-            Blank(
-                self._unwritten(request, sample, sampling, system=system),
-                tuple(request.prompt_ids.tolist()),
-                self._lead(request),
-            )
-            for request in self.requests(stage)
-            for sample in range(sampling.samples)
-        ]
-
-    def markers(self, record: Feedback) -> tuple[str, ...]:
-        """The feedback sentences that may stand before an output of this record."""
-        return markers(self.wording, self.method.sentences, record, self.attributes)
-
-    def _next_marker(self, record: Feedback) -> re.Pattern[str]:
-        """Where an output is over because the model went on with the next feedback sentence. A marker of one word (a
-        control token) counts only framed as in training.
-        """
-        framed = [
-            rf"\s*(?:^|(?<=\s)){re.escape(text)}(?=\s|$)"
-            if " " in text
-            else re.escape(self.prompt_format.before_marker + text)
-            + rf"(?={re.escape(self.prompt_format.before_output)}|$)"
-            for text in self.markers(record)
-        ]
-        return re.compile("|".join(framed) or r"(?!)")
-
-    def _lead(self, request: Request) -> str:
-        return self.chain_tokenizer.output_lead(request.marker, request.payload.get("place", 0))
-
-    def _unwritten(self, request: Request, sample: int, sampling: Sampling, *, system: str) -> Completion:
-        record: Feedback = request.payload["prepared"].record
-        return Completion(
-            id=f"{record.id}:{request.ask}:{sample}",
-            prompt_id=record.id,
-            system=system,
-            prompt=self.chain_tokenizer.encoder.decode(request.prompt_ids),
-            prompt_sha=prompt_sha(record),
-            ask=request.ask,
-            marker=request.marker,
-            text="",
-            sampling={name: value for name, value in asdict(sampling).items() if value is not None},
-            seed=sampling.seed,
-            prompt_tokens=len(request.prompt_ids),
-            reference=record.reference,
-            task=record.task,
-            source=record.source,
-            shown=read_prompt(record.prompt),
-            human=request.payload.get("human"),
-        )
+        self.prompter = self.prompter.agreeing_with(saved)
 
     # Rows
 
@@ -736,103 +617,19 @@ class CoHDataModule(LightningDataModule):
 
     @property
     def _comparer(self) -> Comparer:
-        return Comparer(self.preparer, self.attributes)
+        return Comparer(self.preparer, self.prompter.attributes)
 
-    def ask(self, record: Feedback) -> dict[str, str]:
-        """The feedback sentences to write under, by name; those named in `asks`, by default good and bad.
-
-        Raises InputError for a name that the method and wording don't have.
-        """
-        known = asked(self.wording, self.method.sentences, record, self.attributes)
-        names = self.asks if self.asks is not None else [name for name in ("good", "bad") if name in known]
-        for name in names:
-            if name not in known:
-                raise InputError(
-                    f"data.asks names '{name}', but the method '{self.method.name}' can be asked for "
-                    f"{', '.join(known)}{did_you_mean(name, known)}"
-                )
-        return {name: known[name] for name in names}
-
-    def requests(self, stage: Stage = "test", limit: int | None = None) -> list[Request]:
+    def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
         """What `test` and `predict` write: each held-out prompt under each sentence asked for, sorted by length."""
         return self._requests_of(self.splits[stage][:limit])
 
-    def _requests_of(self, records: Sequence[Prepared]) -> list[Request]:
-        every = [self.request(one, name, marker) for one in records for name, marker in self.ask(one.record).items()]
-        return sorted(every, key=lambda request: (len(request.prompt_ids), request.prompt_id, request.ask))
-
-    def request(self, one: Prepared, name: str, marker: str) -> Request:
-        """A prompt under a feedback sentence, with the very ids that training chains begin with."""
-        return Request(
-            one.record.id, name, marker, self.chain_tokenizer.inference_prompt(one.prompt, marker), {"prepared": one}
-        )
-
-    def refinement(
-        self, one: Prepared, answers: Sequence[str], remarks: Sequence[str | None], name: str
-    ) -> Request | None:
-        """The prompt of the next answer: all `answers` so far, each under the bad sentence, then the good sentence
-        (paper section 4.4).
-
-        A remark, what was said of an answer, stands where the method has critiques: between the answer and the next
-        (orders with `revised`), else before it. None where that leaves no room within `max_chain_tokens`.
-        """
-        asks = asked(self.wording, self.method.sentences, one.record, self.attributes)
-        if "revised" in self.method.orders:
-            said = [self.wording.revised(one.record, remark or self.wording.blame) for remark in remarks]
-            markers = [self.wording.polarity(one.record, False)[0], *said]
-        elif self.method.sentences == "critique":
-            markers = [
-                *(self.wording.criticised(one.record, remark) if remark else asks["bad"] for remark in remarks),
-                asks["good"],
-            ]
-        else:
-            markers = [*[asks["bad"]] * len(answers), asks["good"]]
-        links = tuple(Link(marker, text) for marker, text in zip(markers, answers, strict=False))
-        ids = self.chain_tokenizer.continued_prompt(one.prompt, links, markers[-1])
-        if len(ids) >= self.max_chain_tokens:
-            return None
-        return Request(one.record.id, name, markers[-1], ids, {"prepared": one, "place": len(links)})
-
-    def replies(self, one: Prepared) -> int:
-        """Answers in the pseudo-dialogue of a prompt; 0 where one of the user's turns has no words or more tokens than
-        a prompt may have.
-        """
-        said = _said(one.record.prompt)
-        system = tuple(turn for turn in one.record.prompt[:1] if turn.role == "system")
-        try:
-            for number, turns in enumerate(said):
-                self.chain_tokenizer.cut_prompt(turns if number == 0 else system + turns)
-        except Unusable:
-            return 0
-        return len(said) if all(turns[-1].text.strip() for turns in said) else 0
+    def _requests_of(self, prepared: Sequence[Prepared]) -> list[RecordRequest]:
+        return self.prompter.requests(one.record for one in prepared)
 
     @property
     def most_replies(self) -> int:
         """Answers in the longest dialogue of the test split, the same on all ranks."""
-        return max((len(_said(one.record.prompt)) for one in self.splits["test"]), default=0)
-
-    def reply(self, asked: Request, answers: Sequence[str]) -> Request:
-        """The prompt of the next answer of a pseudo-dialogue (paper section 3): the user's turns as they were, and the
-        model's own `answers` between them.
-
-        user 1, assistant 1, user 2, assistant 2, user 3    after the answer "A"    ->    user 1, "A", user 2        of id DIALOGUE#2
-        """
-        one: Prepared = asked.payload["prepared"]
-        said = _said(one.record.prompt)[: len(answers) + 1]
-        turns = list(said[0])
-        for answer, following in zip(answers, said[1:], strict=True):
-            turns += [Turn("assistant", (Part(answer, "front"),)), *following]
-        record = replace(one.record, id=f"{one.record.id}#{len(said)}", prompt=tuple(turns), reference=None)
-        prompt = self.chain_tokenizer.cut_prompt(turns)
-        ids = self.chain_tokenizer.inference_prompt(prompt, asked.marker)
-        human = "\n\n".join(turn.text for turn in said[-1] if turn.role == "user")
-        return Request(
-            record.id,
-            asked.ask,
-            asked.marker,
-            ids,
-            {"prepared": replace(one, record=record, prompt=prompt), "human": human},
-        )
+        return max((len(turns_before_answers(one.record.prompt)) for one in self.splits["test"]), default=0)
 
     # Loaders. Every rank has the same number of batches in each, filled up with empty ones.
 
@@ -1088,19 +885,6 @@ class TrainLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self._stopped_at = (state["epoch"], state["step"])
-
-
-def _said(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
-    """What stands before each answer of a dialogue, the answers themselves left out; a system turn and an opening of
-    the assistant's belong to the first.
-    """
-    pieces: list[list[Turn]] = [[]]
-    for turn in prompt:
-        if turn.role != "assistant" or (len(pieces) == 1 and not any(before.role == "user" for before in pieces[0])):
-            pieces[-1].append(turn)
-        elif pieces[-1]:
-            pieces.append([])
-    return [tuple(piece) for piece in pieces]
 
 
 def _text_tree(ids: np.ndarray) -> Tree:

@@ -8,7 +8,7 @@ hides most differences. General ability is the share of questions on a post that
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ from coh_lightning.files import written_aside
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from coh_lightning.prompter import Prompter
     from coh_lightning.records import Feedback
-    from coh_lightning.tokens import ChainTokenizer
     from coh_lightning.world.evaluate import Interval, Row
 
 MEASURES = ("accuracy", "coverage", "coherence", "overall")
@@ -51,9 +51,10 @@ def compare(
     the world.
     """
     from rich.progress import track
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from coh_lightning.module import CoHModule
+    from coh_lightning.prompter import Prompter
     from coh_lightning.world import evaluate
     from coh_lightning.world.feedback import BASE, world_prompts
     from coh_lightning.world.posts import questions as make_questions
@@ -62,21 +63,22 @@ def compare(
     asked_questions = make_questions(questions, seed=seed)
     scores: dict[str, list[dict[str, float]]] = {}
     others: dict[str, tuple[float, float, bool, list[str]]] = {}
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
     for run in track([None, *runs], "writing and judging summaries", total=len(runs) + 1):
         if run is None:
-            writer = _Writer(
-                AutoModelForCausalLM.from_pretrained(BASE), _base_settings(), temperature=temperature, seed=seed
-            )
+            lm: Any = AutoModelForCausalLM.from_pretrained(BASE)
+            prompter = _base_prompter(tokenizer)
         else:
             module = CoHModule.load_from_checkpoint(_checkpoint(run), map_location="cpu")
             assert module.trained_with is not None
-            writer = _Writer(module.lm, module.trained_with, temperature=temperature, seed=seed)
-        ability = evaluate.general_ability(writer.lm, writer.tokens.encoder.tokenizer, asked_questions)
-        for ask in ("good", "bad"):
-            texts, greedy = writer.summaries(records, ask), writer.summaries(records, ask, greedy=True)
-            if texts is None or greedy is None:
-                continue
-            name = (run.name if run else "base") + (f", asked for {ask}" if writer.steers else "")
+            lm, prompter = module.lm, Prompter.from_settings(module.trained_with, tokenizer)
+        ability = evaluate.general_ability(lm, tokenizer, asked_questions)
+        steers = prompter.method.sentences != "none"
+        for ask in ("good", "bad") if steers else ("good",):
+            texts, greedy = (
+                _summaries(lm, prompter, records, ask, temperature=each, seed=seed) for each in (temperature, 0.0)
+            )
+            name = (run.name if run else "base") + (f", asked for {ask}" if steers else "")
             scores[name] = _rated(records, texts)
             greedy_overall = [one["overall"] for one in _rated(records, greedy)]
             others[name] = (sum(greedy_overall) / len(greedy_overall), ability, ask == "bad", texts)
@@ -84,78 +86,29 @@ def compare(
     return [Line(row, *others[row.name], overall=[one["overall"] for one in scores[row.name]]) for row in rows], records
 
 
-class _Writer:
-    """A model and the prompts that it was trained with."""
+def _summaries(
+    lm: Any, prompter: Prompter, records: Sequence[Feedback], ask: str, *, temperature: float, seed: int
+) -> list[str]:
+    """One summary a post."""
+    from coh_lightning.generation import Sampling, generate
+    from coh_lightning.world.sampler import BATCH_SIZE
 
-    def __init__(self, lm: Any, settings: Mapping[str, Any], *, temperature: float, seed: int) -> None:
-        from transformers import AutoTokenizer
-
-        from coh_lightning.chains import Method
-        from coh_lightning.formats import PromptFormat
-        from coh_lightning.tokens import ChainTokenizer, Encoder
-        from coh_lightning.wording import Wording
-        from coh_lightning.world.feedback import BASE
-
-        self.lm = lm
-        self.temperature = temperature
-        self.seed = seed
-        self.sentences = Method(**{**settings["method"], "orders": tuple(settings["method"]["orders"])}).sentences
-        self.wording = Wording.from_settings(settings["wording"])
-        self.attributes = settings["attributes"]
-        format = PromptFormat(**settings["prompt_format"])
-        encoder = Encoder(AutoTokenizer.from_pretrained(BASE), keep=format.kept_tokens)
-        marked = self.sentences != "none"
-        self.tokens: ChainTokenizer = ChainTokenizer(
-            encoder, format, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked
-        )
-        if self.tokens.encoder.tokenizer_hash != settings.get("tokenizer", self.tokens.encoder.tokenizer_hash):
-            raise InputError(
-                "a run was not trained with the embedded world's tokenizer, so it can't be judged on the world's posts."
-            )
-        self.steers = self.sentences != "none"
-
-    def summaries(self, records: Sequence[Feedback], ask: str, *, greedy: bool = False) -> list[str] | None:
-        """One summary a post; None where the model knows no such sentence."""
-        from coh_lightning.generation import Request, Sampling, generate
-        from coh_lightning.wording import asked
-        from coh_lightning.world.sampler import BATCH_SIZE
-
-        markers = [asked(self.wording, self.sentences, record, self.attributes) for record in records]
-        if ask not in markers[0]:
-            return None
-        requests = [
-            Request(
-                record.id,
-                ask,
-                marker[ask],
-                self.tokens.inference_prompt(self.tokens.cut_prompt(record.prompt), marker[ask]),
-            )
-            for record, marker in zip(records, markers, strict=True)
-        ]
-        sampling = Sampling(
-            max_new_tokens=64, temperature=0.0 if greedy else self.temperature, batch_size=BATCH_SIZE, seed=self.seed
-        )
-        written = generate(self.lm, requests, sampling, stop_ids=self.tokens.stop_ids, pad_id=self.tokens.stop_ids[0])
-        return [self.tokens.encoder.decode(one.ids, skip_special_tokens=True).strip() for one in written]
+    requests = [prompter.request(record, ask, prompter.all_conditions(record)[ask]) for record in records]
+    sampling = Sampling(max_new_tokens=64, temperature=temperature, batch_size=BATCH_SIZE, seed=seed)
+    written = generate(lm, requests, sampling, stop_ids=prompter.stop_ids, pad_id=prompter.pad_id)
+    return [prompter.text(one.request, one.ids).strip() for one in written]
 
 
-def _base_settings() -> dict[str, Any]:
+def _base_prompter(tokenizer: Any) -> Prompter:
     """The base model is asked as SFT is: without any sentence, in the format of conf/quickstart.yaml."""
-    from dataclasses import asdict
-
     from coh_lightning.chains import Method
     from coh_lightning.formats import PromptFormat
+    from coh_lightning.prompter import Prompter
     from coh_lightning.wording import Wording
 
     method = Method(orders=("p",), sentences="none")
     form = PromptFormat(before_marker=" ", before_output=" ")
-    return {
-        "method": asdict(method),
-        "wording": asdict(Wording()),
-        "prompt_format": asdict(form),
-        "max_prompt_tokens": 512,
-        "attributes": (),
-    }
+    return Prompter.make(tokenizer, method, Wording(), form, max_prompt_tokens=512)
 
 
 def _rated(records: Sequence[Feedback], texts: Sequence[str]) -> list[dict[str, float]]:

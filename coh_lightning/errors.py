@@ -1,20 +1,78 @@
-"""The one exception for everything that a user can put right: a fact, the numbers, the remedy, in one sentence; and how
-a library's words come into it.
+"""The exception for everything that a user can put right, and the helpers that word its messages.
+
+did_you_mean("promt", ["prompt", "task"])   "; did you mean 'prompt'?"
+shown([1, 2])                               "list [1, 2]"
+named("a\\nb")                               "'a\\\\nb'"
+counted(3, "prompt")                        "3 prompts"
+listed(["a", "b", "c"])                     "a, b and c"
 """
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+LONGEST = 60
+"""Characters of a value or a name that a message quotes."""
 
 
 class InputError(ValueError):
-    """Bad input or a bad choice of settings. The command line prints it as one line, without a traceback, and exits
+    """Bad input or a bad choice of settings. The command line prints it as one line without a traceback and exits
     with 2.
 
-    The message names the place (file and line, or the key of the setting) where there is one.
+    The message is one sentence: the place (file and line, or the key of the setting), the fact with its numbers, and
+    the remedy.
     """
 
 
 def words_of(error: BaseException) -> str:
-    """What a library's exception says, for a message of ours: its first line, printable and not too long, or its name
-    where it says nothing.
-    """
+    """The first line of a library's exception, printable and at most 300 characters long; its class if it is empty."""
     line = (str(error).strip().splitlines() or [""])[0]
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line[:300])
-    return line or type(error).__name__
+    return visible(line[:300]) or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".") -> str:
+    """The end of a sentence: "; did you mean 'X'?" with the nearest known name, or `otherwise` if none is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]!r}?" if nearest else otherwise
+
+
+def shown(value: object) -> str:
+    """A value for a message: its type and the start of its repr."""
+    return f"{type(value).__name__} {_shortened(repr(value))}"
+
+
+def named(name: str) -> str:
+    """A name for a message: as it is, or quoted and shortened if it is long or not printable."""
+    return name if name.isprintable() and len(name) <= LONGEST else _shortened(repr(name))
+
+
+def counted(number: int, noun: str) -> str:
+    """A count with its noun: "1 prompt", "1,200 prompts"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def visible(text: str, *, line_ends: bool = False) -> str:
+    """Text with control characters, direction marks and the like escaped, so that it can't move the cursor or reverse
+    the line. With `line_ends`, newlines stay.
+    """
+    return "".join(
+        character if _is_harmless(character) or (line_ends and character == "\n") else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+def _is_harmless(character: str) -> bool:
+    # the two joiners hold letters and emoji together and have no other effect
+    hidden = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return character in "\u200c\u200d" or unicodedata.category(character) not in hidden
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

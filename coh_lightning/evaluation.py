@@ -1,14 +1,15 @@
 """What a model writes, as numbers: means for each feedback sentence, control gaps, and whether a second answer is
 better than another first one.
 
-    ask          completions of the held-out prompts under ...
+    ask                              completions of the held-out prompts under ...
     good, bad, good accuracy, ...    one feedback sentence (`data.asks`)
-    refined 2    the good sentence, after the model's own first answer marked as bad (or with a critique); refined 3: after two of its answers
-    fresh 2      the good sentence alone, drawn anew: the control of `refined 2`
+    refined 2                        the good sentence, after the model's own first answer marked as bad (or criticized)
+    refined 3                        ... after two of its answers
+    fresh 2                          the good sentence alone, drawn anew: the control of `refined 2`
 
-A second answer beats the first one on average wherever first answers are picked for being poor, with or without any
-refining (regression to the mean). So the improvement is `refined` minus `fresh`, prompt by prompt; refined minus first
-is given beside it, and how much each copies from the first answer.
+If first answers are picked for being poor, second answers are better on average without any refining (regression to
+the mean). So the improvement is `refined` minus `fresh`, prompt by prompt. Beside it stand the regression, `fresh`
+minus first, and how much each copies from the first answer.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from coh_lightning.completions import Completion
 from coh_lightning.metrics import completion_values, copied, distinct, paired_difference, per_prompt
-from coh_lightning.records import Completion
 
 FIRST = "good"
 """The ask whose answers are refined."""
@@ -25,7 +26,7 @@ FIRST = "good"
 
 @dataclass(frozen=True)
 class Valued:
-    """The numbers of one completion: small enough to be gathered from all ranks, whatever the length of its text."""
+    """The numbers of one completion: small enough to be gathered from all ranks."""
 
     id: str
     prompt_id: str
@@ -34,7 +35,7 @@ class Valued:
 
 
 def valued(completion: Completion) -> Valued:
-    """Length, repetition, ROUGE against the reference where there is one, and what the scorers said."""
+    """Length, repetition, ROUGE against the reference if there is one, and the scorers' numbers."""
     values = completion_values(
         completion.text,
         tokens=completion.completion_tokens,
@@ -72,13 +73,13 @@ def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
     """Every figure of a round of writing; the same for the same rows in any order. Means are over completions,
     differences over prompts.
 
-    | name                                          | meaning                                                                                      |
-    |-----------------------------------------------|----------------------------------------------------------------------------------------------|
-    | `{value}_{ask}`                               | mean of a value (words, ended, rouge, a scorer's accuracy, ...) under one sentence            |
-    | `gap_{value}`, `gap_{value}_low`, `_high`     | control gap: good minus bad, prompt by prompt, with a 95 % bootstrap interval over prompts    |
-    | `gap_{attribute}_{value}`, ...                | the same of "good {attribute}" minus "bad {attribute}"                                       |
-    | `improvement_{n}_{value}`, `_low`, `_high`    | the n-th answer, refined, minus a fresh draw for the same prompt                             |
-    | `regression_{n}_{value}`                      | the fresh draw minus the first answer: what would pass for an improvement without the control |
+        {value}_{ask}                         mean of a value (words, ended, rouge, a scorer's accuracy, ...)
+        gap_{value}, ..._low, ..._high        control gap: good minus bad, prompt by prompt, with a 95 % interval
+        gap_{attribute}_{value}, ...          the same of "good {attribute}" minus "bad {attribute}"
+        improvement_{n}_{value}, ...          the n-th answer, refined, minus a fresh draw for the same prompt
+        regression_{n}_{value}                the fresh draw minus the first answer: a false improvement
+
+    Intervals are bootstrapped over prompts.
     """
     ordered = sorted(rows, key=lambda row: row.id)
     by_ask: dict[str, list[Valued]] = {}

@@ -27,9 +27,7 @@ from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.files import written_aside
 from coh_lightning.model_card import model_card
-from coh_lightning.records import Candidate, Feedback, Part, Turn
 from coh_lightning.runs import CHECKPOINTS, CONFIG, newest_checkpoint
-from coh_lightning.wording import Wording, asked
 
 if TYPE_CHECKING:
     import torch
@@ -135,29 +133,13 @@ def write_folder(
     from transformers import GenerationConfig
 
     from coh_lightning.export_check import COPIED, TOLERANCE, check_tokenizer, compare, load_folder, probe_logits
-    from coh_lightning.formats import PromptFormat
     from coh_lightning.models import CHECKPOINT_KEY
-    from coh_lightning.tokens import ChainTokenizer, Encoder
+    from coh_lightning.prompter import Prompter
 
     saved = json.loads(checkpoint[CHECKPOINT_KEY])
     settings = saved["data"]
-    format = PromptFormat(**settings["prompt_format"])
-    marked = settings["method"]["sentences"] != "none"
-    encoder = Encoder(tokenizer, keep=format.kept_tokens)
-    tokens = ChainTokenizer(encoder, format, max_prompt_tokens=settings["max_prompt_tokens"], marked=marked)
-    if tokens.encoder.tokenizer_hash != settings["tokenizer"]:
-        raise InputError(
-            f"'{tokenizer.name_or_path}' is not the tokenizer that the model was trained with; give that one as "
-            "--tokenizer."
-        )
-    if (
-        settings.get("chat_template", tokens.layout.template_hash) != tokens.layout.template_hash
-    ):  # not in older checkpoints
-        raise InputError(
-            f"The chat template of '{tokenizer.name_or_path}' is not the one that the model was trained with; give "
-            "the tokenizer of the training as --tokenizer."
-        )
-    asks = asks_of(settings)
+    prompter = Prompter.from_settings(settings, tokenizer)
+    tokens, asks = prompter.tokens, prompter.conditions_by_task()
     sentences = next(iter(asks.values()))
     exported = copy.deepcopy(tokenizer)
     exported.chat_template = asking_template(tokens.layout, sentences)
@@ -202,16 +184,6 @@ def write_folder(
         )
         (aside / "README.md").write_text(card, encoding="utf-8")
     return notes
-
-
-def asks_of(settings: Mapping[str, Any]) -> dict[tuple[str, str | None], dict[str, str]]:
-    """The feedback sentences by name, for every (task, aspect) of the training records, the commonest first."""
-    wording = Wording.from_settings(settings["wording"])
-    found = {}
-    for task, aspect in settings.get("tasks") or [("answer", None)]:
-        record = Feedback("any", (Turn("user", (Part("any"),)),), (Candidate("any"),), task=task, aspect=aspect)
-        found[task, aspect] = asked(wording, settings["method"]["sentences"], record, settings["attributes"])
-    return found
 
 
 def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedModel:

@@ -16,7 +16,6 @@ the word that follows).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +23,9 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from coh_lightning.chains import Unusable
-from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Role, Turn
+from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.template_check import awkward, first_difference, sentinel
+from coh_lightning.turns import Part, Role, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,10 +69,9 @@ class PromptFormat:
             ("marker_in", self.marker_in, get_args(MarkerIn)),
         ):
             if value not in known:
-                near = difflib.get_close_matches(value, known, n=1)
                 raise InputError(
                     f"The prompt format has {key}: '{value}', known are {' and '.join(known)}"
-                    + (f"; did you mean '{near[0]}'?" if near else ".")
+                    + did_you_mean(value, known)
                 )
         object.__setattr__(self, "kept_tokens", tuple(self.kept_tokens))  # a list where it was read from a checkpoint
 

@@ -25,19 +25,19 @@ import inspect
 import random
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
+from coh_lightning.request import R, Request, Written
 from coh_lightning.slots import Slots
 
 Item = TypeVar("Item")
@@ -111,64 +111,18 @@ class Sampling:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """One prompt, as ids, and what it asks for. `prompt_id` and `ask` key the random numbers: two requests that share
-    both get the same draws.
-    """
-
-    prompt_id: str
-    ask: str
-    """The name of the feedback sentence: good, bad, ..."""
-    marker: str
-    """Its words, as they stand in the prompt."""
-    prompt_ids: NDArray[np.int32]
-    """The exact inference prompt, BOS and marker included; shape (n,), n >= 1."""
-    payload: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever the caller wants back beside the completion; never looked at."""
-
-    def __post_init__(self) -> None:
-        if self.prompt_ids.ndim != 1 or not len(self.prompt_ids):
-            raise InputError(
-                f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt "
-                "needs at least one token."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """What the model wrote for one request."""
-
-    request: Request
-    sample: int
-    """0, 1, ... `Sampling.samples` - 1."""
-    ids: NDArray[np.int32]
-    """Without the stop id."""
-    stop: Literal["end", "length"]
-    """end: it wrote a stop id; length: `max_new_tokens`, or the last position of the model, came first."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.request.prompt_ids)
-
-    @property
-    def new_tokens(self) -> int:
-        """Tokens that the model wrote, the stop id counted."""
-        return len(self.ids) + (self.stop == "end")
-
-
 def generate(
     lm: nn.Module,
-    requests: Sequence[Request],
+    requests: Sequence[R],
     sampling: Sampling,
     *,
     stop_ids: Collection[int],
     pad_id: int,
-    over: Callable[[Request, Sequence[int]], bool] | None = None,
+    over: Callable[[R, Sequence[int]], bool] | None = None,
     until: float | None = None,
     everyone_done: Callable[[bool], bool] | None = None,
     progress: bool = False,
-) -> list[Written]:
+) -> list[Written[R]]:
     """`sampling.samples` completions of each request, in the order of the requests, then of the samples.
 
     Works on a model in training mode, with gradient checkpointing on, or with `use_cache=False` in its config, and
@@ -292,7 +246,7 @@ class _Limits:
     """What ends a text, and all writing."""
 
     stops: frozenset[int]
-    over: Callable[[Request, Sequence[int]], bool] | None
+    over: Callable[[Any, Sequence[int]], bool] | None
     until: float | None
 
     @property
@@ -304,7 +258,7 @@ class _Limits:
 class _Job:
     """One completion in the making."""
 
-    request: Request
+    request: Any  # of the kind that the caller made
     sample: int
     room: int
     """New tokens that it may have."""

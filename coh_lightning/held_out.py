@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from coh_lightning.chains import Link, strict_pairs
 from coh_lightning.errors import InputError
-from coh_lightning.generation import Request, Unmoved
+from coh_lightning.generation import Unmoved
 from coh_lightning.losses import to_batch
 from coh_lightning.plan import LinkSize, tree_items
 from coh_lightning.prepare import Prepared, Preparer
+from coh_lightning.request import Request
 from coh_lightning.rows import Row
 from coh_lightning.trees import Tree
 from coh_lightning.wording import asked
@@ -194,7 +195,7 @@ def comparisons(
 
 
 def writing(
-    records: Sequence[Prepared], requests: Callable[[Sequence[Prepared]], list[Request]], *, ranks: int
+    records: Sequence[Prepared], requests: Callable[[Sequence[Prepared]], Sequence[Request]], *, ranks: int
 ) -> Table:
     """Some records a batch, under all sentences: `requests`. Few records are shared out over the ranks too."""
     size = min(RECORDS_PER_WRITING, max(1, -(-len(records) // ranks)))

@@ -1,5 +1,5 @@
-"""Batches of held-out data (held_out.py) -> losses by kind, the share of pairs that the model ranks right, and on how
-many records each rests.
+"""Batches of held-out data (held_out.py) -> losses by kind, the share of pairs that the model ranks right, and the
+number of records behind each.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ output with its end token.
 
 * sum, mean: by log p(y | good sentence), summed over its tokens or averaged.
 * swapped: with the sentences' sides swapped, the worse output should be the likelier one under the bad sentence.
-* marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as p(good sentence
-| y) does.
+* marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as
+  p(good sentence | y) does.
 """
 
 
 class LossFigures:
-    """Mean nll per token (nats) of each kind of segment and of all together (`nll`), and how many records that rests on
-    (`nll_records`).
+    """Mean nll per token (nats) of each kind of segment and of all together (`nll`), and the number of records behind
+    them (`nll_records`).
 
     Args:
         kinds: Names of the kinds of segments, in the order of their numbers.
@@ -59,12 +59,13 @@ class LossFigures:
         """The figures of all ranks, on each of them."""
         records = set().union(*from_replicas(trainer, self._records))
         figures = self._sums.compute()
-        return figures | {"nll_records": torch.tensor(float(len(records)))} if figures else {}
+        figures |= {"nll_records": torch.tensor(len(records))} if figures else {}
+        return {name: value.float() for name, value in figures.items()}
 
 
 class PreferenceFigures:
-    """The accuracies of `PREFERENCES`, and how many pairs and records were compared (`preference_pairs`,
-    `preference_records`); each record weighs the same.
+    """The accuracies of `PREFERENCES`, and the numbers of pairs and records compared (`preference_pairs`,
+    `preference_records`). Each record weighs the same.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -84,17 +85,15 @@ class PreferenceFigures:
         """The figures of all ranks, on each of them."""
         pairs = {number: count for part in from_replicas(trainer, self._pairs) for number, count in part.items()}
         counts = {"preference_pairs": sum(pairs.values()), "preference_records": len(pairs)}
-        return (
-            self._sums.compute() | {name: torch.tensor(float(count)) for name, count in counts.items()} if pairs else {}
-        )
+        figures = self._sums.compute() | {name: torch.tensor(count) for name, count in counts.items()} if pairs else {}
+        return {name: value.float() for name, value in figures.items()}
 
 
 def preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) -> dict[str, float]:
-    """The share of a record's pairs (better, worse) that are ranked right, by each way that there is to rank them
-    (`PREFERENCES`).
+    """The share of a record's pairs (better, worse) that are ranked right, by each of `PREFERENCES`.
 
-    `total` and `mean` are log p of the outputs under the good sentence and, where there is one, of the same outputs
-    under the bad sentence.
+    `total` and `mean` are log p of the outputs under the good sentence and, if there is one, of the same outputs under
+    the bad sentence.
     """
     if not pairs:
         return {}

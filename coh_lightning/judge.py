@@ -43,15 +43,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from coh_lightning.checks import number
 from coh_lightning.commands import CommandParser
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.items import match, read_systems
 from coh_lightning.human_eval.study import DEFINITIONS, digest, read_study
-from coh_lightning.records import Judgement, number, parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.jsonl import parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.judgements import TIE, Judgement
 
-TIE = "tie"
 EQUAL = "equal texts, not asked"
 """Comment of the ties that nobody was asked for."""
 LARGEST_REPLY = 4 * 2**20

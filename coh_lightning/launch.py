@@ -1,4 +1,4 @@
-"""The processes that torchrun has started, and what the configuration says of them."""
+"""The processes that torchrun has started, against the configuration's devices and nodes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from coh_lightning.errors import InputError
 
 
 def as_launched(devices: Any, nodes: int) -> tuple[Any, int]:
-    """trainer.devices and trainer.num_nodes under torchrun: `auto` is what torchrun started; without torchrun they are
-    as they were.
+    """trainer.devices and trainer.num_nodes under torchrun: `auto` is what torchrun started. Without torchrun they are
+    given back unchanged.
 
     Raises:
-        InputError: the configuration asks for another number of processes than there are.
+        InputError: the configuration asks for another number of processes than torchrun started.
     """
     if not TorchElasticEnvironment.detect():
         return devices, nodes
@@ -39,7 +39,7 @@ def as_launched(devices: Any, nodes: int) -> tuple[Any, int]:
     if (asked, nodes) != (here, machines):
         raise InputError(
             f"torchrun has started {here} processes on each of {machines} machine{'s' * (machines > 1)}, and "
-            f"trainer.devices is {devices}, "
-            f"trainer.num_nodes {nodes}; leave both out, or set them to {here} and {machines}."
+            f"trainer.devices is {devices}, trainer.num_nodes {nodes}; leave both out, or set them to {here} and "
+            f"{machines}."
         )
     return devices, nodes

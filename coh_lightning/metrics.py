@@ -1,14 +1,13 @@
-"""Numbers about what a model wrote: pure functions of texts, and `Sums`, which adds them up over batches and ranks and
+"""Numbers about texts that a model wrote: pure functions, and `Sums`, which adds them up over batches and ranks and
 divides once.
 
-Items of a text are its words (`words`) unless ids are given: every function that takes `Items` counts either.
-A number for a whole test set is a mean of numbers per completion, so that it adds over ranks; intervals are over
-prompts, never over completions, because several completions of one prompt are not independent.
+Functions of `Items` take a text, whose words (`words`) they count, or ids. A number for a whole test set is a mean of
+numbers per completion, so that it adds over ranks. Intervals are over prompts, never over completions: those of one
+prompt are not independent.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.text import rouge_score
 
 from coh_lightning.draws import key64
+from coh_lightning.errors import did_you_mean
 from coh_lightning.words import words
 
 Items = str | Sequence[Hashable]
@@ -32,8 +32,8 @@ def rouge(text: str, reference: str) -> dict[str, float]:
     """F1 of ROUGE-1, -2 and -L (Lin 2004) of one text against one reference, in 0 to 1, and `rouge`, the mean of the
     three.
 
-    Words are those of `words`, in any script, without stemming: on ASCII text this equals Google's rouge_score, and on
-    texts in scripts without blanks (Chinese, Japanese, Thai, ...) it counts characters.
+    Words are those of `words`, in any script, without stemming: on ASCII text this equals Google's rouge_score, and in
+    scripts without spaces (Chinese, Japanese, Thai, ...) it counts characters.
     """
     scores = rouge_score(text, reference, rouge_keys=ROUGE, normalizer=str, tokenizer=words)
     values = {key: float(scores[f"{key}_fmeasure"]) for key in ROUGE}
@@ -41,7 +41,7 @@ def rouge(text: str, reference: str) -> dict[str, float]:
 
 
 def repetition(text: Items, n: int = 3) -> float:
-    """The share of n-grams that stood in the text before; 0 in a text without any n-gram. `a b c a b c` has 1 of 4:
+    """The share of n-grams that occurred in the text before; 0 for a text without n-grams. `a b c a b c` has 1 of 4:
     0.25.
     """
     grams = list(_grams(text, n))
@@ -49,20 +49,18 @@ def repetition(text: Items, n: int = 3) -> float:
 
 
 def distinct(texts: Sequence[Items], n: int = 2) -> float:
-    """Distinct n-grams of all texts over all their n-grams (Li et al. 2016); 0 where there are none.
+    """Distinct n-grams of all texts, as a share of all their n-grams (Li et al. 2016); 0 if there are none.
 
-    It doesn't add over ranks. Take the samples of one prompt as `texts` (how unlike they are), and the mean of that
-    over prompts.
+    It doesn't add over ranks, so take the samples of one prompt as `texts`, and the mean over prompts.
     """
     grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def copied(second: Items, first: Items, n: int = 3) -> float:
-    """The share of the n-grams of `second` that stand in `first`: how much of a second answer is the first one over
-    again.
+    """The share of the n-grams of `second` that occur in `first`: how much a second answer repeats the first one.
 
-    Of a second text shorter than n, its words together count as one gram; an empty one copies nothing.
+    All words of a second text shorter than n count as one gram; an empty one copies nothing.
     """
     size = min(n, len(_items(second)))
     if not size:
@@ -73,10 +71,8 @@ def copied(second: Items, first: Items, n: int = 3) -> float:
 
 
 def completion_values(text: str, *, tokens: int, ended: bool, reference: str | None = None) -> dict[str, float]:
-    """All numbers of one completion: tokens, words, repetition, ended (1 where it stopped by itself), empty, and ROUGE
-    where there is a reference.
-
-    `Sums` gives their means: mean length, the share that stops properly, ...
+    """All numbers of one completion: tokens, words, repetition, ended (1 if it stopped by itself), empty, and ROUGE if
+    there is a reference.
     """
     values = {
         "tokens": float(tokens),
@@ -154,12 +150,12 @@ def paired_difference(
 class Sums(Metric):
     """Means of named numbers that are exact over ranks: each name's sum and count are added up, and divided once.
 
-    The names are fixed when it is made, as all ranks must hold the same state, which is one tensor, so one all-reduce,
-    whatever the number of names:
+    The names are fixed when it is made: all ranks must hold the same state. It is one tensor, so one all-reduce:
 
         Sums(["good/words", "bad/words"])              sum    count
         add({"good/words": [3, 5]})            good/     8        2
-        update({"bad/words": (9., 1.)})        bad/      9        1      compute() -> {"good/words": 4., "bad/words": 9.}
+        update({"bad/words": (9., 1.)})        bad/      9        1
+        compute()                              {"good/words": 4., "bad/words": 9.}
     """
 
     is_differentiable = False
@@ -178,7 +174,7 @@ class Sums(Metric):
         self.add_state("table", torch.zeros((len(self.names), 2), dtype=precise), dist_reduce_fx="sum")
 
     def add(self, values: Mapping[str, ArrayLike]) -> None:
-        """Adds one value or several, each of weight 1, to each of the names given; the other names stay as they are."""
+        """Adds one value or several, each of weight 1, to each of the names given."""
         numbers = {name: np.asarray(value, dtype=np.float64).reshape(-1) for name, value in values.items()}
         self.update({name: (float(array.sum()), float(len(array))) for name, array in numbers.items()})
 
@@ -188,20 +184,19 @@ class Sums(Metric):
 
         Raises:
             KeyError: a name that this object wasn't made with.
-            ValueError: a number that is not finite, which would spoil the mean for good.
+            ValueError: a non-finite number.
         """
         table = torch.zeros(self.table.shape, dtype=self.table.dtype)
         for name, total in totals.items():
             if name not in self._rows:
-                near = difflib.get_close_matches(name, self.names, n=1)
-                raise KeyError(f"no sum is kept for '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+                raise KeyError(f"no sum is kept for '{name}'{did_you_mean(name, self.names, '')}")
             if not np.isfinite(total).all():
                 raise ValueError(f"'{name}' was given a value that is not finite: sum {total[0]}, count {total[1]}")
             table[self._rows[name]] = torch.tensor(total, dtype=table.dtype)
         self.table = self.table + table.to(self.table.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The mean of each name that has any weight, on all ranks alike; names without are left out."""
+        """The mean of each name that has any weight, the same on all ranks."""
         counts = self.table[:, 1].tolist()
         return {name: self.table[row, 0] / self.table[row, 1] for name, row in self._rows.items() if counts[row] > 0}
 

@@ -29,8 +29,7 @@ from transformers import (
 )
 
 from coh_lightning.attention import attention_implementation
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import did_you_mean
+from coh_lightning.errors import InputError, did_you_mean, words_of
 from coh_lightning.shards import METADATA, read_shards
 from coh_lightning.world.feedback import BASE, WORLD
 

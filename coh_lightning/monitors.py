@@ -1,5 +1,5 @@
-"""What EarlyStopping and ModelCheckpoint watch: a figure that nothing logs is named before training where that can be
-known, else when it is first missed.
+"""The `monitor` of EarlyStopping and ModelCheckpoint: one that nothing logs is refused before training if that can be
+known, else when Lightning first misses it.
 """
 
 from __future__ import annotations
@@ -10,24 +10,23 @@ from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
 
-from coh_lightning.complaints import did_you_mean
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, did_you_mean
 
 MISSED = re.compile(
-    r"Early stopping conditioned on metric `(?P<early>[^`]*)` which is not available.*any of the following: (?P<known>.*)"
-    r"|`ModelCheckpoint\(monitor=(?P<checkpoint>'[^']*'|\"[^\"]*\")\)` could not find the monitored key in the returned metrics: (?P<list>\[.*?\])\.",
+    r"Early stopping conditioned on metric `(?P<early>[^`]*)` which is not available.*"
+    r"any of the following: (?P<known>.*)"
+    r"|`ModelCheckpoint\(monitor=(?P<checkpoint>'[^']*'|\"[^\"]*\")\)` could not find the monitored key in the "
+    r"returned metrics: (?P<list>\[.*?\])\.",
     re.DOTALL,
 )
-"""Lightning's words for it."""
+"""Lightning's messages about it."""
 
 WRITTEN = re.compile(r"val/.+_.+")
-"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...): scorers name their values, so that no more is
-known of them before.
-"""
+"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...); scorers choose the names of their values."""
 
 
 class MonitorsKnown(pl.Callback):
-    """Before training: refuses a `monitor` that the module says it will never log (`figures()`, where it has one)."""
+    """Refuses a `monitor` that the module never logs, before training (`figures()`, if the module has it)."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = getattr(pl_module, "figures", lambda: None)()
@@ -38,18 +37,18 @@ class MonitorsKnown(pl.Callback):
             monitor = getattr(callback, "monitor", None)
             if not isinstance(monitor, str) or monitor in {*figures, "epoch", "step"}:
                 continue
-            writes = bool(getattr(pl_module, "write_every", 0))
+            writes = bool(getattr(getattr(pl_module, "generation", None), "write_every", 0))
             if not (writes and WRITTEN.fullmatch(monitor)):
                 raise InputError(unlogged(type(callback).__name__, monitor, figures, writes=writes))
 
 
 def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: bool = False) -> str:
-    """The sentence for a figure that is not logged."""
+    """The message about a figure that is not logged."""
     known = sorted(set(figures) - {"epoch", "step"})
-    near = did_you_mean(monitor, known)
+    near = did_you_mean(monitor, known, "")
     there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
     written = (
-        " Figures of what the model writes need model.write_every=1."
+        " Figures of what the model writes need model.generation.write_every=1."
         if monitor.startswith("val/") and not near and not writes
         else ""
     )
@@ -57,9 +56,7 @@ def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: boo
 
 
 def missed(error: BaseException) -> str | None:
-    """The sentence for Lightning's exception about a figure that was not there when it was asked for; None for any
-    other.
-    """
+    """Our message for Lightning's exception about a missing figure; None for any other exception."""
     found = MISSED.search(str(error))
     if found is None:
         return None

@@ -26,7 +26,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -34,8 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coh_lightning.commands import CommandParser
-from coh_lightning.complaints import did_you_mean
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted, did_you_mean, visible
 from coh_lightning.files import written_aside
 from coh_lightning.yaml_text import escaped
 
@@ -172,7 +170,7 @@ def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str)
         if not mine and name.lstrip("-").split(".")[0].rstrip("+") not in SETTINGS:
             raise InputError(
                 f"{command} has no option "
-                f"{name}{did_you_mean(name, [*options, *(f'--{key}' for key in SETTINGS)]) or '; --help lists them.'}"
+                f"{name}{did_you_mean(name, [*options, *(f'--{key}' for key in SETTINGS)], '; --help lists them.')}"
             )
         target = own if mine else settings
         target.append(word)
@@ -476,29 +474,6 @@ def _lines(view: RecordView) -> Iterator[dict[str, Any]]:
 # --- in words, for terminal and page alike
 
 
-def visible(text: str) -> str:
-    """People's text with control characters, direction marks and the like spelt out, line ends apart: it can't move the
-    cursor or turn the line round.
-    """
-    return "".join(
-        character if character == "\n" or _harmless(character) else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-
-
-def _harmless(character: str) -> bool:
-    # the two joiners hold letters and emoji together and have no other effect
-    return character in "\u200c\u200d" or unicodedata.category(character) not in (
-        "Cc",
-        "Cf",
-        "Cs",
-        "Co",
-        "Cn",
-        "Zl",
-        "Zp",
-    )
-
-
 def _shown(pieces: Sequence[str | Cut]) -> list[tuple[str, bool]]:
     """(text, whether it is a cut) of each piece. A line end is written ↵ and breaks the line only inside the text, so
     that a sentence stays on one.
@@ -509,7 +484,7 @@ def _shown(pieces: Sequence[str | Cut]) -> list[tuple[str, bool]]:
     place = 0
     for piece in pieces:
         if isinstance(piece, Cut):
-            out.append((f"[✂ {_count(piece.tokens, 'token')} cut]", True))
+            out.append((f"[✂ {counted(piece.tokens, 'token')} cut]", True))
             continue
         written = ""
         for character in piece:
@@ -518,10 +493,6 @@ def _shown(pieces: Sequence[str | Cut]) -> list[tuple[str, bool]]:
             place += 1
         out.append((written, False))
     return out
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _effect(strip: Strip) -> str:
@@ -574,8 +545,8 @@ def _about(view: RecordView) -> list[tuple[str, str]]:
     record, prompt = view.record, view.prompt
     lines = [] if record.aspect is None else [("judged", record.aspect)]
     if prompt.cut:
-        dropped = f", {_count(prompt.dropped, 'old turn')} of it whole" if prompt.dropped else ""
-        lines.append(("cut", f"the prompt lost {_count(prompt.cut, 'token')}{dropped}"))
+        dropped = f", {counted(prompt.dropped, 'old turn')} of it whole" if prompt.dropped else ""
+        lines.append(("cut", f"the prompt lost {counted(prompt.cut, 'token')}{dropped}"))
     return lines
 
 
@@ -584,7 +555,7 @@ def _chain_heading(view: RecordView, number: int) -> str:
     learned, unlearned = int((tokens.learned > 0).sum()), int((tokens.unlearned > 0).sum())
     share = f"{learned} learned" + (f", {unlearned} unlearned" if unlearned else "")
     return (
-        f"chain {number + 1} of {len(view.chains)} · {_count(len(tokens), 'token')}, {share} "
+        f"chain {number + 1} of {len(view.chains)} · {counted(len(tokens), 'token')}, {share} "
         f"({(learned + unlearned) / len(tokens):.0%})"
     )
 
@@ -593,7 +564,7 @@ def _tree_heading(view: RecordView, number: int) -> str:
     tree = view.trees[number][0]
     plain = sum(len(path) for path in tree.paths)
     part = f" {number + 1} of {len(view.trees)}" if len(view.trees) > 1 else ""
-    return f"tree{part} · {_count(tree.tokens, 'token')} in the place of {plain:,} ({plain / tree.tokens:.1f}x fewer)"
+    return f"tree{part} · {counted(tree.tokens, 'token')} in the place of {plain:,} ({plain / tree.tokens:.1f}x fewer)"
 
 
 def _totals(data: CoHDataModule) -> list[tuple[str, str]]:
@@ -621,7 +592,7 @@ def _totals(data: CoHDataModule) -> list[tuple[str, str]]:
             "chains",
             f"{train.chains:,}"
             + (
-                f"; {_count(train.completions_unused, 'completion')} in none of them"
+                f"; {counted(train.completions_unused, 'completion')} in none of them"
                 if train.completions_unused
                 else ""
             ),
@@ -630,12 +601,12 @@ def _totals(data: CoHDataModule) -> list[tuple[str, str]]:
         ("in the loss", f"{train.tokens_in_loss:,} of the tokens in plain chains ({report['share_in_loss']:.1%})"),
         (
             "cut",
-            f"{_count(train.prompts_cut, 'prompt')} lost {_count(train.prompt_tokens_cut, 'token')} "
+            f"{counted(train.prompts_cut, 'prompt')} lost {counted(train.prompt_tokens_cut, 'token')} "
             f"(data.max_prompt_tokens {data.max_prompt_tokens})",
         ),
         (
             "dropped",
-            f"{_count(train.links_cut, 'link')} and {_count(train.chains_dropped, 'whole chain')} "
+            f"{counted(train.links_cut, 'link')} and {counted(train.chains_dropped, 'whole chain')} "
             f"(data.max_chain_tokens {data.max_chain_tokens})",
         ),
     ]
@@ -719,7 +690,7 @@ def _show_record(console: Console, view: RecordView, used: int) -> None:
 def _text(words: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(visible(words), style=style)
+    return Text(visible(words, line_ends=True), style=style)
 
 
 def _shortened(text: str) -> str:
@@ -865,7 +836,7 @@ def _page_branch(branch: Branch) -> str:
 
 
 def _safe(text: str) -> str:
-    return html.escape(visible(text))
+    return html.escape(visible(text, line_ends=True))
 
 
 def _write_page(page: Path, text: str) -> None:

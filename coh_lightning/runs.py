@@ -1,12 +1,12 @@
-"""The run folder: where one run keeps everything, and whether a folder that is named again may be gone on with.
+"""The run folder: where one run keeps everything, and whether a run in a folder that is named again may be resumed.
 
     runs/<name>/<time>-<hash of the resolved configuration>/
-      config.yaml      the resolved configuration of fit; `fit --config` of it runs the same again, in a new folder
-      metrics.csv      one row for each logged step
-      checkpoints/     step=N.ckpt on the way, last.ckpt at the end
-      finished         written at the clean end of fit, and only then
-      wandb/           what goes to W&B, with --run.wandb
-      test.yaml, test.csv, ...   the same of validate, test and predict, where they were sent to this folder with --run.folder
+      config.yaml                the resolved configuration; `fit --config` of it repeats the run in a new folder
+      metrics.csv                one row for each logged step
+      checkpoints/               step=N.ckpt during the run, last.ckpt at its end
+      finished                   written when fit has ended cleanly
+      wandb/                     W&B's own files, with --run.wandb
+      test.yaml, test.csv, ...   the same of validate, test and predict with --run.folder
 
 Files only: neither torch nor Lightning is imported here.
 """
@@ -35,21 +35,19 @@ CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 FILES_OF_SETUP = ("data.json", "rejected.jsonl")
 LEFT_BY_SETUP = {*FILES_OF_SETUP, CHECKPOINTS, "wandb"}
-"""What a run that stopped before its first step may have left: such a folder may be used again."""
+"""Files that a run that stopped before its first step may have left: such a folder may be used again."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, and the checkpoint that it goes on from (None: from the beginning)."""
+    """A run's folder, and the checkpoint that it resumes from; None: from the beginning."""
 
     folder: Path
     resume: Path | None = None
 
 
 def comparable(config: Mapping[str, Any], *, without: Collection[str] = ("default_root_dir",)) -> dict[str, Any]:
-    """The part of a resolved configuration that says what is run, without what says where: `run`, and the keys
-    `without` of the trainer.
-    """
+    """A resolved configuration without what says where it runs: `run`, and the keys `without` of the trainer."""
     kept = {key: value for key, value in config.items() if key != "run"}
     if isinstance(kept.get("trainer"), Mapping):
         kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in without}
@@ -57,20 +55,20 @@ def comparable(config: Mapping[str, Any], *, without: Collection[str] = ("defaul
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits of the resolved configuration; the same wherever it is run."""
+    """Eight hexadecimal digits of the resolved configuration, the same on every machine."""
     text = json.dumps(comparable(config), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
 
 
 def code_versions() -> dict[str, str]:
-    """The versions of what a run is made with; of this package the commit too, where it stands in a git checkout
-    (`-dirty`: with changes).
+    """The versions of the packages that make a run, and this package's commit if it lies in a git checkout (`-dirty`:
+    with changes).
     """
     found = {name: version(name) for name in ("coh_lightning", "torch", "lightning", "transformers")} | {
         "python": platform.python_version()
     }
     here = Path(__file__)
-    # a package installed beside somebody's project lies in their checkout, but isn't part of it
+    # a package installed into somebody's project lies in their checkout, but isn't part of it
     questions = (
         ["ls-files", "--error-unmatch", here.name],
         ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
@@ -86,11 +84,10 @@ def code_versions() -> dict[str, str]:
 
 
 def with_versions(text: str, file: Path) -> str:
-    """A configuration under a comment that says what it was run with; a run that went on with other code has a line for
-    each (`file` is what stood there before).
+    """A configuration under a comment with the versions that ran it; a run that was resumed with other code has one
+    line for each. `file` holds the lines so far.
 
-    # run with coh_lightning 0.1.0, torch 2.13.0, lightning 2.6.6, transformers 5.23.0, python 3.11.9, commit
-    1a2b3c4d5e6f
+    # run with coh_lightning 0.1.0, torch 2.13.0, lightning 2.6.6, transformers 5.23.0, python 3.11.9, commit 1a2b3c4
     """
     before = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
     now = "# run with " + ", ".join(f"{name} {found}" for name, found in code_versions().items())
@@ -99,8 +96,7 @@ def with_versions(text: str, file: Path) -> str:
 
 
 def wandb_id(folder: Path) -> str | None:
-    """The id under which a run folder's run was last known to W&B, from the folders that W&B keeps in it; None where
-    there is none.
+    """The last W&B id of a run folder's run, from the folders that W&B keeps in it; None if there is none.
 
     wandb/offline-run-20260101_120000-a1b2c3d4   ->   a1b2c3d4
     """
@@ -129,18 +125,14 @@ def _short(value: object) -> str:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: a file whose closing index can be read, or a sharded folder with its
-    index.
-    """
+    """Whether a checkpoint is complete: a file whose closing index can be read, or a sharded folder with its index."""
     if checkpoint.is_dir():
         return (checkpoint / ".metadata").is_file() and (checkpoint / "meta.pt").is_file()
     return zipfile.is_zipfile(checkpoint)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of a run that was written last, among those that are whole (hpc_ckpt_N.ckpt is Lightning's, under
-    SLURM); None where there is none yet.
-    """
+    """A run's newest complete checkpoint (hpc_ckpt_N.ckpt is Lightning's, under SLURM); None if there is none yet."""
     whole = [
         path for path in [*(folder / CHECKPOINTS).glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")] if is_whole(path)
     ]
@@ -148,7 +140,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def new_folder(config: Mapping[str, Any], *, root: Path, name: str) -> Path:
-    """Make the folder of a new run, `root/name/<time>-<hash>`; two runs of one second get two folders."""
+    """Makes the folder of a new run, `root/name/<time>-<hash>`; two runs of the same second get two folders."""
     if not name or name in (".", "..") or "/" in name or "\\" in name:
         raise InputError(f"run.name is {name!r}; it names a folder under {root}, so give one word without slashes.")
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-{fingerprint(config)}"
@@ -163,10 +155,10 @@ def new_folder(config: Mapping[str, Any], *, root: Path, name: str) -> Path:
 
 
 def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
-    """The run of a folder that the user named: new, or gone on with where it stopped.
+    """The run of a folder that the user named: new, or resumed from its newest checkpoint.
 
     Raises:
-        InputError: the folder holds a finished run, a run of another configuration, or something that is no run.
+        InputError: the folder holds a finished run, a run of another configuration, or something else.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run.folder is {folder}, which is a file; name a folder.")
@@ -177,14 +169,14 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
         )
     if (folder / CONFIG).exists():
         old = load((folder / CONFIG).read_text(encoding="utf-8"))
-        # under another number of ranks a run is the same run
+        # a run may be resumed on another number of ranks
         changed = differences(
             *(comparable(one, without=("default_root_dir", "devices", "num_nodes")) for one in (old, config))
         )
         if changed:
             more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
             raise InputError(
-                f"run.folder is {folder}, where a run of another configuration was begun; it differs in "
+                f"run.folder is {folder}, where a run with another configuration was begun; it differs in "
                 f"{', '.join(changed[:8])}{more}; name another folder."
             )
         return Run(folder, newest_checkpoint(folder))
@@ -192,8 +184,8 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
         foreign = sorted({path.name for path in folder.iterdir() if path.suffix != PART} - LEFT_BY_SETUP)
         if foreign:
             raise InputError(
-                f"run.folder is {folder}, which is no run folder: it has no {CONFIG} but holds {foreign[0]}; name a "
-                "new or an empty folder."
+                f"run.folder is {folder}, which is not a run folder: it has no {CONFIG} but holds {foreign[0]}; name "
+                "a new or an empty folder."
             )
     _make(folder)
     return Run(folder)
@@ -221,7 +213,7 @@ def checked_checkpoint(path: Path) -> Path:
         )
     if not is_whole(path):
         raise InputError(
-            f"ckpt_path: {path} is no whole checkpoint ({path.stat().st_size} bytes): it was cut short, or is "
+            f"ckpt_path: {path} is not a complete checkpoint ({path.stat().st_size} bytes): it was cut short, or is "
             "something else."
         )
     return path

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from coh_lightning.errors import InputError
+from coh_lightning.completions import Completion
+from coh_lightning.errors import InputError, counted
 from coh_lightning.files import written_aside
-from coh_lightning.records import Completion
 
 POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; base-uri 'none'; form-action "
@@ -96,7 +96,7 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
     if not any(completions for _, completions in rounds):
         raise InputError(
             f"{path}: there are no completions to show in {len(rounds)} round(s); write some first (`test`, "
-            "`predict`, or `fit` with model.write_every)."
+            "`predict`, or `fit` with model.generation.write_every)."
         )
     text = _page([_round(label, completions) for label, completions in reversed(rounds)], limit)
     with written_aside(path) as aside:
@@ -295,10 +295,6 @@ def _safe(text: str) -> str:
     return text.translate(_CONTENT)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _number(value: float) -> str:
     """About three digits, in as many places for all numbers of one size."""
     size = abs(value)
@@ -367,8 +363,8 @@ def _facts(rounds: Sequence[Round], every: Sequence[Completion], asks: int, prom
         else _safe(rounds[0].label)
     )
     lines = [
-        f'<p class="facts">{span} · {_count(prompts, "prompt")} · {_count(asks, "feedback sentence")} · '
-        f"{_count(len(every), 'completion')}</p>\n"
+        f'<p class="facts">{span} · {counted(prompts, "prompt")} · {counted(asks, "feedback sentence")} · '
+        f"{counted(len(every), 'completion')}</p>\n"
     ]
     values: dict[str, list[str]] = {}
     for one in every:
@@ -551,7 +547,7 @@ def _prompt(number: int, key: tuple[str, str], rounds: Sequence[Round], asks: Se
         labels = [_safe(label) for _, label, _ in columns[1:]]
         names = ", ".join(labels) if len(labels) <= 4 else f"{labels[0]} to {labels[-1]}"
         out.append(
-            f'<details class="older">\n<summary>{_count(len(labels), "older round")}: '
+            f'<details class="older">\n<summary>{counted(len(labels), "older round")}: '
             f"{names}</summary>\n{''.join(sections[1:])}</details>\n"
         )
     return "".join([*out, "</div></div>\n</article>\n"])
@@ -579,7 +575,7 @@ def _section(place: int, label: str, column: Column, asks: Sequence[tuple[int, s
         cells = "".join(_cell(number, ask, column.get(ask, ()), sample, shown) for number, ask in asks)
         rows.append(f'<div class="row" data-sample="{sample}">\n{cells}</div>\n')
     others = (
-        f'<details class="others">\n<summary>{_count(most - 1, "more sample")}</summary>\n{"".join(rows[1:])}</details>\n'
+        f'<details class="others">\n<summary>{counted(most - 1, "more sample")}</summary>\n{"".join(rows[1:])}</details>\n'
         if most > 1
         else ""
     )
@@ -599,7 +595,7 @@ def _cell(number: int, ask: str, samples: Sequence[Completion], sample: int, sho
     exact = ""
     if one.prompt not in shown.prompts[ask]:
         shown.prompts[ask].add(one.prompt)
-        tokens = f" · {_count(one.prompt_tokens, 'token')}" if one.prompt_tokens else ""
+        tokens = f" · {counted(one.prompt_tokens, 'token')}" if one.prompt_tokens else ""
         exact = (
             f'<details class="exact"><summary>exact prompt{tokens}</summary><div '
             f'class="text">{_safe(one.prompt)}</div></details>'
@@ -613,7 +609,7 @@ def _about(one: Completion, named: bool) -> str:
     """The line below a completion, and its scores."""
     words = [_safe(one.system)] if named else []
     if one.completion_tokens:
-        words.append(_count(one.completion_tokens, "token"))
+        words.append(counted(one.completion_tokens, "token"))
     if one.stop:
         words.append(
             f"stop: {_safe(one.stop)}" if one.stop == "end" else f'<span class="stop">stop: {_safe(one.stop)}</span>'

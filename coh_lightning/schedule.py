@@ -1,17 +1,20 @@
-"""How many optimizer steps a run makes, and the learning rate of each: the Trainer's options, held against the plan.
+"""The optimizer steps of a run, and the learning rate of each: the Trainer's options, checked against the plan.
 
-A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. An option that
-would end an epoch within a step would train on a part of the step's rows under the weight of all of them, so such
-options are rounded to whole steps or refused.
+A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. If an epoch ended
+within a step, a part of the step's rows would be trained on with the weight of all of them, so options that would do
+that are rounded to whole steps or refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, Timer
+from torch import nn
 
 from coh_lightning.errors import InputError
 
@@ -20,12 +23,55 @@ REFUSED_CALLBACKS = {
         "there is no batch size to find, since a micro-batch is one row; set data.row_tokens (memory) and "
         "data.rows_per_step"
     ),
-    GradientAccumulationScheduler: "data.rows_per_step and the number of ranks give the accumulation; set data.rows_per_step",
+    GradientAccumulationScheduler: (
+        "data.rows_per_step and the number of ranks give the accumulation; set data.rows_per_step"
+    ),
     LearningRateFinder: (
-        "the schedule would overwrite the rate that it finds after one step; compare values of model.lr with `sweep`"
+        "the schedule would overwrite the rate that it finds; compare values of model.lr with `sweep`"
     ),
 }
 """Callbacks of Lightning that can't work here, and what to do instead."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW, and the learning rate's warm-up and cosine, which follow `model.lr`, its peak."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's (paper App. B)."""
+    weight_decay: float = 0.0
+    """On matrices only."""
+    warmup_share: float = 0.03
+    """Share of all steps in which the learning rate rises to its peak, in equal parts (`warmup_cosine`)."""
+    final_lr_share: float = 0.1
+    """Where the cosine ends, as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_share < 1 or not 0 <= self.final_lr_share <= 1:
+            raise InputError(
+                f"model.optimizer.warmup_share is {self.warmup_share} and model.optimizer.final_lr_share "
+                f"{self.final_lr_share}; they must be in [0, 1) and in [0, 1]."
+            )
+
+    def build(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], *, matrices: Collection[str], lr: float, steps: int
+    ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+        """The optimizer of the trainable parameters, and its schedule over `steps` steps.
+
+        Args:
+            parameters: Of the model, by name.
+            matrices: Names of those that decay.
+            lr: The peak.
+            steps: Optimizer steps of the whole run.
+        """
+        trained = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in parameters if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in trained if name in matrices], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in trained if name not in matrices], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=self.betas)
+        share = warmup_cosine(steps, warmup_share=self.warmup_share, final_share=self.final_lr_share)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *, ranks: int) -> None:
@@ -50,8 +96,7 @@ def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *
     if trainer.accumulate_grad_batches not in (1, micro_batches):
         raise InputError(
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but data.rows_per_step and the "
-            f"{ranks} ranks make it {micro_batches}; "
-            "leave it out."
+            f"{ranks} ranks make it {micro_batches}; leave it out."
         )
     if trainer.overfit_batches > 0:  # type: ignore[attr-defined]
         raise InputError(
@@ -90,15 +135,14 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
         near = [str(number) for number in (below, below + micro_batches) if number]
         raise InputError(
             f"trainer.limit_train_batches is {limit}, but a step has {micro_batches} micro-batches (on each of "
-            f"{trainer.world_size} rank(s)), "
-            f"so an epoch would end within a step; set it to {' or '.join(near)}."
+            f"{trainer.world_size} rank(s)), so an epoch would end within a step; set it to {' or '.join(near)}."
         )
     return limit
 
 
 def _check_validation(trainer: pl.Trainer, batches: int) -> None:
-    """Lightning refuses some of this too, but only once the loaders stand, and divides by the rest."""
-    every = getattr(trainer, "val_check_interval", None)  # an interval of time is kept elsewhere
+    """Lightning refuses some of this too, but only after the loaders are made, and divides by zero in other cases."""
+    every = getattr(trainer, "val_check_interval", None)  # absent if it is an interval of time
     for name, value in (("val_check_interval", every), ("check_val_every_n_epoch", trainer.check_val_every_n_epoch)):
         if value is not None and value <= 0:
             raise InputError(
@@ -153,8 +197,8 @@ def warmup_cosine(steps: int, *, warmup_share: float, final_share: float) -> Cal
 
     With w = round(warmup_share * steps), but at least 1, and steps counted from 1:
 
-        step s <= w    s / w                                                             one part in w at step 1, the peak at step w
-        step s >  w    final + (1 - final) * (1 + cos(pi * (s - w) / (steps - w))) / 2   `final_share` at the last step
+        step s <= w    s / w                                                             the peak at step w
+        step s >  w    final + (1 - final) * (1 + cos(pi * (s - w) / (steps - w))) / 2   `final` at the last step
     """
     warmup = max(1, round(warmup_share * steps))
 

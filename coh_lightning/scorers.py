@@ -23,8 +23,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, did_you_mean, prompt_sha, read_prompt
+from coh_lightning.completions import Completion
+from coh_lightning.errors import InputError, did_you_mean, shown, words_of
+from coh_lightning.records import Candidate, Feedback, prompt_sha
+from coh_lightning.turns import Part, Turn, read_prompt
 from coh_lightning.words import holds
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def load_critic(path: str) -> Callable[[Completion], str]:
         remark = _called(function, completion, path, completion.id)
         if not isinstance(remark, str) or not remark.strip():
             raise InputError(
-                f"The critic {path} gave {_shown(remark)} for the completion '{completion.id}'; it must return text "
+                f"The critic {path} gave {shown(remark)} for the completion '{completion.id}'; it must return text "
                 "with words in it."
             )
         return remark.strip()
@@ -146,7 +148,7 @@ def _load(path: str, in_world: str) -> Callable[..., Any]:
             raise InputError(f"The module '{module_name}' has no '{attribute}'{did_you_mean(part, known)}")
         found = getattr(found, part)
     if not callable(found) or inspect.isclass(found):
-        raise InputError(f"'{path}' is {_shown(found)}, not a function; name one that takes a Completion.")
+        raise InputError(f"'{path}' is {shown(found)}, not a function; name one that takes a Completion.")
     return found
 
 
@@ -165,7 +167,7 @@ def _mappings(
 ) -> list[dict[str, float]]:
     """What a scorer gave, as plain floats. `names`: those it must give, if any are known yet."""
     if not isinstance(given, Sequence) or len(given) != len(completions):
-        count = f"{len(given)} results" if isinstance(given, Sequence) else _shown(given)
+        count = f"{len(given)} results" if isinstance(given, Sequence) else shown(given)
         raise InputError(
             f"The scorer {name} gave {count} for {len(completions)} completions; a batched one returns a list with a "
             "mapping for each."
@@ -174,7 +176,7 @@ def _mappings(
     for completion, scores in zip(completions, given, strict=True):
         if not isinstance(scores, Mapping):
             raise InputError(
-                f"The scorer {name} gave {_shown(scores)} for the completion '{completion.id}'; it must return a "
+                f"The scorer {name} gave {shown(scores)} for the completion '{completion.id}'; it must return a "
                 "mapping of names to numbers."
             )
         names = frozenset(scores) if names is None else names
@@ -193,7 +195,7 @@ def _mappings(
 def _name(key: object, scorer: str) -> str:
     if not isinstance(key, str) or not key.strip() or "/" in key:
         raise InputError(
-            f"The scorer {scorer} gave a score under the name {_shown(key)}; names are text, without '/', which "
+            f"The scorer {scorer} gave a score under the name {shown(key)}; names are text, without '/', which "
             "loggers read as a folder."
         )
     return key
@@ -208,15 +210,10 @@ def _finite(value: Any, whose: str, key: object, completion: Completion) -> floa
     )
     if not isinstance(number, numbers.Real) or not math.isfinite(number):
         raise InputError(
-            f"The scorer {whose} {_shown(value)} as '{key}' of the completion '{completion.id}'; a score must be a "
+            f"The scorer {whose} {shown(value)} as '{key}' of the completion '{completion.id}'; a score must be a "
             "finite number."
         )
     return float(number)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ The root of the model must be called, never a part of it: the hooks that gather 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -22,7 +21,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import wrap
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import (
@@ -185,14 +184,16 @@ def full_state(lm: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+def clip_gradients(lm: nn.Module, max_norm: float) -> Tensor:
     """Scales all gradients, whole or sharded, so that their norm over all ranks is at most `max_norm`; the norm
     before.
     """
+    if isinstance(lm, FullyShardedDataParallel):
+        return lm.clip_grad_norm_(max_norm)
     by_mesh: dict[Any, list[nn.Parameter]] = defaultdict(
         list
     )  # torch can't compute with tensors of different meshes together
-    for parameter in parameters:
+    for parameter in lm.parameters():
         if parameter.grad is not None:
             by_mesh[parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None].append(parameter)
     norms = [nn.utils.get_total_norm([cast(Tensor, one.grad) for one in group]) for group in by_mesh.values()]

@@ -28,9 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.commands import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted, did_you_mean
 from coh_lightning.files import PART, alone, written_aside
-from coh_lightning.records import did_you_mean
 from coh_lightning.runs import differences
 from coh_lightning.sweep_file import Sweep, command_words, read_sweep
 from coh_lightning.yaml_text import dump, load
@@ -65,7 +64,7 @@ class Counts:
     def __str__(self) -> str:
         more = f", {self.interrupted} interrupted and run again" if self.interrupted else ""
         return (
-            f"{self.done} trial{'' if self.done == 1 else 's'}: {self.complete} complete, {self.pruned} stopped "
+            f"{counted(self.done, 'trial')}: {self.complete} complete, {self.pruned} stopped "
             f"early, {self.failed} failed{more}"
         )
 

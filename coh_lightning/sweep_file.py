@@ -22,8 +22,7 @@ from typing import Any
 
 import yaml
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import did_you_mean
+from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.yaml_text import DuplicateKeyError, load
 
 KEYS = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from coh_lightning.chains import Unusable
 from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Role, Turn
+from coh_lightning.turns import Part, Role, Turn
 
 if TYPE_CHECKING:
     from coh_lightning.chains import Chain

@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 
 from coh_lightning.added_tokens import AddedTokens
 from coh_lightning.chains import Chain, Link, TooLong, Unusable
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.files import written_aside
 from coh_lightning.formats import At, CutRange, CutTurn, Layout, PromptFormat, Segment, bos_ids, describe
-from coh_lightning.records import Feedback, Turn
+from coh_lightning.records import Feedback
 from coh_lightning.template_check import shown_turns
+from coh_lightning.turns import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -560,7 +561,7 @@ class ChainTokenizer:
             )
         count, (was, shown) = self.layout.rewritten
         if count:
-            turns = f"{count:,} turn" + ("s" if count > 1 else "")
+            turns = counted(count, "turn")
             notes.append(
                 f"The chat template rewrites {turns} of prompts, and training shows them as it does, e.g. "
                 f"{was[:80]!r} as {shown[:80]!r}."

@@ -17,7 +17,9 @@ from coh_lightning.chains import Method, Unusable, build_chains
 from coh_lightning.data import CoHDataModule
 from coh_lightning.module import CoHModule
 from coh_lightning.records import Feedback
+from coh_lightning.schedule import OptimizerSettings
 from coh_lightning.wording import Wording
+from coh_lightning.writing import Generation
 
 CONF = Path(__file__).parents[1] / "conf"
 DATA = {
@@ -211,7 +213,22 @@ TINY = {
 
 def tiny(*, vocab_size: int = 520, **settings: Any) -> CoHModule:
     """A new model of two layers of width 32, whose outputs differ enough for tests to tell."""
-    return CoHModule(from_config=TINY | {"vocab_size": vocab_size}, **({"lr": 1e-2, "warmup_share": 0.0} | settings))
+    return CoHModule(
+        from_config=TINY | {"vocab_size": vocab_size}, **grouped({"lr": 1e-2, "warmup_share": 0.0} | settings)
+    )
+
+
+def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `CoHModule`: settings of its groups are given by their own names.
+
+    {"lr": 0.1, "write_every": 1}   ->   {"lr": 0.1, "generation": Generation(write_every=1)}
+    """
+    found = dict(settings)
+    for group, kind in (("generation", Generation), ("optimizer", OptimizerSettings)):
+        own = {field.name: found.pop(field.name) for field in fields(kind) if field.name in found}
+        if own:
+            found[group] = kind(**own)
+    return found
 
 
 def merged(columns: Sequence[Mapping[str, float]]) -> dict[str, float]:

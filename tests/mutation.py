@@ -57,11 +57,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("evaluation", "metrics"),
     "metrics": ("metrics", "evaluation"),
     "generation": ("generation", "evaluation", "scorers"),
-    "held_out": ("held_out", "data", "startup", "module"),
+    "held_out": ("held_out", "data", "run_summary", "module"),
     "held_out_figures": ("held_out", "module", "evaluation"),
-    "schedule": ("schedule", "module", "startup"),
+    "schedule": ("schedule", "module", "run_summary"),
     "data": ("data", "held_out", "module", "evaluation", "sources_mix", "preview", "resume"),
-    "module": ("module", "evaluation", "startup", "generation", "exchange", "resume", "models", "scorers"),
+    "module": ("module", "evaluation", "run_summary", "generation", "exchange", "resume", "models", "scorers"),
+    "training_figures": ("module",),
+    "writing": ("evaluation", "module", "exchange"),
 }
 """Module -> its test files, `test_*.py`."""
 EQUIVALENT = Path(__file__).with_name("mutation_equivalent.yaml")

@@ -18,7 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from feedback_for_tests import data_of, merged, method, pairs, wording
+from feedback_for_tests import data_of, grouped, merged, method, pairs, wording
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -69,7 +69,7 @@ def module(**settings: Any) -> CoHModule:
     """A small model whose gradients are large; GPT-2 works in float64 throughout where it is told to."""
     start = {} if "model" in settings else {"from_config": GPT2}
     return CoHModule(
-        **(
+        **grouped(
             start
             | {"lr": 1e-2, "warmup_share": 0.0, "sampling": Sampling(max_new_tokens=4, temperature=1.0)}
             | settings

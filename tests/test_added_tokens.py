@@ -18,8 +18,8 @@ from coh_lightning.chains import Link
 from coh_lightning.chat_template import asking_template, check_template
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
-from coh_lightning.records import Part, Turn
 from coh_lightning.tokens import ChainTokenizer, Encoder, Field, cache_fields
+from coh_lightning.turns import Part, Turn
 
 FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 THINK = ("<think>", "</think>")

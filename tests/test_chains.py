@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from coh_lightning.chains import Chain, Method, Unusable, build_chains, strict_pairs, without_front
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.records import Candidate, Feedback
+from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Pair, Wording
 
 WORDING = Wording(

@@ -14,8 +14,8 @@ from coh_lightning.chains import Link
 from coh_lightning.chat_template import PROBES, asking_template, check_template
 from coh_lightning.errors import InputError
 from coh_lightning.formats import Layout, PromptFormat
-from coh_lightning.records import Part, Role, Turn
 from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.turns import Part, Role, Turn
 
 ASKS = {
     "good": "A helpful answer:",

@@ -155,7 +155,7 @@ def column(file: Path, name: str) -> list[str]:
 # Mistakes
 
 MISTAKES = {
-    "fitt": "there is no command fitt; did you mean fit?",
+    "fitt": "there is no command fitt; did you mean 'fit'?",
     "--config conf/base.yaml fit": "--config was given before the command; the command comes first: coh fit --config ...",
     "fit nonsense": "'nonsense' is neither an option nor a value of one; options are written --key=value.",
     "fit --modle.lr=3": "there is no key modle.lr; did you mean model.lr?",
@@ -180,14 +180,14 @@ MISTAKES = {
     "fit --config conf/bas.yaml": "config: there is no file conf/bas.yaml; did you mean conf/base.yaml?",
     "fit --data.method=conf/method/lost.yaml": "data.method: there is no file conf/method/lost.yaml; did you mean conf/method/last.yaml?",
     "fit --data.method=lost": "data.method: there is no file lost; did you mean conf/method/last.yaml?",
-    "fit --data.sources+=Linse": "data.sources: there is no class Linse; did you mean Lines?",
+    "fit --data.sources+=Linse": "data.sources: there is no class Linse; did you mean 'Lines'?",
     "fit --model=test_cli.Model": "model: there is no file test_cli.Model.",
     "fit --config conf/class_path.yaml": "there is no key data.init_args.row_tokens; write the keys directly under data. (conf/class_path.yaml:1)",
     "fit --model.class_path=test_cli.Model": "there is no key model.class_path; write the keys directly under model.",
     "fit --data.method=null": "data.method is null; it must be settings, written as key: value, or the name of a file of them.",
     "fit --data.row_tokens=many": "data.row_tokens is 'many'; it must be a whole number.",
     "fit --data.method.orders=pn": "data.method.orders is 'pn'; it must be a list.",
-    "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean last?",
+    "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean 'last'?",
     "fit --config conf/null.yaml": "test_cli.Lines can't be made: one of its keys is null and needs a value (",
     "fit --config conf/no_method.yaml": "data.method is inf; it holds settings, written as key: value.",
     "fit --config conf/no_group.yaml": "run is 0; it holds settings, written as key: value.",
@@ -197,7 +197,7 @@ MISTAKES = {
     "fit --trainer.devices=2x": "trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
     "fit --run.name=a/b": "run.name is 'a/b'; it names a folder under runs, so give one word without slashes.",
     "fit --ckpt_path=none.ckpt": "ckpt_path: there is no checkpoint at none.ckpt.",
-    "test --ckpt_path=conf/base.yaml": "ckpt_path: conf/base.yaml is no whole checkpoint (",
+    "test --ckpt_path=conf/base.yaml": "ckpt_path: conf/base.yaml is not a complete checkpoint (",
     "fit --data.complain=true": "feedback.jsonl:3: no prompt.",
 }
 
@@ -612,7 +612,7 @@ def test_a_folder_of_something_else_is_not_taken_for_a_run(
     (here / "letters" / "to_anna.txt").write_text("dear Anna")
     assert call("fit", *SIX, "--run.folder=letters") == 2
     assert (
-        "run.folder is letters, which is no run folder: it has no config.yaml but holds to_anna.txt; name a new or "
+        "run.folder is letters, which is not a run folder: it has no config.yaml but holds to_anna.txt; name a new or "
         "an empty folder." in capsys.readouterr().err
     )
 

@@ -18,7 +18,8 @@ from coh_lightning.__main__ import main
 from coh_lightning.chains import Method
 from coh_lightning.convert import Report, read_file, rows
 from coh_lightning.errors import InputError
-from coh_lightning.records import Feedback, read_jsonl
+from coh_lightning.jsonl import read_jsonl
+from coh_lightning.records import Feedback
 
 PAIRS: list[dict[str, Any]] = [
     {
@@ -192,7 +193,7 @@ def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.Cap
         ([feedback, "--output", "x"], "--to is missing"),
         ([feedback, "--to", "records", "--output", feedback], "would be written over while it is read"),
         ([feedback, "--to", "records", "--output", "x", "--data.seed=1"], "both the file"),
-        ([feedback, "--too", "records"], "convert has no option --too; did you mean --to?"),
+        ([feedback, "--too", "records"], "convert has no option --too; did you mean '--to'?"),
         ([broken, "--to", "records", "--output", str(tmp_path / "x")], "broken.jsonl:1: a completion is empty"),
         ([str(tmp_path / "none.jsonl"), "--to", "records", "--output", "x"], "there is no such file"),
     ):
@@ -202,5 +203,5 @@ def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_ids_that_are_given_twice_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"feedback.jsonl:2: the id 'a' was given before"):
+    with pytest.raises(InputError, match=r"feedback.jsonl:2: the id 'a' was already used"):
         list(read_file(write(tmp_path / "feedback.jsonl", [PAIRS[0], PAIRS[1] | {"id": "a"}])))

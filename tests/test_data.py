@@ -178,7 +178,7 @@ def test_training_begins_with_exactly_the_ids_of_inference(
     ]
     data = built(rows, tmp_path, method=chosen, test_sources=held_out, **settings)
     requests = data.requests()
-    assert len(requests) == len(data.splits["test"]) * len(data.ask(data.splits["test"][0].record))
+    assert len(requests) == len(data.splits["test"]) * len(data.prompter.conditions(data.splits["test"][0].record))
     compared = 0
     by_record = {one.record.id: one for one in data.splits["test"]}
     for request in requests:
@@ -1006,7 +1006,7 @@ def test_an_unknown_ask_is_refused_with_the_nearest(tmp_path: Path) -> None:
 
 def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
     data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["bad"])
-    assert list(data.ask(data.splits["test"][0].record)) == ["bad"]
+    assert list(data.prompter.conditions(data.splits["test"][0].record)) == ["bad"]
     comparisons = list(data.test_dataloader()[1])
     assert comparisons and all(batch["pairs"] for batch in comparisons), (
         "preferences are measured under the good sentence all the same"
@@ -1024,7 +1024,7 @@ def test_single_attributes_can_be_asked_for(tmp_path: Path) -> None:
         wording=wording("attributes"),
         asks=["good accuracy", "bad"],
     )
-    assert list(data.ask(data.splits["test"][0].record)) == ["good accuracy", "bad"]
+    assert list(data.prompter.conditions(data.splits["test"][0].record)) == ["good accuracy", "bad"]
     assert {request.marker for request in data.requests()} == {
         "This summary has excellent accuracy:",
         "This summary has very poor accuracy and very poor coverage:",

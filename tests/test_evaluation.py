@@ -13,17 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, data_of, merged, method, tiny, usable, wording
+from feedback_for_tests import EVERY_KIND, data_of, grouped, merged, method, tiny, usable, wording
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from test_module import fitted, held_out_data, trainer
 
 from coh_lightning.callbacks import CompletionWriter, HumanEvalExport
-from coh_lightning.data import _said
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import headline, summary, valued, with_copies, with_samples
-from coh_lightning.generation import Sampling, Written
+from coh_lightning.generation import Sampling
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Completion, Part, Turn, read_jsonl, read_prompt
+from coh_lightning.prompter import turns_before_answers
+from coh_lightning.request import Written
+from coh_lightning.turns import Part, Turn, read_prompt
+from coh_lightning.writing import Generation
 
 
 def completion(prompt: str, ask: str, text: str, sample: int = 0, **scores: float) -> Completion:
@@ -269,7 +273,7 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
             if of == "coh_critique" and critique is None:
                 continue
             tokens = data.chain_tokenizer.chain(one.prompt, chain)
-            request = data.refinement(one, [chain[0].text], [critique], "refined 2")
+            request = data.prompter.refinement(one.record, [chain[0].text], [critique], "refined 2")
             assert request is not None
             assert request.prompt_ids.tolist() == tokens.ids[: tokens.spans[1].start].tolist()
             assert request.marker == chain[1].marker
@@ -287,8 +291,8 @@ def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of
     )
     data.setup("fit")
     one = data.splits["train"][0]
-    asks = data.ask(one.record)
-    request = data.refinement(one, ["Answer 1.", "Answer 2."], ["it is too short", None], "refined 3")
+    asks = data.prompter.conditions(one.record)
+    request = data.prompter.refinement(one.record, ["Answer 1.", "Answer 2."], ["it is too short", None], "refined 3")
     assert request is not None and request.marker == asks["good"]
     told = data.chain_tokenizer.encoder.decode(request.prompt_ids)
     places = [
@@ -338,12 +342,12 @@ def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(
     data.setup("test")
     one = data.splits["test"][0]
     monkeypatch.setattr(data.chain_tokenizer, "output_lead", lambda marker, place=0: "ab cd"[: 2 * place])
-    third = data.refinement(one, ["x", "y"], [None, None], "refined 3")
+    third = data.prompter.refinement(one.record, ["x", "y"], [None, None], "refined 3")
     assert third is not None
     written = Written(
         third, 0, np.array(data.chain_tokenizer.encoder.encode_texts(["ab cd"])[0], dtype=np.int32), "end"
     )
-    assert data.completion(written, SAMPLED, system="s").text == "d"
+    assert data.prompter.completion(written, SAMPLED, system="s").text == "d"
 
 
 def test_special_tokens_that_the_model_wrote_are_no_part_of_its_text(tmp_path: Path) -> None:
@@ -352,7 +356,7 @@ def test_special_tokens_that_the_model_wrote_are_no_part_of_its_text(tmp_path: P
     request = data.requests("test")[0]
     before, after = (data.chain_tokenizer.encoder.encode_texts([text])[0] for text in ("An apple", " pie"))
     ids = np.array([*before, data.tokenizer.all_special_ids[0], *after], dtype=np.int32)
-    assert data.completion(Written(request, 0, ids, "end"), SAMPLED, system="s").text == "An apple pie"
+    assert data.prompter.completion(Written(request, 0, ids, "end"), SAMPLED, system="s").text == "An apple pie"
 
 
 def test_of_several_samples_of_a_prompt_the_first_is_refined(tmp_path: Path) -> None:
@@ -375,7 +379,7 @@ def test_a_second_answer_without_room_is_left_out_with_its_control(tmp_path: Pat
     data = held_out_data(tmp_path, max_prompt_tokens=60, max_chain_tokens=100, row_tokens=200)
     data.setup("test")
     one = data.splits["test"][0]
-    assert data.refinement(one, ["x" * 200], [None], "refined 2") is None
+    assert data.prompter.refinement(one.record, ["x" * 200], [None], "refined 2") is None
 
 
 @pytest.mark.parametrize("setting", [{"write_every": -1}, {"refine": -1}])
@@ -460,7 +464,7 @@ def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_t
     assert len(written) == sum(2 * len([turn for turn in one.record.prompt if turn.role == "user"]) for one in held_out)
     assert {len(one.record.prompt) for one in held_out} == {1, 3, 5}
     longest = next(one for one in held_out if len(one.record.prompt) == 5)
-    for ask, marker in data.ask(longest.record).items():
+    for ask, marker in data.prompter.conditions(longest.record).items():
         turns: list[Turn] = []
         for number, turn in enumerate(turn for turn in longest.record.prompt if turn.role == "user"):
             one = written[f"{longest.record.id}#{number + 1}:{ask}:0"]
@@ -471,6 +475,9 @@ def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_t
                 read_prompt(turns),
                 turn.text,
             )
+            assert [(message["role"], message["content"]) for message in one.messages] == [
+                (said.role, said.text) for said in turns
+            ]
             assert "Their answer." not in one.prompt
             turns.append(Turn("assistant", (Part(one.text, "front"),)))
     assert len({one.text for one in written.values()}) > len(held_out)
@@ -480,14 +487,13 @@ def test_a_dialogue_with_an_empty_or_overlong_turn_of_the_user_has_no_replies(tm
     data = dialogue_data(tmp_path)
     data.setup("predict")
     one = next(one for one in data.splits["test"] if len(one.record.prompt) == 3)
-    assert data.replies(one) == 2
+    assert data.prompter.replies(one.record) == 2
 
     def with_first(text: str) -> Any:
-        return replace(
-            one, record=replace(one.record, prompt=(Turn("user", (Part(text, "never"),)), *one.record.prompt[1:]))
-        )
+        return replace(one.record, prompt=(Turn("user", (Part(text, "never"),)), *one.record.prompt[1:]))
 
-    assert data.replies(with_first(" \n")) == data.replies(with_first("word " * 300)) == 0
+    replies = data.prompter.replies
+    assert replies(with_first(" \n")) == replies(with_first("word " * 300)) == 0
 
 
 def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
@@ -513,7 +519,7 @@ def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
     "setting", [{"prompts_to": "a"}, {"completions_from": "a"}, {"sampling": Sampling(samples=2, temperature=1.0)}]
 )
 def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"model.dialogues"):
+    with pytest.raises(InputError, match=r"model.generation.dialogues"):
         tiny(dialogues=True, **setting)
 
 
@@ -530,7 +536,7 @@ def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -
 )
 def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: list[str]) -> None:
     names = {"s": "system", "u": "user", "a": "assistant"}
-    pieces = _said([Turn(names[role], (Part("x"),)) for role in roles])  # type: ignore[arg-type]
+    pieces = turns_before_answers([Turn(names[role], (Part("x"),)) for role in roles])  # type: ignore[arg-type]
     assert ["".join(turn.role[0] for turn in piece) for piece in pieces] == before
 
 
@@ -605,11 +611,11 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
 def test_requests_name_the_model_as_the_server_calls_it(
     tmp_path: Path, settings: dict[str, Any], name: str | None
 ) -> None:
-    module = CoHModule(**settings)
-    module.trainer = trainer(tmp_path)
-    assert module._served_model == (name or tmp_path.name)
+    module = CoHModule(**grouped(settings))
+    module.writer.begin(trainer(tmp_path), None, None)  # type: ignore[arg-type]
+    assert module.writer.served_model(module.pretrained_name) == (name or tmp_path.name)
     module.trained_with = {}
-    assert module._served_model == settings.get("served_model", tmp_path.name), (
+    assert module.writer.served_model(module.pretrained_name) == settings.get("served_model", tmp_path.name), (
         "what came of training is no longer the model it began with"
     )
 
@@ -618,7 +624,7 @@ def test_prompts_for_a_checkpoint_that_was_trained_on_other_ones_are_refused(tmp
     run, model = trainer(tmp_path, max_steps=1), tiny()
     run.fit(model, datamodule=held_out_data(tmp_path))
     run.save_checkpoint(tmp_path / "one.ckpt")
-    asking = CoHModule(str(tmp_path / "one.ckpt"), prompts_to=str(tmp_path / "p.jsonl"))
+    asking = CoHModule(str(tmp_path / "one.ckpt"), generation=Generation(prompts_to=str(tmp_path / "p.jsonl")))
     with pytest.raises(
         InputError, match=r"data\.wording\.name is 'paper', but the checkpoint was trained with 'default'"
     ):
@@ -665,7 +671,7 @@ def test_a_study_needs_the_completions_first(tmp_path: Path) -> None:
 def test_what_comes_after_the_next_feedback_sentence_is_cut_off(tmp_path: Path) -> None:
     data = held_out_data(tmp_path)
     data.setup("test")
-    pattern = data._next_marker(data.splits["test"][0].record)
+    pattern = data.prompter.next_marker(data.splits["test"][0].record)
 
     def kept(text: str) -> str:
         found = pattern.search(text)
@@ -682,20 +688,20 @@ def test_writing_stops_behind_the_next_feedback_sentence_and_only_tokens_of_the_
     data.setup("test")
     request, encode = data.requests("test")[0], data.chain_tokenizer.encoder.encode_texts
     said = "An apple.\n\nAn unhelpful answer:"
-    assert not data.over(request, encode([said])[0]), "it may be the beginning of other words"
+    assert not data.prompter.should_stop(request, encode([said])[0]), "it may be the beginning of other words"
     beyond = encode([said + " A"])[0]
-    assert data.over(request, beyond)
-    one = data.completion(Written(request, 0, beyond, "length"), SAMPLED, system="m")
+    assert data.prompter.should_stop(request, beyond)
+    one = data.prompter.completion(Written(request, 0, beyond, "length"), SAMPLED, system="m")
     assert (one.text, one.stop, one.completion_tokens) == ("An apple.", "marker", len(encode(["An apple."])[0]))
 
-    whole = data.completion(Written(request, 0, encode(["An apple."])[0], "end"), SAMPLED, system="m")
+    whole = data.prompter.completion(Written(request, 0, encode(["An apple."])[0], "end"), SAMPLED, system="m")
     assert (whole.text, whole.stop, whole.completion_tokens) == ("An apple.", "end", one.completion_tokens + 1)
 
 
 def test_a_marker_of_one_letter_ends_a_text_only_where_it_stands_as_in_training(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, wording=wording("binary"))
     data.setup("test")
-    pattern = data._next_marker(data.splits["test"][0].record)
+    pattern = data.prompter.next_marker(data.splits["test"][0].record)
     assert pattern.search("A stone and B trees.\n\nA new line") is None
     found = pattern.search("A stone.\n\nA\nAn apple")
     assert found is not None and found.start() == len("A stone.")

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from coh_lightning.answers import Blank
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.exchange import Blank, read_completions, write_batch, write_prompts
-from coh_lightning.records import Completion
+from coh_lightning.exchange import read_completions, write_batch, write_prompts
 
 SAMPLING = {
     "max_new_tokens": 8,
@@ -101,10 +102,13 @@ def test_a_prompts_line_holds_all_that_is_needed_to_complete_it(tmp_path: Path) 
     one = BLANKS[0]
     seed = first["body"].pop("seed")
     assert first == {
-        "id": "7:good:0", "custom_id": one.custom_id, "prompt_id": "7", "prompt_sha": "hash of 7", "sha": one.sha, "ask": "good", "marker": "A good answer:\n",
-        "prompt": "<s>Name 7 fruits.\n\nA good answer:\n", "prompt_ids": [1, 27, 30, 40], "stop": ["A good answer:"], "stop_token_ids": [2, 5],
+        "id": "7:good:0", "custom_id": one.custom_id, "prompt_id": "7", "prompt_sha": "hash of 7",
+        "sha": one.sha, "ask": "good", "marker": "A good answer:\n",
+        "prompt": "<s>Name 7 fruits.\n\nA good answer:\n", "prompt_ids": [1, 27, 30, 40],
+        "stop": ["A good answer:"], "stop_token_ids": [2, 5],
         "sampling": {name: value for name, value in SAMPLING.items() if name != "batch_size"},
-        "body": {"model": "m", "prompt": [1, 27, 30, 40], "max_tokens": 8, "temperature": 0.7, "top_p": 0.9, "top_k": 5, "n": 1,
+        "body": {"model": "m", "prompt": [1, 27, 30, 40], "max_tokens": 8, "temperature": 0.7,
+                 "top_p": 0.9, "top_k": 5, "n": 1,
                  "stop": ["A good answer:"], "stop_token_ids": [2, 5]},
     }  # fmt: skip
     assert 0 <= seed < 2**31 and seed != second["body"]["seed"]  # or both samples would be one text
@@ -186,7 +190,7 @@ def test_why_a_server_stopped_is_said_in_our_words(tmp_path: Path, reason: str |
 
 def test_a_text_that_broke_off_for_another_reason_is_refused(tmp_path: Path) -> None:
     for reason in ("content_filter", "abort", 7, ["stop"]):
-        with pytest.raises(InputError, match=r"b.jsonl:1: finish_reason is .*, so the text may not be whole"):
+        with pytest.raises(InputError, match=r"b.jsonl:1: finish_reason is .*, so the text may be cut short"):
             read(written(tmp_path / "b.jsonl", served(BLANKS[0], finish_reason=reason)), BLANKS[:1])
 
 
@@ -221,11 +225,11 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
         ),
         (
             [*map(plain, BLANKS), plain(blank(9))],
-            "c.jsonl:4: nobody asked for the completion '9:good:0'; did you mean '7:good:0'",
+            "c.jsonl:4: nobody asked for the completion str '9:good:0'; did you mean '7:good:0'",
         ),
         (
             [plain(BLANKS[0], prompt_sha="hash of 8")],
-            "c.jsonl:1: the prompt_sha of '7:good:0' is 'hash of 8', but 'hash of 7' is asked for",
+            "c.jsonl:1: the prompt_sha of '7:good:0' is str 'hash of 8', but str 'hash of 7' is asked for",
         ),
         (
             [{"id": "7:good:0", "completion": "x"}],
@@ -238,14 +242,14 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
             "c.jsonl:1: the line of '7:good:0' has neither 'completion' nor 'text'",
         ),
         ([plain(BLANKS[0]) | {"text": "x"}], "c.jsonl:1: the line of '7:good:0' has both 'completion' and 'text'"),
-        ([plain(BLANKS[0]) | {"completion": None}], "c.jsonl:1: completion is 'null'; it must be text"),
+        ([plain(BLANKS[0]) | {"completion": None}], "c.jsonl:1: completion is NoneType None; it must be text"),
         (
             [plain(BLANKS[0], completion_tokens=1.5)],
-            "c.jsonl:1: completion_tokens is '1.5'; it must be a number of tokens",
+            "c.jsonl:1: completion_tokens is float 1.5; it must be a number of tokens",
         ),
-        ([plain(BLANKS[0], "a\ud800")], r"c.jsonl:1: text holds the lone surrogate U\+D800"),
+        ([plain(BLANKS[0], "a\ud800")], r"c.jsonl:1: completion holds the lone surrogate U\+D800"),
         (["{"], "c.jsonl:1: broken JSON"),
-        (["3"], "c.jsonl:1: the line is no JSON object"),
+        (["3"], "c.jsonl:1: the line is not a JSON object"),
         (
             [{"custom_id": "coh-12", "response": {}}],
             "c.jsonl:1: nobody asked for .*its prompt or its settings have changed since the batch was written",
@@ -265,7 +269,7 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
         ),
         (
             [served(BLANKS[0], chat=True, message={"content": None})],
-            "c.jsonl:1: message.content is 'null'; it must be text",
+            "c.jsonl:1: message.content is NoneType None; it must be text",
         ),
     ],
 )
@@ -308,7 +312,7 @@ def test_a_server_that_read_other_prompt_tokens_is_warned_of(tmp_path: Path) -> 
     ]
     with pytest.warns(
         UserWarning,
-        match=r"read 1 of 3 prompts otherwise than they are \('7:good:1' was read as 5 tokens and has 4\): a BOS added twice",
+        match=r"tokenized 1 of 3 prompts differently \('7:good:1' was read as 5 tokens and has 4\)",
     ):
         read(written(tmp_path / "b.jsonl", *lines))
 
@@ -334,7 +338,8 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     from feedback_for_tests import tiny
     from test_module import held_out_data
 
-    from coh_lightning.generation import Request, Sampling, Written, generate
+    from coh_lightning.generation import Sampling, generate
+    from coh_lightning.request import Request, Written
 
     data = held_out_data(tmp_path)
     data.prepare_data()
@@ -347,14 +352,14 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     empty = np.zeros(0, dtype=np.int32)
     blanks = [
         Blank(
-            data.completion(Written(request, 0, empty, "length"), sampling, system="run"),
+            data.prompter.completion(Written(request, 0, empty, "length"), sampling, system="run"),
             tuple(map(int, request.prompt_ids)),
             data.chain_tokenizer.output_lead(request.marker),
         )
         for request in requests
     ]
     here = [
-        data.completion(one, sampling, system="run")
+        data.prompter.completion(one, sampling, system="run")
         for one in generate(model.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id)
     ]
 
@@ -365,7 +370,7 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
         ids = np.array(line["body"]["prompt"], dtype=np.int32)
         settings = Sampling(max_new_tokens=line["body"]["max_tokens"], batch_size=1)
         [one] = generate(
-            model.lm, [Request("x", "x", "x", ids)], settings, stop_ids=line["body"]["stop_token_ids"], pad_id=0
+            model.lm, [Request("x", "x", ids)], settings, stop_ids=line["body"]["stop_token_ids"], pad_id=0
         )
         text, reason = encoder.decode(one.ids, skip_special_tokens=True), "stop" if one.stop == "end" else "length"
         usage = {"prompt_tokens": len(ids), "completion_tokens": one.new_tokens}

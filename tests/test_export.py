@@ -30,9 +30,9 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.formats import PromptFormat
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, read_checkpoint
+from coh_lightning.models import LoRA, Recipe, read_checkpoint
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Part, Turn
+from coh_lightning.turns import Part, Turn
 
 GPT2 = {
     "model_type": "gpt2",
@@ -315,15 +315,10 @@ def test_a_chat_template_that_was_changed_after_training_is_refused(
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     with pytest.raises(
         InputError,
-        match=r"The chat template of '.*' is not the one that the model was trained with; give the tokenizer of the training",
+        match=r"The chat template of '.*' is not the one that the model was trained with",
     ):
         export_checkpoint(chat[0], tmp_path / "out", tokenizer=str(tmp_path / "tokenizer"))
     assert not (tmp_path / "out").exists()
-    old = torch.load(chat[0], weights_only=True)
-    saved = json.loads(old[CHECKPOINT_KEY])
-    del saved["data"]["chat_template"], saved["data"]["prompt_format"]["kept_tokens"]
-    torch.save(old | {CHECKPOINT_KEY: json.dumps(saved)}, tmp_path / "old.ckpt")
-    export_checkpoint(tmp_path / "old.ckpt", tmp_path / "out")  # of a version that stored neither
 
 
 def test_the_sentences_are_those_of_the_commonest_task(tmp_path: Path) -> None:
@@ -334,11 +329,9 @@ def test_the_sentences_are_those_of_the_commonest_task(tmp_path: Path) -> None:
     data = data_of(rows, tmp_path, wording=wording("varied"))
     data.setup()
     assert data.settings()["tasks"] == [["summary", None], ["response", "harmless"]]
-    from coh_lightning.export import asks_of
-
-    asks = asks_of(data.settings())
+    asks = data.prompter.conditions_by_task()
     for one in data.splits["train"]:
-        assert asks[one.record.task, one.record.aspect] == data.ask(one.record)
+        assert asks[one.record.task, one.record.aspect] == data.prompter.conditions(one.record)
 
 
 def test_a_model_trained_without_sentences_is_asked_without(tmp_path: Path) -> None:
@@ -364,7 +357,7 @@ def test_an_exported_model_is_trained_on_and_exported_again(
     path, _, data = trained(tmp_path / "run", CoHModule(str(tmp_path / "first")), **settings)
     export_checkpoint(path, tmp_path / "second")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "second")
-    marker = data.ask(data.splits["train"][0].record)["good"]
+    marker = data.prompter.conditions(data.splits["train"][0].record)["good"]
     asked = [
         tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=False) for one in messages(data)
     ]

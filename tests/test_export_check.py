@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import peft
 import pytest
 import torch
-from feedback_for_tests import TINY, data_of, pairs
+from feedback_for_tests import TINY, data_of, grouped, pairs
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -63,7 +63,7 @@ def trained(
     pl.seed_everything(0, verbose=False)
     base = Recipe(from_config=config).build()
     base.save_pretrained(folder / "base")
-    model = CoHModule(str(folder / "base"), lr=0.1, warmup_share=0.0, lora=lora, **settings)
+    model = CoHModule(str(folder / "base"), lora=lora, **grouped({"lr": 0.1, "warmup_share": 0.0} | settings))
     quiet: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,

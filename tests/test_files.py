@@ -11,7 +11,8 @@ import pytest
 
 from coh_lightning.errors import InputError
 from coh_lightning.files import put_in_place, unwritten, written_aside
-from coh_lightning.records import Rejected, write_jsonl
+from coh_lightning.jsonl import write_jsonl
+from coh_lightning.records import Rejected
 
 
 def test_nothing_stands_under_the_name_until_it_is_whole(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from tokenizers_for_tests import CHATML, GEMMA, LLAMA2, LLAMA3, MISTRAL, TEMPLAT
 from coh_lightning.chains import Chain, Link, Unusable
 from coh_lightning.errors import InputError
 from coh_lightning.formats import CutRange, CutTurn, Layout, PromptFormat, Segment
-from coh_lightning.records import Part, Role, Turn
+from coh_lightning.turns import Part, Role, Turn
 
 GOOD = Link("Good:", "yes", learned=1.0, kind="good")
 BAD = Link("Bad:", "no", learned=0.5, unlearned=0.25, kind="bad")

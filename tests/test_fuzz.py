@@ -46,18 +46,22 @@ from mutants_for_tests import ROWS, line_of, mutated, mutated_bytes, source_of, 
 from tokenizers_for_tests import byte_level
 
 import coh_lightning.sources.mix as mix
+from coh_lightning.answers import Blank
 from coh_lightning.chains import Unusable
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.exchange import Blank, read_completions
+from coh_lightning.exchange import read_completions
 from coh_lightning.formats import PromptFormat
 from coh_lightning.human_eval.export import export_study
 from coh_lightning.human_eval.items import match, read_gold, read_systems
 from coh_lightning.human_eval.ratings import import_ratings
 from coh_lightning.human_eval.report import excluded_raters, rater_table, read_answers, report_numbers
 from coh_lightning.human_eval.study import read_study
+from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.judge import Comparison, Endpoint, Reply, comparisons_of_study, judge, questions, show
+from coh_lightning.judgements import Judgement
 from coh_lightning.prepare import Preparer
-from coh_lightning.records import Completion, Feedback, Judgement, Rejected, read_jsonl, write_jsonl
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import Source, load
 from coh_lightning.sources.files import read_rows
 from coh_lightning.sources.texts import read_texts

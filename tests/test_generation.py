@@ -21,7 +21,8 @@ from ranks_for_tests import end_rank
 
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
-from coh_lightning.generation import Request, Sampling, Written, generate, generating, next_tokens
+from coh_lightning.generation import Sampling, generate, generating, next_tokens
+from coh_lightning.request import Request, Written
 from coh_lightning.slots import Slots
 
 VOCABULARY = 97
@@ -88,7 +89,7 @@ def _model(name: str = "llama") -> hf.PreTrainedModel:
 def _requests(lengths: tuple[int, ...] = (3, 17, 1, 9, 9, 30, 2, 25)) -> list[Request]:
     chance = np.random.default_rng(0)
     return [
-        Request(f"p{i}", "good", "A good answer:", chance.integers(13, VOCABULARY, size=n).astype(np.int32))
+        Request(f"p{i}", "good", chance.integers(13, VOCABULARY, size=n).astype(np.int32))
         for i, n in enumerate(lengths)
     ]
 
@@ -230,12 +231,10 @@ def test_seed_prompt_and_ask_each_key_the_draws() -> None:
     assert rows[0] == rows[4] and len({tuple(row) for row in rows}) == 4
 
 
-def test_results_come_in_the_order_of_requests_then_samples_with_counts_and_payload() -> None:
-    requests = [replace(request, payload={"row": i}) for i, request in enumerate(_requests())]
+def test_results_come_in_the_order_of_requests_then_samples_with_counts_and_the_request_itself() -> None:
+    requests = _requests()
     written = _write(_model(), requests, DRAWN)
-    assert [(w.request.payload["row"], w.sample) for w in written] == [
-        (i, sample) for i in range(8) for sample in range(3)
-    ]
+    assert [w.sample for w in written] == [0, 1, 2] * 8
     assert all(
         w.request is requests[i // 3] and w.prompt_tokens == len(w.request.prompt_ids) and w.ids.dtype == np.int32
         for i, w in enumerate(written)
@@ -340,7 +339,7 @@ def test_a_prompt_that_fills_all_positions_is_refused_with_the_numbers() -> None
 
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(InputError, match=r"'x' \(bad\).*at least one token"):
-        Request("x", "bad", "", np.array([], dtype=np.int32))
+        Request("x", "bad", np.array([], dtype=np.int32))
 
 
 def test_a_diverged_model_is_refused() -> None:

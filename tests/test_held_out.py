@@ -20,16 +20,19 @@ from tokenizers_for_tests import character
 from coh_lightning.attention import row_logits
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.chains import Link, Method
+from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
 from coh_lightning.held_out import RECORDS_PER_WRITING, Comparer, Comparison, Table
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.losses import output_log_likelihoods
 from coh_lightning.prepare import Preparer
-from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn, read_jsonl
+from coh_lightning.records import Candidate, Feedback
 from coh_lightning.sources import Records
 from coh_lightning.tokens import ChainTokenizer, Encoder
 from coh_lightning.trees import Tree
+from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Wording
 
 

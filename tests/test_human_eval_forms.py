@@ -449,15 +449,15 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
         (
             read_label_studio,
             b'[{"data": {"row_id": "r10"}, "annotations": [], "annotations": []}]',
-            "the key 'annotations' stands twice in one object",
+            "an object has the key 'annotations' twice",
         ),
         (
             read_potato,
             b'{"instance_id_to_label_to_value": {"r10": [], "r10": []}}',
-            "the key 'r10' stands twice in one object",
+            "an object has the key 'r10' twice",
         ),
         (read_potato, b"[]", "none of potato's"),
-        (read_potato, b"\xff", "bytes that are no text"),
+        (read_potato, b"\xff", "not UTF-8"),
     ],
 )
 def test_what_is_no_such_file_is_refused_by_name(

@@ -11,7 +11,8 @@ from completions_for_tests import completions, lines_of, own
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.items import Gold, Matched, Pair, match, read_gold, read_systems, references
-from coh_lightning.records import Feedback, prompt_sha, read_prompt
+from coh_lightning.records import Feedback, prompt_sha
+from coh_lightning.turns import read_prompt
 
 
 def matched(
@@ -78,9 +79,7 @@ def test_a_marker_is_found_anywhere_in_the_prompt(tmp_path: Path, prompt: Any) -
 def test_a_key_that_stands_twice_in_a_line_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "1", "prompt": "Why?", "completion": "x", "completion": "y"}\n')
-    with pytest.raises(
-        InputError, match=r"a\.jsonl:1: the key 'completion' stands twice in one object; keep one of the two\."
-    ):
+    with pytest.raises(InputError, match=r"a\.jsonl:1: an object has the key 'completion' twice; keep one of them\."):
         read_systems([path], seed=0)
 
 
@@ -235,14 +234,14 @@ def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
     [
         (
             {"completion": "a\ud800"},
-            r" \(completion of '1'\): completion holds the lone surrogate U\+D800 at character 2, which no file can hold",
+            r" \(completion of '1'\): completion holds the lone surrogate U\+D800 at character 2",
         ),
         ({"prompt": "\udfff"}, r" \(completion of '1'\): prompt holds the lone surrogate U\+DFFF at character 1"),
         ({"reference": "\ud800"}, "reference holds the lone surrogate"),
-        ({"completion": 3}, "completion is int; it must be text"),
+        ({"completion": 3}, "completion is int 3; it must be text"),
         ({"prompt": 3}, "prompt is int; it must be text or a list of messages"),
         ({"prompt": [{"role": "user"}]}, r"prompt\[0\] is no message"),
-        ({"id": None}, "id is NoneType; it must be text"),
+        ({"id": None}, "id is NoneType None; it must be text"),
         ({"sampling": {"temperature": float("nan")}}, "sampling holds a number that is not finite"),
     ],
 )

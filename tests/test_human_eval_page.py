@@ -572,7 +572,8 @@ def test_the_help_lists_the_keys_and_holds_them(browser: Browser) -> None:
 def test_what_the_page_saves_is_imported_as_it_was_chosen(browser: Browser, tmp_path: Path) -> None:
     from coh_lightning.human_eval.export import export_study
     from coh_lightning.human_eval.ratings import import_ratings
-    from coh_lightning.records import Judgement, read_jsonl
+    from coh_lightning.jsonl import read_jsonl
+    from coh_lightning.judgements import Judgement
 
     for name, turn in (("one", 0), ("two", 1)):
         lines = [

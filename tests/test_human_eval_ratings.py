@@ -23,7 +23,8 @@ from coh_lightning.human_eval.guard import DANGEROUS, guard
 from coh_lightning.human_eval.ratings import WORDS, Imported, import_ratings, summary
 from coh_lightning.human_eval.sheets import sheet_cells
 from coh_lightning.human_eval.study import Study
-from coh_lightning.records import Judgement, read_jsonl
+from coh_lightning.jsonl import read_jsonl
+from coh_lightning.judgements import Judgement
 
 ODD = (
     "Well.",
@@ -666,8 +667,8 @@ def test_a_workbook_is_not_believed_how_large_it_is(tmp_path: Path) -> None:
 def test_a_workbook_that_unpacks_out_of_all_proportion_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    monkeypatch.setattr("coh_lightning.compressed.FREELY_UNPACKED", 10_000)
     study_at(tmp_path, texts=("one",))
     bomb = workbook(tmp_path / "bomb.xlsx", f'<row r="1"><c t="inlineStr"><is><t>{"x" * 5_000_000}</t></is></c></row>')
-    with pytest.raises(InputError, match=r"bomb\.xlsx: it unpacks to more than"):
+    with pytest.raises(InputError, match=r"bomb\.xlsx: it decompresses to more than"):
         bring(tmp_path, bomb)

@@ -43,7 +43,7 @@ from coh_lightning.human_eval.statistics import (
     wilson,
 )
 from coh_lightning.human_eval.study import Item
-from coh_lightning.records import Judgement
+from coh_lightning.judgements import Judgement
 
 SAME = 1e-9
 WORLDS = {

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from coh_lightning.errors import InputError
+from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.judge import (
     EQUAL,
     Comparison,
@@ -33,7 +34,7 @@ from coh_lightning.judge import (
     tally,
     verdict,
 )
-from coh_lightning.records import Judgement, read_jsonl, write_jsonl
+from coh_lightning.judgements import Judgement
 
 Answer = tuple[int, dict[str, str], bytes | None]
 """Status, headers, body; None closes the connection without a word."""

@@ -28,6 +28,7 @@ from coh_lightning.model_tokenizer import choose_tokenizer, first_difference, lo
 from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, said
 from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
+from coh_lightning.writing import Generation
 
 ROWS = 700
 """Of the embedding: more than the tokenizer has tokens, as in many models."""
@@ -118,7 +119,11 @@ def test_the_command_line_takes_the_models_tokenizer_everywhere(
     assert main(["fit", *common, *quiet, f"--run.folder={tmp_path / 'run'}"]) == 0
     assert json.loads((tmp_path / "run" / "data.json").read_text())["tokenizer"] == model
     prompts = tmp_path / "prompts.jsonl"
-    ids = ["--model.sampling.max_new_tokens=4", f"--model.prompts_to={prompts}", f"--run.folder={tmp_path / 'predict'}"]
+    ids = [
+        "--model.generation.sampling.max_new_tokens=4",
+        f"--model.generation.prompts_to={prompts}",
+        f"--run.folder={tmp_path / 'predict'}",
+    ]
     assert main(["predict", *common, "--trainer.enable_progress_bar=false", *ids]) == 0
     tokenizer, lines = byte_level(), [json.loads(line) for line in prompts.read_text().splitlines()]
     assert lines and all(tokenizer.decode(line["prompt_ids"]).endswith("answer:\n") for line in lines)
@@ -170,12 +175,14 @@ def test_a_predict_that_runs_no_model_needs_only_the_tokenizer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = own_data(tmp_path, tokenizer=model)
-    run_in(tmp_path).predict(CoHModule(prompts_to=str(tmp_path / "p.jsonl")), datamodule=data)
+    run_in(tmp_path).predict(CoHModule(generation=Generation(prompts_to=str(tmp_path / "p.jsonl"))), datamodule=data)
     assert (tmp_path / "p.jsonl").read_text()
     with pytest.raises(
         InputError, match=r"data.tokenizer is not set, and there is no model whose tokenizer it could be"
     ):
-        run_in(tmp_path).predict(CoHModule(prompts_to=str(tmp_path / "q.jsonl")), datamodule=own_data(tmp_path))
+        run_in(tmp_path).predict(
+            CoHModule(generation=Generation(prompts_to=str(tmp_path / "q.jsonl"))), datamodule=own_data(tmp_path)
+        )
 
 
 def test_python_has_the_same_rules(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from feedback_for_tests import TINY, data_of, pairs
+from feedback_for_tests import TINY, data_of, grouped, pairs
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
@@ -28,7 +28,7 @@ IDS = torch.arange(3, 60)[None]
 
 
 def adapted(**settings: Any) -> CoHModule:
-    return CoHModule(from_config=TINY, **({"lr": 1e-2, "warmup_share": 0.0, "lora": SMALL} | settings))
+    return CoHModule(from_config=TINY, **grouped({"lr": 1e-2, "warmup_share": 0.0, "lora": SMALL} | settings))
 
 
 class Seeded(pl.Callback):

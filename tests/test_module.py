@@ -14,7 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, TINY, built, data_of, merged, method, pairs, tiny, usable, wording
+from feedback_for_tests import EVERY_KIND, TINY, built, data_of, grouped, merged, method, pairs, tiny, usable, wording
 from lightning.pytorch.loggers import Logger
 from tokenizers_for_tests import CHATML, byte_level
 from torch import Tensor
@@ -22,15 +22,19 @@ from torch.nn.functional import log_softmax
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.chains import strict_pairs
+from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
 from coh_lightning.held_out_figures import preferences
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.losses import row_loss
-from coh_lightning.models import CHECKPOINT_KEY, LoRA
+from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Completion, read_jsonl
+from coh_lightning.schedule import OptimizerSettings
+from coh_lightning.training_figures import sum_over_replicas
+from coh_lightning.writing import Generation
 
 GPT2 = {
     "model_type": "gpt2",
@@ -113,7 +117,7 @@ def fitted(data: CoHDataModule, model: CoHModule, folder: Path, **settings: Any)
 
 
 def gpt2(**settings: Any) -> CoHModule:
-    return CoHModule(from_config=GPT2, **({"lr": 1e-3, "warmup_share": 0.0} | settings))
+    return CoHModule(from_config=GPT2, **grouped({"lr": 1e-3, "warmup_share": 0.0} | settings))
 
 
 def test_the_learned_share_is_that_of_the_feedback_alone(tmp_path: Path) -> None:
@@ -268,7 +272,7 @@ def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_tr
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr("coh_lightning.module.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
+    monkeypatch.setattr("coh_lightning.model_build.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
     for layout, times in (("tree", [256]), ("separate", [256])):
         data, model = (
             data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout),
@@ -280,15 +284,14 @@ def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_tr
 
 
 def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, run = tiny(), trainer(tmp_path)
-    model.trainer = run
+    run = trainer(tmp_path)
     for ranks, copies in ((1, 1), (2, 2), (4, 4), (4, 2)):
         monkeypatch.setattr(type(run), "world_size", ranks)
-        monkeypatch.setattr("coh_lightning.module.replicas", lambda trainer, copies=copies: (copies, 0))
+        monkeypatch.setattr("coh_lightning.training_figures.replicas", lambda trainer, copies=copies: (copies, 0))
         monkeypatch.setattr(
             run.strategy, "reduce", lambda value, *, reduce_op, ranks=ranks: {"sum": value * ranks}[reduce_op]
         )
-        assert float(model._over_ranks(torch.tensor(3.0))) == 3.0 * copies
+        assert float(sum_over_replicas(run, torch.tensor(3.0))) == 3.0 * copies
 
 
 def test_a_toy_model_learns_eight_chains_by_heart(tmp_path: Path) -> None:
@@ -381,6 +384,14 @@ def test_every_micro_batch_of_every_epoch_drops_out_by_a_draw_of_its_own(
     assert torch.initial_seed() == seeds.seen[len(seeds.seen) // 2 + 5]
 
 
+def test_a_copy_of_a_module_leaves_the_trainer_behind(tmp_path: Path) -> None:
+    model = tiny(sampling=Sampling(max_new_tokens=2))
+    trainer(tmp_path).test(model, datamodule=held_out_data(tmp_path), verbose=False)
+    again = copy.deepcopy(model)
+    assert model._trainer is not None and again._trainer is None and not hasattr(again.writer, "_trainer")
+    assert torch.equal(logits(again), logits(model))
+
+
 def test_configuring_the_model_twice_keeps_it() -> None:
     module = tiny()
     module.configure_model()
@@ -442,7 +453,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_an
     )
     with pytest.raises(
         InputError,
-        match=rf"^The loss of step 2 \(epoch 0\) is nan: it is no number in 1 of the step's 3 rows, that of {named}; lower model.lr, or look",
+        match=rf"^The loss of step 2 \(epoch 0\) is nan: it is non-finite in 1 of the step's 3 rows, that of {named};",
     ):
         trainer(tmp_path, Last(), max_steps=9, log_every_n_steps=1000).fit(model, datamodule=data)
     assert members and torch.equal(model.lm.lm_head.weight, weights[2])
@@ -605,23 +616,13 @@ def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(
 
 def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
     model = CoHModule()
-    assert (model.lr, model.betas, model.weight_decay, model.warmup_share, model.final_lr_share) == (
-        1e-5,
-        (0.9, 0.95),
-        0.0,
-        0.03,
-        0.1,
-    )
-    assert (model.attention, model.dtype_name, model.dropout, model.gradient_checkpointing, model.compile_blocks) == (
-        "auto",
-        "float32",
-        False,
-        False,
-        False,
-    )
-    assert (model.write_every, model.refine, model.dialogues, model.sampling) == (0, 0, False, Sampling())
+    assert (model.lr, model.optimizer) == (1e-5, OptimizerSettings((0.9, 0.95), 0.0, 0.03, 0.1))
+    assert model.recipe == Recipe(None, None, torch.float32, "auto", dropout=False, lora=None, trust_remote_code=False)
+    assert (model.gradient_checkpointing, model.compile_blocks) == (False, False)
+    assert model.generation == Generation(Sampling(), write_every=0, refine=0, dialogues=False, scorers=())
     assert asdict(Sampling()) == {
-        "max_new_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "samples": 1, "batch_size": 16, "seed": 0, "max_seconds": None,
+        "max_new_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "samples": 1, "batch_size": 16, "seed": 0,
+        "max_seconds": None,
     }  # fmt: skip
 
 
@@ -631,7 +632,7 @@ def test_a_checkpoint_of_quantised_weights_holds_the_adapters_alone(tmp_path: Pa
     whole = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(whole)
     assert set(whole["state_dict"]) == set(model.state_dict())
-    model.lora = replace(model.lora, quantise="4bit")  # type: ignore[type-var]
+    model.recipe = replace(model.recipe, lora=replace(model.lora, quantise="4bit"))  # type: ignore[type-var]
     small: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(small)
     assert (
@@ -681,7 +682,7 @@ def test_other_settings_than_the_checkpoints_are_refused_whichever_way_it_comes(
         "load_from_checkpoint": lambda: CoHModule.load_from_checkpoint(path),
         "model": lambda: CoHModule(str(path)),
     }[road]()
-    model.sampling = Sampling(max_new_tokens=3)
+    model.writer.settings = Generation(Sampling(max_new_tokens=3))
     given = {"ckpt_path": str(path), "weights_only": True} if road == "ckpt_path" else {}
     for command in ("test", "predict"):
         with pytest.raises(InputError) as refused:
@@ -713,10 +714,10 @@ def test_the_attributes_asked_for_are_the_checkpoints_whichever_way_it_comes(roa
         "load_from_checkpoint": lambda: CoHModule.load_from_checkpoint(path),
         "model": lambda: CoHModule(str(path)),
     }[road]()
-    model.sampling = Sampling(max_new_tokens=3)
+    model.writer.settings = Generation(Sampling(max_new_tokens=3))
     given = {"ckpt_path": str(path), "weights_only": True} if road == "ckpt_path" else {}
     trainer(tmp_path).predict(model, datamodule=data("tone", "two"), **given)
-    assert {one.marker for one in model.written} == {
+    assert {one.marker for one in model.writer.written} == {
         "An answer with excellent style:",
         "An answer with very poor style:",
     }
@@ -725,7 +726,7 @@ def test_the_attributes_asked_for_are_the_checkpoints_whichever_way_it_comes(roa
 def test_a_model_trained_further_is_asked_as_it_was_trained_last(
     checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path
 ) -> None:
-    model = CoHModule(str(checkpoint[0]), sampling=Sampling(max_new_tokens=3))
+    model = CoHModule(str(checkpoint[0]), generation=Generation(Sampling(max_new_tokens=3)))
     other = held_out_data(tmp_path, wording=wording("binary"))
     run = trainer(tmp_path, max_steps=1)
     run.fit(model, datamodule=other)
@@ -865,8 +866,8 @@ def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, mon
     [
         ({"model": "x", "from_config": TINY}, "give one of them"),
         ({"from_config": {"hidden_size": 3}}, "no model_type"),
-        ({"lr": 0.0}, "they must be"),
-        ({"lr": -1.0}, "they must be"),
+        ({"lr": 0.0}, "it must be > 0"),
+        ({"lr": -1.0}, "it must be > 0"),
         ({"warmup_share": 1.0}, "they must be"),
         ({"warmup_share": -0.1}, "they must be"),
         ({"final_lr_share": -0.1}, "they must be"),
@@ -875,7 +876,7 @@ def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, mon
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        CoHModule(**settings)
+        CoHModule(**grouped(settings))
 
 
 @pytest.mark.parametrize(
@@ -887,8 +888,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
     ],
 )
 def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
-    model = CoHModule(**settings)
-    assert {name: getattr(model, name) for name in settings} == settings
+    for name, group in grouped(settings).items():
+        assert getattr(CoHModule(**grouped(settings)), name) == group
 
 
 @pytest.mark.parametrize(
@@ -906,9 +907,9 @@ def test_a_model_that_can_not_be_made_is_refused_in_one_sentence(settings: dict[
 @pytest.mark.parametrize("share", [-0.5, 1.5])
 def test_where_the_cosine_ends_is_a_share_of_the_peak(share: float) -> None:
     with pytest.raises(InputError, match=f"final_lr_share {share}"):
-        CoHModule("world", final_lr_share=share)
+        OptimizerSettings(final_lr_share=share)
 
 
 def test_the_name_of_a_model_is_kept_for_its_checkpoint_and_the_worlds_where_there_is_none() -> None:
-    assert [CoHModule(name)._base for name in ("some/model", None)] == ["some/model", "world"]
-    assert CoHModule(from_config={"model_type": "llama"})._base is None
+    assert [CoHModule(name).base for name in ("some/model", None)] == ["some/model", "world"]
+    assert CoHModule(from_config={"model_type": "llama"}).base is None

@@ -14,6 +14,7 @@ from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
 from coh_lightning.module import CoHModule
 from coh_lightning.monitors import MonitorsKnown, missed
+from coh_lightning.writing import Generation
 
 SHORT = [
     "--trainer.accelerator=cpu",
@@ -55,7 +56,7 @@ def test_what_lightning_says_of_a_figure_that_is_missed_becomes_a_sentence(
         trainer.fit(Model(), rows, rows)
     assert missed(error.value) == (
         f"trainer.callbacks: the monitor of {type(callback).__name__} is 'val/nlll', which nothing logs; did "
-        "you mean val/nll?"
+        "you mean 'val/nll'?"
     )
     assert missed(RuntimeError("something else")) is None
 
@@ -75,7 +76,7 @@ def test_a_monitor_that_nothing_logs_is_refused_before_training(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert errors == [
         f"error: trainer.callbacks: the monitor of {kind} is 'val/preference_acuracy_sum', which nothing logs; did "
-        "you mean val/preference_accuracy_sum?"
+        "you mean 'val/preference_accuracy_sum'?"
     ]
     assert not (tmp_path / "r").exists()
 
@@ -111,7 +112,7 @@ def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metric
 )
 def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown(monitor: str, refused: bool) -> None:
     class Writes(Model):
-        write_every = 1
+        generation = Generation(write_every=1)
 
         def figures(self) -> list[str]:
             return ["val/nll", "train/nll"]

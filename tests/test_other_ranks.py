@@ -7,7 +7,6 @@ kind of moment.
 
 from __future__ import annotations
 
-import copy
 import csv
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks_for_tests import STEPS, Steps, commanded, end_rank, module, rank_of, relative, rows, started, trainer, whole
 
 from coh_lightning.errors import InputError
-from coh_lightning.progress import check_same_plan, recount, to_step_start
+from coh_lightning.stops import check_same_plan, recount, to_step_start
 
 EPOCH = 6
 """Steps in an epoch of these rows, the last of which is not full."""
@@ -199,7 +198,9 @@ trainer:
     class_path: lightning.pytorch.callbacks.ModelCheckpoint
     init_args: {dirpath: run/checkpoints, filename: '{step}', every_n_train_steps: 3, save_top_k: -1}
 model: {model: world, lr: 1.0e-3}
-data: {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
+data:
+  {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400,
+   max_prompt_tokens: 200}
 run: {folder: run}
 """
 
@@ -283,21 +284,6 @@ def test_a_checkpoint_within_a_step_is_that_of_the_end_of_the_step_before(
     assert checkpoint == saved(steps, of_epoch, micro_batches)
     to_step_start(checkpoint["loops"]["fit_loop"], micro_batches)
     assert checkpoint == saved(steps, of_epoch, micro_batches)
-
-
-def test_an_older_checkpoint_counts_rows_handed_out() -> None:
-    checkpoint = saved(5, 2, 4)
-    checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [{"epoch": 0, "handed_out": 8}]
-    recount(checkpoint, 4)
-    assert checkpoint == saved(5, 2, 4)
-
-
-def test_progress_within_a_step_can_not_be_gone_on_with() -> None:
-    checkpoint = saved(5, 2, 4, extra=1)
-    before = copy.deepcopy(checkpoint)
-    with pytest.raises(InputError, match="stands at micro-batch 21 of 5 steps, which is within a step"):
-        recount(checkpoint, 2)
-    assert checkpoint == before
 
 
 PLAN = {

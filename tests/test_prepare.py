@@ -21,8 +21,9 @@ from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.limits import Size, limits_that_fit
 from coh_lightning.prepare import Preparer
-from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.records import Candidate, Feedback
 from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Wording
 
 

@@ -292,7 +292,7 @@ def test_mistakes_end_in_one_sentence(folder: Path, capsys: pytest.CaptureFixtur
         refused(capsys, file, "--config", "typo.yaml"),
     )
     assert "did you mean data.method.loss_on?" in refused(capsys, file, "--data.method.loss_onn=last")
-    assert "did you mean --json?" in refused(capsys, file, "--jsn")
+    assert "did you mean '--json'?" in refused(capsys, file, "--jsn")
     assert "--num" in refused(capsys, file, "--num=many")
     assert "none of the 1 records" in refused(capsys, ties) and "tie" in refused(capsys, ties)
     assert ".html" in refused(capsys, "--html", file) and (folder / file).read_text().startswith("{")

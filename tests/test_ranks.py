@@ -16,7 +16,8 @@ import torch
 from feedback_for_tests import TINY
 from ranks_for_tests import CLIP, STEPS, end_rank, losses, rank_of, relative, started, trained
 
-from coh_lightning.records import Completion, read_jsonl
+from coh_lightning.completions import Completion
+from coh_lightning.jsonl import read_jsonl
 
 
 def main(folder: str, what: str) -> None:

@@ -181,7 +181,10 @@ def test_its_lines_of_python_run(tmp_path: Path) -> None:
 def test_dpo_and_kto_are_trained_and_tested_as_it_is_written(tmp_path: Path) -> None:
     section = README[README.index("`convert` takes the feedback out") :]
     block = section[section.index("```bash\n") + 8 :].split("```")[0]
-    quick = {"fit": ["--trainer.max_steps=3", "--model.write_every=0"], "test": ["--data.max_test_prompts=4"]}
+    quick = {
+        "fit": ["--trainer.max_steps=3", "--model.generation.write_every=0"],
+        "test": ["--data.max_test_prompts=4"],
+    }
     for command in block.splitlines():
         words = shlex.split(command.replace("--max_steps 100", "--max_steps 2"))
         if words[0] == "trl":

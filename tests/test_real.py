@@ -74,8 +74,8 @@ def test_a_pretrained_model_learns_from_real_feedback(
     assert completions and {one["ask"] for one in completions} == {"good", "bad"}
     assert all(one["prompt"].endswith(one["marker"] + "\n") for one in completions)
     if source == "hh_sample":
-        few = ["--trainer.limit_predict_batches=1", "--model.sampling.max_new_tokens=8"]
-        call(tmp_path, "predict", *config, last, *few, "--model.dialogues=true", data=real_data)
+        few = ["--trainer.limit_predict_batches=1", "--model.generation.sampling.max_new_tokens=8"]
+        call(tmp_path, "predict", *config, last, *few, "--model.generation.dialogues=true", data=real_data)
         words = [
             "--control",
             "bad",

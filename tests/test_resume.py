@@ -23,6 +23,8 @@ from ranks_for_tests import end_rank, rank_of, started
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.generation import Sampling
 from coh_lightning.module import CoHModule
+from coh_lightning.schedule import OptimizerSettings
+from coh_lightning.writing import Generation
 
 EPOCH = 3
 """Steps in an epoch."""
@@ -87,9 +89,8 @@ def run(
         from_config=TINY | ({"attention_dropout": 0.2} if dropout else {}),
         dropout=dropout,
         lr=1e-2,
-        warmup_share=0.2,
-        sampling=Sampling(max_new_tokens=3, temperature=1.0),
-        write_every=write_every,
+        optimizer=OptimizerSettings(warmup_share=0.2),
+        generation=Generation(Sampling(max_new_tokens=3, temperature=1.0), write_every=write_every),
     )
     pl.seed_everything(seed, verbose=False)
     seen = Seen()

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.records import Completion
 from coh_lightning.samples import asks_in_order, sample_rows, write_samples
 
 if TYPE_CHECKING:

@@ -15,9 +15,11 @@ import pytest
 from tokenizers_for_tests import CHATML, GEMMA, byte_level, character
 
 from coh_lightning import metrics
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Completion, Feedback, Part, Turn
+from coh_lightning.records import Candidate, Feedback
 from coh_lightning.scorers import TAKEN, RewardModel, load_critic, load_scorer, score, turns
+from coh_lightning.turns import Part, Turn
 
 
 def completion(text: str, prompt: str = "Name a fruit.", number: int = 0, **more: Any) -> Completion:
@@ -211,7 +213,8 @@ def test_scorers_of_the_world_need_no_torch() -> None:
 
 
 def test_a_conversation_is_taken_apart_again_and_its_hash_says_whether_rightly() -> None:
-    from coh_lightning.records import prompt_sha, read_prompt
+    from coh_lightning.records import prompt_sha
+    from coh_lightning.turns import read_prompt
 
     talk = (
         Turn("system", (Part("Be brief."),)),
@@ -433,7 +436,8 @@ def test_the_limit_is_what_the_model_has_positions_for(tmp_path: Path) -> None:
 
 
 def test_a_chat_template_that_refuses_a_prompt_is_named_with_the_completion(tmp_path: Path) -> None:
-    from coh_lightning.records import prompt_sha, read_prompt
+    from coh_lightning.records import prompt_sha
+    from coh_lightning.turns import read_prompt
 
     model = RewardModel(saved(tmp_path, "llama", template=GEMMA, pad_token_id=0), device="cpu")
     record = Feedback("7", (Turn("system", (Part("Be brief."),)), Turn("user", (Part("Hi"),))), (Candidate("a"),))

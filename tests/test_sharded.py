@@ -42,11 +42,12 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from coh_lightning import cli
 from coh_lightning.callbacks import CompletionWriter, HuggingFaceExport
+from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.models import LoRA, Recipe, read_checkpoint
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Completion, read_jsonl
 from coh_lightning.sharding import DATA, TENSOR, fill, full_state, shard, tensor_plan
 
 pytestmark = pytest.mark.slow
@@ -168,7 +169,7 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
         "ckpt_path": (module(lora=LoRA(rank=2) if kind == "full" else None), end),
         "model": (module(model=str(end)), None),
         "loaded": (
-            CoHModule.load_from_checkpoint(end, sampling=module().sampling),
+            CoHModule.load_from_checkpoint(end, generation=module().generation),
             None,
         ),  # whole on each rank before it is laid out
     }
@@ -360,7 +361,7 @@ trainer:
   max_steps: 2
   limit_val_batches: 0
   enable_progress_bar: false
-model: {model: world, lr: 1.0e-3, sampling: {max_new_tokens: 4}}
+model: {model: world, lr: 1.0e-3, generation: {sampling: {max_new_tokens: 4}}}
 data: {rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
 """
 

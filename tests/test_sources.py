@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources import (
     HH,
     OASST,
@@ -30,6 +30,7 @@ from coh_lightning.sources import (
 )
 from coh_lightning.sources.hh import split_transcript
 from coh_lightning.sources.webgpt import renumbered
+from coh_lightning.turns import Part, Turn
 
 
 def record(source: Source, row: dict[str, Any]) -> Feedback:

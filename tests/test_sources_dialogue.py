@@ -11,10 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import BESIDE_CONTENT, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import OASST, Fields, Mapping, Records, Source, TRLPairs, TRLUnpaired, load
 from coh_lightning.sources.dialogue import difference, turns_of_text
 from coh_lightning.sources.notes import SourceNotes
+from coh_lightning.turns import BESIDE_CONTENT, Part, Turn
 
 
 def message(role: str, content: Any, **more: Any) -> dict[str, Any]:

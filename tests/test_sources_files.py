@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import write_jsonl
+from coh_lightning.jsonl import write_jsonl
 from coh_lightning.sources import Fields, Mapping, TRLPairs, load
 from coh_lightning.sources.files import Reading, read_rows
 from coh_lightning.sources.folders import chosen_files, is_local
@@ -90,9 +90,9 @@ def test_every_packing_is_read_and_every_damage_to_it_refused(
         with pytest.raises(InputError) as caught:
             list(read_rows(path))
         assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
-    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    monkeypatch.setattr("coh_lightning.compressed.FREELY_UNPACKED", 10_000)
     path.write_bytes(PACKERS[packing](b"x" * 1_000_000))
-    with pytest.raises(InputError, match="it unpacks to more than"):
+    with pytest.raises(InputError, match="it decompresses to more than"):
         list(read_rows(path))
 
 
@@ -109,7 +109,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
             list(read_rows(path))
         assert (
             str(caught.value)
-            == f"{path}: reading .{packing} needs {name}, which is not installed here; install it, or unpack the file."
+            == f"{path}: reading .{packing} needs {name}, which is not installed; install it, or decompress the file."
         )
     with pytest.raises(InputError, match=r"out\.jsonl\.zst: files are written plain or as \.gz"):
         write_jsonl(tmp_path / "out.jsonl.zst", [])
@@ -157,11 +157,11 @@ def test_no_byte_less_of_an_arrow_file_is_taken_for_the_whole(tmp_path: Path, fo
 def test_an_arrow_bomb_is_refused_before_it_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, compression: str
 ) -> None:
-    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    monkeypatch.setattr("coh_lightning.compressed.FREELY_UNPACKED", 10_000)
     path = tmp_path / "a.arrow"
     path.write_bytes(arrow_bytes(form, compression, [{"a": "x" * 2_000_000}]))
     monkeypatch.setattr(pyarrow.ipc, "open_stream", None)  # what would unpack it
-    with pytest.raises(InputError, match=r"a\.arrow: it unpacks to more than"):
+    with pytest.raises(InputError, match=r"a\.arrow: it decompresses to more than"):
         list(read_rows(path))
 
 
@@ -305,19 +305,19 @@ def test_a_json_file_of_lines_is_read_as_lines(tmp_path: Path) -> None:
         ("a.json", b"[]", ": the file holds no rows."),
         ("a.csv", b"a,b\n", ": the file holds no rows."),
         ("a.json", b'[{"a": 1},\n {"a": }]', ":2: broken JSON at column 8 (Expecting value)."),
-        ("a.json", b'[{"a":\n"\xff"}]', ":2: bytes that are no text (0xff at byte 9); save the file as UTF-8."),
+        ("a.json", b'[{"a":\n"\xff"}]', ":2: not UTF-8 (0xff at byte 9); save the file as UTF-8."),
         ("a.csv", b'a,b\n1,2\n"x,3\n', ":3: broken CSV (unexpected end of data)."),
         ("a.csv", b"a,a\n1,2\n", ":1: two columns have the same name (a, a)."),
-        ("a.csv", b"a,b\n1,2\n\xe9,3\n", ":3: bytes that are no text (0xe9 at byte 9); save the file as UTF-8."),
+        ("a.csv", b"a,b\n1,2\n\xe9,3\n", ":3: not UTF-8 (0xe9 at byte 9); save the file as UTF-8."),
         ("a.parquet", b"PAR1 not really", ": this is no whole Parquet file ("),
         ("a.parquet", b"", ": this is no whole Parquet file ("),
         ("a.json", b"[" * 5000 + b"]" * 5000, ": broken JSON (nested too deeply)."),
         ("a.json", b'[{"a": ' + b"[" * 300 + b"]" * 300 + b"}]", ": broken JSON (nested more than 200 deep)."),
         ("a.json", b'[{"a": ' + b"1" * 5000 + b"}]", ": broken JSON (a number of too many digits)."),
-        ("a.jsonl.gz", PACKED[:-9] + b"\xff" + PACKED[-8:], ":1: the file can't be read on ("),
+        ("a.jsonl.gz", PACKED[:-9] + b"\xff" + PACKED[-8:], ":1: the rest of the file can't be read ("),
         ("a.json.gz", PACKED[:-9] + b"\xff" + PACKED[-8:], ": the file can't be read ("),
-        ("a.jsonl.gz", PACKED[:-1], ":1: the file can't be read on ("),
-        ("a.jsonl.gz", b"not packed", ":1: the file can't be read on ("),
+        ("a.jsonl.gz", PACKED[:-1], ":1: the rest of the file can't be read ("),
+        ("a.jsonl.gz", b"not packed", ":1: the rest of the file can't be read ("),
         ("a.json.gz", b"not packed", ": the file can't be read ("),
         ("a.xlsx", b"x", ": the name does not say what kind of file this is; end it in one of .jsonl,"),
     ],
@@ -337,7 +337,7 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
         (
             "a.jsonl",
             b'{"a": 1}\n"\xff"\n{"a": 2}\n',
-            ":2: bytes that are no text (0xff at byte 2); save the file as UTF-8.",
+            ":2: not UTF-8 (0xff at byte 2); save the file as UTF-8.",
         ),
         (
             "a.jsonl",
@@ -360,7 +360,7 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
             ":2: broken JSON (nested more than 200 deep).",
         ),
         ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells under 1 column names; quote cells that hold a ',' or a line end."),
-        ("a.txt", b"1\n\xff\n2\n", ":2: bytes that are no text (0xff at byte 1); save the file as UTF-8."),
+        ("a.txt", b"1\n\xff\n2\n", ":2: not UTF-8 (0xff at byte 1); save the file as UTF-8."),
     ],
 )
 def test_a_bad_row_comes_in_its_place_so_that_it_can_be_skipped(
@@ -395,39 +395,37 @@ def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> Non
 def test_a_line_far_too_long_is_a_bad_row_and_what_follows_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coh_lightning.records.LONGEST_LINE", 2**20)
+    monkeypatch.setattr("coh_lightning.jsonl.LONGEST_LINE", 2**20)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * (3 * 2**20) + b'"}\n{"a": 2}\n')
     first, long, last = read_rows(path)
     assert (first[1], last) == ({"a": 1}, (f"{path}:3", {"a": 2}))
-    assert (
-        str(long[1]) == f"{path}:2: the line is longer than 1 MiB, so it is no record; end each record with a line end."
-    )
+    assert str(long[1]) == f"{path}:2: the line is longer than 1 MiB; put each record on a line."
 
 
 def test_a_packed_file_that_grows_out_of_all_proportion_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coh_lightning.records.FREELY_UNPACKED", 10_000)
+    monkeypatch.setattr("coh_lightning.compressed.FREELY_UNPACKED", 10_000)
     for kind in ("jsonl", "json", "csv", "parquet", "txt"):
         path = tmp_path / f"a.{kind}.gz"
         path.write_bytes(gzip.compress(b"[1]\n" * 100_000))
         with pytest.raises(
             InputError,
-            match=rf"a\.{kind}\.gz: it unpacks to more than [\d,]+ bytes, \d+ times its size; unpack it yourself if it is right\.",
+            match=rf"a\.{kind}\.gz: it decompresses to more than [\d,]+ bytes, \d+ times its size; decompress it yourself if that is right\.",
         ):
             list(read_rows(path))
     pyarrow.parquet.write_table(pyarrow.table({"text": ["x" * 5000] * 500}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"a\.parquet: it unpacks to more than"):
+    with pytest.raises(InputError, match=r"a\.parquet: it decompresses to more than"):
         list(read_rows(tmp_path / "a.parquet"))
 
 
 def test_a_file_that_must_be_read_at_once_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coh_lightning.records.LARGEST_WHOLE", 2**20)
+    monkeypatch.setattr("coh_lightning.compressed.LARGEST_WHOLE", 2**20)
     (tmp_path / "a.csv").write_bytes(b"a\n" + b"x" * 2**20)
     with pytest.raises(
         InputError,
-        match=r"a\.csv: it is larger than 1 MiB and would have to be read at once; split it, or give JSON lines\.",
+        match=r"a\.csv: it is larger than 1 MiB and would have to be read at once; split it, or use JSON lines\.",
     ):
         list(read_rows(tmp_path / "a.csv"))
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources import (
     Fields,
     Mapping,
@@ -29,6 +29,7 @@ from coh_lightning.sources import (
 )
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.prompts import feedback_key, prompt_key
+from coh_lightning.turns import Part, Turn
 
 
 def write(path: Path, lines: list[Any]) -> str:
@@ -89,7 +90,7 @@ def test_a_damaged_file_stops_also_when_rows_may_be_skipped(tmp_path: Path) -> N
 
 def test_an_id_given_twice_is_a_bad_record(tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", [{"id": "a", "prompt": "p", "completions": [{"text": text}]} for text in "xy"])
-    with pytest.raises(InputError, match=f"{path}:2: the id 'a' was given before, at {path}:1"):
+    with pytest.raises(InputError, match=f"{path}:2: the id 'a' was already used at {path}:1"):
         load([Records(path)], seed=0)
 
 

@@ -19,9 +19,9 @@ from coh_lightning.chains import Link, Unusable
 from coh_lightning.chat_template import asking_template
 from coh_lightning.errors import InputError
 from coh_lightning.formats import CutTurn, Layout, PromptFormat
-from coh_lightning.records import Part, Turn
 from coh_lightning.template_check import Rewritten, first_difference, shown_turns
 from coh_lightning.tokens import ChainTokenizer, Encoder
+from coh_lightning.turns import Part, Turn
 
 CHAT, SYSTEM = PromptFormat("chat"), PromptFormat("chat", marker_in="system")
 FORMATS = {

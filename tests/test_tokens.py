@@ -30,9 +30,10 @@ from coh_lightning import tokens
 from coh_lightning.chains import Chain, Link, Unusable
 from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
-from coh_lightning.records import Candidate, Feedback, Part, Role, Turn
+from coh_lightning.records import Candidate, Feedback
 from coh_lightning.template_check import Rewritten
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder, Field, LinkLength, Span, Tokens, cache_fields
+from coh_lightning.turns import Part, Role, Turn
 
 GOOD = Link("A good answer:", "An apple is a fruit.", learned=1.0, kind="good")
 BAD = Link("A bad answer:", "no idea", learned=0.5, unlearned=0.25, kind="bad")

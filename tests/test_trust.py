@@ -30,7 +30,7 @@ IMPORTERS = {
     "__main__.py": "our commands",
     "human_eval/main.py": "our commands",
     "human_eval/statistics.py": "scipy and matplotlib",
-    "scorers.py": "model.scorers and model.critic: functions that the user's own configuration names",
+    "scorers.py": "model.generation.scorers and .critic: functions that the user's own configuration names",
 }
 """The files that import by a name that is not written out, and whose names these are. No file that reads data is among
 them.

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Turn
+from coh_lightning.records import Candidate, Feedback
+from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Pair, Wording, asked, markers
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import regex
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted, did_you_mean
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.items import REFERENCE, Gold, System, match, read_gold, read_systems, references
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, write_sheets
@@ -33,7 +33,6 @@ from coh_lightning.human_eval.study import (
     read_key,
     write_study,
 )
-from coh_lightning.records import did_you_mean
 from coh_lightning.words import mentions
 
 FORMS = ("xlsx", "label-studio", "potato")
@@ -152,7 +151,7 @@ def notes(study: Study) -> list[str]:
         if ids:
             some = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
             lines.append(
-                f"{len(ids)} prompt{'s' if len(ids) > 1 else ''} of '{system}' had no counterpart and "
+                f"{counted(len(ids), 'prompt')} of '{system}' had no counterpart and "
                 f"{'are' if len(ids) > 1 else 'is'} left out ({some})."
             )
     votes = [item for item in study.items if study.key["items"][item.item]["kind"] == "pair"]

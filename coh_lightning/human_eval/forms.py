@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.compressed import check_unpacked, read_text
+from coh_lightning.errors import InputError, named, words_of
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.sheets import BEFORE, CELL_LIMIT, CHOICES, instructions, sheet_cells
 from coh_lightning.human_eval.study import Study
-from coh_lightning.records import check_unpacked, named, parse_json, read_text
+from coh_lightning.jsonl import parse_json
 
 TEXTS = {"prompt": "prompt", "answer_a": "answer A", "answer_b": "answer B"}
 """The columns of texts, as messages name them."""

@@ -33,9 +33,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.checks import checked_text
+from coh_lightning.compressed import PACKED
 from coh_lightning.draws import key64
-from coh_lightning.errors import InputError
-from coh_lightning.records import PACKED, did_you_mean, parse_json, read_lines
+from coh_lightning.errors import InputError, counted, did_you_mean
+from coh_lightning.jsonl import parse_json, read_lines
 from coh_lightning.words import holds
 
 REFERENCE = "reference"
@@ -221,8 +223,8 @@ def read_gold(path: Path) -> list[Gold]:
         one = Gold(
             _id(record["id"], "id", where),
             _prompt(record["prompt"], where)[0],
-            _text(record["good"], "good", where),
-            _text(record["bad"], "bad", where),
+            checked_text(record["good"], "good", where),
+            checked_text(record["bad"], "bad", where),
         )
         if one.id in gold:
             raise InputError(f"{where}: the gold item '{one.id}' was given before.")
@@ -272,7 +274,7 @@ def _output(record: Mapping[str, Any], where: str, *, dialogues: bool) -> Output
     shas = [_sha([("user", shown)])] if isinstance(record["prompt"], str) else [_sha(turns), _sha([("user", shown)])]
     meant = record.get("shown") is not None
     if meant:
-        shown = _text(record["shown"], "shown", at)
+        shown = checked_text(record["shown"], "shown", at)
         shas = [_sha([("user", shown)])]
     elif isinstance(record.get("marker"), str) and holds(shown, record["marker"]):
         raise InputError(
@@ -287,11 +289,11 @@ def _output(record: Mapping[str, Any], where: str, *, dialogues: bool) -> Output
         id=id,
         prompt=shown,
         shas=tuple(dict.fromkeys(shas)),
-        text=_text(record[text_key], text_key, at),
+        text=checked_text(record[text_key], text_key, at),
         where=where,
         ask=_name(record["ask"], "ask", at) if isinstance(record.get("ask"), str) else "",
         sampling=_sampling(record.get("sampling"), at),
-        reference=_text(reference, "reference", at) if isinstance(reference, str) else None,
+        reference=checked_text(reference, "reference", at) if isinstance(reference, str) else None,
         human=_human(record, shown, turns, at) if dialogues else None,
         meant=meant,
     )
@@ -302,7 +304,7 @@ def _prompt(value: object, where: str) -> tuple[str, list[tuple[str, str]]]:
     as (role, text).
     """
     if isinstance(value, str):
-        return _text(value, "prompt", where), [("user", value)]
+        return checked_text(value, "prompt", where), [("user", value)]
     if not isinstance(value, list) or not value:
         raise InputError(f"{where}: prompt is {type(value).__name__}; it must be text or a list of messages.")
     turns = []
@@ -315,8 +317,8 @@ def _prompt(value: object, where: str) -> tuple[str, list[tuple[str, str]]]:
             raise InputError(f"{where}: prompt[{index}] is no message; a message has 'role' and 'content', both text.")
         turns.append(
             (
-                _text(message["role"], f"prompt[{index}].role", where),
-                _text(message["content"], f"prompt[{index}].content", where),
+                checked_text(message["role"], f"prompt[{index}].role", where),
+                checked_text(message["content"], f"prompt[{index}].content", where),
             )
         )
     return (
@@ -326,7 +328,7 @@ def _prompt(value: object, where: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _human(record: Mapping[str, Any], shown: str, turns: Sequence[tuple[str, str]], where: str) -> str | None:
     if record.get("human") is not None:
-        return _text(record["human"], "human", where)
+        return checked_text(record["human"], "human", where)
     if isinstance(record["prompt"], list) and turns[-1][0] == "user":
         return turns[-1][1]
     return shown.rpartition(USER)[2] if USER in shown else None
@@ -353,7 +355,7 @@ def _id(value: object, key: str, where: str) -> str:
 
 def _name(value: object, key: str, where: str) -> str:
     """A text that names something in messages and files."""
-    text = _text(value, key, where)
+    text = checked_text(value, key, where)
     if not text.isprintable() or len(text) > LONGEST_NAME:
         raise InputError(
             f"{where}: {key} is {text!r:.60}, {len(text)} characters; a name is one line of at most {LONGEST_NAME}."
@@ -361,26 +363,12 @@ def _name(value: object, key: str, where: str) -> str:
     return text
 
 
-def _text(value: object, key: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {key} is {type(value).__name__}; it must be text.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        raise InputError(
-            f"{where}: {key} holds the lone surrogate U+{code:04X} at character {error.start + 1}, which no file can "
-            "hold; mend the line."
-        ) from error
-    return value
-
-
 def _check_name(name: str, path: Path) -> None:
     if name in RESERVED:
         raise InputError(
             f"{path}: a system can't be called '{name}', which means something else in a study; name it with --names."
         )
-    _text(name, "system", str(path))
+    checked_text(name, "system", str(path))
 
 
 # ---------------------------------------------------------------------------------------------------------------- one
@@ -493,10 +481,7 @@ def _joined(turns: Mapping[str, Output]) -> dict[str, Output]:
         joined[dialogue] = dataclasses.replace(
             ordered[0],
             id=dialogue,
-            prompt=(
-                f"A conversation with {len(ordered)} user turn{'s' if len(ordered) > 1 else ''}. The user says the "
-                "same on both sides."
-            ),
+            prompt=(f"A conversation with {counted(len(ordered), 'user turn')}. The user says the same on both sides."),
             shas=(_sha([("user", human) for human in humans]),),
             text="\n\n".join(turns_text),
             reference=None,

@@ -27,14 +27,14 @@ from typing import Any, Literal
 
 import regex
 
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, did_you_mean, named, words_of
 from coh_lightning.human_eval.guard import unguard
 from coh_lightning.human_eval.sheets import BEFORE, ROW_LIMIT
 from coh_lightning.human_eval.study import Item, Row, Study, read_study
-from coh_lightning.records import Judgement, did_you_mean, named, read_jsonl, write_jsonl
+from coh_lightning.jsonl import read_jsonl, write_jsonl
+from coh_lightning.judgements import TIE, Judgement
 
 JUDGEMENTS = "judgements.jsonl"
-TIE = "tie"
 Choice = Literal["A", "tie", "B"]
 
 WORDS: Mapping[str, Choice] = {

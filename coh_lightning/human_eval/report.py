@@ -29,15 +29,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.draws import key64
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted, listed
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.study import STUDY, Item, Study, read_items, read_key, read_study
-from coh_lightning.records import Judgement, parse_json, read_lines
+from coh_lightning.jsonl import parse_json, read_lines
+from coh_lightning.judgements import TIE, Judgement
 
 if TYPE_CHECKING:
     from coh_lightning.human_eval.statistics import Floats, Interval, Statistic
 
-TIE = "tie"
 SIDES = ("baseline", "tie", "model")
 LEVEL = 0.95
 TERCILES = ("shorter", "alike", "longer")
@@ -623,8 +623,8 @@ def _warnings(
     known = {system: sampling[system] for system in answers.systems if sampling.get(system)}
     if unknown and known:
         lines.append(
-            f"The sampling settings of {_listed(unknown)} are not known, so they can't be compared with those of "
-            f"{_listed(list(known))}."
+            f"The sampling settings of {listed(unknown)} are not known, so they can't be compared with those of "
+            f"{listed(list(known))}."
         )
     # export has said so already where it wrote warnings
     for setting in sorted(
@@ -640,7 +640,7 @@ def _warnings(
     for system, ids in (answers.key.get("unmatched") or {}).items():
         if ids:
             lines.append(
-                f"{_count(len(ids), 'prompt')} of {system} had no counterpart and "
+                f"{counted(len(ids), 'prompt')} of {system} had no counterpart and "
                 f"{'was' if len(ids) == 1 else 'were'} not rated (first: {ids[0]})."
             )
     answered = {judgement.row for judgement in answers.judgements}
@@ -649,14 +649,6 @@ def _warnings(
     if left_out and not kept:
         lines.append("The exclusion rules leave no rater; the numbers are those of all raters.")
     return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def write_report(folder: Path | str) -> Path:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.errors import counted, listed
 from coh_lightning.human_eval.figures import plain
 from coh_lightning.human_eval.report import REFERENCES, RULES, TERCILES
 
@@ -76,7 +77,7 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
         Words(
             "Both win rates are over votes, with 95 % intervals over prompts; on top stands the one with ties as "
             "half. Prompts won takes one vote a prompt (its majority; even is a tie) with Wilson's interval; "
-            f"the exact sign test is on the same, p adjusted by Holm for {_count(analysis['tests'], 'test')}.",
+            f"the exact sign test is on the same, p adjusted by Holm for {counted(analysis['tests'], 'test')}.",
             "note",
         )
     )
@@ -104,10 +105,12 @@ def _facts(numbers: Numbers, analysis: Numbers) -> str:
     answered, asked = numbers["rows"]["answered"], numbers["rows"]["asked"]
     rows = f"{answered:,} of {asked:,} rows answered" if asked else f"{answered:,} rows answered"
     excluded = numbers["exclusion"]["excluded"]
-    fall = f" {_count(len(excluded), 'rater')} would fall out by the rules of exclusion; see below." if excluded else ""
+    fall = (
+        f" {counted(len(excluded), 'rater')} would fall out by the rules of exclusion; see below." if excluded else ""
+    )
     return (
-        f"{_count(analysis['prompts'], 'prompt')}, {_count(len(analysis['raters']), 'rater')}, "
-        f"{_count(analysis['votes'], 'vote')}, {rows}.{fall}"
+        f"{counted(analysis['prompts'], 'prompt')}, {counted(len(analysis['raters']), 'rater')}, "
+        f"{counted(analysis['votes'], 'vote')}, {rows}.{fall}"
     )
 
 
@@ -126,11 +129,11 @@ def findings(analysis: Numbers) -> list[str]:
             (open_ if test["p_holm"] > 0.05 else better if votes["model"] > votes["baseline"] else worse).append(words)
         parts = []
         if better:
-            parts.append(f"is preferred on {_listed(better)}")
+            parts.append(f"is preferred on {listed(better)}")
         if worse:
-            parts.append(f"loses on {_listed(worse)}")
+            parts.append(f"loses on {listed(worse)}")
         if open_:
-            parts.append(f"shows no clear difference on {_listed(open_)}")
+            parts.append(f"shows no clear difference on {listed(open_)}")
         sentences.append(f"{plain(pair['model'])} against {plain(pair['baseline'])} {'; '.join(parts)}.")
     return sentences
 
@@ -162,7 +165,7 @@ def _win_table(analysis: Numbers) -> Table:
         who = (f"{plain(pair['model'])} vs {plain(pair['baseline'])}",) if several else ()
         for name, entry in pair["attributes"].items():
             votes, test = entry["by_prompt"], entry["sign_test"]
-            split = f"{votes['model']}–{votes['baseline']} ({_count(votes['tie'], 'tie')})"
+            split = f"{votes['model']}–{votes['baseline']} ({counted(votes['tie'], 'tie')})"
             rates = (percent(entry["ties_as_half"]), percent(entry["ties_excluded"]))
             rows.append(
                 (
@@ -206,7 +209,7 @@ def _exclusions(numbers: Numbers) -> list[Block]:
         blocks += [Words(f"Without: {sentence}", "finding") for sentence in findings(kept)]
         blocks += [
             _exclusion_table(numbers),
-            Words(f"Without: {_count(kept['votes'], 'vote')} on {_count(kept['prompts'], 'prompt')}.", "note"),
+            Words(f"Without: {counted(kept['votes'], 'vote')} on {counted(kept['prompts'], 'prompt')}.", "note"),
         ]
     return blocks
 
@@ -333,7 +336,7 @@ def _length_words(analysis: Numbers) -> list[Block]:
                 f"{plain(pair['model'])} against {plain(pair['baseline'])}: the median answer has "
                 f"{length['median_model']:,.0f} and {length['median_baseline']:,.0f} characters; "
                 f"the longer answer won {percent(length['chose_longer'])} of "
-                f"{_count(length['chose_longer']['votes'], 'decided vote')}, all attributes together.",
+                f"{counted(length['chose_longer']['votes'], 'decided vote')}, all attributes together.",
                 "note",
             )
         )
@@ -394,12 +397,12 @@ def _rules(numbers: Numbers) -> str:
         for name, bound in rules.items()
     ]
     outcome = (
-        f"{_count(len(numbers['exclusion']['excluded']), 'rater')} fell out"
+        f"{counted(len(numbers['exclusion']['excluded']), 'rater')} fell out"
         if numbers["exclusion"]["excluded"]
         else "nobody fell out"
     )
     return (
-        f"Rules fixed in the export, before unblinding: {_listed(words)}; {outcome}. Seconds are medians with "
+        f"Rules fixed in the export, before unblinding: {listed(words)}; {outcome}. Seconds are medians with "
         "quartiles; checks count answers."
     )
 
@@ -458,14 +461,6 @@ def _of(check: Numbers) -> str:
     return f"{check['right']} of {check['of']}" if check["of"] else NONE
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 # ----------------------------------------------------------------------------------------------------------------
 # Markdown
 
@@ -496,7 +491,7 @@ def _md(text: str) -> str:
 
 def _title(numbers: Numbers) -> str:
     # the study's own title is for raters, and names no system
-    return f"Human evaluation: {plain(_listed(numbers['systems']), 120)}"
+    return f"Human evaluation: {plain(listed(numbers['systems']), 120)}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- the

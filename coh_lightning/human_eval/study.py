@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.checks import number
+from coh_lightning.compressed import read_text
 from coh_lightning.draws import generator, key64
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, named
 from coh_lightning.files import written_aside
 from coh_lightning.human_eval.items import GOLD, Gold, Matched, Pair
-from coh_lightning.records import named, number, parse_json, read_lines, read_text, write_jsonl
+from coh_lightning.jsonl import parse_json, read_lines, write_jsonl
 
 ITEMS, STUDY, KEY = "items.jsonl", "study.json", "key.json"
 

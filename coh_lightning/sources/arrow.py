@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import check_unpacked, named
+from coh_lightning.compressed import check_unpacked
+from coh_lightning.errors import InputError, named
 
 MAGIC = b"ARROW1"
 ROWS = 64
@@ -40,10 +40,10 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
         )
     if start.startswith(MAGIC):  # the stream format, between a head and a table of contents
         if not end.endswith(MAGIC):
-            raise InputError(f"{path}: the end of this Arrow file is missing; is it whole?")
+            raise InputError(f"{path}: the end of this Arrow file is missing; is it complete?")
         buffer = buffer[8:]
     elif end != b"\xff\xff\xff\xff\0\0\0\0":
-        raise InputError(f"{path}: the end of this Arrow stream is missing; is it whole?")
+        raise InputError(f"{path}: the end of this Arrow stream is missing; is it complete?")
     unpacked = 0
     messages = pyarrow.ipc.MessageReader.open_stream(buffer)
     while True:

@@ -14,12 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import Candidate, Feedback, Rejected, Turn, content_id, did_you_mean, named
+from coh_lightning.errors import InputError, did_you_mean, named, words_of
+from coh_lightning.records import Candidate, Feedback, Rejected, content_id
 from coh_lightning.sources.cells import decoded
 from coh_lightning.sources.files import Reading, Row, Rows, read_rows
 from coh_lightning.sources.folders import SUFFIXES, chosen_files, data_suffix, file_notes, is_local
 from coh_lightning.sources.notes import SourceNotes
+from coh_lightning.turns import Turn
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import DEEPEST, named
+from coh_lightning.errors import InputError, named
+from coh_lightning.jsonl import DEEPEST
 from coh_lightning.sources.dialogue import is_message
 from coh_lightning.sources.notes import SourceNotes
 

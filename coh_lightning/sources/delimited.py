@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import LONGEST_LINE, named, read_text
+from coh_lightning.compressed import read_text
+from coh_lightning.errors import InputError, named, words_of
+from coh_lightning.jsonl import LONGEST_LINE
 
 SEPARATORS = (",", ";", "\t", "|")
 Fits = Callable[[Sequence[str]], bool]

@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from coh_lightning.content import is_parts, joined_parts
-from coh_lightning.errors import InputError
-from coh_lightning.records import DEVELOPER, Part, Role, Turn, did_you_mean, named, refuse_beside_content
+from coh_lightning.errors import InputError, did_you_mean, named
 from coh_lightning.sources.notes import SourceNotes
+from coh_lightning.turns import DEVELOPER, Part, Role, Turn, is_typed_parts, joined_parts, refuse_beside_content
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -55,11 +54,6 @@ def spans_of(text: str, user_marker: str, assistant_marker: str) -> list[Span]:
         spans.append(Span(role, start, stop))
         start = stop + len(other)
         role = "assistant" if role == "user" else "user"
-
-
-def user_turn(text: str) -> Turn:
-    """A prompt that is one plain text: cut, where it must be, from its front."""
-    return Turn("user", (Part(text, "front"),))
 
 
 def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[Turn, ...]:
@@ -127,7 +121,7 @@ def is_message(value: object) -> bool:
     return any(
         isinstance(value.get(who), str)
         and value[who] in _ROLES
-        and (isinstance(value.get(words), str) or is_parts(value.get(words)))
+        and (isinstance(value.get(words), str) or is_typed_parts(value.get(words)))
         for who, words in (("role", "content"), ("from", "value"))
     )
 

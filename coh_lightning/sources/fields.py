@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from coh_lightning.records import Cut
+from coh_lightning.turns import Cut
 
 ITSELF = "."
 """In place of a path: the element of `each` itself."""

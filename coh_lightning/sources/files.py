@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import PACKED, check_unpacked, named, open_bytes, parse_json, read_lines, read_text
+from coh_lightning.compressed import PACKED, check_unpacked, open_bytes, read_text
+from coh_lightning.errors import InputError, named, words_of
+from coh_lightning.jsonl import parse_json, read_lines
 from coh_lightning.sources.arrow import arrow_batches
 from coh_lightning.sources.delimited import Fits, read_delimited
 from coh_lightning.sources.folders import SUFFIXES, data_suffix, is_saved

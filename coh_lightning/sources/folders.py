@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import PACKED, did_you_mean, named
+from coh_lightning.compressed import PACKED
+from coh_lightning.errors import InputError, did_you_mean, named
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ipc", ".txt")
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")

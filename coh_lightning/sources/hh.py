@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, text_column
 from coh_lightning.sources.dialogue import difference, spans_of
 from coh_lightning.sources.files import Row
+from coh_lightning.turns import Part, Turn
 
 HUMAN = "\n\nHuman:"
 ASSISTANT = "\n\nAssistant:"

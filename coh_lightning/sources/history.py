@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError
-from coh_lightning.records import Part, Role, Turn
 from coh_lightning.sources.base import column
 from coh_lightning.sources.dialogue import turn_of_message
 from coh_lightning.sources.notes import SourceNotes
+from coh_lightning.turns import Part, Role, Turn, is_typed_parts, joined_parts
 
 
 def turns_of_history(
@@ -57,7 +56,7 @@ def turns_of_history(
 
 
 def _turn(text: Any, side: int, key: str, where: str) -> Turn:
-    if is_parts(text):
+    if is_typed_parts(text):
         text = joined_parts(text, key, where)
     if not isinstance(text, str):
         raise InputError(f"{where}: {key} is {text!r:.60}, a {type(text).__name__}; it must be text.")

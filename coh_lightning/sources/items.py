@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import did_you_mean
+from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.sources.fields import BESIDE, ITSELF, KEY, PLACES
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.paths import value_at

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from coh_lightning.content import is_parts
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source
-from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_of_messages, turns_of_text, user_turn
+from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_of_messages, turns_of_text
 from coh_lightning.sources.fields import BESIDE, DOWN, ITSELF, KEY, PLACES, UP, Fields, Piece, paths_of
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.history import turns_of_history
@@ -26,6 +25,7 @@ from coh_lightning.sources.preferences import NO_VOTE, Preferences
 from coh_lightning.sources.reader import Reader
 from coh_lightning.sources.values import Table, normal
 from coh_lightning.sources.votes import Pairs, best_and_worse
+from coh_lightning.turns import Part, Turn, is_typed_parts, user_turn
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ class Mapping(Source):
             turns = (Turn("user", tuple(part for piece in self.prompt for part in self._parts(piece, row, where))),)
         else:
             value = value_at(row, self.prompt, where)
-            if is_messages(value) and not is_parts(value):
+            if is_messages(value) and not is_typed_parts(value):
                 turns = turns_of_messages(value, self.prompt, where, self.notes)
             elif isinstance(value, dict):
                 turns = (turn_of_message(value, self.prompt, where, self.notes),)
@@ -406,7 +406,7 @@ class Mapping(Source):
     ) -> list[str]:
         """The words at a path; of several raters' words those of the raters who preferred what won."""
         value = value_at(row, path, where)
-        if best and isinstance(value, list) and not is_parts(value):
+        if best and isinstance(value, list) and not is_typed_parts(value):
             agree = self._preferences.agree(row, candidates, best, len(value), where)
             others = len(
                 self._reader.texts([one for one, kept in zip(value, agree, strict=True) if not kept], path, where)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coh_lightning.errors import visible
+
 MOST_LINES = 40
 """Different notes of one source that are shown; a column of free text taken for a table of values would give
 thousands.
@@ -73,4 +75,4 @@ class SourceNotes:
         if rest:
             said.append(f"and other notes of this kind ({rest:,} times)")
         lines = [f"{self.label}: {message}" for message in [*self._said, *said]]
-        return ["".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line) for line in lines]
+        return [visible(line) for line in lines]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected, named, number, refuse_beside_content, shown
+from coh_lightning.checks import number
+from coh_lightning.errors import InputError, named, shown
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.dialogue import turns_of_messages
 from coh_lightning.sources.files import Row, Rows
+from coh_lightning.turns import refuse_beside_content
 
 
 @dataclass(frozen=True)

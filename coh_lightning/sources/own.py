@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coh_lightning.records import DEVELOPER, Feedback, Rejected, content_id, named
+from coh_lightning.errors import named
+from coh_lightning.records import Feedback, Rejected, content_id
 from coh_lightning.sources.base import Source
 from coh_lightning.sources.dialogue import READ_AS_SYSTEM
 from coh_lightning.sources.files import Row
+from coh_lightning.turns import DEVELOPER
 
 
 @dataclass(frozen=True)

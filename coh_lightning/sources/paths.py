@@ -17,8 +17,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import did_you_mean, named
+from coh_lightning.errors import InputError, did_you_mean, named
 from coh_lightning.sources.base import column
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?=\.|$)|' + r"'((?:[^']|'')*)'(?=\.|$)")

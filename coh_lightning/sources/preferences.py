@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, named
+from coh_lightning.errors import InputError, named
+from coh_lightning.records import Candidate
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.paths import value_at
 from coh_lightning.sources.reader import Reader

@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coh_lightning.content import is_parts, joined_parts
-from coh_lightning.errors import InputError
-from coh_lightning.records import shown
+from coh_lightning.errors import InputError, shown
 from coh_lightning.sources.dialogue import is_messages
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.sources.values import Table, is_number, object_of
+from coh_lightning.turns import is_typed_parts, joined_parts
 
 
 class Reader:
@@ -58,7 +57,7 @@ class Reader:
         Raises:
             InputError: what is no text.
         """
-        if is_parts(value):
+        if is_typed_parts(value):
             value = joined_parts(value, path, where)
         if self.is_missing(value):
             return None
@@ -78,7 +77,7 @@ class Reader:
 
     def texts(self, value: Any, path: str, where: str) -> list[str]:
         """The texts of a list, or the one that is there; those that are missing left out."""
-        several = isinstance(value, list) and not is_parts(value)
+        several = isinstance(value, list) and not is_typed_parts(value)
         found = [self.text(one, path, where) for one in (value if several else [value])]
         return [text for text in found if text is not None]
 

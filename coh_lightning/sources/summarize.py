@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn, shown
+from coh_lightning.errors import InputError, shown
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.files import Row
+from coh_lightning.turns import Part, Turn
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from coh_lightning.compressed import read_text
 from coh_lightning.errors import InputError, words_of
-from coh_lightning.records import read_text
 from coh_lightning.sources.base import text_column
 from coh_lightning.sources.files import Reading, read_rows
 from coh_lightning.sources.folders import chosen_files, data_suffix, file_notes, is_local

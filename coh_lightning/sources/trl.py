@@ -11,19 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coh_lightning.errors import InputError
-from coh_lightning.records import BESIDE_PROMPT, Candidate, Feedback, Part, Rejected, Turn, named, refuse_beside_content
+from coh_lightning.errors import InputError, named
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column
-from coh_lightning.sources.dialogue import (
-    Unlike,
-    is_messages,
-    prompt_and_answers,
-    turn_of_message,
-    turns_of_messages,
-    user_turn,
-)
+from coh_lightning.sources.dialogue import Unlike, is_messages, prompt_and_answers, turn_of_message, turns_of_messages
 from coh_lightning.sources.files import Row
 from coh_lightning.sources.notes import SourceNotes
+from coh_lightning.turns import BESIDE_PROMPT, Part, Turn, refuse_beside_content, user_turn
 
 
 @dataclass(frozen=True)

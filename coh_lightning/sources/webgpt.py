@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from coh_lightning.checks import number
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Part, Rejected, Turn, number
+from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.files import Row, Rows
 from coh_lightning.sources.prompts import prompt_key
+from coh_lightning.turns import Part, Turn
 
 Quote = tuple[str, str]
 _CITATION = re.compile(r"\[(\d{1,6}(?:,\s*\d{1,6})*)\]")

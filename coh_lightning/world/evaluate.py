@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coh_lightning.completions import Completion
 from coh_lightning.draws import key64
-from coh_lightning.records import Completion
 from coh_lightning.world import raters
 from coh_lightning.world.posts import Post
 

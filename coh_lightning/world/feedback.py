@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.files import written_aside
-from coh_lightning.records import Candidate, Feedback, Part, Turn, read_jsonl, write_jsonl
+from coh_lightning.jsonl import read_jsonl, write_jsonl
+from coh_lightning.records import Candidate, Feedback
+from coh_lightning.turns import Part, Turn
 from coh_lightning.world.posts import SUMMARISE, Post, Split, difficulty_of, gold_summary, make_posts
 from coh_lightning.world.raters import ATTRIBUTES, RATER_NOISE, Rating, noisy_overall, rate_facts
 

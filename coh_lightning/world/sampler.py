@@ -31,10 +31,11 @@ def continuations(
 
     `keys` names each prompt: its draws depend on (seed, its key, number of the sample) alone.
     """
-    from coh_lightning.generation import Request, Sampling, generate
+    from coh_lightning.generation import Sampling, generate
+    from coh_lightning.request import Request
 
     listed = tokenizer(list(prompts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    requests = [Request(key, "", "", np.array(ids, np.int32)) for key, ids in zip(keys, listed, strict=True)]
+    requests = [Request(key, "", np.array(ids, np.int32)) for key, ids in zip(keys, listed, strict=True)]
     sampling = Sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, batch_size=BATCH_SIZE, seed=seed
     )

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from coh_lightning.generation import Request, Sampling, generate
+from coh_lightning.generation import Sampling, generate
+from coh_lightning.request import Request
 
 PROMPTS, ROUNDS, BATCH, LIMIT, VOCABULARY = 32, 5, 16, 96, 8192
 STOPS = list(range(1, VOCABULARY, 38))
@@ -29,7 +30,7 @@ STOPS = list(range(1, VOCABULARY, 38))
 def requests(number: int) -> list[Request]:
     chance = np.random.default_rng(0)
     return [
-        Request(f"p{i}", "good", "", chance.integers(0, VOCABULARY, size=chance.integers(20, 400)).astype(np.int32))
+        Request(f"p{i}", "good", chance.integers(0, VOCABULARY, size=chance.integers(20, 400)).astype(np.int32))
         for i in range(number)
     ]
 

@@ -64,7 +64,7 @@ def chains(data: CoHDataModule) -> list[tuple[Tensor, int]]:
     """Each output under the good sentence as a plain sequence, and where the output begins."""
     found = []
     for one in data.splits["train"]:
-        good = data.ask(one.record)["good"]
+        good = data.prompter.conditions(one.record)["good"]
         link = data.chains(one)[0][0]
         for candidate in one.record.candidates:
             tokens = data.chain_tokenizer.chain(one.prompt, (type(link)(good, candidate.text),))

@@ -48,7 +48,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     data |= {"method": str(CONF / "method" / "coh.yaml"), "validation_share": 0.2, "test_share": 0.2}
     config = {
         "trainer": trainer | quiet,
-        "model": {"from_config": TINY, "lr": 0.01, "sampling": {"max_new_tokens": 3}},
+        "model": {"from_config": TINY, "lr": 0.01, "generation": {"sampling": {"max_new_tokens": 3}}},
         "data": data,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -14,8 +14,9 @@ import torch
 from feedback_for_tests import TINY, pairs
 from ranks_for_tests import commanded
 
+from coh_lightning.completions import Completion
+from coh_lightning.jsonl import read_jsonl
 from coh_lightning.models import LoRA, read_checkpoint
-from coh_lightning.records import Completion, read_jsonl
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,7 @@ def test_a_sharded_model_learns_writes_and_comes_back_as_on_one_gpu(name: str, t
         f"--ckpt_path={name}/checkpoints/last.ckpt",
         "--run.folder=written",
     ]
-    command(tmp_path, "predict", *words, "--model.sampling.max_new_tokens=4")
+    command(tmp_path, "predict", *words, "--model.generation.sampling.max_new_tokens=4")
     written = list(read_jsonl(tmp_path / "written/completions.jsonl", Completion))
     assert written and len({one.id for one in written}) == len(written)
 

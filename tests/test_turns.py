@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coh_lightning.content import is_parts, joined_parts
 from coh_lightning.errors import InputError
-from coh_lightning.records import Feedback, Part
+from coh_lightning.records import Feedback
 from coh_lightning.sources import Fields, Mapping, Records, Source, TRLPairs, TRLUnpaired, load
+from coh_lightning.turns import Part, is_typed_parts, joined_parts
 
 
 def parts(*texts: str) -> list[dict[str, Any]]:
@@ -78,9 +78,7 @@ def test_text_parts_are_read_as_their_joined_text(way: str) -> None:
 @pytest.mark.parametrize("way", rows_with(""))
 def test_other_parts_are_refused_by_type_and_row(way: str) -> None:
     source, row = rows_with([*parts("What is this?"), IMAGE])[way]
-    with pytest.raises(
-        InputError, match=r"^f:1.*: .+\[1\] is a part of the type 'image_url'; only text parts can be read"
-    ):
+    with pytest.raises(InputError, match=r"^f:1.*: .+\[1\] is a part of type 'image_url'; only text parts can be read"):
         source.feedback(row, "f:1")
 
 
@@ -99,7 +97,7 @@ def test_what_is_no_part_is_refused_and_nulls_beside_a_text_are_nothing() -> Non
     for content in (["a"], [{"text": "a"}], [*parts("a"), None]):
         with pytest.raises(
             InputError,
-            match=r"f:1: prompt\[0\]\.content\[\d\] is .+; a part of a content is an object with 'type' and 'text'",
+            match=r"f:1: prompt\[0\]\.content\[\d\] is .+; a content part is an object with 'type' and 'text'",
         ):
             TRLPairs("t").feedback(
                 {"prompt": [{"role": "user", "content": content}], "chosen": "a", "rejected": "b"}, "f:1"
@@ -138,5 +136,5 @@ def test_messages_of_parts_in_cells_are_read(tmp_path: Path, write: Any) -> None
 
 @given(st.lists(st.text(max_size=5), min_size=1))
 def test_parts_are_joined_with_nothing_between(texts: list[str]) -> None:
-    assert is_parts(parts(*texts))
+    assert is_typed_parts(parts(*texts))
     assert joined_parts(parts(*texts), "content", "f:1") == "".join(texts)

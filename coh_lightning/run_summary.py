@@ -1,5 +1,5 @@
-"""What happens before the first step: the largest rows are run, so that memory fails now or not at all, and a screen
-says what is about to come.
+"""Before the first step: the largest rows are run, so that memory fails now or not at all, and a screen says what is
+about to happen.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +17,57 @@ from rich.table import Table
 from torch.distributed.tensor import DTensor
 
 from coh_lightning.attention import row_logits
+from coh_lightning.data import CoHDataModule
 from coh_lightning.losses import Batch, output_log_likelihoods, row_loss
+from coh_lightning.schedule import steps_of_epoch, total_steps
+
+
+class RunSummary(pl.Callback):
+    """Runs the largest rows of all stages before the first step of `fit`, and shows what was measured with what the
+    data and the Trainer's options make of the run. `CoHModule` installs it by itself.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data, lm, device = trainer.datamodule, pl_module.lm, pl_module.device  # type: ignore[attr-defined]
+        assert isinstance(data, CoHDataModule)
+        batches = data.largest_batches()
+        context = trainer.precision_plugin.forward_context()
+        seconds = run_largest(lm, batches, kinds=len(data.kinds), device=device, context=context)
+        if not trainer.is_global_zero:
+            return
+        memory = expected_memory(
+            lm,
+            tokens=max(batch["input_ids"].shape[1] for batch, _ in batches),
+            predicted=max(len(batch["keep"]) for batch, trained in batches if trained),
+            device=device,
+            recomputed=pl_module.gradient_checkpointing,  # type: ignore[arg-type]
+        )
+        show([*data.summary(), *_of_run(trainer, pl_module, data.plan.steps_per_epoch, memory, seconds)])
+
+
+def _of_run(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, steps_per_epoch: int, memory: float, seconds: float
+) -> list[tuple[str, str]]:
+    lm: Any = pl_module.lm
+    micro_batches, steps = trainer.accumulate_grad_batches, total_steps(trainer, steps_per_epoch) - trainer.global_step
+    of_epoch = steps_of_epoch(trainer, steps_per_epoch)
+    cut = f" of {of_epoch:,} steps (trainer.limit_train_batches)" if of_epoch < steps_per_epoch else ""
+    parameters = sum(p.numel() for p in pl_module.parameters()) / 1e6
+    return [
+        (
+            "this run",
+            f"{steps:,} steps of {micro_batches} micro-batches on each of {trainer.world_size} rank(s), "
+            f"{steps / of_epoch:.1f} epochs{cut}",
+        ),
+        (
+            "model",
+            f"{lm.config.model_type}, {parameters:,.1f} M parameters, {lm.config._attn_implementation} attention",
+        ),
+        (
+            "expected",
+            f"{in_bytes(memory)} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} minutes",
+        ),
+    ]
 
 
 def run_largest(
@@ -64,15 +115,15 @@ def run_largest(
 
 
 def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.device, recomputed: bool) -> float:
-    """Bytes that training takes for the model: what was measured on a GPU, else weights, gradients, logits and
-    activations by the rule of 34 hidden vectors a layer and token; AdamW's two copies in both.
+    """Bytes that training takes for the model. On a GPU, the peak of `run_largest`; on a CPU, weights, gradients,
+    logits, and activations by the rule of 34 hidden vectors per layer and token. AdamW's two copies are added to both.
 
     Args:
         lm: The model.
         tokens: Of the largest row.
-        predicted: Places of it that the head is computed for.
+        predicted: Positions of it that the head is computed for.
         device: Where the model is.
-        recomputed: Whether activations are (gradient checkpointing).
+        recomputed: Whether activations are recomputed (gradient checkpointing).
     """
     parts = [(p, p.to_local() if isinstance(p, DTensor) else p) for p in lm.parameters()]
     trained = sum(part.numel() * part.element_size() for p, part in parts if p.requires_grad)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from feedback_for_tests import TINY, data_of, pairs, tiny
 
-from coh_lightning import startup
+from coh_lightning import run_summary
 from coh_lightning.attention import row_logits
 from coh_lightning.data import CoHDataModule
 from coh_lightning.models import LoRA
 from coh_lightning.module import CoHModule
-from coh_lightning.startup import expected_memory, in_bytes
+from coh_lightning.run_summary import expected_memory, in_bytes
 
 
 def test_a_setting_to_copy_is_shown_whole_however_narrow_the_screen(
@@ -26,7 +26,7 @@ def test_a_setting_to_copy_is_shown_whole_however_narrow_the_screen(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     setting = "data.prompt_format.kept_tokens=['</think>','<think>','<tool_call>','</tool_call>']"
-    startup.show([("note", f"Keep them: {setting}.")])
+    run_summary.show([("note", f"Keep them: {setting}.")])
     assert setting in "".join(line.strip() for line in capsys.readouterr().err.splitlines())
 
 
@@ -97,7 +97,7 @@ def test_the_largest_rows_are_run_before_the_first_step_and_leave_nothing_behind
         ran.append((len(batch["keep"]), torch.is_grad_enabled()))
         return row_logits(lm, batch)
 
-    monkeypatch.setattr(startup, "row_logits", watched)
+    monkeypatch.setattr(run_summary, "row_logits", watched)
 
     class First(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -130,7 +130,7 @@ def test_the_largest_rows_are_run_before_the_first_step_and_leave_nothing_behind
     dropping.configure_model()
     before = torch.random.get_rng_state()
     assert (
-        startup.run_largest(
+        run_summary.run_largest(
             dropping.lm, data.largest_batches(), kinds=len(data.kinds), device=cpu, context=nullcontext()
         )
         > 0
@@ -144,7 +144,7 @@ def test_memory_that_a_held_out_row_has_not_fails_before_the_first_step(
     def full(logits: torch.Tensor, batch: Any, *, outputs: int) -> Any:
         raise torch.OutOfMemoryError("can't allocate memory")
 
-    monkeypatch.setattr(startup, "output_log_likelihoods", full)
+    monkeypatch.setattr(run_summary, "output_log_likelihoods", full)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,

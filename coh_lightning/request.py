@@ -1,0 +1,59 @@
+"""What is asked of a model, and what it wrote: token ids in, token ids out. `generation.generate` turns one into the
+other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coh_lightning.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One prompt, as ids. `prompt_id` and `ask` key the random numbers: two requests that share both get the same
+    draws.
+    """
+
+    prompt_id: str
+    ask: str
+    """The condition, by name: good, bad, ..."""
+    prompt_ids: NDArray[np.int32]
+    """The exact inference prompt, BOS and feedback sentence included; shape (n,), n >= 1."""
+
+    def __post_init__(self) -> None:
+        if self.prompt_ids.ndim != 1 or not len(self.prompt_ids):
+            raise InputError(
+                f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt "
+                "needs at least one token."
+            )
+
+
+R = TypeVar("R", bound=Request)
+"""Whoever makes requests may give them more fields, and gets those back with what was written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Written(Generic[R]):
+    """What the model wrote for one request."""
+
+    request: R
+    sample: int
+    """0, 1, ... `Sampling.samples` - 1."""
+    ids: NDArray[np.int32]
+    """Without the stop id."""
+    stop: Literal["end", "length"]
+    """end: it wrote a stop id; length: `max_new_tokens`, or the model's last position, came first."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that the model wrote, the stop id included."""
+        return len(self.ids) + (self.stop == "end")
