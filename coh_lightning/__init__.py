@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CoHDataModule": "data",
     "CoHModule": "module",
-    "Completion": "records",
+    "Completion": "completions",
     "CompletionWriter": "callbacks",
     "Feedback": "records",
     "Generation": "writing",

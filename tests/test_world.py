@@ -379,7 +379,7 @@ def test_mistakes_on_the_command_line_of_build_end_in_one_line(
     from build_world import main
 
     assert main(["--output", str(tmp_path / "base"), *arguments]) == 2
-    assert capsys.readouterr().err == f"error: build_world.py: {says}\n"
+    assert capsys.readouterr().err == f"error: scripts/build_world.py: {says}\n"
     assert not (tmp_path / "base").exists()
 
 
