@@ -1,5 +1,5 @@
-"""LightningCLI's parser as our commands use it: no abbreviated keys, errors in one sentence, our keys first in the help,
-absolute paths in what it writes.
+"""LightningCLI's parser as our commands use it: no abbreviated keys, errors in one sentence, our keys first in the
+help, and absolute paths in what it writes.
 """
 
 from __future__ import annotations

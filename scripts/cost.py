@@ -1,5 +1,5 @@
-"""`python scripts/cost.py`: estimated memory and throughput of full fine-tuning, by model and number of GPUs, with every
-assumption stated.
+"""`python scripts/cost.py`: estimated memory and throughput of full fine-tuning, by model and number of GPUs, with
+every assumption stated.
 
     config.json -> Model -> parameters -> memory of a GPU      16 bytes a parameter, sharded over the GPUs;
                                                                activations and logits of one row

@@ -156,7 +156,9 @@ def column(file: Path, name: str) -> list[str]:
 
 MISTAKES = {
     "fitt": "there is no command fitt; did you mean 'fit'?",
-    "--config conf/base.yaml fit": "--config was given before the command; the command comes first: coh fit --config ...",
+    "--config conf/base.yaml fit": (
+        "--config was given before the command; the command comes first: coh fit --config ..."
+    ),
     "fit nonsense": "'nonsense' is neither an option nor a value of one; options are written --key=value.",
     "fit --modle.lr=3": "there is no key modle.lr; did you mean model.lr?",
     "fit --learning_rate=3": "there is no key learning_rate; did you mean model.lr?",
@@ -168,26 +170,38 @@ MISTAKES = {
     "fit --data.method.marks.god=x": "there is no key data.method.marks.god; did you mean data.method.marks.good?",
     "fit --trainer.max_step=3": "there is no key trainer.max_step; did you mean trainer.max_steps?",
     "fit --run.nam=x": "there is no key run.nam; did you mean run.name?",
-    "fit --config conf/nested_typo.yaml": "there is no key data.method.loss_onn; did you mean data.method.loss_on? (conf/method/typo.yaml:2)",
+    "fit --config conf/nested_typo.yaml": (
+        "there is no key data.method.loss_onn; did you mean data.method.loss_on? (conf/method/typo.yaml:2)"
+    ),
     "fit --config conf/typo.yaml": "there is no key data.row_token; did you mean data.row_tokens? (conf/typo.yaml:2)",
-    "fit --config conf/source_typo.yaml": "there is no key data.sources.fil; did you mean data.sources.file? (conf/source_typo.yaml:1)",
+    "fit --config conf/source_typo.yaml": (
+        "there is no key data.sources.fil; did you mean data.sources.file? (conf/source_typo.yaml:1)"
+    ),
     "fit --config conf/broken.yaml": "conf/broken.yaml:2: this is not YAML: expected ',' or '}', but got ':'.",
-    "fit --config conf/twice.yaml": "conf/twice.yaml:3: the key 'data' stands on line 1 already; leave one out.",
+    "fit --config conf/twice.yaml": "conf/twice.yaml:3: the key 'data' is set on line 1 already; leave one out.",
     "fit --data.method={loss_on:[": "data.method is not YAML: ",
     "fit --config conf/empty.yaml": "conf/empty.yaml: this file holds nothing; settings are written as key: value.",
     "fit --config conf/bytes.yaml": "conf/bytes.yaml: this is not UTF-8 text: ",
     "fit --config conf/bytes.jsonl": "conf/bytes.jsonl: this is not UTF-8 text: ",
     "fit --config conf/bas.yaml": "config: there is no file conf/bas.yaml; did you mean conf/base.yaml?",
-    "fit --data.method=conf/method/lost.yaml": "data.method: there is no file conf/method/lost.yaml; did you mean conf/method/last.yaml?",
+    "fit --data.method=conf/method/lost.yaml": (
+        "data.method: there is no file conf/method/lost.yaml; did you mean conf/method/last.yaml?"
+    ),
     "fit --data.method=lost": "data.method: there is no file lost; did you mean conf/method/last.yaml?",
     "fit --data.sources+=Linse": "data.sources: there is no class Linse; did you mean 'Lines'?",
     "fit --model=test_cli.Model": "model: there is no file test_cli.Model.",
-    "fit --config conf/class_path.yaml": "there is no key data.init_args.row_tokens; write the keys directly under data. (conf/class_path.yaml:1)",
+    "fit --config conf/class_path.yaml": (
+        "there is no key data.init_args.row_tokens; write the keys directly under data. (conf/class_path.yaml:1)"
+    ),
     "fit --model.class_path=test_cli.Model": "there is no key model.class_path; write the keys directly under model.",
-    "fit --data.method=null": "data.method is null; it must be settings, written as key: value, or the name of a file of them.",
+    "fit --data.method=null": (
+        "data.method is null; it must be settings, written as key: value, or the name of a file of them."
+    ),
     "fit --data.row_tokens=many": "data.row_tokens is 'many'; it must be a whole number.",
     "fit --data.method.orders=pn": "data.method.orders is 'pn'; it must be a list.",
-    "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean 'last'?",
+    "fit --data.method.loss_on=lats": (
+        "data.method.loss_on is 'lats'; it must be one of all, last; did you mean 'last'?"
+    ),
     "fit --config conf/null.yaml": "test_cli.Lines can't be made: one of its keys is null and needs a value (",
     "fit --config conf/no_method.yaml": "data.method is inf; it holds settings, written as key: value.",
     "fit --config conf/no_group.yaml": "run is 0; it holds settings, written as key: value.",
