@@ -15,30 +15,26 @@ from coh_lightning.turns import read_messages
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote for one prompt under one feedback sentence, with all that is needed to write it again."""
+    """What a model wrote for one prompt under one feedback sentence, with everything needed to generate it again."""
 
     id: str
     prompt_id: str
-    """Id of the record that the prompt came from."""
+    """Id of the record of the prompt."""
     system: str
-    """Name of the model or run that wrote it."""
+    """Name of the model or run."""
     prompt: str
-    """The exact text that was continued, feedback sentence included."""
+    """The exact text that was continued, including the feedback sentence."""
     prompt_sha: str
-    """SHA-256 of the record's prompt without the feedback sentence: equal for all systems and asks that are
-    compared.
-    """
+    """SHA-256 of the record's prompt without the feedback sentence: equal for all systems that are compared."""
     ask: str
-    """Which kind of output was asked for: "good", "bad", ... or "" for none."""
+    """The kind of output asked for: "good", "bad", ... or "" for none."""
     marker: str
     """The feedback sentence itself."""
     text: str
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Temperature, top_p, max_new_tokens, ..."""
     stop: str = ""
-    """Why it ended: "end" (the end token), "marker" (it went on with a feedback sentence, which is cut off), "length",
-    ...
-    """
+    """Why it ended: "end" (the end token), "marker" (a feedback sentence followed, which is cut off), "length", ..."""
     seed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -46,16 +42,13 @@ class Completion:
     task: str = "answer"
     source: str = ""
     shown: str | None = None
-    """The prompt as people read it, without the feedback sentence: what a rater is shown."""
+    """The prompt as a rater sees it, without the feedback sentence."""
     messages: tuple[Mapping[str, str], ...] = ()
-    """The same prompt as chat messages, `role` and `content` each; in a pseudo-dialogue with the system's own answers.
-    """
+    """The same prompt as chat messages of `role` and `content`; in a pseudo-dialogue with the system's own answers."""
     human: str | None = None
-    """In a pseudo-dialogue, what the user said last: the turns of `shown` before it hold what this system wrote
-    itself.
-    """
+    """In a pseudo-dialogue, the user's last turn; the earlier assistant turns in `shown` are this system's own."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """What raters in code said of it."""
+    """Scores by name, from scorers."""
 
     _types: ClassVar[dict[str, tuple[type, ...]]] = {
         **dict.fromkeys(
@@ -76,7 +69,7 @@ class Completion:
             json.dumps(values.get("sampling"), ensure_ascii=False, allow_nan=False).encode("utf-8")
         except ValueError as error:
             raise InputError(
-                f"{where}: sampling holds what no file can: a number that is not finite, or half a character."
+                f"{where}: sampling has a non-finite number or a lone surrogate, which no JSON file can hold."
             ) from error
         if "scores" in values:
             values["scores"] = {

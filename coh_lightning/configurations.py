@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.worlds import WORLD
 
 PACKAGE = Path(__file__).parent
 CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()), PACKAGE / "conf")
@@ -36,7 +37,6 @@ INPUTS = frozenset(
     }
 )
 """The settings that may be paths of something that is read. Each may also be a name: on the hub, or `world`."""
-WORLD = "world"
 
 
 def ours(path: PurePath) -> Path | None:

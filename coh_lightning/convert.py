@@ -1,14 +1,14 @@
-"""`python -m coh_lightning convert`: feedback of any source as records, or in the two forms of preferences that TRL
-trains on (DPO, KTO, ...), and back.
+"""`python -m coh_lightning convert`: feedback of any source as records, or in the two preference formats of TRL (for
+DPO, KTO, ...), and back.
 
-    record      {"id": "7", "prompt": "Hi", "completions": [{"text": "Hello!", "rank": 1}, {"text": "What?", "rank": 2}]}
-    trl-pairs   {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"], "id": "7", "task": "answer"}
-    trl-unpaired  {"prompt": [user "Hi"], "completion": [assistant "Hello!"], "label": true, "id": "7#1", "task": "answer"}
-                {"prompt": [user "Hi"], "completion": [assistant "What?"], "label": false, "id": "7#2", "task":
-                "answer"}
+    records       {"id": "7", "prompt": "Hi",
+                   "completions": [{"text": "Hello!", "rank": 1}, {"text": "What?", "rank": 2}]}
+    trl-pairs     {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"], "id": "7"}
+    trl-unpaired  {"prompt": [user "Hi"], "completion": [assistant "Hello!"], "label": true, "id": "7#1"}
+                  {"prompt": [user "Hi"], "completion": [assistant "What?"], "label": false, "id": "7#2"}
 
-Which output is better, and which good or bad, is decided as for Chain of Hindsight (chains.py). Texts are kept to the
-character; what a form can't hold is counted by reading back what was written.
+Which completion is better, and which is good or bad, is decided as for Chain of Hindsight (chains.py). Texts are kept
+exactly; what a format can't hold is counted by reading the output back.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 OPTIONS = {"--to": True, "--output": True, "--help": False, "-h": False}
 FORMS = ("records", "trl-pairs", "trl-unpaired")
 CARRIED = ("task", "aspect", "reference")
-"""Fields of a record that stand beside a row of TRL's in columns of their own, as does its id; TRL passes over them."""
+"""Fields of a record, besides its id, that get columns of their own; TRL ignores them."""
 
 
 @dataclass(frozen=True)
 class TRLRow:
-    """One line in a form of TRL's."""
+    """One line in a format of TRL."""
 
     columns: dict[str, Any]
 
@@ -54,10 +54,10 @@ class TRLRow:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `convert`; gives its exit status.
+    """The command `convert`; returns its exit status.
 
     Raises:
-        InputError: something that the user can put right.
+        InputError: something that the user can fix.
     """
     own, settings = sorted_words(argv, OPTIONS, "convert")
     options = _options().parse_args(own)
@@ -66,14 +66,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     for name in ("to", "output"):
         if getattr(options, name) is None:
-            raise InputError(f"convert: --{name} is missing; --help shows how it is called.")
+            raise InputError(f"convert: --{name} is missing; see --help.")
     output = Path(options.output)
     if options.file is not None and settings:
-        raise InputError(
-            f"convert: both the file {options.file} and {settings[0]} say what to convert; give one of them."
-        )
+        raise InputError(f"convert: both the file {options.file} and {settings[0]} say what to convert; give only one.")
     if options.file is not None and output.exists() and output.samefile(options.file):
-        raise InputError(f"convert: {output} would be written over while it is read; give another --output.")
+        raise InputError(f"convert: {output} is the input file; give another --output.")
     method = Method()
     if options.file is not None:
         records: Iterable[Feedback] = read_file(options.file)
@@ -98,13 +96,13 @@ def _options() -> argparse.ArgumentParser:
             "%(prog)s [FILE] --to {records,trl-pairs,trl-unpaired} --output FILE [--config FILE ...] "
             "[--data.KEY=VALUE ...]"
         ),
-        description="Feedback of any source as records, or in the forms of preferences that TRL trains on, and back.",
-        epilog="""trl-pairs: every pair of outputs of which one is better, as messages (prompt, chosen, rejected).
-trl-unpaired: outputs that are good or bad (prompt, completion, label): those with a thumb, else the best and the worst.
-What the form can't hold is counted on the screen; so are the records that give no row.
+        description="Feedback of any source as records, or in the preference formats of TRL, and back.",
+        epilog="""trl-pairs: every pair of completions of which one is better, as messages (prompt, chosen, rejected).
+trl-unpaired: completions that are good or bad (prompt, completion, label): those with a thumb, else the best and worst.
+What the format can't hold is counted on the screen; so are the records that give no row.
 
-settings, as for fit, in the place of FILE:
-  --config FILE         a configuration; of its data, the training records are converted, and what is held out stays so
+settings, as for fit, instead of FILE:
+  --config FILE         a configuration; only the training records of its data are converted
   --data.KEY=VALUE      any setting of the data
 
 examples:
@@ -119,10 +117,10 @@ examples:
         "file",
         nargs="?",
         metavar="FILE",
-        help="records, pairs or unpaired rows of TRL; which of them, its first row says",
+        help="records, pairs or unpaired rows of TRL, recognized by the first row",
     )
-    parser.add_argument("--to", choices=FORMS, help="what to write")
-    parser.add_argument("--output", metavar="FILE", help="where to (.jsonl, or .jsonl.gz)")
+    parser.add_argument("--to", choices=FORMS, help="output format")
+    parser.add_argument("--output", metavar="FILE", help="output file (.jsonl or .jsonl.gz)")
     parser.add_argument("-h", "--help", action="store_true", help="show this and exit")
     return parser
 
@@ -140,10 +138,10 @@ def _training_records(data: CoHDataModule) -> list[Feedback]:
 
 
 def read_file(path: str) -> Iterator[Feedback]:
-    """The records of a file in one of the three forms, in its order, under its own ids.
+    """The records of a file in one of the three formats, in order, with their ids.
 
     Raises:
-        InputError: a row that can't be read, or that gives no record; naming file and line.
+        InputError: a row that can't be read or used; naming file and line.
     """
     source, said_of_it = recognized(path)
     if said_of_it is not None:
@@ -166,7 +164,7 @@ def read_file(path: str) -> Iterator[Feedback]:
         )
         if not isinstance(record, Feedback):
             raise InputError(
-                f"{where}: {record.reason}{f' ({record.detail})' if record.detail else ''}; take the row out."
+                f"{where}: {record.reason}{f' ({record.detail})' if record.detail else ''}; remove the row."
             )
         yield unique(replace(record, **own), seen, where)
     for line in source.notes.lines():
@@ -177,12 +175,12 @@ def read_file(path: str) -> Iterator[Feedback]:
 
 
 class Report:
-    """What became of the records on their way into a form of TRL's."""
+    """What was lost in the conversion to a format of TRL."""
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
-        """What people said that the form can't hold, by kind."""
+        """Feedback that the format can't hold, by kind."""
 
     def lines(self) -> Iterator[str]:
         if self.left_out:
@@ -190,15 +188,15 @@ class Report:
                 f"{times:,} {reason}" for reason, times in self.left_out.most_common()
             )
         if self.lost:
-            yield "the form can't hold: " + ", ".join(f"{times:,} {what}" for what, times in self.lost.most_common())
+            yield "the format can't hold: " + ", ".join(f"{times:,} {what}" for what, times in self.lost.most_common())
 
 
 def rows(records: Iterable[Feedback], form: str, method: Method, report: Report) -> Iterator[TRLRow]:
-    """The rows of the records in a form of TRL's, `trl-pairs` or `trl-unpaired`.
+    """The rows of the records in a format of TRL, `trl-pairs` or `trl-unpaired`.
 
     Args:
-        method: By which feedback outputs are judged (`judge`, `good_above`, `bad_below`).
-        report: Gets the records that give no row, with the reason, and what the rows can't hold.
+        method: How completions are judged (`judge`, `good_above`, `bad_below`).
+        report: Counts the records that give no row, and what the rows can't hold.
     """
     source = TRLPairs("rows") if form == "trl-pairs" else TRLUnpaired("rows")
     taken: set[str] = set()
@@ -213,7 +211,7 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
         back = []
         for number, columns in enumerate(made, start=1):
             id = record.id if len(made) == 1 else f"{record.id}#{number}"
-            while id in taken:  # another record's own id may look like that of a row
+            while id in taken:  # another record's id may look like that of a row
                 id += "#"
             taken.add(id)
             row = {"prompt": prompt, **columns, "id": id, **carried}
@@ -225,20 +223,20 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
 
 
 def _pairs(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
-    """Every pair of outputs of which one is better."""
+    """Every pair of completions of which one is better."""
     for better, worse in _chains(record, method, orders=("pn",), pairs="all"):
         yield {"chosen": [_message("assistant", better.text)], "rejected": [_message("assistant", worse.text)]}
 
 
 def _unpaired(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
-    """The outputs that are good or bad: a thumb says so itself; of others the best is good and the worst is bad."""
+    """Good and bad completions: by their thumb, or else the best is good and the worst is bad."""
     judge = "thumb" if any(candidate.thumb is not None for candidate in record.candidates) else method.judge
     for (link,) in _chains(record, method, orders=("p", "n"), pairs="extremes", judge=judge):
         yield {"completion": [_message("assistant", link.text)], "label": link.kind == "good"}
 
 
 def _chains(record: Feedback, method: Method, **changes: Any) -> tuple[tuple[Link, ...], ...]:
-    """The chains of another method that judges outputs as `method` does."""
+    """The chains of another method that judges completions as `method` does."""
     return build_chains(record, replace(method, sentences="polarity", ties="skip", **changes), Wording())
 
 
@@ -247,9 +245,7 @@ def _message(role: str, content: str) -> dict[str, str]:
 
 
 def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
-    """All that records of one prompt say, as (kind, ...) tuples that can be compared; what is said of the order of
-    outputs, pair by pair.
-    """
+    """All feedback in records of one prompt, as (kind, ...) tuples that can be compared; rankings pair by pair."""
     found: list[tuple[Any, ...]] = []
     for record in records:
         found += [

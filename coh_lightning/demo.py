@@ -1,8 +1,8 @@
-"""`python -m coh_lightning.demo RUN ...`: the runs of the demo beside their base model, judged by the world's raters.
+"""`python -m coh_lightning.demo RUN ...`: compares the runs of the demo with their base model, by the world's raters.
 
-Each model writes summaries of posts that no run has seen: under the sentence that asks for a good one, and, where it
-knows sentences, under the one that asks for a bad one; sampled at temperature 1 and greedily, since greedy decoding
-hides most differences. General ability is the share of questions on a post that it answers right.
+Each model writes summaries of posts that no run has seen: under the sentence for a good one and, if it was trained with
+sentences, under the one for a bad one; sampled at temperature 1 and greedily, since greedy decoding hides most
+differences. General ability is the share of questions about a post that it answers correctly.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ BASELINE = "sft_best"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: a model, asked in one way."""
+    """One line of the table: a model under one condition."""
 
     row: Row
-    """Scores of the sampled summaries, and their difference to `sft_best`, prompt by prompt."""
+    """Scores of the sampled summaries, and their paired difference to `sft_best`."""
     greedy: float
     """Overall score of the greedy ones."""
     ability: float
-    """Share of questions answered right."""
+    """Share of questions answered correctly."""
     bad: bool
     """Asked for bad summaries."""
     texts: Sequence[str]
@@ -47,8 +47,8 @@ class Line:
 def compare(
     runs: Sequence[Path], *, prompts: int, questions: int, temperature: float = 1.0, seed: int = 0
 ) -> tuple[list[Line], list[Feedback]]:
-    """The base model and every run, judged on the same posts. Raises InputError for a folder without a finished run on
-    the world.
+    """The base model and every run on the same posts. Raises InputError for a folder without a finished run on the
+    world.
     """
     from rich.progress import track
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -100,7 +100,7 @@ def _summaries(
 
 
 def _base_prompter(tokenizer: Any) -> Prompter:
-    """The base model is asked as SFT is: without any sentence, in the format of conf/quickstart.yaml."""
+    """The base model is prompted as SFT is: without sentences, in the format of conf/quickstart.yaml."""
     from coh_lightning.chains import Method
     from coh_lightning.formats import PromptFormat
     from coh_lightning.prompter import Prompter
@@ -161,7 +161,7 @@ def as_table(lines: Sequence[Line]) -> Table:
 
 
 def samples(lines: Sequence[Line], records: Sequence[Feedback], number: int) -> str:
-    """What every model wrote of some posts, one below the other."""
+    """The summaries of some posts by every model."""
     shown = []
     for index in range(number):
         shown.append(
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world"
     )
-    parser.add_argument("--prompts", type=int, default=300, help="posts to summarise (default 300)")
+    parser.add_argument("--prompts", type=int, default=300, help="posts to summarize (default 300)")
     parser.add_argument("--questions", type=int, default=300, help="questions of general ability (default 300)")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled summaries (default 1.0)")
     parser.add_argument("--samples", type=int, default=2, help="posts whose summaries are shown (default 2)")

@@ -1,7 +1,5 @@
-"""Chance, keyed: every random draw of the package comes from a generator made of (seed, purpose, key), never from the
-global one.
-
-So nothing depends on the rank, on the number of workers, or on where a run was stopped and resumed.
+"""Keyed random numbers: every random draw uses a generator seeded by (seed, purpose, key), never the global one, so
+nothing depends on the rank, the number of workers, or where a run was stopped and resumed.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import random
 
 
 def key64(seed: int, purpose: str, *key: object) -> int:
-    """A 64-bit number that depends on all arguments and on nothing else; use it to seed any generator."""
+    """A 64-bit number that depends only on the arguments; use it to seed any generator."""
     text = "\x1f".join([str(seed), purpose, *map(str, key)])
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 

@@ -103,10 +103,10 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
             f"{path} is a folder and no checkpoint"
             + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
         )
-    from coh_lightning.model_tokenizer import load_tokenizer, stored_name
+    from coh_lightning.model_tokenizer import load_tokenizer
     from coh_lightning.models import read_checkpoint, said
 
-    loaded = load_tokenizer(tokenizer or stored_name(said(path)))
+    loaded = load_tokenizer(tokenizer or said(path)["tokenizer"])
     run = path.parent.parent if path.parent.name == CHECKPOINTS and (path.parent.parent / CONFIG).is_file() else None
     return write_folder(folder, read_checkpoint(path), loaded, run=run, adapter=adapter)
 
@@ -268,7 +268,7 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
     from safetensors.torch import save_file
 
     from coh_lightning.models import Recipe
-    from coh_lightning.world.feedback import BASE, WORLD
+    from coh_lightning.worlds import WORLD, resolve
 
     if not saved.get("lora"):
         raise InputError("the model has no adapters (LoRA); export it without --adapter.")
@@ -287,7 +287,7 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
             "export them without --adapter."
         )
     (config,) = lm.peft_config.values()
-    config.base_model_name_or_path = str(BASE) if base == WORLD else base
+    config.base_model_name_or_path = str(resolve("model")) if base == WORLD else base
     # transformers' own writer adds the whole embedding where it has adapters, and fails where it shares its weights
     # with the head
     state = get_peft_model_state_dict(lm, adapter_name="default", save_embedding_layers=False)

@@ -1,8 +1,4 @@
-"""Files and folders that are whole or not there: written beside their name, put on the disk, and renamed. Whatever ends
-a process, nobody ever reads half of one.
-
-And folders in which one process works at a time (`alone`).
-"""
+"""Atomic writes of files and folders, locks on folders, and the remedies of errors while writing."""
 
 from __future__ import annotations
 
@@ -17,34 +13,33 @@ from pathlib import Path
 from coh_lightning.errors import InputError
 
 PART = ".part"
-"""Ends the name of what is not whole; it also begins with a dot. A process that was killed may leave such a file, which
-nothing reads.
+"""Ends the name of an unfinished file, which also begins with a dot. A killed process may leave one; nothing reads it.
 """
 
 REMEDIES = {
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room there, or have the quota raised",
-    errno.EFBIG: "have the limit of file sizes raised",
-    errno.EROFS: "name a folder that can be written to",
-    errno.EACCES: "name a folder that can be written to, or change its permissions",
-    errno.EPERM: "name a folder that can be written to, or change its permissions",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there, or have the quota raised",
+    errno.EFBIG: "have the file size limit raised",
+    errno.EROFS: "choose a writable folder",
+    errno.EACCES: "choose a writable folder, or change its permissions",
+    errno.EPERM: "choose a writable folder, or change its permissions",
     errno.ENOTDIR: "a file has the name of a folder: choose another",
     errno.EISDIR: "a folder has this name: choose another",
-    errno.EIO: "look after the disk",
+    errno.EIO: "check the disk",
 }
-"""What a user can do about an OSError while something is written."""
+"""What a user can do about an OSError while writing."""
 
 
 @contextmanager
 def written_aside(path: Path | str) -> Iterator[Path]:
-    """A name beside `path` to write a file or a folder to. It takes the place of `path` at the end, and is gone where
-    the body raises.
+    """Write a file or folder atomically: yields a name beside `path`, which replaces `path` at the end. If the body
+    raises, it is deleted and `path` stays as it was.
 
         with written_aside(folder / "data.json") as aside:
             aside.write_text("...", encoding="utf-8")
 
     Raises:
-        InputError: the disk is full, the folder is read-only, ...: the path and what to do.
+        InputError: the disk is full, the folder is read-only, ...; naming the path and the remedy.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART}")
@@ -60,12 +55,11 @@ def written_aside(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def alone(folder: Path, busy: str) -> Iterator[int]:
-    """Keeps every other process that asks for it out of a folder, until the body ends or the process does, whatever
-    ends it. Gives the descriptor of the lock: a process that is given it holds the lock too. On a file system without
-    locks nobody is kept out.
+    """An exclusive lock on a folder until the body or the process ends. Yields the lock's file descriptor: a process
+    that inherits it holds the lock too. On a file system without locks it has no effect.
 
     Raises:
-        InputError: another process is in the folder; `busy` is the message.
+        InputError: another process holds the lock; `busy` is the message.
     """
     path = folder / f".lock{PART}"
     while True:
@@ -77,7 +71,7 @@ def alone(folder: Path, busy: str) -> Iterator[int]:
             raise InputError(busy) from error
         except OSError:
             break
-        if os.fstat(file.fileno()).st_nlink:  # else who held it has just removed it, and it keeps nobody out any longer
+        if os.fstat(file.fileno()).st_nlink:  # else its holder has just deleted it
             break
         file.close()
     with file:
@@ -88,14 +82,14 @@ def alone(folder: Path, busy: str) -> Iterator[int]:
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Rename `aside` to `path` once it is on the disk; the file, or the folder, that stood there is gone then. Raises
-    OSError where one is a file and the other a folder.
+    """Rename `aside` to `path` after it is synced to disk, replacing what is there. Raises OSError if one is a file and
+    the other a folder.
     """
     for part in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
         _allow(part)
         _sync(part)
     old = path.with_name(f".{path.name}.{os.urandom(4).hex()}.old{PART}")
-    if aside.is_dir() and path.is_dir():  # a folder with something in it can't be replaced in one go
+    if aside.is_dir() and path.is_dir():  # a non-empty folder can't be replaced by one rename
         os.replace(path, old)
     try:
         os.replace(aside, path)
@@ -108,7 +102,7 @@ def put_in_place(aside: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it, if it is there."""
+    """Delete a file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -116,7 +110,7 @@ def remove(path: Path) -> None:
 
 
 def unwritten(path: Path | str, error: OSError) -> OSError | InputError:
-    """`error` as a sentence about `path` where it is one that a user can do something about, else `error` itself."""
+    """`error` as an InputError about `path` if `REMEDIES` has it, else `error` itself."""
     if error.errno not in REMEDIES:
         return error
     return InputError(
@@ -126,8 +120,8 @@ def unwritten(path: Path | str, error: OSError) -> OSError | InputError:
 
 
 def _allow(path: Path) -> None:
-    """Gives a file or a folder the permissions of any new one: some libraries write files that only their owner may
-    read (safetensors).
+    """Gives a file or folder the usual permissions of a new one: some libraries (safetensors) write files that only
+    their owner may read.
     """
     before = os.umask(0o077)
     os.umask(before)

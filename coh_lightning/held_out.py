@@ -1,11 +1,11 @@
-"""Held-out records -> batches, in loaders of their own, so that a limit on batches means the same for each of them:
+"""Held-out records -> batches, in a loader for each purpose, so that Lightning's limits on batches apply to each:
 
     losses        a batch is a row of chains, as in training
-    comparisons   a batch is one record: its completions under the good and the bad sentence, in as many rows as they need
+    comparisons   a batch is one record: its completions under the good and the bad sentence, in the rows they need
     writing       a batch is `RECORDS_PER_WRITING` records, each under every sentence asked for
 
-Every rank gets the same number of batches in each, filled up with empty ones, and the same number of rows in each
-batch.
+Every rank gets the same number of batches in each loader, filled up with empty ones, and the same number of rows in
+each batch.
 """
 
 from __future__ import annotations
@@ -14,44 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
-
 from coh_lightning.chains import Link, strict_pairs
 from coh_lightning.errors import InputError
 from coh_lightning.generation import Unmoved
+from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import to_batch
-from coh_lightning.plan import LinkSize, tree_items
+from coh_lightning.plan import LinkSize, planned_trees
 from coh_lightning.prepare import Prepared, Preparer
-from coh_lightning.request import Request
+from coh_lightning.prompter import Prompter
 from coh_lightning.rows import Row
 from coh_lightning.trees import Tree
 from coh_lightning.wording import asked
 
 RECORDS_PER_WRITING = 32
 """Prompts of a batch of writing; the module batches them itself (`Sampling.batch_size`)."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """`count` batches, built when asked for; an index beyond `count` gives an empty one, so that all ranks have as
-    many.
-    """
-
-    build: Callable[[int], Any]
-    count: int
-
-    def loader(self, ranks: int, rank: int) -> DataLoader[Any]:
-        """This rank's share: batch i goes to rank i % ranks."""
-        indices = range(rank, -(-self.count // ranks) * ranks, ranks)
-        return DataLoader(_Batches(self.build), batch_size=None, sampler=list(indices))
-
-
-class _Batches(Dataset[Any]):
-    def __init__(self, build: Callable[[int], Any]) -> None:
-        self.build = build
-
-    def __getitem__(self, index: int) -> Any:
-        return self.build(index)
 
 
 @dataclass(frozen=True)
@@ -90,9 +66,9 @@ class Comparer:
     attributes: Sequence[str]
 
     def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
-        """The pairs (better, worse) of a record's completions that its judge orders strictly, for preference accuracy;
-        and how many more there are of which a completion, under the good or the bad sentence, is longer than
-        `max_chain_tokens`.
+        """The pairs (better, worse) of a record's completions that the method's judge orders strictly, for preference
+        accuracy; and how many more are left out because one of the two is longer than `max_chain_tokens` under the good
+        or the bad sentence.
         """
         pairs = strict_pairs(one.record, self.preparer.method)
         limit = self.preparer.max_chain_tokens
@@ -119,7 +95,7 @@ class Comparer:
     def trees(self, compared: Comparison) -> list[Tree]:
         """The tree of each part."""
         chains = [self.preparer.tokens.chain(compared.one.prompt, (link,)) for link in compared.links]
-        return [Tree.from_chains([chains[number] for number in part], numbers=part) for part in compared.parts]
+        return [Tree.from_chains([chains[number] for number in part]) for part in compared.parts]
 
     def largest(self, records: Sequence[Prepared]) -> Tree | None:
         """The tree of all comparisons with the most tokens to score: what takes the most memory. None where nothing is
@@ -140,7 +116,7 @@ class Comparer:
         # numbered by chain, so that the parts keep their order; that outputs share the sentence before them is not
         # counted on
         sizes = [[LinkSize(number, marker + output, 0.0)] for number, (_, marker, output) in enumerate(lengths)]
-        items = tree_items(0, max(before for before, _, _ in lengths), sizes, self.preparer.row_tokens)
+        items = planned_trees(0, max(before for before, _, _ in lengths), sizes, self.preparer.row_tokens)
         return tuple(item.chains for item in items)
 
     def _length(self, one: Prepared, link: Link) -> tuple[int, int, int]:
@@ -152,14 +128,16 @@ class Comparer:
         return [asks[name] for name in ("good", "bad") if name in asks]
 
 
-def losses(rows: Sequence[Sequence[int]], record_of: Sequence[int], lay_out: Callable[[Sequence[int]], Row]) -> Table:
+def losses(
+    rows: Sequence[Sequence[int]], record_of: Sequence[int], lay_out: Callable[[Sequence[int]], Row]
+) -> BatchTable:
     """A row of items a batch, with the numbers of their records in `records`; `lay_out` makes the row of some items."""
 
     def build(index: int) -> dict[str, Any]:
         members = rows[index] if index < len(rows) else []
         return to_batch(lay_out(members)) | {"records": [record_of[number] for number in members]}
 
-    return Table(build, len(rows))
+    return BatchTable(build, len(rows))
 
 
 def comparisons(
@@ -168,7 +146,7 @@ def comparisons(
     lay_out: Callable[[Sequence[Tree], int | None], dict[str, Any]],
     *,
     ranks: int,
-) -> Table:
+) -> BatchTable:
     """A record a batch: `pairs`, `rows` to score (`outputs`: how many each has), and the number of the record in
     `records`.
 
@@ -191,22 +169,22 @@ def comparisons(
             "records": [found[index][0]] if trees else [],
         }
 
-    return Table(build, len(found))
+    return BatchTable(build, len(found))
 
 
-def writing(
-    records: Sequence[Prepared], requests: Callable[[Sequence[Prepared]], Sequence[Request]], *, ranks: int
-) -> Table:
-    """Some records a batch, under all sentences: `requests`. Few records are shared out over the ranks too."""
+def writing(records: Sequence[Prepared], prompter: Prompter, *, ranks: int) -> BatchTable:
+    """Some records per batch, under all sentences: `requests`. A few records are shared out over the ranks too."""
     size = min(RECORDS_PER_WRITING, max(1, -(-len(records) // ranks)))
-    return Table(
-        lambda index: {"requests": Unmoved(requests(records[index * size : (index + 1) * size]))},
+    return BatchTable(
+        lambda index: {
+            "requests": Unmoved(prompter.requests(one.record for one in records[index * size : (index + 1) * size]))
+        },
         -(-len(records) // size),
     )
 
 
 def refuse_empty(records: Sequence[Prepared], share: float) -> None:
-    """Lightning would skip an empty loader in silence.
+    """Lightning would silently skip an empty loader.
 
     Raises:
         InputError: nothing is held out for `test` and `predict`.

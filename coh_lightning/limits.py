@@ -1,11 +1,11 @@
-"""Sizes of records -> the limits on tokens under which they would fit: what to say when too many of them are too long.
+"""Sizes of records -> the token limits under which they would fit: the remedy when too many are too long.
 
-A record fits where its prompt can be cut to `max_prompt_tokens` and one of its chains then takes at most
+A record fits if its prompt can be cut to `max_prompt_tokens` and one of its chains then takes at most
 `max_chain_tokens`:
 
-    least 100, prompt 700, output 400      max_prompt_tokens 512, max_chain_tokens 800     512 + 400 > 800: too long
-                                           max_prompt_tokens 400, max_chain_tokens 800     400 + 400: fits
-                                           max_prompt_tokens 512, max_chain_tokens 912     512 + 400: fits
+    least 100, prompt 700, output 400    max_prompt_tokens 512, max_chain_tokens 800    512 + 400 > 800: too long
+                                         max_prompt_tokens 400, max_chain_tokens 800    400 + 400: fits
+                                         max_prompt_tokens 512, max_chain_tokens 912    512 + 400: fits
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Size:
     """Tokens of a record."""
 
     least: int
-    """Of its prompt when all is cut that may be."""
+    """Of its prompt with everything cut that may be."""
     prompt: int
     """Of its whole prompt."""
     output: int
@@ -38,9 +38,7 @@ class Size:
 
 
 def limits_that_fit(sizes: Sequence[Size], *, max_prompt_tokens: int, max_chain_tokens: int, row_tokens: int) -> str:
-    """How many records would fit under which other limits, as a part of a sentence; empty where no limit is to
-    blame.
-    """
+    """How many records would fit under which other limits, as part of a sentence; empty if no limit would help."""
     now = sum(size.fits(max_prompt_tokens, max_chain_tokens) for size in sizes)
     found: list[str] = []
 

@@ -2,7 +2,7 @@
 already are final.
 
 What is predicted from where (the shift by one of a tree). Each distinct source goes through the head once, and its
-normaliser is computed once:
+normalizer is computed once:
 
     token       P  F  g  b          F, and both g and b, have a source: the parent in the tree
     parents     0  0  1  1          g and b are two branches after F
@@ -37,22 +37,23 @@ def to_batch(row: Row) -> Batch:
     """One row of T tokens as tensors: U distinct sources, at most C tokens predicted from one of them, M sources with
     something to unlearn.
 
-    | key                                               | shape   | meaning                                                                          |
-    |---------------------------------------------------|---------|----------------------------------------------------------------------------------|
-    | input_ids                                         | (1, T)  |                                                                                  |
-    | position_ids, seen_until                          | (1, T)  | missing in a causal row: the model's own positions and mask serve                |
-    | keep                                              | (U,)    | sources: the places in the row whose logits are wanted, in rising order           |
-    | children, learned                                 | (U, C)  | ids predicted from each source, coefficient of the likelihood loss                |
-    | unlearned_rows, unlearned_children, unlearned     | (M,), (M, .), (M, .) | the same for unlikelihood; rows are indices into `keep`             |
-    | label_cell, label_kind, label_weight              | (L,)    | losses per kind: cell u * C + c of `children`, number of the kind, weight         |
-    | score_cell, score_output                          | (S,)    | outputs to score: cell, number of the output                                      |
+    | key                                  | shape  | meaning                                                     |
+    |--------------------------------------|--------|-------------------------------------------------------------|
+    | input_ids                            | (1, T) |                                                             |
+    | position_ids, seen_until             | (1, T) | missing in a causal row, where the model's own serve        |
+    | keep                                 | (U,)   | sources: places in the row whose logits are wanted, rising  |
+    | children, learned                    | (U, C) | ids predicted from each source, their coefficients          |
+    | unlearned_rows                       | (M,)   | sources to unlearn from: indices into `keep`                |
+    | unlearned_children, unlearned        | (M, .) | ids and coefficients of the unlikelihood loss               |
+    | label_cell, label_kind, label_weight | (L,)   | losses per kind: cell u * C + c of `children`, kind, weight |
+    | score_cell, score_output             | (S,)   | outputs to score: cell, number of the output                |
     """
     wanted = (row.learned != 0) | (row.unlearned != 0)
     wanted[row.label_token] = True
     wanted[row.score_token] = True
     tokens = np.flatnonzero(wanted)
     if np.any(row.parents[tokens] == tokens):
-        raise ValueError("a root or a padding token can't have a loss: nothing predicts it")
+        raise ValueError("A root or a padding token can't have a loss: nothing predicts it.")
     tokens = tokens[np.argsort(row.parents[tokens], kind="stable")]
     # A row without any loss (filler, or a chain that is only read) still runs, so that every rank takes part: one
     # source, coefficient 0.
@@ -107,9 +108,8 @@ def unlikelihood(logits: Tensor, children: Tensor) -> Tensor:
     """
     logits = _wide(logits)
     columns = []
-    for child in children.split(
-        1, dim=1
-    ):  # one column at a time: one is the rule, two need two outputs that part at one place and are both unlearned
+    # one column at a time: mostly there is one; two need two unlearned outputs that diverge at the same token
+    for child in children.split(1, dim=1):
         others = logits.scatter(1, child, -torch.inf).logsumexp(dim=-1, keepdim=True)
         columns.append(-logsigmoid(others - logits.gather(1, child)))
     return torch.cat(columns, dim=1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from coh_lightning.world.feedback import WORLD
+from coh_lightning.worlds import WORLD
 
 
 def model_card(

@@ -1,13 +1,13 @@
-"""Which tokenizer a run uses: the model's own, unless one is named. A named one is compared with it, id for id.
+"""The tokenizer of a run: the model's own, unless one is named. A named one is compared with it, id for id.
 
     model                        its own tokenizer
     NAME or FOLDER               the one beside the weights
     a checkpoint of ours         the one that it was trained with
     world                        that of the embedded world
-    from_config                  none, so one must be named
+    from_config                  none, so one must be given
 
 The embedding may have more rows than the tokenizer has tokens (many models pad it); fewer are refused once the model is
-there (module.py).
+built (module.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.models import Recipe, said
 from coh_lightning.tokens import Encoder
-from coh_lightning.world.feedback import BASE, WORLD
+from coh_lightning.worlds import WORLD, resolve
 
 PROBES = (
     "The quick brown fox doesn't jump over 1234567 lazy dogs: £3.50, 20 %!",
@@ -39,7 +39,7 @@ class Choice:
     name: str
     tokenizer: PreTrainedTokenizerBase
     note: str | None = None
-    """What the user should know: that nothing could be compared, and why."""
+    """For the user: why nothing could be compared."""
 
 
 def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | None) -> Choice:
@@ -51,8 +51,8 @@ def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | N
         feedback: What is trained on, in words; None where it is the embedded world's own.
 
     Raises:
-        InputError: no model is named though the feedback is the user's own; there is no tokenizer to take; the named
-            one is not the model's.
+        InputError: no model is named although the feedback is the user's own; there is no tokenizer; the named one is
+            not the model's.
     """
     if recipe is not None and recipe.model is None and recipe.from_config is None:
         if feedback is not None:
@@ -102,14 +102,7 @@ def _own_name(recipe: Recipe | None) -> str | None:
     """Where the model's own tokenizer is; None where it has none."""
     if recipe is None or recipe.from_config is not None:
         return None
-    return stored_name(said(recipe.checkpoint)) if recipe.checkpoint is not None else recipe.model
-
-
-def stored_name(saved: dict[str, Any]) -> str:
-    """The tokenizer that a checkpoint of ours was trained with, by name; older ones have null for that of the embedded
-    world.
-    """
-    return saved.get("tokenizer") or WORLD
+    return str(said(recipe.checkpoint)["tokenizer"]) if recipe.checkpoint is not None else recipe.model
 
 
 def _as_trained_with(choice: Choice, recipe: Recipe) -> Choice:
@@ -121,7 +114,7 @@ def _as_trained_with(choice: Choice, recipe: Recipe) -> Choice:
     saved = said(path)
     if Encoder(choice.tokenizer).tokenizer_hash == saved["data"]["tokenizer"]:
         return choice
-    name = stored_name(saved)
+    name = saved["tokenizer"]
     difference = None
     if name != choice.name:
         try:
@@ -141,12 +134,12 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     """A tokenizer by name or folder; `world`, or None, is that of the embedded world.
 
     Raises:
-        InputError: there is none, or it has no vocabulary (transformers makes an empty one for a folder that holds only
+        InputError: there is none, or it has no vocabulary (transformers makes an empty one for a folder with only
             weights).
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            BASE if name in (None, WORLD) else name, trust_remote_code=trust_remote_code
+            resolve("tokenizer") if name in (None, WORLD) else name, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise InputError(
@@ -165,8 +158,8 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
 
 
 def first_difference(own: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
-    """In what two tokenizers differ, in words: the first token with another id, or the first probe with other ids. None
-    where they don't.
+    """How two tokenizers differ: the first token with another id, or the first probe with other ids. None if they
+    don't.
     """
     ours, theirs = own.get_vocab(), other.get_vocab()
     if ours != theirs:

@@ -31,7 +31,7 @@ from transformers import (
 from coh_lightning.attention import attention_implementation
 from coh_lightning.errors import InputError, did_you_mean, words_of
 from coh_lightning.shards import METADATA, read_shards
-from coh_lightning.world.feedback import BASE, WORLD
+from coh_lightning.worlds import WORLD, resolve
 
 CHECKPOINT_KEY = "coh_lightning"
 """Where a checkpoint holds, as plain JSON, what its model was trained with: `model` (its config), `data` (settings of
@@ -200,7 +200,7 @@ class Recipe:
 
     @property
     def _name(self) -> str:
-        name = str(BASE) if self.model in (None, WORLD) else self.model
+        name = str(resolve("model")) if self.model in (None, WORLD) else self.model
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
             raise InputError(
                 f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the "

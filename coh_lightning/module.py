@@ -38,7 +38,7 @@ from coh_lightning.schedule import OptimizerSettings, steps_of_epoch, total_step
 from coh_lightning.sharding import clip_gradients, replicas
 from coh_lightning.stops import check_same_plan, recount, to_step_start
 from coh_lightning.training_figures import TrainingFigures
-from coh_lightning.world.feedback import WORLD
+from coh_lightning.worlds import WORLD
 from coh_lightning.writing import Generation, Writer
 
 

@@ -1,9 +1,9 @@
 """Rows -> the steps of an epoch: which trees stand in which rows, which rows in which steps, and what each step's
 weights add up to.
 
-A pure function of (seed, epoch, lengths): every rank computes the same plan, no rank tells another anything, and a run
-that was stopped finds its place again by counting. The lengths are upper bounds over all wordings of a record, so rows
-always fit and every epoch has the same number of them, whatever wordings it draws.
+A pure function of (seed, epoch, lengths): every rank computes the same plan without communication, and a resumed run
+finds its place by counting. The lengths are upper bounds over all wordings of a record, so rows always fit and every
+epoch has the same number of them, whatever wordings it draws.
 
     rows_per_step 3, regulariser_rows_per_step 1, 2 ranks: 2 micro-batches a rank and step
       step 0:   R0   f7 | f2   f4         R: a row of pretraining text, f: a row of feedback trees
@@ -37,7 +37,7 @@ class LinkSize:
 
 
 @dataclass(frozen=True)
-class Item:
+class PlannedTree:
     """A tree, or the part of a tree that fits in a row: some chains of one record."""
 
     record: int
@@ -48,17 +48,17 @@ class Item:
     """Sum of the learned and unlearned weight of its tokens; no wording changes it, but see `Plan.weigh`."""
 
 
-def tree_items(record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSize]], row_tokens: int) -> list[Item]:
+def planned_trees(
+    record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSize]], row_tokens: int
+) -> list[PlannedTree]:
     """The chains of one record as one tree, or as several where the row is too short; each part repeats the shared path
     and carries its own chains' weight.
 
     Chains that begin alike share their links (row of 12 tokens, prompt of 4, each link 3 tokens):
-      p: a    pn: a b    n: b    np: b a    ->   {p, pn}: 4 + 3 + 3 = 10     {n, np}: 4 + 3 + 3 = 10     (all four: 16, too long)
+      p: a   pn: a b   n: b   np: b a   ->   {p, pn}: 4 + 3 + 3 = 10   {n, np}: 4 + 3 + 3 = 10   (all: 16, too long)
     """
     parts: list[_Part] = []
-    for index in sorted(
-        range(len(chains)), key=lambda i: [link.key for link in chains[i]]
-    ):  # neighbours share the most
+    for index in sorted(range(len(chains)), key=lambda i: [link.key for link in chains[i]]):  # neighbors share the most
         paths = [tuple(link.key for link in chains[index][: end + 1]) for end in range(len(chains[index]))]
         sizes = {path: link.tokens for path, link in zip(paths, chains[index], strict=True)}
         if not parts or parts[-1].length + parts[-1].added(sizes) > row_tokens:
@@ -73,7 +73,7 @@ def tree_items(record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSi
         part.chains.append(index)
         part.paths.update(paths)
         part.weight += sum(link.weight for link in chains[index])
-    return [Item(record, tuple(sorted(part.chains)), part.length, part.weight) for part in parts]
+    return [PlannedTree(record, tuple(sorted(part.chains)), part.length, part.weight) for part in parts]
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Plan:
     `row_tokens`.
     """
 
-    items: Sequence[Item]
+    items: Sequence[PlannedTree]
     seed: int
     row_tokens: int
     rows_per_step: int
@@ -114,8 +114,8 @@ class Plan:
     """One item a row (`layout: separate`)."""
     documents: Sequence[int] = ()
     regulariser_rows_per_step: int = 0
-    weigh: Callable[[Item, int], float] | None = None
-    """The weight of an item in an epoch, where it is another in each; None: it is `Item.weight` in all."""
+    weigh: Callable[[PlannedTree, int], float] | None = None
+    """The weight of a tree in an epoch, where it differs between epochs; None: `PlannedTree.weight` in all."""
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -123,22 +123,22 @@ class Plan:
         if self.rows_per_step < 1 or self.regulariser_rows_per_step < 0:
             raise InputError(
                 f"data.rows_per_step is {self.rows_per_step} and data.regulariser_rows_per_step "
-                f"{self.regulariser_rows_per_step}; the least are 1 and 0."
+                f"{self.regulariser_rows_per_step}; they must be at least 1 and 0."
             )
         if self.regulariser_rows_per_step and not len(self.documents):
             raise InputError(
-                "data.regulariser_rows_per_step is set but the regulariser has no text; name some under "
-                "data.regulariser."
+                f"data.regulariser_rows_per_step is {self.regulariser_rows_per_step} but the regulariser has no text; "
+                "name some under data.regulariser."
             )
 
     def accumulate(self, ranks: int) -> int:
-        """Micro-batches of a rank in one step. InputError where the step's rows can't be shared out evenly."""
+        """Micro-batches of a rank in one step. Raises InputError if the ranks can't share the step's rows evenly."""
         rows = self.rows_per_step + self.regulariser_rows_per_step
         if rows % ranks:
             raise InputError(
                 f"A step has {self.rows_per_step} feedback and {self.regulariser_rows_per_step} regulariser rows, "
-                f"together {rows}, which {ranks} ranks can't share evenly; "
-                f"make data.rows_per_step + data.regulariser_rows_per_step a multiple of {ranks}."
+                f"together {rows}, which {ranks} ranks can't share evenly; make data.rows_per_step + "
+                f"data.regulariser_rows_per_step a multiple of {ranks}."
             )
         return rows // ranks
 
@@ -170,9 +170,8 @@ class Plan:
             self._document_row((epoch * self.steps_per_epoch + step) * self.regulariser_rows_per_step + i)
             for i in range(self.regulariser_rows_per_step)
         ]
-        learned = sum(
-            self.documents[i] - 1 for text in texts for i in text
-        )  # the first token of a piece has nothing before it to be predicted from
+        # the first token of a piece has nothing before it to be predicted from
+        learned = sum(self.documents[i] - 1 for text in texts for i in text)
         return [PlannedRow(True, tuple(text), float(learned)) for text in texts] + feedback
 
     def _rows(self, epoch: int) -> list[list[int]]:
@@ -198,7 +197,7 @@ class Plan:
             self._memo.update(epoch=epoch, rows=rows)
         return self._memo["rows"]  # type: ignore[return-value]
 
-    def size(self, row: Sequence[Item]) -> float:
+    def size(self, row: Sequence[PlannedTree]) -> float:
         """What decides the memory of a row: its length where rows differ in it, else the weight that stands for its
         places in the loss.
         """

@@ -1,4 +1,4 @@
-"""A record -> what the plan must know of it, once; and its chains and trees again, in the words of any epoch.
+"""A record -> what the plan must know of it, once; and its chains and trees again, in the wording of any epoch.
 
 record ── prompt cut once ── chains ── those that fit ── sizes of their links ── items (plan.py)
                                                                                    │
@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from coh_lightning.chains import Chain, Method, TooLong, Unusable, build_chains, without_front
+from coh_lightning.errors import InputError
 from coh_lightning.limits import Size, limits_that_fit
-from coh_lightning.plan import Item, LinkSize, tree_items
-from coh_lightning.records import Feedback
+from coh_lightning.plan import LinkSize, PlannedTree, planned_trees
+from coh_lightning.records import Feedback, Rejected
+from coh_lightning.sources import most_often
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, LinkLength
 from coh_lightning.trees import Tree
 from coh_lightning.wording import Wording
@@ -26,7 +28,7 @@ class Prepared:
     record: Feedback
     prompt: CutPrompt
     prompt_tokens: int
-    """What stands before the feedback sentence of any of its chains takes at most."""
+    """The most tokens before the feedback sentence of any of its chains."""
     kept: tuple[tuple[int, int], ...]
     """(number of the chain, its first link that fits), and for each of them ..."""
     sizes: tuple[tuple[LinkSize, ...], ...]
@@ -38,8 +40,8 @@ class Prepared:
     chains_dropped: int
     """... and chains that were then too long still, or the same as another."""
     completions_unused: int
-    """Completions of the record that stand in none of its kept chains: between the best and the worst, or nothing said
-    of them that this method could use.
+    """Completions of the record in none of its kept chains: between the best and the worst, or without feedback that
+    this method uses.
     """
     tokens_in_loss: int
     """Tokens of all kept chains one by one that are learned or unlearned, whatever their weight, at most."""
@@ -76,9 +78,8 @@ class Preparer:
         try:
             prompt = self.tokens.cut_prompt(record.prompt)
         except TooLong as too_long:
-            build_chains(
-                record, self.method, self.wording, seed=self.seed
-            )  # no limit helps where the method can't use it anyway
+            # no limit helps if the method can't use the record anyway
+            build_chains(record, self.method, self.wording, seed=self.seed)
             limit = self.tokens.max_prompt_tokens
             raise TooLong(
                 f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut",
@@ -93,9 +94,8 @@ class Preparer:
         used: set[str] = set()
         before = links_cut = in_loss = 0
         fits = [self._fit(prompt, chain) for chain in chains]
-        for number in sorted(
-            range(len(chains)), key=lambda i: fits[i][0] > 0
-        ):  # whole chains first: a cut one may equal one of them
+        # whole chains first: a cut one may equal one of them
+        for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):
             first, lengths = fits[number]
             links = without_front(chains[number], first)
             spoken = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)
@@ -148,6 +148,42 @@ class Preparer:
             tokens_in_loss=in_loss,
         )
 
+    def prepare_all(
+        self, records: Sequence[Feedback], doing: str, *, max_lost_share: float, row_tokens: int
+    ) -> tuple[list[Prepared], list[Rejected]]:
+        """The records that the method can use, and the others with their reason; `doing` labels the progress bar.
+
+        Raises:
+            InputError: the method can't use more than `max_lost_share` of the records; says which limits on tokens
+                (`row_tokens` among them) would help.
+        """
+        from rich.console import Console
+        from rich.progress import track
+
+        prepared: list[Prepared] = []
+        lost: list[Rejected] = []
+        console = Console(stderr=True)
+        hidden = not console.is_terminal or len(records) < 1000
+        for record in track(records, doing, console=console, transient=True, disable=hidden):
+            try:
+                prepared.append(self.prepare(record))
+            except Unusable as unusable:
+                detail = unusable.detail if isinstance(unusable, TooLong) else ""
+                lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
+        if len(lost) > max_lost_share * len(records):
+            raise InputError(
+                f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, "
+                f"{most_often(lost)}; {self._remedy(records, lost, row_tokens)}, or raise data.max_lost_share "
+                f"({max_lost_share:g})."
+            )
+        return prepared, lost
+
+    def _remedy(self, records: Sequence[Feedback], lost: Sequence[Rejected], row_tokens: int) -> str:
+        """What would make more of the records usable, for a message."""
+        too_long = sum(bool(one.detail) for one in lost)
+        limits = self.limits_that_fit(records, row_tokens=row_tokens) if 2 * too_long > len(lost) else ""
+        return limits or "choose a method that fits the feedback"
+
     def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
         """How many of the records that the method could use would fit under which other limits on tokens, for a
         message; empty where none would help.
@@ -171,12 +207,12 @@ class Preparer:
         lengths = [self.tokens.link_lengths(prompt, without_front(chain, len(chain) - 1))[0] for chain in chains]
         return min(length.marker + length.output for length in lengths)
 
-    def items(self, number: int, one: Prepared) -> list[Item]:
+    def items(self, number: int, one: Prepared) -> list[PlannedTree]:
         """The trees of a record, whose number among the prepared ones the items carry."""
         if self.row_tokens is not None:
-            return tree_items(number, one.prompt_tokens, one.sizes, self.row_tokens)
+            return planned_trees(number, one.prompt_tokens, one.sizes, self.row_tokens)
         return [
-            Item(
+            PlannedTree(
                 number,
                 (chain,),
                 one.prompt_tokens + sum(link.tokens for link in links),
@@ -202,7 +238,7 @@ class Preparer:
         """
         return self.method.loss_on == "last" and "shuffled" in self.method.orders
 
-    def weight(self, one: Prepared, item: Item, epoch: int) -> float:
+    def weight(self, one: Prepared, item: PlannedTree, epoch: int) -> float:
         """Sum of the weights of an item's tokens in this epoch."""
         if not self.weight_varies:
             return item.weight
@@ -214,7 +250,7 @@ class Preparer:
         ]
         return sum((link.learned + link.unlearned) * length.output for link, length in linked)
 
-    def tree(self, one: Prepared, item: Item, epoch: int = 0) -> Tree:
+    def tree(self, one: Prepared, item: PlannedTree, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
         chains = self.chains(one, epoch)
         tree = Tree.from_chains([self.tokens.chain(one.prompt, chains[number]) for number in item.chains])

@@ -196,7 +196,7 @@ def _check_page(page: Path) -> None:
 
 def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     """The data module of this configuration, prepared; with a feedback file in the place of its sources."""
-    from coh_lightning.world.feedback import WORLD
+    from coh_lightning.worlds import WORLD
 
     if file is None:
         data = configured(settings)
@@ -336,19 +336,19 @@ def _records(data: CoHDataModule) -> Iterator[RecordView]:
 def _viewed(data: CoHDataModule, place: int, one: Prepared, items: Sequence[Any]) -> RecordView:
     chains: list[ChainView] = []
     labels: list[list[str]] = []
-    for chain in data.chains(one):
+    for chain in data.preparer.chains(one):
         view, of_tokens = _chain_view(data, one, chain)
         chains.append(view)
         labels.append(of_tokens)
     trees = []
     for item in items if data.layout == "tree" and len(chains) > 1 else ():
-        tree = data.tree(item, "train")
+        tree = data.rows.tree(item, "train")
         # a node that several chains hold may have several roles: a good and a bad output that begin alike
         roles: list[dict[str, None]] = [{} for _ in range(tree.tokens)]
         for chain_number, path in zip(item.chains, tree.paths, strict=True):
             for node, label in zip(path.tolist(), labels[chain_number], strict=True):
                 roles[node][label] = None
-        trees.append((tree, _branch(data.chain_tokenizer.encoder, tree, list(map("/".join, roles)))))
+        trees.append((tree, _branch(data.prompter.tokens.encoder, tree, list(map("/".join, roles)))))
     return RecordView(place, one.record, one.prompt, tuple(chains), tuple(trees))
 
 
@@ -356,12 +356,12 @@ def _chain_view(data: CoHDataModule, one: Prepared, chain: Chain) -> tuple[Chain
     """The chain, and the role of each of its tokens. Weights and ids are those that training gets, not the segments'
     own.
     """
-    encoder = data.chain_tokenizer.encoder
-    tokens = data.chain_tokenizer.chain(one.prompt, chain)
+    encoder = data.prompter.tokens.encoder
+    tokens = data.prompter.tokens.chain(one.prompt, chain)
     parts: list[tuple[str, float, float, tuple[str | Cut, ...], int]] = []
     texts: list[tuple[str, float]] = []
     labels: list[str] = []
-    for segment in data.chain_tokenizer.segments(one.prompt, chain):
+    for segment in data.prompter.tokens.segments(one.prompt, chain):
         start, ids = len(labels), encoder.segment_ids(segment)
         label = labels[-1] if segment.kind == "end" else "sentence" if segment.kind == "marker" else segment.kind
         labels += [label] * len(ids)

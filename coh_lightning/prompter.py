@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,10 @@ from coh_lightning.answers import Blank
 from coh_lightning.chains import Link, Method, Unusable
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError, did_you_mean
-from coh_lightning.formats import PromptFormat, describe
+from coh_lightning.formats import PromptFormat
 from coh_lightning.records import Candidate, Feedback, prompt_sha
-from coh_lightning.request import Request, Written
+from coh_lightning.request import RecordRequest, Written
+from coh_lightning.settings_agreement import check_agreement, check_tokenizer
 from coh_lightning.tokens import ChainTokenizer, CutPrompt, Encoder
 from coh_lightning.turns import Part, Turn, as_messages, read_prompt
 from coh_lightning.wording import Wording, asked, markers
@@ -35,20 +36,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from coh_lightning.generation import Sampling
-
-
-@dataclass(frozen=True, eq=False)
-class RecordRequest(Request):
-    """A record's prompt under a feedback sentence."""
-
-    marker: str
-    """The feedback sentence, as it stands in the prompt; empty for a method without sentences."""
-    record: Feedback
-    """Of a pseudo-dialogue: the record of this very turn, with the model's own answers in its prompt."""
-    place: int = 0
-    """Outputs that stand before it in the prompt (refinement)."""
-    human: str | None = None
-    """In a pseudo-dialogue, what the user said last."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +93,7 @@ class Prompter:
             attributes=tuple(settings["attributes"]),
             tasks=tuple((task, aspect) for task, aspect in settings["tasks"]),
         )
-        own = prompter.settings()
-        name = f"'{tokenizer.name_or_path}'"
-        for key, what in (
-            ("tokenizer", f"{name} is not the tokenizer"),
-            ("chat_template", f"The chat template of {name} is not the one"),
-        ):
-            if own[key] != settings[key]:
-                raise InputError(
-                    f"{what} that the model was trained with; give the tokenizer of the training (--tokenizer, "
-                    "data.tokenizer)."
-                )
+        check_tokenizer(prompter.settings(), settings, tokenizer.name_or_path)
         return prompter
 
     def settings(self) -> dict[str, Any]:
@@ -143,24 +120,8 @@ class Prompter:
         Raises:
             InputError: another setting differs from the checkpoint's; names the key and both values.
         """
-        for key, value in self.settings().items():
-            if key not in ("attributes", "tasks") and saved.get(key) != value:  # those two come from the data at hand
-                self._refuse(key, value, saved.get(key))
+        check_agreement(self.settings(), saved, self.tokens.encoder.tokenizer.name_or_path)
         return replace(self, attributes=tuple(saved["attributes"]))
-
-    def _refuse(self, key: str, value: Any, was: Any) -> NoReturn:
-        if key == "chat_template":
-            raise InputError(
-                f"The chat template of {describe(self.tokens.encoder.tokenizer)} is not the one that the checkpoint "
-                "was trained with; give the tokenizer of the training as data.tokenizer."
-            )
-        if isinstance(value, dict) and isinstance(was, dict):
-            name = next(part for part in value if was.get(part) != value[part])
-            key, value, was = f"{key}.{name}", value[name], was.get(name)
-        raise InputError(
-            f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}; use the config.yaml of its "
-            "run folder, or set it back."
-        )
 
     @property
     def stop_ids(self) -> tuple[int, ...]:

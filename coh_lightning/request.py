@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coh_lightning.errors import InputError
+from coh_lightning.records import Feedback
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,20 @@ class Request:
                 f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt "
                 "needs at least one token."
             )
+
+
+@dataclass(frozen=True, eq=False)
+class RecordRequest(Request):
+    """A record's prompt under a feedback sentence."""
+
+    marker: str
+    """The feedback sentence, as it stands in the prompt; empty for a method without sentences."""
+    record: Feedback
+    """Of a pseudo-dialogue: the record of this very turn, with the model's own answers in its prompt."""
+    place: int = 0
+    """Outputs that stand before it in the prompt (refinement)."""
+    human: str | None = None
+    """In a pseudo-dialogue, what the user said last."""
 
 
 R = TypeVar("R", bound=Request)

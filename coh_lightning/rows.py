@@ -1,7 +1,7 @@
 """Trees -> Rows of one length: packing, layout and random hiding. Numpy only.
 
 A row is a micro-batch of shape (1, row_tokens): trees side by side, never cut, then padding. One integer per token,
-`seen_until`, says who sees whom: token j is visible to token q exactly when j <= q < seen_until[j] (and, in a layer
+`seen_until`, is the attention mask: token j is visible to token q exactly when j <= q < seen_until[j] (and, in a layer
 with a sliding window, depth[q] - depth[j] < window).
 
     two trees of 4 and 3 tokens in a row of 9        P ─┬─ a ── b     Q ── c ── d
@@ -58,9 +58,9 @@ class Row:
     score_token: Ints
     """(S,) for the log-likelihood of outputs: token,"""
     score_output: Ints
-    """(S,) and the output, an index into `outputs`."""
-    outputs: tuple[tuple[int, int, int], ...] = ()
-    """The outputs to score: (tree in this row, chain number in its record, span of the chain)."""
+    """(S,) and the number of its output: tree by tree, chain by chain, span by span."""
+    outputs: int = 0
+    """How many outputs there are to score."""
     causal: bool = False
     """One plain chain and no padding: the model's own causal mask serves (`layout: separate`)."""
 
@@ -78,16 +78,15 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 
     Raises InputError for an item longer than a row.
     """
-    free_rows: list[list[int]] = [
-        [] for _ in range(row_tokens + 1)
-    ]  # by free space: the rows that have exactly so much left
-    spaces = 0  # bit s is set where some row has s tokens left: the smallest space that fits is one shift away
+    # by free space: the rows that have exactly that much left
+    free_rows: list[list[int]] = [[] for _ in range(row_tokens + 1)]
+    spaces = 0  # bit s is set if some row has s tokens left: the smallest space that fits is one shift away
     rows: list[list[int]] = []
     for item in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         length = lengths[item]
         if not 0 < length <= row_tokens:
             raise InputError(
-                f"an item of {length} tokens does not fit a row of {row_tokens}: raise row_tokens or shorten the "
+                f"A tree of {length} tokens does not fit a row of {row_tokens}; raise data.row_tokens or shorten the "
                 "chains."
             )
         fitting = spaces >> length
@@ -120,22 +119,18 @@ def lay_out(
 
     With `kinds` the row carries labels for the loss per kind of segment; a tree of coefficient 0 (filler of a short
     last step) gets none, so that it isn't counted. With `scored` it lists the tokens of every output, for their
-    log-likelihood. Raises InputError where the trees don't fit.
+    log-likelihood. Raises InputError if the trees don't fit.
     """
     used = sum(tree.tokens for tree in trees)
     if used > row_tokens:
         raise InputError(
-            f"{len(trees)} trees of {used} tokens together do not fit a row of {row_tokens}: raise row_tokens."
+            f"{len(trees)} trees of {used} tokens together do not fit a row of {row_tokens}; raise data.row_tokens."
         )
     bounds = np.zeros(len(trees) + 1, np.int32)
     np.cumsum([tree.tokens for tree in trees], out=bounds[1:])
     own = np.arange(row_tokens, dtype=np.int32)
-    ids, parents, seen_until, depth = (
-        np.full(row_tokens, pad_id, np.int32),
-        own.copy(),
-        own + 1,
-        np.zeros(row_tokens, np.int32),
-    )
+    ids, parents = np.full(row_tokens, pad_id, np.int32), own.copy()
+    seen_until, depth = own + 1, np.zeros(row_tokens, np.int32)
     learned, unlearned = np.zeros(row_tokens), np.zeros(row_tokens)
     for tree, coefficient, start in zip(trees, coefficients, bounds.tolist()[:-1], strict=True):
         there = slice(start, start + tree.tokens)
@@ -147,7 +142,7 @@ def lay_out(
             learned[there] = tree.learned * coefficient
             unlearned[there] = tree.unlearned * coefficient
     label_token, label_kind, label_weight = _labels(trees, coefficients, bounds, kinds)
-    score_token, score_output, outputs = _outputs(trees, bounds) if scored else (own[:0], own[:0], ())
+    score_token, score_output, outputs = _outputs(trees, bounds) if scored else (own[:0], own[:0], 0)
     return Row(
         ids=ids,
         parents=parents,
@@ -166,14 +161,14 @@ def lay_out(
 
 
 def lay_out_alone(tree: Tree, coefficient: float, *, kinds: Kinds | None = None, scored: bool = False) -> Row:
-    """The separate layout: one chain a row, of exactly its length, for the model's own causal mask. It works for every
-    architecture.
+    """The separate layout: one chain per row, of exactly its length, for the model's own causal mask. It works for
+    every architecture.
 
-    Raises InputError where the tree has branches.
+    Raises InputError if the tree has branches.
     """
     if not np.array_equal(tree.depth, np.arange(tree.tokens)):
         raise InputError(
-            "a tree with branches can't be laid out as one plain chain: make one tree per chain for `layout: separate`."
+            "A tree with branches can't be laid out as one plain chain; make one tree per chain for `layout: separate`."
         )
     return replace(
         lay_out([tree], [coefficient], row_tokens=tree.tokens, pad_id=0, kinds=kinds, scored=scored), causal=True
@@ -190,7 +185,7 @@ def hide(row: Row, rates: tuple[float, float], generators: Sequence[np.random.Ge
     """
     if row.causal:
         raise InputError(
-            "random hiding needs a mask of its own, and `layout: separate` uses the model's: set the hiding rate to "
+            "Random hiding needs a mask of its own, and `layout: separate` uses the model's; set the hiding rate to "
             "0 or choose `layout: tree`."
         )
     seen_until = row.seen_until.copy()
@@ -228,19 +223,15 @@ def _labels(
     return token[weighted], kind[weighted], weight[weighted]
 
 
-def _outputs(trees: Sequence[Tree], bounds: Ints) -> tuple[Ints, Ints, tuple[tuple[int, int, int], ...]]:
-    """Token and output number of every token of every span, and where each output comes from."""
-    tokens: list[NDArray[np.int32]] = []
-    outputs: list[tuple[int, int, int]] = []
-    for place, (tree, start) in enumerate(zip(trees, bounds.tolist()[:-1], strict=True)):
-        for number, path, spans in zip(tree.numbers, tree.paths, tree.spans, strict=True):
-            for which, span in enumerate(spans):
-                tokens.append(path[span.start : span.stop] + np.int32(start))
-                outputs.append((place, number, which))
+def _outputs(trees: Sequence[Tree], bounds: Ints) -> tuple[Ints, Ints, int]:
+    """Token and output number of every token of every span, and how many outputs there are."""
+    tokens = [
+        path[span.start : span.stop] + np.int32(start)
+        for tree, start in zip(trees, bounds.tolist()[:-1], strict=True)
+        for path, spans in zip(tree.paths, tree.spans, strict=True)
+        for span in spans
+    ]
     if not tokens:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32), ()
-    return (
-        np.concatenate(tokens),
-        np.repeat(np.arange(len(tokens), dtype=np.int32), [len(part) for part in tokens]),
-        tuple(outputs),
-    )
+        return np.zeros(0, np.int32), np.zeros(0, np.int32), 0
+    numbers = np.repeat(np.arange(len(tokens), dtype=np.int32), [len(part) for part in tokens])
+    return np.concatenate(tokens), numbers, len(tokens)

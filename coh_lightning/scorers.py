@@ -28,12 +28,11 @@ from coh_lightning.errors import InputError, did_you_mean, shown, words_of
 from coh_lightning.records import Candidate, Feedback, prompt_sha
 from coh_lightning.turns import Part, Turn, read_prompt
 from coh_lightning.words import holds
+from coh_lightning.worlds import import_path
 
 if TYPE_CHECKING:
     import torch
 
-WORLD = "world"
-"""The short name of the embedded world's rater and critic."""
 
 TAKEN = ("tokens", "words", "repetition", "ended", "empty", "rouge1", "rouge2", "rougeL", "rouge", "distinct", "copied")
 """Names that every completion's own numbers have; a score under one of them would hide them."""
@@ -53,14 +52,15 @@ def load_scorer(path: str) -> Scorer:
         InputError: no such module or function, something that can't be called; and at each call, what the function
             gives back, by the completion it was given: no mapping, other names than before, what is no finite number.
     """
-    return _Checked("coh_lightning.world.evaluate:score" if path == WORLD else path, _load(path, "score"))
+    path = import_path("scorer", path)
+    return _Checked(path, _load(path))
 
 
 def load_critic(path: str) -> Callable[[Completion], str]:
     """A critic, Completion -> what is to be said of it, by its import path; `world` is the embedded world's. Raises
     InputError as `load_scorer` does.
     """
-    function = _load(path, "critique")
+    function = _load(import_path("critic", path))
 
     def critic(completion: Completion) -> str:
         remark = _called(function, completion, path, completion.id)
@@ -120,12 +120,10 @@ class _Checked:
         return found
 
 
-def _load(path: str, in_world: str) -> Callable[..., Any]:
+def _load(path: str) -> Callable[..., Any]:
     """The function of a path. A module that exists and fails to import keeps its own error and traceback: that is its
     author's to see.
     """
-    if path == WORLD:
-        path = f"coh_lightning.world.evaluate:{in_world}"
     module_name, _, attribute = path.rpartition(":" if ":" in path else ".")
     if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not re.fullmatch(r"\w+(\.\w+)*", attribute):
         raise InputError(

@@ -63,8 +63,6 @@ class Tree:
     """For each chain: learned + unlearned weight of its tokens in this chain alone, for sums per kind of segment."""
     spans: tuple[tuple[Span, ...], ...]
     """For each chain: where its outputs lie, in tokens of the chain."""
-    numbers: tuple[int, ...]
-    """For each chain: its number in the record (0, 1, ... unless the record was split)."""
 
     @property
     def tokens(self) -> int:
@@ -72,18 +70,18 @@ class Tree:
         return len(self.ids)
 
     @classmethod
-    def from_chains(cls, chains: Sequence[Tokens], *, numbers: Sequence[int] | None = None) -> Tree:
+    def from_chains(cls, chains: Sequence[Tokens]) -> Tree:
         """Merge chains by common prefix. Branches stand in the order of their ids, so the tree does not depend on the
         order of the chains.
 
-        Raises InputError where the chains don't begin with the same token, or the first token carries a weight (nothing
+        Raises InputError if the chains don't begin with the same token, or the first token carries a weight (nothing
         predicts it).
         """
         if not chains or not all(len(chain.ids) for chain in chains):
             lengths = [len(chain.ids) for chain in chains]
             raise InputError(
-                f"a tree needs at least one chain and no empty ones, and got {len(chains)} chains of {lengths} "
-                "tokens: leave empty ones out."
+                f"A tree needs at least one chain and no empty ones, and got {len(chains)} chains of {lengths} "
+                "tokens; leave empty ones out."
             )
         order, shared = _sorted(chains)
         size = sum(len(chains[number].ids) for number in order) - sum(shared)
@@ -97,9 +95,8 @@ class Tree:
             start, end = end, end + len(chain.ids) - common
             if common == 0 and start > 0:
                 raise InputError(
-                    f"the chains of one record begin with the different tokens {ids[0]} and {chain.ids[0]}, so they "
-                    "share no root: "
-                    "give them the same prompt or a BOS token."
+                    f"The chains of one record begin with the different tokens {ids[0]} and {chain.ids[0]}, so they "
+                    "share no root; give them the same prompt or a BOS token."
                 )
             path = np.concatenate((path[:common], index[start:end])) if common else index[start:end]
             ids[start:end] = chain.ids[common:]
@@ -113,8 +110,8 @@ class Tree:
             paths[number] = path
         if learned[0] != 0 or unlearned[0] != 0:
             raise InputError(
-                f"the first token of a chain carries weight {learned[0] + unlearned[0]:g}, but nothing predicts it: "
-                "begin with a BOS token or a prompt, of weight 0."
+                f"The first token of a chain carries weight {learned[0] + unlearned[0]:g}, but nothing predicts it; "
+                "begin with a BOS token or a prompt of weight 0."
             )
         return cls(
             ids=ids,
@@ -126,7 +123,6 @@ class Tree:
             paths=tuple(paths),
             weights=tuple(chain.learned + chain.unlearned for chain in chains),
             spans=tuple(tuple(chain.spans) for chain in chains),
-            numbers=tuple(range(len(chains)) if numbers is None else numbers),
         )
 
 
@@ -134,7 +130,7 @@ def _sorted(chains: Sequence[Tokens]) -> tuple[list[int], list[int]]:
     """The numbers of the chains in the order of their ids, and how many leading tokens each has in common with the one
     before it (0 for the first).
 
-    In this order a chain shares most with its neighbour, and what it does not share is new: the new tokens, one chain
+    In this order a chain shares most with its neighbor, and what it does not share is new: the new tokens, one chain
     after another, are the trie depth first.
     """
     # Ids aren't negative, so the order of their big-endian bytes is the order of their values, and Python compares

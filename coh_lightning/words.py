@@ -1,12 +1,12 @@
-"""What a word is, in any script: for counts, n-grams and ROUGE, and for names in people's text.
+"""Splits text into words in any script, for counts, n-grams and ROUGE, and finds names in text.
 
     The cat's hat              the, cat, s, hat                in lower case, without punctuation
     हिन्दी में लिखा               हिन्दी, में, लिखा                    combining marks belong to their word
-    我喜欢2024年                我, 喜, 欢, 2024, 年             scripts written without blanks: one letter at a time
+    我喜欢2024年                我, 喜, 欢, 2024, 年             scripts without spaces: each letter is a word
 
-Such a script has no words without a dictionary, so each letter, with its marks, counts as one. They are Chinese,
+Scripts without spaces need a dictionary to find words, so each letter, with its marks, counts as one. They are Chinese,
 Japanese (kanji and kana), Yi, and those of Southeast Asia that Unicode's line breaking leaves to dictionaries (Thai,
-Lao, Khmer, Burmese, ...). Korean has blanks.
+Lao, Khmer, Burmese, ...). Korean has spaces.
 """
 
 from __future__ import annotations
@@ -15,35 +15,36 @@ import unicodedata
 
 import regex
 
-_ALONE = r"[[\p{L}\p{Nl}]&&[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}\p{scx=Yi}\p{Line_Break=Complex_Context}]]"
-"""A letter of a script without blanks."""
+_ALONE = (
+    r"[[\p{L}\p{Nl}]&&"
+    r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}\p{scx=Yi}\p{Line_Break=Complex_Context}]]"
+)
+"""A letter of a script without spaces."""
 _INSIDE = rf"(?:(?!{_ALONE})[\p{{L}}\p{{N}}\p{{M}}\u200c\u200d])"
-"""What a word of other scripts is made of; Persian and the scripts of India write joiners (U+200C, U+200D) within
-words.
-"""
+"""A character of a word in other scripts; Persian and Indic scripts have joiners (U+200C, U+200D) inside words."""
 _WORD = regex.compile(rf"{_ALONE}\p{{M}}*|(?![\p{{M}}\u200c\u200d]){_INSIDE}+", regex.V1)
 _LETTER = regex.compile(_ALONE, regex.V1)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: runs of letters, their combining marks, and digits, in lower case; single letters in scripts
-    without blanks (see above).
+    """The words of a text in lower case: runs of letters, combining marks and digits; single letters in scripts without
+    spaces.
 
-    On ASCII text these are the runs of a-z and 0-9, which is what Google's rouge_score counts. Composed and decomposed
-    characters are alike (NFC).
+    On ASCII text these are the runs of a-z and 0-9, as in Google's rouge_score. Composed and decomposed characters are
+    equal (NFC).
     """
     return _WORD.findall(unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()))
 
 
 def holds(text: str, sentence: str) -> bool:
-    """Whether a sentence stands anywhere in a text, whatever the case and the blanks of either."""
+    """Whether a text contains a sentence, ignoring case and whitespace."""
     text, sentence = (" ".join(unicodedata.normalize("NFC", one).casefold().split()) for one in (text, sentence))
     return bool(sentence) and sentence in text
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether a name stands in a text as a word of its own, in any case; next to a letter of a script without blanks it
-    always does.
+    """Whether a text contains a name as a whole word, ignoring case; next to a letter of a script without spaces it
+    always is one.
     """
     text, name = (unicodedata.normalize("NFC", one) for one in (text, name))
     before = "" if _LETTER.match(name) else rf"(?<!{_INSIDE}|_)"

@@ -292,7 +292,8 @@ class Writer:
             return
         name = self.served_model(model)
         write = write_batch if path.endswith(BATCH) else write_prompts
-        number = write(path, self._blanks, stop_token_ids=self._data.stop_ids, stop=self._stop_texts, model=name)
+        stops = self._data.prompter.stop_ids
+        number = write(path, self._blanks, stop_token_ids=stops, stop=self._stop_texts, model=name)
         print(
             f"{number} prompts in {path}, for a server that calls the model '{name}' "
             "(--model.generation.served_model names another); give the answers back with "

@@ -1,5 +1,5 @@
-"""Feedback of every kind in a few records, the settings in conf/ read into dataclasses, and the small data modules and
-models that the tests of the road share.
+"""Shared by tests: a few records of feedback of every kind, the settings in conf/ as dataclasses, small data modules
+and models, and single rows of a source.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import yaml
 from coh_lightning.chains import Method, Unusable, build_chains
 from coh_lightning.data import CoHDataModule
 from coh_lightning.module import CoHModule
-from coh_lightning.records import Feedback
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.schedule import OptimizerSettings
+from coh_lightning.sources import Source
+from coh_lightning.turns import Turn
 from coh_lightning.wording import Wording
 from coh_lightning.writing import Generation
 
@@ -124,7 +126,7 @@ SILENT = {"id": "silent", "prompt": "Say something.", "completions": [{"text": "
 
 
 def pairs(n: int, *, good: str = "The answer is {i}", bad: str = "No idea about {i} at all") -> list[dict[str, Any]]:
-    """n comparisons of different prompts and lengths."""
+    """`n` comparisons with different prompts and lengths."""
     words = "one two three four five six seven eight nine ten".split()
     return [
         {
@@ -140,7 +142,7 @@ def pairs(n: int, *, good: str = "The answer is {i}", bad: str = "No idea about 
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as a file of JSON lines; its name."""
+    """Writes the rows as JSON lines; returns the file name."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
 
@@ -162,7 +164,7 @@ def wording(name: str) -> Wording:
 
 
 def usable(rows: Iterable[Mapping[str, Any]], chosen: Method) -> list[Mapping[str, Any]]:
-    """Those rows that a method can make chains of."""
+    """The rows that a method can make chains of."""
     kept = []
     for row in rows:
         try:
@@ -232,6 +234,27 @@ def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(columns: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The figures of `validate` or `test`, whose loaders have one column each; none stands in two."""
+    """The metrics of `validate` or `test`, one dictionary per loader, without overlap."""
     assert sum(map(len, columns)) == len({name for column in columns for name in column})
     return {name: value for column in columns for name, value in column.items()}
+
+
+# --- one row of a source
+
+
+def record_of(source: Source, row: dict[str, Any]) -> Feedback:
+    """The record of a row."""
+    result = source.feedback(row, "f:1")
+    assert isinstance(result, Feedback), result
+    return result
+
+
+def rejection_of(source: Source, row: dict[str, Any]) -> Rejected:
+    """Why a row was left out."""
+    result = source.feedback(row, "f:1")
+    assert isinstance(result, Rejected), result
+    return result
+
+
+def roles_and_texts(turns: Iterable[Turn]) -> list[tuple[str, str]]:
+    return [(turn.role, turn.text) for turn in turns]

@@ -1,7 +1,7 @@
 """Broken input of every kind, made from good examples: rows of every format of feedback, changes to a JSON value,
-changes to bytes, and a watch on the time.
+changes to bytes, and a time limit.
 
-All depends on the `random.Random` that is given, so that a seed in a message makes the same case again.
+Everything depends on the given `random.Random`, so a seed in a message reproduces the case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from feedback_for_tests import DATA, EVERY_KIND
 from coh_lightning.sources import HH, OASST, Fields, Piece, Records, Source, Summarize, TRLPairs, TRLUnpaired, WebGPT
 from coh_lightning.sources import Mapping as Mapped
 
-# ---------------------------------------------------------------------------------------------------------------- good
+# --- good
 # rows
 
 _USER, _GOOD, _BAD = (
@@ -266,7 +266,8 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
 """Good rows for each file of settings of data."""
 
 _CLASSES: Mapping[str, Callable[..., Source]] = {
-    "HH": HH, "OASST": OASST, "Records": Records, "Summarize": Summarize, "TRLPairs": TRLPairs, "TRLUnpaired": TRLUnpaired, "WebGPT": WebGPT, "Mapping": Mapped
+    "HH": HH, "OASST": OASST, "Records": Records, "Summarize": Summarize, "TRLPairs": TRLPairs,
+    "TRLUnpaired": TRLUnpaired, "WebGPT": WebGPT, "Mapping": Mapped,
 }  # fmt: skip
 
 
@@ -277,7 +278,7 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 def source_of(name: str, path: Path) -> Source:
-    """The (first) source of conf/data/NAME.yaml, on another file."""
+    """The first source of conf/data/NAME.yaml, on another file."""
     one = _settings(name)
     values = one["init_args"] | {"path": str(path)}
     if isinstance(values.get("prompt"), list):
@@ -288,7 +289,7 @@ def source_of(name: str, path: Path) -> Source:
     return dataclasses.replace(source, subset=None, held_out=1e-9) if isinstance(source, WebGPT) else source
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# --- -
 # broken values
 
 _RAW = {
@@ -300,19 +301,22 @@ _RAW = {
     "@HALF@": "\\ud83d",
     "@1E999@": "1e999",
 }
-"""What json.dumps would not write: the mark, in quotes, is replaced by it."""
+"""JSON that json.dumps can't write: it replaces the quoted placeholder."""
 
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, -1e308, 5e-324, 10**30, float("nan"), float("inf"), float("-inf"),
-    "", " ", "\n", "\0", "\x1b[31m", "\u2028", "\ufeff", "\U0001f3f4", "a\u0301", "NaN", "1e999", "-7", "1_0", "٣", "true", "tie", "x" * 3000, "[1]" * 200,
-    "[" + "7" * 5000 + "]", "{task}", "{0.__class__}", "%s%n", "=1+1", "</s><|im_end|>", "\n\nAssistant:", "\n\nHuman: a\n\nAssistant: b", "../../x", "A helpful answer:",
-    [], {}, [[]], [None], [1, "a", {}], {"": ""}, {"text": "t"}, {"role": "user", "content": "c"}, {"role": "robot"}, {"+1": "x"}, [["a"] * 3] * 3, ["a"] * 300,
+    "", " ", "\n", "\0", "\x1b[31m", "\u2028", "\ufeff", "\U0001f3f4", "a\u0301", "NaN", "1e999", "-7", "1_0",
+    "٣", "true", "tie", "x" * 3000, "[1]" * 200,
+    "[" + "7" * 5000 + "]", "{task}", "{0.__class__}", "%s%n", "=1+1", "</s><|im_end|>",
+    "\n\nAssistant:", "\n\nHuman: a\n\nAssistant: b", "../../x", "A helpful answer:",
+    [], {}, [[]], [None], [1, "a", {}], {"": ""}, {"text": "t"}, {"role": "user", "content": "c"}, {"role": "robot"},
+    {"+1": "x"}, [["a"] * 3] * 3, ["a"] * 300,
     *_RAW,
 )  # fmt: skip
 
 
 def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything inside a value."""
+    """The paths of all values inside a value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*at, key)
@@ -320,7 +324,7 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def mutated(value: Any, chance: Random) -> Any:
-    """A copy with one to three changes: half of them to the words of a text, the others to what stands where."""
+    """A copy with one to three changes: half of them inside texts, the others to the structure."""
     value = json.loads(json.dumps(value))
     for _ in range(chance.choice((1, 1, 2, 3))):
         places = list(_places(value))
@@ -367,7 +371,7 @@ def mutated(value: Any, chance: Random) -> Any:
 
 
 def line_of(value: Any, chance: Random | None = None) -> str:
-    """The value as one line of JSON, with what json.dumps can't write, and now and then a key that stands twice."""
+    """The value as one line of JSON, with what json.dumps can't write, and sometimes a repeated key."""
     text = json.dumps(value)
     if chance is not None and chance.random() < 0.05 and isinstance(value, dict) and value:
         text = "{" + f"{json.dumps(chance.choice(list(value)))}: {json.dumps(chance.choice(JUNK))}, " + text[1:]
@@ -377,17 +381,20 @@ def line_of(value: Any, chance: Random | None = None) -> str:
     return text
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# --- -
 # broken bytes
 
 _BYTES = (
-    b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\r", b"\r\n", b"\n", b"\n\n", b'"', b"'", b",", b"\t", b"{", b"}", b"[", b"]", b":", b"\\",
-    b"\\u", b"\\ud800", b"NaN", b"Infinity", b"-", b"1e999", b"9" * 5000, b"[" * 3000, b"null", b"true", b"PAR1", b"\x1f\x8b\x08\0", b"\xe2\x80\xa8", b"x" * 20000,
+    b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\r", b"\r\n", b"\n", b"\n\n",
+    b'"', b"'", b",", b"\t", b"{", b"}", b"[", b"]", b":", b"\\",
+    b"\\u", b"\\ud800", b"NaN", b"Infinity", b"-", b"1e999", b"9" * 5000, b"[" * 3000,
+    b"null", b"true",
+    b"PAR1", b"\x1f\x8b\x08\0", b"\xe2\x80\xa8", b"x" * 20000,
 )  # fmt: skip
 
 
 def mutated_bytes(content: bytes, chance: Random, *, most: int = 3) -> bytes:
-    """One to `most` changes: bits flipped, bytes put in, pieces taken out, doubled or moved, an end cut off, another
+    """One to `most` changes: bits flipped, bytes inserted, pieces removed, doubled or moved, truncation, another
     encoding or another line end.
     """
     for _ in range(chance.randint(1, most)):
@@ -417,7 +424,7 @@ def mutated_bytes(content: bytes, chance: Random, *, most: int = 3) -> bytes:
 
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Fails the test where what is done takes longer."""
+    """Fails the test if the body takes longer."""
 
     def late(*_: object) -> None:
         pytest.fail(f"no answer within {seconds:g} seconds: {what}")

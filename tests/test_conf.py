@@ -17,7 +17,7 @@ from lightning.pytorch import strategies
 from coh_lightning import cli
 from coh_lightning.__main__ import main
 from coh_lightning.chains import Method
-from coh_lightning.plan import Item, Plan
+from coh_lightning.plan import Plan, PlannedTree
 from coh_lightning.wording import Wording
 
 ROOT = Path(__file__).parent.parent
@@ -223,7 +223,7 @@ def test_a_command_on_many_ranks_starts_as_it_is_written(
         assert int(started[1] or 1) * int(started[2]) == devices[0]
     data = config["data"]
     regulariser = data["regulariser_rows_per_step"]
-    plan = Plan([Item(0, 0, 8, 1.0)], 0, 8, data["rows_per_step"], False, [8] * regulariser, regulariser)
+    plan = Plan([PlannedTree(0, (0,), 8, 1.0)], 0, 8, data["rows_per_step"], False, [8] * regulariser, regulariser)
     for ranks in devices:
         assert plan.accumulate(sizes.get("data_parallel_size", ranks)) >= 1
 

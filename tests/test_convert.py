@@ -1,5 +1,5 @@
-"""Feedback in TRL's forms and back: what a form can hold comes back to the character, the rest is counted; DPO and KTO
-train on it and are tested as ours are.
+"""Feedback in TRL's formats and back: what a format can hold comes back exactly, the rest is counted; DPO and KTO train
+on it and are tested like our models.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.Cap
     for words, message in (
         ([feedback, "--to", "trl-pair", "--output", "x"], "invalid choice: 'trl-pair'"),
         ([feedback, "--output", "x"], "--to is missing"),
-        ([feedback, "--to", "records", "--output", feedback], "would be written over while it is read"),
+        ([feedback, "--to", "records", "--output", feedback], "is the input file"),
         ([feedback, "--to", "records", "--output", "x", "--data.seed=1"], "both the file"),
         ([feedback, "--too", "records"], "convert has no option --too; did you mean '--to'?"),
         ([broken, "--to", "records", "--output", str(tmp_path / "x")], "broken.jsonl:1: a completion is empty"),

@@ -61,7 +61,7 @@ def train(data: CoHDataModule) -> list[Prepared]:
 
 
 def tokens_of(data: CoHDataModule, one: Prepared, epoch: int = 0) -> list[Tokens]:
-    return [data.chain_tokenizer.chain(one.prompt, chain) for chain in data.chains(one, epoch)]
+    return [data.prompter.tokens.chain(one.prompt, chain) for chain in data.preparer.chains(one, epoch)]
 
 
 def runs(weights: np.ndarray) -> list[tuple[int, int]]:
@@ -80,14 +80,14 @@ def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: 
     """Stretches with a weight, decoded, are the outputs of the record, whole, each with one end token. Counts them by
     sort.
     """
-    decode, end = data.chain_tokenizer.encoder.decode, data.stop_ids[0]
+    decode, end = data.prompter.tokens.encoder.decode, data.prompter.stop_ids[0]
     lead = (
         " " if "mistral" in (data.tokenizer_name or "") else ""
     )  # its template puts a space before an output, and spaces belong to what follows them
     found: Counter[str] = Counter()
     for epoch in range(epochs):
         for one in train(data):
-            for chain, tokens in zip(data.chains(one, epoch), tokens_of(data, one, epoch), strict=True):
+            for chain, tokens in zip(data.preparer.chains(one, epoch), tokens_of(data, one, epoch), strict=True):
                 for sort, weights in (("learned", tokens.learned), ("unlearned", tokens.unlearned)):
                     wanted = [link.text for link in chain if getattr(link, sort)]
                     stretches = [tokens.ids[start:stop].tolist() for start, stop in runs(weights)]
@@ -150,7 +150,7 @@ def test_no_text_of_people_becomes_a_special_token(tokenizers: dict[str, str], t
         special = set(data.tokenizer.all_special_ids)
         for one in train(data):
             for tokens in tokens_of(data, one):
-                head = len(data.chain_tokenizer.encoder.bos_ids)
+                head = len(data.prompter.tokens.encoder.bos_ids)
                 assert sum(int(i) in special for i in tokens.ids[head:]) == len(tokens.spans)
 
 
@@ -183,8 +183,8 @@ def test_training_begins_with_exactly_the_ids_of_inference(
     by_record = {one.record.id: one for one in data.splits["test"]}
     for request in requests:
         one = by_record[request.prompt_id]
-        for chain in data.chains(one):
-            tokens = data.chain_tokenizer.chain(one.prompt, chain)
+        for chain in data.preparer.chains(one):
+            tokens = data.prompter.tokens.chain(one.prompt, chain)
             begin = tokens.ids[: tokens.spans[0].start].tolist()
             assert (begin == request.prompt_ids.tolist()) == (chain[0].marker == request.marker)
             compared += chain[0].marker == request.marker
@@ -244,7 +244,7 @@ def check_epochs(data: CoHDataModule, epochs: int) -> int:
         whole: Counter[str] = Counter()
         for step in range(data.plan.steps_per_epoch):
             planned = data.plan.step(epoch, step)
-            rows = [data.train_row(one, epoch) for one in planned]
+            rows = [data.rows.train_row(one, epoch) for one in planned]
             total = {True: 0.0, False: 0.0}
             for plan, row in zip(planned, rows, strict=True):
                 total[plan.regulariser] += float(row.learned.sum() + row.unlearned.sum())
@@ -367,7 +367,7 @@ def test_two_orders_cut_to_the_same_first_output_share_its_sentence(tmp_path: Pa
     one = train(data)[0]
     assert [first for _, first in one.kept] == [1, 1]
     middle = ("A fair answer:", "2" * 30)
-    assert [[(link.marker, link.text) for link in chain] for chain in data.chains(one)] == [
+    assert [[(link.marker, link.text) for link in chain] for chain in data.preparer.chains(one)] == [
         [middle, ("The best answer:", "1" * 30)],
         [middle, ("The worst answer:", "3" * 30)],
     ]
@@ -403,7 +403,7 @@ def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(
     )
     for epoch in range(4):
         for one in train(data):
-            for chain in data.chains(one, epoch):
+            for chain in data.preparer.chains(one, epoch):
                 assert not any(word in chain[0].marker for word in COMPARED)
     check_epochs(data, 4)
 
@@ -422,7 +422,7 @@ def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp
 def test_a_chain_that_is_cut_to_another_of_its_record_is_dropped_whatever_the_order(tmp_path: Path) -> None:
     for orders in (("pn", "n"), ("n", "pn")):
         data = built(pairs(1), tmp_path, method=Method(orders=orders), max_chain_tokens=45, max_prompt_tokens=30)
-        assert [len(chain) for chain in data.chains(train(data)[0])] == [1]
+        assert [len(chain) for chain in data.preparer.chains(train(data)[0])] == [1]
         assert data.counts["train"].chains_dropped == 1
 
 
@@ -439,7 +439,7 @@ def test_long_chains_lose_links_from_their_front_and_the_rows_still_hold(tmp_pat
     assert data.counts["train"].chains_dropped > 0
     check_epochs(data, 3)
     for one in train(data):
-        for chain, tokens in zip(data.chains(one), tokens_of(data, one), strict=True):
+        for chain, tokens in zip(data.preparer.chains(one), tokens_of(data, one), strict=True):
             assert len(tokens) <= 90
             assert tokens.learned[tokens.spans[-1].start :].all(), "the last output is never cut"
             assert len(chain) == len(tokens.spans)
@@ -478,14 +478,16 @@ def test_the_coefficients_add_up_to_one_however_small_the_weights_are(tmp_path: 
 @pytest.mark.parametrize("layout", ["tree", "separate"])
 def test_held_out_trees_share_rows_and_separate_chains_do_not(layout: Any, tmp_path: Path) -> None:
     data = built(pairs(40), tmp_path, train_only=False, validation_share=0.3, test_share=0.0, layout=layout)
-    rows, chains = data._held_out_rows("validation"), data.counts["validation"].chains
+    rows, chains = data.rows.held_out_rows("validation"), data.counts["validation"].chains
     assert data.counts["validation"].rows == len(rows)
-    assert sorted(number for row in rows for number in row) == list(range(len(data._items["validation"])))
+    assert sorted(number for row in rows for number in row) == list(range(len(data.rows.items["validation"])))
     if layout == "separate":
         assert len(rows) == chains and all(len(row) == 1 for row in rows)
     else:
         assert len(rows) < data.counts["validation"].used <= chains
-        assert all(sum(data._items["validation"][number].length for number in row) <= data.row_tokens for row in rows)
+        assert all(
+            sum(data.rows.items["validation"][number].length for number in row) <= data.row_tokens for row in rows
+        )
 
 
 def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path) -> None:
@@ -497,7 +499,7 @@ def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path)
         == sum(item.weight for item in together.plan.items)
         == together.counts["train"].tokens_in_loss
     )
-    rows = [data.train_row(planned, 0) for planned in data.plan.step(0, 0)]
+    rows = [data.rows.train_row(planned, 0) for planned in data.plan.step(0, 0)]
     assert all(row.causal and row.bounds[-1] == len(row.ids) for row in rows)
     assert len(rows[0].ids) == max(len(tokens) for one in train(data) for tokens in tokens_of(data, one)), (
         "the longest runs first"
@@ -515,8 +517,8 @@ def hidden_shares(data: CoHDataModule, epochs: int) -> list[float]:
     for epoch in range(epochs):
         for step in range(data.plan.steps_per_epoch):
             for planned in data.plan.step(epoch, step):
-                row = data.train_row(planned, epoch)
-                trees = [data.tree(data.plan.items[number], "train", epoch) for number in planned.members]
+                row = data.rows.train_row(planned, epoch)
+                trees = [data.rows.tree(data.plan.items[number], "train", epoch) for number in planned.members]
                 for tree, start in zip(trees, row.bounds[:-1].tolist(), strict=True):
                     seen = row.seen_until[start : start + tree.tokens] - start
                     changed = seen != tree.subtree_end
@@ -548,7 +550,7 @@ def test_hiding_depends_on_record_and_epoch_alone(tmp_path: Path) -> None:
         found = {}
         for step in range(data.plan.steps_per_epoch):
             for planned in data.plan.step(epoch, step):
-                row = data.train_row(planned, epoch)
+                row = data.rows.train_row(planned, epoch)
                 for number, start, stop in zip(
                     planned.members, row.bounds[:-1].tolist(), row.bounds[1:].tolist(), strict=True
                 ):
@@ -591,7 +593,7 @@ def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(
                     assert alone.mean() < 0.1, "in a held-out tree only the leaves are seen by themselves alone"
         planned = data.plan.step(0, 0)[0]
         assert planned.regulariser
-        return data.train_row(planned, 0)
+        return data.rows.train_row(planned, 0)
 
     plain = first()
     end = plain.bounds[1]
@@ -743,13 +745,15 @@ def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
     one = next(one for one in train(data) if one.record.id.endswith("long"))
     begins = {tuple(tokens.ids[: one.prompt.tokens].tolist()) for tokens in tokens_of(data, one)}
     assert one.prompt.tokens == 64 and len(begins) == 1
-    assert data.chain_tokenizer.encoder.decode(begins.pop()).rstrip().endswith("end.")
+    assert data.prompter.tokens.encoder.decode(begins.pop()).rstrip().endswith("end.")
 
 
-def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_feedback_named_world_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     records = load([Records(write(tmp_path / "f.jsonl", pairs(4)))], seed=0)
-    monkeypatch.setattr("coh_lightning.data.world_feedback", lambda **settings: asked.append(settings) or records)
+    monkeypatch.setattr(
+        "coh_lightning.world.feedback.world_feedback", lambda **settings: asked.append(settings) or records
+    )
     split = CoHDataModule("world", seed=3, cache_dir=tmp_path).records_by_split()
     assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
     assert sum(map(len, split.values())) == 4
@@ -760,7 +764,7 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
 ) -> None:
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "coh_lightning.data.pretraining_text",
+        "coh_lightning.world.pretraining.pretraining_text",
         lambda number, *, seed: asked.append((number, seed)) or ["from the world"],
     )
     (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
@@ -768,9 +772,9 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
         pairs(4), tmp_path, regulariser=["world", str(tmp_path / "text.txt")], regulariser_rows_per_step=1, seed=7
     )
     assert asked == [(4000, 7)]
-    decode = data.chain_tokenizer.encoder.decode
-    assert [decode(ids[:-1]) for ids in data._texts] == ["from the world", "from the file"]
-    assert all(ids[-1] == data.stop_ids[0] for ids in data._texts)
+    decode = data.prompter.tokens.encoder.decode
+    assert [decode(ids[:-1]) for ids in data.rows.texts] == ["from the world", "from the file"]
+    assert all(ids[-1] == data.prompter.stop_ids[0] for ids in data.rows.texts)
 
 
 def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) -> None:
@@ -796,7 +800,7 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
     for stage in ("train", "validation"):
         count, records = data.counts[stage], data.splits[stage]
         assert count.records == count.used + count.rejected and count.rejected == len(data.rejected_of[stage])
-        assert (count.used, count.chains) == (len(records), sum(len(data.chains(one)) for one in records))
+        assert (count.used, count.chains) == (len(records), sum(len(data.preparer.chains(one)) for one in records))
         assert count.chains > count.used > 4
         assert count.tokens_plain >= sum(len(tokens.ids) for one in records for tokens in tokens_of(data, one))
         assert (
@@ -812,8 +816,8 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
             ("prompt_tokens_cut", [one.prompt.cut for one in records]),
             ("tokens_plain", [one.tokens_plain for one in records]),
             ("tokens_in_loss", [one.tokens_in_loss for one in records]),
-            ("pairs", [len(data.pairs(one)[0]) if stage == "validation" else 0 for one in records]),
-            ("pairs_too_long", [data.pairs(one)[1] if stage == "validation" else 0 for one in records]),
+            ("pairs", [len(data.comparer.pairs(one)[0]) if stage == "validation" else 0 for one in records]),
+            ("pairs_too_long", [data.comparer.pairs(one)[1] if stage == "validation" else 0 for one in records]),
         ):
             assert getattr(count, name) == sum(each), name
         assert min(count.links_cut, count.prompts_cut, count.prompt_tokens_cut - count.prompts_cut) > 0
@@ -830,9 +834,9 @@ def test_settings_of_another_shape_in_a_checkpoint_are_refused_with_both(tmp_pat
 
 def test_rows_that_are_compared_hold_no_pads(tmp_path: Path) -> None:
     data = built(pairs(12), tmp_path, train_only=False, validation_share=0.5, test_share=0.0)
-    rows = data._held_out("validation")[1].build(0)["rows"]
+    rows = data.held_out("validation")[1].build(0)["rows"]
     outputs = sum(row["outputs"] for row in rows)
-    assert sum(int((row["input_ids"] == data.stop_ids[0]).sum()) for row in rows) == outputs == 4, (
+    assert sum(int((row["input_ids"] == data.prompter.stop_ids[0]).sum()) for row in rows) == outputs == 4, (
         "each output ends once, and nothing else does"
     )
     assert all(row["input_ids"].shape[1] < data.row_tokens for row in rows)
@@ -851,8 +855,8 @@ def test_rows_are_padded_with_the_tokenizers_own_pad_or_the_end(tmp_path: Path, 
     tokenizer.pad_token = pad
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     data = built(pairs(2), tmp_path, tokenizer=str(tmp_path / "tokenizer"))
-    assert data.pad_id == (data.stop_ids[0] if pad is None else data.tokenizer.pad_token_id)
-    assert (data.pad_id != data.stop_ids[0]) == (pad is not None)
+    assert data.prompter.pad_id == (data.prompter.stop_ids[0] if pad is None else data.tokenizer.pad_token_id)
+    assert (data.prompter.pad_id != data.prompter.stop_ids[0]) == (pad is not None)
 
 
 def test_splits_never_share_a_prompt(tmp_path: Path) -> None:
@@ -955,7 +959,8 @@ def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path)
         built(rows, tmp_path, max_prompt_tokens=120, max_chain_tokens=122, row_tokens=512)
     assert "can't use 6 of 6 training records" in str(caught.value)
     found = re.search(
-        r"of 6 records that it could use 0 fit now, 6 with data\.max_prompt_tokens=(\d+), 6 with data\.max_chain_tokens=(\d+)\)",
+        r"of 6 records that it could use 0 fit now, 6 with data\.max_prompt_tokens=(\d+), "
+        r"6 with data\.max_chain_tokens=(\d+)\)",
         str(caught.value),
     )
     assert found
@@ -1080,16 +1085,16 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
         ({"max_prompt_tokens": 256}, "the prompt must leave room"),
         ({"max_prompt_tokens": 0}, "the prompt must leave room"),
         ({"row_tokens": 200}, "a row must hold the longest chain"),
-        ({"hide": (0.1, 0.05)}, "must rise within 0 and 1"),
-        ({"hide": (-0.1, 0.05)}, "must rise within 0 and 1"),
-        ({"hide": (0.1, 1.0)}, "must rise within 0 and 1"),
+        ({"hide": (0.1, 0.05)}, "it must be .low, high"),
+        ({"hide": (-0.1, 0.05)}, "it must be .low, high"),
+        ({"hide": (0.1, 1.0)}, "it must be .low, high"),
         ({"validation_share": 0.6, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": 0.5, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": -0.1, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": 0.5, "test_share": -0.1}, "leave something to train on"),
         ({"regulariser_weight": -1.0}, "can't be negative"),
         ({"regulariser_rows_per_step": 1}, "the regulariser has no text"),
-        ({"rows_per_step": 0}, "the least are 1 and 0"),
+        ({"rows_per_step": 0}, "at least 1 and 0"),
         ({"tokenizer": "/no/such/folder"}, "can't be loaded"),
     ],
 )

@@ -266,13 +266,13 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
     data.setup("fit")
     seen = 0
     for one in data.splits["train"]:
-        for chain in data.chains(one):
+        for chain in data.preparer.chains(one):
             if len(chain) != 2 or (chain[0].kind, chain[1].kind) not in (("bad", "good"), ("bad", "revision")):
                 continue
             critique = next((c.critique for c in one.record.candidates if c.text == chain[0].text), None)
             if of == "coh_critique" and critique is None:
                 continue
-            tokens = data.chain_tokenizer.chain(one.prompt, chain)
+            tokens = data.prompter.tokens.chain(one.prompt, chain)
             request = data.prompter.refinement(one.record, [chain[0].text], [critique], "refined 2")
             assert request is not None
             assert request.prompt_ids.tolist() == tokens.ids[: tokens.spans[1].start].tolist()
@@ -294,7 +294,7 @@ def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of
     asks = data.prompter.conditions(one.record)
     request = data.prompter.refinement(one.record, ["Answer 1.", "Answer 2."], ["it is too short", None], "refined 3")
     assert request is not None and request.marker == asks["good"]
-    told = data.chain_tokenizer.encoder.decode(request.prompt_ids)
+    told = data.prompter.tokens.encoder.decode(request.prompt_ids)
     places = [
         told.find(text)
         for text in (
@@ -341,11 +341,11 @@ def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(
     data = held_out_data(tmp_path)
     data.setup("test")
     one = data.splits["test"][0]
-    monkeypatch.setattr(data.chain_tokenizer, "output_lead", lambda marker, place=0: "ab cd"[: 2 * place])
+    monkeypatch.setattr(data.prompter.tokens, "output_lead", lambda marker, place=0: "ab cd"[: 2 * place])
     third = data.prompter.refinement(one.record, ["x", "y"], [None, None], "refined 3")
     assert third is not None
     written = Written(
-        third, 0, np.array(data.chain_tokenizer.encoder.encode_texts(["ab cd"])[0], dtype=np.int32), "end"
+        third, 0, np.array(data.prompter.tokens.encoder.encode_texts(["ab cd"])[0], dtype=np.int32), "end"
     )
     assert data.prompter.completion(written, SAMPLED, system="s").text == "d"
 
@@ -354,7 +354,7 @@ def test_special_tokens_that_the_model_wrote_are_no_part_of_its_text(tmp_path: P
     data = held_out_data(tmp_path)
     data.setup("test")
     request = data.requests("test")[0]
-    before, after = (data.chain_tokenizer.encoder.encode_texts([text])[0] for text in ("An apple", " pie"))
+    before, after = (data.prompter.tokens.encoder.encode_texts([text])[0] for text in ("An apple", " pie"))
     ids = np.array([*before, data.tokenizer.all_special_ids[0], *after], dtype=np.int32)
     assert data.prompter.completion(Written(request, 0, ids, "end"), SAMPLED, system="s").text == "An apple pie"
 
@@ -469,9 +469,9 @@ def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_t
         for number, turn in enumerate(turn for turn in longest.record.prompt if turn.role == "user"):
             one = written[f"{longest.record.id}#{number + 1}:{ask}:0"]
             turns.append(turn)
-            ids = data.chain_tokenizer.inference_prompt(data.chain_tokenizer.cut_prompt(turns), marker)
+            ids = data.prompter.tokens.inference_prompt(data.prompter.tokens.cut_prompt(turns), marker)
             assert (one.prompt, one.shown, one.human) == (
-                data.chain_tokenizer.encoder.decode(ids),
+                data.prompter.tokens.encoder.decode(ids),
                 read_prompt(turns),
                 turn.text,
             )
@@ -686,7 +686,7 @@ def test_what_comes_after_the_next_feedback_sentence_is_cut_off(tmp_path: Path) 
 def test_writing_stops_behind_the_next_feedback_sentence_and_only_tokens_of_the_text_count(tmp_path: Path) -> None:
     data = held_out_data(tmp_path)
     data.setup("test")
-    request, encode = data.requests("test")[0], data.chain_tokenizer.encoder.encode_texts
+    request, encode = data.requests("test")[0], data.prompter.tokens.encoder.encode_texts
     said = "An apple.\n\nAn unhelpful answer:"
     assert not data.prompter.should_stop(request, encode([said])[0]), "it may be the beginning of other words"
     beyond = encode([said + " A"])[0]

@@ -347,24 +347,24 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     model = tiny()
     model.configure_model()
     sampling = Sampling(max_new_tokens=6)
-    encoder = data.chain_tokenizer.encoder
+    encoder = data.prompter.tokens.encoder
     requests = data.requests("test")
     empty = np.zeros(0, dtype=np.int32)
     blanks = [
         Blank(
             data.prompter.completion(Written(request, 0, empty, "length"), sampling, system="run"),
             tuple(map(int, request.prompt_ids)),
-            data.chain_tokenizer.output_lead(request.marker),
+            data.prompter.tokens.output_lead(request.marker),
         )
         for request in requests
     ]
     here = [
         data.prompter.completion(one, sampling, system="run")
-        for one in generate(model.lm, requests, sampling, stop_ids=data.stop_ids, pad_id=data.pad_id)
+        for one in generate(model.lm, requests, sampling, stop_ids=data.prompter.stop_ids, pad_id=data.prompter.pad_id)
     ]
 
     write = partial(write_prompts if form == "plain" else write_batch, model="m")
-    write(tmp_path / "prompts.jsonl", blanks, stop_token_ids=data.stop_ids, model="m")
+    write(tmp_path / "prompts.jsonl", blanks, stop_token_ids=data.prompter.stop_ids, model="m")
     answers = []
     for line in map(json.loads, (tmp_path / "prompts.jsonl").read_text().splitlines()):
         ids = np.array(line["body"]["prompt"], dtype=np.int32)

@@ -213,7 +213,7 @@ def test_adapters_of_a_model_that_nobody_else_has_are_only_exported_merged(
 
 
 def prompts(data: CoHDataModule, marker: str) -> list[list[int]]:
-    return [data.chain_tokenizer.inference_prompt(one.prompt, marker).tolist() for one in data.splits["train"]]
+    return [data.prompter.tokens.inference_prompt(one.prompt, marker).tolist() for one in data.splits["train"]]
 
 
 def messages(data: CoHDataModule) -> list[list[dict[str, str]]]:
@@ -249,7 +249,7 @@ def test_a_pipeline_answers_under_the_good_sentence_and_stops_where_outputs_ende
 ) -> None:
     path, model, data = request.getfixturevalue(of)
     export_checkpoint(path, tmp_path / "out")
-    stops = list(data.stop_ids)
+    stops = list(data.prompter.stop_ids)
     generation = GenerationConfig.from_pretrained(tmp_path / "out")
     assert (
         generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
@@ -304,7 +304,7 @@ def test_the_folders_tokenizer_spells_out_what_training_did_where_it_is_asked_to
     asked = loaded.apply_chat_template(
         [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
     )
-    tokens = data.chain_tokenizer
+    tokens = data.prompter.tokens
     assert asked == tokens.inference_prompt(tokens.cut_prompt((Turn("user", (Part(text),)),)), GOOD).tolist()
 
 

@@ -1,4 +1,4 @@
-"""What is written is whole or not there, and what can't be written says so in a sentence."""
+"""Files are written atomically, and an error while writing becomes one sentence."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_a_folder_that_can_not_be_renamed_leaves_the_old_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.ENOSPC, "make room there"),
-        (errno.EROFS, "name a folder that can be written to"),
+        (errno.ENOSPC, "free some space there"),
+        (errno.EROFS, "choose a writable folder"),
         (errno.EACCES, "permissions"),
     ],
 )

@@ -1,14 +1,14 @@
-"""Broken input of every kind is accepted, or refused with file, line and reason: never a traceback, a hang, a row that
-is gone without a word, or memory without bound.
+"""Broken input of every kind is accepted, or refused with file, line and reason: never a traceback, a hang, a silently
+lost row, or unbounded memory.
 
-    rows         good rows of every format, one to three things in them changed, as JSON lines         accepted + refused = lines, each by its line
-    values       the same, what is put in made up by hypothesis, which looks for a smaller example
-    files        good files of every kind (json, jsonl, csv, tsv, parquet, txt, each also packed), bytes of them changed
-    ...          completions, judgements, studies, sheets, replies of a judge, configurations
+    rows      good rows of every format with one to three changes, as JSON lines; accepted + refused = lines
+    values    the same with values made up by hypothesis, which shrinks a failure
+    files     good files of every kind (json, jsonl, csv, tsv, parquet, txt, each also compressed) with changed bytes
+    ...       completions, judgements, studies, sheets, replies of a judge, configurations
 
-What is accepted goes on, in a sample: chains, tokens and trees of every method, or `Unusable`. `make test` plays a
-share of the cases, `make test-all` all of them (the counts are in `CASES`); both play the same ones each time. A
-failure names seed and case.
+A sample of what is accepted is processed further: chains, tokens and trees of every method, or `Unusable`. `make test`
+runs a part of the cases, `make test-all` all of them (counts in `CASES`), always the same ones. A failure names seed
+and case.
 """
 
 from __future__ import annotations
@@ -87,19 +87,19 @@ SECONDS = 10.0
 
 
 def share(kind: str) -> pytest.MarkDecorator:
-    """The test with the cases of `make test`, and again with all."""
+    """The test with the cases of `make test`, and again with all cases."""
     few, all_of_them = CASES[kind]
     return pytest.mark.parametrize("cases", [few, pytest.param(all_of_them, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(autouse=True)
 def nothing_stops_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most rows are bad here; that more than half are lost is what `load` would say of all of it."""
+    """Most rows are bad here, and `load` would refuse to lose more than half."""
     monkeypatch.setattr(mix, "stop_if_too_many_are_lost", lambda *_: None)
 
 
 class Tally(Counter[str]):
-    """accepted, refused, files refused, ... Neither side may be all of it: then nothing would be tested."""
+    """accepted, refused, files refused, ... Neither may be everything: then nothing would be tested."""
 
     def check(self, kind: str, cases: int, *, accepted: float, refused: float) -> None:
         print(f"{kind}: {cases:,} cases, {dict(self)}")
@@ -107,19 +107,19 @@ class Tally(Counter[str]):
         assert self["accepted"] >= accepted * told and self["refused"] >= refused * told, dict(self)
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# --- -
 # feedback
 
 
 def played(source: Source) -> tuple[list[Feedback], list[Rejected]]:
-    """What a run with `on_bad_record: skip` makes of a source."""
+    """The result of a source with `on_bad_record: skip`."""
     rejected: list[Rejected] = []
     records = load([source], seed=0, on_bad_record="skip", rejected=rejected)
     return records, rejected
 
 
 def check_told(rejected: Sequence[Rejected], path: Path) -> None:
-    """Each names the place and a reason, on one line of bounded length, and can be written down."""
+    """Each names the place and a reason on one line of bounded length, and can be written to a file."""
     for one in rejected:
         assert one.where.startswith(str(path)) and one.reason.isprintable() and 0 < len(one.reason) < 1000, one
         assert not one.unreadable or one.reason.startswith(one.where.split(" (")[0]), one
@@ -131,7 +131,7 @@ def lines_named(where: str, path: Path) -> int:
 
 
 def check_lines(source: Source, path: Path, lines: Sequence[str]) -> tuple[list[Feedback], int]:
-    """The records of a file of these lines, after everything that must hold; and how many lines were refused."""
+    """The records of a file of these lines after checking them, and the number of refused lines."""
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
     records, rejected = played(source)
     check_told(rejected, path)
@@ -150,7 +150,7 @@ def check_lines(source: Source, path: Path, lines: Sequence[str]) -> tuple[list[
 
 
 def found(what: str, seed: int, lines: Sequence[str], check: Callable[[Sequence[str]], Any]) -> Any:
-    """check(lines), and of a failure the first single line that fails by itself."""
+    """check(lines); on a failure, the first line that fails by itself."""
     try:
         with within(SECONDS, f"{what}, seed {seed}"):
             return check(lines)
@@ -167,7 +167,7 @@ PREPARERS: list[Preparer] = []
 
 
 def go_on(record: Feedback, number: int, _: object = None) -> bool:
-    """Chains, tokens and trees of a record, with one of the methods and wordings in turn; whether it could be used."""
+    """Chains, tokens and trees of a record, with methods and wordings in turn; whether it could be used."""
     if not PREPARERS:
         tokens = ChainTokenizer(Encoder(byte_level()), PromptFormat(), max_prompt_tokens=128)
         spoken = [(one, other) for one in METHODS for other in WORDINGS]
@@ -240,12 +240,12 @@ def test_whatever_value_stands_in_a_row_is_accepted_or_refused(cases: int, tmp_p
     tally.check("values", cases, accepted=0.15, refused=0.3)
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
+# --- files
 # of feedback
 
 
 def file_of(rows: Sequence[dict[str, Any]], kind: str) -> bytes:
-    """The rows as a file of this kind; CSV and TSV of plain rows alone."""
+    """The rows as a file of this kind; CSV and TSV only of plain rows."""
     if kind in ("jsonl", "ndjson"):
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     if kind == "json":
@@ -390,7 +390,7 @@ def test_changed_rows_of_real_data_are_accepted_or_refused_by_line(name: str, re
     tally.check(f"real rows of {name}", 15 * PER_FILE, accepted=0.05, refused=0.1)
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# --- -
 # completions, judgements, studies
 
 
@@ -407,7 +407,7 @@ def told(error: InputError, path: Path, *, lines: int = 1) -> None:
 
 
 def lines_or_bytes(lines: Sequence[Any], chance: Random) -> bytes:
-    """Lines of JSON of which one to three are changed, or their bytes; or all as they are."""
+    """Lines of JSON, one to three of them changed as values or bytes; or all unchanged."""
     lines = list(lines)
     kind = chance.random()
     if kind < 0.7:
@@ -431,9 +431,7 @@ def each(
     refused: float,
     most_lines: int = 1,
 ) -> None:
-    """Plays the cases of one kind of file of JSON lines; whatever is read must be all of it, which is `read`'s to
-    say.
-    """
+    """Runs the cases of one kind of JSON-lines file; `read` checks what was read."""
     tally = Tally()
     for number in range(cases):
         content = lines_or_bytes(lines, Random(f"{kind} {number}"))
@@ -557,8 +555,9 @@ def lines_in(path: Path) -> int:
 
 
 JUDGED = [
-    Judgement("i1", f"r{n}", "p1", "rater-1", "overall", ("x", "y", "tie")[n], ("x", "y"), seconds=2.5, comment="so").to_json() for n in range(3)
-]  # fmt: skip
+    Judgement("i1", f"r{n}", "p1", "rater-1", "overall", choice, ("x", "y"), seconds=2.5, comment="so").to_json()
+    for n, choice in enumerate(("x", "y", "tie"))
+]
 
 
 @share("judgements")
@@ -582,7 +581,7 @@ def test_judgements_and_completions_are_read_or_refused(cases: int, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def a_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a study of two systems by two raters, and in `filled` their sheets in every form."""
+    """A folder with a study of two systems by two raters, and their sheets in every form in `filled`."""
     folder = tmp_path_factory.mktemp("study")
     files = [
         lines_of(
@@ -631,7 +630,7 @@ def a_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed_file(content: bytes, name: str, chance: Random) -> bytes:
-    """A file changed as a value, where it is one of JSON, or as bytes; an archive as a part of it now and then."""
+    """A file changed as a value if it is JSON, or as bytes; an archive sometimes in one of its members."""
     if name.endswith(".json") and chance.random() < 0.7:
         return line_of(mutated(json.loads(content), chance), chance).encode()
     if name.endswith(".xlsx") and chance.random() < 0.8:
@@ -676,7 +675,7 @@ def test_what_raters_send_is_counted_or_named(cases: int, a_study: Path, tmp_pat
                 assert imported.judgements <= imported.expected and (imported.refused > 0) == bool(
                     imported.impossible or imported.foreign or imported.conflicts
                 )
-                # what was sent and is not counted is named: as bad, or as not answered yet
+                # an answer that is not counted is reported as bad or as missing
                 assert imported.judgements + len(imported.missing) > 0
                 if imported.judgements:
                     assert len(list(read_jsonl(folder / "judgements.jsonl", Judgement))) == imported.judgements
@@ -744,7 +743,7 @@ def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path)
         try:
             show(judge(asked, nobody, model="m", output=output, progress=False))
         except InputError as error:
-            if "can't be reached" not in str(error):  # a reply that was lost is asked for again
+            if "can't be reached" not in str(error):  # a lost reply is requested again
                 raise
 
     each("replies, log", cases // 2, log, replies, partial(read, log), accepted=0.05, refused=0.2)
@@ -759,7 +758,7 @@ def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path)
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# --- -
 # configurations
 
 
@@ -767,9 +766,7 @@ def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path)
 def test_changed_configurations_are_built_or_refused_in_one_line(
     cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Through the real parser to the Trainer, the data module and the module, short of running them: what can be wrong
-    in a file of settings is found there.
-    """
+    """Builds the Trainer, the data module and the module through the real parser, without running them."""
     from coh_lightning import cli
     from coh_lightning.__main__ import main
 

@@ -24,8 +24,9 @@ from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.formats import PromptFormat
 from coh_lightning.generation import Sampling
-from coh_lightning.held_out import RECORDS_PER_WRITING, Comparer, Comparison, Table
+from coh_lightning.held_out import RECORDS_PER_WRITING, Comparer, Comparison
 from coh_lightning.jsonl import read_jsonl
+from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import output_log_likelihoods
 from coh_lightning.prepare import Preparer
 from coh_lightning.records import Candidate, Feedback
@@ -130,7 +131,7 @@ def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_th
 
     assert scored(largest) == max(map(scored, trees))
     assert all(tree.tokens <= row_tokens for tree in trees)
-    assert [number for tree in trees for number in tree.numbers] == list(range(2 * len(comparison.candidates)))
+    assert [number for part in comparison.parts for number in part] == list(range(2 * len(comparison.candidates)))
     named = [(comparison.candidates[better], comparison.candidates[worse]) for better, worse in comparison.pairs]
     assert named == kept
     assert isinstance(comparison, Comparison) and all(isinstance(link, Link) for link in comparison.links)
@@ -141,7 +142,7 @@ def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_th
 
 @given(count=st.integers(0, 40), ranks=st.integers(1, 6))
 def test_every_rank_has_the_same_number_of_batches_and_each_batch_is_there_once(count: int, ranks: int) -> None:
-    table = Table(lambda index: index, count)
+    table = BatchTable(lambda index: index, count)
     shares = [list(table.loader(ranks, rank)) for rank in range(ranks)]
     assert len({len(share) for share in shares}) == 1
     assert [i for i in sorted(i for share in shares for i in share) if i < count] == list(range(count))
@@ -228,6 +229,26 @@ def test_a_limit_on_batches_leaves_as_many_comparisons_and_prompts_whatever_the_
         == 2 * RECORDS_PER_WRITING
         == len([one for one in written if one.ask == "good"])
     )
+
+
+@pytest.mark.parametrize("limit", [2, 0.5, 1.0])
+def test_a_limit_on_validation_batches_applies_to_each_loader_on_its_own(limit: float, tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": str(i),
+            "prompt": f"Say {i}.",
+            "completions": [{"text": f"yes {i}", "rank": 1}, {"text": f"no {i}", "rank": 2}],
+        }
+        for i in range(20)
+    ]
+    data = compared(tmp_path, rows, row_tokens=256)
+    data.setup()
+    whole = [len(loader) for loader in data.val_dataloader()]
+    run = trainer(tmp_path, limit_val_batches=limit)
+    metrics = merged(run.validate(tiny(), datamodule=data, verbose=False))
+    expected = [limit if limit > 1 else int(count * limit) for count in whole]
+    assert run.num_val_batches == expected and len(whole) == 2
+    assert metrics["val/preference_records"] == expected[1]
 
 
 def test_the_first_rows_are_not_those_of_the_longest_records(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Lines of people's text end at line ends alone: U+2028, NEL and the like are ordinary characters, and `str.splitlines`
-would split at them.
+"""Lines of text end only at line ends: U+2028, NEL and the like are ordinary characters, but `str.splitlines` splits at
+them.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def test_no_text_is_split_at_other_separators_than_line_ends() -> None:
 def test_a_metric_is_found_beside_names_with_any_separator(tmp_path: Path, separator: str) -> None:
     (tmp_path / "metrics.csv").write_text(
         f"step,val/good a{separator}b,val/loss\n1,0.5,2.0\n2,,1.5\n3,0.1,9", encoding="utf-8"
-    )  # the last line is half written
+    )  # the last line is incomplete
     assert metric_values(tmp_path, "val/loss") == [2.0, 1.5]

@@ -178,7 +178,7 @@ def test_the_log_likelihood_of_an_output_is_the_sum_along_its_path() -> None:
     batch = to_batch(row)
     logits = torch.randn(len(batch["keep"]), 6, generator=torch.Generator().manual_seed(0))
     log_p = logits.double().log_softmax(-1)
-    sums, counts = output_log_likelihoods(logits, batch, outputs=len(row.outputs))
+    sums, counts = output_log_likelihoods(logits, batch, outputs=row.outputs)
     assert counts.tolist() == [2, 2]
     assert sums.tolist() == pytest.approx(
         [(log_p[0, 1] + log_p[1, 2]).item(), (log_p[0, 1] + log_p[1, 3]).item()], rel=1e-6

@@ -12,7 +12,6 @@ from unittest import mock
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from feedback_for_tests import TINY, data_of, pairs, tiny, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +24,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.model_tokenizer import choose_tokenizer, first_difference, load_tokenizer
-from coh_lightning.models import CHECKPOINT_KEY, LoRA, Recipe, said
+from coh_lightning.models import LoRA, Recipe, said
 from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
 from coh_lightning.writing import Generation
@@ -356,7 +355,7 @@ def test_ids_beyond_the_embedding_are_refused_and_more_rows_than_tokens_are_not(
         else:
             with pytest.raises(
                 InputError,
-                match=rf"has ids up to {last}, but the model's embedding ends at {last - 1}; name the tokenizer that belongs",
+                match=rf"has ids up to {last}, but the model's embedding ends at {last - 1}",
             ):
                 run_in(tmp_path).fit(module, datamodule=data)
 
@@ -388,24 +387,10 @@ def test_a_checkpoint_has_the_tokenizer_that_it_was_trained_with_and_takes_no_ot
     saved(sentencepiece(), tmp_path / "own")  # something else stands there now
     with pytest.raises(
         InputError,
-        match=rf"The tokenizer '{own}' is not the one that {path} was trained with; set data.tokenizer to where that one is now",
+        match=rf"The tokenizer '{own}' is not the one that {path} was trained with",
     ):
         choose_tokenizer(None, Recipe(path), "f")
     assert choose_tokenizer(model, Recipe(path), "f").name == model
-
-
-def test_an_older_checkpoint_without_a_name_has_the_embedded_worlds(tmp_path: Path) -> None:
-    run = run_in(tmp_path)
-    run.fit(tiny(), datamodule=own_data(tmp_path, tokenizer="world"))
-    run.save_checkpoint(tmp_path / "new.ckpt")
-    checkpoint = torch.load(tmp_path / "new.ckpt", weights_only=True)
-    assert said(tmp_path / "new.ckpt")["tokenizer"] == "world"
-    torch.save(
-        checkpoint | {CHECKPOINT_KEY: json.dumps(said(tmp_path / "new.ckpt") | {"tokenizer": None})},
-        tmp_path / "old.ckpt",
-    )
-    assert choose_tokenizer(None, Recipe(str(tmp_path / "old.ckpt")), "f").name == "world"
-    export_checkpoint(tmp_path / "old.ckpt", tmp_path / "out")
 
 
 # A data module that is used twice
@@ -432,7 +417,7 @@ def test_a_model_without_feedback_of_its_own_is_trained_on_the_worlds_and_that_i
         (None, CoHModule()),
     ):
         data = CoHDataModule(feedback, cache_dir=str(tmp_path / "cache"), max_prompt_tokens=300, max_chain_tokens=512)
-        with mock.patch("coh_lightning.data.WORLD_POSTS", 4):
+        with mock.patch("coh_lightning.splits.WORLD_POSTS", 4):
             run_in(tmp_path).fit(module, datamodule=data)
         said_of.append(any("so the model" in note and "has that of the embedded world" in note for note in data.notes))
     assert said_of == [True, False, False, False]

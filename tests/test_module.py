@@ -125,7 +125,7 @@ def test_the_learned_share_is_that_of_the_feedback_alone(tmp_path: Path) -> None
     text.write_text("one two three four five\n\n" * 20, encoding="utf-8")
     settings: dict[str, Any] = {"regulariser": [str(text)], "regulariser_rows_per_step": 1}
     data = built(pairs(12), tmp_path, **settings)
-    rows = [data.train_row(planned, 0) for planned in data.plan.step(0, 0) if not planned.regulariser]
+    rows = [data.rows.train_row(planned, 0) for planned in data.plan.step(0, 0) if not planned.regulariser]
     learned, tokens = sum(int((row.learned != 0).sum()) for row in rows), sum(int(row.bounds[-1]) for row in rows)
     watch = fitted(data_of(pairs(12), tmp_path, **settings), CoHModule(from_config=TINY), tmp_path, max_steps=1)
     [logged] = [row["train/learned_share"] for row in watch.metrics if "train/learned_share" in row]
@@ -150,13 +150,13 @@ def plain_loss(
     text: list[Tensor] = []
     for planned in data.plan.step(epoch, step):
         if planned.regulariser:
-            text += [nll for number in planned.members for nll in _nll(lm, data._texts[number])[0]]
+            text += [nll for number in planned.members for nll in _nll(lm, data.rows.texts[number])[0]]
             continue
         for number in planned.members:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
-            chains = data.chains(one, epoch)
-            for tokens in (data.chain_tokenizer.chain(one.prompt, chains[i]) for i in item.chains):
+            chains = data.preparer.chains(one, epoch)
+            for tokens in (data.prompter.tokens.chain(one.prompt, chains[i]) for i in item.chains):
                 nll, unlikelihood = _nll(lm, tokens.ids)
                 learned, unlearned = torch.from_numpy(tokens.learned[1:]), torch.from_numpy(tokens.unlearned[1:])
                 assert tokens.learned[0] == tokens.unlearned[0] == 0
@@ -337,7 +337,7 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
             for i in item.chains:
-                tokens = data.chain_tokenizer.chain(one.prompt, data.chains(one)[i])
+                tokens = data.prompter.tokens.chain(one.prompt, data.preparer.chains(one)[i])
                 nll = _nll(lm, tokens.ids)[0]
                 for span in tokens.spans:
                     sums.setdefault(f"train/nll_{span.kind}_{span.place + 1}", []).extend(
@@ -436,7 +436,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_an
 ) -> None:
     data, model, weights = data_of(pairs(12), tmp_path, rows_per_step=3), tiny(), []
     data.setup()
-    bad = data._train_batch(data._planned(0, 4), 0)["input_ids"]  # the second row of the second step
+    bad = data.rows.train_batch(data.planned(0, 4), 0)["input_ids"]  # the second row of the second step
 
     def spoilt(logits: torch.Tensor, batch: Any, **settings: Any) -> Any:
         loss, stats = row_loss(logits, batch, **settings)
@@ -477,8 +477,8 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
     right: dict[str, list[float]] = {name: [] for name in ("sum", "mean", "swapped_sum", "swapped_mean", "marker")}
     with torch.no_grad():
         for one in data.splits["validation"]:
-            for chain in data.chains(one):
-                tokens = data.chain_tokenizer.chain(one.prompt, chain)
+            for chain in data.preparer.chains(one):
+                tokens = data.prompter.tokens.chain(one.prompt, chain)
                 nll = _nll(model.lm, tokens.ids)[0]
                 for span in tokens.spans:
                     sums.setdefault(f"val/nll_{span.kind}_{span.place + 1}", []).extend(
@@ -486,9 +486,9 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
                     )
             scores: dict[str, list[Tensor]] = {"good": [], "bad": []}
             for kind in scores:
-                link = next(chain for chain in data.chains(one) if chain[0].kind == kind)[0]
+                link = next(chain for chain in data.preparer.chains(one) if chain[0].kind == kind)[0]
                 for candidate in one.record.candidates:
-                    tokens = data.chain_tokenizer.chain(one.prompt, (type(link)(link.marker, candidate.text),))
+                    tokens = data.prompter.tokens.chain(one.prompt, (type(link)(link.marker, candidate.text),))
                     begin, end, *_ = tokens.spans[0]
                     scores[kind].append(-_nll(model.lm, tokens.ids)[0][begin - 1 : end - 1])
             good, bad = scores["good"], scores["bad"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from coh_lightning.errors import InputError
-from coh_lightning.plan import Item, LinkSize, Plan, PlannedRow, tree_items
+from coh_lightning.plan import LinkSize, Plan, PlannedRow, PlannedTree, planned_trees
 
 A, B = 0, 1
 
@@ -16,21 +16,23 @@ def chains_of_a_pair() -> list[list[LinkSize]]:
 
 
 def test_chains_that_begin_alike_share_their_links() -> None:
-    assert tree_items(7, 10, chains_of_a_pair(), 100) == [Item(7, (0, 1, 2, 3), 10 + 3 + 4 + 4 + 3, 2 + 1 + 3 + 3)]
+    assert planned_trees(7, 10, chains_of_a_pair(), 100) == [
+        PlannedTree(7, (0, 1, 2, 3), 10 + 3 + 4 + 4 + 3, 2 + 1 + 3 + 3)
+    ]
 
 
 def test_a_tree_longer_than_a_row_is_split_between_branches_and_weighs_the_same() -> None:
-    parts = tree_items(7, 10, chains_of_a_pair(), 20)
-    assert parts == [Item(7, (0, 2), 17, 5.0), Item(7, (1, 3), 17, 4.0)]
+    parts = planned_trees(7, 10, chains_of_a_pair(), 20)
+    assert parts == [PlannedTree(7, (0, 2), 17, 5.0), PlannedTree(7, (1, 3), 17, 4.0)]
 
 
 def test_a_chain_longer_than_a_row_is_refused_with_both_numbers() -> None:
     with pytest.raises(InputError, match="17 tokens does not fit a row of 16"):
-        tree_items(0, 10, chains_of_a_pair(), 16)
+        planned_trees(0, 10, chains_of_a_pair(), 16)
 
 
 def plan(n: int = 21, *, rows_per_step: int = 3, seed: int = 0, **fields: object) -> Plan:
-    items = [Item(i, (0,), 3 + i % 5, float(1 + i)) for i in range(n)]
+    items = [PlannedTree(i, (0,), 3 + i % 5, float(1 + i)) for i in range(n)]
     return Plan(items, seed, 10, rows_per_step, **fields)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Row: trees packed side by side, who sees whom, random hiding, and the labels for the loss per kind."""
+"""Row: trees packed side by side, attention mask, random hiding, and the labels for the loss per kind."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_packing_loses_nothing_and_cuts_nothing() -> None:
 
 @pytest.mark.parametrize("length", [0, 9])
 def test_an_item_that_fits_no_row_is_refused(length: int) -> None:
-    with pytest.raises(InputError, match=f"an item of {length} tokens does not fit a row of 8"):
+    with pytest.raises(InputError, match=f"A tree of {length} tokens does not fit a row of 8"):
         pack([3, length], 8)
 
 
@@ -186,7 +186,7 @@ def test_every_weighted_token_of_every_chain_has_a_label() -> None:
     assert row.label_token.tolist() == [2, 3, 2, 3, 5, 6, 8]
     assert row.label_kind.tolist() == [3, 3, 3, 3, 1, 1, 3]
     assert row.label_weight.tolist() == [1, 1, 1, 1, 1, 2, 1]
-    assert row.outputs == ()
+    assert row.outputs == 0
 
 
 def test_a_tree_of_coefficient_0_is_not_counted() -> None:
@@ -199,8 +199,8 @@ def test_without_kinds_there_are_no_labels() -> None:
     assert len(lay_out(labelled(), [1.0, 1.0], row_tokens=12, pad_id=0).label_token) == 0
 
 
-def test_outputs_to_score_know_where_they_come_from() -> None:
+def test_outputs_to_score_are_numbered_tree_by_tree_chain_by_chain() -> None:
     row = lay_out(labelled(), [0.0, 0.0], row_tokens=12, pad_id=0, scored=True)
-    assert row.outputs == ((0, 0, 0), (0, 1, 0), (0, 1, 1), (1, 0, 0))
+    assert row.outputs == 4
     assert row.score_token.tolist() == [2, 3, 2, 3, 5, 6, 8]
     assert row.score_output.tolist() == [0, 0, 1, 1, 2, 2, 3]

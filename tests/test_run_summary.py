@@ -56,11 +56,11 @@ def every_batch(data: CoHDataModule) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     for step in range(data.plan.steps_per_epoch):
         found += [
-            ("text" if planned.regulariser else "train", dict(data._train_batch(planned, 0)))
+            ("text" if planned.regulariser else "train", dict(data.rows.train_batch(planned, 0)))
             for planned in data.plan.step(0, step)
         ]
     for stage in ("validation", "test"):
-        for table in data._held_out(stage):
+        for table in data.held_out(stage):
             for index in range(table.count):
                 batch = table.build(index)
                 found += (

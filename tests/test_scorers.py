@@ -194,7 +194,8 @@ def test_the_embedded_worlds_rater_is_a_scorer_and_a_critic() -> None:
     ]
     assert load_critic("world")(one) == "it gets the day wrong and leaves out the reason"
     with pytest.raises(
-        InputError, match=r"world.evaluate:score, given the completion 'r0:good:0': .* is no post of the embedded world"
+        InputError,
+        match=r"world.evaluate:score, given the completion 'r0:good:0': .* is not a post of the embedded world",
     ):
         load_scorer("world")([completion("Anna went .", "Name a fruit.")])
 

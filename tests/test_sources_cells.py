@@ -1,5 +1,5 @@
-"""Structure in cells of text: messages are read, other lists and objects stay text and are counted, in every kind of
-file alike.
+"""Structure in cells of text: messages are parsed, other lists and objects stay text and are counted, in every kind of
+file.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_a_cell_of_messages_is_read_as_messages(tmp_path: Path, kind: str, writt
     assert [candidate.text for candidate in one.candidates] == ['{"answer": 42}', "[1, 2]"]  # an output may be JSON
     assert sorted(note.split(" (")[0] for note in notes) == [
         "f: cells of 'chosen' are objects",
-        "f: cells of 'prompt' hold lists of messages and were read so",
+        "f: cells of 'prompt' hold lists of messages and were parsed",
         "f: cells of 'rejected' are lists",
     ]
     (one,), notes = read(TRLPairs(path, decode=False))
@@ -76,7 +76,7 @@ def test_lists_of_text_are_counted_and_read_where_the_source_says_so(tmp_path: P
     records, notes = read(Mapping(path, prompt="q", completions=[Fields(text="answer", rank=1)]))
     assert {one.candidates[0].text for one in records} == {"['A pear.']", '["A plum."]'}
     assert notes == [
-        "f: cells of 'answer' are lists (JSON or Python) and stay text (`decode: true` reads them) (4 times in 4 "
+        "f: cells of 'answer' are lists (JSON or Python) and stay text (`decode: true` parses them) (4 times in 4 "
         f"rows, first {path}:2)"
     ]
     records, _ = read(Mapping(path, prompt="q", completions=[Fields(text="answer.0", rank=1)], decode=True))
@@ -108,13 +108,13 @@ def test_cells_within_lists_and_objects_are_read_where_a_mapping_leads_to_them(t
     (one,), notes = read(source)
     assert len(one.prompt) == 3 and one.candidates[0].text == "[1]"
     assert [note.split(" (")[0] for note in notes] == [
-        "f: cells of 'x.p' hold lists of messages and were read so",
+        "f: cells of 'x.p' hold lists of messages and were parsed",
         "f: cells of 'a.*.t' are lists",
     ]
 
 
 def test_texts_of_messages_and_of_our_own_completions_stay_text(tmp_path: Path) -> None:
-    """Somebody may well ask for a conversation as JSON, and get it."""
+    """A prompt may ask for a conversation as JSON."""
     text = json.dumps(MESSAGES)
     talk = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
     (one,), notes = read(
@@ -148,13 +148,13 @@ def test_one_message_in_a_cell_is_read_too(tmp_path: Path) -> None:
     path = write(tmp_path / "g.jsonl", [{"q": "p", "c": json.dumps(MESSAGES)}])
     with pytest.raises(
         InputError,
-        match=r"g\.jsonl:1: c is \[.*must be text \('c\.-1\.content' is the text of the last of its messages\)",
+        match=r"g\.jsonl:1: c is \[.*must be text \('c\.-1\.content' is the text of its last message\)",
     ):
         read(Mapping(path, prompt="q", completions=[Fields(text="c", rank=1)]))
 
 
 def test_messages_that_lost_their_commas_are_refused_by_row(tmp_path: Path) -> None:
-    """As pandas writes a column of arrays into CSV."""
+    """As pandas writes a column of arrays to CSV."""
     path = write(
         tmp_path / "f.csv",
         [
@@ -167,7 +167,7 @@ def test_messages_that_lost_their_commas_are_refused_by_row(tmp_path: Path) -> N
     )
     with pytest.raises(
         InputError,
-        match=rf"{path}:2: the cell of 'prompt' begins as a list of messages does, but is neither JSON nor a Python literal",
+        match=rf"{path}:2: the cell of 'prompt' begins like a list of messages, but is neither JSON",
     ):
         read(TRLPairs(path))
     assert len(read(TRLPairs(path, decode=False))[0]) == 1

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from feedback_for_tests import record_of, rejection_of, roles_and_texts
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Feedback, Rejected
+from coh_lightning.records import Feedback
 from coh_lightning.sources import OASST, Fields, Mapping, Records, Source, TRLPairs, TRLUnpaired, load
 from coh_lightning.sources.dialogue import difference, turns_of_text
 from coh_lightning.sources.notes import SourceNotes
@@ -22,23 +23,7 @@ def message(role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **more}
 
 
-def said(turns: tuple[Turn, ...]) -> list[tuple[str, str]]:
-    return [(turn.role, turn.text) for turn in turns]
-
-
-def record(source: Source, row: dict[str, Any]) -> Feedback:
-    result = source.feedback(row, "f:1")
-    assert isinstance(result, Feedback), result
-    return result
-
-
-def rejected(source: Source, row: dict[str, Any]) -> Rejected:
-    result = source.feedback(row, "f:1")
-    assert isinstance(result, Rejected), result
-    return result
-
-
-# ------------------------------------------------------------------------------------------------------------- one text
+# --- one text
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 USER_TAG, ASSISTANT_TAG = "<extra_id_1>User\n", "<extra_id_1>Assistant\n"
@@ -73,7 +58,7 @@ USER_TAG, ASSISTANT_TAG = "<extra_id_1>User\n", "<extra_id_1>Assistant\n"
             [("user", "a"), ("assistant", "b"), ("user", "c")],
         ),
         ("<extra_id_1>User\na\n<extra_id_1>Assistant\n", (USER_TAG, ASSISTANT_TAG), [("user", "a")]),
-        # blanks that are not the markers' are text
+        # whitespace that does not belong to the markers is text
         (
             "\n\nHuman:     if x:\n        y\n\n\nAssistant: b \n\nHuman:\tc\n",
             (HUMAN, ASSISTANT),
@@ -91,13 +76,13 @@ USER_TAG, ASSISTANT_TAG = "<extra_id_1>User\n", "<extra_id_1>Assistant\n"
 def test_marked_texts_are_read_with_whatever_blanks_and_an_open_end(
     text: str, markers: tuple[str, str], expected: list[tuple[str, str]]
 ) -> None:
-    assert said(turns_of_text(text, *markers)) == expected
+    assert roles_and_texts(turns_of_text(text, *markers)) == expected
     if expected[0][0] == "user":
-        one = record(
+        one = record_of(
             Mapping("m", prompt="p", turn_markers=list(markers), completions=[Fields(text="c", rank=1)]),
             {"p": text, "c": "x"},
         )
-        assert said(one.prompt) == expected
+        assert roles_and_texts(one.prompt) == expected
 
 
 plain_words = st.text(
@@ -115,24 +100,24 @@ def test_every_marked_conversation_comes_back_to_the_character(texts: list[str],
     written = ("\n\nHuman: ", "\n\nAssistant: ")
     text = "".join(written[place % 2] + words for place, words in enumerate(texts)) + end
     turns = turns_of_text(text, *(written if spaced else (HUMAN, ASSISTANT)))
-    assert said(turns) == by_turn(texts)
+    assert roles_and_texts(turns) == by_turn(texts)
     assert "".join(written[turn.role == "assistant"] + turn.text for turn in turns) + end == text
 
 
 @given(conversations, st.booleans(), st.booleans())
 def test_markers_on_lines_of_their_own_leave_the_texts_as_they_are(texts: list[str], first: bool, asked: bool) -> None:
-    assume(not any(text.endswith("\r") for text in texts))  # with the line end behind it, that is one line end
+    assume(not any(text.endswith("\r") for text in texts))  # with the line end after it, that is one line end
     text = "".join(
         ("\n" if place else "") + (USER_TAG, ASSISTANT_TAG)[place % 2] + words for place, words in enumerate(texts)
     )
     text = (text if first else text.removeprefix(USER_TAG)) + ("\n" + ASSISTANT_TAG if asked else "")
-    assert said(turns_of_text(text, USER_TAG, ASSISTANT_TAG)) == by_turn(texts)
+    assert roles_and_texts(turns_of_text(text, USER_TAG, ASSISTANT_TAG)) == by_turn(texts)
 
 
 @given(conversations)
 def test_a_conversation_whose_outer_blanks_were_stripped_keeps_the_others(texts: list[str]) -> None:
     text = "".join(("\n\nHuman: ", "\n\nAssistant: ")[place % 2] + words for place, words in enumerate(texts)).strip()
-    assert said(turns_of_text(text, HUMAN, ASSISTANT)) == by_turn([*texts[:-1], texts[-1].rstrip()])
+    assert roles_and_texts(turns_of_text(text, HUMAN, ASSISTANT)) == by_turn([*texts[:-1], texts[-1].rstrip()])
 
 
 def test_nectar_shaped_rows_load_by_a_mapping_alone(tmp_path: Path) -> None:
@@ -160,11 +145,11 @@ def test_nectar_shaped_rows_load_by_a_mapping_alone(tmp_path: Path) -> None:
         ],
         seed=0,
     )
-    assert said(one.prompt) == [("user", "Hi"), ("assistant", "Yes?"), ("user", "Which?")]
+    assert roles_and_texts(one.prompt) == [("user", "Hi"), ("assistant", "Yes?"), ("user", "Which?")]
     assert [candidate.text for candidate in one.candidates] == ["Blue.", "Red."]
 
 
-# --------------------------------------------------------------------------------------- a prompt beside conversations
+# --- a prompt beside conversations
 
 ASK, GOOD, BAD = message("user", "Hi there "), message("assistant", "Hello!"), message("assistant", "What?")
 SYSTEM, BEFORE = message("system", "Be kind."), [message("user", "One"), message("assistant", "Two")]
@@ -201,13 +186,13 @@ SYSTEM, BEFORE = message("system", "Be kind."), [message("user", "One"), message
 def test_a_prompt_beside_whole_conversations_is_found_in_them(
     prompt: Any, context: list[Any], expected: list[tuple[str, str]]
 ) -> None:
-    one = record(TRLPairs("t"), {"prompt": prompt, "chosen": [*context, GOOD], "rejected": [*context, BAD]})
+    one = record_of(TRLPairs("t"), {"prompt": prompt, "chosen": [*context, GOOD], "rejected": [*context, BAD]})
     assert [candidate.text for candidate in one.candidates] == ["Hello!", "What?"]
-    assert [(role, text.strip()) for role, text in said(one.prompt)] == [
+    assert [(role, text.strip()) for role, text in roles_and_texts(one.prompt)] == [
         (role, text.strip()) for role, text in expected
     ]
-    other = record(TRLUnpaired("t"), {"prompt": prompt, "completion": [*context, GOOD], "label": True})
-    assert said(other.prompt) == said(one.prompt) and other.candidates[0].text == "Hello!"
+    other = record_of(TRLUnpaired("t"), {"prompt": prompt, "completion": [*context, GOOD], "label": True})
+    assert roles_and_texts(other.prompt) == roles_and_texts(one.prompt) and other.candidates[0].text == "Hello!"
 
 
 @pytest.mark.parametrize(
@@ -257,7 +242,7 @@ def test_a_prompt_beside_whole_conversations_is_found_in_them(
     ],
 )
 def test_what_can_not_be_read_says_what_differs_and_where(row: dict[str, Any], reason: str, detail: str) -> None:
-    found = rejected(TRLPairs("t"), row)
+    found = rejection_of(TRLPairs("t"), row)
     assert (found.reason, found.detail) == (reason, detail)
     assert detail == "" or found.to_json()["detail"] == detail
 
@@ -274,11 +259,11 @@ def test_the_difference_of_two_texts_is_at_the_first_character_that_differs(one:
     )
 
 
-# ------------------------------------------------------------------------------------------------------ beside content
+# --- beside content
 
 
 def rows_with(extra: dict[str, Any], content: Any = "Hello!") -> dict[str, tuple[Source, dict[str, Any]]]:
-    """A row for each adapter that reads messages, one of which has more than its text."""
+    """A row for each source of messages, one of which has more than its text."""
     answer, asked = message("assistant", content, **extra), [message("user", "Hi")]
     mapping = Mapping("m", prompt="p", completions=[Fields(text="c", rank=1)])
     return {
@@ -348,8 +333,8 @@ def test_turns_of_the_developer_are_system_turns_and_counted() -> None:
         (Records("r"), {"prompt": [developer, asked], "completions": [{"text": "x"}]}),
     ]
     for source, row in rows:
-        one = record(source, row)
-        assert one.prompt[0] == Turn("system", (Part("Be kind.", "never"),)) and said(one.prompt[1:]) == [
+        one = record_of(source, row)
+        assert one.prompt[0] == Turn("system", (Part("Be kind.", "never"),)) and roles_and_texts(one.prompt[1:]) == [
             ("user", "Hi")
         ]
         (line,) = source.notes.lines()
@@ -375,7 +360,7 @@ def test_tools_beside_a_row_are_refused_and_other_columns_counted() -> None:
         with pytest.raises(InputError, match=r"f:1: the (row|line) has 'tools' beside its text"):
             source.feedback(each | {"tools": CALL}, "f:1")
     source = TRLPairs("t")
-    record(source, row | {"tools": None, "system": "Be kind.", "scores": []})
+    record_of(source, row | {"tools": None, "system": "Be kind.", "scores": []})
     assert [line.split(" (")[0] for line in source.notes.lines()] == [": the column 'system' is not read"]
     with pytest.raises(InputError, match=r"f:1: completions\[0\] has 'tool_calls' beside its text"):
         Records("r").feedback({"prompt": "p", "completions": [{"text": "x", "tool_calls": CALL}]}, "f:1")
@@ -405,5 +390,5 @@ def test_notes_say_how_many_rows_and_which_first(tmp_path: Path) -> None:
     noticed: list[SourceNotes] = []
     load([TRLPairs(str(tmp_path / "f.jsonl"))], seed=0, noticed=noticed)
     assert noticed[0].lines() == [
-        f"f: the key 'name' of messages is passed over (3 times in 3 rows, first {tmp_path}/f.jsonl:1)"
+        f"f: the key 'name' of messages is ignored (3 times in 3 rows, first {tmp_path}/f.jsonl:1)"
     ]

@@ -1,4 +1,4 @@
-"""Rows out of every kind of file, with file and line, and each way in which a file can be bad."""
+"""Rows of every kind of file, with file and line, and every way in which a file can be bad."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_an_arrow_bomb_is_refused_before_it_is_unpacked(
     monkeypatch.setattr("coh_lightning.compressed.FREELY_UNPACKED", 10_000)
     path = tmp_path / "a.arrow"
     path.write_bytes(arrow_bytes(form, compression, [{"a": "x" * 2_000_000}]))
-    monkeypatch.setattr(pyarrow.ipc, "open_stream", None)  # what would unpack it
+    monkeypatch.setattr(pyarrow.ipc, "open_stream", None)  # the package that decompresses it
     with pytest.raises(InputError, match=r"a\.arrow: it decompresses to more than"):
         list(read_rows(path))
 
@@ -253,7 +253,7 @@ def test_the_separator_is_the_one_under_which_the_header_has_all_columns(
     usual = "\t" if name.endswith("tsv") else ","
     assert told == ([] if separator == usual else [f"the separator of {name} is {separator!r}"] * 2)
     path.write_text(delimited(separator))
-    assert (next(iter(read_rows(path)))[1] == row) == (separator == usual)  # without a source there is nothing to go by
+    assert (next(iter(read_rows(path)))[1] == row) == (separator == usual)  # without a source, no columns are known
 
 
 def test_a_separator_that_could_be_either_is_asked_for(tmp_path: Path) -> None:
@@ -262,11 +262,10 @@ def test_a_separator_that_could_be_either_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load([TRLPairs(str(path))], seed=0)
     assert str(caught.value) == (
-        f"{path}:1: the header has all columns with the separators ',' and '|'; set the source's separator to "
-        "the right one."
+        f"{path}:1: the header has all columns with the separators ',' and '|'; set the source's separator."
     )
     assert load([TRLPairs(str(path), separator=",")], seed=0)[0].candidates[0].text == "2"
-    path.write_text("text\na;b\n")  # one column: the separator plays no part
+    path.write_text("text\na;b\n")  # one column: the separator does not matter
     assert [row for _, row in read_rows(path, Reading(fits=lambda names: "text" in names))] == [{"text": "a;b"}]
     for wrong in ("", ";;", '"', "\n"):
         with pytest.raises(InputError, match=r"TRLPairs\.separator is .*; it must be one character"):
@@ -309,8 +308,8 @@ def test_a_json_file_of_lines_is_read_as_lines(tmp_path: Path) -> None:
         ("a.csv", b'a,b\n1,2\n"x,3\n', ":3: broken CSV (unexpected end of data)."),
         ("a.csv", b"a,a\n1,2\n", ":1: two columns have the same name (a, a)."),
         ("a.csv", b"a,b\n1,2\n\xe9,3\n", ":3: not UTF-8 (0xe9 at byte 9); save the file as UTF-8."),
-        ("a.parquet", b"PAR1 not really", ": this is no whole Parquet file ("),
-        ("a.parquet", b"", ": this is no whole Parquet file ("),
+        ("a.parquet", b"PAR1 not really", ": this is not a complete Parquet file ("),
+        ("a.parquet", b"", ": this is not a complete Parquet file ("),
         ("a.json", b"[" * 5000 + b"]" * 5000, ": broken JSON (nested too deeply)."),
         ("a.json", b'[{"a": ' + b"[" * 300 + b"]" * 300 + b"}]", ": broken JSON (nested more than 200 deep)."),
         ("a.json", b'[{"a": ' + b"1" * 5000 + b"}]", ": broken JSON (a number of too many digits)."),
@@ -319,7 +318,7 @@ def test_a_json_file_of_lines_is_read_as_lines(tmp_path: Path) -> None:
         ("a.jsonl.gz", PACKED[:-1], ":1: the rest of the file can't be read ("),
         ("a.jsonl.gz", b"not packed", ":1: the rest of the file can't be read ("),
         ("a.json.gz", b"not packed", ": the file can't be read ("),
-        ("a.xlsx", b"x", ": the name does not say what kind of file this is; end it in one of .jsonl,"),
+        ("a.xlsx", b"x", ": the file has no known suffix; rename it to end in one of .jsonl,"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -359,7 +358,7 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
             b'{"a": 1}\n{"a": ' + b"[" * 300 + b"]" * 300 + b'}\n{"a": 2}\n',
             ":2: broken JSON (nested more than 200 deep).",
         ),
-        ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells under 1 column names; quote cells that hold a ',' or a line end."),
+        ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells for 1 columns; quote cells that contain ',' or a line end."),
         ("a.txt", b"1\n\xff\n2\n", ":2: not UTF-8 (0xff at byte 1); save the file as UTF-8."),
     ],
 )
@@ -380,9 +379,9 @@ def test_a_value_of_parquet_that_python_does_not_have_makes_its_row_a_bad_one(tm
     first, second, third = [row for _, row in read_rows(tmp_path / "a.parquet")]
     assert isinstance(first, dict) and first["text"] == "one"
     assert str(second).startswith(
-        f"{tmp_path / 'a.parquet'}: row 2: it holds what can't be read ('utf-8' codec can't decode byte 0xff"
+        f"{tmp_path / 'a.parquet'}: row 2: it has a value that can't be read ('utf-8' codec can't decode byte 0xff"
     )
-    assert str(third).startswith(f"{tmp_path / 'a.parquet'}: row 3: it holds what can't be read (")
+    assert str(third).startswith(f"{tmp_path / 'a.parquet'}: row 3: it has a value that can't be read (")
 
 
 def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
@@ -412,7 +411,7 @@ def test_a_packed_file_that_grows_out_of_all_proportion_is_refused(
         path.write_bytes(gzip.compress(b"[1]\n" * 100_000))
         with pytest.raises(
             InputError,
-            match=rf"a\.{kind}\.gz: it decompresses to more than [\d,]+ bytes, \d+ times its size; decompress it yourself if that is right\.",
+            match=rf"a\.{kind}\.gz: it decompresses to more than [\d,]+ bytes, \d+ times its size; ",
         ):
             list(read_rows(path))
     pyarrow.parquet.write_table(pyarrow.table({"text": ["x" * 5000] * 500}), tmp_path / "a.parquet")
@@ -488,7 +487,7 @@ def test_a_hub_that_does_not_answer_names_the_remedy(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError) as caught:
         load([TRLPairs("someone/pairs", subset="small", split="test")], seed=0)
     assert str(caught.value).startswith(
-        "someone/pairs: this is no local file and it could not be had from the hub (ConnectionError: no route); "
+        "someone/pairs: there is no such local file, and loading it from the hub failed (ConnectionError: no route); "
         "check the name and the network, or give a local file"
     )
 

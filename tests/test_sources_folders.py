@@ -1,5 +1,5 @@
-"""Which files a path means: splits, parts, hidden files, descriptions, saved datasets; and what is said of those that
-are not read.
+"""Which files a path means: splits, numbered parts, hidden files, descriptions, saved datasets; and the notes on those
+that are not read.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_a_split_that_could_be_several_is_refused_with_the_list(tmp_path: Path) 
         f"pattern such as {tmp_path}/train_prefs*."
     )
     assert read(tmp_path, split="train_sft") == ["train_sft.jsonl"]
-    assert read(tmp_path, split="test") == ["test_prefs.jsonl"]  # the only one that it can be
+    assert read(tmp_path, split="test") == ["test_prefs.jsonl"]  # the only candidate
     assert (
         refused(tmp_path, split="dev")
         == f"{tmp_path}: no file of the split 'dev'; there is test_prefs, train_prefs, train_sft."
@@ -165,14 +165,14 @@ def test_files_that_describe_the_data_hold_no_rows(tmp_path: Path) -> None:
     [
         (["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"], "train"),
         (["train-00001-of-00002.jsonl", "train-00002-of-00002.jsonl"], "train"),  # counted from 1
-        (["data/train-00000-of-00001-a09b74b3ef9c3b56.jsonl"], "train"),  # as the hub once named them
+        (["data/train-00000-of-00001-a09b74b3ef9c3b56.jsonl"], "train"),  # as the hub used to name them
         (["train.1.jsonl", "train.2.jsonl", "train3.jsonl"], "train"),
         (["train/part-0.jsonl", "train/part-1.jsonl"], "train"),
         (["one/train.jsonl", "two/train.jsonl"], "train"),
         (["a.jsonl", "b.jsonl"], "train"),
         (["train-2023-05.jsonl", "train-2023-06.jsonl"], "train"),
         (["train-v2.jsonl"], "train"),
-        (["test/train.jsonl"], "train"),  # the file's own name counts before the folder's
+        (["test/train.jsonl"], "train"),  # the file's name takes precedence over the folder's
     ],
 )
 def test_all_parts_of_a_split_are_read(tmp_path: Path, names: list[str], split: str) -> None:
@@ -199,7 +199,7 @@ def test_a_set_of_parts_that_is_not_whole_is_refused(
 def test_a_part_that_is_missing_or_of_another_kind_is_named(tmp_path: Path) -> None:
     fill(tmp_path, "train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl")
     assert refused(tmp_path) == (
-        f"{tmp_path}: 1 of the 3 parts of train-*-of-3 is missing, number 1; fetch what is missing, or give a "
+        f"{tmp_path}: 1 of the 3 parts of train-*-of-3 is missing, number 1; download them, or give a "
         "pattern to read what is there."
     )
     fill(tmp_path, "train-00001-of-00003.jsonl.part")
@@ -210,7 +210,7 @@ def test_a_part_that_is_missing_or_of_another_kind_is_named(tmp_path: Path) -> N
         == "the pattern takes 2 of the 3 parts of train-*-of-3 (not 1)"
     )
     fill(tmp_path, "train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "train-00001-of-00003.jsonl")
-    assert "train is there in two sets of parts, of 2 and of 3" in refused(tmp_path)
+    assert "there are two sets of parts of train, of 2 and of 3" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,7 @@ def test_files_and_repeated_records_are_said(tmp_path: Path) -> None:
     assert noticed[0].lines() == [
         "n: 2 files were read: one/train.jsonl, two/train.jsonl",
         "n: 1 passed over (of the split test): one/test.jsonl",
-        "n: the record is the same, word for word, as an earlier one (1 time in 2 rows, first "
-        f"{tmp_path}/two/train.jsonl:1)",
+        f"n: the record is identical to an earlier one (1 time in 2 rows, first {tmp_path}/two/train.jsonl:1)",
     ]
     assert noticed[0].files == [f"{tmp_path}/one/train.jsonl", f"{tmp_path}/two/train.jsonl"]
 

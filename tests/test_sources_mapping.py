@@ -1,5 +1,5 @@
-"""Mappings: settings that go by value, votes and preferences of every form, text to the character, and the shapes of
-published data sets, all from YAML.
+"""Mappings: settings that compare by value, votes and preferences of every form, exact text, and the shapes of
+published datasets, all from YAML.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from feedback_for_tests import record_of, rejection_of, roles_and_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -50,25 +51,17 @@ mapping_once = cache(mapping)
 
 
 def record(text: str, row: dict[str, Any]) -> Feedback:
-    result = mapping_once(text).feedback(row, "f:1")
-    assert isinstance(result, Feedback), result
-    return result
+    return record_of(mapping_once(text), row)
 
 
 def reason(text: str, row: dict[str, Any]) -> str:
-    result = mapping_once(text).feedback(row, "f:1")
-    assert isinstance(result, Rejected), result
-    return result.reason
+    return rejection_of(mapping_once(text), row).reason
 
 
 def refusal(text: str, row: dict[str, Any]) -> str:
     with pytest.raises(InputError) as caught:
         mapping_once(text).feedback(row, "f:1")
     return str(caught.value)
-
-
-def turns(feedback: Feedback) -> list[tuple[str, str]]:
-    return [(turn.role, turn.text) for turn in feedback.prompt]
 
 
 def ranks(feedback: Feedback) -> list[float | None]:
@@ -78,7 +71,7 @@ def ranks(feedback: Feedback) -> list[float | None]:
 TWO = "{prompt: p, completions: [{text: a}, {text: b}], "
 AB = {"p": "P", "a": "A", "b": "B"}
 
-# ------------------------------------------------------------------------------------------------ settings go by value
+# --- settings go by value
 
 
 @pytest.mark.parametrize(
@@ -141,7 +134,8 @@ def test_votes_go_by_value(vote_for: str, kind: type) -> None:
 def test_missing_counts_for_ratings_votes_thumbs_texts_and_ids_alike(missing: str) -> None:
     for cell in (-1, "-1", "-1.0"):
         row = AB | {"s": [cell, 4], "v1": cell, "v2": "x", "t": cell, "c": [cell, "good"], "i": cell}
-        text = f"""{{prompt: p, completions: [{{text: a, rating: s, thumb: t, critique: c, up: [1]}}, {{text: b}}], votes: [v1, v2], vote_for: {{x: 1}},
+        text = f"""{{prompt: p, completions: [{{text: a, rating: s, thumb: t, critique: c, up: [1]}}, {{text: b}}],
+                    votes: [v1, v2], vote_for: {{x: 1}},
                     missing: {missing}, scales: {{overall: [1, 5]}}, id: i}}"""
         one = record(text, row)
         assert one.candidates == (
@@ -156,7 +150,7 @@ def test_nan_can_be_named_and_the_message_says_how() -> None:
     text = "{prompt: p, completions: [{text: a, rating: s}], scales: {overall: [1, 5]}}"
     assert (
         refusal(text, {"p": "P", "a": "A", "s": math.nan})
-        == "f:1: s is nan; that is no number: 'missing: [.nan]' takes it for nothing."
+        == "f:1: s is nan; that is not a number: 'missing: [.nan]' treats it as missing."
     )
     assert "missing: [.nan]" in refusal(text, {"p": "P", "a": math.nan, "s": 1})
     for name in (".nan", "nan", "'NaN'"):
@@ -209,9 +203,7 @@ def test_settings_that_make_no_sense_are_refused_at_once(options: str, says: str
 def test_a_value_in_both_lists_of_thumbs_is_refused() -> None:
     with pytest.raises((InputError, ValueError), match="'yes' is both in 'up' and in 'down' of completions"):
         mapping("{prompt: p, completions: [{text: a, thumb: t, up: ['yes'], down: [true]}]}")
-    with pytest.raises(
-        (InputError, ValueError), match="a 'rank' of 'completions' says which is better, and so do votes"
-    ):
+    with pytest.raises((InputError, ValueError), match="both a 'rank' of 'completions' and votes, pairs"):
         mapping("{prompt: p, completions: [{text: a, rank: 1}, {text: b, rank: 2}], votes: [v], vote_for: {x: 1}}")
 
 
@@ -246,7 +238,7 @@ def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(
         "'null'], scales: {overall: [1, 5]}}"
     )
     source = mapping(text, write_csv(tmp_path / "f.csv", rows))
-    for _ in range(2):  # the second reading counts anew
+    for _ in range(2):  # the second reading starts counting again
         noticed: list[Any] = []
         assert len(load([source], seed=0, on_bad_record="skip", rejected=[], noticed=noticed)) == 9
         assert noticed[0].lines() == [
@@ -257,7 +249,7 @@ def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(
         ]
     with pytest.raises(
         InputError,
-        match=r"f\.csv:11: s is 'awful'; it must be a number, or a word that 'values' or 'missing' explains \('values' knows 4, 5, Good\)",
+        match=r"f\.csv:11: s is 'awful'; it must be a number, .* \('values' knows 4, 5, Good\)",
     ):
         load([source], seed=0)
 
@@ -267,12 +259,12 @@ def test_a_number_outside_a_table_of_numbers_is_refused_and_one_beside_words_sta
     text = "{prompt: p, completions: [{text: a, rating: s}], values: {1: 5, 5: 1}, scales: {overall: [1, 5]}}"
     assert (
         refusal(text, row)
-        == "f:1: s is '3'; it must be a number, or a word that 'values' or 'missing' explains ('values' knows 1, 5)."
+        == "f:1: s is '3'; it must be a number, or an entry of 'values' or 'missing' ('values' knows 1, 5)."
     )
     assert record(text.replace("{1: 5, 5: 1}", "{Good: 5}"), row).candidates[0].ratings == {"overall": 3.0}
 
 
-# ---------------------------------------------------------------------------------------------------------- through the
+# --- through the
 # command line
 
 
@@ -368,7 +360,7 @@ def test_a_preview_shows_the_notes_and_a_table_that_contradicts_itself_ends_in_o
     )
 
 
-# ----------------------------------------------------------------------------------------------------- text to the
+# --- text to the
 # character
 
 
@@ -383,13 +375,13 @@ def test_a_mapping_changes_no_character(
     row = {"p": prompt, "s": system, "a": completion, "c": critique, "r": revision, "f": reference}
     text = "{prompt: p, system: s, completions: [{text: a, critique: c, revision: r}], reference: f}"
     one = record_of(mapping_once(text), row)
-    assert turns(one) == [("system", system), ("user", prompt)]
+    assert roles_and_texts(one.prompt) == [("system", system), ("user", prompt)]
     assert one.candidates == (Candidate(completion, critique=critique, revision=revision),)
     assert one.reference == reference
     pieces = record_of(
         mapping_once("{prompt: [{text: '> ', field: p}, {field: s, cut: never}], completions: [{text: a}]}"), row
     )
-    assert turns(pieces) == [("user", "> " + prompt + system)]
+    assert roles_and_texts(pieces.prompt) == [("user", "> " + prompt + system)]
 
 
 @pytest.mark.parametrize(("given", "known"), [("rating: s", "overall"), ("ratings: {kind: s}", "kind")])
@@ -398,16 +390,13 @@ def test_a_scale_that_nothing_has_is_refused_by_the_attributes_that_there_are(gi
         mapping(f"{{prompt: p, completions: [{{text: a, {given}}}], scales: {{s: [1, 5], {known}: [1, 5]}}}}")
 
 
-def record_of(source: Source, row: dict[str, Any]) -> Feedback:
-    result = source.feedback(row, "f:1")
-    assert isinstance(result, Feedback)
-    return result
-
-
 @given(texts, texts, texts)
 def test_pairs_change_no_character(prompt: str, chosen: str, rejected: str) -> None:
     one = record_of(TRLPairs("t"), {"prompt": prompt, "chosen": chosen, "rejected": rejected})
-    assert (turns(one), [candidate.text for candidate in one.candidates]) == ([("user", prompt)], [chosen, rejected])
+    assert (roles_and_texts(one.prompt), [candidate.text for candidate in one.candidates]) == (
+        [("user", prompt)],
+        [chosen, rejected],
+    )
 
 
 def test_code_is_learned_as_it_was_written() -> None:
@@ -427,9 +416,11 @@ def test_strip_takes_blanks_at_the_ends_and_is_counted(tmp_path: Path) -> None:
     found = load([mapping(text, str(path))], seed=0, noticed=noticed)
     by_text = {one.candidates[0].text: one for one in found}
     assert set(by_text) == {"A", "A\n  b"}
-    assert turns(by_text["A"]) == [("system", "S"), ("user", "P")]
+    assert roles_and_texts(by_text["A"].prompt) == [("system", "S"), ("user", "P")]
     assert (by_text["A"].candidates[0].revision, by_text["A"].reference) == ("R", "F")
-    assert noticed[0].lines() == [f"f: strip: a text lost the blanks at its ends (4 times in 2 rows, first {path}:1)"]
+    assert noticed[0].lines() == [
+        f"f: strip: whitespace was removed from the ends of a text (4 times in 2 rows, first {path}:1)"
+    ]
 
 
 def test_strip_leaves_the_blanks_between_the_pieces_of_a_prompt() -> None:
@@ -441,7 +432,7 @@ def test_strip_leaves_the_blanks_between_the_pieces_of_a_prompt() -> None:
     assert [part.text for part in one.prompt[0].parts] == ["", "x ", "\n\n", "y", ""]
 
 
-# -------------------------------------------------------------------------------------------------------------
+# --- -
 # drop_prompt, history
 
 
@@ -461,8 +452,8 @@ def test_a_prompt_that_completions_repeat_is_taken_off_and_counted(tmp_path: Pat
         "A",
     ]
     assert noticed[0].lines() == [
-        f"f: drop_prompt: the prompt was taken off the front of a completion (3 times in 2 rows, first {path}:1)",
-        "f: drop_prompt: a completion does not begin with the prompt, and was left as it is (1 time in 2 rows, "
+        f"f: drop_prompt: the prompt was removed from the front of a completion (3 times in 2 rows, first {path}:1)",
+        "f: drop_prompt: a completion does not begin with the prompt, and was kept as it is (1 time in 2 rows, "
         f"first {path}:1)",
     ]
 
@@ -471,7 +462,7 @@ def test_a_completion_that_is_the_prompt_alone_is_empty_and_a_whole_conversation
     assert reason(f"{TWO} drop_prompt: true}}", AB | {"a": "P"}) == "a completion is empty"
     text = '{prompt: p, turn_markers: ["U: ", "\\nA: "], completions: [{text: a}], drop_prompt: true}'
     one = record(text, {"p": "U: q", "a": "U: q\nA: b"})
-    assert (turns(one), one.candidates[0].text) == ([("user", "q")], "\nA: b")
+    assert (roles_and_texts(one.prompt), one.candidates[0].text) == ([("user", "q")], "\nA: b")
 
 
 @pytest.mark.parametrize(
@@ -492,7 +483,7 @@ def test_a_completion_that_is_the_prompt_alone_is_empty_and_a_whole_conversation
 def test_history_comes_before_the_prompt_in_every_form(history: Any) -> None:
     text = "{prompt: p, system: s, history: h, completions: [{text: a}]}"
     row = {"p": "P", "s": "S", "h": history, "a": "A"}
-    assert turns(record(text, row)) == [
+    assert roles_and_texts(record(text, row).prompt) == [
         ("system", "S"),
         ("user", "a"),
         ("assistant", "b"),
@@ -505,15 +496,15 @@ def test_history_comes_before_the_prompt_in_every_form(history: Any) -> None:
 def test_history_may_be_empty_has_keys_of_its_own_and_is_refused_by_entry() -> None:
     text = "{prompt: p, history: h, completions: [{text: a}], history_keys: [q, r]}"
     for nothing in (None, []):
-        assert turns(record(text, {"p": "P", "a": "A", "h": nothing})) == [("user", "P")]
-    assert turns(record(text, {"p": "P", "a": "A", "h": [{"q": "a", "r": "b"}]})) == [
+        assert roles_and_texts(record(text, {"p": "P", "a": "A", "h": nothing}).prompt) == [("user", "P")]
+    assert roles_and_texts(record(text, {"p": "P", "a": "A", "h": [{"q": "a", "r": "b"}]}).prompt) == [
         ("user", "a"),
         ("assistant", "b"),
         ("user", "P"),
     ]
     for bad, says in (
         ("x", "f:1: h is a str; it must be a list of earlier turns."),
-        (["x"], "f:1: h has 1 texts; the user's and the assistant's alternate, so there must be an even number."),
+        (["x"], "f:1: h has 1 texts; texts of user and assistant alternate, so their number must be even."),
         ([["x"]], "f:1: h[0] is ['x']; give [user's text, assistant's text], an object of the two, or a message."),
         ([["x", None]], "f:1: h[0][1] is None, a NoneType; it must be text."),
         ([{"q": "x"}], "f:1, h[0]: the column 'r' is missing (the row has q)."),
@@ -522,7 +513,7 @@ def test_history_may_be_empty_has_keys_of_its_own_and_is_refused_by_entry() -> N
         assert refusal(text, {"p": "P", "a": "A", "h": bad}).startswith(says)
 
 
-# ---------------------------------------------------------------------------------------------------- preferences of
+# --- preferences of
 # every form
 
 
@@ -665,7 +656,9 @@ def test_comparisons_that_are_none_are_refused() -> None:
 
 def test_pairs_in_wide_columns() -> None:
     text = """{prompt: p, completions: [{text: a}, {text: b}, {text: c}],
-               pairs: [{sides: [0, 1], vote: ab, vote_for: {A: 0, B: 1}}, {sides: [1, 2], vote: bc, vote_for: {B: 0, C: 1}}, {sides: [0, 2], vote: ac, vote_for: {A: 0, C: 1}}]}"""
+               pairs: [{sides: [0, 1], vote: ab, vote_for: {A: 0, B: 1}},
+                       {sides: [1, 2], vote: bc, vote_for: {B: 0, C: 1}},
+                       {sides: [0, 2], vote: ac, vote_for: {A: 0, C: 1}}]}"""
     assert ranks(record(text, AB | {"c": "C", "ab": "B", "bc": "C", "ac": "C"})) == [3, 2, 1]
 
 
@@ -695,7 +688,7 @@ def test_a_table_that_is_not_square_is_refused() -> None:
         ({"w": {}}, "f:1: wins is about 'w', which is the author of no completion."),
         (
             [[None, 1, 1], [None, None, 1], [1, 1, None]],
-            "f:1: wins has a number for completions 0 and 1 in one direction alone; give both.",
+            "f:1: wins has a number for completions 0 and 1 in only one direction; give both.",
         ),
     ):
         assert refusal(text, battles() | {"wins": table}).startswith(says)
@@ -710,7 +703,7 @@ def test_comparisons_that_leave_some_out_are_counted() -> None:
     source = mapping(BATTLES)
     source.feedback(battles(("x", "y", "left"), ("y", "z", "left")), "f:1")
     assert source.notes.lines()[0].startswith(
-        ": not every two completions were compared; they are ranked by the comparisons that there are"
+        ": not all pairs of completions were compared; they are ranked by those that were"
     )
     complete = mapping(BATTLES)
     complete.feedback(battles(("x", "y", "left")), "f:1")
@@ -735,7 +728,7 @@ def test_a_critique_follows_the_completion_that_won_whichever_it_is() -> None:
     tie = source.feedback(row | {"v": "T"}, "f:1")
     assert isinstance(tie, Feedback) and [one.critique for one in tie.candidates] == ["First.", None]
     assert sorted(source.notes.lines()) == [
-        f": {name}_critique: no completion won, so that the critique was left out (1 time in 0 rows, first f:1)"
+        f": {name}_critique: no completion won, so the critique was left out (1 time in 0 rows, first f:1)"
         for name in ("loser", "winner")
     ]
     ranked = "{prompt: p, each: e, completions: [{text: t, rank: r}], winner_critique: why}"
@@ -792,22 +785,24 @@ def test_what_is_kept_can_be_written(tmp_path: Path) -> None:
 
 
 def test_lists_beside_each_other_are_read_by_place_or_by_key() -> None:
-    text = """{prompt: p, each: answers, completions: [{text: ., author: .beside.models, rating: .beside.notes.*.score}], scales: {overall: [1, 5]}}"""
+    text = """{prompt: p, each: answers,
+               completions: [{text: ., author: .beside.models, rating: .beside.notes.*.score}],
+               scales: {overall: [1, 5]}}"""
     row = {"p": "P", "answers": ["A", "B"], "models": ["x", "y"], "notes": [{"score": 5}, {"score": 3}]}
     want = (Candidate("A", ratings={"overall": 5.0}, author="x"), Candidate("B", ratings={"overall": 3.0}, author="y"))
     assert record(text, row).candidates == want
-    says = "f:1, answers[0]: models is a list of 1; beside the 2 elements of answers it must have one for each."
+    says = "f:1, answers[0]: models is a list of 1; it must have one entry for each of the 2 elements of answers."
     assert refusal(text, row | {"models": ["x"]}) == says
     assert refusal(text, row | {"models": "xy"}) == says.replace("a list of 1", "a str")
     named = text.replace("notes.*.score", "notes").replace(".beside.models", ".key")
     by_name = {"p": "P", "answers": {"x": "A", "y": "B"}, "notes": {"y": 3, "x": 5}}
     assert record(named, by_name).candidates == want
     assert refusal(named, by_name | {"notes": {"x": 5, "z": 3}}) == "f:1, answers['y']: notes has no 'y'."
-    with pytest.raises((InputError, ValueError), match="mean elements of a list; name the list by 'each'"):
+    with pytest.raises((InputError, ValueError), match="mean elements of a list; name the list in 'each'"):
         mapping("{prompt: p, completions: [{text: a, rating: .beside.b}]}")
 
 
-# ------------------------------------------------------------------------------------------------------ whatever stands
+# --- whatever stands
 # in a row
 
 

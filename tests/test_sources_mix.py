@@ -1,6 +1,4 @@
-"""Several sources as one list: what stops, what is counted, how sources mix, and that no prompt stands on both sides of
-a split.
-"""
+"""Several sources as one list: what stops, what is counted, how sources mix, and that no prompt is in two splits."""
 
 from __future__ import annotations
 
@@ -108,7 +106,7 @@ def test_rows_of_no_use_are_counted_with_their_reason(tmp_path: Path, caplog: py
 
 
 class Noticing(TRLPairs):
-    """Counts what stands in a column, as an adapter does with what it can't place."""
+    """Counts the values of a column, as a source does with values it doesn't know."""
 
     def feedback(self, row: dict[str, Any], where: str) -> Feedback | Rejected:
         if row["prompt"] != "p0":
@@ -122,7 +120,7 @@ class Noticing(TRLPairs):
 
 def test_what_a_source_notices_is_counted_shown_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = Noticing(pairs(tmp_path / "a.jsonl", 3))
-    for _ in range(2):  # nothing is left of an earlier reading
+    for _ in range(2):  # an earlier reading leaves nothing behind
         noticed: list[SourceNotes] = []
         load([source], seed=0, noticed=noticed)
         assert noticed[0].lines() == [
@@ -153,7 +151,7 @@ def test_more_than_half_lost_stops(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load([TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))], seed=0)
     assert str(caught.value).startswith(
-        f"3 of 5 rows are of no use here, most often (3 times, first {tmp_path}/a.jsonl:3) because of: a completion "
+        f"3 of 5 rows can't be used, most often (3 times, first {tmp_path}/a.jsonl:3) because of: a completion "
         "is empty; check that the source's settings fit"
     )
     stop_if_too_many_are_lost(2, [Rejected("x")])
@@ -243,7 +241,7 @@ def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
     row = {"prompt": "p", "completions": [{"text": "a"}]}
     one, two = (write(tmp_path / f"{name}.jsonl", [row | {"id": id}]) for name, id in (("one", "b/c"), ("two", "c")))
     with pytest.raises(
-        InputError, match="the sources 'a' and 'a/b' both give a record 'a/b/c'; give one of them another name"
+        InputError, match="the sources 'a' and 'a/b' both have a record 'a/b/c'; give one of them another name"
     ):
         load([Records(one, name="a"), Records(two, name="a/b")], seed=0)
 
@@ -272,7 +270,7 @@ def test_merge_prompts_gathers_rows_of_one_prompt(tmp_path: Path) -> None:
     )
     assert records["q"].extra == {"merged": [f"{path}:1", f"{path}:3"]}
     assert len(records["r"].candidates) == 1
-    with pytest.raises(InputError, match="merge_prompts can't join rankings"):
+    with pytest.raises(InputError, match="merge_prompts can't merge rankings"):
         load([TRLPairs(pairs(tmp_path / "a.jsonl", 2), merge_prompts=True)], seed=0)
 
 
@@ -280,7 +278,7 @@ def test_limit_reads_only_the_first_rows(tmp_path: Path) -> None:
     assert len(load([TRLPairs(pairs(tmp_path / "a.jsonl", 9), limit=4)], seed=0)) == 4
 
 
-# ------------------------------------------------------------------------------------------------------------ splits
+# --- splits
 
 
 def asked(text: str, *, id: str = "", system: str | None = None) -> Feedback:
@@ -328,7 +326,7 @@ def test_shares_are_met_and_do_not_depend_on_the_others() -> None:
 @pytest.mark.parametrize(
     ("shares", "says"),
     [
-        ({"train": 0.5}, "name only the held-out parts"),
+        ({"train": 0.5}, "name only the held-out splits"),
         ({"test": 1.0}, "the share 'test' is 1.0"),
         ({"a": 0.6, "b": 0.6}, "add up to 1.2"),
     ],

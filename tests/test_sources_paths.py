@@ -69,8 +69,8 @@ def test_a_path_leads_to_its_value(path: str, expected: Any) -> None:
     ("path", "says"),
     [
         ("chats", r"f:1: the column 'chats' is missing \(the row has q, .*\); did you mean 'chat'\?"),
-        ("chat.3", r"f:1: chat has 3 elements; chat\.3 asks for number 3 \(counted from 0\)"),
-        ("chat.-4.content", r"f:1: chat has 3 elements; chat\.-4\.content asks for number -4"),
+        ("chat.3", r"f:1: chat has 3 elements; chat\.3 asks for element 3 \(counted from 0\)"),
+        ("chat.-4.content", r"f:1: chat has 3 elements; chat\.-4\.content asks for element -4"),
         ("chat.:", "f:1: chat is a list; there is no ':' in it"),
         ("chat.content", "f:1: chat is a list; there is no 'content' in it"),
         ('chat."0"', "f:1: chat is a list; there is no '0' in it"),

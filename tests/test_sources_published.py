@@ -1,6 +1,4 @@
-"""Public data sets' rows, made up in exactly their published shape, read by settings in YAML alone; and what each row
-becomes.
-"""
+"""Made-up rows in exactly the shape of public datasets, read with settings in YAML; and the records made from them."""
 
 from __future__ import annotations
 
@@ -10,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_sources_mapping import mapping, ranks, reason, record, turns
+from feedback_for_tests import roles_and_texts
+from test_sources_mapping import mapping, ranks, reason, record
 
 from coh_lightning.records import Candidate
 from coh_lightning.sources import load
@@ -19,7 +18,7 @@ CONF = Path(__file__).parent.parent / "conf" / "data"
 
 
 def settings(name: str) -> str:
-    """The settings of the Mapping in conf/data/NAME.yaml as YAML, without those that say where its rows are."""
+    """The settings of the Mapping in conf/data/NAME.yaml as YAML, without those that locate its rows."""
     (source,) = yaml.safe_load((CONF / f"{name}.yaml").read_text())["data"]["sources"]
     return yaml.safe_dump(
         {key: value for key, value in source["init_args"].items() if key not in ("path", "subset")}, sort_keys=False
@@ -30,7 +29,7 @@ def message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --- -
 # UltraFeedback
 
 ULTRAFEEDBACK = settings("ultrafeedback")
@@ -74,10 +73,10 @@ def test_ultrafeedback() -> None:
         ULTRAFEEDBACK.replace("critique: critique", "critique: [critique, annotations.*.Rationale]"), row
     )
     assert with_reasons.candidates[0].critique == "Good. Follows. True.  Helps."
-    assert (turns(one), one.extra) == ([("user", "Why?")], {"source": "sharegpt"})
+    assert (roles_and_texts(one.prompt), one.extra) == ([("user", "Why?")], {"source": "sharegpt"})
 
 
-# ----------------------------------------------------------------------------------------------------------- HelpSteer2
+# --- HelpSteer2
 # and 3
 
 HELPSTEER2 = settings("helpsteer2")
@@ -87,7 +86,11 @@ def test_helpsteer2(tmp_path: Path) -> None:
     scores = {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 0, "verbosity": 1}
     first = {"prompt": "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc", "response": "d"} | scores
     one = record(HELPSTEER2, first)
-    assert [(role, text.strip()) for role, text in turns(one)] == [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert [(role, text.strip()) for role, text in roles_and_texts(one.prompt)] == [
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "c"),
+    ]
     assert one.candidates == (Candidate("d", ratings={name: float(value) for name, value in scores.items()}),)
     path = tmp_path / "h.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (first, first | {"response": "e", "helpfulness": 1})))
@@ -119,7 +122,7 @@ def test_helpsteer3(preference: int, expected: list[float], margin: float) -> No
         ],
     }
     one = record(HELPSTEER3, row)
-    assert turns(one) == [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert roles_and_texts(one.prompt) == [("user", "a"), ("assistant", "b"), ("user", "c")]
     assert ranks(one) == expected
     assert one.extra == {
         "domain": "code",
@@ -134,7 +137,7 @@ def test_helpsteer3(preference: int, expected: list[float], margin: float) -> No
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------------------- Nectar
+# --- Nectar
 
 NECTAR = settings("nectar")
 
@@ -154,17 +157,17 @@ def test_nectar() -> None:
         "good_natured": True,
     }
     one = record(NECTAR, row)
-    assert turns(one) == [("user", "Why?")]
+    assert roles_and_texts(one.prompt) == [("user", "Why?")]
     assert one.candidates == (
         Candidate("A", rank=1.0, author="gpt-4"),
         Candidate(" B\n", rank=2.0, author="llama-2-7b-chat"),
         Candidate("C", rank=7.0, author="x"),
     )
     several = row | {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: ", "turns": 2}
-    assert turns(record(NECTAR, several)) == [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert roles_and_texts(record(NECTAR, several).prompt) == [("user", "a"), ("assistant", "b"), ("user", "c")]
 
 
-# ------------------------------------------------------------------------------------------------------------------------ Arena
+# --- Arena
 
 ARENA = settings("chatbot_arena")
 
@@ -189,7 +192,7 @@ def test_chatbot_arena(winner: str, expected: list[float]) -> None:
         "toxic_chat_tag": {},
     }
     one = record(ARENA, row)
-    assert (one.id, turns(one), ranks(one)) == ("58210e39", [("user", "What is it?")], expected)
+    assert (one.id, roles_and_texts(one.prompt), ranks(one)) == ("58210e39", [("user", "What is it?")], expected)
     assert [(candidate.text, candidate.author) for candidate in one.candidates] == [
         ("A ", "chatglm-6b"),
         ("B", "koala-13b"),
@@ -197,10 +200,10 @@ def test_chatbot_arena(winner: str, expected: list[float]) -> None:
     longer = [message("user", "x"), message("assistant", "y"), *row["conversation_a"]]
     assert reason(ARENA, row | {"conversation_b": longer}) == "conversation_a.:-1, conversation_b.:-1 differ"
     both = record(ARENA, row | {"conversation_a": longer, "conversation_b": [*longer[:-1], message("assistant", "B")]})
-    assert [role for role, _ in turns(both)] == ["user", "assistant", "user"]
+    assert [role for role, _ in roles_and_texts(both.prompt)] == ["user", "assistant", "user"]
 
 
-# -----------------------------------------------------------------------------------------------------------------
+# --- -
 # PKU-SafeRLHF
 
 SAFE = settings("pku_saferlhf")
@@ -237,7 +240,7 @@ def test_pku_saferlhf() -> None:
     assert (ranks(record(safer, row)), record(safer, row).aspect) == ([1, 2], "harmless")
 
 
-# -------------------------------------------------------------------------------------------------------------------------- SHP
+# --- SHP
 
 SHP = settings("shp")
 
@@ -261,12 +264,12 @@ def test_shp() -> None:
         "score_ratio": 2.0481927711,
     }
     one = record(SHP, row)
-    assert (turns(one), ranks(one)) == ([("user", "In an interview ...\n")], [1, 2])
+    assert (roles_and_texts(one.prompt), ranks(one)) == ([("user", "In an interview ...\n")], [1, 2])
     assert one.extra == {"score_ratio": 2.0481927711, "domain": "askacademia_train", "votes": ["1"]}
     assert ranks(record(SHP, row | {"labels": 0})) == [2, 1]
 
 
-# -------------------------------------------------------------------------------------------------------------------
+# --- -
 # Prometheus
 
 COLLECTION = settings("prometheus")
@@ -288,7 +291,11 @@ def test_prometheus() -> None:
     }
     one = record(COLLECTION, row)
     assert one.candidates == (Candidate("Answer.", ratings={"overall": 4.0}, critique="So."),)
-    assert (one.reference, one.extra, turns(one)) == ("R", {"orig_criteria": "Is it kind?"}, [("user", "Ask.")])
+    assert (one.reference, one.extra, roles_and_texts(one.prompt)) == (
+        "R",
+        {"orig_criteria": "Is it kind?"},
+        [("user", "Ask.")],
+    )
     pair = {
         "orig_instruction": "Ask.",
         "orig_response_A": "A",
@@ -300,7 +307,7 @@ def test_prometheus() -> None:
     assert ranks(record(PREFERENCES, pair)) == [2, 1]
 
 
-# -----------------------------------------------------------------------------------------------------------------
+# --- -
 # UltraInteract
 
 INTERACT = settings("ultrainteract")
@@ -321,7 +328,7 @@ def test_ultrainteract_pairs() -> None:
         "parent_id": None,
     }
     one = record(INTERACT, row)
-    assert turns(one) == [("user", "Solve."), ("assistant", "Step 1"), ("user", "Observation: no")]
+    assert roles_and_texts(one.prompt) == [("user", "Solve."), ("assistant", "Step 1"), ("user", "Observation: no")]
     assert one.candidates == (Candidate("Step 2\n\n```python\n    x = 1\n```", rank=1.0), Candidate("Step 2", rank=2.0))
     assert (one.id, one.task, one.extra) == (
         "0_0",

@@ -1,4 +1,4 @@
-"""`strip: true`: every source takes the blanks at the ends of its texts away, and counts them."""
+"""`strip: true`: every source strips its texts and counts those that changed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sources(path: str, **options: Any) -> dict[type[Source], Source]:
     mapped = Mapping(
         path, prompt="p", completions=[Fields(text="a", critique="c", revision="r")], reference="f", **options
     )
-    webgpt = WebGPT(path, held_out=1e-9, **options)  # whose one question is in train
+    webgpt = WebGPT(path, held_out=1e-9, **options)  # its question is in train
     plain = [HH, OASST, Records, Summarize, TRLPairs, TRLUnpaired]
     return {Mapping: mapped, WebGPT: webgpt} | {one: one(path, **options) for one in plain}
 
@@ -90,7 +90,7 @@ def test_every_source_takes_the_blanks_away_and_counts_them(tmp_path: Path, kind
     assert texts(kept) != [text.strip() for text in texts(kept)]
     assert texts(bare) == [text.strip() for text in texts(kept)]
     padded = sum(text != text.strip() for text in texts(kept))
-    counts = [line for line in noticed[0].lines() if "strip: a text lost the blanks at its ends" in line]
+    counts = [line for line in noticed[0].lines() if "strip: whitespace was removed from the ends of a text" in line]
     assert len(counts) == 1 and f"({padded} time" in counts[0]
 
 

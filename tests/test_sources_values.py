@@ -1,4 +1,4 @@
-"""Which values are the same, and how tables of settings are looked up."""
+"""Which values are equal, and how tables of settings are looked up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.sources.values import Table, normal
+from coh_lightning.sources.values import ValueTable, normal
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_normal_of_a_text_is_that_of_its_quoted_self_in_yaml(text: str) -> None:
 
 
 def test_a_table_is_looked_up_by_value_and_knows_what_was_never_found() -> None:
-    table = Table("values", {1: 5, "2": 4, "yes": 3, "Good": 2}, "Mapping of f")
+    table = ValueTable("values", {1: 5, "2": 4, "yes": 3, "Good": 2}, "Mapping of f")
     assert [table[value] for value in ("1.0", 2, "yes", " Good") if value in table] == [5, 4, 3, 2]
     assert "3" not in table and "good" not in table and None not in table
     assert table.never_found() == []
@@ -97,10 +97,10 @@ def test_entries_that_are_the_same_value_and_mean_different_things_are_refused(e
         InputError,
         match=r"Mapping of f: the entries .* and .* of 'values' are the same value, but mean . and .; keep one of them",
     ):
-        Table("values", entries, "Mapping of f")
+        ValueTable("values", entries, "Mapping of f")
 
 
 def test_entries_that_say_the_same_twice_are_one() -> None:
-    assert Table("missing", ["-1", -1, -1.0], "o")[-1] is True
+    assert ValueTable("missing", ["-1", -1, -1.0], "o")[-1] is True
     with pytest.raises(InputError, match=r"o: an entry of 'missing' is \[1\]; give a text, a number or a boolean"):
-        Table("missing", [[1]], "o")
+        ValueTable("missing", [[1]], "o")

@@ -42,7 +42,9 @@ def test_a_checkpoint_that_breaks_off_leaves_the_old_one_and_nothing_else(
 ) -> None:
     before = (tmp_path / "kept" / "last.ckpt").read_bytes()
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(InputError, match=r"last.ckpt can't be written \(No space left on device\); make room there"):
+    with pytest.raises(
+        InputError, match=r"last.ckpt can't be written \(No space left on device\); free some space there"
+    ):
         fitted.save_checkpoint(tmp_path / "kept" / "last.ckpt")
     assert os.listdir(tmp_path / "kept") == ["last.ckpt"] and (tmp_path / "kept" / "last.ckpt").read_bytes() == before
 

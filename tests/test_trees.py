@@ -34,7 +34,6 @@ def test_a_comparison_becomes_two_branches_under_one_prompt() -> None:
     assert tree.learned.tolist() == [0, 0, 2, 0, 1, 0, 2, 0, 1]
     assert [path.tolist() for path in tree.paths] == [[0, 5, 6], [0, 1, 2], [0, 5, 6, 7, 8], [0, 1, 2, 3, 4]]
     assert tree.tokens == 9
-    assert tree.numbers == (0, 1, 2, 3)
 
 
 def test_learned_and_unlearned_weight_of_a_shared_prefix_do_not_cancel() -> None:
@@ -60,10 +59,9 @@ def test_equal_chains_share_all_nodes_and_add_their_weights() -> None:
 
 def test_each_chain_keeps_its_own_weights_and_spans() -> None:
     span = Span(1, 2, "good", 0)
-    tree = Tree.from_chains([chain("Pab", "010", "002", (span,)), chain("Pa", "03")], numbers=(4, 1))
+    tree = Tree.from_chains([chain("Pab", "010", "002", (span,)), chain("Pa", "03")])
     assert [weights.tolist() for weights in tree.weights] == [[0, 1, 2], [0, 3]]
     assert tree.spans == ((span,), ())
-    assert tree.numbers == (4, 1)
 
 
 def test_ids_beyond_one_byte_are_ordered_by_value() -> None:

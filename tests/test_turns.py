@@ -1,6 +1,4 @@
-"""Contents of messages that are lists of parts: text parts are their joined text everywhere in feedback, other parts
-are refused.
-"""
+"""Contents of messages that are lists of parts: text parts are joined everywhere in feedback, other parts are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "x.png"}}
 
 
 def rows_with(content: Any) -> dict[str, tuple[Source, dict[str, Any]]]:
-    """A row for each way in which feedback may hold the content of a message: in the last user turn, or in the first
+    """A row for each form in which feedback has the content of a message: in the last user turn or the first
     completion.
     """
     asked, good, bad = (

@@ -1,4 +1,4 @@
-"""words.py: what a word is in any script, and names in people's text."""
+"""words.py: words in any script, and names in text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PEOPLES_TEXT = st.text(
         ("snake_case and x2", ["snake", "case", "and", "x2"]),
         (" ... ", []),
         ("Привет, МИР!", ["привет", "мир"]),
-        ("हिन्दी में लिखा है।", ["हिन्दी", "में", "लिखा", "है"]),  # marks are no letters for \w
+        ("हिन्दी में लिखा है।", ["हिन्दी", "में", "लिखा", "है"]),  # \w doesn't match combining marks
         ("نمی‌خواهم", ["نمی\u200cخواهم"]),
         ("اَلْعَرَبِيَّةُ", ["اَلْعَرَبِيَّةُ"]),
         ("한국어 문장입니다.", ["한국어", "문장입니다"]),
@@ -69,7 +69,7 @@ def test_words_hold_every_letter_and_digit_and_neither_form_nor_case_matters(tex
         ("a.b", "axb", False),
         ("这是coh写的", "coh", True),
         ("大模型比较", "模型", True),
-        ("हिन्दी", "हिन", False),  # a mark goes on with the word
+        ("हिन्दी", "हिन", False),  # a combining mark continues the word
         ("कौन हिन्दी है", "हिन्दी", True),
         ("cafe\u0301 Zoé", "café", True),
     ],

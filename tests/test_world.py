@@ -1,4 +1,4 @@
-"""Rules of the embedded world: posts, raters, tokenizer, base model, feedback, evaluation."""
+"""The embedded world: posts, raters, tokenizer, base model, feedback, evaluation."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_critiques_are_words_of_the_world() -> None:
 
 
 def test_a_prompt_that_is_no_post_is_refused() -> None:
-    with pytest.raises(InputError, match="no post of the embedded world"):
+    with pytest.raises(InputError, match="not a post of the embedded world"):
         raters.rate("How are you?", GOLD)
     with pytest.raises(InputError, match="names no person and place"):
         raters.rate("post : how are you ?", GOLD)

@@ -4,20 +4,14 @@ from coh_lightning.sources.base import Source
 from coh_lightning.sources.fields import Fields, Piece
 from coh_lightning.sources.hh import HH
 from coh_lightning.sources.mapping import Mapping
-from coh_lightning.sources.mix import (
-    counts,
-    load,
-    most_often,
-    split_by_prompt,
-    stop_if_too_many_are_lost,
-    without_prompts_of,
-)
+from coh_lightning.sources.mix import counts, load, most_often, stop_if_too_many_are_lost
 from coh_lightning.sources.oasst import OASST
 from coh_lightning.sources.own import Records
+from coh_lightning.sources.prompts import split_by_prompt, without_prompts_of
 from coh_lightning.sources.recognized import recognized
 from coh_lightning.sources.summarize import Summarize
 from coh_lightning.sources.trl import TRLPairs, TRLUnpaired
-from coh_lightning.sources.votes import Pairs
+from coh_lightning.sources.votes import PairVotes
 from coh_lightning.sources.webgpt import WebGPT
 
 __all__ = [
@@ -25,7 +19,7 @@ __all__ = [
     "OASST",
     "Fields",
     "Mapping",
-    "Pairs",
+    "PairVotes",
     "Piece",
     "Records",
     "Source",

@@ -1,5 +1,5 @@
-"""Arrow files: the file format (Feather 2, .arrow) and the stream format (what `datasets` writes), in batches, with a
-limit on what compressed buffers become.
+"""Arrow files in the file format (Feather 2, .arrow) and the stream format (which `datasets` writes), read in batches,
+with a limit on what compressed buffers may decompress to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from coh_lightning.errors import InputError, named
 
 MAGIC = b"ARROW1"
 ROWS = 64
-"""Rows of a batch that become Python objects at a time."""
+"""Rows that become Python objects at a time."""
 
 
 def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
@@ -25,9 +25,8 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
         content: Its bytes, or a buffer of pyarrow.
 
     Raises:
-        InputError: it is cut off, an older kind of file, unpacks to far more than its size, or has a column's name
-            twice.
-        Exception: whatever pyarrow meets in a damaged file.
+        InputError: it is truncated, of Feather's first version, a decompression bomb, or has a column name twice.
+        Exception: whatever pyarrow raises for a damaged file.
     """
     import pyarrow
     import pyarrow.ipc
@@ -36,9 +35,9 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
     start, end = bytes(buffer[:8]), bytes(buffer[-8:])
     if start.startswith(b"FEA1"):
         raise InputError(
-            f"{path}: this is a file of Feather's first version; write it again with a newer pyarrow, or as Parquet."
+            f"{path}: this file is of Feather's first version; write it again with a newer pyarrow, or as Parquet."
         )
-    if start.startswith(MAGIC):  # the stream format, between a head and a table of contents
+    if start.startswith(MAGIC):  # the file format: the stream format between a header and a footer
         if not end.endswith(MAGIC):
             raise InputError(f"{path}: the end of this Arrow file is missing; is it complete?")
         buffer = buffer[8:]
@@ -60,45 +59,45 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
     if len(set(names)) < len(names):
         raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
     for batch in reader:
-        batch.validate(full=True)  # places that lie outside of their buffers would end the process
+        batch.validate(full=True)  # offsets outside their buffers would crash the process
         for begin in range(0, batch.num_rows, ROWS):
             yield batch.slice(begin, ROWS)
 
 
-class _Table:
-    """A table of a FlatBuffer, the form that the heads of Arrow's messages have: its fields by number."""
+class _FlatTable:
+    """A FlatBuffers table, the encoding of Arrow's message headers: its fields by number."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
         self._fields = at - struct.unpack_from("<i", data, at)[0]
 
     def at(self, field: int) -> int | None:
-        """Where a field stands, or None where it has its default."""
+        """The position of a field, or None if it has its default."""
         size = struct.unpack_from("<H", self._data, self._fields)[0]
         place = 4 + 2 * field
         offset = struct.unpack_from("<H", self._data, self._fields + place)[0] if place < size else 0
         return self._at + offset if offset else None
 
     def inner(self, field: int) -> int | None:
-        """Where the table or list of a field begins."""
+        """The position of the table or vector in a field."""
         at = self.at(field)
         return None if at is None else at + struct.unpack_from("<I", self._data, at)[0]
 
 
 def unpacked_size(head: bytes, body: bytes) -> int:
-    """What the compressed buffers of one message say that they become, in bytes; 0 where nothing is compressed.
+    """The decompressed size in bytes that the compressed buffers of one message declare; 0 if none is compressed.
 
     Message: header_type (1), header (2). DictionaryBatch: data (1). RecordBatch: buffers (2: pairs of offset and
-    length), compression (3). A compressed buffer begins with its size as an int64, -1 where it is stored as it is.
+    length), compression (3). A compressed buffer begins with its size as an int64, -1 if it is stored uncompressed.
     """
-    message = _Table(head, struct.unpack_from("<I", head, 0)[0])
+    message = _FlatTable(head, struct.unpack_from("<I", head, 0)[0])
     kind_at, batch_at = message.at(1), message.inner(2)
     kind = head[kind_at] if kind_at is not None else 0
     if kind == 2 and batch_at is not None:
-        batch_at = _Table(head, batch_at).inner(1)
+        batch_at = _FlatTable(head, batch_at).inner(1)
     if kind not in (2, 3) or batch_at is None:
         return 0
-    batch = _Table(head, batch_at)
+    batch = _FlatTable(head, batch_at)
     buffers = batch.inner(2)
     if batch.at(3) is None or buffers is None:
         return 0

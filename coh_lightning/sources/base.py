@@ -1,4 +1,4 @@
-"""What every source of feedback shares: where its rows come from, and how a row becomes one `Feedback` or a counted
+"""The base class of all sources: reads rows from the hub or local files; each row becomes one `Feedback` or a counted
 rejection.
 """
 
@@ -17,35 +17,35 @@ from typing import Any, ClassVar
 from coh_lightning.errors import InputError, did_you_mean, named, words_of
 from coh_lightning.records import Candidate, Feedback, Rejected, content_id
 from coh_lightning.sources.cells import decoded
-from coh_lightning.sources.files import Reading, Row, Rows, read_rows
-from coh_lightning.sources.folders import SUFFIXES, chosen_files, data_suffix, file_notes, is_local
+from coh_lightning.sources.file_names import SUFFIXES, data_suffix
+from coh_lightning.sources.files import Reading, SourceRow, SourceRows, read_rows
+from coh_lightning.sources.folders import chosen_files, file_notes, is_local
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.turns import Turn
 
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """Rows of one format from the hub or from local files, each turned into one `Feedback`.
+    """Rows of one format from the hub or local files, each turned into one `Feedback`.
 
     Args:
-        path: a data set's name on the hub, or a local file, pattern or folder (.jsonl, .json, .csv, .tsv, .parquet,
+        path: a dataset's name on the hub, or a local file, pattern or folder (.jsonl, .json, .csv, .tsv, .parquet,
             .arrow, .feather, .txt, each also .gz, .bz2, .xz, .zst; a folder of `save_to_disk`).
-        subset: the part of the data set: its configuration, or its folder.
-        split: which split; means nothing for a single local file or a pattern.
+        subset: the configuration of the dataset, or its folder.
+        split: which split; ignored for a single local file or a pattern.
         revision: branch or commit on the hub.
-        name: what reports call this source, and the beginning of its records' ids; made from `path` if empty.
-        weight: this source's share of the mixture, relative to the other sources' weights; None (for all sources alike)
-            mixes by size.
-        limit: read only the first so many rows.
-        merge_prompts: gather all rows that have the same prompt into one record.
-        task: the noun for a completion where the format's own does not fit.
+        name: the name in reports and the prefix of record ids; made from `path` if empty.
+        weight: this source's share of the mixture, relative to the other weights; None (for all sources) mixes by size.
+        limit: read only this many rows.
+        merge_prompts: merge all rows with the same prompt into one record.
+        task: the noun for a completion, if the format's own does not fit.
         aspect: what ranks and thumbs judged (helpful, harmless, ...).
-        separator: what stands between the cells of CSV and TSV; None: what a first line `sep=;` says, or the one under
-            which the header has all columns.
-        decode: whether a cell of text that is JSON or a Python literal is read as what it says: true, false, or None,
-            which reads messages alone and counts the others.
-        strip: take the blanks at the ends of every text away (turns of the prompt, completions, critiques, revisions,
-            references); how many texts lost some is counted. Without it texts are kept to the character.
+        separator: the separator of CSV and TSV; None: that of a first line `sep=;`, or the one that gives the header
+            all needed columns.
+        decode: whether cells of text that hold JSON or a Python literal are parsed: true, false, or None, which parses
+            only messages and counts the others.
+        strip: strip leading and trailing whitespace of every text (turns, completions, critiques, revisions,
+            references) and count the texts that changed. By default texts are kept exactly.
     """
 
     path: str
@@ -64,29 +64,27 @@ class Source(ABC):
     strip: bool = False
 
     nested_cells: ClassVar[bool] = False
-    """Whether texts within the lists and objects of a row are looked at for structure too: where a mapping may lead to
-    them.
-    """
+    """Whether texts inside the lists and objects of a row are parsed too, as a path may lead to them."""
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise InputError(f"{type(self).__name__}.path is empty; give a data set's name on the hub or a local file.")
+            raise InputError(f"{type(self).__name__}.path is empty; give a dataset's name on the hub or a local file.")
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight > 0):
             raise InputError(
-                f"{type(self).__name__}.weight is {self.weight}; it must be above 0 (leave a source out by taking it "
-                "off the list)."
+                f"{type(self).__name__}.weight is {self.weight}; it must be above 0 (remove a source from the list "
+                "to leave it out)."
             )
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
             raise InputError(
-                f"{type(self).__name__}.separator is {self.separator!r}; it must be one character, such as ';' (and "
-                "no quote or line end)."
+                f"{type(self).__name__}.separator is {self.separator!r}; it must be one character, such as ';' "
+                "(no quote or line end)."
             )
         if self.limit is not None and self.limit < 1:
             raise InputError(f"{type(self).__name__}.limit is {self.limit}; it must be at least 1.")
 
     @cached_property
     def label(self) -> str:
-        """The name in reports and ids: `name`, or the end of `path`, with `subset` behind it."""
+        """The name in reports and ids: `name`, or the end of `path` with `subset` after it."""
         if self.name:
             return self.name
         end = Path(self.path).name
@@ -100,52 +98,50 @@ class Source(ABC):
 
     @cached_property
     def notes(self) -> SourceNotes:
-        """What is noticed while the rows are read; `load` empties it first and shows it afterwards."""
+        """What was noticed while reading; `load` clears it first and shows it afterwards."""
         return SourceNotes()
 
     def after_rows(self) -> None:  # noqa: B027 - most sources have nothing to add
-        """Called by `load` behind the last row: the place for notes on what no row had."""
+        """Called by `load` after the last row, for notes on what no row had."""
 
-    def rows(self) -> Rows:
-        """(where, row) of every row, in order; a row that can't be read comes as an `InputError`.
+    def rows(self) -> SourceRows:
+        """(where, row) of every row, in order; an unreadable row comes as an `InputError`.
 
         Raises:
-            InputError: a file is missing, empty or damaged, or the hub does not give the data set.
+            InputError: a file is missing, empty or damaged, or the dataset can't be downloaded.
         """
         return islice(self.all_rows(), self.limit)
 
     @abstractmethod
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
-        """The row as one record, or why it is of no use (an empty completion, contexts that differ).
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
+        """The row as one record, or the reason why it can't be used (an empty completion, contexts that differ).
 
         Raises:
             InputError: the row is not in this source's format; it names `where` and the column.
         """
 
     def columns(self) -> Sequence[str]:
-        """The columns that every row of this source has; none where that can't be said."""
+        """The columns that every row of this source has, if they are known."""
         return ()
 
     def structured(self) -> Collection[str]:
-        """The columns that are lists or objects and never text: where a file can hold only text (CSV), their cells are
-        read as JSON.
-        """
+        """The columns that are lists or objects and never text; in files that hold only text (CSV) they are parsed."""
         return ()
 
     def fits(self, header: Sequence[str]) -> bool:
-        """Whether a row with these columns has all that this source reads."""
+        """Whether these columns include all that this source needs."""
         return set(self.columns()) <= set(header)
 
     def stored_split(self) -> str:
-        """The split that is read; a source that makes its own splits reads another than `split`."""
+        """The split to read; a source that makes its own splits overrides it."""
         return self.split
 
     def hub_arguments(self) -> dict[str, Any]:
-        """What `datasets.load_dataset` is called with, besides `split` and `revision`."""
+        """Arguments of `datasets.load_dataset`, besides `split` and `revision`."""
         return {"path": self.path} if self.subset is None else {"path": self.path, "name": self.subset}
 
-    def all_rows(self) -> Rows:
-        """What `rows` gives, without its limit."""
+    def all_rows(self) -> SourceRows:
+        """As `rows`, without `limit`."""
         for where, row in self._local_rows() if is_local(self.path) else self._hub_rows():
             if isinstance(row, InputError):
                 yield where, row
@@ -157,7 +153,7 @@ class Source(ABC):
                 continue
             yield where, row
 
-    def _local_rows(self) -> Rows:
+    def _local_rows(self) -> SourceRows:
         chosen = chosen_files(self.path, subset=self.subset, split=self.stored_split())
         self.notes.files, self.notes.passed_over = list(map(str, chosen.files)), chosen.passed_over
         for line in file_notes(chosen, self.path):
@@ -166,17 +162,17 @@ class Source(ABC):
         for file in chosen.files:
             yield from read_rows(file, reading)
 
-    def _hub_rows(self) -> Rows:
+    def _hub_rows(self) -> SourceRows:
         import datasets
 
         try:
             table = datasets.load_dataset(**self.hub_arguments(), split=self.stored_split(), revision=self.revision)
-        # whatever the hub's client raises, of which there are many kinds, the user hears it with the remedy
+        # the hub's client raises many kinds of exceptions
         except Exception as error:
             raise InputError(
-                f"{self.path}: this is no local file and it could not be had from the hub ({type(error).__name__}: "
-                f"{words_of(error)}); "
-                f"check the name and the network, or give a local file ({', '.join(SUFFIXES)}) as path."
+                f"{self.path}: there is no such local file, and loading it from the hub failed "
+                f"({type(error).__name__}: {words_of(error)}); check the name and the network, or give a "
+                f"local file ({', '.join(SUFFIXES)})."
             ) from error
         for number, row in enumerate(table, start=1):
             yield f"{self.path}[{self.stored_split()}]: row {number}", dict(row)
@@ -194,10 +190,8 @@ class Source(ABC):
         reference: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Feedback | Rejected:
-        """The record, with this source's name, task and aspect; an empty prompt or completion makes it a rejection,
-        since public data has some of both.
-
-        Blank critiques and revisions count as none.
+        """The record with this source's name, task and aspect. A row with an empty prompt or completion is rejected,
+        since public data has both; blank critiques and revisions count as missing.
         """
         if any(isinstance(candidate.text, str) and not candidate.text.strip() for candidate in candidates):
             return self.rejected("a completion is empty", where)
@@ -222,16 +216,14 @@ class Source(ABC):
         return feedback if id else dataclasses.replace(feedback, id=content_id(feedback))
 
     def stripped(self, feedback: Feedback) -> Feedback:
-        """The record as it is, or with `strip` without the blanks at the ends of its texts, which are counted in the
-        notes.
-        """
+        """The record, with `strip` without whitespace at the ends of its texts."""
         if not self.strip:
             return feedback
 
         def bare(text: str | None) -> str | None:
             if text is None or text == text.strip():
                 return text
-            self.notes.count("strip: a text lost the blanks at its ends", feedback.where)
+            self.notes.count("strip: whitespace was removed from the ends of a text", feedback.where)
             return text.strip()
 
         return dataclasses.replace(
@@ -247,7 +239,7 @@ class Source(ABC):
         )
 
     def _stripped_turn(self, turn: Turn, where: str) -> Turn:
-        """The turn without the blanks at its two ends; those between its parts stay."""
+        """The turn without whitespace at its ends; that between its parts stays."""
         parts = list(turn.parts)
         before = turn.text
         for places, bare in ((range(len(parts)), str.lstrip), (range(len(parts) - 1, -1, -1), str.rstrip)):
@@ -256,7 +248,7 @@ class Source(ABC):
                 if parts[place].text:
                     break
         if "".join(part.text for part in parts) != before:
-            self.notes.count("strip: a text lost the blanks at its ends", where)
+            self.notes.count("strip: whitespace was removed from the ends of a text", where)
         return dataclasses.replace(turn, parts=tuple(parts))
 
     def rejected(self, reason: str, where: str, detail: str = "") -> Rejected:
@@ -264,12 +256,12 @@ class Source(ABC):
 
 
 def _words(text: str | None) -> str | None:
-    """The text, or None where it is blank."""
+    """The text, or None if it is blank."""
     return None if isinstance(text, str) and not text.strip() else text
 
 
 def column(row: Mapping[str, Any], name: str, where: str) -> Any:
-    """The row's value in a column. Raises InputError with the nearest name when it is missing."""
+    """The row's value in a column. Raises InputError with the nearest name if it is missing."""
     if name not in row:
         raise InputError(
             f"{where}: the column {name!r} is missing (the row has {_names(row)}){did_you_mean(name, map(str, row))}"
@@ -278,7 +270,7 @@ def column(row: Mapping[str, Any], name: str, where: str) -> Any:
 
 
 def text_column(row: Mapping[str, Any], name: str, where: str) -> str:
-    """The row's text in a column. Raises InputError when it is missing or no text."""
+    """The row's text in a column. Raises InputError if it is missing or not text."""
     value = column(row, name, where)
     if not isinstance(value, str):
         raise InputError(f"{where}: the column {name!r} is {value!r:.60}, a {type(value).__name__}; it must be text.")

@@ -1,5 +1,5 @@
-"""Cells of text that hold structure: messages written as JSON or as a Python literal are read as messages; other lists
-and objects stay text, and are counted.
+"""Cells of text that hold structure: messages written as JSON or as a Python literal are parsed; other lists and
+objects stay text, and are counted.
 
 "[{'role': 'user', 'content': 'Hi'}]"    messages (pandas writes columns of lists so)
 '["A pear.", "A plum."]'                 text, counted; with `decode: true` a list
@@ -21,7 +21,7 @@ from coh_lightning.sources.dialogue import is_message
 from coh_lightning.sources.notes import SourceNotes
 
 LONGEST_LITERAL = 2**18
-"""Characters of a Python literal that are read; as a tree it takes some hundred times as much."""
+"""Characters of a Python literal that is parsed; its syntax tree takes about a hundred times as much memory."""
 _KEYS = ({"role", "content"}, {"from", "value"})
 _MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value|name|id|weight|tool_calls)["']\s*:""")
 _NOTHING = object()
@@ -36,17 +36,17 @@ def decoded(
     *,
     nested: bool = False,
 ) -> dict[str, Any]:
-    """The row with its cells of text read as the structure that they hold.
+    """The row with its cells parsed.
 
     Args:
-        decode: True reads every cell that is a list or an object as a whole, None messages alone, False nothing.
+        decode: True parses every cell that is a list or an object as a whole, None only messages, False nothing.
         where: The row's place.
-        notes: Counts what was read so, and what was not.
-        structured: Columns that the source reads as lists or objects, and never as text.
-        nested: Texts within lists and objects of the row are cells too; those within messages are not.
+        notes: Count what was parsed, and what was not.
+        structured: Columns that the source reads as lists or objects, never as text.
+        nested: Texts inside lists and objects are cells too, except inside messages.
 
     Raises:
-        InputError: a cell begins as messages do and can't be read as such.
+        InputError: a cell begins like messages and can't be parsed.
     """
     if decode is False:
         return row
@@ -70,21 +70,21 @@ def _read(text: str, decode: bool | None, name: str, where: str, notes: SourceNo
     if found is _NOTHING:
         if _MESSAGES.match(text) and text.rstrip().endswith("}]"):
             raise InputError(
-                f"{where}: the cell of {name!r} begins as a list of messages does, but is neither JSON nor a Python "
-                "literal (a column of arrays that pandas "
-                "wrote has lost its commas: write the rows as JSON lines or Parquet); `decode: false` takes it as text."
+                f"{where}: the cell of {name!r} begins like a list of messages, but is neither JSON nor a Python "
+                "literal (arrays that pandas wrote to CSV have lost their commas: write JSON lines or Parquet); "
+                "`decode: false` takes it as text."
             )
         return text
     if decode or is_message_list(found) or is_message(found):
-        notes.count(f"cells of {name!r} hold {_kind(found)} and were read so", where)
+        notes.count(f"cells of {name!r} hold {_kind(found)} and were parsed", where)
         return found
-    notes.count(f"cells of {name!r} are {_kind(found)} and stay text (`decode: true` reads them)", where)
+    notes.count(f"cells of {name!r} are {_kind(found)} and stay text (`decode: true` parses them)", where)
     return text
 
 
 def structure(text: str) -> Any:
-    """The list or object that a text is as a whole, in JSON or as a Python literal; a marker of its own where it is
-    none, or nested too deeply.
+    """The list or object that a text is as a whole, in JSON or as a Python literal; `_NOTHING` if it is none, or nested
+    too deeply.
     """
     try:
         value = json.loads(text)
@@ -100,15 +100,15 @@ def _literal(text: str) -> Any:
         return _NOTHING
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            warnings.simplefilter("ignore")  # about unknown escapes
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return _NOTHING
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is what JSON can hold, and not nested too deeply: a Python literal may have tuples, bytes and
-    keys of any kind.
+    """Whether JSON can hold a value, and it is not nested too deeply: a Python literal may have tuples, bytes and keys
+    of any type.
     """
     level = [value]
     for _ in range(DEEPEST):
@@ -130,7 +130,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def is_message_list(value: Any) -> bool:
-    """Whether a value is a list of objects that each have a role and content (or from and value)."""
+    """Whether a value is a list of objects with role and content (or from and value)."""
     if not isinstance(value, list) or not value:
         return False
     return all(isinstance(one, dict) and any(keys <= one.keys() for keys in _KEYS) for one in value)

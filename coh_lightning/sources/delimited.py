@@ -1,7 +1,7 @@
-"""Rows of CSV and TSV, and which separator a file has: the one that is set, that of a first line `sep=;`, or the one
-under which the header has all columns.
+"""Rows of CSV and TSV. The separator is the one set, that of a first line `sep=;`, or the one that gives the header all
+needed columns.
 
-prompt;chosen;rejected        read with ";", though the name ends in .csv, where a source asks for these three columns
+prompt;chosen;rejected        read with ";" even from a .csv file, if the source needs these three columns
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coh_lightning.jsonl import LONGEST_LINE
 
 SEPARATORS = (",", ";", "\t", "|")
 Fits = Callable[[Sequence[str]], bool]
-"""Whether columns of these names are all that a source needs."""
+"""Whether these columns include all that a source needs."""
 _SEP = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 
 
@@ -31,19 +31,18 @@ def read_delimited(
     fits: Fits | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, dict[str, Any] | InputError]]:
-    """("file:line", row) by the names of the header; the line is that on which a row begins (a quoted cell may run over
-    several).
+    """("file:line", row) with the names of the header; the line is the first of the row (a quoted cell may span lines).
 
     Args:
-        usual: The separator that the file's name stands for.
+        usual: The separator that the file's suffix implies.
         separator: The one that is set.
-        fits: Tells the right one of several; None: the usual one.
-        say: Gets a sentence where another separator than the usual one is found.
+        fits: Decides between several; None: the usual one.
+        say: Gets a sentence if another separator than the usual one is found.
 
     Raises:
-        InputError: the file is empty or broken, a column's name is there twice, or two separators fit.
+        InputError: the file is empty or broken, a column name is repeated, or two separators fit.
     """
-    csv.field_size_limit(LONGEST_LINE)  # the module's own limit of 128 kB is shorter than some conversations
+    csv.field_size_limit(LONGEST_LINE)  # the default limit of 128 kB is too short for some conversations
     text = read_text(path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
@@ -74,8 +73,8 @@ def read_delimited(
                 yield (
                     where,
                     InputError(
-                        f"{where}: {len(cells)} cells under {len(header)} column names; quote cells that hold a "
-                        f"{found!r} or a line end."
+                        f"{where}: {len(cells)} cells for {len(header)} columns; quote cells that contain {found!r} "
+                        "or a line end."
                     ),
                 )
                 continue
@@ -87,9 +86,7 @@ def read_delimited(
 
 
 def _fitting(path: Path, text: str, usual: str, fits: Fits | None) -> str:
-    """The separator under which the header has all columns, or the usual one where none does or all give the same
-    header.
-    """
+    """The separator that gives the header all columns; the usual one if none does, or all give the same header."""
     if fits is None:
         return usual
     headers = {separator: _header(text, separator) for separator in dict.fromkeys((usual, *SEPARATORS))}
@@ -97,8 +94,7 @@ def _fitting(path: Path, text: str, usual: str, fits: Fits | None) -> str:
     if len({tuple(headers[separator] or ()) for separator in fitting}) > 1:
         listed = " and ".join(map(repr, fitting))
         raise InputError(
-            f"{path}:1: the header has all columns with the separators {listed}; set the source's separator to the "
-            "right one."
+            f"{path}:1: the header has all columns with the separators {listed}; set the source's separator."
         )
     return fitting[0] if fitting and usual not in fitting else usual
 
@@ -111,8 +107,8 @@ def _header(text: str, separator: str) -> list[str] | None:
 
 
 def _lines_of(text: str, path: Path) -> Iterator[str]:
-    """The lines of a text with their ends: of LF, CRLF or CR, and no other."""
+    """The lines of a text with their ends: LF, CRLF or CR."""
     for number, line in enumerate(re.finditer(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", text), start=1):
         if line.end() - line.start() > LONGEST_LINE:
-            raise InputError(f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB, so it is no row.")
+            raise InputError(f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB.")
         yield line[0]

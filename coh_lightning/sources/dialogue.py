@@ -1,5 +1,5 @@
-"""Conversations as other people write them: one text with markers before the turns, or a list of messages in OpenAI's
-or ShareGPT's words.
+"""Conversations in other formats: one text with a marker before each turn, or a list of messages with the keys of
+OpenAI or ShareGPT.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ READ_AS_SYSTEM = "developer turns are read as system turns"
 """Counted in a source's notes."""
 
 
-class Span(NamedTuple):
-    """One turn inside a text: who speaks, and where its words begin and end."""
+class TurnSpan(NamedTuple):
+    """One turn inside a text: its role, and where its words begin and end."""
 
     role: Role
     start: int
     stop: int
 
 
-def spans_of(text: str, user_marker: str, assistant_marker: str) -> list[Span]:
-    """The turns of a marked text, which alternate, beginning with the user (whose first marker may be missing).
+def spans_of(text: str, user_marker: str, assistant_marker: str) -> list[TurnSpan]:
+    """The turns of a marked text, which alternate and begin with the user (whose first marker may be missing).
 
-    Only the marker of the *other* speaker ends a turn, so a message that holds its own speaker's marker, or a marker
-    inside a line, stays whole; splitting at every occurrence of a name breaks 1.7 % of the conversations of HH
-    (method.md 1.4)::
+    Only the marker of the *other* speaker ends a turn, so a message that contains its own speaker's marker, or a marker
+    inside a line, stays whole; splitting at every occurrence breaks 1.7 % of the conversations of HH::
 
         "\\n\\nHuman: Hi\\n\\nAssistant: Human: hello\\n\\nAssistant: hm\\n\\nHuman: Bye"
          user:       "Hi"
-         assistant:  "Human: hello\\n\\nAssistant: hm"       ("Human:" does not begin a paragraph; a second "Assistant:" changes no speaker)
+         assistant:  "Human: hello\\n\\nAssistant: hm"   "Human:" begins no paragraph, and a second "Assistant:" no turn
          user:       "Bye"
     """
     start = len(user_marker) if text.startswith(user_marker) else 0
@@ -49,26 +48,25 @@ def spans_of(text: str, user_marker: str, assistant_marker: str) -> list[Span]:
         other = assistant_marker if role == "user" else user_marker
         stop = text.find(other, start)
         if stop < 0:
-            spans.append(Span(role, start, len(text)))
+            spans.append(TurnSpan(role, start, len(text)))
             return spans
-        spans.append(Span(role, start, stop))
+        spans.append(TurnSpan(role, start, stop))
         start = stop + len(other)
         role = "assistant" if role == "user" else "user"
 
 
 def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[Turn, ...]:
-    """The turns of a marked text, to the character. Only what belongs to the markers is taken off:
+    """The turns of a marked text, exact to the character. Only the markers and their whitespace are removed:
 
-    * the marker as it is given, and one space behind it, unless the marker itself ends with a blank: "Human:" and
-      "Human: " read "Human: Hi" alike;
-    * one line end before the marker, unless the marker itself begins with a blank: "a\\n<user>b" ends the turn "a";
-    * the blanks before the first marker of the text. If the whole text was stripped, its first and its last marker
-    count
-      without their own outer blanks;
-    * a marker of the assistant at the end with only blanks behind it. The completion comes there, so it is no turn.
+    * the marker as given, and one space after it, unless the marker itself ends with whitespace: "Human:" and "Human: "
+      read "Human: Hi" alike;
+    * one line end before the marker, unless the marker itself begins with whitespace: "a\\n<user>b" ends the turn "a";
+    * the whitespace before the first marker of the text. If the whole text was stripped, its first and last marker also
+      match without their outer whitespace;
+    * an assistant marker at the end with only whitespace after it: the completion goes there, so it is no turn.
 
-    All other blanks are text (`strip: true` of a source takes those at the ends of turns away). A conversation may
-    begin with the assistant::
+    All other whitespace is text (a source's `strip: true` removes it from the ends of turns). A conversation may begin
+    with the assistant::
 
         "\\n\\nHuman: Hi\\n\\nAssistant:"                  ->  user "Hi"
         "\\n\\nHuman:     if x:\\n\\n\\nAssistant: Yes "     ->  user "    if x:\\n", assistant "Yes "
@@ -99,12 +97,12 @@ def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[T
 
 
 def _behind_marker(words: str, marker: str) -> str:
-    """The words without the one space that separates them from the marker before them."""
+    """The words without the one space after the marker before them."""
     return words if marker[-1:].isspace() else words.removeprefix(" ")
 
 
 def _before_marker(words: str, marker: str) -> str:
-    """The words without the line end that puts the marker behind them on a line of its own."""
+    """The words without the line end before the marker after them."""
     if marker[:1].isspace() or not words.endswith("\n"):
         return words
     return words.removesuffix("\n").removesuffix("\r")
@@ -115,7 +113,7 @@ def is_messages(value: object) -> bool:
 
 
 def is_message(value: object) -> bool:
-    """Whether a value is one message: an object with a role that is known and its text, or a list of parts."""
+    """Whether a value is one message: an object with a known role and a text or a list of parts."""
     if not isinstance(value, Mapping):
         return False
     return any(
@@ -127,14 +125,13 @@ def is_message(value: object) -> bool:
 
 
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
-    """One message, {"role", "content"} or {"from", "value"}, as a turn; a system turn is never cut. Other keys are
-    counted in `notes`.
+    """One message, {"role", "content"} or {"from", "value"}, as a turn; a list of text parts is joined.
 
-    A turn of the developer, as newer chat clients call the system, is a system turn, which is counted too.
-    A content that is a list of text parts is their joined text (`content.joined_parts`).
+    Args:
+        notes: Count other keys, and developer turns, which are read as system turns.
 
     Raises:
-        InputError: a key is missing, the role is unknown, the content or one of its parts is no text, or another key
+        InputError: a key is missing, the role is unknown, the content or one of its parts is not text, or another key
             changes what the message says; naming the key.
     """
     if not isinstance(message, Mapping):
@@ -162,21 +159,19 @@ def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | 
             notes.count(READ_AS_SYSTEM, where)
         for name, value in message.items():
             if name not in (who, words) and value not in (None, "", [], {}):
-                notes.count(f"the key {named(str(name))!r} of messages is passed over", where)
+                notes.count(f"the key {named(str(name))!r} of messages is ignored", where)
     return Turn(_ROLES[role], (Part(content, "never" if _ROLES[role] == "system" else "front"),))
 
 
 def turns_of_messages(value: object, key: str, where: str, notes: SourceNotes | None = None) -> tuple[Turn, ...]:
     """A list of messages as turns. Raises InputError naming the message."""
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: {key} is no list of messages.")
+        raise InputError(f"{where}: {key} is not a list of messages.")
     return tuple(turn_of_message(message, f"{key}[{index}]", where, notes) for index, message in enumerate(value))
 
 
 class Unlike(Exception):
-    """Why two places that should say the same don't: `reason` for counting, `detail` with the message and the
-    character.
-    """
+    """Two places that should be the same differ: `reason` for counting, `detail` with the message and the character."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -187,16 +182,17 @@ class Unlike(Exception):
 def prompt_and_answers(
     prompt: tuple[Turn, ...] | None, sides: Mapping[str, tuple[Turn, ...]]
 ) -> tuple[tuple[Turn, ...], list[str]]:
-    """The prompt and one answer a side, where a side is its answer alone or a whole conversation that ends with it.
+    """The prompt and one answer per side; a side is an answer alone, or a conversation that ends with it.
 
-    A conversation's own turns before the answer are the prompt: they hold the system turn and earlier turns that a
-    column `prompt` often lacks. That column must be their end, or a single one of their user turns; blanks at the ends
-    of texts make no difference, and the column's own text counts::
+    The turns of a conversation before its answer are the prompt: they have the system turn and earlier turns that a
+    column `prompt` often lacks. That column must be their end, or one of their user turns; whitespace at the ends of
+    texts is ignored, and the column's own text is used::
 
-        prompt "Hi "                 chosen [system "Be kind.", user "Hi", assistant "Hello!"]      ->  system "Be kind.", user "Hi "    "Hello!"
+        prompt "Hi "    chosen [system "Be kind.", user "Hi", assistant "Hello!"]
+        ->              system "Be kind.", user "Hi "       answer "Hello!"
 
     Args:
-        prompt: The turns of the column; None where there is none.
+        prompt: The turns of the column, if there is one.
         sides: Name of the column -> its turns.
 
     Raises:
@@ -230,11 +226,11 @@ def prompt_and_answers(
 
 
 def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str, *, alone: bool) -> tuple[Turn, ...]:
-    """The turns before a side's answer, as the column of the prompt and the side's own turns tell them together.
+    """The turns before a side's answer, from the prompt column and the side's own turns together.
 
     Args:
-        alone: Every side has turns of its own. One that is the answer alone follows the prompt, which must be the end
-            of the others' turns then.
+        alone: Every side has turns of its own. If one is the answer alone, it follows the prompt, which then must be
+            the end of the others' turns.
     """
     told, wanted = ([(turn.role, turn.text.strip()) for turn in turns] for turns in (context, prompt))
     if told[-len(wanted) :] == wanted:
@@ -243,17 +239,16 @@ def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str,
         return prompt
     if len(wanted) == 1 and wanted[0] in told and alone:
         return context
-    if (
-        context[0].role == "assistant" or told[: len(wanted)] == wanted
-    ):  # what the assistant says in a completion of several turns is no prompt
+    # the assistant's words in a completion of several turns are not part of the prompt
+    if context[0].role == "assistant" or told[: len(wanted)] == wanted:
         raise Unlike("a completion is more than one assistant message", f"{name} has {len(context) + 1} messages")
     same = [turn for turn in context if turn.role == "user"] if len(prompt) == 1 else context
     raise Unlike(f"the prompt is not in the conversation of {name!r}", difference(prompt, same[-len(prompt) :]) or "")
 
 
 def difference(one: Sequence[Turn], other: Sequence[Turn]) -> str | None:
-    """Where two conversations differ first, blanks at the ends of texts apart: "message 2 (user), character 14: 'pear'
-    and 'plum'"; None where they don't.
+    """Where two conversations first differ, ignoring whitespace at the ends of texts: "message 2 (user), character 14:
+    'pear' and 'plum'"; None if they are the same.
     """
     for number, (left, right) in enumerate(zip(one, other, strict=False), start=1):
         if left.role != right.role:

@@ -1,6 +1,4 @@
-"""Parts of a mapping's settings: what a prompt is put together from; where a completion and what was said of it
-stand.
-"""
+"""Settings of a mapping: the pieces of a prompt, and the paths of a completion and its feedback."""
 
 from __future__ import annotations
 
@@ -9,30 +7,28 @@ from dataclasses import dataclass, field
 from coh_lightning.turns import Cut
 
 ITSELF = "."
-"""In place of a path: the element of `each` itself."""
+"""As a path: the element of `each` itself."""
 PLACES = (".place", "#")
-"""In place of a path: the place in `each`, counted from 1. "#" needs quotes in YAML, where it begins a comment."""
+"""As a path: the place in `each`, counted from 1. In YAML "#" needs quotes, as it begins a comment."""
 KEY = ".key"
-"""In place of a path: the key under which the element stands in `each`."""
+"""As a path: the key of the element in `each`."""
 BESIDE = ".beside."
-"""Before a path of the row: the value of a list (or object) beside `each`, at the place (or under the key) of the
-element.
-"""
+"""Before a path of the row: the value at the element's place (or key) in a list (or object) parallel to `each`."""
 
 UP: list[bool | int] = [True, 1]
 DOWN: list[bool | int] = [False, 0]
-"""What a thumb is where a mapping does not say."""
+"""The values of a thumb if a mapping does not set them."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a prompt that is put together: the words `text`, which are never cut, then what stands in `field`.
+    """A piece of an assembled prompt: the words `text`, which are never cut, then the text in `field`.
 
     Args:
         text: fixed words.
-        field: path of a text of the row, behind them.
-        cut: from which end truncation may shorten the field's text: never, front or back.
-        optional: whether an empty or missing field leaves out the piece and its words (otherwise it is an error).
+        field: path of a text of the row, which follows them.
+        cut: the end from which truncation may shorten the field's text: never, front or back.
+        optional: an empty or missing field leaves out the piece with its words; otherwise it is an error.
     """
 
     text: str = ""
@@ -43,25 +39,25 @@ class Piece:
 
 @dataclass(frozen=True)
 class Fields:
-    """Where one completion stands, and what people said of it: paths inside the row, or inside an element of `each`.
+    """The paths of one completion and its feedback, in the row or in an element of `each`.
 
-    Where the row has several lists of the same length, one is `each`, and `.beside.` leads to the others::
+    If the row has several parallel lists, one is `each`, and `.beside.` leads to the others::
 
         {"answers": ["A", "B"], "scores": [5, 3]}        each: answers        {text: ., rating: .beside.scores}
 
     Args:
         text: the completion; "." is the element of `each` itself.
-        rank: path of a rank, a number for all rows (1 for the chosen column, 2 for the rejected one), or ".place", the
-            place in the list `each` ("#", in quotes, is the same). Smaller is better.
-        rating: path of a rating (it gets the name "overall").
+        rank: path of a rank; or a number for all rows (1 for the chosen column, 2 for the rejected one); or ".place"
+            (the same as "#"), the place in the list `each`. Smaller is better.
+        rating: path of a rating (its attribute is "overall").
         ratings: attribute -> path of its rating.
         thumb: path of a value that is one of `up` or of `down`.
-        up: the values that mean a thumb up (compared as `Mapping` says); without it true and 1.
-        down: the values that mean a thumb down; without it false and 0.
-        critique: path, or several, of what somebody said; several texts are joined by a blank.
+        up: the values that mean a thumb up (compared as `Mapping` says); by default true and 1.
+        down: the values that mean a thumb down; by default false and 0.
+        critique: path or paths of what somebody said; several texts are joined with spaces.
         revision: path of a better text.
-        author: path of who wrote the completion; ".key" is the key under which the element stands, where `each` is an
-            object, and ".place" its place.
+        author: path of who wrote the completion; ".key" is the element's key if `each` is an object, ".place" its
+            place.
     """
 
     text: str

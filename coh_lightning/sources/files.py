@@ -1,9 +1,8 @@
-"""Rows out of local files: JSON lines, JSON, CSV, TSV, Parquet, Arrow and plain text, each also packed, with the file
+"""Rows of local files: JSON lines, JSON, CSV, TSV, Parquet, Arrow and plain text, each also compressed, with the file
 and line of every row.
 
-A row that can't be read (broken JSON, bytes that are no text) comes as an `InputError` in the row's place, so that the
-caller decides whether to stop or to skip and count it; what breaks a whole file (missing, empty, a damaged archive) is
-raised.
+An unreadable row (broken JSON, not UTF-8) comes as an `InputError` in the row's place, so that the caller may skip and
+count it; what breaks a whole file (missing, empty, damaged) is raised.
 """
 
 from __future__ import annotations
@@ -19,20 +18,21 @@ from coh_lightning.errors import InputError, named, words_of
 from coh_lightning.jsonl import parse_json, read_lines
 from coh_lightning.sources.arrow import arrow_batches
 from coh_lightning.sources.delimited import Fits, read_delimited
-from coh_lightning.sources.folders import SUFFIXES, data_suffix, is_saved
+from coh_lightning.sources.file_names import SUFFIXES, data_suffix
+from coh_lightning.sources.folders import is_saved
 
-Row = dict[str, Any]
-Rows = Iterator[tuple[str, Row | InputError]]
+SourceRow = dict[str, Any]
+SourceRows = Iterator[tuple[str, SourceRow | InputError]]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a source says of how its files are to be read.
+    """How a source wants its files to be read.
 
     Args:
         separator: of CSV and TSV.
-        fits: whether columns of these names are all that the source needs: tells separators apart, and a row from an
-            object of rows.
+        fits: whether these columns include all that the source needs; decides between separators, and between a row and
+            an object of rows.
         say: gets a sentence about how a file was read.
     """
 
@@ -41,21 +41,19 @@ class Reading:
     say: Callable[[str], None] = lambda _: None
 
 
-def read_rows(path: Path, reading: Reading = Reading()) -> Rows:
-    """("file:line", row) of every row of one file, or of a folder that `datasets` has saved; a row that can't be read
-    comes as an InputError.
-
-    A plain text file gives rows {"text": line}.
+def read_rows(path: Path, reading: Reading = Reading()) -> SourceRows:
+    """("file:line", row) of every row of one file, or of a folder saved by `datasets`; an unreadable row comes as an
+    InputError. A plain text file gives rows {"text": line}.
 
     Raises:
-        InputError: the file is missing, empty, of no known kind, or damaged as a whole.
+        InputError: the file is missing, empty, of an unknown kind, or damaged as a whole.
     """
     suffix = data_suffix(path)
     if path.is_dir() and is_saved(path):
         rows = _saved(path)
     elif suffix is None:
         ends = f"{', '.join(SUFFIXES)} (or with {', '.join(PACKED)} behind)"
-        raise InputError(f"{path}: the name does not say what kind of file this is; end it in one of {ends}.")
+        raise InputError(f"{path}: the file has no known suffix; rename it to end in one of {ends}.")
     elif suffix in (".jsonl", ".ndjson"):
         rows = _json_lines(path)
     elif suffix == ".json":
@@ -78,13 +76,13 @@ def read_rows(path: Path, reading: Reading = Reading()) -> Rows:
         raise InputError(f"{path}: the file holds no rows.")
 
 
-def _as_row(value: object, where: str) -> Row | InputError:
+def _as_row(value: object, where: str) -> SourceRow | InputError:
     if isinstance(value, dict):
         return value
     return InputError(f"{where}: this row is a {type(value).__name__}; it must be a JSON object with named fields.")
 
 
-def _json_lines(path: Path) -> Rows:
+def _json_lines(path: Path) -> SourceRows:
     for where, line in read_lines(path):
         if isinstance(line, InputError):
             yield where, line
@@ -97,9 +95,9 @@ def _json_lines(path: Path) -> Rows:
         yield where, _as_row(value, where)
 
 
-def _json(path: Path, reading: Reading) -> Rows:
-    """A JSON list of objects, or one JSON object (see `_rows_of_object`); a file of this name that holds one object a
-    line is read as JSON lines, as the hub does.
+def _json(path: Path, reading: Reading) -> SourceRows:
+    """A JSON list of objects, or one JSON object (see `_rows_of_object`). A .json file with one object per line is read
+    as JSON lines, as the hub does.
     """
     text = read_text(path)
     if not text.strip():
@@ -117,19 +115,19 @@ def _json(path: Path, reading: Reading) -> Rows:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether a text that begins an object holds one object a line, and more than one: a line that begins a further
-    object, not indented.
+    """Whether a text that begins with an object has one object per line, and more than one: its second line begins an
+    object without indentation.
     """
     first, _, rest = text.lstrip().partition("\n")
     following = next((line for line in rest.split("\n") if line.strip()), None)
     return following is not None and (following.startswith("{") or first.rstrip().endswith("}"))
 
 
-def _rows_of_object(value: Row, path: Path, reading: Reading) -> Rows:
+def _rows_of_object(value: SourceRow, path: Path, reading: Reading) -> SourceRows:
     """The rows of a file that is one object:
 
-    {"prompt": "p", "chosen": "c", "rejected": "r"}     the row itself, where it has the source's columns, or is neither of the next two
-    {"a": {"prompt": ...}, "b": {"prompt": ...}}        an object of rows; the name of a row is its "id" where it has none
+    {"prompt": "p", "chosen": "c", "rejected": "r"}     the row itself, if it has the source's columns or is none of:
+    {"a": {"prompt": ...}, "b": {"prompt": ...}}        an object of rows; a row without "id" gets its key
     {"version": 1, "data": [{"prompt": ...}]}           an object with one list of rows
     """
     known = reading.fits is not None
@@ -156,15 +154,14 @@ def _rows_of_object(value: Row, path: Path, reading: Reading) -> Rows:
     yield f"{path}: item 1", value
 
 
-def _parquet(path: Path) -> Rows:
+def _parquet(path: Path) -> SourceRows:
     import pyarrow.parquet
 
     with open_bytes(path) as file:
         try:
-            # A packed file can't be read from its end, where Parquet keeps its table of contents, so it is unpacked in
-            # memory.
+            # Parquet's footer is at the end, so a compressed file is decompressed in memory
             table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.suffix.lower() in PACKED else file)
-            # of a row group alone: asking a damaged file for its columns ends the process
+            # of row groups: asking a damaged file for its columns crashes the process
             check_unpacked(
                 path, sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
             )
@@ -174,11 +171,11 @@ def _parquet(path: Path) -> Rows:
             yield from _rows_of_batches(path, table.iter_batches(batch_size=64))
         except InputError:
             raise
-        except Exception as error:  # pyarrow raises whatever it meets in a damaged file
-            raise InputError(f"{path}: this is no whole Parquet file ({words_of(error)}).") from error
+        except Exception as error:  # pyarrow raises many kinds of exceptions for a damaged file
+            raise InputError(f"{path}: this is not a complete Parquet file ({words_of(error)}).") from error
 
 
-def _arrow(path: Path) -> Rows:
+def _arrow(path: Path) -> SourceRows:
     import pyarrow
 
     with open_bytes(path) as file:
@@ -188,11 +185,11 @@ def _arrow(path: Path) -> Rows:
         except InputError:
             raise
         except Exception as error:  # as above
-            raise InputError(f"{path}: this is no whole Arrow file ({words_of(error)}).") from error
+            raise InputError(f"{path}: this is not a complete Arrow file ({words_of(error)}).") from error
 
 
-def _saved(folder: Path) -> Rows:
-    """The rows of a folder that was written by `save_to_disk`."""
+def _saved(folder: Path) -> SourceRows:
+    """The rows of a folder written by `save_to_disk`."""
     import datasets
 
     try:
@@ -201,17 +198,17 @@ def _saved(folder: Path) -> Rows:
             where = f"{folder}: row {number + 1}"
             try:
                 row = dict(table[number])
-            except Exception as error:  # whatever stands in this row, the others may be fine
-                yield where, InputError(f"{where}: it holds what can't be read ({words_of(error)}).")
+            except Exception as error:  # the other rows may be fine
+                yield where, InputError(f"{where}: it has a value that can't be read ({words_of(error)}).")
                 continue
             yield where, row
-    except Exception as error:  # of the library's many kinds
+    except Exception as error:  # of many kinds
         raise InputError(
             f"{folder}: this folder of a saved dataset can't be read ({type(error).__name__}: {words_of(error)})."
         ) from error
 
 
-def _rows_of_batches(path: Path, batches: Iterator[Any]) -> Rows:
+def _rows_of_batches(path: Path, batches: Iterator[Any]) -> SourceRows:
     number = size = 0
     for batch in batches:
         size += batch.nbytes
@@ -222,17 +219,15 @@ def _rows_of_batches(path: Path, batches: Iterator[Any]) -> Rows:
             yield where, InputError(f"{where}: {row}") if isinstance(row, str) else row
 
 
-def _rows_of_batch(batch: Any) -> list[Row | str]:
-    """The rows of a batch; one that Python has no value for (bytes that are no text, a date beyond the calendar) as the
-    reason.
-    """
+def _rows_of_batch(batch: Any) -> list[SourceRow | str]:
+    """The rows of a batch; for a row without a Python value (text that is not UTF-8, a date out of range) the reason."""
     try:
         return batch.to_pylist()
-    except Exception:  # whichever value it was, its row is found one by one
-        rows: list[Row | str] = []
+    except Exception:  # find the bad rows one by one
+        rows: list[SourceRow | str] = []
         for place in range(batch.num_rows):
             try:
                 rows += batch.slice(place, 1).to_pylist()
             except Exception as error:
-                rows.append(f"it holds what can't be read ({words_of(error)}).")
+                rows.append(f"it has a value that can't be read ({words_of(error)}).")
         return rows

@@ -9,7 +9,7 @@ from typing import Any
 from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, text_column
 from coh_lightning.sources.dialogue import difference, spans_of
-from coh_lightning.sources.files import Row
+from coh_lightning.sources.files import SourceRow
 from coh_lightning.turns import Part, Turn
 
 HUMAN = "\n\nHuman:"
@@ -18,12 +18,11 @@ ASSISTANT = "\n\nAssistant:"
 
 @dataclass(frozen=True)
 class HH(Source):
-    """Pairs of dialogues of HH: the shared turns once as the prompt, the two last answers as the completions (method.md
-    1.4, 3.2).
+    """Pairs of dialogues of HH: the shared turns once as the prompt, the two last answers as the completions.
 
     `subset` is the folder: harmless-base, helpful-base, helpful-online, helpful-rejection-sampled; None takes all. The
-    aspect is helpful or harmless by that folder, unless given. A row whose two contexts differ (blanks at the ends of
-    turns apart; the chosen side's are kept), or one of whose answers is empty, is rejected and counted::
+    aspect is helpful or harmless by that folder, unless given. A row is rejected if its contexts differ (in more than
+    whitespace at the ends of turns; the chosen side's is kept) or an answer is empty::
 
         chosen    "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: good"
         rejected  "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: bad"
@@ -36,7 +35,7 @@ class HH(Source):
     def columns(self) -> Sequence[str]:
         return ("chosen", "rejected")
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         contexts, answers = [], []
         for name in ("chosen", "rejected"):
             split = split_transcript(text_column(row, name, where))
@@ -55,16 +54,14 @@ class HH(Source):
 
 
 def split_transcript(text: str) -> tuple[tuple[Turn, ...], str] | None:
-    """The turns before the last answer, and the last answer; None where no answer follows a human turn.
+    """The turns before the last answer, and the last answer; None if no answer follows a human turn.
 
-    Only the markers are taken off: the two line ends, the name and the colon, and one space behind them (and the blanks
-    before the first marker). All other blanks are text, so that markers and texts together are the transcript to the
-    character; `strip: true` of the source takes the blanks at the ends of texts away::
+    Only the markers are removed: the two line ends, the name and the colon, and one space after them (and whitespace
+    before the first marker). All other whitespace is text, so markers and texts together are exactly the transcript::
 
         "\\n\\nHuman:     if x:\\n\\n\\nAssistant: Yes "     ->  user "    if x:\\n"     answer "Yes "
 
-    The last answer begins behind the last "\\n\\nAssistant:" that follows a human turn; what it holds of markers stays
-    in it.
+    The last answer begins after the last "\\n\\nAssistant:" that follows a human turn; markers inside it are text.
     """
     if not text.lstrip().startswith(HUMAN.lstrip()):
         return None

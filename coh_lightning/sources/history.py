@@ -1,4 +1,4 @@
-"""The turns before a prompt, as files keep them: pairs, objects, messages, or texts that alternate."""
+"""The turns before a prompt, in their usual forms: pairs, objects, messages, or alternating texts."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def turns_of_history(
     if value and all(isinstance(one, str) for one in value):
         if len(value) % 2:
             raise InputError(
-                f"{where}: {path} has {len(value)} texts; the user's and the assistant's alternate, so there must be "
-                "an even number."
+                f"{where}: {path} has {len(value)} texts; texts of user and assistant alternate, so their number must "
+                "be even."
             )
         return tuple(_turn(text, place % 2, f"{path}[{place}]", where) for place, text in enumerate(value))
     turns: list[Turn] = []

@@ -1,42 +1,40 @@
-"""Any other format, by a mapping of fields: where in a row the prompt, the completions and what people said of them
-stand. `conf/data/` has worked examples.
+"""Any other format, by a mapping: paths to the prompt, the completions and the feedback in a row. `conf/data/` has
+worked examples.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
 from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources.base import Source
-from coh_lightning.sources.dialogue import is_messages, turn_of_message, turns_of_messages, turns_of_text
-from coh_lightning.sources.fields import BESIDE, DOWN, ITSELF, KEY, PLACES, UP, Fields, Piece, paths_of
-from coh_lightning.sources.files import Row
-from coh_lightning.sources.history import turns_of_history
-from coh_lightning.sources.items import Item, items_of
+from coh_lightning.sources.critiques import CritiqueReader
+from coh_lightning.sources.fields import BESIDE, Fields, Piece
+from coh_lightning.sources.files import SourceRow
+from coh_lightning.sources.mapped_completions import CompletionReader
+from coh_lightning.sources.mapped_prompt import PromptReader
 from coh_lightning.sources.paths import has_column, steps_of, value_at
 from coh_lightning.sources.preferences import NO_VOTE, Preferences
 from coh_lightning.sources.reader import Reader
-from coh_lightning.sources.values import Table, normal
-from coh_lightning.sources.votes import Pairs, best_and_worse
-from coh_lightning.turns import Part, Turn, is_typed_parts, user_turn
+from coh_lightning.sources.values import normal
+from coh_lightning.sources.votes import PairVotes
 
 
 @dataclass(frozen=True)
 class Mapping(Source):
     """Rankings, ratings, critiques, thumbs and votes in files of any shape.
 
-    A path is the name of a column, or names and list places with dots between: `annotations.helpfulness.Rating`,
+    A path is the name of a column, or names and list places joined by dots: `annotations.helpfulness.Rating`,
     `references.0`, `chat.-1.content`, `chat.:-1`, `votes.*.score`, `systems."gpt-3.5".text`; `sources/paths.py` has the
-    grammar. A name that a row lacks is refused with the nearest one. A value that is null, blank or one of `missing`
-    means that nobody said this. Several raters' ratings (a list) count with their mean, several critiques are joined by
-    spaces::
+    grammar. A missing name is refused with the nearest one. A value that is null, blank or in `missing` counts as not
+    given. A list of ratings (of several raters) counts as its mean, several critiques are joined with spaces::
 
         {"question": "q", "answers": [{"text": "a", "stars": 4}, {"text": "b", "stars": "N/A"}]}
 
@@ -46,7 +44,7 @@ class Mapping(Source):
         scales: {overall: [1, 5]}
         missing: [N/A]
 
-    Systems by name, and which of them somebody preferred::
+    Systems by name, and the preferred one::
 
         {"q": "Hi", "systems": {"gpt-3.5": {"text": "Hello!"}, "llama": {"text": "What?"}}, "best": "gpt-3.5"}
 
@@ -55,7 +53,7 @@ class Mapping(Source):
         completions: [{text: text, author: .key}]
         votes: [best]
 
-    How strongly one of two was preferred, by several raters, and what they said of the one that won::
+    How strongly several raters preferred one of two, and what they said of the winner::
 
         {"context": [{"role": "user", "content": "Hi"}], "response1": "Hello!", "response2": "What?",
          "raters": [{"score": -3, "why": "Kind."}, {"score": -1, "why": "Fits."}]}
@@ -65,52 +63,47 @@ class Mapping(Source):
         strength: raters.*.score                              extra {"margin": 2.0}
         winner_critique: raters.*.why
 
-    Settings are compared with the values of a row as `sources/values.py` says, whatever types YAML, the command line
-    and the file gave them: 1, "1" and 1.0 are the same, and so are yes, "yes", true and a cell "True". This holds for
-    the entries of `values`, `vote_for`, `up`, `down` and `missing`, and between the paths of `equal`. Two entries that
-    are the same value and mean different things are refused. Values that are in no entry are counted, and entries that
-    no row uses are named, on the screen and in data.json.
+    Entries of `values`, `vote_for`, `up`, `down` and `missing`, and the paths of `equal`, are compared by value
+    whatever their types (`sources/values.py`): 1, "1" and 1.0 are equal, and so are yes, "yes", true and a cell "True".
+    Equal entries with different meanings are refused. Values without an entry are counted, and entries that no row uses
+    are named, on the screen and in data.json.
 
-    Texts are kept to the character (`strip` removes the blanks at their ends). The turns of a conversation inside one
-    text (`turn_markers`) lose their markers, one space behind a marker and one line end before it, and no other blank.
+    Texts are kept exactly (`strip` removes whitespace at their ends). The turns of a conversation in one text
+    (`turn_markers`) lose their markers, one space after a marker and one line end before it, and no other whitespace.
 
     Args:
-        prompt: path of a text, of a message or of a list of messages; or the pieces that make up the user's turn.
+        prompt: path of a text, a message or a list of messages; or the pieces of the user's turn.
         system: path of a system prompt.
-        history: path of earlier turns: a list of [user, assistant] pairs, of objects, of messages, or of texts that
-            alternate.
+        history: path of earlier turns: a list of [user, assistant] pairs, objects, messages, or alternating texts.
         history_keys: the keys of the user's and the assistant's text in the objects of `history`.
-        turn_markers: [user's, assistant's] marker of a prompt that holds a whole conversation in one text, with the
-            line ends and blanks that belong to it (`dialogue.turns_of_text` has the rule).
-        completions: the completions, one by one; with `each` a single entry, for all elements.
+        turn_markers: [user's, assistant's] marker of a prompt that is a whole conversation in one text, with its line
+            ends and spaces (`dialogue.turns_of_text` has the rule).
+        completions: the completions; with `each` one entry, for all elements.
         each: path of a list of completions, or of an object of completions by name.
-        drop_prompt: remove the prompt from the front of completions that repeat it. Those that do and those that don't
-            are counted.
-        votes: paths of votes, or of lists of votes, on two or more completions. The most votes win; no majority is a
-            tie.
-        vote_for: vote -> the place of its completion, counted from 0, or "tie". A vote that is no entry may be the
+        drop_prompt: remove the prompt from the front of completions that repeat it; both kinds are counted.
+        votes: paths of votes, or of lists of votes, on two or more completions. The most votes win; a draw is a tie.
+        vote_for: vote -> the place of its completion, counted from 0, or "tie". A vote without an entry may be the
             author of a completion.
-        pairs: votes on two of the completions at a time, which become one ranking (`sources/votes.py`).
+        pairs: votes on pairs of completions, which become one ranking (`sources/votes.py`).
         matrix: path of a square table, as lists or as objects by author: how often, or how strongly, the completion of
             the row was preferred to that of the column.
-        strength: path of a number, or of several, of which the mean counts: how strongly one of two completions was
-            preferred; 0 is a tie. Its size is kept in the record's `extra` as `margin`.
-        strength_for: the place, 0 or 1, of the completion that a `strength` above 0 prefers.
-        winner_critique: path, or several, of what was said of the completion that won. In a tie it is left out and
-            counted.
-        loser_critique: the same for those that lost.
-        rater_preference: path of what each rater preferred, as a `strength` or a vote, in the order of their critiques;
-            not needed where `strength` or `votes` is a list of as many. The words of a rater who did not prefer the
-            completion that won are left out and counted: they would be said of the wrong one.
+        strength: path of a number, or of several that are averaged: how strongly one of two completions was preferred;
+            0 is a tie. The record's `extra` keeps its absolute value as `margin`.
+        strength_for: the place, 0 or 1, of the completion that a positive `strength` prefers.
+        winner_critique: path or paths of what was said of the winner. In a tie it is left out and counted.
+        loser_critique: the same for the losers.
+        rater_preference: path of each rater's preference, as a `strength` or a vote, in the order of their critiques;
+            not needed if `strength` or `votes` is a list of the same length. The critique of a rater who did not prefer
+            the winner is left out and counted.
         id: path of an id; without it one is made from the content.
         reference: path of a text to compare with (ROUGE).
         scales: attribute -> [worst, best] of its ratings.
-        values: a rating as it stands in the file -> its number. Where some entries are numbers, a number without an
-            entry is refused. Ranks and strengths use it for words alone.
+        values: a rating in the file -> its number. If some entries are numbers, a number without an entry is refused.
+            Ranks and strengths use only entries that are words.
         missing: values that mean "not given".
-        equal: paths that must hold the same in a row; a row where they differ is rejected and counted.
+        equal: paths that must be equal in a row; other rows are rejected and counted.
         keep: paths whose values are kept in the record's `extra`.
-        scalars_as_text: write true, 3 and the like as text where a text is asked for (some files have lost the quotes);
+        scalars_as_text: convert true, 3 and the like where a text is needed (some files have lost the quotes);
             otherwise they are errors.
     """
 
@@ -124,7 +117,7 @@ class Mapping(Source):
     drop_prompt: bool = False
     votes: list[str] = field(default_factory=list)
     vote_for: dict = field(default_factory=dict)
-    pairs: list[Pairs] = field(default_factory=list)
+    pairs: list[PairVotes] = field(default_factory=list)
     matrix: str | None = None
     strength: str | None = None
     strength_for: int = 1
@@ -145,34 +138,12 @@ class Mapping(Source):
         super().__post_init__()
         owner = self._owner
         if not self.prompt or not self.completions:
-            raise InputError(f"{owner}: 'prompt' and 'completions' must say where they stand in a row.")
-        if self.each is not None and len(self.completions) != 1:
-            raise InputError(f"{owner}: with 'each' give one entry of 'completions', for all elements alike.")
-        if self.each is None and any(
-            path in (ITSELF, KEY, *PLACES) or path.startswith(BESIDE)
-            for one in self.completions
-            for path in one.paths()
-        ):
-            raise InputError(
-                f"{owner}: {ITSELF}, {KEY}, {' and '.join(PLACES)} mean elements of a list; name the list by 'each'."
-            )
-        if self.turn_markers is not None and (len(self.turn_markers) != 2 or not all(self.turn_markers)):
-            raise InputError(
-                f"{owner}: turn_markers has {len(self.turn_markers)} entries; give the user's and the assistant's "
-                "marker."
-            )
-        if len(self.history_keys) != 2:
-            raise InputError(
-                f"{owner}: history_keys has {len(self.history_keys)} entries; give the user's and the assistant's key."
-            )
+            raise InputError(f"{owner}: set 'prompt' and 'completions' to where they are in a row.")
+        rated = self._completions.rated()  # making the readers checks their settings
+        self._prompt.columns()
         for attribute, scale in self.scales.items():
             if len(scale) != 2:
                 raise InputError(f"{owner}: the scale of {attribute!r} has {len(scale)} entries; give [worst, best].")
-        rated = {
-            name
-            for one in self.completions
-            for name in (*one.ratings, *(["overall"] if one.rating is not None else []))
-        }
         if unused := sorted(set(self.scales) - rated):
             known = f"the attributes are {', '.join(sorted(rated))}" if rated else "no completion has ratings"
             raise InputError(
@@ -180,17 +151,9 @@ class Mapping(Source):
             )
         if self._preferences.given and any(one.rank is not None for one in self.completions):
             raise InputError(
-                f"{owner}: a 'rank' of 'completions' says which is better, and so do votes, pairs, a matrix or a "
-                "strength; give one of them."
+                f"{owner}: both a 'rank' of 'completions' and votes, pairs, a matrix or a strength say which "
+                "completion is better; give one of them."
             )
-        for place, (up, down) in enumerate(self._thumbs):
-            for entry in self.completions[place].up:
-                if entry in down:
-                    raise InputError(
-                        f"{owner}: {entry!r} is both in 'up' and in 'down' of completions[{place}]; keep it in one "
-                        "of them."
-                    )
-            up.never_found(), down.never_found()
 
     @property
     def _owner(self) -> str:
@@ -200,6 +163,24 @@ class Mapping(Source):
     def _reader(self) -> Reader:
         return Reader(
             self.values, self.missing, scalars_as_text=self.scalars_as_text, notes=self.notes, owner=self._owner
+        )
+
+    @cached_property
+    def _prompt(self) -> PromptReader:
+        return PromptReader(
+            self.prompt,
+            system=self.system,
+            history=self.history,
+            history_keys=self.history_keys,
+            turn_markers=self.turn_markers,
+            reader=self._reader,
+            owner=self._owner,
+        )
+
+    @cached_property
+    def _completions(self) -> CompletionReader:
+        return CompletionReader(
+            self.completions, each=self.each, drop_prompt=self.drop_prompt, reader=self._reader, owner=self._owner
         )
 
     @cached_property
@@ -218,17 +199,14 @@ class Mapping(Source):
         )
 
     @cached_property
-    def _thumbs(self) -> list[tuple[Table, Table]]:
-        return [(Table("up", one.up, self._owner), Table("down", one.down, self._owner)) for one in self.completions]
+    def _critiques(self) -> CritiqueReader:
+        return CritiqueReader(
+            self.winner_critique, self.loser_critique, preferences=self._preferences, reader=self._reader
+        )
 
     def columns(self) -> Sequence[str]:
         """The paths of the prompt and the completions, which every row has."""
-        pieces = (
-            [self.prompt]
-            if isinstance(self.prompt, str)
-            else [piece.field for piece in self.prompt if piece.field and not piece.optional]
-        )
-        return [*pieces, *([one.text for one in self.completions] if self.each is None else [self.each])]
+        return [*self._prompt.columns(), *self._completions.columns()]
 
     def fits(self, header: Sequence[str]) -> bool:
         return all(has_column(dict.fromkeys(header), path) for path in self.columns())
@@ -236,22 +214,9 @@ class Mapping(Source):
     def structured(self) -> set[str]:
         """The columns into which a path leads, or that are read as a list or an object as a whole."""
         inside = [path for one in self.completions for path in one.paths()]
-        paths = [
-            *self.columns(),
-            *self.votes,
-            *self.equal,
-            *self.keep,
-            self.system,
-            self.reference,
-            self.id,
-            self.strength,
-            self.rater_preference,
-        ]
-        paths += [
-            *paths_of(self.winner_critique),
-            *paths_of(self.loser_critique),
-            *(inside if self.each is None else []),
-        ]
+        single = (self.system, self.reference, self.id, self.strength, self.rater_preference)
+        paths = [*self.columns(), *self.votes, *self.equal, *self.keep, *self._critiques.paths(), *single]
+        paths += inside if self.each is None else []
         for pair in [one for one in self.pairs if one.each is None]:
             paths += [pair.vote, *(side for side in pair.sides if isinstance(side, str))]
         whole = [self.each, self.matrix, self.history, *(pair.each for pair in self.pairs)]
@@ -261,29 +226,25 @@ class Mapping(Source):
 
     def after_rows(self) -> None:
         """Notes the entries of tables that no value was equal to."""
-        thumbs: list[Table] = []
-        for one, (up, down) in zip(self.completions, self._thumbs, strict=True):
-            thumbs += [up] * (one.thumb is not None and one.up != UP) + [down] * (
-                one.thumb is not None and one.down != DOWN
-            )
-        for table in (self._reader.values, self._reader.missing, *thumbs, *self._preferences.tables):
+        reader = self._reader
+        for table in (reader.values, reader.missing, *self._completions.tables(), *self._preferences.tables):
             unused = [
                 entry
                 for entry in table.never_found()
-                if table is not self._reader.missing or normal(entry) != normal(None)
+                if table is not reader.missing or normal(entry) != normal(None)  # null is missing without an entry
             ]
-            if unused:  # that a null is missing needs no entry
+            if unused:
                 self.notes.say(f"entries of '{table.name}' that no row uses: {', '.join(unused)}")
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         if self.equal and len({normal(value_at(row, path, where)) for path in self.equal}) > 1:
             return self.rejected(f"{', '.join(self.equal)} differ", where)
-        items = items_of(row, self.each, len(self.completions), where)
-        if not items:
+        elements = self._completions.elements(row, where)
+        if not elements:
             return self.rejected("no completions", where)
-        prompt, fronts = self._prompt(row, where)
-        candidates = [self._candidate(item, 0 if self.each is not None else item.place, fronts) for item in items]
-        extra = {path: _plain(value_at(row, path, where)) for path in self.keep}
+        prompt, fronts = self._prompt.of(row, where)
+        candidates = self._completions.of(elements, fronts)
+        extra = {path: _as_json(value_at(row, path, where)) for path in self.keep}
         if self._preferences.given:
             preference = self._preferences.of(row, candidates, where)
             if preference.ranks is None:
@@ -292,139 +253,25 @@ class Mapping(Source):
                 dataclasses.replace(one, rank=rank) for one, rank in zip(candidates, preference.ranks, strict=True)
             ]
             extra |= preference.extra
+        id, reference = (None if path is None else value_at(row, path, where) for path in (self.id, self.reference))
         return self.record(
             prompt,
-            self._with_critiques(candidates, row, where),
+            self._critiques.added(candidates, row, where),
             where=where,
             task="answer",
-            id="" if self.id is None else self._reader.id(value_at(row, self.id, where), self.id, where),
+            id=self._reader.id(id, str(self.id), where),
             scales={attribute: (float(worst), float(best)) for attribute, (worst, best) in self.scales.items()},
-            reference=None
-            if self.reference is None
-            else self._reader.text(value_at(row, self.reference, where), self.reference, where),
+            reference=self._reader.text(reference, str(self.reference), where),
             extra=extra,
         )
 
-    def _prompt(self, row: Row, where: str) -> tuple[tuple[Turn, ...], list[str]]:
-        """The turns, and the texts by which a completion may repeat them."""
-        turns: tuple[Turn, ...]
-        raw = ""
-        if not isinstance(self.prompt, str):
-            turns = (Turn("user", tuple(part for piece in self.prompt for part in self._parts(piece, row, where))),)
-        else:
-            value = value_at(row, self.prompt, where)
-            if is_messages(value) and not is_typed_parts(value):
-                turns = turns_of_messages(value, self.prompt, where, self.notes)
-            elif isinstance(value, dict):
-                turns = (turn_of_message(value, self.prompt, where, self.notes),)
-            else:
-                raw = self._reader.text(value, self.prompt, where) or ""
-                turns = (
-                    (user_turn(raw),)
-                    if self.turn_markers is None
-                    else turns_of_text(raw, self.turn_markers[0], self.turn_markers[1])
-                )
-        fronts = [text for text in (raw, turns[-1].text if turns else "") if text.strip()]
-        if self.history is not None:
-            turns = (
-                *turns_of_history(
-                    value_at(row, self.history, where), self.history_keys, self.history, where, self.notes
-                ),
-                *turns,
-            )
-        system = (
-            None if self.system is None else self._reader.text(value_at(row, self.system, where), self.system, where)
-        )
-        return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns), fronts
 
-    def _parts(self, piece: Piece, row: Row, where: str) -> list[Part]:
-        fixed = [Part(piece.text, "never")] if piece.text else []
-        if piece.field is None:
-            return fixed
-        if piece.optional and not has_column(row, piece.field):
-            return []
-        text = self._reader.text(value_at(row, piece.field, where), piece.field, where)
-        if text is None:
-            if not piece.optional:
-                raise InputError(
-                    f"{where}: {piece.field} is empty; mark the piece of the prompt as optional if it may be."
-                )
-            return []
-        return [*fixed, Part(text, piece.cut)]
-
-    def _candidate(self, item: Item, number: int, fronts: Sequence[str]) -> Candidate:
-        fields = self.completions[number]
-        reader = self._reader
-        text = reader.text(item.at(fields.text), fields.text, item.where) or ""
-        paths = ({} if fields.rating is None else {"overall": fields.rating}) | fields.ratings
-        ratings = {attribute: reader.number(item.at(path), path, item.where) for attribute, path in paths.items()}
-        said = [words for path in paths_of(fields.critique) for words in reader.texts(item.at(path), path, item.where)]
-        return Candidate(
-            text=self._without_prompt(text, fronts, item.where) if self.drop_prompt else text,
-            rank=self._rank(item, fields.rank),
-            ratings={attribute: value for attribute, value in ratings.items() if value is not None},
-            thumb=None
-            if fields.thumb is None
-            else reader.thumb(item.at(fields.thumb), fields.thumb, *self._thumbs[number], item.where),
-            critique=" ".join(said) or None,
-            revision=None
-            if fields.revision is None
-            else reader.text(item.at(fields.revision), fields.revision, item.where),
-            author=None if fields.author is None else reader.text(item.at(fields.author), fields.author, item.where),
-        )
-
-    def _rank(self, item: Item, rank: float | str | None) -> float | None:
-        if isinstance(rank, str):
-            return self._reader.number(item.at(rank), rank, item.where, only_words=True)
-        return None if rank is None else float(rank)
-
-    def _without_prompt(self, text: str, fronts: Sequence[str], where: str) -> str:
-        for front in fronts:
-            for words in (front, front.strip()):
-                if text.startswith(words):
-                    self.notes.count("drop_prompt: the prompt was taken off the front of a completion", where)
-                    return text[len(words) :]
-        self.notes.count("drop_prompt: a completion does not begin with the prompt, and was left as it is", where)
-        return text
-
-    def _with_critiques(self, candidates: Sequence[Candidate], row: Row, where: str) -> list[Candidate]:
-        """The completions with what was said of the one that won, and of those that lost."""
-        out = list(candidates)
-        best, worse = best_and_worse([one.rank for one in out])
-        for name, setting, places in (("winner", self.winner_critique, best), ("loser", self.loser_critique, worse)):
-            said = [words for path in paths_of(setting) for words in self._said(row, path, out, best, where)]
-            if said and not places:
-                self.notes.count(f"{name}_critique: no completion won, so that the critique was left out", where)
-            for place in places if said else ():
-                out[place] = dataclasses.replace(
-                    out[place], critique=" ".join([*filter(None, [out[place].critique]), *said])
-                )
-        return out
-
-    def _said(
-        self, row: Row, path: str, candidates: Sequence[Candidate], best: Collection[int], where: str
-    ) -> list[str]:
-        """The words at a path; of several raters' words those of the raters who preferred what won."""
-        value = value_at(row, path, where)
-        if best and isinstance(value, list) and not is_typed_parts(value):
-            agree = self._preferences.agree(row, candidates, best, len(value), where)
-            others = len(
-                self._reader.texts([one for one, kept in zip(value, agree, strict=True) if not kept], path, where)
-            )
-            if others:
-                self.notes.count(
-                    "the critique of a rater who did not prefer the completion that won was left out", where
-                )
-            value = [one for one, kept in zip(value, agree, strict=True) if kept]
-        return self._reader.texts(value, path, where)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: what is no number becomes null, and dates and the like text."""
+def _as_json(value: Any) -> Any:
+    """A value as JSON can hold it: non-finite numbers become null; dates and the like become text."""
     if isinstance(value, AnyMapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _as_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_as_json(one) for one in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int) else str(value)

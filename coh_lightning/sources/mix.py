@@ -1,6 +1,4 @@
-"""Several sources become one list of records: read, counted, mixed by size or by weight, and split so that no prompt
-stands on both sides.
-"""
+"""Several sources become one list of records: read, counted, and mixed by size or by weight."""
 
 from __future__ import annotations
 
@@ -20,7 +18,6 @@ from coh_lightning.errors import InputError
 from coh_lightning.records import Feedback, Rejected, content_id, unique
 from coh_lightning.sources.base import Source
 from coh_lightning.sources.notes import SourceNotes
-from coh_lightning.sources.prompts import feedback_key
 
 log = logging.getLogger(__name__)
 
@@ -36,30 +33,30 @@ def load(
     noticed: list[SourceNotes] | None = None,
     max_lost_share: float = 0.5,
 ) -> list[Feedback]:
-    """The records of all sources, in an order that depends on the seed and their ids alone (not on the order of sources
-    or rows).
+    """The records of all sources, in an order that depends only on the seed and their ids, not on the order of sources
+    or rows.
 
-    Ids are unique: "<source's label>/<the record's own id>". Every row is either a record, or part of one
-    (`merge_prompts`), or in `rejected` with its reason. Weights: without any, each record comes once. With a weight on
-    every source, the sources' shares in the mixture are as their weights, and nothing is lost: the source that needs it
-    least comes once and the others are repeated, in whole copies and a seeded choice for the rest::
+    Ids are unique: "<label of the source>/<the record's own id>". Every row is a record, part of one (`merge_prompts`),
+    or in `rejected` with its reason. Without weights each record comes once. With a weight on every source, their
+    shares in the mixture follow the weights and no record is lost: the source that needs the fewest repetitions comes
+    once, the others are repeated as whole copies and a seeded choice for the rest::
 
-        sources   a: 1000 records, weight 1    b: 100 records, weight 1    c: 100 records, weight 3
-        per record of a: 1                     b: 10                       c: 30                       -> 1000 + 1000 + 3000
+        source          a: 1000 records, weight 1    b: 100 records, weight 1    c: 100 records, weight 3
+        repetitions     1 -> 1000                    10 -> 1000                  30 -> 3000
 
-    Copies have a `copy` above 1 and ids of their own ("<id>~2", "<id>~3", ...); `split_by_prompt` keeps them out of the
-    held-out parts.
+    Copies have a `copy` above 1 and ids of their own ("<id>~2", "<id>~3", ...); `split_by_prompt` keeps them in the
+    training split.
 
     Args:
-        on_bad_record: what to do with a row that can't be read or is off its format: "stop" raises its InputError,
-            "skip" notes it in `rejected`.
+        on_bad_record: "stop" raises the InputError of a row that can't be read or is not in its format; "skip" adds it
+            to `rejected`.
         rejected: gets every row that was left out; without it their counts are logged.
-        noticed: gets the notes of each source; without it their lines are logged.
-        max_lost_share: of all rows, how many may be left out.
+        noticed: gets the notes of each source; without it they are logged.
+        max_lost_share: the largest fraction of rows that may be left out.
 
     Raises:
-        InputError: a bad row (with "stop"), a damaged file, weights on some sources only, two records of one id, or
-            more rows lost than may be.
+        InputError: a bad row (with "stop"), a damaged file, weights on only some sources, two records with one id, or
+            too many rows left out.
     """
     if on_bad_record not in ("stop", "skip"):
         raise InputError(f"on_bad_record is {on_bad_record!r}; it must be stop or skip.")
@@ -141,7 +138,7 @@ def _read(
             if isinstance(result, Feedback):
                 records.append(unique(result, seen, where))
                 if (content := content_id(result)) in contents:
-                    source.notes.count("the record is the same, word for word, as an earlier one", where)
+                    source.notes.count("the record is identical to an earlier one", where)
                 contents.add(content)
             else:
                 lost.append(dataclasses.replace(result, source=label))
@@ -150,29 +147,26 @@ def _read(
                 raise
             lost.append(Rejected(reason=str(error), where=where, source=label, unreadable=True))
     if not count:
-        raise InputError(f"{source.path}: this source gave no row at all (split {source.split!r}).")
+        raise InputError(f"{source.path}: this source has no rows (split {source.split!r}).")
     if source.merge_prompts:
         records = merged_by_prompt(records)
     return [dataclasses.replace(one, id=f"{label}/{one.id}", source=label) for one in records], lost, count
 
 
 def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_lost_share: float = 0.5) -> None:
-    """Raise InputError when more than `max_lost_share` of `total` rows were left out: then it is not the data, but the
-    source's settings.
+    """Raises InputError if more than `max_lost_share` of `total` rows were left out: then the settings are probably
+    wrong.
     """
     if len(lost) > max_lost_share * total:
         raise InputError(
-            f"{len(lost)} of {total} rows are of no use here, {most_often(lost)}; check that the source's settings "
-            "fit the file, "
-            f"or raise data.max_lost_share ({max_lost_share:g})."
+            f"{len(lost)} of {total} rows can't be used, {most_often(lost)}; check that the source's settings fit the "
+            f"file, or raise data.max_lost_share ({max_lost_share:g})."
         )
 
 
 def most_often(lost: Sequence[Rejected]) -> str:
-    """The most frequent reason, as a clause: "most often (3 times, first f.jsonl:7) because of: a completion is
-    empty".
-    """
-    alike = [re.sub(r"\d+", "0", one.reason) for one in lost]  # 812 tokens or 900: the same reason
+    """The most frequent reason: "most often (3 times, first f.jsonl:7) because of: a completion is empty"."""
+    alike = [re.sub(r"\d+", "0", one.reason) for one in lost]  # "812 tokens" and "900 tokens" are the same reason
     (reason, times), *_ = Counter(alike).most_common(1)
     first = lost[alike.index(reason)]
     return f"most often ({times} times, first {first.where or first.id}) because of: {first.reason}" + (
@@ -181,22 +175,22 @@ def most_often(lost: Sequence[Rejected]) -> str:
 
 
 def _refuse_equal_ids(by_label: Mapping[str, list[Feedback]]) -> None:
-    """A source called "a/b" and one called "a" whose own ids have a "/" in them could give two records one id."""
+    """Refuses equal ids of different sources, which a label "a/b" and a label "a" with ids "b/..." could have."""
     owner: dict[str, str] = {}
     for label, records in by_label.items():
         for one in records:
             if owner.setdefault(one.id, label) != label:
                 raise InputError(
-                    f"the sources {owner[one.id]!r} and {label!r} both give a record {one.id!r:.60}; give one of "
+                    f"the sources {owner[one.id]!r} and {label!r} both have a record {one.id!r:.60}; give one of "
                     "them another name."
                 )
 
 
 def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
-    """Records of the same prompt and task as one, with all their completions, in the order of their first row.
+    """Records of the same prompt and task merged into one with all their completions, in the order of their first row.
 
-    Ratings, thumbs and critiques stay each with its completion; ranks of different rows can't be compared, so records
-    with ranks are refused::
+    Ratings, thumbs and critiques stay with their completion; ranks of different rows can't be compared and are
+    refused::
 
         q -> a (4)     q -> b (2)     r -> c (3)          becomes          q -> a (4), b (2)     r -> c (3)
 
@@ -207,7 +201,7 @@ def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
     for one in records:
         if any(candidate.rank is not None for candidate in one.candidates):
             raise InputError(
-                f"{one.where}: merge_prompts can't join rankings of different rows; leave it off for sources with "
+                f"{one.where}: merge_prompts can't merge rankings of different rows; turn it off for sources with "
                 "ranks or pairs."
             )
         groups.setdefault((one.prompt, one.task, one.aspect), []).append(one)
@@ -223,7 +217,7 @@ def _joined(group: list[Feedback]) -> Feedback:
         for attribute, scale in one.scales.items():
             if scales.setdefault(attribute, scale) != scale:
                 raise InputError(
-                    f"{one.where}: the scale of {attribute!r} is not that of the same prompt at {first.where}."
+                    f"{one.where}: the scale of {attribute!r} differs from that of the same prompt at {first.where}."
                 )
     return dataclasses.replace(
         first,
@@ -237,7 +231,7 @@ def _joined(group: list[Feedback]) -> Feedback:
 def repeated_by_weight(
     by_label: Mapping[str, list[Feedback]], weights: Mapping[str, float], *, seed: int
 ) -> dict[str, list[Feedback]]:
-    """Each source's records as often as its weight asks (see `load`), none left out."""
+    """Each source's records, repeated as its weight requires (see `load`)."""
     per_record = {label: weights[label] / len(records) for label, records in by_label.items() if records}
     least = min(per_record.values(), default=1.0)
     taken = {one.id for records in by_label.values() for one in records}
@@ -254,71 +248,15 @@ def repeated_by_weight(
 
 
 def _free_id(id: str, taken: set[str]) -> str:
-    """The id, lengthened until nobody else has it: people's own ids may look like those of copies."""
+    """The id, lengthened until it is unique: a record's own id may look like that of a copy."""
     while id in taken:
         id += "~"
     taken.add(id)
     return id
 
 
-def split_by_prompt(
-    feedback: Iterable[Feedback], shares: Mapping[str, float], *, seed: int, copies_left_out: Counter[str] | None = None
-) -> dict[str, list[Feedback]]:
-    """The records by split: "train" and every name of `shares`, which gives its share of the prompts.
-
-    A prompt's side depends on the seed and on its normalised text alone (NFKC, case folded, blanks squeezed, no system
-    turn), so that no prompt stands on both sides, whatever source its records come from and whatever else is in the
-    list. Copies made by weights are left out of all but "train"; `copies_left_out` gets their number for each other
-    part.
-
-    Raises:
-        InputError: a share that is not between 0 and 1, a sum of 1 or more, or a share called "train".
-    """
-    if "train" in shares:
-        raise InputError("the share 'train' is what the others leave; name only the held-out parts.")
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            raise InputError(f"the share {name!r} is {share}; it must be at least 0 and below 1.")
-    if sum(shares.values()) >= 1:
-        raise InputError(f"the held-out shares add up to {sum(shares.values()):g}; nothing would be left to train on.")
-    out: dict[str, list[Feedback]] = {"train": [], **{name: [] for name in shares}}
-    for one in feedback:
-        place = key64(seed, "split", feedback_key(one)) / 2**64
-        side = "train"
-        for name, share in shares.items():
-            if place < share:
-                side = name
-                break
-            place -= share
-        if side == "train" or one.copy == 1:
-            out[side].append(one)
-        elif copies_left_out is not None:
-            copies_left_out[side] += 1
-    return out
-
-
-def without_prompts_of(
-    train: Iterable[Feedback], held_out: Iterable[Feedback]
-) -> tuple[list[Feedback], list[Rejected]]:
-    """The training records whose prompt is not among the held-out ones, and the others with their reason."""
-    keys = {feedback_key(one) for one in held_out}
-    kept, lost = [], []
-    for one in train:
-        if feedback_key(one) in keys:
-            lost.append(
-                Rejected(
-                    reason="the prompt is also in the held-out data", where=one.where, source=one.source, id=one.id
-                )
-            )
-        else:
-            kept.append(one)
-    return kept, lost
-
-
 def counts(feedback: Iterable[Feedback], rejected: Iterable[Rejected] = ()) -> dict[str, dict[str, Any]]:
-    """For `data.json`: per source the records (copies apart), their completions, and how many rows were left out for
-    which reason.
-    """
+    """For `data.json`: per source the records, copies, completions, and the rows left out by reason."""
     out: dict[str, dict[str, Any]] = {}
 
     def entry(label: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""What was noticed while a source was read and is no error: values without an entry, keys that were passed over, files
-that were not read.
+"""Notes on a source that are not errors: values without an entry, ignored keys, files that were not read.
 
-Adapters call `source.notes.count(...)` or `source.notes.say(...)`; `load` hands the notes on, and they are shown on the
-screen and kept in data.json.
+    notes.count("the key 'id' of messages is ignored", "f.csv:3")
+    -> "f: the key 'id' of messages is ignored (12 times in 500 rows, first f.csv:3)"
+
+They are shown on the screen and kept in data.json.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from dataclasses import dataclass
 from coh_lightning.errors import visible
 
 MOST_LINES = 40
-"""Different notes of one source that are shown; a column of free text taken for a table of values would give
-thousands.
-"""
+"""Different notes of one source that are shown; a column of free text mistaken for categories would give thousands."""
 MOST_KEPT = 10_000
 
 
@@ -25,31 +24,26 @@ class _Count:
 
 
 class SourceNotes:
-    """The notes of one source.
-
-    notes.count("value 'x' of 'stars' is in no entry of 'values'", "f.csv:3")   ->   f: value 'x' of 'stars' is in no entry of 'values' (12 times in 500 rows, first f.csv:3)
-    """
+    """The notes of one source."""
 
     def __init__(self) -> None:
         self.start("")
 
     def start(self, label: str) -> None:
-        """Forget everything: the source is about to be read, under this name in reports."""
+        """Clear the notes before the source is read, under this name in reports."""
         self.label = label
         self.rows = 0
-        """Rows that were read."""
+        """Rows read."""
         self.files: list[str] = []
-        """Files that were read, in order."""
+        """Files read, in order."""
         self.passed_over: dict[str, str] = {}
-        """Files beside them that were not read -> why."""
+        """Files that were not read -> why."""
         self._said: list[str] = []
         self._counts: dict[str, _Count] = {}
         self._others = 0
 
     def count(self, message: str, where: str) -> None:
-        """Count this once more. The message is a clause without place or number, the same for every row that it is said
-        of; `where` is the row's place.
-        """
+        """Count one occurrence of a message, which is a clause without place or number, at the row `where`."""
         found = self._counts.get(message)
         if found is not None:
             found.times += 1
@@ -59,12 +53,12 @@ class SourceNotes:
             self._others += 1
 
     def say(self, message: str) -> None:
-        """A note on the whole source, said once."""
+        """Add a note on the whole source."""
         if message not in self._said:
             self._said.append(message)
 
     def lines(self) -> list[str]:
-        """The notes, most frequent first, each as one printable line that begins with the source's name."""
+        """The notes, most frequent first, one printable line each."""
         counted = sorted(self._counts.items(), key=lambda item: -item[1].times)
         said = [
             f"{message} ({found.times:,} {'time' if found.times == 1 else 'times'} in {self.rows:,} rows, first "

@@ -1,4 +1,4 @@
-"""OpenAssistant's message trees: every human message with the answers that people ranked below it is one record."""
+"""OpenAssistant's message trees: every human message with its ranked answers is one record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coh_lightning.errors import InputError, named, shown
 from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.dialogue import turns_of_messages
-from coh_lightning.sources.files import Row, Rows
+from coh_lightning.sources.files import SourceRow, SourceRows
 from coh_lightning.turns import refuse_beside_content
 
 
@@ -26,9 +26,9 @@ class OASST(Source):
          │       └─ "Me."  rank 1
          └─ "What?"   rank 1
 
-    Answers that were deleted or failed review are no candidates, and a message below such a one, or that is one itself,
-    is rejected. An answer beside ranked ones that has no rank keeps none. A message whose answers have neither rank nor
-    a clear thumb is rejected. `limit` counts trees; ids are those of the human messages.
+    Answers that were deleted or failed review are left out, and so is every message that is or follows such a message.
+    An answer without a rank beside ranked ones stays unranked. A message whose answers have neither a rank nor a clear
+    thumb is rejected. `limit` counts trees; ids are those of the human messages.
     """
 
     def columns(self) -> Sequence[str]:
@@ -37,7 +37,7 @@ class OASST(Source):
     def structured(self) -> Sequence[str]:
         return ("prompt",)
 
-    def rows(self) -> Rows:
+    def rows(self) -> SourceRows:
         """One row for each human message that has answers: {"id", "messages", "removed", "replies"}."""
         for where, tree in super().rows():
             if isinstance(tree, InputError):
@@ -53,7 +53,7 @@ class OASST(Source):
             for row in rows:
                 yield f"{where} ({named(row['id'])})", row
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         if not row["replies"]:
             return self.rejected("no message of the tree has answers", where)
         if row.get("removed"):
@@ -89,17 +89,17 @@ class OASST(Source):
         )
 
 
-def _removed(message: Row) -> bool:
+def _removed(message: SourceRow) -> bool:
     return bool(message.get("deleted")) or message.get("review_result") is False
 
 
-def _author(reply: Row) -> str | None:
+def _author(reply: SourceRow) -> str | None:
     return str(reply.get("model_name") or "model") if reply.get("synthetic") else "human"
 
 
-def _questions(node: Row, before: list[Row], where: str, removed: bool = False) -> Iterator[Row]:
-    """The human messages with answers, from the root down, each with the messages that lead to it, and whether one of
-    them was removed.
+def _questions(node: SourceRow, before: list[SourceRow], where: str, removed: bool = False) -> Iterator[SourceRow]:
+    """The human messages with answers, from the root down, each with the messages before it and whether one of these
+    was removed.
     """
     if not isinstance(node, dict):
         raise InputError(f"{where}: a message of the tree is a {type(node).__name__}; it must be an object.")

@@ -1,4 +1,4 @@
-"""Our own JSON lines: every form of feedback, in the shape that `records.Feedback` documents."""
+"""Our own JSON lines, in the form that `records.Feedback` documents."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from coh_lightning.errors import named
 from coh_lightning.records import Feedback, Rejected, content_id
 from coh_lightning.sources.base import Source
 from coh_lightning.sources.dialogue import READ_AS_SYSTEM
-from coh_lightning.sources.files import Row
+from coh_lightning.sources.files import SourceRow
 from coh_lightning.turns import DEVELOPER
 
 
 @dataclass(frozen=True)
 class Records(Source):
-    """Feedback records as JSON lines (or as a JSON list). Read strictly: an empty completion here is an error, not a
-    counted rejection.
-    """
+    """Feedback records as JSON lines (or a JSON list). Read strictly: an empty completion is an error, not a rejection."""
 
     def columns(self) -> Sequence[str]:
         return ("prompt", "completions")
@@ -26,7 +24,7 @@ class Records(Source):
     def structured(self) -> Sequence[str]:
         return ("completions", "scale", "extra")
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         feedback = Feedback.from_json(row, where)
         if isinstance(row["prompt"], list) and any(message.get("role") == DEVELOPER for message in row["prompt"]):
             self.notes.count(READ_AS_SYSTEM, where)
@@ -41,7 +39,7 @@ class Records(Source):
                         f"the key {named(name)!r} of {place.split('[')[0]} is kept in the record and not used", where
                     )
         bare = self.stripped(feedback)
-        if self.strip and feedback.id == content_id(feedback):  # made from the content, which has changed
+        if self.strip and feedback.id == content_id(feedback):  # it was made from the content, which has changed
             bare = dataclasses.replace(bare, id=content_id(bare))
         return dataclasses.replace(
             bare, source=self.label, task=self.task or feedback.task, aspect=self.aspect or feedback.aspect

@@ -1,13 +1,13 @@
-"""Paths: how a mapping says where something stands in a row::
+"""Paths: how a mapping refers to a value in a row::
 
     question                   the column of this name
     annotations.honesty.0      a key in an object, and there the first element of a list
     conversation.-1.content    a negative place counts from the end of the list
     conversation.:-1           all elements but the last (as Python's slices)
     feedback.*.score           of each element of a list, or each value of an object: a list of as many values
-    systems."gpt-3.5".text     a key that has dots, or is *, in quotes of either kind (doubled inside)
+    systems."gpt-3.5".text     a key with dots, or *, in single or double quotes (doubled inside)
 
-A column whose whole name is the path comes first.
+A column whose whole name is the path takes precedence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SLICE = re.compile(r"(-?\d{1,9})?:(-?\d{1,9})?", re.ASCII)
 class Step(NamedTuple):
     name: str
     literal: bool = False
-    """It was quoted: a key, whatever it looks like."""
+    """It was quoted, so it is a key."""
 
     @property
     def every(self) -> bool:
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def steps_of(path: str) -> tuple[Step, ...]:
-    """The steps of a path. Raises InputError for a quote that is not closed before a dot or the end."""
+    """The steps of a path. Raises InputError for an unclosed quote."""
     steps = []
     start = 0
     while start <= len(path):
@@ -60,17 +60,18 @@ def steps_of(path: str) -> tuple[Step, ...]:
 
 
 def has_column(row: Mapping[str, Any], path: str) -> bool:
-    """Whether the row has the column in which the path begins."""
+    """Whether the row has the column that the path begins with."""
     return path in row or steps_of(path)[0].name in row
 
 
 def value_at(item: Any, path: str, where: str) -> Any:
-    """What stands at a path of a row, or of an element of one. A path that meets a null gives None.
+    """The value at a path of a row, or of an element of one. A path through a null gives None.
 
-        {"a": [{"b": 1}, null, {"b": 3}]}      a.0.b -> 1     a.-1.b -> 3     a.*.b -> [1, None, 3]     a.:1 -> [{"b": 1}]
+        {"a": [{"b": 1}, null, {"b": 3}]}
+        a.0.b -> 1      a.-1.b -> 3      a.*.b -> [1, None, 3]      a.:1 -> [{"b": 1}]
 
     Raises:
-        InputError: a name or a place that is not there, with the nearest name; a path with a quote that is not closed.
+        InputError: a missing name or place, with the nearest name; an unclosed quote.
     """
     if isinstance(item, Mapping) and path in item:
         return item[path]
@@ -78,7 +79,7 @@ def value_at(item: Any, path: str, where: str) -> Any:
 
 
 def _walk(value: Any, steps: Sequence[Step], done: list[str], path: str, where: str) -> Any:
-    """What the steps lead to from a value that the steps `done` have led to."""
+    """The value that the steps lead to, from one that the steps `done` have led to."""
     for depth, step in enumerate(steps):
         if value is None:
             return None
@@ -115,12 +116,12 @@ def _of_list(value: Sequence[Any], step: str, done: list[str], path: str, where:
     place = int(step)
     if not -len(value) <= place < len(value):
         raise InputError(
-            f"{where}: {_so_far(done)} has {len(value)} elements; {named(path)} asks for number {step} (counted from "
+            f"{where}: {_so_far(done)} has {len(value)} elements; {named(path)} asks for element {step} (counted from "
             "0)."
         )
     return value[place]
 
 
 def _so_far(done: Sequence[str]) -> str:
-    """The path to what is spoken of, for a message: its names may be anything that a row has for keys."""
+    """The path so far, for a message."""
     return ".".join(map(named, done))

@@ -1,6 +1,4 @@
-"""Ranks out of what a row says of its completions side by side: votes, votes on two at a time, a table of wins, a
-strength.
-"""
+"""Ranks from what a row says of its completions side by side: votes, votes on pairs, a table of wins, a strength."""
 
 from __future__ import annotations
 
@@ -9,33 +7,32 @@ from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError, named
 from coh_lightning.records import Candidate
-from coh_lightning.sources.files import Row
+from coh_lightning.sources.files import SourceRow
 from coh_lightning.sources.paths import value_at
 from coh_lightning.sources.reader import Reader
-from coh_lightning.sources.values import Table, is_number, normal, object_of
-from coh_lightning.sources.votes import TIE, Pairs, ranks_by_votes, ranks_by_wins
+from coh_lightning.sources.values import ValueTable, is_number, normal, object_of
+from coh_lightning.sources.votes import TIE, PairVotes, ranks_by_votes, ranks_by_wins
 
 NO_VOTE = "nobody said which completion is better"
 
 
 class Preference(NamedTuple):
-    """The ranks of a row's completions (None where nobody gave any), and what is kept of it in the record's `extra`."""
+    """The ranks of a row's completions (None if nobody gave any), and what the record's `extra` keeps of it."""
 
     ranks: Sequence[float | None] | None
     extra: dict[str, Any]
 
 
 class Preferences:
-    """The way in which a mapping says which completion is better; the arguments are `Mapping`'s settings of these
-    names.
+    """How a mapping says which completion is better; the arguments are `Mapping`'s settings of these names.
 
     Args:
-        reader: reads the values; its notes get the votes without an entry.
-        count: the number of completions, where it is the same in all rows.
+        reader: reads the values; its notes count votes without an entry.
+        count: the number of completions, if it is the same in all rows.
         owner: whose settings these are, for messages.
 
     Raises:
-        InputError: settings that don't go together.
+        InputError: settings that contradict each other.
     """
 
     def __init__(
@@ -43,7 +40,7 @@ class Preferences:
         *,
         votes: Sequence[str],
         vote_for: Mapping[Any, Any],
-        pairs: Sequence[Pairs],
+        pairs: Sequence[PairVotes],
         matrix: str | None,
         strength: str | None,
         strength_for: int,
@@ -52,13 +49,8 @@ class Preferences:
         count: int | None,
         owner: str,
     ) -> None:
-        self.votes, self.matrix, self.strength, self.strength_for, self.reader = (
-            votes,
-            matrix,
-            strength,
-            strength_for,
-            reader,
-        )
+        self.votes, self.matrix, self.reader = votes, matrix, reader
+        self.strength, self.strength_for = strength, strength_for
         ways = [
             name
             for name, given in (("votes", votes), ("pairs", pairs), ("matrix", matrix), ("strength", strength))
@@ -77,17 +69,19 @@ class Preferences:
                 "'each')."
             )
         if (matrix or pairs) and count == 1:
-            raise InputError(f"{owner}: {ways[0]!r} is about two completions or more; 'completions' has 1.")
+            raise InputError(f"{owner}: {ways[0]!r} needs two completions or more; 'completions' has 1.")
         if strength and (count not in (2, None) or strength_for not in (0, 1)):
             raise InputError(
                 f"{owner}: 'strength' is about two completions, and strength_for is the place of one, 0 or 1; there "
                 f"are {count or 'any number of'}."
             )
-        self.vote_for = Table("vote_for", _places(vote_for, "vote_for", count, owner), owner)
+        self.vote_for = ValueTable("vote_for", _places(vote_for, "vote_for", count, owner), owner)
         self.pairs = [
             (
                 one,
-                Table(f"pairs[{number}].vote_for", _places(one.vote_for, f"pairs[{number}].vote_for", 2, owner), owner),
+                ValueTable(
+                    f"pairs[{number}].vote_for", _places(one.vote_for, f"pairs[{number}].vote_for", 2, owner), owner
+                ),
             )
             for number, one in enumerate(pairs)
         ]
@@ -102,14 +96,14 @@ class Preferences:
                 f"{owner}: 'rater_preference' is what each rater preferred, as votes or strengths; there are no "
                 "'votes' and no 'strength'."
             )
-        # what each rater preferred is known without a setting where the row's votes or strengths are their own
+        # without the setting, a row's own votes or strengths may be those of the raters
         self.rater_preference = rater_preference or strength or (votes[0] if len(votes) == 1 else None)
         self.rater_preference_is_set = rater_preference is not None
         self.given = bool(ways)
         self.tables = [self.vote_for, *(table for _, table in self.pairs)]
 
-    def of(self, row: Row, candidates: Sequence[Candidate], where: str) -> Preference:
-        """What the row says of these completions.
+    def of(self, row: SourceRow, candidates: Sequence[Candidate], where: str) -> Preference:
+        """The preference of a row among these completions.
 
         Raises:
             InputError: a vote without an entry, a side that is no completion, a table that is not square.
@@ -126,17 +120,16 @@ class Preferences:
         ranks, complete = ranks_by_wins(wins, len(candidates))
         if not complete:
             self.reader.notes.count(
-                "not every two completions were compared; they are ranked by the comparisons that there are", where
+                "not all pairs of completions were compared; they are ranked by those that were", where
             )
         return Preference(ranks, {})
 
     def agree(
-        self, row: Row, candidates: Sequence[Candidate], best: Collection[int], raters: int, where: str
+        self, row: SourceRow, candidates: Sequence[Candidate], best: Collection[int], raters: int, where: str
     ) -> list[bool]:
-        """Whether each of so many raters preferred one of the completions in the places `best`; True for all where
-        nothing tells.
+        """Whether each rater preferred one of the completions at the places `best`; True for all if it is unknown.
 
-        Words of a rater who preferred another completion would say of the winner what was meant of the loser.
+        A rater who preferred another completion would otherwise praise or blame the wrong one.
 
         Raises:
             InputError: `rater_preference` does not have one value for each rater.
@@ -161,7 +154,7 @@ class Preferences:
             for one in own
         ]
 
-    def _by_votes(self, row: Row, candidates: Sequence[Candidate], where: str) -> Preference:
+    def _by_votes(self, row: SourceRow, candidates: Sequence[Candidate], where: str) -> Preference:
         votes = [vote for path in self.votes for vote in self._given(value_at(row, path, where))]
         if not votes:
             return Preference(None, {})
@@ -175,7 +168,7 @@ class Preferences:
                 )
         return Preference(ranks_by_votes(places, len(candidates)), {"votes": [str(vote) for vote in votes]})
 
-    def _by_strength(self, row: Row, count: int, where: str) -> Preference:
+    def _by_strength(self, row: SourceRow, count: int, where: str) -> Preference:
         path = str(self.strength)
         if count != 2:
             raise InputError(
@@ -188,7 +181,9 @@ class Preferences:
         ranks = [1.0 if not strength or place == better else 2.0 for place in range(2)]
         return Preference(ranks, {"margin": abs(strength)})
 
-    def _wins_of_pairs(self, row: Row, candidates: Sequence[Candidate], where: str) -> dict[tuple[int, int], float]:
+    def _wins_of_pairs(
+        self, row: SourceRow, candidates: Sequence[Candidate], where: str
+    ) -> dict[tuple[int, int], float]:
         wins: dict[tuple[int, int], float] = {}
         authors = _authors(candidates)
         for pair, table in self.pairs:
@@ -209,7 +204,9 @@ class Preferences:
                     wins[other, one] = wins.get((other, one), 0.0) + (place == 1)
         return wins
 
-    def _wins_of_matrix(self, row: Row, candidates: Sequence[Candidate], where: str) -> dict[tuple[int, int], float]:
+    def _wins_of_matrix(
+        self, row: SourceRow, candidates: Sequence[Candidate], where: str
+    ) -> dict[tuple[int, int], float]:
         path, count = str(self.matrix), len(candidates)
         table = value_at(row, path, where)
         if self.reader.is_missing(table):
@@ -228,22 +225,22 @@ class Preferences:
             for other in range(one + 1, count):
                 there, back = numbers[one][other], numbers[other][one]
                 if (there is None and back is None) or (not signed and not there and not back):
-                    continue  # of counts, 0 and 0 say that nobody compared the two
+                    continue  # counts of 0 and 0: nobody compared the two
                 if there is None or back is None:
                     raise InputError(
-                        f"{where}: {path} has a number for completions {one} and {other} in one direction alone; "
+                        f"{where}: {path} has a number for completions {one} and {other} in only one direction; "
                         "give both."
                     )
                 wins[one, other], wins[other, one] = there, back
         return wins
 
     def _given(self, votes: Any) -> list[Any]:
-        """The votes in a value that is one, or a list of them, without those that are missing."""
+        """The votes in a value that is one or a list of them, without missing ones."""
         if isinstance(votes, list):
             return [vote for one in votes for vote in self._given(one)]
         return [] if self.reader.is_missing(votes) else [votes]
 
-    def _place(self, vote: Any, table: Table, authors: Mapping[Any, int], where: str) -> int | str:
+    def _place(self, vote: Any, table: ValueTable, authors: Mapping[Any, int], where: str) -> int | str:
         if not isinstance(vote, Mapping):
             if vote in table:
                 return table[vote]
@@ -268,7 +265,7 @@ class Preferences:
 
 
 def _authors(candidates: Sequence[Candidate]) -> dict[Any, int]:
-    """Author -> place, for the authors of one completion alone."""
+    """Author -> place, for authors of exactly one completion."""
     forms = [normal(candidate.author) for candidate in candidates]
     return {
         form: place
@@ -277,7 +274,7 @@ def _authors(candidates: Sequence[Candidate]) -> dict[Any, int]:
     }
 
 
-def _comparisons(row: Row, path: str | None, where: str) -> Iterator[tuple[Any, str]]:
+def _comparisons(row: SourceRow, path: str | None, where: str) -> Iterator[tuple[Any, str]]:
     if path is None:
         yield row, where
         return
@@ -289,9 +286,7 @@ def _comparisons(row: Row, path: str | None, where: str) -> Iterator[tuple[Any, 
 
 
 def _in_order(line: Any, candidates: Sequence[Candidate], path: str, where: str) -> list[Any]:
-    """One value for each completion, out of a list of as many, or an object by author (None for those that it
-    lacks).
-    """
+    """One value per completion, from a list of the same length or an object by author (None if it is missing)."""
     if isinstance(line, Mapping):
         by_author = {normal(key): value for key, value in line.items()}
         unknown = [key for key in line if normal(key) not in {normal(candidate.author) for candidate in candidates}]
@@ -314,7 +309,7 @@ def _is_place(value: object, count: int | None) -> bool:
 
 
 def _places(vote_for: Mapping[Any, Any], name: str, count: int | None, owner: str) -> dict[Any, int | str]:
-    """vote -> place or "tie", numbers in quotes included. Raises InputError for anything else."""
+    """vote -> place (quoted numbers too) or "tie". Raises InputError for anything else."""
     places: dict[Any, int | str] = {}
     for vote, place in object_of(vote_for, name, owner).items():
         found = int(place) if isinstance(place, str) and place.strip().isdecimal() else place

@@ -1,4 +1,4 @@
-"""How a mapping reads one value of a row: as text, as a number, as a thumb, or as nothing that anybody said."""
+"""How a mapping reads one value of a row: as text, number or thumb, or as missing."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from coh_lightning.errors import InputError, shown
 from coh_lightning.sources.dialogue import is_messages
 from coh_lightning.sources.notes import SourceNotes
-from coh_lightning.sources.values import Table, is_number, object_of
+from coh_lightning.sources.values import ValueTable, is_number, object_of
 from coh_lightning.turns import is_typed_parts, joined_parts
 
 
 class Reader:
-    """Reads values by the tables of a mapping, and counts those that have no entry.
+    """Reads values by the tables of a mapping, and counts those without an entry.
 
     Args:
         values: rating as it stands in the file -> its number.
         missing: values that mean "not given".
-        scalars_as_text: whether numbers and booleans are written as text where a text is asked for.
-        notes: get what has no entry.
+        scalars_as_text: whether numbers and booleans are converted where a text is needed.
+        notes: count values without an entry.
         owner: whose settings these are, for messages.
 
     Raises:
-        InputError: entries that contradict each other, or a number in `values` that is none.
+        InputError: entries that contradict each other, or a non-finite number in `values`.
     """
 
     def __init__(
@@ -38,24 +38,24 @@ class Reader:
     ) -> None:
         self.scalars_as_text = scalars_as_text
         self.notes = notes
-        self.missing = Table("missing", missing, owner)
-        self.values = Table(
+        self.missing = ValueTable("missing", missing, owner)
+        self.values = ValueTable(
             "values",
             {entry: _finite(number, entry, owner) for entry, number in object_of(values, "values", owner).items()},
             owner,
         )
 
     def is_missing(self, value: Any) -> bool:
-        """Whether nobody said this: null, blank, or an entry of `missing`."""
+        """Whether a value is null, blank, or an entry of `missing`."""
         if value is None or (isinstance(value, str) and not value.strip()):
             return True
         return bool(self.missing) and not isinstance(value, list | dict) and value in self.missing
 
     def text(self, value: Any, path: str, where: str) -> str | None:
-        """The text to the character (of a list of text parts: their joined text), or None where nothing is there.
+        """The text exactly as it is (a list of text parts is joined), or None if it is missing.
 
         Raises:
-            InputError: what is no text.
+            InputError: the value is not text.
         """
         if is_typed_parts(value):
             value = joined_parts(value, path, where)
@@ -66,29 +66,29 @@ class Reader:
         scalar = isinstance(value, bool | int | float)
         if self.scalars_as_text and scalar and not _is_nan(value):
             return str(value)
-        hint = f" ('{path}.-1.content' is the text of the last of its messages)" if is_messages(value) else ""
+        hint = f" ('{path}.-1.content' is the text of its last message)" if is_messages(value) else ""
         if scalar:
             hint = (
-                " ('missing: [.nan]' takes it for nothing)"
+                " ('missing: [.nan]' treats it as missing)"
                 if _is_nan(value)
-                else " (scalars_as_text: true writes it as text)"
+                else " (scalars_as_text: true converts it)"
             )
         raise InputError(f"{where}: {path} is {value!r:.60}, a {type(value).__name__}; it must be text{hint}.")
 
     def texts(self, value: Any, path: str, where: str) -> list[str]:
-        """The texts of a list, or the one that is there; those that are missing left out."""
+        """The texts of a list, or a single text; missing ones are left out."""
         several = isinstance(value, list) and not is_typed_parts(value)
         found = [self.text(one, path, where) for one in (value if several else [value])]
         return [text for text in found if text is not None]
 
     def number(self, value: Any, path: str, where: str, *, only_words: bool = False) -> float | None:
-        """The number, by `values` where it has the value; of a list the mean. None where nothing is there.
+        """The number, by `values` if it has the value; the mean of a list. None if it is missing.
 
         Args:
-            only_words: numbers stand for themselves whatever `values` says (it is about ratings, and this is a rank).
+            only_words: numbers stand for themselves whatever `values` says (it is about ratings, this is a rank).
 
         Raises:
-            InputError: no number and in no entry; or a number that is in no entry of a table that has numbers.
+            InputError: neither a number nor an entry; or a number without an entry in a table that has numbers.
         """
         if isinstance(value, list):
             numbers = [
@@ -115,11 +115,11 @@ class Reader:
     def _number_hint(self, value: Any) -> str:
         known = f" ('values' knows {self.values.shown})" if self.values else ""
         if _is_nan(value):
-            return "that is no number: 'missing: [.nan]' takes it for nothing"
-        return f"it must be a number, or a word that 'values' or 'missing' explains{known}"
+            return "that is not a number: 'missing: [.nan]' treats it as missing"
+        return f"it must be a number, or an entry of 'values' or 'missing'{known}"
 
-    def thumb(self, value: Any, path: str, up: Table, down: Table, where: str) -> bool | None:
-        """Whether the thumb is up; None where nobody gave one. Raises InputError for a value in neither list."""
+    def thumb(self, value: Any, path: str, up: ValueTable, down: ValueTable, where: str) -> bool | None:
+        """Whether the thumb is up; None if it is missing. Raises InputError for a value in neither list."""
         if self.is_missing(value):
             return None
         if not isinstance(value, list | dict):
@@ -130,11 +130,11 @@ class Reader:
         raise InputError(f"{where}: {path} is {value!r:.60}; 'up' has {up.shown} and 'down' has {down.shown}.")
 
     def id(self, value: Any, path: str, where: str) -> str:
-        """The id, or "" where there is none. Raises InputError for what is neither text nor a whole number."""
+        """The id, or "" if there is none. Raises InputError unless it is text or an integer."""
         if self.is_missing(value):
             return ""
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise InputError(f"{where}: {path} is {shown(value)}; an id is a text or a whole number.")
+            raise InputError(f"{where}: {path} is {shown(value)}; an id is a text or an integer.")
         return str(value)
 
 

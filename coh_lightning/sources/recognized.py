@@ -1,6 +1,4 @@
-"""The source of a single file of feedback: our own records, dialogues of HH, or one of the two forms of TRL's, which
-its first row tells.
-"""
+"""The source of a single feedback file, by its first row: our own records, dialogues of HH, or one of TRL's formats."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ from coh_lightning.sources.own import Records
 from coh_lightning.sources.trl import TRLPairs, TRLUnpaired
 
 LOOKED_AT = 20
-"""Rows in which one that can be read is looked for."""
+"""Rows among which the first readable one decides."""
 
 
 def recognized(path: str) -> tuple[Source, str | None]:
-    """The source that reads a file, and a sentence on it where that is not `Records`.
+    """The source that reads a file, and a sentence about it unless it is `Records`.
 
     Raises:
         InputError: the file is missing, empty or damaged as a whole.

@@ -1,5 +1,5 @@
-"""openai/summarize_from_feedback, `comparisons`: two summaries of a Reddit post (or of a CNN/DM article) and the
-labeller's choice.
+"""openai/summarize_from_feedback, `comparisons`: two summaries of a Reddit post (or a CNN/DM article) and the labeler's
+choice.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ from typing import Any
 from coh_lightning.errors import InputError, shown
 from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column, text_column
-from coh_lightning.sources.files import Row
+from coh_lightning.sources.files import SourceRow
 from coh_lightning.turns import Part, Turn
 
 
 @dataclass(frozen=True)
 class Summarize(Source):
-    """Comparisons of summaries. Posts and articles are both read (the original's prompt for the articles was the word
-    "None", method.md 3.2).
+    """Comparisons of summaries of posts and articles.
 
-    The prompt is one user turn of a head that is never cut and a body that keeps its beginning when it is::
+    The prompt is one user turn: a head that is never cut, and a body that is cut from the back::
 
         "Write a summary of the following post.\\n\\nSubreddit: r/..\\nTitle: ..\\n\\n"   never cut
         "<the post>"                                                                 cut from the back
 
-    Summaries were written behind "TL;DR:", so they begin with a space that separates them from it: that one is taken
-    off. All else is kept to the character.
+    Summaries were written after "TL;DR:" and begin with a space, which is removed; otherwise texts are kept exactly.
     """
 
     subset: str | None = "comparisons"
     revision: str | None = "refs/convert/parquet"
-    """The hub's own conversion: the data set itself is a loading script, which `datasets` no longer runs."""
+    """The hub's conversion: the dataset itself is a loading script, which `datasets` no longer runs."""
 
     def hub_arguments(self) -> dict[str, Any]:
         return {"path": self.path} if self.subset is None else {"path": self.path, "data_dir": self.subset}
@@ -42,7 +40,7 @@ class Summarize(Source):
     def structured(self) -> Sequence[str]:
         return ("info", "summaries", "extra")
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         info = column(row, "info", where)
         summaries = column(row, "summaries", where)
         choice = column(row, "choice", where)

@@ -1,4 +1,4 @@
-"""Plain text for the pretraining regulariser: local files or a data set on the hub."""
+"""Plain text for the pretraining loss: local files or a dataset on the hub."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 from coh_lightning.compressed import read_text
 from coh_lightning.errors import InputError, words_of
 from coh_lightning.sources.base import text_column
+from coh_lightning.sources.file_names import data_suffix
 from coh_lightning.sources.files import Reading, read_rows
-from coh_lightning.sources.folders import chosen_files, data_suffix, file_notes, is_local
+from coh_lightning.sources.folders import chosen_files, file_notes, is_local
 
 
 def read_texts(path: str, notes: list[str] | None = None) -> list[str]:
-    """The documents of local files (.txt: what stands between blank lines; any other kind: the column "text") or of the
-    train split of a data set on the hub.
+    """The documents of local files (.txt: separated by blank lines; other kinds: the column "text") or of the train
+    split of a dataset on the hub.
 
     Args:
-        notes: gets what was read and what was passed over, where a path is more than one file.
+        notes: gets what was read and what was passed over, if the path is more than one file.
 
     Raises:
-        InputError: no such file or data set, no column "text", a file without any text.
+        InputError: no such file or dataset, no column "text", or no text in it.
     """
     if is_local(path):
         chosen = chosen_files(path, plain_text=True)
@@ -32,10 +33,10 @@ def read_texts(path: str, notes: list[str] | None = None) -> list[str]:
 
         try:
             table = datasets.load_dataset(path, split="train")
-        except Exception as error:  # whatever the hub's client raises, the user hears it with the remedy
+        except Exception as error:  # the hub's client raises many kinds of exceptions
             raise InputError(
-                f"{path}: this is no local file and could not be had from the hub ({type(error).__name__}: "
-                f"{words_of(error)}); give a local text file."
+                f"{path}: there is no such local file, and loading it from the hub failed "
+                f"({type(error).__name__}: {words_of(error)}); give a local text file."
             ) from error
         texts = [text_column(dict(row), "text", f"{path}: row {number}") for number, row in enumerate(table, start=1)]
     texts = [text for text in texts if text.strip()]

@@ -1,9 +1,8 @@
 """The preference formats of TRL: pairs (`prompt`, `chosen`, `rejected`) and unpaired thumbs (`prompt`, `completion`,
 `label`), as text or as messages.
 
-Texts are kept to the character. The forms have no separator of their own: in a pair without `prompt` the blanks where
-the two begin to differ begin the completions, so that prompt and completion together are the text that stands in the
-file.
+Texts are kept exactly. In a pair without `prompt` the whitespace before the first difference belongs to the
+completions, so prompt and completion together are the text of the file.
 """
 
 from __future__ import annotations
@@ -15,37 +14,37 @@ from coh_lightning.errors import InputError, named
 from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column
 from coh_lightning.sources.dialogue import Unlike, is_messages, prompt_and_answers, turn_of_message, turns_of_messages
-from coh_lightning.sources.files import Row
+from coh_lightning.sources.files import SourceRow
 from coh_lightning.sources.notes import SourceNotes
 from coh_lightning.turns import BESIDE_PROMPT, Part, Turn, refuse_beside_content, user_turn
 
 
 @dataclass(frozen=True)
 class TRLPairs(Source):
-    """Pairs: `chosen` before `rejected`. Without a `prompt` column it is what the two have in common at their beginning
-    (TRL's "implicit prompt")::
+    """Pairs: `chosen` is better than `rejected`. Without a `prompt` column their common beginning is the prompt (TRL's
+    "implicit prompt")::
 
     {"prompt": "Hi", "chosen": " Hello!", "rejected": " What?"}                                      text
     {"prompt": [user "Hi"], "chosen": [assistant "Hello!"], "rejected": [assistant "What?"]}         messages
     {"chosen": [user "Hi", assistant "Hello!"], "rejected": [user "Hi", assistant "What?"]}          implicit prompt
 
-    Beside a `prompt`, `chosen` and `rejected` may be whole conversations that repeat it; what they have before it (a
-    system turn, earlier turns) belongs to the prompt then (`dialogue.prompt_and_answers`). A row whose conversations
-    have another prompt is rejected, with the first character that differs.
+    With a `prompt`, `chosen` and `rejected` may be whole conversations that repeat it; their turns before it (a system
+    turn, earlier turns) then belong to the prompt (`dialogue.prompt_and_answers`). A row whose conversations have
+    another prompt is rejected, naming the first character that differs.
     """
 
     def columns(self) -> Sequence[str]:
         return ("chosen", "rejected")
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         _count_others(self, row, ("prompt", *self.columns()), where)
         sides = {name: column(row, name, where) for name in self.columns()}
         given = row.get("prompt")
         if given is not None and all(isinstance(side, str) for side in sides.values()):
             prompt, texts = _prompt(given, "prompt", where, self.notes), [*sides.values()]
         elif all(isinstance(side, str) for side in sides.values()):
-            # The common beginning, back to the last blank: a word that both begin alike belongs to the completions, and
-            # so do the blanks before it.
+            # the common beginning up to the last space: a word that both begin alike belongs to the completions, and
+            # so does the whitespace before it
             one, other = sides.values()
             begin = one[
                 : next(
@@ -69,7 +68,7 @@ class TRLPairs(Source):
 
 @dataclass(frozen=True)
 class TRLUnpaired(Source):
-    """One completion with a thumb: `prompt`, `completion`, `label`; or `messages` that end with the completion, and
+    """One completion with a thumb: `prompt`, `completion`, `label`; or `messages` that end with the completion and
     `label`.
     """
 
@@ -79,7 +78,7 @@ class TRLUnpaired(Source):
     def fits(self, header: Sequence[str]) -> bool:
         return "label" in header and ("messages" in header or {"prompt", "completion"} <= set(header))
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         label = column(row, "label", where)
         if not isinstance(label, bool):
             named = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(
@@ -111,7 +110,7 @@ def _prompt(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Tu
 
 
 def _given(value: object, where: str, notes: SourceNotes) -> tuple[Turn, ...] | None:
-    """The column of the prompt, or None where it says nothing, as in a table of which other rows have one."""
+    """The turns of the prompt column, or None if it is null or blank."""
     return (
         None
         if value is None or (isinstance(value, str) and not value.strip())
@@ -120,7 +119,7 @@ def _given(value: object, where: str, notes: SourceNotes) -> tuple[Turn, ...] | 
 
 
 def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
-    """A side as turns: a text or one message is the answer alone, a list of messages may be the whole conversation."""
+    """A side as turns: a text or one message is the answer; a list of messages may be the whole conversation."""
     if isinstance(value, str):
         return (Turn("assistant", (Part(value, "front"),)),)
     if isinstance(value, dict):
@@ -128,8 +127,8 @@ def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Tur
     return turns_of_messages(value, key, where, notes)
 
 
-def _count_others(source: Source, row: Row, read: Sequence[str], where: str) -> None:
-    """Count the columns that are not read; a row of tools is refused, since a template would put them before the
+def _count_others(source: Source, row: SourceRow, read: Sequence[str], where: str) -> None:
+    """Count the columns that are not read. A row with tools is refused, since a template would put them into the
     prompt.
     """
     refuse_beside_content(row, "the row", where, BESIDE_PROMPT)

@@ -1,4 +1,4 @@
-"""When a value of a row and an entry of a setting are the same, whatever types YAML, JSON, CSV or the parser made of
+"""When a value of a row and an entry of a setting are equal, whatever types YAML, JSON, CSV or the command line gave
 them.
 """
 
@@ -20,15 +20,15 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def normal(value: object) -> Hashable:
-    """What two equal values have in common; it can be a key.
+    """The normal form of a value, a hashable key: equal values have the same.
 
-    * Text goes without the blanks at its ends and in Unicode's NFC form; upper and lower case differ.
-    * Numbers go by value, and text that is a number is that number: 1, 1.0, "1", " 1.0 " and "1e0" are all the same.
-    * Booleans go by the words that YAML writes them with: true is the same as the texts yes, true and on, and false as
-      no, false and off, in upper or lower case. So an entry `yes`, whether quoted or not, means a cell "Yes", a cell
-      "TRUE" and a cell true. A boolean is never a number: 1 is not true.
-    * Nothing is the same as the texts null, ~ and "". NaN is the same as the texts nan and .nan in upper or lower case.
-    * Lists and objects are the same where all that is in them is.
+    * Text is stripped and in Unicode's NFC form; upper and lower case differ.
+    * Numbers compare by value, and text that is a number is that number: 1, 1.0, "1", " 1.0 " and "1e0" are equal.
+    * Booleans equal the words that YAML has for them: true equals the texts yes, true and on, and false no, false and
+      off, in any case. So an entry `yes`, quoted or not, matches the cells "Yes", "TRUE" and true. A boolean is never a
+      number: 1 is not true.
+    * Null equals the texts null, ~ and "". NaN equals the texts nan and .nan in any case.
+    * Lists and objects are equal if their contents are.
     """
     if value is None or isinstance(value, bool):
         return (value,)
@@ -56,30 +56,30 @@ def _of_text(text: str) -> Hashable:
     if _NUMBER.fullmatch(text):
         try:
             return ("number", Decimal(text))
-        except InvalidOperation:  # an exponent beyond all numbers
+        except InvalidOperation:  # the exponent is out of range
             pass
     return ("text", text)
 
 
 def is_number(value: object) -> bool:
-    """Whether the value is a number, or text that is one."""
+    """Whether the value is a number or text that is one."""
     form = normal(value)
     return isinstance(form, tuple) and form[0] == "number"
 
 
-class Table:
-    """Entries of a setting, looked up by `normal`; it remembers which were found.
+class ValueTable:
+    """Entries of a setting, looked up by `normal`; remembers which were found.
 
-        Table("values", {1: 5, "Good": 4})["1.0"]  ->  5
+        ValueTable("values", {1: 5, "Good": 4})["1.0"]  ->  5
 
     Args:
         name: of the setting, for messages.
-        entries: value -> what it means; a list of values means true for each.
+        entries: value -> meaning; or a list of values, which all mean true.
         owner: whose setting it is, for messages.
 
     Raises:
-        InputError: two entries are the same value and mean different things, or an entry is a list or an object; or
-            the entries are no list.
+        InputError: two equal entries mean different things, an entry is a list or an object, or the entries are not a
+            list.
     """
 
     def __init__(self, name: str, entries: Mapping[Any, Any] | Iterable[Any], owner: str) -> None:
@@ -97,8 +97,7 @@ class Table:
             if known != meaning:
                 raise InputError(
                     f"{owner}: the entries {_shown(other)} and {_shown(entry)} of '{name}' are the same value, but "
-                    f"mean {known!r} and {meaning!r}; "
-                    "keep one of them."
+                    f"mean {known!r} and {meaning!r}; keep one of them."
                 )
 
     def __contains__(self, value: object) -> bool:
@@ -117,18 +116,18 @@ class Table:
 
     @property
     def has_numbers(self) -> bool:
-        """Whether some entry is a number."""
+        """Whether any entry is a number."""
         return any(isinstance(form, tuple) and form[0] == "number" for form in self._by_form)
 
     def never_found(self) -> list[str]:
-        """The entries that no value was equal to, for messages; asking begins the next count."""
+        """The entries that no value matched since the last call, for messages."""
         missed = [_shown(entry) for form, (entry, _) in self._by_form.items() if form not in self._found]
         self._found.clear()
         return missed
 
 
 def object_of(value: Any, name: str, owner: str) -> Mapping[Any, Any]:
-    """A setting that must be an object. Raises InputError for another value."""
+    """A setting that must be an object. Raises InputError otherwise."""
     if not isinstance(value, Mapping):
         raise InputError(
             f"{owner}: '{name}' is {value!r:.60}; give an object, as in '{name}: {{a value: what it means}}'."

@@ -1,4 +1,4 @@
-"""What people said of completions side by side, as ranks: votes on all of them, and votes on two at a time."""
+"""Ranks from votes: on all completions at once, or on pairs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from coh_lightning.judgements import TIE
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Votes on two of the completions at a time::
+class PairVotes:
+    """Votes on pairs of completions::
 
         {"battles": [{"left": "gpt-4", "right": "llama", "winner": "left"}, ...]}
 
         pairs: [{each: battles, sides: [left, right], vote: winner, vote_for: {left: 0, right: 1, draw: tie}}]
 
     Args:
-        vote: path of the vote, or of a list of votes; inside an element of `each` if that is given, else of the row.
-        sides: which two completions: for each a path of its author or place, or the place itself, counted from 0.
-        vote_for: vote -> 0 for the first side, 1 for the second, or "tie". A vote that is no entry may be the author of
+        vote: path of the vote, or of a list of votes, in an element of `each` if that is given, else in the row.
+        sides: the two completions: for each the path of its author or place, or the place itself, counted from 0.
+        vote_for: vote -> 0 for the first side, 1 for the second, or "tie". A vote without an entry may be the author of
             a side.
         each: path of a list (or an object) of comparisons.
     """
@@ -32,7 +32,7 @@ class Pairs:
 
 
 def ranks_by_votes(votes: Iterable[int | str], count: int) -> list[float]:
-    """1 for the completion with the most votes and 2 for the others; 1 for all where "tie" or nothing has the most.
+    """1 for the completion with the most votes and 2 for the others; 1 for all if "tie" or no completion has the most.
 
         votes 0 0 1       -> ranks 1 2            votes 0 1      -> ranks 1 1
         votes tie tie 1   -> ranks 1 1
@@ -48,15 +48,15 @@ def ranks_by_votes(votes: Iterable[int | str], count: int) -> list[float]:
 
 
 def ranks_by_wins(wins: Mapping[tuple[int, int], float], count: int) -> tuple[list[float | None], bool]:
-    """The ranks of completions that were compared two at a time, and whether all of those that were compared have met.
+    """The ranks of completions that were compared in pairs, and whether all pairs of the compared ones were.
 
-    A completion's balance is the number of others that it beat (by most votes between the two) less those that it lost
-    to. The ranks go by the balance, the highest first; equal balances are a tie. One that nobody compared has no rank::
+    A completion's balance is the number of others it beat (by most votes between the two) minus the number it lost to.
+    The highest balance ranks first, equal balances tie, and a completion that nobody compared has no rank::
 
         wins (0,1): 2   (1,0): 1   (0,2): 1   (1,2): 1       balances 2 0 -2       ranks 1 2 3
 
     Args:
-        wins: (place, other place) -> how often, or how strongly, the one was preferred to the other.
+        wins: (place, other place) -> how often, or how strongly, the first was preferred to the second.
         count: the number of completions.
     """
     compared = {(min(pair), max(pair)) for pair in wins}
@@ -71,7 +71,7 @@ def ranks_by_wins(wins: Mapping[tuple[int, int], float], count: int) -> tuple[li
 
 
 def best_and_worse(ranks: Sequence[float | None]) -> tuple[set[int], set[int]]:
-    """The places of the best ranked completions and of the other ranked ones; both are empty where all are equal."""
+    """The places of the best ranked completions and of the other ranked ones; both empty if all are equal."""
     given = [rank for rank in ranks if rank is not None]
     if len(set(given)) < 2:
         return set(), set()

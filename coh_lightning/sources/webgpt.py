@@ -1,6 +1,4 @@
-"""openai/webgpt_comparisons: two long answers to a question, each written from quotes found on the web, and how
-strongly one was preferred.
-"""
+"""openai/webgpt_comparisons: two long answers to a question, each written from quotes of web pages, with a preference."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
 from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources.base import Source, column, text_column
-from coh_lightning.sources.files import Row, Rows
+from coh_lightning.sources.files import SourceRow, SourceRows
 from coh_lightning.sources.prompts import prompt_key
 from coh_lightning.turns import Part, Turn
 
@@ -26,27 +24,25 @@ _CITATION = re.compile(r"\[(\d{1,6}(?:,\s*\d{1,6})*)\]")
 class WebGPT(Source):
     """Comparisons of WebGPT, ties (score 0) included.
 
-    Each answer was written from quotes of its own and cites them by number. A chain has one prompt for all its answers,
-    so the prompt lists the sources of both, answer 0's first, equal ones once: it is then the same whichever answer
-    follows, says nothing of which was preferred, and no answer cites what the reader has not seen. Answer 1's citations
-    take the numbers of the joint list (the original put each answer's own quotes before it, which a shared prompt and a
-    single inference prompt have no place for, method.md 1.3). Citations of a number that the answer has no quote for
-    stay as they are::
+    Each answer was written from its own quotes and cites them by number. A chain has one prompt for all its answers, so
+    the prompt lists the quotes of both, answer 0's first and equal ones once: it is the same whichever answer follows
+    and does not reveal which was preferred. Answer 1's citations are renumbered to the joint list; citations without a
+    quote stay as they are::
 
         quotes_0 A, B    answer_0 "x [1][2]"        sources  [1] A  [2] B  [3] C
         quotes_1 B, C    answer_1 "y [1][2]"        answers  "x [1][2]"    "y [2][3]"
 
-    The data set has no held-out split, so it gets one here: a question is in `split: validation` by a hash of its text,
-    in `train` otherwise.
+    The dataset has no held-out split, so one is made here: a hash of the question decides whether it is in
+    `split: validation` or in `train`.
 
     Args:
-        quotes: "both" as above; "none" leaves the sources out and the answers word for word as they are.
-        held_out: share of the questions in the validation split.
-        held_out_seed: which questions these are.
+        quotes: "both" as above; "none" leaves the quotes out and the answers unchanged.
+        held_out: fraction of the questions in the validation split.
+        held_out_seed: seed of that choice.
     """
 
     revision: str | None = "refs/convert/parquet"
-    """The hub's own conversion: the data set itself is a loading script, which `datasets` no longer runs."""
+    """The hub's conversion: the dataset itself is a loading script, which `datasets` no longer runs."""
     quotes: Literal["both", "none"] = "both"
     held_out: float = 0.05
     held_out_seed: int = 0
@@ -54,16 +50,14 @@ class WebGPT(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.split not in ("train", "validation"):
-            raise InputError(
-                f"WebGPT.split is {self.split!r}; it must be train or validation (the held-out share of the questions)."
-            )
+            raise InputError(f"WebGPT.split is {self.split!r}; it must be train or validation.")
         if not 0 < self.held_out < 1:
             raise InputError(f"WebGPT.held_out is {self.held_out}; it must be between 0 and 1.")
 
     def stored_split(self) -> str:
         return "train"
 
-    def all_rows(self) -> Rows:
+    def all_rows(self) -> SourceRows:
         """The rows of this split."""
         for where, row in super().all_rows():
             if not isinstance(row, InputError):
@@ -85,7 +79,7 @@ class WebGPT(Source):
     def structured(self) -> Sequence[str]:
         return ("question", "quotes_0", "quotes_1")
 
-    def feedback(self, row: Row, where: str) -> Feedback | Rejected:
+    def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         question = _question(row, where)
         answers = [text_column(row, f"answer_{side}", where) for side in (0, 1)]
         scores = [number(column(row, f"score_{side}", where), f"score_{side}", where) for side in (0, 1)]
@@ -107,7 +101,7 @@ class WebGPT(Source):
         )
 
 
-def _question(row: Row, where: str) -> str:
+def _question(row: SourceRow, where: str) -> str:
     question = column(row, "question", where)
     return (
         question
@@ -123,14 +117,14 @@ def _quotes(value: object, key: str, where: str) -> list[Quote]:
         )
     titles, extracts = column(value, "title", where), column(value, "extract", where)
     if not isinstance(titles, list) or not isinstance(extracts, list) or len(titles) != len(extracts):
-        raise InputError(f"{where}: the lists 'title' and 'extract' of {key} are not equally long.")
+        raise InputError(f"{where}: the lists 'title' and 'extract' of {key} differ in length.")
     if not all(isinstance(one, str) for one in titles + extracts):
-        raise InputError(f"{where}: the lists 'title' and 'extract' of {key} hold something else than texts.")
+        raise InputError(f"{where}: the lists 'title' and 'extract' of {key} must hold only texts.")
     return list(zip(titles, extracts, strict=True))
 
 
 def renumbered(answer: str, own: list[Quote], listed: list[Quote]) -> str:
-    """The answer with its citations in the numbers of the joint list."""
+    """The answer with its citations renumbered to the joint list."""
 
     def joint(match: re.Match[str]) -> str:
         cited = [int(one) for one in match[1].split(",")]

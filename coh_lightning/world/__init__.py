@@ -1,13 +1,14 @@
 """The embedded world: posts of simple facts, summaries of mixed quality, raters that judge by rule, and a tiny base
-model trained on it all.
+model trained on it.
 
-Small enough for any machine, and verifiable: whether an output is right can be computed. It is what the demo
-and the tests use; scripts/build_world.py makes the base model again.
+It runs on any machine, and whether an output is right can be computed. Demo and tests use it; `worlds.py` is its entry,
+scripts/build_world.py makes its base model.
 
-    posts      seeded posts, their facts, gold summaries, writers of mixed quality, questions
-    raters     accuracy, coverage, coherence of any text about a post, and a critique of it in words
-    tokenizer  a byte-level BPE: each word of the world is one token, all bytes stand beside
-    sampler    what the base model writes (used before there is anything to fine-tune)
-    feedback   the base's samples, rated: the feedback that `fit` starts from
-    evaluate   scores, intervals, comparisons with a baseline
+    posts        seeded posts, their facts, gold summaries, writers of mixed quality, questions
+    pretraining  the text of the base model
+    raters       accuracy, coverage, coherence of any text about a post, and a critique of it
+    tokenizer    a byte-level BPE with one token per word of the world
+    sampler      texts of the base model
+    feedback     the base model's samples, rated: the feedback that `fit` trains on
+    evaluate     scores, intervals, comparisons with a baseline
 """

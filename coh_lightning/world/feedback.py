@@ -1,11 +1,11 @@
-"""Feedback as it comes about in the world: the base model writes summaries of posts, raters judge them. The true
-pipeline, in miniature.
+"""Feedback of the world: the base model writes summaries of posts, and raters judge them.
 
-    post -> 4 summaries by the base at temperature 1 -> for each: a rank (by a noisy rater), four ratings, a thumb, a
-    critique -> one `Feedback`
+    post -> 4 summaries by the base model at temperature 1
+         -> for each a rank (by a noisy rater), four ratings, a thumb, a critique
+         -> one `Feedback`
 
-The thumb is up where the critique finds no fault. Ratings, thumb and critique are exact; only the rank is noisy, as a
-person's comparison is.
+The thumb is up if the critique finds no fault. Ratings, thumb and critique are exact; only the rank is noisy, like a
+person's comparison.
 """
 
 from __future__ import annotations
@@ -24,32 +24,28 @@ from coh_lightning.records import Candidate, Feedback
 from coh_lightning.turns import Part, Turn
 from coh_lightning.world.posts import SUMMARISE, Post, Split, difficulty_of, gold_summary, make_posts
 from coh_lightning.world.raters import ATTRIBUTES, RATER_NOISE, Rating, noisy_overall, rate_facts
+from coh_lightning.worlds import WORLD
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 BASE = Path(__file__).parent / "base"
-"""The shipped base model and tokenizer, a Hugging Face folder."""
-
-WORLD = "world"
-"""What settings call the embedded world's feedback, base model, tokenizer and text; a file or folder of that name is
-`./world`.
-"""
+"""The base model and tokenizer of the package, a Hugging Face folder."""
 
 FEEDBACK_VERSION = 1
-"""Part of the key of the cache: raise it with every change of posts, raters or sampler that changes the feedback."""
+"""Part of the cache key: raise it with every change of posts, raters or sampler that changes the feedback."""
 
 TASK = "summary"
 
 
 def load_base(folder: Path = BASE) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """The base model (float32, evaluation mode) and its tokenizer, from the package; nothing is downloaded."""
+    """The base model (float32, evaluation mode) and its tokenizer; nothing is downloaded."""
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     if not (folder / "model.safetensors").is_file():
         raise InputError(
-            f"{folder} holds no model.safetensors: make the embedded world's base model with `python "
-            "scripts/build_world.py`"
+            f"{folder} has no model.safetensors; make the embedded world's base model with `python "
+            "scripts/build_world.py`."
         )
     return AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True
@@ -68,14 +64,15 @@ def world_feedback(
 ) -> list[Feedback]:
     """One record per post with `samples` rated summaries by the base model.
 
-    With `cache_dir` the records are kept there as JSON lines and read again where everything that they depend on is the
-    same; a file that is cut short or changed is made again.
+    With `cache_dir` the records are cached there as JSON lines, keyed by everything they depend on; a truncated or
+    changed file is made again.
     """
     if posts < 1 or samples < 1:
-        raise InputError(f"the world was asked for {posts} posts with {samples} samples each: both must be at least 1")
+        raise InputError(f"posts is {posts} and samples is {samples}; both must be at least 1.")
     difficulty_of(difficulty)
     made_from = {
-        "version": FEEDBACK_VERSION, "base": _sha256(BASE / "model.safetensors"), "tokenizer": _sha256(BASE / "tokenizer.json"),
+        "version": FEEDBACK_VERSION,
+        "base": _sha256(BASE / "model.safetensors"), "tokenizer": _sha256(BASE / "tokenizer.json"),
         "posts": posts, "samples": samples, "seed": seed, "difficulty": difficulty, "noise": noise, "split": split,
     }  # fmt: skip
     if cache_dir is None:
@@ -86,7 +83,7 @@ def world_feedback(
     if records is None:
         records = _draw(posts, samples=samples, seed=seed, difficulty=difficulty, noise=noise, split=split)
         write_jsonl(file, records)
-        # The note comes last: without it, or with another checksum in it, the file is not trusted.
+        # the note comes last: without it, or with another checksum, the file is not trusted
         with written_aside(note) as aside:
             aside.write_text(
                 json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n", encoding="utf-8"
@@ -101,7 +98,7 @@ def _draw(posts: int, *, samples: int, seed: int, difficulty: str, noise: float,
     ids = [f"world-{difficulty}-{split}-{seed}-{index}" for index in range(posts)]
     lm, tokenizer = load_base()
     written = continuations(lm, tokenizer, [post.prompt for post in made], keys=ids, samples=samples, seed=seed)
-    # the base now and then writes nothing; raters are given no empty sheets
+    # the base model sometimes writes nothing, which is not rated
     spoken = [[text.strip() for text in texts if text.strip()] for texts in written]
     return [
         rated(post, texts, record=record, seed=seed, noise=noise)
@@ -111,7 +108,7 @@ def _draw(posts: int, *, samples: int, seed: int, difficulty: str, noise: float,
 
 
 def rated(post: Post, texts: Sequence[str], *, record: str, seed: int, noise: float = RATER_NOISE) -> Feedback:
-    """The record of one post with these summaries, judged by the raters. Equal texts tie.
+    """The record of one post with these summaries, rated. Equal texts tie.
 
     overall scores with noise .91, .40, .91 (same text), .77  ->  ranks 1, 3, 1, 2
     """
@@ -125,8 +122,8 @@ def rated(post: Post, texts: Sequence[str], *, record: str, seed: int, noise: fl
 
 
 def world_prompts(count: int, *, seed: int = 0, difficulty: str = "middle") -> list[Feedback]:
-    """Held-out posts, never among the training posts of any seed: one record each with the gold summary as reference
-    and only candidate.
+    """Held-out posts, never among the training posts of any seed: one record each, with the gold summary as reference
+    and only completion.
     """
     made = make_posts(count, seed=seed, difficulty=difficulty, split="test")
     return [
@@ -153,17 +150,17 @@ def _record(post: Post, candidates: Sequence[Candidate], *, record: str) -> Feed
         scales=dict.fromkeys(ATTRIBUTES, (0.0, 1.0)),
         task=TASK,
         reference=gold_summary(post),
-        source="world",
+        source=WORLD,
     )
 
 
 def _read_cache(file: Path, note: Path, made_from: Mapping[str, Any]) -> list[Feedback] | None:
-    """The records of the cache, or None where it is missing, cut short, changed, or of something else."""
+    """The cached records, or None if they are missing, truncated, changed, or made from something else."""
     if not file.is_file() or not note.is_file():
         return None
     try:
         said = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:  # cut short, or no text: not to be trusted, so made again
+    except ValueError:  # truncated or not UTF-8
         return None
     if said != {"made_from": dict(made_from), "sha256": _sha256(file)}:
         return None

@@ -1,9 +1,9 @@
 """Posts of the world: a seeded, pure generator of short posts, the facts in them, summaries of mixed quality, and
 questions.
 
-A post tells one person's day out. Every post has a person and a place; the other kinds of fact (details) may be
-missing. Sentences about somebody else, or about nothing in particular, distract. All words are separated by one blank,
-so that each word with the blank before it is one token.
+A post tells of one person's day out. Every post has a person and a place; the other kinds of fact (details) may be
+missing. Sentences about somebody else, or about the scenery, distract. Words are separated by single spaces, so each
+word with the space before it is one token.
 
     facts    person Anna, place market, day Monday, reason bread
     post     post : Anna went to the market . it was Monday . Tom took the tram . Anna wanted bread .
@@ -11,8 +11,8 @@ so that each word with the blank before it is one token.
     poor     Anna went to the market on Friday .
     question when did Anna go ?     answer on Monday .
 
-Everything is a function of its arguments: the same seed gives the same texts in every process. Train and test posts are
-disjoint for all seeds, because a hash of the post's text decides on which side it stands.
+All functions are deterministic: the same seed gives the same texts in every process. Train and test posts are disjoint
+for all seeds, because a hash of the post's text decides its split.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ WISHES = ("bread", "flowers", "books", "stones", "maps", "shoes", "paper", "wood
 MEALS = ("soup", "cake", "fish", "rice", "cheese", "apples", "eggs", "salad")
 RESULTS = (
     "got lost", "got wet", "got tired", "lost a key", "lost a shoe", "lost a ring", "found a coin", "found a key",
-    "found a cat", "met a poet", "met a king", "met a doctor", "fell asleep", "fell ill", "came home late", "came home happy",
+    "found a cat", "met a poet", "met a king", "met a doctor", "fell asleep", "fell ill", "came home late",
+    "came home happy",
 )  # fmt: skip
 SCENERY = (
     "the weather was cold",
@@ -66,10 +67,10 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "meal": MEALS,
     "result": RESULTS,
 }
-"""Kind of fact -> what it may be."""
+"""Kind of fact -> its possible values."""
 
-# How a post states a fact: {s} is its subject (the name or the pronoun), {v} the value. A form without {s} is always
-# about the post's own person.
+# How a post states a fact: {s} is the subject (name or pronoun), {v} the value. A form without {s} is always about the
+# post's person.
 FORMS: Mapping[str, tuple[str, ...]] = {
     "place": ("{s} went to the {v}", "{s} visited the {v}"),
     "company": ("{s} was with {v}", "{v} came along"),
@@ -91,8 +92,7 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "meal": ("what did {p} eat ?", "some {v} ."),
     "result": ("what happened to {p} ?", "{p} {v} ."),
 }
-# How a summary states a fact that has no verb of its own: after "went". Each kind has its own word before the value, so
-# that a small model soon learns them.
+# How a summary states a fact after "went". Each kind has its own preposition, so that a small model learns them fast.
 PHRASES: Mapping[str, str] = {
     "place": "to the {v}",
     "company": "with {v}",
@@ -112,25 +112,18 @@ ANSWER = " answer :"
 
 WORDING_WORDS = (
     "a an A An the The good bad best worst better worse helpful unhelpful perfect poor fair summary answer response "
-    "text "
-    "of which people say says said that it is was right wrong and complete gets leaves out makes up things thing "
-    "twice mixes he she breaks off "
-    "has broken sentence nothing about , . : ; ? ! "
-    "not very here following person place day company clothes transport reason meal result rated rating low high "
-    "middle accuracy coverage coherence overall "
+    "text of which people say says said that it is was right wrong and complete gets leaves out makes up things thing "
+    "twice mixes he she breaks off has broken sentence nothing about , . : ; ? ! not very here following person place "
+    "day company clothes transport reason meal result rated rating low high middle accuracy coverage coherence overall "
     "accurate inaccurate incomplete coherent incoherent partly mostly one two three four five tie equally review "
     "verdict summarise question post as"
 ).split()
-"""Words for feedback sentences and critiques; those that pretraining does not use are untrained tokens, but one token
-each.
-"""
+"""Words for feedback sentences and critiques; those not in the pretraining text are untrained, but one token each."""
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard a post is: the least and most details in it, and the least and most sentences that distract (both ends
-    included).
-    """
+    """How hard a post is: the range of its details and of its distracting sentences, both ends included."""
 
     details: tuple[int, int]
     distractors: tuple[int, int]
@@ -145,7 +138,7 @@ DIFFICULTIES: Mapping[str, Difficulty] = {
 
 @dataclass(frozen=True)
 class Writer:
-    """How often a writer of summaries errs. Wrong facts, gaps and inventions are per detail, the rest per summary."""
+    """Error rates of a writer of summaries: `wrong`, `gap` and `invention` per detail, the others per summary."""
 
     wrong: float
     gap: float
@@ -166,23 +159,23 @@ WRITER_SHARES: Mapping[str, float] = {"good": 0.25, "fair": 0.45, "poor": 0.30}
 
 @dataclass(frozen=True)
 class Post:
-    """A post and the facts that a summary of it should state: kind -> value, in the order of KINDS."""
+    """A post and the facts that its summary should state: kind -> value, in the order of KINDS."""
 
     text: str
     facts: Mapping[str, str]
     others: Mapping[str, str]
-    """What the post says of somebody else (kind -> value): where careless writers take their wrong facts from."""
+    """What the post says of somebody else (kind -> value), which careless writers mix up with the facts."""
 
     @property
     def prompt(self) -> str:
-        """The text that asks for a summary of the post."""
+        """The post with the request to summarize it."""
         return self.text + SUMMARISE
 
 
 def difficulty_of(name: str) -> Difficulty:
-    """The difficulty of this name; InputError with the names there are."""
+    """The difficulty of this name. Raises InputError with the known names."""
     if name not in DIFFICULTIES:
-        raise InputError(f"difficulty is {name!r}, but the world has {', '.join(DIFFICULTIES)}: choose one of them")
+        raise InputError(f"difficulty is {name!r}; it must be one of {', '.join(DIFFICULTIES)}.")
     return DIFFICULTIES[name]
 
 
@@ -192,7 +185,7 @@ def make_posts(count: int, *, seed: int, difficulty: str = "middle", split: Spli
 
 
 def make_post(index: int, *, seed: int, difficulty: str = "middle", split: Split = "train") -> Post:
-    """The post with this number: it depends on the arguments alone, not on how many posts are made."""
+    """The post with this number; it depends only on the arguments."""
     level = difficulty_of(difficulty)
     random = generator(seed, "post", difficulty, split, index)
     while True:
@@ -207,7 +200,7 @@ def _draw_post(level: Difficulty, random: random.Random) -> Post:
     facts = {"person": person} | {
         kind: random.choice(VALUES[kind]) for kind in KINDS[1:] if kind in chosen or kind == "place"
     }
-    # A sentence is the kind of fact and its form; None stands for one that distracts.
+    # the kinds of fact, one per sentence; None is a distracting sentence
     body = [kind for kind in DETAILS if kind in chosen and kind != "result"]
     random.shuffle(body)
     plan: list[str | None] = [*body, *(["result"] if "result" in chosen else [])]
@@ -223,7 +216,7 @@ def _draw_post(level: Difficulty, random: random.Random) -> Post:
             sentences.append(_distraction(other, facts, others, random))
             after_distraction = True
             continue
-        # Right after somebody else a pronoun would be unclear.
+        # right after somebody else a pronoun would be ambiguous
         subject = person if after_distraction or random.random() < 0.3 else PRONOUNS[person]
         sentences.append(random.choice(FORMS[kind]).format(s=subject, v=facts[kind]))
         after_distraction = False
@@ -231,7 +224,7 @@ def _draw_post(level: Difficulty, random: random.Random) -> Post:
 
 
 def _distraction(other: str, facts: Mapping[str, str], others: dict[str, str], random: random.Random) -> str:
-    """A sentence about somebody else (noted in `others`) or about nothing in particular."""
+    """A sentence about somebody else (added to `others`) or about the scenery."""
     kinds = [kind for kind in ("place", *DETAILS) if kind not in others]
     if random.random() < 0.25:
         return random.choice(SCENERY)
@@ -242,8 +235,7 @@ def _distraction(other: str, facts: Mapping[str, str], others: dict[str, str], r
 
 
 def state(facts: Mapping[str, str], *, pronoun: str) -> list[str]:
-    """The sentences (without full stop) that state these facts in the usual order; the later ones begin with the
-    pronoun.
+    """The sentences (without period) that state these facts in the usual order; the later ones begin with the pronoun.
 
     person Anna, place lake, day Monday, meal soup, result got wet
     -> "Anna went to the lake on Monday", "she had soup and got wet"
@@ -260,12 +252,12 @@ def state(facts: Mapping[str, str], *, pronoun: str) -> list[str]:
 
 
 def gold_summary(post: Post) -> str:
-    """The summary that states every fact of the post, rightly."""
+    """The summary that states every fact of the post correctly."""
     return " ".join(f"{sentence} ." for sentence in state(post.facts, pronoun=PRONOUNS[post.facts["person"]]))
 
 
 def write_summary(post: Post, writer: Writer, random: random.Random) -> str:
-    """A summary as this writer would write it."""
+    """A summary by this writer, with its errors."""
     stated = dict(post.facts)
     for kind in KINDS[1:]:
         if kind not in stated:
@@ -291,7 +283,7 @@ def write_summary(post: Post, writer: Writer, random: random.Random) -> str:
 
 
 def _wrong_value(post: Post, kind: str, random: random.Random) -> str:
-    """Another value of this kind; half of the time the one that the post says of somebody else, if it does."""
+    """Another value of this kind; half of the time that of somebody else in the post, if there is one."""
     if kind in post.others and random.random() < 0.5:
         return post.others[kind]
     return random.choice([value for value in VALUES[kind] if value != post.facts[kind]])
@@ -311,7 +303,7 @@ def ask(post: Post, kind: str) -> tuple[str, str]:
 
 def questions(count: int, *, seed: int, difficulty: str = "middle", split: Split = "test") -> list[tuple[str, str]]:
     """(prompt, answer) pairs on `count` posts, one question each: the measure of general ability. The answer begins
-    with a blank and ends with a full stop.
+    with a space and ends with a period.
     """
     pairs = []
     for index, post in enumerate(make_posts(count, seed=seed, difficulty=difficulty, split=split)):
@@ -321,18 +313,10 @@ def questions(count: int, *, seed: int, difficulty: str = "middle", split: Split
 
 
 def vocabulary() -> list[str]:
-    """Every word of the world, sorted: what the tokenizer makes one token each (with the blank before it)."""
+    """Every word of the world, sorted; with the space before it, each is one token."""
     texts: list[str] = [
-        *WORDING_WORDS,
-        *SCENERY,
-        HEADER,
-        SUMMARISE,
-        REVIEW,
-        VERDICT,
-        QUESTION,
-        ANSWER,
-        *PRONOUNS.values(),
-        "went had and",
+        *(*WORDING_WORDS, *SCENERY, *PRONOUNS.values(), "went had and"),
+        *(HEADER, SUMMARISE, REVIEW, VERDICT, QUESTION, ANSWER),
     ]
     for values in VALUES.values():
         texts.extend(values)

@@ -1,13 +1,12 @@
-"""The text that the base model is pretrained on, and that keeps it whole while it is fine-tuned (the regulariser):
-documents of the world in mixed quality.
+"""The pretraining text of the base model, which is also mixed into fine-tuning: documents of mixed quality.
 
-    55 %  a post and a summary, by a writer good, fair or poor         post : ... summarise : Anna went to the market .
-    30 %  a post, three questions and their answers                    post : ... question : when did Anna go ? answer : on Monday . question : ...
-    10 %  a post, a summary and a review of it                         post : ... review : Anna went to the lake . verdict : a bad summary : it ...
+    55 %  a post and a summary (good, fair or poor)    post : ... summarise : Anna went to the market .
+    30 %  a post, three questions and answers          post : ... question : when did Anna go ? answer : on Monday . ...
+    10 %  a post, a summary and its review             post : ... review : Anna went to the lake . verdict : a bad ...
      5 %  a post alone
 
-Every document ends with the end of text. A review is a document of its own with its own cue: after "summarise :" and
-the summary there is always the end of text, so a model of this text never goes on to review what it has just written.
+Every document ends with the end token. A review has a cue of its own: after "summarise :" and the summary always comes
+the end token, so a model of this text never continues with a review of what it has just written.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ KIND_SHARES = {"summary": 0.55, "questions": 0.30, "review": 0.10, "post": 0.05}
 DIFFICULTY_SHARES = {"easy": 0.2, "middle": 0.6, "hard": 0.2}
 QUESTIONS_PER_POST = 3
 GOOD_FROM = 0.85
-"""The overall score from which a review says 'a good summary'."""
+"""The overall score from which a review calls a summary good."""
 
 
 def pretraining_text(count: int, *, seed: int) -> list[str]:
-    """`count` documents, without their end tokens. Never on test posts."""
+    """`count` documents without end tokens, never on test posts."""
     return [_document(index, seed) for index in range(count)]
 
 

@@ -1,15 +1,15 @@
-"""Raters of the world: they read a post and any text about it, by grammar, and say how accurate, complete and
-well-formed it is, and what is wrong in words.
+"""Raters of the world: they parse a post and any text about it, score how accurate, complete and well-formed it is, and
+write a critique.
 
     post      post : Anna went to the market . it was Monday . she wanted bread .
     text      Anna went to the market on Friday .
-    accuracy  2/3   of the three facts stated (person, place, day) two are right
-    coverage  2/4   of the four facts of the post two are stated rightly
-    coherence 1     every sentence is whole, none says a thing again, the pronouns fit, the text ends with a full stop
+    accuracy  2/3   of the three stated facts (person, place, day) two are right
+    coverage  2/4   of the four facts of the post two are stated correctly
+    coherence 1     every sentence is complete, none repeats a fact, the pronouns fit, the text ends with a period
     critique  it gets the day wrong and leaves out the reason
 
-The grammar of a summary (a model may write anything; what does not fit is a broken sentence, and what stands before the
-break still counts):
+The grammar of a summary (a model may write anything; a sentence that does not fit is broken, and its beginning still
+counts):
 
     summary  := (sentence ".")*
     sentence := (name | "he" | "she") verb ("and" verb)*
@@ -29,7 +29,7 @@ from coh_lightning.world.posts import FORMS, HEADER, KINDS, PHRASES, PRONOUNS, Q
 ATTRIBUTES = ("accuracy", "coverage", "coherence", "overall")
 FAULTLESS = "it is right and complete"
 RATER_NOISE = 0.05
-"""Standard deviation of the noisy rater's overall score."""
+"""Standard deviation of the noise in the noisy rater's overall score."""
 
 _FORM_FAULTS = {
     "repeat": "says a thing twice",
@@ -41,7 +41,7 @@ _FORM_FAULTS = {
 
 @dataclass(frozen=True)
 class Rating:
-    """What a rater says of one text; the scores are in 0..1."""
+    """A rater's judgment of one text; scores are in 0..1."""
 
     accuracy: float
     coverage: float
@@ -63,9 +63,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text states, as (kind, value) in the order of the text, and the faults of form of each of its
-    sentences.
-    """
+    """The statements of a text, as (kind, value) in order, and the faults of form of each sentence."""
 
     statements: tuple[tuple[str, str], ...]
     sentence_faults: tuple[frozenset[str], ...]
@@ -91,16 +89,14 @@ _LONGEST = max(map(len, (*_PHRASES, *_VERBS)))
 
 
 def read_post(prompt: str) -> dict[str, str]:
-    """The facts of a post, from its text or from a prompt that holds it. InputError where it is no post of the
-    world.
-    """
+    """The facts of a post, from its text or a prompt with it. Raises InputError if it is not a post of the world."""
     text = prompt
     for cue in (SUMMARISE, REVIEW, QUESTION):
         text = text.split(cue)[0]
     if not text.startswith(f"{HEADER} "):
         raise InputError(
-            f"the prompt {prompt[:60]!r} does not begin with {HEADER!r}, so it is no post of the embedded world and "
-            "its raters can't judge it"
+            f"the prompt {prompt[:60]!r} does not begin with {HEADER!r}, so it is not a post of the embedded world and "
+            "its raters can't judge it; use other scorers."
         )
     facts: dict[str, str] = {}
     for clause in text[len(HEADER) :].split(" ."):
@@ -114,7 +110,8 @@ def read_post(prompt: str) -> dict[str, str]:
             facts[kind] = value
     if not {"person", "place"} <= facts.keys():
         raise InputError(
-            f"the post {text[:60]!r} names no person and place, so the embedded world's raters can't judge it"
+            f"the post {text[:60]!r} names no person and place, so the embedded world's raters can't judge it; use "
+            "other scorers."
         )
     return {kind: facts[kind] for kind in KINDS if kind in facts}
 
@@ -122,12 +119,12 @@ def read_post(prompt: str) -> dict[str, str]:
 def read_summary(text: str, person: str) -> Reading:
     """What any text states about the person of the post, and its faults of form.
 
-    "Anna went to the lake . she went to"  ->  (person Anna, place lake), faults of sentence 1: none, of sentence 2: unfinished
+    "Anna went to the lake . she went to"  ->  (person Anna, place lake), no faults in sentence 1, sentence 2 unfinished
     """
     words = text.split()
     statements: list[tuple[str, str]] = []
     faults: list[frozenset[str]] = []
-    name = person  # of whom the next pronoun speaks
+    name = person  # the referent of the next pronoun
     start = 0
     while start < len(words):
         stop = words.index(".", start) if "." in words[start:] else len(words)
@@ -153,9 +150,7 @@ def read_summary(text: str, person: str) -> Reading:
 
 
 def _read_sentence(words: Sequence[str]) -> tuple[list[tuple[str, str]], bool, str | None]:
-    """(statements, whether all words fit the grammar, subject) of one sentence without its full stop; reads as far as
-    the grammar goes.
-    """
+    """(statements, whether all words fit the grammar, subject) of one sentence without its period."""
     if not words or (words[0] not in PRONOUNS and words[0] not in ("he", "she")):
         return [], False, None
     found: list[tuple[str, str]] = []
@@ -190,7 +185,7 @@ def _read_phrases(words: Sequence[str], place: int, found: list[tuple[str, str]]
 def _longest(
     words: Sequence[str], place: int, patterns: Mapping[tuple[str, ...], tuple[str, str | None, str]]
 ) -> tuple[tuple[str, str], int] | None:
-    """((kind, value), place after it) of the longest pattern that stands at this place."""
+    """((kind, value), place after it) of the longest pattern at this place."""
     for length in range(_LONGEST, 0, -1):
         pattern = patterns.get(tuple(words[place : place + length]))
         if pattern is not None and place + length <= len(words):
@@ -240,9 +235,7 @@ def _join(items: Sequence[str]) -> str:
 def noisy_overall(
     ratings: Sequence[Rating], texts: Sequence[str], *, seed: int, record: str, noise: float = RATER_NOISE
 ) -> list[float]:
-    """Overall scores as a human-like rater gives them: with N(0, noise) added, keyed by (seed, record, text), so that
-    equal texts get equal scores.
-    """
+    """Overall scores with N(0, noise) added, keyed by (seed, record, text), so that equal texts get equal scores."""
     return [
         rating.overall + generator(seed, "rater", record, text).gauss(0.0, noise)
         for rating, text in zip(ratings, texts, strict=True)

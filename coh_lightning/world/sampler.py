@@ -1,6 +1,4 @@
-"""What a model writes after prompts of the world, as text: `generation.generate` without feedback sentences, for the
-base model and for questions.
-"""
+"""Texts that a model writes after prompts of the world without feedback sentences: for the base model and questions."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ def continuations(
     max_new_tokens: int = 64,
 ) -> list[list[str]]:
     """For each prompt `samples` continuations up to the end token (left out) or `max_new_tokens`; temperature 0 is
-    greedy.
-
-    `keys` names each prompt: its draws depend on (seed, its key, number of the sample) alone.
+    greedy. The random draws of a prompt depend only on the seed, its key in `keys` and the number of the sample.
     """
     from coh_lightning.generation import Sampling, generate
     from coh_lightning.request import Request

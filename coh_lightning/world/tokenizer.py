@@ -1,10 +1,10 @@
-"""The world's tokenizer: a byte-level BPE in which each word of the world, with the blank before it, is one token, and
-all 256 bytes stand beside.
+"""The world's tokenizer: a byte-level BPE with a token for each word of the world (with the space before it) and for
+each of the 256 bytes.
 
-    "post : Anna went home early"  ->  post| :| Anna| went| home| |e|a|r|l|y          (decoded: the same text, as for any text)
+    "post : Anna went home early"  ->  post| :| Anna| went| home| |e|a|r|l|y
 
-It has no merges: `ignore_merges` takes a word that is in the vocabulary whole, every other word falls into its bytes.
-Nothing is added to a text, no begin-of-text token. The two special tokens are <|end|> (end of text) and <|pad|>.
+It has no merges: `ignore_merges` takes a word of the vocabulary whole, and every other word becomes its bytes, so any
+text decodes exactly. It adds no BOS token. The special tokens are <|end|> (end of text) and <|pad|>.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ MAX_LENGTH = 1024
 
 
 def words_as_tokens() -> list[str]:
-    """The texts that are one token each, beside the bytes: the words with their blank, and the word that begins a post,
-    without one.
-    """
+    """The texts that are one token each: the words with the space before them, and the first word of a post without."""
     return [HEADER.split()[0], *(f" {word}" for word in vocabulary())]
 
 
 def make_tokenizer() -> Tokenizer:
-    """The tokenizer, made by hand from the word list: bytes first, then words, then the special tokens."""
+    """The tokenizer with the vocabulary bytes, words, special tokens, in this order."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -50,7 +48,7 @@ def make_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Write tokenizer.json and tokenizer_config.json, and give back the tokenizer as transformers loads it."""
+    """Write tokenizer.json and tokenizer_config.json; returns the tokenizer as transformers loads it."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(

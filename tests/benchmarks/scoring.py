@@ -65,9 +65,9 @@ def chains(data: CoHDataModule) -> list[tuple[Tensor, int]]:
     found = []
     for one in data.splits["train"]:
         good = data.prompter.conditions(one.record)["good"]
-        link = data.chains(one)[0][0]
+        link = data.preparer.chains(one)[0][0]
         for candidate in one.record.candidates:
-            tokens = data.chain_tokenizer.chain(one.prompt, (type(link)(good, candidate.text),))
+            tokens = data.prompter.tokens.chain(one.prompt, (type(link)(good, candidate.text),))
             found.append((torch.tensor(tokens.ids, dtype=torch.long), tokens.spans[0].start))
     return found
 
@@ -91,7 +91,7 @@ def padded(lm: torch.nn.Module, sequences: list[tuple[Tensor, int]], *, order: l
 def trees(lm: torch.nn.Module, data: CoHDataModule, *, markers: int) -> list[float]:
     """Our way; of the outputs under the good sentence alone where `markers` is 1, as the padded ways score them."""
     scores: list[float] = []
-    _, compared = data._held_out("train")
+    _, compared = data.held_out("train")
     for index in range(compared.count):
         for row in compared.build(index)["rows"]:
             total, _ = output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"])

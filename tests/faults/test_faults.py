@@ -216,7 +216,7 @@ def test_a_full_disk_ends_in_one_sentence_that_names_the_file(
     )
     assert ended.status == 2, ended.printed[-3000:]
     assert ended.error.startswith(f"error: {what}") and ended.error.endswith(
-        "(No space left on device); make room there, and run the same command again."
+        "(No space left on device); free some space there, and run the same command again."
     )
 
 
@@ -231,7 +231,7 @@ def test_a_folder_that_is_read_only_ends_in_one_sentence(
     )
     assert ended.status == 2, ended.printed[-3000:]
     assert ended.error.startswith(f"error: {what}") and ended.error.endswith(
-        "(Read-only file system); name a folder that can be written to, and run the same command again."
+        "(Read-only file system); choose a writable folder, and run the same command again."
     )
 
 

@@ -1,6 +1,4 @@
-"""What a completion is read from: the row, or an element of the list or object `each`, with the paths of such an
-element.
-"""
+"""What a completion is read from: the row, or an element of the list or object `each`."""
 
 from __future__ import annotations
 
@@ -9,27 +7,27 @@ from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.sources.fields import BESIDE, ITSELF, KEY, PLACES
-from coh_lightning.sources.files import Row
+from coh_lightning.sources.files import SourceRow
 from coh_lightning.sources.paths import value_at
 
 
-class Item(NamedTuple):
-    """An element of `each`, or (`each` is None) the row, from which the completion at this place is read."""
+class Element(NamedTuple):
+    """An element of `each` (or the row, if `each` is None), from which the completion at this place is read."""
 
-    row: Row
+    row: SourceRow
     value: Any
     place: int
     where: str
     each: str | None = None
     key: str | None = None
     total: int = 0
-    """How many elements there are."""
+    """The number of elements."""
 
     def at(self, path: str) -> Any:
-        """What stands at a path inside the item.
+        """The value at a path inside the element.
 
         Raises:
-            InputError: as `value_at`; or `.key` of an element of a list, or a list beside `each` that is not as long.
+            InputError: as `value_at`; or `.key` of an element of a list, or a parallel list of another length.
         """
         if self.each is None:
             return value_at(self.value, path, self.where)
@@ -61,20 +59,20 @@ class Item(NamedTuple):
         if not isinstance(other, list) or len(other) != self.total:
             what = f"a list of {len(other)}" if isinstance(other, list) else f"a {type(other).__name__}"
             raise InputError(
-                f"{self.where}: {path} is {what}; beside the {self.total} elements of {self.each} it must have one "
-                "for each."
+                f"{self.where}: {path} is {what}; it must have one entry for each of the {self.total} elements of "
+                f"{self.each}."
             )
         return other[self.place]
 
 
-def items_of(row: Row, each: str | None, count: int, where: str) -> list[Item]:
-    """The elements of `each`, or `count` times the row. Raises InputError where `each` is no list and no object."""
+def elements_of(row: SourceRow, each: str | None, count: int, where: str) -> list[Element]:
+    """The elements of `each`, or `count` times the row. Raises InputError if `each` is neither a list nor an object."""
     if each is None:
-        return [Item(row, row, place, where) for place in range(count)]
+        return [Element(row, row, place, where) for place in range(count)]
     elements = value_at(row, each, where)
     if isinstance(elements, Mapping):
         return [
-            Item(row, one, place, f"{where}, {each}[{key!r}]", each, str(key), len(elements))
+            Element(row, one, place, f"{where}, {each}[{key!r}]", each, str(key), len(elements))
             for place, (key, one) in enumerate(elements.items())
         ]
     if not isinstance(elements, list):
@@ -83,6 +81,6 @@ def items_of(row: Row, each: str | None, count: int, where: str) -> list[Item]:
             "by name."
         )
     return [
-        Item(row, one, place, f"{where}, {each}[{place}]", each, None, len(elements))
+        Element(row, one, place, f"{where}, {each}[{place}]", each, None, len(elements))
         for place, one in enumerate(elements)
     ]
