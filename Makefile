@@ -27,10 +27,10 @@ help:
 # One folder for each call; every command is an ordinary one and is printed as it runs.
 demo: DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
 demo: .venv/.installed
-	$(RUN) -m coh_lightning fit --config conf/quickstart.yaml --config conf/demo/sft_best.yaml --run.folder $(DEMO)/sft_best
-	$(RUN) -m coh_lightning fit --config conf/quickstart.yaml --config conf/demo/sft_faultless.yaml --run.folder $(DEMO)/sft_faultless
+	$(RUN) -m coh_lightning fit --config conf/experiment/world_sft_best.yaml --run.folder $(DEMO)/sft_best
+	$(RUN) -m coh_lightning fit --config conf/experiment/world_sft_faultless.yaml --run.folder $(DEMO)/sft_faultless
 	$(RUN) -m coh_lightning fit --config conf/quickstart.yaml --run.folder $(DEMO)/coh
-	$(RUN) -m coh_lightning fit --config conf/quickstart.yaml --config conf/demo/coh_critiques.yaml --run.folder $(DEMO)/coh_critiques
+	$(RUN) -m coh_lightning fit --config conf/experiment/world_critiques.yaml --run.folder $(DEMO)/coh_critiques
 	$(RUN) -m coh_lightning.demo $(DEMO)/sft_best $(DEMO)/sft_faultless $(DEMO)/coh $(DEMO)/coh_critiques
 
 test: .venv/.installed

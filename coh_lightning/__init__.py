@@ -1,11 +1,11 @@
-"""Chain of Hindsight with PyTorch Lightning: language models taught by human feedback of any kind, turned into
+"""Chain of Hindsight with PyTorch Lightning: fine-tune language models on human feedback of any kind, turned into
 sentences.
 
     from coh_lightning import CoHDataModule, CoHModule
     data, model = CoHDataModule("feedback.jsonl"), CoHModule("gpt2")
     lightning.pytorch.Trainer(max_epochs=1).fit(model, data)
 
-Each name is imported when it is first asked for, so that commands which touch only files don't wait for torch and
+Each name is imported when it is first used, so that commands which only touch files don't wait for torch and
 Lightning.
 """
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from coh_lightning.wording import Wording as Wording
     from coh_lightning.writing import Generation as Generation
 
+    __version__: str
+
 _HOMES = {
     "CoHDataModule": "data",
     "CoHModule": "module",
@@ -50,6 +52,14 @@ __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("coh_lightning")
     if name not in _HOMES:
         raise AttributeError(f"module 'coh_lightning' has no attribute '{name}'")
     return getattr(import_module(f"coh_lightning.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, "__version__"})

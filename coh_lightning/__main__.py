@@ -1,7 +1,7 @@
-"""`python -m coh_lightning COMMAND`: finds the command and imports only what it needs.
+"""`coh COMMAND`, or `python -m coh_lightning COMMAND`: finds the command and imports only what it needs.
 
 fit, validate, test and predict are LightningCLI's (cli.py), whose import takes seconds; our own commands answer at
-once.
+once, and so do --help of any command and the completion of shells.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 
 from coh_lightning import configurations
 from coh_lightning.errors import InputError, did_you_mean
@@ -30,14 +29,10 @@ OWN = {
         "coh_lightning.convert",
         "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back",
     ),
-    "export": (
-        "coh_lightning.export",
-        "make a Hugging Face folder of a checkpoint, which is asked under the good sentence",
-    ),
+    "export": ("coh_lightning.export", "make a Hugging Face folder of a checkpoint, with the good sentence built in"),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
     "sweep": ("coh_lightning.sweep", "search settings: each trial a fit, its study in a local file"),
-    "cost": ("coh_lightning.cost", "memory and throughput of a training on paper, by model and GPUs"),
-    "judge": ("coh_lightning.judge", "let a language model compare completions, both orders played"),
+    "judge": ("coh_lightning.judge", "let a language model compare completions, in both orders"),
 }
 """Command -> the module whose `main(argv) -> exit status` it is, and what it does."""
 
@@ -47,7 +42,7 @@ def usage() -> str:
     rows = "\n".join(
         f"  {name:<12}{what}" for name, what in [*LIGHTNING.items(), *((name, what) for name, (_, what) in OWN.items())]
     )
-    return f"""usage: python -m coh_lightning COMMAND [options]
+    return f"""usage: coh COMMAND [options]          (or: python -m coh_lightning COMMAND [options])
 
 Chain of Hindsight: fine-tune a causal language model on human feedback of any kind.
 
@@ -55,52 +50,84 @@ commands:
 {rows}
 
 examples:
-  python -m coh_lightning fit --config conf/quickstart.yaml
-  python -m coh_lightning fit --config conf/quickstart.yaml --model.lr=1e-4 --run.name=warmer
-  python -m coh_lightning preview feedback.jsonl
+  coh fit --config conf/quickstart.yaml
+  coh fit --config conf/quickstart.yaml --model.lr=1e-4 --run.name=warmer
+  coh preview feedback.jsonl
 
-python -m coh_lightning COMMAND --help lists the options of a command; --version prints the version."""
+coh COMMAND --help lists the options of a command; --version prints the version; --print-completion bash (zsh, fish,
+...) prints what completes commands and keys in that shell."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 2 for a mistake in the input, 130 after Ctrl-C."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            print(usage())
-            return 0 if words else 2
-        if words[0] == "--version":
-            print(version("coh_lightning"))
-            return 0
-        for word in words:
-            if not word.isprintable() and any("\ud800" <= character <= "\udfff" for character in word):
-                raise InputError(f"{word!a} is no UTF-8: an argument must be text.")
-        words = configurations.found(words)
-        if words[0] in OWN:
-            return int(import_module(OWN[words[0]][0]).main(words[1:]))
-        if words[0] in LIGHTNING:
-            from coh_lightning.cli import run
+    """Run one command and return its exit status: 2 for an error in the input, 130 after Ctrl-C.
 
-            if argv is None:
-                sys.argv[1:] = words  # which is also what Lightning starts further processes with
-            return run(None if argv is None else words)
-        if words[0].startswith("-"):
-            raise InputError(
-                f"{words[0]} was given before the command; the command comes first: python -m coh_lightning fit "
-                f"{words[0]} ..."
-            )
-        raise InputError(
-            f"there is no command {words[0]}"
-            + did_you_mean(words[0], [*LIGHTNING, *OWN], "; python -m coh_lightning --help lists them.")
-        )
+    Args:
+        argv: The arguments; None takes those of the process, which then also ends like other commands when nobody reads
+            its output any longer (`--help | head -1`).
+    """
+    if argv is not None:
+        return _run(list(argv), own_process=False)
+    try:
+        status = _run(sys.argv[1:], own_process=True)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at its end
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _run(words: list[str], *, own_process: bool) -> int:
+    try:
+        return _command(words, own_process=own_process)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:
         mistake = _mistake(error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
         return 2
+
+
+def _command(words: list[str], *, own_process: bool) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("coh_lightning"))
+        return 0
+    if words[0].startswith("--print-completion"):
+        from coh_lightning.completion import script
+
+        print(script(words[0].partition("=")[2] or "".join(words[1:2]), LIGHTNING, OWN))
+        return 0
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise InputError(f"{word!a} is not UTF-8: an argument must be text.")
+    if words[0] in LIGHTNING and {"-h", "--help"} & {*words[1:]}:
+        from coh_lightning.completion import HELP
+
+        print(HELP.read_text(encoding="utf-8").replace("COMMAND", words[0]), end="")
+        return 0
+    words = configurations.found(words)
+    if words[0] in OWN:
+        return int(import_module(OWN[words[0]][0]).main(words[1:]))
+    if words[0] in LIGHTNING:
+        from coh_lightning.cli import run
+
+        words = ["--help" if word == "--help-all" else word for word in words]
+        if own_process:
+            sys.argv[1:] = words  # which is also what Lightning starts further processes with
+        return run(None if own_process else words)
+    if words[0].startswith("-"):
+        raise InputError(f"{words[0]} was given before the command; the command comes first: coh fit {words[0]} ...")
+    raise InputError(
+        f"there is no command {words[0]}{did_you_mean(words[0], [*LIGHTNING, *OWN], '; coh --help lists them.')}"
+    )
 
 
 def _mistake(error: BaseException | None) -> Exception | None:
@@ -122,18 +149,5 @@ def _mistake(error: BaseException | None) -> Exception | None:
     return error
 
 
-def _process() -> int:
-    """`main` as a process of its own: what nobody reads any longer (`--help | head -1`) ends it as it ends other
-    commands, without a traceback.
-    """
-    try:
-        status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at its end
-        return 128 + signal.SIGPIPE
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(_process())
+    sys.exit(main())

@@ -1,6 +1,4 @@
-"""The arguments of our own commands (`preview`, `judge`, `human-eval`, ...), whose mistakes end like every other one.
-Imports nothing heavy.
-"""
+"""The argument parser of our own commands (`preview`, `judge`, `human-eval`, ...). Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,13 +9,12 @@ from coh_lightning.errors import InputError
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse's parser, which takes no abbreviated options and complains in one line; so do the parsers of its
-    subcommands.
+    """argparse's parser without abbreviated options, whose errors are one sentence; so are those of its subcommands.
 
         human-eval export: the following arguments are required: --output; --help lists the options.
 
     Raises:
-        InputError: in the place of argparse's exit with its usage.
+        InputError: instead of argparse's exit with its usage.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

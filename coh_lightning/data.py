@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from coh_lightning import data_report
 from coh_lightning.chain_tokenizer import CutPrompt
 from coh_lightning.chains import Chain
-from coh_lightning.data_checks import check_arguments, check_trainer, notes_on_feedback
+from coh_lightning.data_checks import check_arguments, check_trainer
 from coh_lightning.data_report import SplitCounts
 from coh_lightning.field_cache import cache_fields
 from coh_lightning.formats import PromptFormat
@@ -56,8 +56,8 @@ class CoHDataModule(LightningDataModule):
     `max_validation_prompts`.
 
     Args:
-        feedback: A file of our own records (JSON lines); `world`, or neither this nor `sources`, is the feedback of the
-            embedded world (a file of that name is `./world`).
+        feedback: A file of our own records (JSON lines), or of TRL's pairs or unpaired rows; `world` is the feedback of
+            the embedded world (a file of that name is `./world`). Either this or `sources` must be given.
         sources: The sources of the feedback, instead of `feedback`.
         validation_sources: Separate held-out feedback; None takes `validation_share` of the prompts of `sources`.
         test_sources: The same for `test` and `predict`.
@@ -197,7 +197,6 @@ class CoHDataModule(LightningDataModule):
         if choice.note is not None:
             rank_zero_warn(choice.note)
             self.notes.append(choice.note)
-        self.notes += notes_on_feedback(self, recipe)
         self.tokenizer_name = choice.name
         if not self.splits:
             self.tokenizer = choice.tokenizer

@@ -8,13 +8,11 @@ from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.method import Method
 from coh_lightning.wording import Wording
-from coh_lightning.worlds import WORLD
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from coh_lightning.data import CoHDataModule
-    from coh_lightning.models import Recipe
 
 
 def check_arguments(data: CoHDataModule) -> None:
@@ -45,6 +43,11 @@ def check_arguments(data: CoHDataModule) -> None:
             f"data.feedback is '{data.feedback}' and data.sources names {len(data.sources)} source(s); give one of "
             "the two (coh_lightning.sources.Records reads such a file among others)."
         )
+    if data.feedback is None and data.sources is None:
+        raise InputError(
+            "data.feedback is not set; name a file of records (data.feedback=FILE), or data.sources, or "
+            "data.feedback=world for the feedback of the embedded world."
+        )
     for key, kind in (("method", Method), ("wording", Wording), ("prompt_format", PromptFormat)):
         value = getattr(data, key)
         if not isinstance(value, kind):
@@ -60,14 +63,3 @@ def check_trainer(trainer: pl.Trainer) -> None:
         raise InputError(
             "trainer.use_distributed_sampler is on, but the plan already gives each rank its own rows; set it to false."
         )
-
-
-def notes_on_feedback(data: CoHDataModule, recipe: Recipe | None) -> list[str]:
-    """A note if a model of the user's is trained on the embedded world's feedback by default."""
-    named = data.feedback is not None or data.sources is not None
-    if named or recipe is None or recipe.model in (None, WORLD) or recipe.checkpoint is not None:
-        return []
-    return [
-        f"No feedback is named (data.feedback, data.sources), so the model '{recipe.model}' has that of the embedded "
-        "world."
-    ]

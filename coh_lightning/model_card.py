@@ -98,7 +98,7 @@ def _facts(saved: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Path | 
             facts[name] = checkpoint[key]
     file = run / "config.yaml" if run is not None else None
     config = yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else {}
-    model = (config.get("model") or {}).get("init_args") or {}
+    model = config.get("model") or {}
     return facts | {name: model[name] for name in OPTIMIZATION if name in model}
 
 

@@ -1,16 +1,20 @@
 """How jsonargparse reads the value of a setting, where its own rules would change what people wrote. Importing this
-file puts these rules in force.
+file activates these rules.
 
-    a text of a file            is kept where the setting may be text: ["1", "yes"] of a list of numbers or texts stays two texts
-    a text of the command line  is read once: to the letter where the setting is text, else as YAML (1 is a number, ["1"] a list with a text)
-    a path                      is read as settings where it ends in .yaml, .yml or .json and the setting is more than text, so that a file
-                                named `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for in the
-                                package too
-    null                        is null; "None" is refused where null is meant
-    ${data.init_args.tokenizer} is the value of that setting, whatever sets it; \\${ is the text ${
+    a text of a file            is kept if the setting may be text: ["1", "yes"] in a list of numbers or texts stays
+                                two texts
+    a text of the command line  is taken literally if the setting is text, else read as YAML (1 is a number,
+                                ["1"] a list with a text)
+    a file of settings          ends in .yaml, .yml or .json, and is read if the setting is more than text, so that a
+                                file named `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for
+                                in the package too
+    a path of an input          (data.feedback, model.model, ...) in a file is relative to that file; what is written
+                                holds absolute ones (configurations.py)
+    null                        is null; "None" is refused where null is allowed
+    ${data.tokenizer}           is the value of that setting, whatever sets it; \\${ is the text ${
 
-jsonargparse has no public way to say any of this, so that four of its functions are replaced here by ones that call
-them; tests/test_parsing.py fails where a new version no longer calls ours.
+jsonargparse has no public hooks for this, so several of its functions are wrapped here; tests/test_parsing.py fails if
+a new version no longer calls our wrappers.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, Union
@@ -33,10 +37,10 @@ from coh_lightning.errors import InputError
 from coh_lightning.yaml_text import dump, escaped, load, load_setting
 
 SETTINGS = (".yaml", ".yml", ".json")
-"""The endings of files whose content may stand in the place of a value."""
+"""The endings of files whose content may replace a value."""
 
 PLAIN = (bool, int, float, complex, types.NoneType)
-"""What jsonargparse makes of a text before it asks whether the text itself will do."""
+"""What jsonargparse converts a text to before it tries the text itself."""
 
 _given: ContextVar[str | None] = ContextVar("given", default=None)
 """The value that is being read from the command line."""
@@ -44,6 +48,8 @@ _read_paths: ContextVar[bool] = ContextVar("read_paths", default=True)
 _keep_text: ContextVar[bool] = ContextVar("keep_text", default=False)
 _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 """The keys that lead to the setting that is being read."""
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+"""The working folder, while a command line is read; jsonargparse changes into the folder of each file."""
 
 _parse = _typehints.parse_value_or_config
 _adapt = _typehints.adapt_typehints
@@ -61,14 +67,19 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
         variable.reset(token)
 
 
+def paths_from(folder: Path) -> AbstractContextManager[None]:
+    """While a command line is read: the working folder, which its paths are relative to."""
+    return _set(_folder, folder)
+
+
 def written(parser: ArgumentParser, text: str) -> str:
-    """What a parser dumps, with the texts that hold `${` escaped: once settings are resolved nothing in them is a
-    reference.
+    """What a parser dumps, to be read in any folder: paths of inputs are absolute, and texts that hold `${` escaped,
+    since once settings are resolved nothing in them is a reference.
     """
-    if not parser.exit_on_error or "${" not in text:  # the parser of a class writes for the one that holds it
+    if not parser.exit_on_error:  # the parser of a class writes for the one that holds it
         return text
     comments = [f"{line}\n" for line in text.split("\n") if line.startswith("#")]
-    return "".join(comments) + dump(escaped(load(text)))
+    return "".join(comments) + dump(escaped(configurations.absolute(load(text))))
 
 
 def _kinds(typehint: Any) -> tuple[Any, ...]:
@@ -77,15 +88,18 @@ def _kinds(typehint: Any) -> tuple[Any, ...]:
 
 
 def _found(path: str) -> str:
-    """A path of settings: relative to the file that names it (jsonargparse is in its folder now), else the package's
-    where it begins with conf/.
+    """A path of settings, relative to the file that names it (jsonargparse is in its folder now). One that begins with
+    conf/ may also lie in the conf/ which that file is in, or in the package's.
     """
     packaged = configurations.ours(PurePath(path))
-    return str(packaged) if packaged is not None and packaged.is_file() and not Path(path).exists() else path
+    if packaged is None or Path(path).exists():
+        return path
+    around = [folder.parent / path for folder in (Path.cwd(), *Path.cwd().parents) if folder.name == "conf"]
+    return str(next((file for file in [*around, packaged] if file.is_file()), path))
 
 
 def _read(value: Any, enable_path: bool = True, simple_types: bool = False) -> tuple[Any, Any]:
-    """In the place of jsonargparse's `parse_value_or_config`, for settings with a type."""
+    """Replaces jsonargparse's `parse_value_or_config` for settings with a type."""
     if isinstance(value, NestedArg):  # the parser of the class that holds the key reads it
         return value, None
     if enable_path and _read_paths.get() and isinstance(value, str) and PurePath(value).suffix in SETTINGS:
@@ -96,12 +110,12 @@ def _read(value: Any, enable_path: bool = True, simple_types: bool = False) -> t
 
 
 def _read_group(value: Any, enable_path: bool = True, simple_types: bool = False) -> tuple[Any, Any]:
-    """The same for a group of settings, in whose place any word but a path is a mistake."""
+    """The same for a group of settings, whose value can only be a path."""
     return _parse(_found(value) if isinstance(value, str) and enable_path else value, enable_path, simple_types)
 
 
 def _adapted(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
-    """In the place of jsonargparse's `adapt_typehints`."""
+    """Replaces jsonargparse's `adapt_typehints`."""
     kinds = _kinds(typehint)
     if isinstance(val, NestedArg) and typing.get_origin(typehint) in (
         dict,
@@ -134,11 +148,13 @@ def _as_yaml(text: str) -> Any:
 
 
 def _checked(self: ActionTypeHint, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:
-    """In the place of `ActionTypeHint._check_type`."""
+    """Replaces `ActionTypeHint._check_type`."""
     kinds = _kinds(self._typehint)
     path = (*_path.get(), self.dest)
     if value == "None" and str in kinds and types.NoneType in kinds:
         raise InputError(f"{'.'.join(path)} is the text 'None'; write null for no value.")
+    if (folder := _folder.get()) is not None and Path.cwd() != folder:
+        value = configurations.beside_its_file(".".join(path), value, folder)
     text = str in kinds
     with (
         _set(_path, path),
@@ -149,7 +165,7 @@ def _checked(self: ActionTypeHint, value: Any, append: bool = False, cfg: Any = 
 
 
 def _called(self: ActionTypeHint, *args: Any, **kwargs: Any) -> Any:
-    """In the place of `ActionTypeHint.__call__`, which the command line's values go through."""
+    """Replaces `ActionTypeHint.__call__`, which gets the command line's values."""
     if not args:
         return _call(self, *args, **kwargs)
     with _set(_given, args[2]):
@@ -157,13 +173,13 @@ def _called(self: ActionTypeHint, *args: Any, **kwargs: Any) -> Any:
 
 
 def _loaded(value: str, simple_types: bool = False, **kwargs: Any) -> Any:
-    """jsonargparse's `load_value`: the texts among keys that a class takes without naming them are kept."""
+    """jsonargparse's `load_value`: keeps the texts among a class's **kwargs."""
     return value if simple_types else _load_value(value, simple_types=simple_types, **kwargs)
 
 
 def _resolved(parser: ArgumentParser, cfg: Namespace) -> Namespace:
-    """In the place of jsonargparse's `omegaconf_apply`: references are resolved once, when everything is set, and name
-    settings from the top of the configuration.
+    """Replaces jsonargparse's `omegaconf_apply`: references are resolved once, when everything is set, and are paths
+    from the root of the configuration.
 
     Raises:
         omegaconf.errors.OmegaConfBaseException: there is no such setting.
@@ -173,7 +189,7 @@ def _resolved(parser: ArgumentParser, cfg: Namespace) -> Namespace:
     with _core.parser_context(path_dump_preserve_relative=True):
         data = load(ArgumentParser.dump(parser, cfg, skip_validation=True, skip_unset=False, skip_link_targets=False))
     commands = parser._subcommands_action.choices if parser._subcommands_action else {}
-    if commands:  # names are those of a configuration file, which has no command at its top
+    if commands:  # a configuration file has no command at its root
         parts = {key: _without_references(part) if key in commands else part for key, part in data.items()}
     else:
         parts = _without_references(data)

@@ -34,6 +34,7 @@ from coh_lightning.pages import write_page
 from coh_lightning.preview_records import record_views
 from coh_lightning.preview_terminal import print_preview
 from coh_lightning.preview_totals import REASONS, rejections, totals
+from coh_lightning.yaml_text import escaped
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
@@ -184,9 +185,11 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     """The data module of this configuration, prepared; a feedback file replaces its sources."""
     from coh_lightning.worlds import WORLD
 
-    data = configured(settings)
-    if file is not None:
-        data.feedback, data.sources, data.validation_sources, data.test_sources = file, None, None, None
+    if file is None:
+        data = configured(settings)
+    else:
+        sources = [f"--data.{name}=null" for name in ("sources", "validation_sources", "test_sources")]
+        data = configured([*settings, *sources, f"--data.feedback={escaped(file)}"])
         data.validation_share = data.test_share = 0.0
     if data.recipe is None and data.tokenizer_name is None and data.own_feedback is not None:
         data.tokenizer_name = WORLD
@@ -216,8 +219,8 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     from jsonargparse import ActionConfigFile, set_parsing_settings
     from omegaconf.errors import OmegaConfBaseException
 
-    from coh_lightning.cli import CoHParser, plain_defaults
     from coh_lightning.complaints import Typed, broken_reference
+    from coh_lightning.config_parser import CoHParser
     from coh_lightning.data import CoHDataModule
     from coh_lightning.models import Recipe
     from coh_lightning.module import CoHModule
@@ -228,12 +231,9 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     parser.add_argument("--config", action=ActionConfigFile)
     for key in OTHERS:
         parser.add_argument(f"--{key}", type=dict[str, Any] | Any, default=None)
-    # parsed, since the data may refer to it (tokenizer: ${model.init_args...}), but not made
-    for key, kind in (("model", CoHModule), ("data", CoHDataModule)):
-        parser.add_lightning_class_args(kind, key, subclass_mode=True, required=False)
-        parser.set_defaults(
-            {key: {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain_defaults(kind)}}
-        )
+    # parsed, since the data may refer to it (tokenizer: ${model.model}), but not made
+    parser.add_class_arguments(CoHModule, "model", instantiate=False, sub_configs=True)
+    parser.add_class_arguments(CoHDataModule, "data", sub_configs=True)
     CoHParser.typed = Typed(settings, Path.cwd())
     CoHParser.known = parser.keys()
     try:
@@ -242,11 +242,9 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
         raise broken_reference(error) from error
     except UnicodeDecodeError as error:
         raise InputError(CoHParser.typed.broken() or f"a configuration file is not UTF-8: {error}") from error
-    model = config.model.init_args
-    for key in ("model", *OTHERS):
-        config[key] = None
-    made = parser.instantiate(config)
-    data: CoHDataModule = made["data"]
+    parser.check_groups(config)
+    model = config.model
+    data: CoHDataModule = parser.instantiate(config)["data"]
     if model.get("model") is not None or model.get("from_config") is not None:
         data.recipe = Recipe(
             model.get("model"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code"))

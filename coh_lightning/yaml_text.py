@@ -1,5 +1,4 @@
-"""How settings are read from YAML and written to it: one set of rules, so that what is written reads back as what was
-set.
+"""How settings are read from YAML and written to it, by one set of rules: what is written reads back unchanged.
 
 Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what people wrote:
 
@@ -10,11 +9,11 @@ Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what
     2026-01-31         text                         (PyYAML: a date)
     {a: 1, a: 2}       an error                     (PyYAML: the last one counts)
 
-A key that is there twice is refused. So are keys that differ in YAML and are one key in Python (true and 1, 1 and 1.0):
+A duplicate key is refused. So are keys that differ in YAML and are equal in Python (true and 1, 1 and 1.0), of which
 the last would replace the first.
 
-Writing quotes every text that this reader, PyYAML or OmegaConf could take for something else, and escapes every
-character that is not printed as itself.
+Writing quotes every text that this reader, PyYAML or OmegaConf could read as something else, and escapes every
+character that is not printable.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Dumper(yaml.SafeDumper):
 
 
 class DuplicateKeyError(yaml.MarkedYAMLError):
-    """A mapping has one key twice. Its mark is the place of the second."""
+    """A mapping has a key twice. The mark is the place of the second."""
 
 
 def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
@@ -71,7 +70,9 @@ def _int(loader: Any, node: yaml.ScalarNode) -> int:
     try:
         return int(text) if text.lstrip("-+0_").isdecimal() or not text.strip("-+0_") else int(text, 0)
     except ValueError as error:  # under an explicit tag: !!int x
-        raise yaml.constructor.ConstructorError(None, None, f"{text!r} is no whole number", node.start_mark) from error
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{text!r} is not a whole number", node.start_mark
+        ) from error
 
 
 def _float(loader: Any, node: yaml.ScalarNode) -> float:
@@ -79,7 +80,9 @@ def _float(loader: Any, node: yaml.ScalarNode) -> float:
     try:
         return float(re.sub(r"\.(inf|nan)$", r"\1", text))
     except ValueError as error:
-        raise yaml.constructor.ConstructorError(None, None, f"{node.value!r} is no number", node.start_mark) from error
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{node.value!r} is not a number", node.start_mark
+        ) from error
 
 
 Loader.add_constructor(TAG + "int", _int)
@@ -100,7 +103,7 @@ def load(text: str | bytes) -> Any:
 
     Raises:
         DuplicateKeyError: a mapping has one key twice; keys are compared as Python does, so 1, 1.0 and true are one.
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is not YAML.
     """
     loader = Loader(text)
     try:
@@ -116,7 +119,7 @@ def load(text: str | bytes) -> Any:
 
 
 def _check_keys(loader: Any, root: yaml.Node) -> None:
-    """Raises a `DuplicateKeyError` for the first key that stands twice; before construction, which merges `<<` into the
+    """Raises a `DuplicateKeyError` for the first duplicate key. Called before construction, which merges `<<` into the
     keys of the nodes.
     """
     waiting, seen = [root], set()
@@ -136,25 +139,18 @@ def _check_keys(loader: Any, root: yaml.Node) -> None:
                 before = first.setdefault(loader.construct_object(key), key)
                 if before is not key:
                     line = before.start_mark.line + 1
-                    name = (
-                        repr(key.value)
-                        if before.value == key.value
-                        else f"{key.value!r} counts as {before.value!r}, which"
-                    )
-                    again = (
-                        "there already"
-                        if before.value != key.value and line == key.start_mark.line + 1
-                        else "twice"
-                        if line == key.start_mark.line + 1
-                        else f"on line {line} already"
-                    )
+                    same = before.value == key.value
+                    name = repr(key.value) if same else f"{key.value!r} counts as {before.value!r}, which"
+                    again = f"on line {line} already"
+                    if line == key.start_mark.line + 1:
+                        again = "twice" if same else "there already"
                     raise DuplicateKeyError(
-                        problem=f"the key {name} stands {again}; leave one out", problem_mark=key.start_mark
+                        problem=f"the key {name} is set {again}; leave one out", problem_mark=key.start_mark
                     )
 
 
 def load_setting(text: str) -> Any:
-    """`load` for the value of a setting: a word with a colon at its end, or words in braces, are text and no keys
+    """`load` for the value of a setting: a word with a colon at its end, or words in braces, are text, not keys
     without values.
 
     "Answer:"  ->  "Answer:"        "{rating}"  ->  "{rating}"        "{rating: 5}"  ->  {"rating": 5}
@@ -173,9 +169,7 @@ def dump(data: Any) -> str:
 
 
 def escaped(data: Any) -> Any:
-    """`data` with each `${` in its texts written so that it stays text: unescaped, `${name}` stands for the setting of
-    that name.
-    """
+    """`data` with each `${` in its texts escaped: unescaped, `${name}` is a reference to that setting."""
     if isinstance(data, str):
         return re.sub(r"(\\*)\$\{", lambda found: "\\" * (2 * len(found[1])) + r"\${", data) if "${" in data else data
     if isinstance(data, Mapping):

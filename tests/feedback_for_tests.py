@@ -25,6 +25,12 @@ from coh_lightning.wording import Wording
 from coh_lightning.writing import Generation
 
 CONF = Path(__file__).parents[1] / "conf"
+DATA = {
+    path.stem: path
+    for folder in (CONF / "data", Path(__file__).parent / "conf")
+    for path in sorted(folder.glob("*.yaml"))
+}
+"""The settings of each kind of feedback by its name; tests/conf has those of local samples of real data."""
 METHODS = tuple(sorted(path.stem for path in (CONF / "method").glob("*.yaml")))
 WORDINGS = tuple(sorted(path.stem for path in (CONF / "wording").glob("*.yaml")))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from feedback_for_tests import CONF, EVERY_KIND
+from feedback_for_tests import DATA, EVERY_KIND
 
 from coh_lightning.sources import HH, OASST, Fields, Piece, Records, Source, Summarize, TRLPairs, TRLUnpaired, WebGPT
 from coh_lightning.sources import Mapping as Mapped
@@ -263,7 +263,7 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
         {"source": "s", "instruction": "Why?", "completions": [_rated("So.", "5"), _rated("No.", "N/A")]}
     ],
 }
-"""Good rows for each file in conf/data."""
+"""Good rows for each file of settings of data."""
 
 _CLASSES: Mapping[str, Callable[..., Source]] = {
     "HH": HH, "OASST": OASST, "Records": Records, "Summarize": Summarize, "TRLPairs": TRLPairs,
@@ -273,9 +273,7 @@ _CLASSES: Mapping[str, Callable[..., Source]] = {
 
 @cache
 def _settings(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text(encoding="utf-8"))["data"][
-        "init_args"
-    ]["sources"][0]
+    found: dict[str, Any] = yaml.safe_load(DATA[name].read_text(encoding="utf-8"))["data"]["sources"][0]
     return found
 
 

@@ -156,7 +156,9 @@ def column(file: Path, name: str) -> list[str]:
 
 MISTAKES = {
     "fitt": "there is no command fitt; did you mean 'fit'?",
-    "--config conf/base.yaml fit": "--config was given before the command; the command comes first: python -m coh_lightning fit --config ...",
+    "--config conf/base.yaml fit": (
+        "--config was given before the command; the command comes first: coh fit --config ..."
+    ),
     "fit nonsense": "'nonsense' is neither an option nor a value of one; options are written --key=value.",
     "fit --modle.lr=3": "there is no key modle.lr; did you mean model.lr?",
     "fit --learning_rate=3": "there is no key learning_rate; did you mean model.lr?",
@@ -164,34 +166,47 @@ MISTAKES = {
     "fit --data.num_train_epochs=3": "there is no key data.num_train_epochs; did you mean trainer.max_epochs?",
     "fit --lr=3": "there is no key lr; did you mean model.lr?",
     "fit --model.lrr=3": "there is no key model.lrr; did you mean model.lr?",
-    "fit --model.init_args.lrr=3": "there is no key model.lrr; did you mean model.lr?",
     "fit --data.metod.loss_on=last": "there is no key data.metod.loss_on; did you mean data.method.loss_on?",
     "fit --data.method.marks.god=x": "there is no key data.method.marks.god; did you mean data.method.marks.good?",
     "fit --trainer.max_step=3": "there is no key trainer.max_step; did you mean trainer.max_steps?",
     "fit --run.nam=x": "there is no key run.nam; did you mean run.name?",
-    "fit --config conf/nested_typo.yaml": "there is no key data.method.loss_onn; did you mean data.method.loss_on? (conf/method/typo.yaml:2)",
+    "fit --config conf/nested_typo.yaml": (
+        "there is no key data.method.loss_onn; did you mean data.method.loss_on? (conf/method/typo.yaml:2)"
+    ),
     "fit --config conf/typo.yaml": "there is no key data.row_token; did you mean data.row_tokens? (conf/typo.yaml:2)",
-    "fit --config conf/source_typo.yaml": "there is no key data.sources.fil; did you mean data.sources.file? (conf/source_typo.yaml:1)",
-    "fit --config conf/broken.yaml": "conf/broken.yaml:2: this is no YAML: expected ',' or '}', but got ':'.",
-    "fit --config conf/twice.yaml": "conf/twice.yaml:3: the key 'data' stands on line 1 already; leave one out.",
-    "fit --data.method={loss_on:[": "data.method is no YAML: ",
+    "fit --config conf/source_typo.yaml": (
+        "there is no key data.sources.fil; did you mean data.sources.file? (conf/source_typo.yaml:1)"
+    ),
+    "fit --config conf/broken.yaml": "conf/broken.yaml:2: this is not YAML: expected ',' or '}', but got ':'.",
+    "fit --config conf/twice.yaml": "conf/twice.yaml:3: the key 'data' is set on line 1 already; leave one out.",
+    "fit --data.method={loss_on:[": "data.method is not YAML: ",
     "fit --config conf/empty.yaml": "conf/empty.yaml: this file holds nothing; settings are written as key: value.",
-    "fit --config conf/bytes.yaml": "conf/bytes.yaml: this is no text: ",
-    "fit --config conf/bytes.jsonl": "conf/bytes.jsonl: this is no text: ",
+    "fit --config conf/bytes.yaml": "conf/bytes.yaml: this is not UTF-8 text: ",
+    "fit --config conf/bytes.jsonl": "conf/bytes.jsonl: this is not UTF-8 text: ",
     "fit --config conf/bas.yaml": "config: there is no file conf/bas.yaml; did you mean conf/base.yaml?",
-    "fit --data.method=conf/method/lost.yaml": "data.method: there is no file conf/method/lost.yaml; did you mean conf/method/last.yaml?",
+    "fit --data.method=conf/method/lost.yaml": (
+        "data.method: there is no file conf/method/lost.yaml; did you mean conf/method/last.yaml?"
+    ),
     "fit --data.method=lost": "data.method: there is no file lost; did you mean conf/method/last.yaml?",
     "fit --data.sources+=Linse": "data.sources: there is no class Linse; did you mean 'Lines'?",
-    "fit --model=test_cli.Modle": "model: there is no class test_cli.Modle; did you mean 'Model'?",
-    "fit --model=test_cli.Data": "model: test_cli.Data is no Model.",
+    "fit --model=test_cli.Model": "model: there is no file test_cli.Model.",
+    "fit --config conf/class_path.yaml": (
+        "there is no key data.init_args.row_tokens; write the keys directly under data. (conf/class_path.yaml:1)"
+    ),
+    "fit --model.class_path=test_cli.Model": "there is no key model.class_path; write the keys directly under model.",
+    "fit --data.method=null": (
+        "data.method is null; it must be settings, written as key: value, or the name of a file of them."
+    ),
     "fit --data.row_tokens=many": "data.row_tokens is 'many'; it must be a whole number.",
     "fit --data.method.orders=pn": "data.method.orders is 'pn'; it must be a list.",
-    "fit --data.method.loss_on=lats": "data.method.loss_on is 'lats'; it must be one of all, last; did you mean 'last'?",
+    "fit --data.method.loss_on=lats": (
+        "data.method.loss_on is 'lats'; it must be one of all, last; did you mean 'last'?"
+    ),
     "fit --config conf/null.yaml": "test_cli.Lines can't be made: one of its keys is null and needs a value (",
     "fit --config conf/no_method.yaml": "data.method is inf; it holds settings, written as key: value.",
     "fit --config conf/no_group.yaml": "run is 0; it holds settings, written as key: value.",
-    "fit --data=" + "x" * 3000: "data: there is no class " + "x" * 80 + "...",
-    "fit --config conf/reference.yaml": "the configuration refers to something that is not there: ",
+    "fit --data=" + "x" * 3000: "data is " + "x" * 60 + "; it must be settings",
+    "fit --config conf/reference.yaml": "a reference in the configuration can't be resolved: ",
     "fit --trainer.accelerator=gpux": "trainer: You selected an invalid accelerator name",
     "fit --trainer.devices=2x": "trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
     "fit --run.name=a/b": "run.name is 'a/b'; it names a folder under runs, so give one word without slashes.",
@@ -212,10 +227,11 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(
         "source_typo": "data: {sources: [{class_path: Lines, init_args: {fil: x}}]}\n",
         "broken": "model: {lr: 3\ndata: {row_tokens: 4}\n",
         "empty": "",
+        "class_path": "data: {class_path: test_cli.Data, init_args: {row_tokens: 3}}\n",
         "null": "data: {sources: [{class_path: Lines, init_args: {file: null}}]}\n",
         "no_group": "run: 0\n",
         "no_method": "data: {method: .inf}\n",
-        "reference": "model: {init_args: {lr: '${model.init_args.rate}'}}\n",
+        "reference": "model: {lr: '${model.rate}'}\n",
     }.items():
         (here / "conf" / f"{name}.yaml").write_text(text)
     for name in ("bytes.yaml", "bytes.jsonl"):
@@ -244,25 +260,20 @@ def test_a_mistake_found_before_the_first_step_leaves_nothing_and_the_command_pu
 
 def test_no_command_at_all_shows_the_usage(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert call() == 2
-    assert "usage: python -m coh_lightning COMMAND" in capsys.readouterr().out
+    assert "usage: coh COMMAND" in capsys.readouterr().out
 
 
 def test_other_trainers_names_lead_to_keys_that_there_are() -> None:
-    from coh_lightning.complaints import OTHER_NAMES, keys_of
+    from coh_lightning.complaints import keys_of
     from coh_lightning.data import CoHDataModule
+    from coh_lightning.key_synonyms import OURS, SYNONYMS
     from coh_lightning.module import CoHModule
 
     classes = {"model": CoHModule, "data": CoHDataModule, "trainer": pl.Trainer}
-    keys = {f"{key}.{name}" for key, kind in classes.items() for name in keys_of(kind)} | {
-        "run.folder",
-        "run.name",
-        "run.wandb",
-        "ckpt_path",
-    }
-    assert set(OTHER_NAMES) <= keys
-    theirs = [name for names in OTHER_NAMES.values() for name in names]
-    assert len(theirs) == len(set(theirs))
-    assert not {f"{key.split('.')[0]}.{name}" for key in OTHER_NAMES for name in OTHER_NAMES[key]} & keys
+    keys = {f"{key}.{name}" for key, kind in classes.items() for name in keys_of(kind)}
+    assert set(SYNONYMS) <= keys | {"run.folder", "run.name", "run.wandb", "ckpt_path", "seed_everything"}
+    assert len(OURS) == sum(len(names.split()) for names in SYNONYMS.values())
+    assert not {f"{ours.split('.')[0]}.{theirs}" for theirs, ours in OURS.items()} & keys
 
 
 # Configuration
@@ -280,7 +291,7 @@ def test_a_file_in_a_file_is_relative_to_it_and_the_command_line_to_the_working_
     call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = {"orders": ["pn"], "loss_on": "last", "marks": {"good": "fine:", "bad": "poor:"}}
-    assert printed(call, capsys, "fit", "--config", "conf/base.yaml")["data"]["init_args"]["method"] == last
+    assert printed(call, capsys, "fit", "--config", "conf/base.yaml")["data"]["method"] == last
     given = printed(
         call,
         capsys,
@@ -289,7 +300,7 @@ def test_a_file_in_a_file_is_relative_to_it_and_the_command_line_to_the_working_
         "--data.method.loss_on=all",
         "--data.method.marks.bad=worse:",
     )
-    assert given["data"]["init_args"]["method"] == {
+    assert given["data"]["method"] == {
         "orders": ["pn"],
         "loss_on": "all",
         "marks": {"good": "fine:", "bad": "worse:"},
@@ -302,11 +313,11 @@ def test_arguments_as_a_sweep_agent_gives_them(call: Callable[..., int], capsys:
         capsys,
         "fit",
         "--config=conf/base.yaml",
-        "--model.init_args.lr=0.002",
-        "--data.init_args.row_tokens=16",
+        "--model.lr=0.002",
+        "--data.row_tokens=16",
         "--run.name=sweep",
     )
-    assert (config["model"]["init_args"]["lr"], config["data"]["init_args"]["row_tokens"], config["run"]["name"]) == (
+    assert (config["model"]["lr"], config["data"]["row_tokens"], config["run"]["name"]) == (
         0.002,
         16,
         "sweep",
@@ -316,9 +327,9 @@ def test_arguments_as_a_sweep_agent_gives_them(call: Callable[..., int], capsys:
 def test_a_reference_follows_what_the_command_line_overrides(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
-    (here / "conf" / "reference.yaml").write_text("model: {init_args: {lr: 0.1, peak: '${model.init_args.lr}'}}\n")
+    (here / "conf" / "reference.yaml").write_text("model: {lr: 0.1, peak: '${model.lr}'}\n")
     config = printed(call, capsys, "fit", "--config", "conf/reference.yaml", "--model.lr=0.5")
-    assert config["model"]["init_args"] == {"lr": 0.5, "peak": 0.5}
+    assert config["model"] == {"lr": 0.5, "peak": 0.5}
 
 
 def test_a_printed_configuration_prints_itself(
@@ -413,7 +424,7 @@ def test_a_run_that_is_going_on_is_not_gone_on_with_by_another_process(
     there = names(here / "broken")
     with alone(here / "broken", "the other process is kept out"):
         assert call(*words) == 2
-    assert "error: run.folder is broken, where another process is at work on this run" in capsys.readouterr().err
+    assert "error: run.folder is broken, where another process is training this run" in capsys.readouterr().err
     assert names(here / "broken") == there
     assert call(*words) == 0, "the other one has ended"
 
@@ -560,22 +571,25 @@ def test_a_rank_that_another_one_left_alone_says_so_in_a_sentence(
     )
 
 
-def test_help_lists_the_settings_of_model_and_data(
+def test_all_of_the_help_lists_our_settings_before_the_trainers(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        call("fit", "--help")
+        call("fit", "--help-all")
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for key in (
-        "--model.lr LR",
-        "--model.peak PEAK",
-        "--data.row_tokens ROW_TOKENS",
-        "--data.method.loss_on {all,last}",
-        "--trainer.max_steps",
-        "--run.name",
-    ):
-        assert key in shown
+    places = [
+        shown.index(f"  {key}")
+        for key in (
+            "--model.lr LR",
+            "--model.peak PEAK",
+            "--data.row_tokens ROW_TOKENS",
+            "--data.method.loss_on {all,last}",
+            "--run.name",
+            "--trainer.max_steps",
+        )
+    ]
+    assert places == sorted(places)
 
 
 def test_a_worker_that_dies_while_its_row_is_fetched_ends_in_a_sentence_too(
@@ -602,10 +616,7 @@ def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
         call("fit", *SIX, "--run.folder=broken")
     assert call("fit", *SIX, "--run.folder=broken", "--model.lr=0.5", "--data.method.marks.bad=worse:") == 2
     error = capsys.readouterr().err
-    assert (
-        'model.init_args.lr (was 0.01, is 0.5), data.init_args.method.marks.bad (was "bad:", is "worse:"); name '
-        "another folder." in error
-    )
+    assert 'model.lr (was 0.01, is 0.5), data.method.marks.bad (was "bad:", is "worse:"); name another folder.' in error
 
 
 def test_a_folder_of_something_else_is_not_taken_for_a_run(
@@ -678,7 +689,7 @@ def test_what_a_checkpoint_says_of_hyperparameters_never_overrules_the_command_l
 ) -> None:
     assert call("fit", *SIX, "--model.lr=0.25", "--run.folder=r") == 0
     assert call("validate", *QUIET, "--model.lr=0.75", "--ckpt_path=r/checkpoints/last.ckpt", "--run.folder=v") == 0
-    assert yaml.safe_load((here / "v" / "validate.yaml").read_text())["model"]["init_args"]["lr"] == 0.75
+    assert yaml.safe_load((here / "v" / "validate.yaml").read_text())["model"]["lr"] == 0.75
 
 
 SCRIPT = """

@@ -6,8 +6,10 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from coh_lightning import configurations
 from coh_lightning.__main__ import main
@@ -126,3 +128,85 @@ def test_a_command_reads_the_packages_configuration(
         == 0
     )
     assert json.loads(capsys.readouterr().out.splitlines()[0])
+
+
+# Paths of inputs
+
+
+def settings(call: Callable[..., int], capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        call("fit", *words, "--print_config")
+    found: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return found
+
+
+SOURCES = """
+    sources:
+    - {class_path: Records, init_args: {path: mine.jsonl}}
+    - {class_path: HH, init_args: {path: Anthropic/hh-rlhf}}
+    - {class_path: Records, init_args: {path: 'part-*.jsonl'}}
+"""
+
+
+def test_paths_in_a_file_are_relative_to_it_and_a_saved_configuration_holds_absolute_ones(
+    empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "deep" / "model").mkdir(parents=True)
+    for name in ("mine.jsonl", "part-1.jsonl", "text.txt"):
+        (empty / "deep" / name).write_text("")
+    model = "model: {model: model, generation: {reward_model: some/name}}\n"
+    data = f"data:\n    regulariser: [text.txt, world, some/name]{SOURCES}"
+    (empty / "deep" / "mine.yaml").write_text(model + data)
+    found = settings(call, capsys, "--config=deep/mine.yaml")
+    deep = empty / "deep"
+    assert (found["model"]["model"], found["model"]["generation"]["reward_model"]) == (str(deep / "model"), "some/name")
+    assert found["data"]["regulariser"] == [str(deep / "text.txt"), "world", "some/name"]
+    paths = [one["init_args"]["path"] for one in found["data"]["sources"]]
+    assert paths == [str(deep / "mine.jsonl"), "Anthropic/hh-rlhf", str(deep / "part-*.jsonl")]
+    (empty / "other").mkdir()
+    (empty / "other" / "saved.yaml").write_text(yaml.safe_dump(found))
+    assert settings(call, capsys, "--config=other/saved.yaml") == found
+
+
+def test_paths_on_the_command_line_are_relative_to_the_working_folder(
+    empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "deep").mkdir()
+    (empty / "deep" / "mine.yaml").write_text("data: {feedback: mine.jsonl}\n")
+    (empty / "deep" / "mine.jsonl").write_text("")
+    (empty / "mine.jsonl").write_text("")
+    words = ["--config=deep/mine.yaml", "--data.feedback=mine.jsonl"]
+    assert settings(call, capsys, *words)["data"]["feedback"] == str(empty / "mine.jsonl")
+    assert settings(call, capsys, *words[:1])["data"]["feedback"] == str(empty / "deep" / "mine.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "name"),
+    [
+        ("data: {feedback: mine.jsonl}", "data.feedback", "mine.jsonl"),
+        ("model: {model: folder}", "model.model", "folder"),
+        ("data: {sources: [{class_path: Records, init_args: {path: mine.jsonl}}]}", "data.sources.path", "mine.jsonl"),
+    ],
+)
+def test_a_path_that_is_meant_from_the_working_folder_is_answered_with_the_right_one(
+    text: str, key: str, name: str, empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "deep").mkdir()
+    (empty / "folder").mkdir()
+    (empty / "mine.jsonl").write_text("")
+    (empty / "deep" / "mine.yaml").write_text(text)
+    assert call("fit", "--config=deep/mine.yaml") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {key} is '{name}', and a path in a file is relative to that file")
+    assert f"write '../{name}'" in error
+
+
+def test_a_name_of_the_world_is_no_path_and_what_a_run_writes_stays_in_the_working_folder(
+    empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "world").mkdir()
+    (empty / "mine.yaml").write_text("data: {feedback: world}\nrun: {folder: mine}\n")
+    found = settings(call, capsys, "--config=mine.yaml", "--model.model=world", "--data.tokenizer=./world")
+    assert (found["data"]["feedback"], found["model"]["model"]) == ("world", "world")
+    assert (found["data"]["tokenizer"], found["run"]["folder"]) == (str(empty / "world"), "mine")

@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from coh_lightning.__main__ import main
-from coh_lightning.cost import FEEDBACK, GIB, KNOWN, MODELS, Machine, Model, memory, read_feedback, read_model, speed
+from cost import FEEDBACK, GIB, KNOWN, MODELS, Machine, Model, main, memory, read_feedback, read_model, speed
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "cost.md"
@@ -24,7 +22,7 @@ TINY = {
 
 
 def test_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cost"]) == 0
+    assert main([]) == 0
     assert capsys.readouterr().out in PAGE.read_text(encoding="utf-8")
 
 
@@ -70,7 +68,7 @@ def test_memory_and_time_by_hand() -> None:
     model = Model("m", "llama", 1, 10, 100, 2, 1, 5, 1000, False)
     matrices = 2 * 10 * 5 * 3 + 3 * 10 * 100  # q and o of 2 heads, k and v of 1; three matrices of the MLP
     assert model.parameters == matrices + 2 * 10 + 2 * 10_000 + 10
-    machine = Machine(row_tokens=8, peak=1e6, utilisation=0.5, within=1e3, between=1e2)
+    machine = Machine(row_tokens=8, peak=1e6, utilization=0.5, within=1e3, between=1e2)
     one, four = (memory(model, gpus, FEEDBACK[0], machine) for gpus in (1, 4))
     assert one.states == 16 * model.parameters == 4 * four.states
     assert one.working == 2 * model.parameters
@@ -91,7 +89,7 @@ def test_sizes_of_your_own_feedback_come_from_a_run(tmp_path: Path, capsys: pyte
     (tmp_path / "data.json").write_text(json.dumps({"splits": {"train": train}}))
     one = read_feedback(tmp_path / "data.json")
     assert (one.plain, one.tree, one.chain, one.loss_share) == (400, 160, 100, 0.5)
-    assert main(["cost", f"--data={tmp_path / 'data.json'}", "--gpus", "8"]) == 0
+    assert main([f"--data={tmp_path / 'data.json'}", "--gpus", "8"]) == 0
     assert f"{tmp_path.name} 400, 160 (2.5 times fewer)" in capsys.readouterr().out
 
 
@@ -101,10 +99,10 @@ def test_sizes_of_your_own_feedback_come_from_a_run(tmp_path: Path, capsys: pyte
         (["--model", "nowhere"], "there is no nowhere; give a model's config.json or its folder."),
         (
             ["--model", "gpt2.json"],
-            "gpt2.json is of the architecture gpt2, and cost counts llama, mistral, qwen2, qwen3",
+            "gpt2.json is of the architecture gpt2; counted are llama, mistral, qwen2, qwen3",
         ),
-        (["--model", "empty.json"], "empty.json is no config.json of a language model: KeyError 'model_type'."),
-        (["--data", "empty.json"], "empty.json is no data.json of a run: KeyError 'splits'"),
+        (["--model", "empty.json"], "empty.json is not the config.json of a language model: KeyError 'model_type'."),
+        (["--data", "empty.json"], "empty.json is not the data.json of a run: KeyError 'splits'"),
         (["--gpus", "0"], "--gpus is 0; give numbers above 0."),
         (["--row-tokens", "-1"], "--row-tokens is -1; give a number above 0."),
     ],
@@ -115,5 +113,5 @@ def test_a_mistake_is_named(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2.json").write_text('{"model_type": "gpt2"}')
     (tmp_path / "empty.json").write_text("{}")
-    assert main(["cost", *words]) == 2
+    assert main([*words]) == 2
     assert message in capsys.readouterr().err

@@ -748,13 +748,13 @@ def test_a_long_prompt_is_cut_once_and_counted(tmp_path: Path) -> None:
     assert data.prompter.tokens.encoder.decode(begins.pop()).rstrip().endswith("end.")
 
 
-def test_without_a_source_the_feedback_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_feedback_named_world_is_the_embedded_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     records = load([Records(write(tmp_path / "f.jsonl", pairs(4)))], seed=0)
     monkeypatch.setattr(
         "coh_lightning.world.feedback.world_feedback", lambda **settings: asked.append(settings) or records
     )
-    split = CoHDataModule(seed=3, cache_dir=tmp_path).records_by_split()
+    split = CoHDataModule("world", seed=3, cache_dir=tmp_path).records_by_split()
     assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
     assert sum(map(len, split.values())) == 4
 
@@ -1118,8 +1118,14 @@ def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any], tmp_path
     assert {name: getattr(data, name) for name in settings} == settings
 
 
+def test_feedback_is_never_the_embedded_worlds_unless_it_is_named() -> None:
+    for settings in ({}, {"tokenizer": "world"}, {"validation_sources": [Records("f.jsonl")]}):
+        with pytest.raises(InputError, match=r"^data\.feedback is not set; .*data\.feedback=world"):
+            CoHDataModule(**settings)
+
+
 def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
-    data = CoHDataModule()
+    data = CoHDataModule("world")
     assert (data.validation_share, data.test_share, data.max_test_prompts, data.max_validation_prompts) == (
         0.05,
         0.05,

@@ -431,7 +431,7 @@ def test_the_card_says_data_method_figures_and_limits(
     (run / "checkpoints").mkdir(parents=True)
     shutil.copy(plain[0], run / "checkpoints" / "last.ckpt")
     plain[2].write_report(run)
-    (run / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"lr": 0.01}}}))
+    (run / "config.yaml").write_text(yaml.safe_dump({"model": {"lr": 0.01}}))
     (run / "metrics.csv").write_text("step,val/nll,train/nll\n1,2.5,9\n2,,8\n3,2.25,\n")
     export_checkpoint(run / "checkpoints" / "last.ckpt", tmp_path / "first")
     card = (tmp_path / "first" / "README.md").read_text(encoding="utf-8")

@@ -781,7 +781,7 @@ def test_changed_configurations_are_built_or_refused_in_one_line(
         CONF / "quickstart.yaml",
         *sorted((CONF / "data").glob("*.yaml")),
         *sorted((CONF / "callbacks").glob("*.yaml")),
-        *sorted((CONF / "demo").glob("*.yaml")),
+        *sorted((CONF / "experiment").glob("world_*.yaml")),
     ]
     for kind in ("method", "wording"):
         (tmp_path / kind).symlink_to(CONF / kind)

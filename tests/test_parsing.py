@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from coh_lightning import parsing
-from coh_lightning.cli import CoHParser
+from coh_lightning.config_parser import CoHParser
 from coh_lightning.errors import InputError
 from coh_lightning.sweep_file import command_words, read_sweep
 from coh_lightning.yaml_text import DuplicateKeyError, dump, escaped, load
@@ -261,16 +261,16 @@ def test_a_word_of_a_file_is_a_number_a_boolean_null_or_text(written: str, value
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("a: 1\nb: 2\na: 3", 3, "the key 'a' stands on line 1 already; leave one out"),
-        ("{1: a, 1: b}", 1, "the key '1' stands twice; leave one out"),
-        ("1: a\ntrue: b", 2, "the key 'true' counts as '1', which stands on line 1 already; leave one out"),
-        ("{1: a, 1.0: b}", 1, "the key '1.0' counts as '1', which stands there already; leave one out"),
-        ("{0: a, no: b, false: c}", 1, "the key 'false' counts as '0', which stands there already; leave one out"),
-        ("{null: a, ~: b}", 1, "the key '~' counts as 'null', which stands there already; leave one out"),
-        ("x:\n- y: [{c: 1}]\n- y: [{c: 1,\n  'c': 2}]", 4, "the key 'c' stands on line 3 already; leave one out"),
+        ("a: 1\nb: 2\na: 3", 3, "the key 'a' is set on line 1 already; leave one out"),
+        ("{1: a, 1: b}", 1, "the key '1' is set twice; leave one out"),
+        ("1: a\ntrue: b", 2, "the key 'true' counts as '1', which is set on line 1 already; leave one out"),
+        ("{1: a, 1.0: b}", 1, "the key '1.0' counts as '1', which is set there already; leave one out"),
+        ("{0: a, no: b, false: c}", 1, "the key 'false' counts as '0', which is set there already; leave one out"),
+        ("{null: a, ~: b}", 1, "the key '~' counts as 'null', which is set there already; leave one out"),
+        ("x:\n- y: [{c: 1}]\n- y: [{c: 1,\n  'c': 2}]", 4, "the key 'c' is set on line 3 already; leave one out"),
     ],
 )
-def test_a_key_that_stands_twice_is_refused(text: str, line: int, message: str) -> None:
+def test_a_duplicate_key_is_refused(text: str, line: int, message: str) -> None:
     with pytest.raises(DuplicateKeyError) as error:
         load(text)
     assert (error.value.problem_mark.line + 1, error.value.problem) == (line, message)

@@ -258,9 +258,7 @@ def test_a_folder_and_a_pattern_are_previewed_as_they_are_trained_on(
 def test_the_settings_of_fit_are_accepted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "fit.yaml").write_text(
         "run: {name: x}\ntrainer: {max_steps: 3, callbacks: [{class_path: nowhere.Thing}]}\n"
-        "model:\n  class_path: coh_lightning.CoHModule\n  init_args: {model: characters}\n"
-        "data:\n  class_path: coh_lightning.CoHDataModule\n  init_args:\n    tokenizer: ${model.init_args.model}\n   "
-        " feedback: gone.jsonl\n    cache_dir: cache\n"
+        "model: {model: characters}\ndata:\n  tokenizer: ${model.model}\n  feedback: gone.jsonl\n  cache_dir: cache\n"
     )
     file = write(folder / "two.jsonl", TWO)
     found = lines(
@@ -303,7 +301,7 @@ def test_mistakes_end_in_one_sentence(folder: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.realdata
 def test_real_dialogues_are_shown(folder: Path, capsys: pytest.CaptureFixture[str], real_data: Path) -> None:
-    words = ["--config", str(ROOT / "conf/data/hh_sample.yaml"), f"--data.cache_dir={folder / 'cache'}"]
+    words = ["--config", str(ROOT / "tests/conf/hh_sample.yaml"), f"--data.cache_dir={folder / 'cache'}"]
     text = preview(capsys, *words, "--num=1")
     assert "record 1 of" in text and "in the loss" in text
     for line in lines(capsys, *words, "--num=20"):

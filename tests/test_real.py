@@ -48,9 +48,9 @@ def test_a_pretrained_model_learns_from_real_feedback(
     run = tmp_path / "run"
     config = [
         "--config",
-        f"conf/data/{source}.yaml",
-        "--config",
         "conf/experiment/stories260k.yaml",
+        "--config",
+        f"tests/conf/{source}.yaml",
         *changes,
         f"--run.folder={run}",
         f"--data.cache_dir={tmp_path / 'cache'}",

@@ -334,7 +334,7 @@ def test_a_printed_configuration_keeps_what_was_quoted(
             main(["fit", "--config", "f.yaml", "--print_config"])
         printed = capsys.readouterr().out
         (tmp_path / "f.yaml").write_text(printed)
-    kept = yaml.safe_load(printed)["data"]["init_args"]["sources"][0]["init_args"]
+    kept = yaml.safe_load(printed)["data"]["sources"][0]["init_args"]
     assert (kept["values"], kept["missing"], kept["vote_for"]) == (
         {1: 5, "2": 4, 3: 3, 4: 2, 5: 1},
         ["-1", "NaN"],

@@ -19,7 +19,7 @@ CONF = Path(__file__).parent.parent / "conf" / "data"
 
 def settings(name: str) -> str:
     """The settings of the Mapping in conf/data/NAME.yaml as YAML, without those that locate its rows."""
-    (source,) = yaml.safe_load((CONF / f"{name}.yaml").read_text())["data"]["init_args"]["sources"]
+    (source,) = yaml.safe_load((CONF / f"{name}.yaml").read_text())["data"]["sources"]
     return yaml.safe_dump(
         {key: value for key, value in source["init_args"].items() if key not in ("path", "subset")}, sort_keys=False
     )

@@ -1,22 +1,19 @@
-"""Every file of conf/data builds its sources, and those for the real files read them, with exact counts."""
+"""Every file of conf/data and tests/conf builds its sources, and those for the real files read them, with exact counts."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from feedback_for_tests import DATA
 from jsonargparse import ArgumentParser
 from omegaconf import OmegaConf
 
 from coh_lightning.records import Candidate, Feedback, Rejected
 from coh_lightning.sources import HH, Source, counts, load
-
-CONF = Path(__file__).parent.parent / "conf" / "data"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "world")
 
 needs_real_data = pytest.mark.skipif(
     "COH_REAL_DATA" not in os.environ, reason="COH_REAL_DATA names no folder of real data"
@@ -24,18 +21,16 @@ needs_real_data = pytest.mark.skipif(
 
 
 def sources_of(name: str) -> list[Source]:
-    config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=True)
-    assert isinstance(config, dict) and config["data"]["class_path"] == "coh_lightning.CoHDataModule"
+    config = OmegaConf.to_container(OmegaConf.load(DATA[name]), resolve=True)
+    assert isinstance(config, dict)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--sources", type=list[Source])
-    sources: list[Source] = parser.instantiate(
-        parser.parse_object({"sources": config["data"]["init_args"]["sources"]})
-    ).sources
+    sources: list[Source] = parser.instantiate(parser.parse_object({"sources": config["data"]["sources"]})).sources
     return sources
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_file_of_conf_data_builds(name: str) -> None:
+@pytest.mark.parametrize("name", DATA)
+def test_every_file_of_data_builds(name: str) -> None:
     assert all(isinstance(source, Source) for source in sources_of(name))
 
 

@@ -563,9 +563,9 @@ def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_
     assert len(folders) == 3
     for folder in folders:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert config["model"]["init_args"]["lr"] == settings(file)["model.lr"]
-        assert config["data"]["init_args"]["regulariser_weight"] == settings(file)["data.regulariser_weight"]
-        assert config["data"]["init_args"]["method"]["name"] == Path(settings(file)["data.method"]).stem
+        assert config["model"]["lr"] == settings(file)["model.lr"]
+        assert config["data"]["regulariser_weight"] == settings(file)["data.regulariser_weight"]
+        assert config["data"]["method"]["name"] == Path(settings(file)["data.method"]).stem
         with (folder / "metrics.csv").open(newline="") as lines:
             first = next(row for row in csv.DictReader(lines) if row["val/nll"])
         assert first[read_sweep(file).metric], "the objective is logged from the first validation"

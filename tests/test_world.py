@@ -333,7 +333,7 @@ def _shipped_tokenizer() -> Any:
 
 
 def test_the_shipped_files_have_the_checksums_beside_them_and_are_small() -> None:
-    from coh_lightning.world.build import CHECKSUMS, checksums
+    from build_world import CHECKSUMS, checksums
 
     listed = dict(
         reversed(line.split("  ")) for line in (feedback.BASE / CHECKSUMS).read_text(encoding="utf-8").splitlines()
@@ -355,7 +355,7 @@ def test_the_shipped_tokenizer_is_the_one_that_the_code_makes() -> None:
 
 
 def test_building_writes_a_folder_that_loads_and_repeats(tmp_path: Path) -> None:
-    from coh_lightning.world.build import build, checksums
+    from build_world import build, checksums
 
     for name in ("one", "two"):
         build(tmp_path / name, documents=96, seed=3)
@@ -376,15 +376,15 @@ def test_building_writes_a_folder_that_loads_and_repeats(tmp_path: Path) -> None
 def test_mistakes_on_the_command_line_of_build_end_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    from coh_lightning.world.build import main
+    from build_world import main
 
     assert main(["--output", str(tmp_path / "base"), *arguments]) == 2
-    assert capsys.readouterr().err == f"error: coh_lightning.world.build: {says}\n"
+    assert capsys.readouterr().err == f"error: scripts/build_world.py: {says}\n"
     assert not (tmp_path / "base").exists()
 
 
 def test_a_missing_base_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"coh_lightning\.world\.build"):
+    with pytest.raises(InputError, match=r"scripts/build_world\.py"):
         feedback.load_base(tmp_path)
 
 

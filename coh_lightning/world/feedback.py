@@ -44,8 +44,8 @@ def load_base(folder: Path = BASE) -> tuple[PreTrainedModel, PreTrainedTokenizer
 
     if not (folder / "model.safetensors").is_file():
         raise InputError(
-            f"{folder} has no model.safetensors; make the embedded world's base model with `python -m "
-            "coh_lightning.world.build`."
+            f"{folder} has no model.safetensors; make the embedded world's base model with `python "
+            "scripts/build_world.py`."
         )
     return AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True

@@ -1,4 +1,4 @@
-"""Make the world's tokenizer and base model again: `python -m coh_lightning.world.build [--output DIR]`.
+"""`python scripts/build_world.py [--output DIR]`: make the embedded world's tokenizer and base model again.
 
 A Llama-shaped model of two layers is trained from scratch, in float32, for one pass over pretraining documents, and
 written as a Hugging Face folder with the checksums of its files. On one machine with the same number of threads the
@@ -21,13 +21,13 @@ import torch
 from coh_lightning.commands import CommandParser
 from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
+from coh_lightning.world.feedback import BASE
 from coh_lightning.world.pretraining import pretraining_text
 from coh_lightning.world.tokenizer import END, MAX_LENGTH, PAD, save_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-BASE = Path(__file__).parent / "base"
 CHECKSUMS = "checksums.txt"
 
 WIDTH = 128
@@ -93,9 +93,9 @@ def pretrain(model: LlamaForCausalLM, documents: Sequence[Sequence[int]], *, see
     the last 100 steps.
     """
     steps = math.ceil(len(documents) / BATCH)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
+        optimizer,
         lambda step: min(
             (step + 1) / WARMUP_STEPS, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
         ),
@@ -104,14 +104,14 @@ def pretrain(model: LlamaForCausalLM, documents: Sequence[Sequence[int]], *, see
     began = time.perf_counter()
     recent: list[float] = []
     for step, (ids, targets) in enumerate(batches(documents, seed=seed, pad=pad), start=1):
-        # Padding stands at the end and attention is causal: no mask is needed.
+        # padding comes last and attention is causal: no mask is needed
         logits = model(input_ids=ids, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         recent = [*recent[-99:], loss.item()]
         if step % 100 == 0 or step == steps:
             print(
@@ -167,7 +167,7 @@ def build(output: Path, *, documents: int, seed: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of this module; gives its exit status."""
     parser = CommandParser(
-        prog="python -m coh_lightning.world.build",
+        prog="scripts/build_world.py",
         description="Make the embedded world's tokenizer and base model again.",
     )
     parser.add_argument(

@@ -1,16 +1,18 @@
-"""`python -m coh_lightning cost`: what training takes, on paper. Memory and throughput of full fine-tuning by model and
-number of GPUs, with every assumption stated.
+"""`python scripts/cost.py`: estimated memory and throughput of full fine-tuning, by model and number of GPUs, with
+every assumption stated.
 
-    config.json -> Model -> parameters -> memory of a GPU        16 bytes a parameter, shared out over the GPUs; activations and logits of one row
-                                       -> seconds of a row       the slower of arithmetic and communication
+    config.json -> Model -> parameters -> memory of a GPU      16 bytes a parameter, sharded over the GPUs;
+                                                               activations and logits of one row
+                                       -> seconds of a row     the slower of arithmetic and communication
 
-docs/cost.md is what it prints. Arithmetic alone: neither torch nor transformers is imported, and nothing is measured
-but what is said to be.
+docs/cost.md is what it prints. Arithmetic alone: nothing is measured, and neither torch nor transformers is imported.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +98,7 @@ class Machine:
     row_tokens: int = 4096
     peak: float = 989e12
     """Dense bfloat16 arithmetic of a GPU, FLOP/s."""
-    utilisation: float = 0.4
+    utilization: float = 0.4
     """Share of the peak that is reached, recomputation counted as work."""
     memory: float = 78
     """GiB of a GPU that can be used."""
@@ -112,7 +114,7 @@ class Memory:
     """Bytes on one GPU."""
 
     states: float
-    """Float32 weights, gradients and AdamW's two moments: 16 bytes a parameter, shared out."""
+    """Float32 weights, gradients and AdamW's two moments: 16 bytes a parameter, sharded."""
     working: float
     """Weights in bfloat16 while they are used."""
     activations: float
@@ -128,7 +130,7 @@ class Memory:
 def memory(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Memory:
     """With activation checkpointing, one row at a time on each GPU."""
     # one GPU: autocast keeps a copy of all weights; several: two blocks are gathered (one in use, the next on its way),
-    # and one block's gradient waits to be shared out
+    # and one block's gradient waits to be reduced
     working = 2 * model.parameters if gpus == 1 else 2 * (2 * model.block + model.embeddings) + 4 * model.block
     activations = activation_bytes(
         machine.row_tokens,
@@ -153,7 +155,7 @@ class Speed:
 
 
 def speed(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Speed:
-    """The slower of the two counts, as if each hid behind the other; a step's optimiser and the reading of data are
+    """The slower of the two counts, as if each hid behind the other; a step's optimizer and the reading of data are
     left out.
     """
     attention = 4 * model.layers * model.heads * model.head_size * feedback.chain / 2
@@ -162,7 +164,7 @@ def speed(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Spee
     operations = machine.row_tokens * (
         4 * trunk + 3 * head
     )  # forward, again for the backward pass, and backward; the head's forward is kept
-    arithmetic = operations / (machine.peak * machine.utilisation)
+    arithmetic = operations / (machine.peak * machine.utilization)
     # weights in bfloat16 for the forward and for the backward pass, gradients in float32
     received = (2 + 2 + 4) * model.parameters * (gpus - 1) / gpus
     communication = received / (machine.within if gpus <= machine.node else machine.between)
@@ -183,7 +185,7 @@ def read_model(path: Path) -> Model:
         kind = config["model_type"]
         if kind not in KNOWN:
             raise InputError(
-                f"{file} is of the architecture {kind}, and cost counts {', '.join(KNOWN)}; give the config.json of "
+                f"{file} is of the architecture {kind}; counted are {', '.join(KNOWN)}; give the config.json of "
                 "one of these of the same size."
             )
         heads = config["num_attention_heads"]
@@ -200,7 +202,9 @@ def read_model(path: Path) -> Model:
             config.get("tie_word_embeddings", False),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no config.json of a language model: {type(error).__name__} {error}.") from error
+        raise InputError(
+            f"{file} is not the config.json of a language model: {type(error).__name__} {error}."
+        ) from error
 
 
 def read_feedback(file: Path) -> Feedback:
@@ -218,7 +222,7 @@ def read_feedback(file: Path) -> Feedback:
         return Feedback(file.parent.name, plain / records, tree / records, plain / train["chains"], share)
     except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError) as error:
         raise InputError(
-            f"{file} is no data.json of a run: {type(error).__name__} {error}; give the one of a run's folder."
+            f"{file} is not the data.json of a run: {type(error).__name__} {error}; give the one of a run's folder."
         ) from error
 
 
@@ -230,12 +234,12 @@ def tables(
         "Assumed, all of it:",
         "",
         "* Full fine-tuning; weights, gradients and AdamW's two moments in float32 (16 bytes a parameter), "
-        "arithmetic in bfloat16. With several GPUs FSDP shares all four out over all of them.",
+        "arithmetic in bfloat16. With several GPUs FSDP shards all four over all of them.",
         f"* One row of {machine.row_tokens:,} tokens at a time on each GPU, activation checkpointing, an attention "
         "that skips what is masked (FlexAttention), the head at loss positions only.",
         "* Kept of a token: the input of each block; of the one block that is recomputed 8 hidden and 4 intermediate "
         "sizes and their gradients, in bfloat16; of a loss position 10 bytes a vocabulary entry.",
-        f"* {machine.utilisation:.0%} of {machine.peak / 1e12:.0f} TFLOP/s (H100), recomputation counted as work; a "
+        f"* {machine.utilization:.0%} of {machine.peak / 1e12:.0f} TFLOP/s (H100), recomputation counted as work; a "
         f"GPU receives {machine.within / 1e9:.0f} GB/s within a node of {machine.node} "
         f"and {machine.between / 1e9:.0f} GB/s across nodes; the slower of arithmetic and communication counts. "
         f"{machine.memory:g} GiB of a GPU can be used, 2 GiB go to CUDA.",
@@ -247,7 +251,7 @@ def tables(
         "",
         "Memory of one GPU, in GiB:",
         "",
-        "| model | parameters | GPUs | weights, gradients, optimiser | weights in use | activations | logits | total "
+        "| model | parameters | GPUs | weights, gradients, optimizer | weights in use | activations | logits | total "
         "| fits |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
@@ -284,7 +288,7 @@ def tables(
 def main(argv: Sequence[str] | None = None) -> int:
     usual: Any = Machine()
     parser = CommandParser(
-        prog="python -m coh_lightning cost",
+        prog="scripts/cost.py",
         description="Memory and throughput of full fine-tuning, on paper, as Markdown.",
     )
     parser.add_argument(
@@ -320,20 +324,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="bfloat16 arithmetic of a GPU, FLOP/s (default: %(default).3g)",
     )
     parser.add_argument(
-        "--utilisation",
+        "--utilization",
         type=float,
-        default=usual.utilisation,
+        default=usual.utilization,
         metavar="SHARE",
         help="share of the peak that is reached (default: %(default)s)",
     )
-    args = parser.parse_args(argv)
-    for name in ("records", "row_tokens", "memory", "peak", "utilisation"):
+    try:
+        print(_estimate(parser.parse_args(argv)))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _estimate(args: argparse.Namespace) -> str:
+    for name in ("records", "row_tokens", "memory", "peak", "utilization"):
         if getattr(args, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; give a number above 0.")
     if min(args.gpus) < 1:
         raise InputError(f"--gpus is {min(args.gpus)}; give numbers above 0.")
     models = [read_model(path) for path in args.model] if args.model else MODELS
     feedback = [read_feedback(args.data)] if args.data else FEEDBACK
-    machine = Machine(row_tokens=args.row_tokens, memory=args.memory, peak=args.peak, utilisation=args.utilisation)
-    print(tables(models, args.gpus, feedback, machine, args.records))
-    return 0
+    machine = Machine(row_tokens=args.row_tokens, memory=args.memory, peak=args.peak, utilization=args.utilization)
+    return tables(models, args.gpus, feedback, machine, args.records)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
