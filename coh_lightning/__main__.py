@@ -15,7 +15,7 @@ from importlib import import_module
 
 from coh_lightning import configurations
 from coh_lightning.errors import InputError, did_you_mean
-from coh_lightning.files import unwritten
+from coh_lightning.files import explain_os_error
 
 LIGHTNING = {
     "fit": "train a model on feedback",
@@ -142,7 +142,7 @@ def _mistake(error: BaseException | None) -> Exception | None:
                 f"{error.filename!s:.60}... has {len(str(error.filename))} characters, too many for the name of a file."
             )
         if isinstance(error, OSError) and isinstance(
-            refused := unwritten(error.filename or "a file", error), InputError
+            refused := explain_os_error(error.filename or "a file", error), InputError
         ):
             return refused
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

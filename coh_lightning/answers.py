@@ -28,7 +28,7 @@ ENDS = {
 
 
 @dataclass(frozen=True)
-class Blank:
+class PendingCompletion:
     """One completion that is to be made elsewhere."""
 
     completion: Completion
@@ -72,7 +72,9 @@ class Answer:
     prompt_tokens: int | None
 
 
-def read_answer(line: object, wanted: Mapping[str, Blank], by_custom_id: Mapping[str, str], where: str) -> Answer:
+def read_answer(
+    line: object, wanted: Mapping[str, PendingCompletion], by_custom_id: Mapping[str, str], where: str
+) -> Answer:
     """The answer of a line of either kind.
 
     Args:
@@ -113,7 +115,7 @@ def read_answer(line: object, wanted: Mapping[str, Blank], by_custom_id: Mapping
     )
 
 
-def _prove(line: Mapping[str, Any], blank: Blank, where: str) -> None:
+def _prove(line: Mapping[str, Any], blank: PendingCompletion, where: str) -> None:
     """What the line repeats of its prompt must be right, and must be enough."""
     one = blank.completion
     if not {"prompt_sha", "sha", "custom_id"} & line.keys():

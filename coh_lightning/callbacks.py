@@ -18,13 +18,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.export import write_folder
-from coh_lightning.files import unwritten
+from coh_lightning.files import explain_os_error
 from coh_lightning.human_eval.export import export_study
 from coh_lightning.jsonl import read_jsonl, write_jsonl
 from coh_lightning.module import CoHModule
 from coh_lightning.samples import sample_rows
 from coh_lightning.samples_page import write_samples
-from coh_lightning.sharding import full_state, speaks
+from coh_lightning.sharding import full_state, is_writer_rank
 
 ROUNDS = "completions"
 """Folder of the completions of `fit`: one file per round, named by its step."""
@@ -35,7 +35,7 @@ class CompletionWriter(pl.Callback):
     (`samples.html`).
 
         completions.jsonl            of `test` and `predict`
-        completions/step=400.jsonl   of each round of writing during `fit` (`model.generation.write_every`)
+        completions/step=400.jsonl   of each round of writing during `fit` (`model.generation.generate_every_n_validations`)
         samples.html                 completions under each feedback sentence, side by side, the newest round first
 
     Each rank appends to a file of its own, batch by batch, so that a run that is interrupted leaves what it had; these
@@ -72,7 +72,11 @@ class CompletionWriter(pl.Callback):
             self._merge(trainer, pl_module, Path(ROUNDS) / f"step={trainer.global_step}.jsonl")
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        new = pl_module.writer.written[self._kept :] if isinstance(pl_module, CoHModule) and speaks(trainer) else []
+        new = (
+            pl_module.writer.written[self._kept :]
+            if isinstance(pl_module, CoHModule) and is_writer_rank(trainer)
+            else []
+        )
         if not new:
             return
         self._kept += len(new)
@@ -82,7 +86,7 @@ class CompletionWriter(pl.Callback):
             with part.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(completion.to_json(), ensure_ascii=False) + "\n" for completion in new)
         except OSError as error:
-            raise unwritten(part, error) from error
+            raise explain_os_error(part, error) from error
 
     def _part(self, trainer: pl.Trainer, rank: int) -> Path:
         return Path(trainer.default_root_dir) / f"{self.file}.rank{rank}"
@@ -231,7 +235,7 @@ class HumanEvalExport(pl.Callback):
             control=("bad", "good") if self.against == "bad" else None,
             dialogues=dialogues,
             forms=self.forms,
-            overwrite=True,  # but never a study that has judgements
+            overwrite=True,  # but never a study that has judgments
         )
         print(
             f"{len(study.items)} items for {self.raters} rater(s) in {folder / self.folder}; key.json there says "

@@ -186,7 +186,7 @@ class _Builder:
         elif sentences == "rating" and candidate.ratings:
             markers = (self.wording.rated(self.record, candidate),)
         elif sentences == "critique" and candidate.critique is not None:
-            markers = (self.wording.criticised(self.record, candidate.critique),)
+            markers = (self.wording.criticized(self.record, candidate.critique),)
         elif sentences == "ranking" and good is not None:
             markers = (self._say(self.wording.best if good else self.wording.worst),)
         elif good is not None:
@@ -288,8 +288,8 @@ def _why_none(method: Method, outputs: Sequence[ScoredOutput]) -> str:
             if outputs[0].good is None
             else f"all completions {'good' if outputs[0].good else 'bad'}, and these orders need another"
         )
-    if not scores and method.judge != "auto":
-        return f"no feedback of the kind '{method.judge}'"
+    if not scores and method.preference_from != "auto":
+        return f"no feedback of the kind '{method.preference_from}'"
     if len(outputs) < 2:
         return (
             "one completion without a clear polarity"

@@ -3,7 +3,7 @@ training prompt under the good sentence.
 
     ask = tokenizer.apply_chat_template
     ask(messages, add_generation_prompt=True)                                        the good sentence
-    ask(messages, add_generation_prompt=True, feedback="bad")                        another, by its name in `data.asks`
+    ask(messages, add_generation_prompt=True, feedback="bad")                        another, by its name in `data.conditions`
     ask(messages, add_generation_prompt=True, feedback_sentence="A short answer:")   any sentence; "" for none
 
 In chat, the feedback sentence is written into the messages and the tokenizer's own template does the rest; what it puts
@@ -93,7 +93,7 @@ def asking_template(layout: Layout, asks: Mapping[str, str]) -> str:
     """The chat template of a model that was trained in this layout.
 
     Args:
-        asks: Feedback sentences by name, `good` among them: the one that is asked under by default.
+        conditions: Feedback sentences by name, `good` among them: the one that is asked under by default.
     """
     format = layout.format
     settings: dict[str, object] = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, first_line
 from coh_lightning.shards import read_shards
 
 CHECKPOINT_KEY = "coh_lightning"
@@ -24,7 +24,7 @@ META = "meta.pt"
 """File of a checkpoint that is a folder: everything in it that is not a tensor."""
 
 
-def said(path: str | Path) -> dict[str, Any]:
+def read_checkpoint_info(path: str | Path) -> dict[str, Any]:
     """What a checkpoint says about its model: the entries of `CHECKPOINT_KEY`. Reads no weights.
 
     Raises:
@@ -56,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     except Exception as error:
         raise InputError(
-            f"{path} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be damaged, or "
+            f"{path} can't be read as a checkpoint ({type(error).__name__}: {first_line(error)}); it may be damaged, or "
             "hold more than plain data."
         ) from error
     if CHECKPOINT_KEY not in checkpoint:

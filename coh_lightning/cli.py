@@ -35,8 +35,8 @@ from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.complaints import Typed, broken_reference
 from coh_lightning.config_parser import CoHParser
 from coh_lightning.environment_errors import environment_error
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.files import alone
+from coh_lightning.errors import InputError, first_line
+from coh_lightning.files import exclusive_lock
 from coh_lightning.launch import as_launched
 from coh_lightning.metrics_file import MetricsFile
 from coh_lightning.monitors import MonitorsKnown
@@ -167,7 +167,7 @@ class CoHCLI(LightningCLI):
                 f"run.folder is {folder}, where another process is training this run; wait until it ends, or name "
                 "another folder."
             )
-            self._held.enter_context(alone(folder, message))
+            self._held.enter_context(exclusive_lock(folder, message))
         else:
             self.run = Run(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ class CoHCLI(LightningCLI):
             if given is not None and Path(given).is_dir() and not sharded:
                 raise InputError(
                     f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set "
-                    "trainer.strategy, or give the folder as model.model and no ckpt_path."
+                    "trainer.strategy, or give the folder as model.name_or_path and no ckpt_path."
                 )
             for path in (given, self.run.resume):
                 if path is not None and (Path(path) / METADATA).is_file():
@@ -360,7 +360,7 @@ def run(args: list[str] | None = None) -> int:
     except UnpicklingError as error:
         raise InputError(
             "ckpt_path: the checkpoint holds more than plain data, so that loading it could run code "
-            f"({words_of(error)})."
+            f"({first_line(error)})."
         ) from error
     except Stopped as stop:
         return int(stop.code or 0)

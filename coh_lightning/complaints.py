@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from coh_lightning import configurations, yaml_text
-from coh_lightning.errors import InputError, did_you_mean, words_of
+from coh_lightning.errors import InputError, did_you_mean, first_line
 from coh_lightning.key_synonyms import OURS
 
 UNKNOWN = re.compile(
@@ -141,7 +141,7 @@ class Typed:
                 line = error.problem_mark.line + 1 if error.problem_mark else 1
                 return f"{shown}:{line}: this is not YAML: {error.problem or error.context}."
             except (yaml.YAMLError, UnicodeDecodeError) as error:
-                return f"{shown}: this is not UTF-8 text: {words_of(error)}."
+                return f"{shown}: this is not UTF-8 text: {first_line(error)}."
             if not isinstance(found, yaml.CollectionNode):
                 holds = "nothing" if found is None else "no settings"
                 return f"{shown}: this file holds {holds}; settings are written as key: value."
@@ -151,7 +151,7 @@ class Typed:
 def broken_reference(error: BaseException) -> InputError:
     """For a `${...}` in a configuration that names no setting."""
     return InputError(
-        f"a reference in the configuration can't be resolved: {words_of(error).rstrip('.')}; ${{...}} stands for the "
+        f"a reference in the configuration can't be resolved: {first_line(error).rstrip('.')}; ${{...}} stands for the "
         "setting that it names, and the text itself is written \\${...}."
     )
 
@@ -215,7 +215,7 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
     try:
         value = yaml_text.load(word)
     except yaml.YAMLError as error:
-        return f"{key} is not YAML: {getattr(error, 'problem', None) or words_of(error)}."
+        return f"{key} is not YAML: {getattr(error, 'problem', None) or first_line(error)}."
     if not isinstance(value, str) or len(os.fsencode(word)) > LONGEST_NAME:
         return f"{key} is {word:.60}; it must be settings, written as key: value, or the name of a file of them."
     file = Path.cwd() / word  # jsonargparse is in the folder of the file that names it

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
-from coh_lightning.errors import InputError, did_you_mean, words_of
+from coh_lightning.errors import InputError, did_you_mean, first_line
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files."""
@@ -54,7 +54,7 @@ def read_text(path: Path) -> str:
                         "split it, or use JSON lines."
                     )
         except UNREADABLE as error:
-            raise InputError(f"{path}: the file can't be read ({words_of(error)}); is it complete?") from error
+            raise InputError(f"{path}: the file can't be read ({first_line(error)}); is it complete?") from error
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -94,7 +94,7 @@ class _Decompressed(io.RawIOBase):
         except UNREADABLE:
             raise
         except Exception as error:  # lzma and pyarrow have exceptions of their own for damaged data
-            raise OSError(words_of(error)) from error
+            raise OSError(first_line(error)) from error
         buffer[: len(piece)] = piece
         self._count += len(piece)
         check_unpacked(self._path, self._count)

@@ -27,12 +27,12 @@ SOURCES = ("data.sources", "data.validation_sources", "data.test_sources")
 INPUTS = frozenset(
     {
         "ckpt_path",
-        "model.model",
+        "model.name_or_path",
         "model.generation.reward_model",
         "model.generation.completions_from",
         "data.feedback",
         "data.tokenizer",
-        "data.regulariser",
+        "data.pretraining_text",
         *(f"{key}.path" for key in SOURCES),
     }
 )

@@ -222,8 +222,8 @@ def _pairs(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
 
 def _unpaired(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
     """Good and bad completions: by their thumb, or else the best is good and the worst is bad."""
-    judge = "thumb" if any(candidate.thumb is not None for candidate in record.candidates) else method.judge
-    for (link,) in _chains(record, method, orders=("p", "n"), pairs="extremes", judge=judge):
+    judge = "thumb" if any(candidate.thumb is not None for candidate in record.candidates) else method.preference_from
+    for (link,) in _chains(record, method, orders=("p", "n"), pairs="best_vs_worst", judge=judge):
         yield {"completion": [_message("assistant", link.text)], "label": link.kind == "good"}
 
 

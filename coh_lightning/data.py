@@ -31,9 +31,9 @@ from coh_lightning.loaders import BatchTable, TrainLoader
 from coh_lightning.losses import Batch
 from coh_lightning.method import Method
 from coh_lightning.model_tokenizer import choose_tokenizer
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.plan import Plan, PlannedRow
-from coh_lightning.prepare import Prepared, Preparer
+from coh_lightning.prepare import PlannedRecord, RecordPlanner
 from coh_lightning.pretraining import TEXT, read_pieces
 from coh_lightning.prompter import Prompter, turns_before_answers
 from coh_lightning.records import Feedback, Rejected
@@ -73,17 +73,17 @@ class CoHDataModule(LightningDataModule):
         rows_per_step: Rows of feedback in one optimizer step, over all ranks; accumulation follows from it.
         layout: `tree` packs the chains of a record as one tree, and trees side by side; `separate` is one chain per
             row, for every architecture.
-        hide: Minimum and maximum share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
-        hide_regulariser: Hide tokens of the pretraining text too.
-        regulariser: Files of plain text (.txt: one piece per paragraph; or a column "text"), or names of data sets on
+        fcm_range: Minimum and maximum share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
+        fcm_on_pretraining: Hide tokens of the pretraining text too.
+        pretraining_text: Files of plain text (.txt: one piece per paragraph; or a column "text"), or names of data sets on
             the hub; `world` is the embedded world's text.
-        regulariser_rows_per_step: Rows of it in each step (paper: four times the feedback).
-        regulariser_weight: lambda of equation 3 (paper 1.5, its code 0.01).
-        asks: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
+        pretraining_rows_per_step: Rows of it in each step (paper: four times the feedback).
+        pretraining_weight: lambda of equation 3 (paper 1.5, its code 0.01).
+        conditions: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
         max_test_prompts: Prompts that `test` writes completions for; the losses are over all. None: all.
-        max_validation_prompts: Prompts that `fit` writes completions for (`model.generation.write_every`). None: all.
+        max_validation_prompts: Prompts that `fit` writes completions for (`model.generation.generate_every_n_validations`). None: all.
         on_bad_record: Stop at an unreadable row, or skip and count it.
-        max_lost_share: Stop if more than this share is lost: of the rows that sources read, and of the training records
+        max_unusable_fraction: Stop if more than this share is lost: of the rows that sources read, and of the training records
             that the method can't use. Raise it for a method that is meant to choose few.
         seed: Of all random numbers of the data: order, packing, wording, hiding.
         num_workers: Processes that build rows; 0 is enough unless rows are long.
@@ -108,16 +108,16 @@ class CoHDataModule(LightningDataModule):
         row_tokens: int = 1024,
         rows_per_step: int = 8,
         layout: Literal["tree", "separate"] = "tree",
-        hide: tuple[float, float] = (0.0, 0.05),
-        hide_regulariser: bool = False,
-        regulariser: list[str] | None = None,
-        regulariser_rows_per_step: int = 0,
-        regulariser_weight: float = 1.5,
-        asks: list[str] | None = None,
+        fcm_range: tuple[float, float] = (0.0, 0.05),
+        fcm_on_pretraining: bool = False,
+        pretraining_text: list[str] | None = None,
+        pretraining_rows_per_step: int = 0,
+        pretraining_weight: float = 1.5,
+        conditions: list[str] | None = None,
         max_test_prompts: int | None = 256,
         max_validation_prompts: int | None = 64,
         on_bad_record: Literal["stop", "skip"] = "stop",
-        max_lost_share: float = 0.5,
+        max_unusable_fraction: float = 0.5,
         seed: int = 0,
         num_workers: int = 0,
         cache_dir: str = "~/.cache/coh_lightning",
@@ -138,22 +138,22 @@ class CoHDataModule(LightningDataModule):
         self.row_tokens = row_tokens
         self.rows_per_step = rows_per_step
         self.layout = layout
-        self.hide = hide
-        self.hide_regulariser = hide_regulariser
-        self.regulariser = regulariser
-        self.regulariser_rows_per_step = regulariser_rows_per_step
-        self.regulariser_weight = regulariser_weight
-        self.asks = asks
+        self.fcm_range = fcm_range
+        self.fcm_on_pretraining = fcm_on_pretraining
+        self.pretraining_text = pretraining_text
+        self.pretraining_rows_per_step = pretraining_rows_per_step
+        self.pretraining_weight = pretraining_weight
+        self.conditions = conditions
         self.max_test_prompts = max_test_prompts
         self.max_validation_prompts = max_validation_prompts
         self.on_bad_record = on_bad_record
-        self.max_lost_share = max_lost_share
+        self.max_unusable_fraction = max_unusable_fraction
         self.seed = seed
         self.num_workers = num_workers
         self.cache_dir = Path(cache_dir).expanduser()
-        self.recipe: Recipe | None = None
+        self.spec: ModelSpec | None = None
         """The model whose tokenizer is used where no Trainer says which it is."""
-        self._matched: list[Recipe | None] = []
+        self._matched: list[ModelSpec | None] = []
         """The models that the tokenizer is known to belong to."""
         self.rejected: list[Rejected] = []
         self.rejected_of: dict[Stage, list[Rejected]] = {}
@@ -163,7 +163,7 @@ class CoHDataModule(LightningDataModule):
         """For each source, the local files that were read, and those beside them that were not, with the reason."""
         self.counts: dict[Stage, SplitCounts] = {}
         self.notes: list[str] = []
-        self.splits: dict[Stage, list[Prepared]] = {}
+        self.splits: dict[Stage, list[PlannedRecord]] = {}
         """The records that the method can use, after set-up."""
         check_arguments(self)
 
@@ -188,19 +188,17 @@ class CoHDataModule(LightningDataModule):
 
     def _match_tokenizer(self) -> None:
         """Takes the model's tokenizer, or compares the present one with it; once for each model."""
-        recipe = (
-            getattr(self.trainer.lightning_module, "named_recipe", None) if self.trainer is not None else self.recipe
-        )
-        if recipe in self._matched:
+        spec = getattr(self.trainer.lightning_module, "named_spec", None) if self.trainer is not None else self.spec
+        if spec in self._matched:
             return
-        choice = choose_tokenizer(self.tokenizer_name, recipe, self.own_feedback)
+        choice = choose_tokenizer(self.tokenizer_name, spec, self.own_feedback)
         if choice.note is not None:
             rank_zero_warn(choice.note)
             self.notes.append(choice.note)
         self.tokenizer_name = choice.name
         if not self.splits:
             self.tokenizer = choice.tokenizer
-        self._matched.append(recipe)
+        self._matched.append(spec)
 
     @property
     def own_feedback(self) -> str | None:
@@ -220,21 +218,21 @@ class CoHDataModule(LightningDataModule):
             self.wording,
             self.prompt_format,
             max_prompt_tokens=self.max_prompt_tokens,
-            asks=tuple(self.asks) if self.asks is not None else None,
+            condition_names=tuple(self.conditions) if self.conditions is not None else None,
             max_chain_tokens=self.max_chain_tokens,
         )
         tokens, separate = self.prompter.tokens, self.layout == "separate"
         self.notes += tokens.notes
-        if separate and self.hide[1] > 0:
+        if separate and self.fcm_range[1] > 0:
             self.notes.append(
-                "layout: separate uses the model's own mask, so no past tokens are hidden at random (data.hide)."
+                "layout: separate uses the model's own mask, so no past tokens are hidden at random (data.fcm_range)."
             )
         splits = self.records_by_split()
         every = (record for records in splits.values() for record in records)
         cache_fields(tokens.encoder, (field for record in every for field in tokens.fields(record)), self.cache_dir)
         train = splits["train"]
         self.prompter = replace(self.prompter, attributes=rated_attributes(train), tasks=tasks_of(train))
-        self.preparer = Preparer(
+        self.preparer = RecordPlanner(
             tokens,
             self.method,
             self.wording,
@@ -245,7 +243,7 @@ class CoHDataModule(LightningDataModule):
         prepared = {stage: self._prepare(stage, records) for stage, records in splits.items()}
         self.source_counts = {stage: counts(records, self.rejected_of[stage]) for stage, records in splits.items()}
         texts = read_pieces(
-            (self.regulariser or []) if self.regulariser_rows_per_step else [],
+            (self.pretraining_text or []) if self.pretraining_rows_per_step else [],
             tokens,
             piece_tokens=self.row_tokens,
             seed=self.seed,
@@ -259,14 +257,14 @@ class CoHDataModule(LightningDataModule):
             texts,
             row_tokens=self.row_tokens,
             rows_per_step=self.rows_per_step,
-            regulariser_rows_per_step=self.regulariser_rows_per_step,
-            regulariser_weight=self.regulariser_weight,
-            hide=self.hide,
-            hide_regulariser=self.hide_regulariser,
+            pretraining_rows_per_step=self.pretraining_rows_per_step,
+            pretraining_weight=self.pretraining_weight,
+            fcm_range=self.fcm_range,
+            fcm_on_pretraining=self.fcm_on_pretraining,
             pad_id=self.prompter.pad_id,
         )
         for one in prepared["train"][:1]:
-            self.prompter.conditions(one.record)  # a wrong name in `asks` is refused now and not after training
+            self.prompter.conditions(one.record)  # a wrong name in `conditions` is refused now and not after training
         for stage, items in self.rows.items.items():
             self.counts[stage].tokens_tree = sum(item.length for item in items)
             self.counts[stage].rows = self.plan.num_rows if stage == "train" else len(self.rows.held_out_rows(stage))
@@ -285,11 +283,11 @@ class CoHDataModule(LightningDataModule):
             self.copies_left_out[stage] = found.copies_left_out[stage]
         return found.records
 
-    def _prepare(self, stage: Stage, records: Sequence[Feedback]) -> list[Prepared]:
+    def _prepare(self, stage: Stage, records: Sequence[Feedback]) -> list[PlannedRecord]:
         """The records that the method can use; the others are noted in `rejected` with their reason."""
-        most = self.max_lost_share if stage == "train" else 1.0
+        most = self.max_unusable_fraction if stage == "train" else 1.0
         prepared, lost = self.preparer.prepare_all(
-            records, f"chains of {stage}", max_lost_share=most, row_tokens=self.row_tokens
+            records, f"chains of {stage}", max_unusable_fraction=most, row_tokens=self.row_tokens
         )
         self.counts[stage] = SplitCounts.of(
             records,
@@ -310,7 +308,7 @@ class CoHDataModule(LightningDataModule):
     @property
     def kinds(self) -> list[str]:
         """Names of the kinds of segments in the loss curves: kind and place in the chain, counted from 1."""
-        return ["regulariser" if kind == TEXT else f"{kind[0]}_{kind[1] + 1}" for kind in self.rows.kinds]
+        return ["pretraining" if kind == TEXT else f"{kind[0]}_{kind[1] + 1}" for kind in self.rows.kinds]
 
     @property
     def text_kind(self) -> int:
@@ -331,7 +329,7 @@ class CoHDataModule(LightningDataModule):
 
     def plan_settings(self) -> dict[str, Any]:
         """What decides which rows stand in which step, whatever the ranks; plain JSON, stored in the checkpoint."""
-        names = ("seed", "layout", "row_tokens", "rows_per_step", "regulariser_rows_per_step")
+        names = ("seed", "layout", "row_tokens", "rows_per_step", "pretraining_rows_per_step")
         return {name: getattr(self, name) for name in names} | {"rows": self.plan.digest}
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:

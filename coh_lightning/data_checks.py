@@ -27,16 +27,16 @@ def check_arguments(data: CoHDataModule) -> None:
             f"data.max_chain_tokens is {data.max_chain_tokens} and data.row_tokens {data.row_tokens}; a row must hold "
             "the longest chain."
         )
-    if not 0 <= data.hide[0] <= data.hide[1] < 1:
-        raise InputError(f"data.hide is {list(data.hide)}; it must be [low, high] with 0 <= low <= high < 1.")
+    if not 0 <= data.fcm_range[0] <= data.fcm_range[1] < 1:
+        raise InputError(f"data.fcm_range is {list(data.fcm_range)}; it must be [low, high] with 0 <= low <= high < 1.")
     if data.validation_share < 0 or data.test_share < 0 or data.validation_share + data.test_share >= 1:
         raise InputError(
             f"data.validation_share is {data.validation_share} and data.test_share {data.test_share}; together they "
             "must leave something to train on."
         )
-    if data.regulariser_weight < 0:
+    if data.pretraining_weight < 0:
         raise InputError(
-            f"data.regulariser_weight is {data.regulariser_weight}; a weight can't be negative (0 switches it off)."
+            f"data.pretraining_weight is {data.pretraining_weight}; a weight can't be negative (0 switches it off)."
         )
     if data.feedback is not None and data.sources is not None:
         raise InputError(

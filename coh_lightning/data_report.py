@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.held_out import Comparer
 from coh_lightning.jsonl import write_jsonl
-from coh_lightning.prepare import Prepared
+from coh_lightning.prepare import PlannedRecord
 from coh_lightning.records import Feedback
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SplitCounts:
     def of(
         cls,
         records: Sequence[Feedback],
-        used: Sequence[Prepared],
+        used: Sequence[PlannedRecord],
         *,
         copies_left_out: int,
         comparer: Comparer | None,
@@ -91,10 +91,10 @@ def report(data: CoHDataModule) -> dict[str, Any]:
         "rejected": dict(rejected.most_common()),
         "steps_per_epoch": data.plan.steps_per_epoch,
         "rows_per_step": data.rows_per_step,
-        "regulariser": {
+        "pretraining": {
             "texts": len(data.rows.texts),
             "tokens": sum(map(len, data.rows.texts)),
-            "rows_per_step": data.regulariser_rows_per_step,
+            "rows_per_step": data.pretraining_rows_per_step,
         },
         "share_in_loss": train.tokens_in_loss / max(train.tokens_plain, 1),
         "tree_saves": train.tokens_plain / max(train.tokens_tree, 1),
@@ -134,18 +134,18 @@ def summary(data: CoHDataModule) -> list[tuple[str, str]]:
         ),
         ("tokenizer", f"{found['tokenizer']}; {found['boundaries']}"),
     ]
-    if data.regulariser_rows_per_step:
+    if data.pretraining_rows_per_step:
         text = (
-            f"{found['regulariser']['tokens']:,} tokens of text, {data.regulariser_rows_per_step} rows a step, weight "
-            f"{data.regulariser_weight:g}"
+            f"{found['pretraining']['tokens']:,} tokens of text, {data.pretraining_rows_per_step} rows a step, weight "
+            f"{data.pretraining_weight:g}"
         )
-        lines.append(("regulariser", text))
+        lines.append(("pretraining", text))
     return [*lines, *(("note", note) for note in data.notes)]
 
 
 def write_report(data: CoHDataModule, folder: Path) -> None:
     """`data.json` and, where anything was left out, `rejected.jsonl`."""
-    with written_aside(folder / "data.json") as aside:
+    with atomic_write(folder / "data.json") as aside:
         aside.write_text(json.dumps(report(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if data.rejected:
         write_jsonl(folder / "rejected.jsonl", data.rejected)

@@ -41,7 +41,7 @@ SLACK = 32
 """Columns of the cache that may be unused by all rows before the rows are shifted to the left over them."""
 
 LOOK = 8
-"""How often `generate` asks `over`, in tokens."""
+"""How often `generate` asks `should_stop`, in tokens."""
 
 
 def generate(
@@ -51,7 +51,7 @@ def generate(
     *,
     stop_ids: Collection[int],
     pad_id: int,
-    over: Callable[[R, Sequence[int]], bool] | None = None,
+    should_stop: Callable[[R, Sequence[int]], bool] | None = None,
     until: float | None = None,
     everyone_done: Callable[[bool], bool] | None = None,
 ) -> list[Written[R]]:
@@ -66,7 +66,7 @@ def generate(
             hooks run.
         stop_ids: Generation stops at any of these; empty: only at the length.
         pad_id: Any id of the vocabulary; pads are masked.
-        over: (request, ids so far) -> whether the text has ended without a stop id, as where the model continued with
+        should_stop: (request, ids so far) -> whether the text has ended without a stop id, as where the model continued with
             another feedback sentence. Asked every `LOOK` tokens, so a few ids too many may come (stop "length"): the
             caller cuts them.
         until: When `time.monotonic()` is past it, no further completion starts, and fewer come back.
@@ -91,7 +91,7 @@ def generate(
         queue = sorted(jobs, key=lambda job: key64(sampling.seed, "budget", job.request.prompt_id))
     with generating(lm):
         forward = Forward(lm, pad_id, everyone_done)
-        _decode(forward, queue, sampling, _Limits(frozenset(stop_ids), over, until))
+        _decode(forward, queue, sampling, _Limits(frozenset(stop_ids), should_stop, until))
         forward.wait_for_others()
     return [
         Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length")
@@ -105,7 +105,7 @@ class _Limits:
     """What ends a completion, and all of them."""
 
     stops: frozenset[int]
-    over: Callable[[Any, Sequence[int]], bool] | None
+    should_stop: Callable[[Any, Sequence[int]], bool] | None
     until: float | None
 
     @property
@@ -142,7 +142,7 @@ class _Job:
         self.ids.append(token)
         if len(self.ids) >= self.room:
             return False
-        return limits.over is None or len(self.ids) % LOOK > 0 or not limits.over(self.request, self.ids)
+        return limits.should_stop is None or len(self.ids) % LOOK > 0 or not limits.should_stop(self.request, self.ids)
 
 
 def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(f"\nScore and summary (temperature {args.temperature:g}):\n", style="bold")
     print(shown)
     output: Path = args.output or args.runs[0].parent
-    with written_aside(output / "report.md") as aside:
+    with atomic_write(output / "report.md") as aside:
         aside.write_text(f"{as_markdown(lines)}\n\n{note}\n\n```\n{shown}\n```\n", encoding="utf-8")
     print(f"\n{output / 'report.md'}")
     return 0

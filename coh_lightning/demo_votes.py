@@ -17,7 +17,7 @@ from pathlib import Path
 from coh_lightning.commands import CommandParser
 from coh_lightning.draws import generator
 from coh_lightning.errors import InputError
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.guard import unguard
 from coh_lightning.human_eval.sheets import csv_text
 from coh_lightning.human_eval.study import read_study
@@ -57,7 +57,7 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
                 a, b = (score(rater, name, row["prompt"], row[side]) for side in ("answer_a", "answer_b"))
                 row[name] = "tie" if abs(a - b) < INDISTINGUISHABLE else "A" if a > b else "B"
         path = folder / "filled" / f"{rater}.csv"
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_bytes(csv_text([list(rows[0]), *(list(row.values()) for row in rows)]).encode("utf-8-sig"))
         written.append(path)
     return written

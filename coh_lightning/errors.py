@@ -26,7 +26,7 @@ class InputError(ValueError):
     """
 
 
-def words_of(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a library's exception, printable and at most 300 characters long; its class if it is empty."""
     line = (str(error).strip().splitlines() or [""])[0]
     return visible(line[:300]) or type(error).__name__

@@ -2,7 +2,7 @@
 better than another first one.
 
     ask                              completions of the held-out prompts under ...
-    good, bad, good accuracy, ...    one feedback sentence (`data.asks`)
+    good, bad, good accuracy, ...    one feedback sentence (`data.conditions`)
     refined 2                        the good sentence, after the model's own first answer marked as bad (or criticized)
     refined 3                        ... after two of its answers
     fresh 2                          the good sentence alone, drawn anew: the control of `refined 2`

@@ -6,7 +6,7 @@ back, matched by id and hash.
     read_completions                 lines of a script, or of a batch service's output (answers.py)
 
 The prompt is given as token ids: the ids of training are not those of the joint text, and a server adds a BOS to text.
-Everything that a completion will be recorded with is known before it is written (`Blank`), so the file is read for
+Everything that a completion will be recorded with is known before it is written (`PendingCompletion`), so the file is read for
 nothing but the text, why it ended, and its length.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.answers import Answer, Blank, read_answer
+from coh_lightning.answers import Answer, PendingCompletion, read_answer
 from coh_lightning.completions import Completion
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
@@ -41,7 +41,7 @@ class _Line:
 
 def write_prompts(
     path: Path | str,
-    blanks: Iterable[Blank],
+    blanks: Iterable[PendingCompletion],
     *,
     stop_token_ids: Sequence[int],
     stop: Sequence[str] = (),
@@ -65,7 +65,12 @@ def write_prompts(
 
 
 def write_batch(
-    path: Path | str, blanks: Iterable[Blank], *, stop_token_ids: Sequence[int], stop: Sequence[str] = (), model: str
+    path: Path | str,
+    blanks: Iterable[PendingCompletion],
+    *,
+    stop_token_ids: Sequence[int],
+    stop: Sequence[str] = (),
+    model: str,
 ) -> int:
     """The same as the input of an OpenAI-compatible batch service that takes `/v1/completions`, with nothing else in a
     line. A batch service refuses a request that doesn't name its `model`.
@@ -80,7 +85,7 @@ def write_batch(
 
 def read_completions(
     path: Path | str,
-    blanks: Iterable[Blank],
+    blanks: Iterable[PendingCompletion],
     *,
     count: Callable[[str], int],
     stop: Sequence[str] = (),
@@ -154,8 +159,8 @@ def read_completions(
     return [found[id][1] for id in wanted]
 
 
-def _by_id(blanks: Iterable[Blank]) -> dict[str, Blank]:
-    every: dict[str, Blank] = {}
+def _by_id(blanks: Iterable[PendingCompletion]) -> dict[str, PendingCompletion]:
+    every: dict[str, PendingCompletion] = {}
     for blank in blanks:
         if every.setdefault(blank.completion.id, blank) is not blank:
             raise InputError(
@@ -164,7 +169,9 @@ def _by_id(blanks: Iterable[Blank]) -> dict[str, Blank]:
     return every
 
 
-def _prompt(blank: Blank, stop_token_ids: Sequence[int], stop: Sequence[str], model: str | None) -> dict[str, Any]:
+def _prompt(
+    blank: PendingCompletion, stop_token_ids: Sequence[int], stop: Sequence[str], model: str | None
+) -> dict[str, Any]:
     one = blank.completion
     return {
         "id": one.id,
@@ -183,7 +190,9 @@ def _prompt(blank: Blank, stop_token_ids: Sequence[int], stop: Sequence[str], mo
     }
 
 
-def _body(blank: Blank, stop_token_ids: Sequence[int], stop: Sequence[str], model: str | None) -> dict[str, Any]:
+def _body(
+    blank: PendingCompletion, stop_token_ids: Sequence[int], stop: Sequence[str], model: str | None
+) -> dict[str, Any]:
     """A request to `/v1/completions`. `stop_token_ids` and `top_k` are vLLM's own; they are left out when they have no
     effect.
     """
@@ -209,7 +218,7 @@ def _body(blank: Blank, stop_token_ids: Sequence[int], stop: Sequence[str], mode
 
 
 def _filled(
-    blank: Blank, answer: Answer, count: Callable[[str], int], stop: Sequence[str], system: str | None
+    blank: PendingCompletion, answer: Answer, count: Callable[[str], int], stop: Sequence[str], system: str | None
 ) -> Completion:
     text, ended, tokens = answer.text.removeprefix(blank.lead), answer.stop, answer.tokens
     first = min((place for marker in stop if marker and (place := text.find(marker)) >= 0), default=None)

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.chat_template import asking_template, check_template, notes_on
 from coh_lightning.commands import CommandParser
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.files import written_aside
+from coh_lightning.errors import InputError, first_line
+from coh_lightning.files import atomic_write
 from coh_lightning.model_card import model_card
 from coh_lightning.runs import CHECKPOINTS, CONFIG, newest_checkpoint
 
@@ -107,10 +107,10 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
             f"{path} is a folder and no checkpoint"
             + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
         )
-    from coh_lightning.checkpoints import read_checkpoint, said
+    from coh_lightning.checkpoints import read_checkpoint, read_checkpoint_info
     from coh_lightning.model_tokenizer import load_tokenizer
 
-    loaded = load_tokenizer(tokenizer or said(path)["tokenizer"])
+    loaded = load_tokenizer(tokenizer or read_checkpoint_info(path)["tokenizer"])
     run = path.parent.parent if path.parent.name == CHECKPOINTS and (path.parent.parent / CONFIG).is_file() else None
     return write_folder(folder, read_checkpoint(path), loaded, run=run, adapter=adapter)
 
@@ -162,7 +162,7 @@ def write_folder(
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokens.stop_ids[0],
         use_cache=True,
     )
-    with written_aside(folder) as aside:
+    with atomic_write(folder) as aside:
         aside.mkdir()
         parameters = sum(parameter.numel() for parameter in lm.parameters())
         tolerance = TOLERANCE[lm.dtype] if saved.get("lora") else COPIED
@@ -194,20 +194,20 @@ def write_folder(
 def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedModel:
     """The model with the weights of a checkpoint, which are not copied; adapters are attached."""
     from coh_lightning.lora import adapters
-    from coh_lightning.models import Recipe
+    from coh_lightning.models import ModelSpec
 
     lora = adapters(saved)
     weights = {key.removeprefix("lm."): value for key, value in state.items()}
-    if lora is not None and lora.quantise:  # the checkpoint holds the adapters alone
-        lm = Recipe(saved["base"], lora=replace(lora, quantise=None)).build()
+    if lora is not None and lora.quantize:  # the checkpoint holds the adapters alone
+        lm = ModelSpec(saved["base"], lora=replace(lora, quantize=None)).build()
         lm.load_state_dict(weights, strict=False)
     else:
-        lm = Recipe(from_config=saved["model"], dtype=_dtype(weights), lora=lora).outline(buffers=True)
+        lm = ModelSpec(from_config=saved["model"], dtype=_dtype(weights), lora=lora).outline(buffers=True)
         try:
             lm.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise InputError(
-                f"the checkpoint has other weights than its own configuration ({words_of(error)}); it is damaged."
+                f"the checkpoint has other weights than its own configuration ({first_line(error)}); it is damaged."
             ) from error
         # layers with adapters hold their weights under other names, where transformers would miss or overwrite them
         if lora is None:
@@ -271,7 +271,7 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    from coh_lightning.models import Recipe
+    from coh_lightning.models import ModelSpec
     from coh_lightning.worlds import WORLD, resolve
 
     if not saved.get("lora"):
@@ -283,7 +283,7 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
             "without --adapter."
         )
     own = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
-    loaded = Recipe(base, dtype=lm.dtype).build()
+    loaded = ModelSpec(base, dtype=lm.dtype).build()
     theirs = loaded.state_dict()
     if own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
         raise InputError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, first_line
 from coh_lightning.model_tokenizer import first_difference, load_tokenizer
 
 PROBE = 32
@@ -59,7 +59,7 @@ def load_folder(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
         loaded = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
     except Exception as error:  # whatever it is, the folder is useless
         raise InputError(
-            f"The exported folder can't be loaded ({type(error).__name__}: {words_of(error)}), so it is not kept."
+            f"The exported folder can't be loaded ({type(error).__name__}: {first_line(error)}), so it is not kept."
         ) from error
     lm, found = cast(tuple[Any, dict[str, Any]], loaded)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from coh_lightning.anchored_tokenizer import Field
 from coh_lightning.encoder import Encoder
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.tokens import Ids
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _read_cache(path: Path, key: str, number: int) -> list[Ids] | None:
 def _write_cache(path: Path, key: str, ids: Sequence[Ids]) -> None:
     joint = np.concatenate([np.zeros(0, dtype=np.int32), *ids])
     bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(file, ids=joint, bounds=bounds, key=np.array(key), checksum=np.array(_checksum(joint, bounds)))
 
 

@@ -31,11 +31,11 @@ REMEDIES = {
 
 
 @contextmanager
-def written_aside(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """Write a file or folder atomically: yields a name beside `path`, which replaces `path` at the end. If the body
     raises, it is deleted and `path` stays as it was.
 
-        with written_aside(folder / "data.json") as aside:
+        with atomic_write(folder / "data.json") as aside:
             aside.write_text("...", encoding="utf-8")
 
     Raises:
@@ -48,13 +48,13 @@ def written_aside(path: Path | str) -> Iterator[Path]:
         yield aside
         put_in_place(aside, path)
     except OSError as error:
-        raise unwritten(path, error) from error
+        raise explain_os_error(path, error) from error
     finally:
         remove(aside)
 
 
 @contextmanager
-def alone(folder: Path, busy: str) -> Iterator[int]:
+def exclusive_lock(folder: Path, busy: str) -> Iterator[int]:
     """An exclusive lock on a folder until the body or the process ends. Yields the lock's file descriptor: a process
     that inherits it holds the lock too. On a file system without locks it has no effect.
 
@@ -109,7 +109,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def unwritten(path: Path | str, error: OSError) -> OSError | InputError:
+def explain_os_error(path: Path | str, error: OSError) -> OSError | InputError:
     """`error` as an InputError about `path` if `REMEDIES` has it, else `error` itself."""
     if error.errno not in REMEDIES:
         return error

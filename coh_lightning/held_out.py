@@ -20,9 +20,9 @@ from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import to_batch
 from coh_lightning.plan import LinkSize, planned_trees
 from coh_lightning.preferences import strict_pairs
-from coh_lightning.prepare import Prepared, Preparer
+from coh_lightning.prepare import PlannedRecord, RecordPlanner
 from coh_lightning.prompter import Prompter
-from coh_lightning.request import Unmoved
+from coh_lightning.request import OpaqueList
 from coh_lightning.rows import Row
 from coh_lightning.trees import Tree
 from coh_lightning.wording import asked
@@ -37,7 +37,7 @@ class Comparison:
     one, the bad sentence.
     """
 
-    one: Prepared
+    one: PlannedRecord
     pairs: tuple[tuple[int, int], ...]
     """(better, worse): places in `candidates`."""
     candidates: tuple[int, ...]
@@ -63,10 +63,10 @@ class Comparison:
 class Comparer:
     """Records -> comparisons, for one method and wording. `attributes`: what is asked for under ratings (`asked`)."""
 
-    preparer: Preparer
+    preparer: RecordPlanner
     attributes: Sequence[str]
 
-    def pairs(self, one: Prepared) -> tuple[list[tuple[int, int]], int]:
+    def pairs(self, one: PlannedRecord) -> tuple[list[tuple[int, int]], int]:
         """The pairs (better, worse) of a record's completions that the method's judge orders strictly, for preference
         accuracy; and how many more are left out because one of the two is longer than `max_chain_tokens` under the good
         or the bad sentence.
@@ -82,7 +82,7 @@ class Comparer:
         kept = [pair for pair in pairs if too_long.isdisjoint(pair)]
         return kept, len(pairs) - len(kept)
 
-    def comparison(self, one: Prepared) -> Comparison | None:
+    def comparison(self, one: PlannedRecord) -> Comparison | None:
         """What is compared of a record, split as training trees are; None where it has no pairs."""
         pairs, _ = self.pairs(one)
         if not pairs:
@@ -98,7 +98,7 @@ class Comparer:
         chains = [self.preparer.tokens.chain(compared.one.prompt, (link,)) for link in compared.links]
         return [Tree.from_chains([chains[number] for number in part]) for part in compared.parts]
 
-    def largest(self, records: Sequence[Prepared]) -> Tree | None:
+    def largest(self, records: Sequence[PlannedRecord]) -> Tree | None:
         """The tree of all comparisons with the most tokens to score: what takes the most memory. None where nothing is
         compared.
         """
@@ -110,7 +110,7 @@ class Comparer:
                     best, most = (compared, part), tokens
         return self.trees(replace(best[0], parts=(best[1],)))[0] if best is not None else None
 
-    def _parts(self, one: Prepared, links: Sequence[Link]) -> tuple[tuple[int, ...], ...]:
+    def _parts(self, one: PlannedRecord, links: Sequence[Link]) -> tuple[tuple[int, ...], ...]:
         if self.preparer.row_tokens is None:
             return tuple((number,) for number in range(len(links)))
         lengths = [self._length(one, link) for link in links]
@@ -120,11 +120,11 @@ class Comparer:
         items = planned_trees(0, max(before for before, _, _ in lengths), sizes, self.preparer.row_tokens)
         return tuple(item.chains for item in items)
 
-    def _length(self, one: Prepared, link: Link) -> tuple[int, int, int]:
+    def _length(self, one: PlannedRecord, link: Link) -> tuple[int, int, int]:
         (length,) = self.preparer.tokens.link_lengths(one.prompt, (link,))
         return length
 
-    def _markers(self, one: Prepared) -> list[str]:
+    def _markers(self, one: PlannedRecord) -> list[str]:
         asks = asked(self.preparer.wording, self.preparer.method.sentences, one.record, self.attributes)
         return [asks[name] for name in ("good", "bad") if name in asks]
 
@@ -143,7 +143,7 @@ def losses(
 
 def comparisons(
     comparer: Comparer,
-    records: Sequence[Prepared],
+    records: Sequence[PlannedRecord],
     lay_out: Callable[[Sequence[Tree], int | None], dict[str, Any]],
     *,
     ranks: int,
@@ -173,18 +173,18 @@ def comparisons(
     return BatchTable(build, len(found))
 
 
-def writing(records: Sequence[Prepared], prompter: Prompter, *, ranks: int) -> BatchTable:
+def writing(records: Sequence[PlannedRecord], prompter: Prompter, *, ranks: int) -> BatchTable:
     """Some records per batch, under all sentences: `requests`. A few records are shared out over the ranks too."""
     size = min(RECORDS_PER_WRITING, max(1, -(-len(records) // ranks)))
     return BatchTable(
         lambda index: {
-            "requests": Unmoved(prompter.requests(one.record for one in records[index * size : (index + 1) * size]))
+            "requests": OpaqueList(prompter.requests(one.record for one in records[index * size : (index + 1) * size]))
         },
         -(-len(records) // size),
     )
 
 
-def refuse_empty(records: Sequence[Prepared], share: float) -> None:
+def refuse_empty(records: Sequence[PlannedRecord], share: float) -> None:
     """Lightning would silently skip an empty loader.
 
     Raises:

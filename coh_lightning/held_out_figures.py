@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from coh_lightning.attention import row_logits
 from coh_lightning.losses import output_log_likelihoods, row_loss
-from coh_lightning.metrics import Sums
+from coh_lightning.metrics import WeightedMeans
 from coh_lightning.sharding import from_replicas
 
 PREFERENCES = (
@@ -43,7 +43,7 @@ class LossFigures:
 
     def __init__(self, kinds: Sequence[str], device: torch.device) -> None:
         self._names = [f"nll_{name}" for name in kinds]
-        self._sums = Sums(["nll", *self._names]).to(device)
+        self._sums = WeightedMeans(["nll", *self._names]).to(device)
         self._records: set[int] = set()
 
     def add(self, lm: nn.Module, batch: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ class PreferenceFigures:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = Sums(PREFERENCES).to(device)
+        self._sums = WeightedMeans(PREFERENCES).to(device)
         self._pairs: dict[int, int] = {}
 
     def add(self, lm: nn.Module, batch: Mapping[str, Any]) -> None:

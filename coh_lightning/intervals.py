@@ -55,7 +55,7 @@ class Difference:
 
 
 def bootstrap_sums(totals: ArrayLike, *, seed: int, resamples: int) -> Floats:
-    """Sums over prompts drawn with replacement: totals of shape (prompts, columns) -> (resamples, columns).
+    """WeightedMeans over prompts drawn with replacement: totals of shape (prompts, columns) -> (resamples, columns).
 
     All columns share their draws, so statistics of different columns stay as dependent as they are in the data.
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeVar, cast
 
 from coh_lightning.compressed import PACKED, UNREADABLE, not_utf8, open_bytes
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.files import written_aside
+from coh_lightning.errors import InputError, first_line
+from coh_lightning.files import atomic_write
 from coh_lightning.records import Feedback, unique
 
 LONGEST_LINE = 32 * 2**20
@@ -26,7 +26,7 @@ DEEPEST = 200
 
 
 class JsonRecord(Protocol):
-    """What `read_jsonl` returns: Feedback, Completion, Judgement."""
+    """What `read_jsonl` returns: Feedback, Completion, Judgment."""
 
     @classmethod
     def from_json(cls, obj: object, where: str) -> Self: ...
@@ -67,7 +67,7 @@ def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
     if Path(path).suffix.lower() in PACKED[1:]:
         raise InputError(f"{path}: files are written plain or as .gz; give a name that ends in .jsonl or .jsonl.gz.")
     count = 0
-    with written_aside(path) as aside, aside.open("wb") as plain:
+    with atomic_write(path) as aside, aside.open("wb") as plain:
         # neither time nor name in a compressed file: the same records give the same bytes
         compressed = gzip.GzipFile("", "wb", mtime=0, fileobj=plain) if Path(path).suffix.lower() == ".gz" else None
         file = cast("IO[bytes]", compressed or plain)
@@ -114,7 +114,7 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
                     yield where, not_utf8(where, error)
         except UNREADABLE as error:
             raise InputError(
-                f"{path}:{number + 1}: the rest of the file can't be read ({words_of(error)}); is it complete?"
+                f"{path}:{number + 1}: the rest of the file can't be read ({first_line(error)}); is it complete?"
             ) from error
     if not any_line:
         raise InputError(f"{path}: the file is empty.")

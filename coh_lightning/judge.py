@@ -6,12 +6,12 @@ check, not the truth.
     B.jsonl ─┘                      B left, A right  ->  "Verdict: B"  ─┘  they disagree: the side decided, a tie
 
 Every pair is judged in both orders, since judges favor a side; the report gives the share of pairs on which both orders
-agree and the share of verdicts for the left side, with their intervals. The answers are rows of `judgements.jsonl`, as
+agree and the share of verdicts for the left side, with their intervals. The answers are rows of `judgments.jsonl`, as
 people's are, of the rater `judge:MODEL`: one order counts, the other is the check "swap", and which one is drawn.
 
 Of a human study (`judge STUDY ...`) the judge rates the items that people rate. Written to the study's own
-`judgements.jsonl`, `human-eval report` takes it as one more rater, whose votes count as a person's. To report it alone,
-copy the study's folder without its `judgements.jsonl`.
+`judgments.jsonl`, `human-eval report` takes it as one more rater, whose votes count as a person's. To report it alone,
+copy the study's folder without its `judgments.jsonl`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         description="A language model compares the completions of two or more systems, each pair in both orders.",
         epilog="""examples:
   python -m coh_lightning judge base.jsonl coh.jsonl --endpoint http://localhost:8000/v1 --model NAME \\
-      --output judgements.jsonl
+      --output judgments.jsonl
   python -m coh_lightning judge STUDY --endpoint https://host/v1 --model NAME --api-key-env MY_KEY \\
-      --output COPY_OF_STUDY/judgements.jsonl
+      --output COPY_OF_STUDY/judgments.jsonl
 
 Prompts and completions are sent to the endpoint. No question is asked twice: the same command resumes a run.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,7 +59,7 @@ Prompts and completions are sent to the endpoint. No question is asked twice: th
         required=True,
         type=Path,
         metavar="FILE",
-        help="judgements.jsonl; every reply goes word for word to FILE.replies.jsonl",
+        help="judgments.jsonl; every reply goes word for word to FILE.replies.jsonl",
     )
     add(
         "--attributes",
@@ -155,7 +155,7 @@ def main(argv: Sequence[str]) -> int:
         parallel=options.parallel,
     )
     print(show(outcome))
-    print(f"{len(outcome.judgements)} judgments in {options.output} ({outcome.asked} questions answered now)")
+    print(f"{len(outcome.judgments)} judgments in {options.output} ({outcome.asked} questions answered now)")
     return 1 if outcome.left else 0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from coh_lightning.draws import key64
 from coh_lightning.human_eval.items import match, read_systems
 from coh_lightning.human_eval.study import Study, digest
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 SWAP = "swap"
 """`check` of the order that does not count."""
@@ -101,9 +101,9 @@ class Question:
         )
         return [{"role": "system", "content": SYSTEM.format(code=code)}, {"role": "user", "content": question}]
 
-    def judgement(self, choice: str, seconds: float | None = None, comment: str = "") -> Judgement:
-        """The answer as a row of `judgements.jsonl`. `choice`: "A", "B" or "tie"."""
-        return Judgement(
+    def judgment(self, choice: str, seconds: float | None = None, comment: str = "") -> Judgment:
+        """The answer as a row of `judgments.jsonl`. `choice`: "A", "B" or "tie"."""
+        return Judgment(
             item=self.comparison.item,
             row=self.row,
             prompt_id=self.comparison.prompt_id,

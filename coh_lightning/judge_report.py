@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coh_lightning.judge_prompts import SWAP
 from coh_lightning.judge_run import EQUAL, Outcome
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Tally:
         return self.pairs - self.split
 
 
-def tally(judgements: Iterable[Judgement]) -> list[Tally]:
+def tally(judgments: Iterable[Judgment]) -> list[Tally]:
     """Counts by attribute and pair of systems, from pairs with a verdict in both orders. Equal texts, which nobody
     judged, are left out.
     """
-    orders: dict[tuple[str, tuple[str, str], str], dict[str, Judgement]] = {}
-    for one in judgements:
+    orders: dict[tuple[str, tuple[str, str], str], dict[str, Judgment]] = {}
+    for one in judgments:
         first, second = sorted(one.systems)
         orders.setdefault((one.attribute, (first, second), one.item), {})[one.check] = one
-    groups: dict[tuple[str, tuple[str, str]], list[tuple[Judgement, Judgement]]] = {}
+    groups: dict[tuple[str, tuple[str, str]], list[tuple[Judgment, Judgment]]] = {}
     for (attribute, systems, _), by_check in orders.items():
         if set(by_check) == {"", SWAP} and by_check[""].comment != EQUAL:
             groups.setdefault((attribute, systems), []).append((by_check[""], by_check[SWAP]))
@@ -79,7 +79,7 @@ def _share(part: int, whole: int) -> str:
 def show(outcome: Outcome) -> str:
     """The outcome in words, with three lines for each attribute."""
     lines = []
-    for one in tally(outcome.judgements):
+    for one in tally(outcome.judgments):
         first, second = one.systems
         lines += [
             f"{one.attribute}: {first} {one.wins[0]}, {second} {one.wins[1]}, tie {one.ties}, orders disagree "
@@ -90,7 +90,7 @@ def show(outcome: Outcome) -> str:
         ]
         if one.pairs >= 10 and one.agreed < one.pairs / 2:
             lines.append("  the side decides more often than the answers: don't trust this judge on this attribute")
-    equal = len({one.item for one in outcome.judgements if one.comment == EQUAL})
+    equal = len({one.item for one in outcome.judgments if one.comment == EQUAL})
     if equal:
         lines.append(f"{equal} pairs of equal texts count as ties and were not asked.")
     if outcome.unusable:

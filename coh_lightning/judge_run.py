@@ -18,11 +18,11 @@ from typing import Any
 
 from coh_lightning.checks import number
 from coh_lightning.errors import InputError
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.jsonl import parse_json, read_jsonl, read_lines, write_jsonl
 from coh_lightning.judge_client import Endpoint, Unanswered
 from coh_lightning.judge_prompts import Question, verdict
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 EQUAL = "equal texts, not asked"
 """Comment of the ties that the judge was not asked about."""
@@ -55,7 +55,7 @@ class Reply:
 class Outcome:
     """The result of a run."""
 
-    judgements: list[Judgement]
+    judgments: list[Judgment]
     """All of this judge's on these questions, including those of earlier runs."""
     asked: int
     """Requests of this run that were answered."""
@@ -101,7 +101,7 @@ def judge(
     waiting = []
     for row, question in by_row.items():
         if question.texts[0] == question.texts[1]:
-            known[row] = question.judgement(TIE, comment=EQUAL)
+            known[row] = question.judgment(TIE, comment=EQUAL)
         elif row not in known and row not in replies:
             waiting.append(question)
     failures: list[str] = []
@@ -117,7 +117,7 @@ def judge(
     finally:
         for row, reply in replies.items():
             if reply.verdict in ("A", "B", TIE):
-                known[row] = by_row[row].judgement(reply.verdict, round(reply.seconds, 3))
+                known[row] = by_row[row].judgment(reply.verdict, round(reply.seconds, 3))
         if others or known:
             write_jsonl(output, [*others, *(known[row] for row in by_row if row in known)])
     return Outcome(
@@ -129,27 +129,27 @@ def judge(
     )
 
 
-def _earlier(output: Path, by_row: Mapping[str, Question]) -> tuple[list[Judgement], dict[str, Judgement]]:
+def _earlier(output: Path, by_row: Mapping[str, Question]) -> tuple[list[Judgment], dict[str, Judgment]]:
     """What the output holds already: other raters' judgments, and this judge's by row."""
     raters = {question.rater for question in by_row.values()}
-    others: list[Judgement] = []
-    known: dict[str, Judgement] = {}
-    for judgement in read_jsonl(output, Judgement) if output.exists() else ():
-        if judgement.rater not in raters:
-            others.append(judgement)
-        elif judgement.row in by_row:
-            before = known.get(judgement.row, judgement)
-            if before.choice != judgement.choice:
+    others: list[Judgment] = []
+    known: dict[str, Judgment] = {}
+    for judgment in read_jsonl(output, Judgment) if output.exists() else ():
+        if judgment.rater not in raters:
+            others.append(judgment)
+        elif judgment.row in by_row:
+            before = known.get(judgment.row, judgment)
+            if before.choice != judgment.choice:
                 raise InputError(
-                    f"{output}: {judgement.rater} has two answers to item {judgement.item}, '{judgement.attribute}': "
-                    f"{before.choice} and {judgement.choice}; keep one of the two lines, or give another --output."
+                    f"{output}: {judgment.rater} has two answers to item {judgment.item}, '{judgment.attribute}': "
+                    f"{before.choice} and {judgment.choice}; keep one of the two lines, or give another --output."
                 )
             # with another seed the other order may count
-            known[judgement.row] = replace(judgement, check=by_row[judgement.row].check)
+            known[judgment.row] = replace(judgment, check=by_row[judgment.row].check)
         else:
             raise InputError(
-                f"{output}: {judgement.rater} has answers to other questions (item {judgement.item}, "
-                f"'{judgement.attribute}'): texts, attributes or definitions differ; give another --output, or move "
+                f"{output}: {judgment.rater} has answers to other questions (item {judgment.item}, "
+                f"'{judgment.attribute}'): texts, attributes or definitions differ; give another --output, or move "
                 "the file away."
             )
     return others, known
@@ -161,7 +161,7 @@ def _replies(log: Path) -> dict[str, Reply]:
         return {}
     raw = log.read_bytes()
     if not raw.endswith(b"\n"):
-        with written_aside(log) as aside:
+        with atomic_write(log) as aside:
             aside.write_bytes(raw[: raw.rfind(b"\n") + 1])
         return _replies(log)
     found = {}

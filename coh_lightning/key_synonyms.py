@@ -1,18 +1,18 @@
 """What other trainers call our settings, so that a key written from habit is answered with ours."""
 
 SYNONYMS = {
-    "model.model": (
+    "model.name_or_path": (
         "model_name_or_path model_name model_path name_or_path pretrained_model_name_or_path base_model checkpoint"
     ),
     "model.lr": "learning_rate base_lr max_lr peak_lr",
-    "model.optimizer.warmup_share": "warmup_ratio warmup_steps num_warmup_steps",
-    "model.optimizer.final_lr_share": "min_lr min_lr_ratio lr_scheduler_type",
+    "model.optimizer.warmup_ratio": "warmup_ratio warmup_steps num_warmup_steps",
+    "model.optimizer.min_lr_ratio": "min_lr min_lr_ratio lr_scheduler_type",
     "model.optimizer.betas": "adam_beta1 adam_beta2",
     "model.dtype": "torch_dtype",
     "model.attention": "attn_implementation",
     "model.lora.rank": "lora_r lora_rank use_peft use_lora",
     "model.lora.alpha": "lora_alpha",
-    "model.lora.quantise": "load_in_4bit load_in_8bit quantize",
+    "model.lora.quantize": "load_in_4bit load_in_8bit quantize",
     "model.generation.sampling.max_new_tokens": "max_completion_length max_tokens",
     "model.generation.sampling.temperature": "temperature",
     "data.feedback": "dataset dataset_name dataset_path data_path train_file train_data data_files",

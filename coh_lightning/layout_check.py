@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from coh_lightning.attention import REMEDY, attention_mask, layer_windows, mask_dtype, model_config
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, first_line
 from coh_lightning.rows import Row, lay_out
 from coh_lightning.tokens import Tokens
 from coh_lightning.trees import Ints, Tree
@@ -53,7 +53,7 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
             except (TypeError, ValueError, IndexError, RuntimeError) as error:
                 if isinstance(error, (torch.OutOfMemoryError, InputError)):
                     raise
-                reason = words_of(error)
+                reason = first_line(error)
                 raise InputError(
                     f"{name} can't run a row of several trees ({type(error).__name__}: {reason}): {REMEDY}."
                 ) from error

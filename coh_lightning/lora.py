@@ -20,7 +20,7 @@ class LoRA:
 
     For each adapted layer `lm.NAME`, a checkpoint's `state_dict` then has the keys `lm.NAME.base_layer.weight` (and
     `.bias`, where it has one), `lm.NAME.lora_A.default.weight` (rank, in) and `lm.NAME.lora_B.default.weight` (out,
-    rank), and all other weights of the model under their usual names. With `quantise` it has the keys of `lora_A` and
+    rank), and all other weights of the model under their usual names. With `quantize` it has the keys of `lora_A` and
     `lora_B` alone, and the model's own weights are read again from where they came.
     """
 
@@ -29,7 +29,7 @@ class LoRA:
     dropout: float = 0.0
     targets: tuple[str, ...] | None = None
     """Ends of the names of the adapted layers (q_proj, v_proj, ...); None: all linear layers but the head."""
-    quantise: Literal["4bit", "8bit"] | None = None
+    quantize: Literal["4bit", "8bit"] | None = None
     """QLoRA (Dettmers et al. 2023): the frozen weights in 4 bits (NF4) or 8, by `bitsandbytes`, which needs a GPU."""
 
     def __post_init__(self) -> None:
@@ -80,30 +80,30 @@ class LoRA:
             raise InputError(
                 f"model.lora does not fit the {lm.config.model_type} model: {' '.join(str(error).split())}"
             ) from error
-        if not self.quantise:
+        if not self.quantize:
             for name, parameter in lm.named_parameters():
                 if "lora_" in name:
                     parameter.data = parameter.data.to(lm.dtype)  # peft leaves those on the meta device in float32
 
     def quantization(self, dtype: torch.dtype, device: torch.device | None) -> dict[str, Any]:
-        """What `from_pretrained` needs to load the weights in few bits; {} without `quantise`.
+        """What `from_pretrained` needs to load the weights in few bits; {} without `quantize`.
 
         Raises:
             InputError: there is no GPU, or bitsandbytes is not installed.
         """
-        if self.quantise is None:
+        if self.quantize is None:
             return {}
         if device is None or device.type != "cuda":
             raise InputError(
-                f"model.lora.quantise is '{self.quantise}', which works on a GPU only, and this runs on "
+                f"model.lora.quantize is '{self.quantize}', which works on a GPU only, and this runs on "
                 f"{device or 'the CPU'}; leave it out."
             )
         if find_spec("bitsandbytes") is None:
             raise InputError(
-                f"model.lora.quantise is '{self.quantise}' and needs the package bitsandbytes, which is not installed: "
+                f"model.lora.quantize is '{self.quantize}' and needs the package bitsandbytes, which is not installed: "
                 "pip install bitsandbytes."
             )
-        if self.quantise == "8bit":
+        if self.quantize == "8bit":
             bits = BitsAndBytesConfig(load_in_8bit=True)
         else:
             bits = BitsAndBytesConfig(

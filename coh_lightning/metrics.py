@@ -1,4 +1,4 @@
-"""Numbers about texts that a model wrote: pure functions, and `Sums`, which adds them up over batches and ranks and
+"""Numbers about texts that a model wrote: pure functions, and `WeightedMeans`, which adds them up over batches and ranks and
 divides once.
 
 A number for a whole test set is a mean of numbers per completion, so that it adds over ranks.
@@ -78,12 +78,12 @@ def completion_values(text: str, *, tokens: int, ended: bool, reference: str | N
     return values if reference is None else {**values, **rouge(text, reference)}
 
 
-class Sums(Metric):
+class WeightedMeans(Metric):
     """Means of named numbers that are exact over ranks: each name's sum and count are added up, and divided once.
 
     The names are fixed when it is made: all ranks must hold the same state. It is one tensor, so one all-reduce:
 
-        Sums(["good/words", "bad/words"])              sum    count
+        WeightedMeans(["good/words", "bad/words"])              sum    count
         add({"good/words": [3, 5]})            good/     8        2
         update({"bad/words": (9., 1.)})        bad/      9        1
         compute()                              {"good/words": 4., "bad/words": 9.}

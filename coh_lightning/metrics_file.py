@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from coh_lightning.files import unwritten, written_aside
+from coh_lightning.files import atomic_write, explain_os_error
 
 
 class MetricsFile(CSVLogger):
@@ -62,7 +62,7 @@ class _MetricsWriter(ExperimentWriter):
         try:
             super().save()
         except OSError as error:
-            raise unwritten(self.metrics_file_path, error) from error
+            raise explain_os_error(self.metrics_file_path, error) from error
 
     def _drop_rows_from(self, step: float) -> None:
         """Drops the rows of the steps that a resumed run repeats, and a last row that was cut short."""
@@ -78,7 +78,7 @@ class _MetricsWriter(ExperimentWriter):
         self._write_anew(fieldnames, rows)
 
     def _write_anew(self, fieldnames: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-        with written_aside(self.metrics_file_path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.metrics_file_path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=fieldnames)
             writer.writeheader()
             writer.writerows(rows)

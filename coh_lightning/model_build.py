@@ -18,24 +18,26 @@ from transformers import PreTrainedModel
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.layout_check import check_layout
-from coh_lightning.models import Recipe
-from coh_lightning.sharding import blocks, fill, shard, wrap_blocks
+from coh_lightning.models import ModelSpec
+from coh_lightning.sharding import blocks, broadcast_weights, shard, wrap_blocks
 
 
-def checked(recipe: Recipe) -> Recipe:
-    """The recipe, if it names one model.
+def checked(spec: ModelSpec) -> ModelSpec:
+    """The spec, if it names one model.
 
     Raises:
         InputError: `model` and `from_config` both given, or a `from_config` without an architecture.
     """
-    if recipe.model is not None and recipe.from_config is not None:
-        raise InputError(f"model.model is '{recipe.model}' and model.from_config is set too; give one of them.")
-    if recipe.from_config is not None and "model_type" not in recipe.from_config:
+    if spec.name_or_path is not None and spec.from_config is not None:
         raise InputError(
-            f"model.from_config has the keys {sorted(recipe.from_config)} but no model_type; name the architecture "
+            f"model.name_or_path is '{spec.name_or_path}' and model.from_config is set too; give one of them."
+        )
+    if spec.from_config is not None and "model_type" not in spec.from_config:
+        raise InputError(
+            f"model.from_config has the keys {sorted(spec.from_config)} but no model_type; name the architecture "
             "(llama, gpt2, ...)."
         )
-    return recipe
+    return spec
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,12 @@ class BuiltModel:
 
 
 def build(
-    recipe: Recipe, trainer: pl.Trainer | None, *, gradient_checkpointing: bool = False, compile: bool = False
+    spec: ModelSpec, trainer: pl.Trainer | None, *, gradient_checkpointing: bool = False, compile: bool = False
 ) -> BuiltModel:
     """The model under the Trainer's strategy; whole and on the CPU without a Trainer.
 
     Args:
-        recipe: Which model. Its `lora` is that of the checkpoint where it names one.
+        spec: Which model. Its `lora` is that of the checkpoint where it names one.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile: Compile the blocks (torch.compile).
 
@@ -63,15 +65,15 @@ def build(
         InputError: quantized weights can't be sharded.
     """
     strategy, mesh = trainer.strategy if trainer is not None else None, mesh_of(trainer)
-    quantise = recipe.lora.quantise if recipe.lora is not None else None
-    if quantise and isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)):
+    quantize = spec.lora.quantize if spec.lora is not None else None
+    if quantize and isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)):
         raise InputError(
-            f"model.lora.quantise is '{quantise}', which can't be sharded; use the strategy ddp, or leave it out."
+            f"model.lora.quantize is '{quantize}', which can't be sharded; use the strategy ddp, or leave it out."
         )
     if mesh is not None:
-        lm = recipe.outline()
+        lm = spec.outline()
     else:
-        lm = recipe.build(strategy.root_device if strategy is not None else None)
+        lm = spec.build(strategy.root_device if strategy is not None else None)
     vocabulary = int(cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[0])
     matrices = frozenset(name for name, parameter in lm.named_parameters() if parameter.ndim >= 2)
     if gradient_checkpointing:
@@ -82,7 +84,7 @@ def build(
     if mesh is not None:
         assert trainer is not None
         shard(lm, mesh)
-        fill(lm, recipe.build() if trainer.global_rank == 0 else None, trainer.strategy.root_device)
+        broadcast_weights(lm, spec.build() if trainer.global_rank == 0 else None, trainer.strategy.root_device)
     elif isinstance(strategy, FSDPStrategy):
         lm = cast(PreTrainedModel, wrap_blocks(lm))
     return BuiltModel(lm, vocabulary, matrices)

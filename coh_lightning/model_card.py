@@ -16,7 +16,7 @@ import yaml
 
 from coh_lightning.worlds import WORLD
 
-OPTIMIZATION = ("lr", "betas", "weight_decay", "warmup_share", "final_lr_share")
+OPTIMIZATION = ("lr", "betas", "weight_decay", "warmup_ratio", "min_lr_ratio")
 """Settings of the model in a run's config.yaml that the card shows."""
 
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from coh_lightning.checkpoints import said
+from coh_lightning.checkpoints import read_checkpoint_info
 from coh_lightning.encoder import Encoder
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.models import Recipe
+from coh_lightning.errors import InputError, first_line
+from coh_lightning.models import ModelSpec
 from coh_lightning.worlds import WORLD, resolve
 
 PROBES = (
@@ -43,32 +43,32 @@ class Choice:
     """For the user: why nothing could be compared."""
 
 
-def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | None) -> Choice:
+def choose_tokenizer(named: str | None, spec: ModelSpec | None, feedback: str | None) -> Choice:
     """The tokenizer of a run, before any data is read.
 
     Args:
         named: `data.tokenizer`: a name or folder, `world`, or None for the model's own.
-        recipe: The model; None where there is none (a preview, a data module alone).
+        spec: The model; None where there is none (a preview, a data module alone).
         feedback: What is trained on, in words; None where it is the embedded world's own.
 
     Raises:
         InputError: no model is named although the feedback is the user's own; there is no tokenizer; the named one is
             not the model's.
     """
-    if recipe is not None and recipe.model is None and recipe.from_config is None:
+    if spec is not None and spec.name_or_path is None and spec.from_config is None:
         if feedback is not None:
             raise InputError(
-                f"model.model is not set and the feedback is {feedback}; name a model (model.model=NAME or FOLDER), "
-                f"or model.model={WORLD} for the small base of the embedded world."
+                f"model.name_or_path is not set and the feedback is {feedback}; name a model (model.name_or_path=NAME or FOLDER), "
+                f"or model.name_or_path={WORLD} for the small base of the embedded world."
             )
-        recipe = replace(recipe, model=WORLD)
-    own = _own_name(recipe)
-    trust = recipe is not None and recipe.trust_remote_code
+        spec = replace(spec, name_or_path=WORLD)
+    own = _own_name(spec)
+    trust = spec is not None and spec.trust_remote_code
     if named is None:
         if own is None and feedback is not None:
             why = (
                 "there is no model whose tokenizer it could be"
-                if recipe is None
+                if spec is None
                 else "a model made by model.from_config has none of its own"
             )
             raise InputError(
@@ -76,12 +76,12 @@ def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | N
                 "embedded world)."
             )
         choice = Choice(own or WORLD, load_tokenizer(own or WORLD, trust_remote_code=trust))
-        return _as_trained_with(choice, recipe) if recipe is not None and recipe.checkpoint is not None else choice
+        return _as_trained_with(choice, spec) if spec is not None and spec.checkpoint is not None else choice
     choice = Choice(named, load_tokenizer(named, trust_remote_code=trust))
-    if own is None or recipe is None:
+    if own is None or spec is None:
         return choice
-    if recipe.checkpoint is not None:
-        return _as_trained_with(choice, recipe)
+    if spec.checkpoint is not None:
+        return _as_trained_with(choice, spec)
     try:
         theirs = load_tokenizer(own, trust_remote_code=trust)
     except InputError as error:
@@ -99,20 +99,20 @@ def choose_tokenizer(named: str | None, recipe: Recipe | None, feedback: str | N
     return choice
 
 
-def _own_name(recipe: Recipe | None) -> str | None:
+def _own_name(spec: ModelSpec | None) -> str | None:
     """Where the model's own tokenizer is; None where it has none."""
-    if recipe is None or recipe.from_config is not None:
+    if spec is None or spec.from_config is not None:
         return None
-    return str(said(recipe.checkpoint)["tokenizer"]) if recipe.checkpoint is not None else recipe.model
+    return str(read_checkpoint_info(spec.checkpoint)["tokenizer"]) if spec.checkpoint is not None else spec.name_or_path
 
 
-def _as_trained_with(choice: Choice, recipe: Recipe) -> Choice:
+def _as_trained_with(choice: Choice, spec: ModelSpec) -> Choice:
     """The choice, where it is the tokenizer that the model's checkpoint was trained with: the checkpoint holds its
     hash.
     """
-    path = recipe.checkpoint
+    path = spec.checkpoint
     assert path is not None
-    saved = said(path)
+    saved = read_checkpoint_info(path)
     if Encoder(choice.tokenizer).tokenizer_hash == saved["data"]["tokenizer"]:
         return choice
     name = saved["tokenizer"]
@@ -120,7 +120,7 @@ def _as_trained_with(choice: Choice, recipe: Recipe) -> Choice:
     if name != choice.name:
         try:
             difference = first_difference(
-                load_tokenizer(name, trust_remote_code=recipe.trust_remote_code), choice.tokenizer
+                load_tokenizer(name, trust_remote_code=spec.trust_remote_code), choice.tokenizer
             )
         except InputError as error:
             difference = f"its own can't be loaded to compare them ({error})"
@@ -144,13 +144,13 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise InputError(
-            f"The tokenizer '{name}' can't be loaded ({words_of(error)}); give a name on the hub or an existing folder."
+            f"The tokenizer '{name}' can't be loaded ({first_line(error)}); give a name on the hub or an existing folder."
         ) from error
     except Exception as error:
         if type(error) is not Exception:  # the back end has no class of its own for a tokenizer.json that it can't read
             raise
         raise InputError(
-            f"The tokenizer '{name}' can't be read ({words_of(error)}); it may be damaged, so fetch it again."
+            f"The tokenizer '{name}' can't be read ({first_line(error)}); it may be damaged, so fetch it again."
         ) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
         place = f"the folder {name}" if name and Path(name).is_dir() else f"'{name}'"

@@ -1,7 +1,7 @@
 """Which model: one of transformers by name or folder, a configuration with random weights, or one of our checkpoints;
 with adapters (LoRA) where asked for.
 
-    Recipe("gpt2", lora=LoRA(rank=8)).build()
+    ModelSpec("gpt2", lora=LoRA(rank=8)).build()
         ->  GPT2LMHeadModel whose linear layers hold lora_A and lora_B, everything else frozen
 """
 
@@ -18,27 +18,27 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from coh_lightning.attention import attention_implementation
-from coh_lightning.checkpoints import read_checkpoint, said
-from coh_lightning.errors import InputError, did_you_mean, words_of
+from coh_lightning.checkpoints import read_checkpoint, read_checkpoint_info
+from coh_lightning.errors import InputError, did_you_mean, first_line
 from coh_lightning.lora import LoRA, adapters
 from coh_lightning.shards import METADATA
 from coh_lightning.worlds import WORLD, resolve
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelSpec:
     """Everything that decides a model before its first step."""
 
-    model: str | None = None
+    name_or_path: str | None = None
     """Name, folder, or one of our checkpoints; `world`, or None: the base model of the embedded world."""
     from_config: Mapping[str, Any] | None = None
-    """Instead of `model`."""
+    """Instead of `name_or_path`."""
     dtype: torch.dtype = torch.float32
     attention: Literal["auto", "sdpa", "eager", "flex"] = "auto"
     dropout: bool = False
     """Keep the dropout of the model's config."""
     lora: LoRA | None = None
-    """None: that of the checkpoint, if `model` is one with adapters."""
+    """None: that of the checkpoint, if `name_or_path` is one with adapters."""
     trust_remote_code: bool = False
 
     def build(self, device: torch.device | None = None) -> PreTrainedModel:
@@ -50,10 +50,10 @@ class Recipe:
         if self.checkpoint is not None:
             return self._from_checkpoint(self.checkpoint, device)
         if self.from_config is not None:
-            if self.lora is not None and self.lora.quantise:
+            if self.lora is not None and self.lora.quantize:
                 raise InputError(
-                    f"model.lora.quantise is '{self.lora.quantise}', but model.from_config has random weights; give "
-                    "a pretrained model as model.model."
+                    f"model.lora.quantize is '{self.lora.quantize}', but model.from_config has random weights; give "
+                    "a pretrained model as model.name_or_path."
                 )
             return self._finished(self._bare(), self.lora)
         quantized = {} if self.lora is None else self.lora.quantization(self.dtype, device)
@@ -66,15 +66,15 @@ class Recipe:
         return self._finished(lm, self.lora)
 
     def _from_checkpoint(self, path: Path, device: torch.device | None) -> PreTrainedModel:
-        saved = said(path)
+        saved = read_checkpoint_info(path)
         lora = adapters(saved)
         if lora is not None and self.lora not in (None, lora):
             raise InputError(
                 f"model.lora is {self.lora}, but {path} holds {lora}; leave model.lora out to train these further, or "
                 "export the model merged first."
             )
-        if lora is not None and lora.quantise:
-            lm = replace(self, model=saved["base"], lora=lora).build(device)
+        if lora is not None and lora.quantize:
+            lm = replace(self, name_or_path=saved["base"], lora=lora).build(device)
         else:
             lm = self._finished(self._bare(), lora)
         state = {key.removeprefix("lm."): value for key, value in read_checkpoint(path)["state_dict"].items()}
@@ -82,9 +82,9 @@ class Recipe:
             missing, unexpected = lm.load_state_dict(state, strict=False)
         except RuntimeError as error:  # sizes are checked even so
             raise InputError(
-                f"{path} has weights of other sizes than its own configuration ({words_of(error)}); it is damaged."
+                f"{path} has weights of other sizes than its own configuration ({first_line(error)}); it is damaged."
             ) from error
-        if unexpected or [key for key in missing if not (lora and lora.quantise and "lora_" not in key)]:
+        if unexpected or [key for key in missing if not (lora and lora.quantize and "lora_" not in key)]:
             raise InputError(
                 f"{path} has other weights than its own configuration ({len(missing)} missing, {len(unexpected)} too "
                 "many); it is damaged."
@@ -100,7 +100,7 @@ class Recipe:
         """
         lora = self.lora
         if lora is None and self.checkpoint is not None:
-            lora = adapters(said(self.checkpoint))
+            lora = adapters(read_checkpoint_info(self.checkpoint))
         with _parameters_on_meta() if buffers else torch.device("meta"):
             return self._finished(self._bare(), lora)
 
@@ -111,7 +111,7 @@ class Recipe:
             InputError: there is no such model.
         """
         if self.checkpoint is not None:
-            config = AutoConfig.for_model(**said(self.checkpoint)["model"])
+            config = AutoConfig.for_model(**read_checkpoint_info(self.checkpoint)["model"])
         elif self.from_config is not None:
             settings = dict(self.from_config)
             kind = settings.pop("model_type")
@@ -139,17 +139,17 @@ class Recipe:
         """The checkpoint of ours that `model` names: a file, a folder named .ckpt, or a folder of shards of any
         name.
         """
-        if self.model in (None, WORLD):
+        if self.name_or_path in (None, WORLD):
             return None
-        path = Path(self.model)
-        return path if self.model.endswith(".ckpt") or path.is_file() or (path / METADATA).is_file() else None
+        path = Path(self.name_or_path)
+        return path if self.name_or_path.endswith(".ckpt") or path.is_file() or (path / METADATA).is_file() else None
 
     @property
     def _name(self) -> str:
-        name = str(resolve("model")) if self.model in (None, WORLD) else self.model
+        name = str(resolve("model")) if self.name_or_path in (None, WORLD) else self.name_or_path
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
             raise InputError(
-                f"model.model is {name}, and there is no such folder; give the name of a model on the hub or the "
+                f"model.name_or_path is {name}, and there is no such folder; give the name of a model on the hub or the "
                 "folder "
                 "of one."
             )
@@ -199,10 +199,10 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as error:
         if "allocate memory" in str(error):
             raise
-        said = (
-            words_of(error)
+        reason = (
+            first_line(error)
             if isinstance(error, (OSError, ValueError))
-            else f"{type(error).__name__}: {words_of(error)}"
+            else f"{type(error).__name__}: {first_line(error)}"
         )
         there = (Path(name).expanduser() / "config.json").is_file()
         remedy = (
@@ -210,7 +210,7 @@ def _explained(name: str) -> Iterator[None]:
             if there
             else "give the name of a model on the hub or an existing folder"
         )
-        raise InputError(f"The model '{name}' can't be loaded ({said}); {remedy}.") from error
+        raise InputError(f"The model '{name}' can't be loaded ({reason}); {remedy}.") from error
 
 
 def _check_loaded(name: str, found: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from coh_lightning.attention import row_logits
-from coh_lightning.checkpoints import CHECKPOINT_KEY, said
+from coh_lightning.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
 from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.draws import key64
@@ -33,8 +33,8 @@ from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceF
 from coh_lightning.lora import LoRA, adapters
 from coh_lightning.losses import row_loss
 from coh_lightning.model_build import build, check_sizes, check_trees, checked, config_settings, shard_if_whole
-from coh_lightning.models import Recipe
-from coh_lightning.request import Unmoved
+from coh_lightning.models import ModelSpec
+from coh_lightning.request import OpaqueList
 from coh_lightning.run_summary import RunSummary
 from coh_lightning.schedule import OptimizerSettings, steps_of_epoch, total_steps
 from coh_lightning.sharding import clip_gradients, replicas
@@ -49,10 +49,10 @@ class CoHModule(pl.LightningModule):
     sentence.
 
     Args:
-        model: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the small base model
+        name_or_path: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the small base model
             of the embedded world (a folder of that name is `./world`). Give it, or `from_config`, wherever the
             feedback is not the embedded world's own.
-        from_config: Instead of `model`: the settings of a new model with random weights, `model_type` among them.
+        from_config: Instead of `name_or_path`: the settings of a new model with random weights, `model_type` among them.
         attention: `auto` is sdpa where the architecture has it, else eager; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
         dropout: Keep the dropout of the model's config. Off by default, as in the paper (App. B); with it a tree no
@@ -67,14 +67,14 @@ class CoHModule(pl.LightningModule):
         trust_remote_code: Run code that comes with the model. Only for models that you trust.
 
     Raises:
-        InputError: `model` and `from_config` both given, or a learning rate that is not positive.
+        InputError: `name_or_path` and `from_config` both given, or a learning rate that is not positive.
     """
 
     lm: PreTrainedModel
 
     def __init__(
         self,
-        model: str | None = None,
+        name_or_path: str | None = None,
         *,
         from_config: dict[str, Any] | None = None,
         attention: Literal["auto", "sdpa", "eager", "flex"] = "auto",
@@ -92,14 +92,14 @@ class CoHModule(pl.LightningModule):
         if lr <= 0:
             raise InputError(f"model.lr is {lr}; it must be > 0.")
         loading = {"dtype": getattr(torch, dtype), "attention": attention, "trust_remote_code": trust_remote_code}
-        self.recipe = checked(Recipe(model, from_config, dropout=dropout, lora=lora, **loading))
+        self.spec = checked(ModelSpec(name_or_path, from_config, dropout=dropout, lora=lora, **loading))
         """All that decides the model before its first step."""
         self.gradient_checkpointing = gradient_checkpointing
         self.compile_blocks = compile
         self.lr = lr
         self.optimizer = optimizer
         self.generation = generation
-        self.base = None if from_config is not None else model or WORLD
+        self.base = None if from_config is not None else name_or_path or WORLD
         """The name of the model that training began from, through all checkpoints; None: random weights."""
         self.trained_with: dict[str, Any] | None = None
         """What the loaded checkpoint stores of wording, method, prompt format and tokenizer."""
@@ -123,28 +123,28 @@ class CoHModule(pl.LightningModule):
             self._agree()  # before the loaders are made, which ask for the checkpoint's attributes
 
     def _build(self) -> None:
-        if (checkpoint := self.recipe.checkpoint) is not None:
-            saved = said(checkpoint)
+        if (checkpoint := self.spec.checkpoint) is not None:
+            saved = read_checkpoint_info(checkpoint)
             self.trained_with, self.base = saved["data"], saved["base"]
-            self.recipe = replace(self.recipe, lora=self.lora or adapters(saved))
+            self.spec = replace(self.spec, lora=self.lora or adapters(saved))
         if self._elsewhere:
             self.strict_loading = False  # of a checkpoint, only what it was trained with is read
             return
-        self.strict_loading = self.lora is None or self.lora.quantise is None  # else checkpoints hold adapters alone
+        self.strict_loading = self.lora is None or self.lora.quantize is None  # else checkpoints hold adapters alone
         modes = {"gradient_checkpointing": self.gradient_checkpointing, "compile": self.compile_blocks}
-        built = build(self.recipe, self._trainer, **modes)
+        built = build(self.spec, self._trainer, **modes)
         self.lm, self._vocabulary, self._matrices = built.lm, built.vocabulary, built.matrices
 
     @property
-    def named_recipe(self) -> Recipe | None:
-        """The recipe; None in a `predict` that runs no model and names none."""
-        named = self.recipe.model is not None or self.recipe.from_config is not None
-        return self.recipe if named or not self._elsewhere else None
+    def named_spec(self) -> ModelSpec | None:
+        """The spec; None in a `predict` that runs no model and names none."""
+        named = self.spec.name_or_path is not None or self.spec.from_config is not None
+        return self.spec if named or not self._elsewhere else None
 
     @property
     def lora(self) -> LoRA | None:
         """The adapters that are trained; None where all weights are."""
-        return self.recipe.lora
+        return self.spec.lora
 
     @property
     def _elsewhere(self) -> bool:
@@ -191,7 +191,7 @@ class CoHModule(pl.LightningModule):
         self._step, self._stop_after_step = TrainingFigures(self.data), False
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        if self.recipe.dropout:  # keyed by the row, so that neither ranks nor a resumed run change what is dropped
+        if self.spec.dropout:  # keyed by the row, so that neither ranks nor a resumed run change what is dropped
             ranks, rank = replicas(self.trainer)
             torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx * ranks + rank))
         loss, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
@@ -266,7 +266,7 @@ class CoHModule(pl.LightningModule):
             self._log_figures(stage, figures.compute(self.trainer))
 
     def on_validation_epoch_end(self) -> None:
-        every = self.generation.write_every
+        every = self.generation.generate_every_n_validations
         if self.trainer.sanity_checking or not every:
             return
         self._validations += 1
@@ -300,11 +300,11 @@ class CoHModule(pl.LightningModule):
         self.writer.begin(self.trainer, self.data, None if self._elsewhere else self.lm)
         self.writer.begin_predict(self.pretrained_name)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Unmoved[Completion]:
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> OpaqueList[Completion]:
         if self.generation.prompts_to is not None:
-            return Unmoved([])
+            return OpaqueList([])
         write = self.writer.write_dialogues if self.generation.dialogues else self.writer.write
-        return Unmoved(write(batch["requests"]))
+        return OpaqueList(write(batch["requests"]))
 
     def on_predict_epoch_end(self) -> None:
         self.writer.left_out()
@@ -312,8 +312,8 @@ class CoHModule(pl.LightningModule):
     @property
     def pretrained_name(self) -> str | None:
         """The model's public name; None if it was trained here."""
-        trained = self.trained_with is not None or self.recipe.checkpoint is not None
-        return None if trained else self.recipe.model
+        trained = self.trained_with is not None or self.spec.checkpoint is not None
+        return None if trained else self.spec.name_or_path
 
     def write_share(self, stage: Literal["validation", "test"]) -> list[Completion]:
         """Completions of a held-out split, written by all ranks together; on each of them."""
@@ -325,7 +325,7 @@ class CoHModule(pl.LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.lora is not None and self.lora.quantise:
+        if self.lora is not None and self.lora.quantize:
             checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
         resumable = "loops" in checkpoint  # an export isn't
         saved = {
@@ -349,7 +349,7 @@ class CoHModule(pl.LightningModule):
         if CHECKPOINT_KEY not in checkpoint:
             raise InputError(
                 f"The checkpoint has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give it as "
-                "model.model if it holds a Hugging Face model."
+                "model.name_or_path if it holds a Hugging Face model."
             )
         saved = json.loads(checkpoint[CHECKPOINT_KEY])
         if adapters(saved) != self.lora and not self._elsewhere:

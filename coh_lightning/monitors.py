@@ -37,7 +37,7 @@ class MonitorsKnown(pl.Callback):
             monitor = getattr(callback, "monitor", None)
             if not isinstance(monitor, str) or monitor in {*figures, "epoch", "step"}:
                 continue
-            writes = bool(getattr(getattr(pl_module, "generation", None), "write_every", 0))
+            writes = bool(getattr(getattr(pl_module, "generation", None), "generate_every_n_validations", 0))
             if not (writes and WRITTEN.fullmatch(monitor)):
                 raise InputError(unlogged(type(callback).__name__, monitor, figures, writes=writes))
 
@@ -48,7 +48,7 @@ def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: boo
     near = did_you_mean(monitor, known, "")
     there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
     written = (
-        " Figures of what the model writes need model.generation.write_every=1."
+        " Figures of what the model writes need model.generation.generate_every_n_validations=1."
         if monitor.startswith("val/") and not near and not writes
         else ""
     )

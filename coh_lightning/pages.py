@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import counted, visible
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -33,7 +33,7 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
         InputError: the file can't be written.
     """
     text = render(template, **values)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="\n")
     return path
 

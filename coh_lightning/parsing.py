@@ -8,7 +8,7 @@ file activates these rules.
     a file of settings          ends in .yaml, .yml or .json, and is read if the setting is more than text, so that a
                                 file named `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for
                                 in the package too
-    a path of an input          (data.feedback, model.model, ...) in a file is relative to that file; what is written
+    a path of an input          (data.feedback, model.name_or_path, ...) in a file is relative to that file; what is written
                                 holds absolute ones (configurations.py)
     null                        is null; "None" is refused where null is allowed
     ${data.tokenizer}           is the value of that setting, whatever sets it; \\${ is the text ${

@@ -5,7 +5,7 @@ A pure function of (seed, epoch, lengths): every rank computes the same plan wit
 finds its place by counting. The lengths are upper bounds over all wordings of a record, so rows always fit and every
 epoch has the same number of them, whatever wordings it draws.
 
-    rows_per_step 3, regulariser_rows_per_step 1, 2 ranks: 2 micro-batches a rank and step
+    rows_per_step 3, pretraining_rows_per_step 1, 2 ranks: 2 micro-batches a rank and step
       step 0:   R0   f7 | f2   f4         R: a row of pretraining text, f: a row of feedback trees
       rank:      0    1    0    1
       step 1:   R1   f5 | f1   --         --: an empty row, whose coefficients are all 0; every rank must still run it
@@ -95,14 +95,14 @@ class PlannedRow:
     coefficients are divided by.
     """
 
-    regulariser: bool
+    pretraining: bool
     members: tuple[int, ...]
     total: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps of all epochs. `documents` holds the lengths of the regulariser's pieces of text, each at most
+    """All steps of all epochs. `documents` holds the lengths of the pretraining text's pieces of text, each at most
     `row_tokens`.
     """
 
@@ -113,32 +113,32 @@ class Plan:
     separate: bool = False
     """One item a row (`layout: separate`)."""
     documents: Sequence[int] = ()
-    regulariser_rows_per_step: int = 0
+    pretraining_rows_per_step: int = 0
     weigh: Callable[[PlannedTree, int], float] | None = None
     """The weight of a tree in an epoch, where it differs between epochs; None: `PlannedTree.weight` in all."""
 
     def __post_init__(self) -> None:
         if not self.items:
             raise InputError("There is nothing to train on: no record gave a chain.")
-        if self.rows_per_step < 1 or self.regulariser_rows_per_step < 0:
+        if self.rows_per_step < 1 or self.pretraining_rows_per_step < 0:
             raise InputError(
-                f"data.rows_per_step is {self.rows_per_step} and data.regulariser_rows_per_step "
-                f"{self.regulariser_rows_per_step}; they must be at least 1 and 0."
+                f"data.rows_per_step is {self.rows_per_step} and data.pretraining_rows_per_step "
+                f"{self.pretraining_rows_per_step}; they must be at least 1 and 0."
             )
-        if self.regulariser_rows_per_step and not len(self.documents):
+        if self.pretraining_rows_per_step and not len(self.documents):
             raise InputError(
-                f"data.regulariser_rows_per_step is {self.regulariser_rows_per_step} but the regulariser has no text; "
-                "name some under data.regulariser."
+                f"data.pretraining_rows_per_step is {self.pretraining_rows_per_step} but there is no pretraining text; "
+                "name some under data.pretraining_text."
             )
 
     def accumulate(self, ranks: int) -> int:
         """Micro-batches of a rank in one step. Raises InputError if the ranks can't share the step's rows evenly."""
-        rows = self.rows_per_step + self.regulariser_rows_per_step
+        rows = self.rows_per_step + self.pretraining_rows_per_step
         if rows % ranks:
             raise InputError(
-                f"A step has {self.rows_per_step} feedback and {self.regulariser_rows_per_step} regulariser rows, "
+                f"A step has {self.rows_per_step} feedback and {self.pretraining_rows_per_step} pretraining rows, "
                 f"together {rows}, which {ranks} ranks can't share evenly; make data.rows_per_step + "
-                f"data.regulariser_rows_per_step a multiple of {ranks}."
+                f"data.pretraining_rows_per_step a multiple of {ranks}."
             )
         return rows // ranks
 
@@ -157,7 +157,7 @@ class Plan:
         return hashlib.sha256(sizes.tobytes() + np.array(self.documents, np.int64).tobytes()).hexdigest()[:16]
 
     def step(self, epoch: int, step: int) -> list[PlannedRow]:
-        """The rows of one step, regulariser first; position k belongs to rank k % ranks as its micro-batch k //
+        """The rows of one step, pretraining text first; position k belongs to rank k % ranks as its micro-batch k //
         ranks.
         """
         start = step * self.rows_per_step
@@ -167,8 +167,8 @@ class Plan:
         feedback = [PlannedRow(False, tuple(row), total) for row in rows]
         feedback += [PlannedRow(False, (), total)] * (self.rows_per_step - len(rows))
         texts = [
-            self._document_row((epoch * self.steps_per_epoch + step) * self.regulariser_rows_per_step + i)
-            for i in range(self.regulariser_rows_per_step)
+            self._document_row((epoch * self.steps_per_epoch + step) * self.pretraining_rows_per_step + i)
+            for i in range(self.pretraining_rows_per_step)
         ]
         # the first token of a piece has nothing before it to be predicted from
         learned = sum(self.documents[i] - 1 for text in texts for i in text)
@@ -223,7 +223,7 @@ class Plan:
         rows = self._document_rows
         turn, place = divmod(position, len(rows))
         if self._memo.get("turn") != turn:
-            self._memo.update(turn=turn, order=self._shuffle(len(rows), "regulariser", turn))
+            self._memo.update(turn=turn, order=self._shuffle(len(rows), "pretraining", turn))
         return rows[int(self._memo["order"][place])]  # type: ignore[index]
 
     def _shuffle(self, n: int, purpose: str, *key: int) -> np.ndarray:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coh_lightning.method import Judge, Method
-from coh_lightning.records import Candidate, Feedback, place_on_scale
+from coh_lightning.records import Feedback, RatedCompletion, place_on_scale
 
 
 @dataclass(frozen=True)
 class ScoredOutput:
     """A candidate (or a revision) as the feedback chosen by `Method.judge` sees it."""
 
-    candidate: Candidate
+    candidate: RatedCompletion
     score: float | None
     """Higher is better, comparable within the record; None: no feedback."""
     good: bool | None
@@ -27,13 +27,13 @@ class ScoredOutput:
 
 def scored_outputs(record: Feedback, method: Method) -> list[ScoredOutput]:
     """The candidates of a record, each followed by its revision where revisions decide."""
-    judge = method.judge if method.judge != "auto" else _first_judge(record)
+    judge = method.preference_from if method.preference_from != "auto" else _first_judge(record)
     outputs: list[ScoredOutput] = []
     for candidate in record.candidates:
         score, good = _score(record, candidate, judge, method)
         outputs.append(ScoredOutput(candidate, score, good))
         if judge == "revision" and candidate.revision is not None:
-            outputs.append(ScoredOutput(Candidate(candidate.revision), 1.0, True, is_revision=True))
+            outputs.append(ScoredOutput(RatedCompletion(candidate.revision), 1.0, True, is_revision=True))
     return outputs
 
 
@@ -48,7 +48,9 @@ def _first_judge(record: Feedback) -> Judge:
     return "revision"
 
 
-def _score(record: Feedback, candidate: Candidate, judge: Judge, method: Method) -> tuple[float | None, bool | None]:
+def _score(
+    record: Feedback, candidate: RatedCompletion, judge: Judge, method: Method
+) -> tuple[float | None, bool | None]:
     if judge == "rank":
         return (None if candidate.rank is None else -candidate.rank), None
     if judge == "thumb":

@@ -23,7 +23,7 @@ from coh_lightning.wording import Wording
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PlannedRecord:
     """A record that the method can use: its cut prompt, and which part of which of its chains is kept."""
 
     record: Feedback
@@ -54,8 +54,8 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Preparer:
-    """Records -> `Prepared`, and `Prepared` -> trees, for one method, wording and tokenizer. Everything depends on the
+class RecordPlanner:
+    """Records -> `PlannedRecord`, and `PlannedRecord` -> trees, for one method, wording and tokenizer. Everything depends on the
     seed, the epoch and the record alone.
     """
 
@@ -68,7 +68,7 @@ class Preparer:
     row_tokens: int | None
     """Length of a row that trees are split for; None: each chain alone (`layout: separate`)."""
 
-    def prepare(self, record: Feedback) -> Prepared:
+    def prepare(self, record: Feedback) -> PlannedRecord:
         """Cut the prompt, make the chains, and shorten those that are too long: links go from their front, the last
         output is never cut.
 
@@ -136,7 +136,7 @@ class Preparer:
             )
         if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
             raise Unusable("nothing to learn in any of its chains")
-        return Prepared(
+        return PlannedRecord(
             record,
             prompt,
             before,
@@ -150,18 +150,18 @@ class Preparer:
         )
 
     def prepare_all(
-        self, records: Sequence[Feedback], doing: str, *, max_lost_share: float, row_tokens: int
-    ) -> tuple[list[Prepared], list[Rejected]]:
+        self, records: Sequence[Feedback], doing: str, *, max_unusable_fraction: float, row_tokens: int
+    ) -> tuple[list[PlannedRecord], list[Rejected]]:
         """The records that the method can use, and the others with their reason; `doing` labels the progress bar.
 
         Raises:
-            InputError: the method can't use more than `max_lost_share` of the records; says which limits on tokens
+            InputError: the method can't use more than `max_unusable_fraction` of the records; says which limits on tokens
                 (`row_tokens` among them) would help.
         """
         from rich.console import Console
         from rich.progress import track
 
-        prepared: list[Prepared] = []
+        prepared: list[PlannedRecord] = []
         lost: list[Rejected] = []
         console = Console(stderr=True)
         hidden = not console.is_terminal or len(records) < 1000
@@ -171,11 +171,11 @@ class Preparer:
             except Unusable as unusable:
                 detail = unusable.detail if isinstance(unusable, TooLong) else ""
                 lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
-        if len(lost) > max_lost_share * len(records):
+        if len(lost) > max_unusable_fraction * len(records):
             raise InputError(
                 f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, "
-                f"{most_often(lost)}; {self._remedy(records, lost, row_tokens)}, or raise data.max_lost_share "
-                f"({max_lost_share:g})."
+                f"{most_often(lost)}; {self._remedy(records, lost, row_tokens)}, or raise data.max_unusable_fraction "
+                f"({max_unusable_fraction:g})."
             )
         return prepared, lost
 
@@ -208,7 +208,7 @@ class Preparer:
         lengths = [self.tokens.link_lengths(prompt, without_front(chain, len(chain) - 1))[0] for chain in chains]
         return min(length.marker + length.output for length in lengths)
 
-    def items(self, number: int, one: Prepared) -> list[PlannedTree]:
+    def items(self, number: int, one: PlannedRecord) -> list[PlannedTree]:
         """The trees of a record, whose number among the prepared ones the items carry."""
         if self.row_tokens is not None:
             return planned_trees(number, one.prompt_tokens, one.sizes, self.row_tokens)
@@ -222,7 +222,7 @@ class Preparer:
             for chain, links in enumerate(one.sizes)
         ]
 
-    def chains(self, one: Prepared, epoch: int = 0) -> list[Chain]:
+    def chains(self, one: PlannedRecord, epoch: int = 0) -> list[Chain]:
         """The kept chains of a record, in the words of this epoch; a shuffled one that was cut is the same in all
         epochs.
         """
@@ -239,7 +239,7 @@ class Preparer:
         """
         return self.method.loss_on == "last" and "shuffled" in self.method.orders
 
-    def weight(self, one: Prepared, item: PlannedTree, epoch: int) -> float:
+    def weight(self, one: PlannedRecord, item: PlannedTree, epoch: int) -> float:
         """Sum of the weights of an item's tokens in this epoch."""
         if not self.weight_varies:
             return item.weight
@@ -251,7 +251,7 @@ class Preparer:
         ]
         return sum((link.learned + link.unlearned) * length.output for link, length in linked)
 
-    def tree(self, one: Prepared, item: PlannedTree, epoch: int = 0) -> Tree:
+    def tree(self, one: PlannedRecord, item: PlannedTree, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
         chains = self.chains(one, epoch)
         tree = Tree.from_chains([self.tokens.chain(one.prompt, chains[number]) for number in item.chains])

@@ -1,4 +1,4 @@
-"""The regulariser's pretraining text (equation 3 of the paper) -> pieces of ids, and their trees."""
+"""The pretraining text (equation 3 of the paper) -> pieces of ids, and their trees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coh_lightning.trees import Tree
 from coh_lightning.worlds import WORLD, resolve
 
 WORLD_TEXTS = 4000
-"""Pieces of text of the embedded world (`regulariser: [world]`)."""
+"""Pieces of text of the embedded world (`pretraining_text: [world]`)."""
 
 TEXT = ("text", 0)
 """The kind of this text in the loss curves."""

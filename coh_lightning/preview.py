@@ -102,7 +102,7 @@ def _options() -> argparse.ArgumentParser:
             "unlearned, and the tree."
         ),
         epilog="""A feedback file alone uses the method coh and the default wording, and all of its records
-are training data. The tokens are those of the model's tokenizer (--model.model=NAME), or of
+are training data. The tokens are those of the model's tokenizer (--model.name_or_path=NAME), or of
 the embedded world's where no model is named. Without a file the data come from the
 configuration, and without one from the embedded world.
 
@@ -191,14 +191,14 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         sources = [f"--data.{name}=null" for name in ("sources", "validation_sources", "test_sources")]
         data = configured([*settings, *sources, f"--data.feedback={escaped(file)}"])
         data.validation_share = data.test_share = 0.0
-    if data.recipe is None and data.tokenizer_name is None and data.own_feedback is not None:
+    if data.spec is None and data.tokenizer_name is None and data.own_feedback is not None:
         data.tokenizer_name = WORLD
         data.notes.append(
             "no model is named, so the tokens are those of the embedded world's tokenizer; see those of yours with "
-            "--model.model=NAME"
+            "--model.name_or_path=NAME"
         )
-    data.regulariser_rows_per_step = 0  # pretraining text has no feedback, and takes time to read
-    data.max_lost_share = 1.0  # a preview should show what can't be used, and why
+    data.pretraining_rows_per_step = 0  # pretraining text has no feedback, and takes time to read
+    data.max_unusable_fraction = 1.0  # a preview should show what can't be used, and why
     try:
         data.prepare_data()
     except InputError as error:
@@ -222,7 +222,7 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     from coh_lightning.complaints import Typed, broken_reference
     from coh_lightning.config_parser import CoHParser
     from coh_lightning.data import CoHDataModule
-    from coh_lightning.models import Recipe
+    from coh_lightning.models import ModelSpec
     from coh_lightning.module import CoHModule
     from coh_lightning.sources import Source
 
@@ -231,7 +231,7 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     parser.add_argument("--config", action=ActionConfigFile)
     for key in OTHERS:
         parser.add_argument(f"--{key}", type=dict[str, Any] | Any, default=None)
-    # parsed, since the data may refer to it (tokenizer: ${model.model}), but not made
+    # parsed, since the data may refer to it (tokenizer: ${model.name_or_path}), but not made
     parser.add_class_arguments(CoHModule, "model", instantiate=False, sub_configs=True)
     parser.add_class_arguments(CoHDataModule, "data", sub_configs=True)
     CoHParser.typed = Typed(settings, Path.cwd())
@@ -245,8 +245,8 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     parser.check_groups(config)
     model = config.model
     data: CoHDataModule = parser.instantiate(config)["data"]
-    if model.get("model") is not None or model.get("from_config") is not None:
-        data.recipe = Recipe(
-            model.get("model"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code"))
+    if model.get("name_or_path") is not None or model.get("from_config") is not None:
+        data.spec = ModelSpec(
+            model.get("name_or_path"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code"))
         )
     return data

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
     from coh_lightning.encoder import Encoder
     from coh_lightning.formats import Segment
-    from coh_lightning.prepare import Prepared
+    from coh_lightning.prepare import PlannedRecord
     from coh_lightning.trees import Tree
 
 
@@ -34,7 +34,7 @@ def record_views(data: CoHDataModule) -> Iterator[RecordView]:
         yield _viewed(data, place, one, items.get(number, []))
 
 
-def _viewed(data: CoHDataModule, place: int, one: Prepared, items: Sequence[Any]) -> RecordView:
+def _viewed(data: CoHDataModule, place: int, one: PlannedRecord, items: Sequence[Any]) -> RecordView:
     chains: list[ChainView] = []
     labels: list[list[str]] = []
     for chain in data.preparer.chains(one):
@@ -55,7 +55,7 @@ def _viewed(data: CoHDataModule, place: int, one: Prepared, items: Sequence[Any]
     return RecordView(place, data.counts["train"].used, one.record, one.prompt, tuple(chains), tuple(trees))
 
 
-def _chain_view(data: CoHDataModule, one: Prepared, chain: Chain) -> tuple[ChainView, list[str]]:
+def _chain_view(data: CoHDataModule, one: PlannedRecord, chain: Chain) -> tuple[ChainView, list[str]]:
     """The chain, and the role of each of its tokens. Weights and ids are those that training gets, not the segments'
     own.
     """

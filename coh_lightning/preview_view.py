@@ -16,7 +16,7 @@ from coh_lightning.errors import counted
 
 if TYPE_CHECKING:
     from coh_lightning.chain_tokenizer import CutPrompt
-    from coh_lightning.records import Candidate, Feedback
+    from coh_lightning.records import Feedback, RatedCompletion
     from coh_lightning.tokens import Tokens
     from coh_lightning.trees import Tree
 
@@ -177,7 +177,7 @@ class RecordView:
             }
 
 
-def _said(candidate: Candidate, record: Feedback) -> list[str]:
+def _said(candidate: RatedCompletion, record: Feedback) -> list[str]:
     """The feedback on a completion."""
     words = [] if candidate.rank is None else [f"rank {candidate.rank:g}"]
     for name, value in candidate.ratings.items():

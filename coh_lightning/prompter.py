@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coh_lightning.answers import Blank
+from coh_lightning.answers import PendingCompletion
 from coh_lightning.chain_tokenizer import ChainTokenizer, CutPrompt
 from coh_lightning.chains import Link, Unusable
 from coh_lightning.completions import Completion
@@ -28,7 +28,7 @@ from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.formats import PromptFormat
 from coh_lightning.method import Method
-from coh_lightning.records import Candidate, Feedback, prompt_sha
+from coh_lightning.records import Feedback, RatedCompletion, prompt_sha
 from coh_lightning.request import RecordRequest, Written
 from coh_lightning.settings_agreement import check_agreement, check_tokenizer
 from coh_lightning.turns import Part, Turn, as_messages, read_prompt
@@ -50,7 +50,7 @@ class Prompter:
         wording: The feedback sentences.
         attributes: Rated attributes to ask for, for a method whose sentences speak of ratings.
         tasks: (task, aspect) of the training records, the commonest first.
-        asks: Conditions to write under, by name; None: good and bad where the method has sentences.
+        conditions: Conditions to write under, by name; None: good and bad where the method has sentences.
         max_chain_tokens: A refinement whose prompt leaves no room within it is not made; None: no limit.
     """
 
@@ -59,7 +59,7 @@ class Prompter:
     wording: Wording
     attributes: tuple[str, ...] = ()
     tasks: tuple[tuple[str, str | None], ...] = ()
-    asks: tuple[str, ...] | None = None
+    condition_names: tuple[str, ...] | None = None
     max_chain_tokens: int | None = None
 
     @classmethod
@@ -143,24 +143,28 @@ class Prompter:
         return asked(self.wording, self.method.sentences, record, self.attributes)
 
     def conditions(self, record: Feedback) -> dict[str, str]:
-        """The feedback sentences to write under, by name: those of `asks`, by default good and bad.
+        """The feedback sentences to write under, by name: those of `condition_names`, by default good and bad.
 
         Raises:
-            InputError: `asks` has a name that the method and wording don't have.
+            InputError: `condition_names` has a name that the method and wording don't have.
         """
         known = self.all_conditions(record)
-        names = self.asks if self.asks is not None else [name for name in ("good", "bad") if name in known]
+        names = (
+            self.condition_names
+            if self.condition_names is not None
+            else [name for name in ("good", "bad") if name in known]
+        )
         for name in names:
             if name not in known:
                 raise InputError(
-                    f"data.asks names '{name}', but the method '{self.method.name}' can be asked for "
+                    f"data.conditions names '{name}', but the method '{self.method.name}' can be asked for "
                     f"{', '.join(known)}{did_you_mean(name, known)}"
                 )
         return {name: known[name] for name in names}
 
     def conditions_by_task(self) -> dict[tuple[str, str | None], dict[str, str]]:
         """All conditions for each (task, aspect) of the training records, the commonest first."""
-        turns, candidates = (Turn("user", (Part("any"),)),), (Candidate("any"),)
+        turns, candidates = (Turn("user", (Part("any"),)),), (RatedCompletion("any"),)
         return {
             (task, aspect): self.all_conditions(Feedback("any", turns, candidates, task=task, aspect=aspect))
             for task, aspect in self.tasks or (("answer", None),)
@@ -202,7 +206,7 @@ class Prompter:
             markers = [self.wording.polarity(record, False)[0], *said]
         elif self.method.sentences == "critique":
             markers = [
-                *(self.wording.criticised(record, remark) if remark else known["bad"] for remark in remarks),
+                *(self.wording.criticized(record, remark) if remark else known["bad"] for remark in remarks),
                 known["good"],
             ]
         else:
@@ -281,10 +285,10 @@ class Prompter:
         tokens = len(self.tokens.encoder.encode_texts([self._lead(request) + text])[0])
         return replace(pending, text=text, stop="marker", completion_tokens=tokens)
 
-    def blanks(self, requests: Iterable[RecordRequest], sampling: Sampling, *, system: str) -> list[Blank]:
+    def blanks(self, requests: Iterable[RecordRequest], sampling: Sampling, *, system: str) -> list[PendingCompletion]:
         """The completions of these requests, to be written elsewhere (exchange.py)."""
         return [
-            Blank(
+            PendingCompletion(
                 self._pending(request, sample, sampling, system=system),
                 tuple(request.prompt_ids.tolist()),
                 self._lead(request),

@@ -33,7 +33,7 @@ _COMPLETION = ("text", "rank", "rating", "thumb", "critique", "revision", "autho
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RatedCompletion:
     """One completion of a prompt, and what people said of it: any mix of the kinds of feedback."""
 
     text: str
@@ -49,7 +49,7 @@ class Candidate:
     author: str | None = None
 
     @classmethod
-    def from_json(cls, obj: object, key: str, where: str) -> tuple[Candidate, dict[str, Any]]:
+    def from_json(cls, obj: object, key: str, where: str) -> tuple[RatedCompletion, dict[str, Any]]:
         """Read one entry of `completions`; returns its unknown keys too."""
         if isinstance(obj, dict):
             refuse_beside_content(obj, key, where, BESIDE_COMPLETION)
@@ -116,7 +116,7 @@ class Feedback:
     id: str
     prompt: tuple[Turn, ...]
     """An optional system turn first; the last turn is the user's."""
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[RatedCompletion, ...]
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Attribute -> (worst, best) value of its ratings."""
     task: str = "answer"
@@ -183,7 +183,7 @@ class Feedback:
             )
         candidates = []
         for index, item in enumerate(record["completions"]):
-            candidate, unknown = Candidate.from_json(item, f"completions[{index}]", where)
+            candidate, unknown = RatedCompletion.from_json(item, f"completions[{index}]", where)
             candidates.append(candidate)
             if unknown:
                 extra[f"completions[{index}]"] = unknown
@@ -283,7 +283,9 @@ def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
     return record
 
 
-def _check_candidate(candidate: Candidate, key: str, scales: Mapping[str, tuple[float, float]], where: str) -> None:
+def _check_candidate(
+    candidate: RatedCompletion, key: str, scales: Mapping[str, tuple[float, float]], where: str
+) -> None:
     if not checked_text(candidate.text, f"{key}.text", where).strip():
         raise InputError(f"{where}: {key}.text is empty; a completion needs words.")
     if candidate.rank is not None:

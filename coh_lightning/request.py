@@ -76,7 +76,7 @@ class Written(Generic[R]):
         return len(self.ids) + (self.stop == "end")
 
 
-class Unmoved(Generic[T]):
+class OpaqueList(Generic[T]):
     """A list that Lightning doesn't look into: it moves batches and predictions between devices item by item, and
     refuses frozen dataclasses there.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from coh_lightning.completions import Completion
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, first_line
 from coh_lightning.turns import Part, Role, Turn, read_prompt
 from coh_lightning.words import holds
 
@@ -248,7 +248,7 @@ def _load(name: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, 
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The reward model '{name}' can't be loaded ({words_of(error)}); give the name of a model for sequence "
+            f"The reward model '{name}' can't be loaded ({first_line(error)}); give the name of a model for sequence "
             "classification, or its folder."
         ) from error
     missing = sorted(info["missing_keys"])

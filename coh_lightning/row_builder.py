@@ -17,7 +17,7 @@ from coh_lightning.held_out import Comparer, comparisons, losses
 from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import Batch, to_batch
 from coh_lightning.plan import Plan, PlannedRow, PlannedTree
-from coh_lightning.prepare import Prepared, Preparer
+from coh_lightning.prepare import PlannedRecord, RecordPlanner
 from coh_lightning.pretraining import TEXT, text_tree
 from coh_lightning.rows import Row, hide, lay_out, lay_out_alone, pack
 from coh_lightning.splits import Stage
@@ -30,28 +30,28 @@ class RowBuilder:
     """Rows of one plan. Everything depends on the seed, the epoch and the records alone."""
 
     plan: Plan
-    preparer: Preparer
-    records: Mapping[Stage, Sequence[Prepared]]
+    preparer: RecordPlanner
+    records: Mapping[Stage, Sequence[PlannedRecord]]
     items: Mapping[Stage, Sequence[PlannedTree]]
     texts: Sequence[Ids]
     """Pieces of pretraining text."""
     kinds: Mapping[tuple[str, int], int]
     """(kind, place in the chain) of an output -> its number in the loss curves."""
     pad_id: int
-    hide: tuple[float, float]
-    hide_regulariser: bool
-    regulariser_weight: float
+    fcm_range: tuple[float, float]
+    fcm_on_pretraining: bool
+    pretraining_weight: float
 
     @classmethod
     def of(
         cls,
-        preparer: Preparer,
-        records: Mapping[Stage, Sequence[Prepared]],
+        preparer: RecordPlanner,
+        records: Mapping[Stage, Sequence[PlannedRecord]],
         texts: Sequence[Ids],
         *,
         row_tokens: int,
         rows_per_step: int,
-        regulariser_rows_per_step: int,
+        pretraining_rows_per_step: int,
         **fields: Any,
     ) -> RowBuilder:
         """The rows of these records and texts; `fields`: further ones of the class."""
@@ -66,7 +66,7 @@ class RowBuilder:
             rows_per_step=rows_per_step,
             separate=preparer.row_tokens is None,
             documents=[len(ids) for ids in texts],
-            regulariser_rows_per_step=regulariser_rows_per_step,
+            pretraining_rows_per_step=pretraining_rows_per_step,
             weigh=(lambda item, epoch: preparer.weight(records["train"][item.record], item, epoch))
             if preparer.weight_varies
             else None,
@@ -85,10 +85,10 @@ class RowBuilder:
 
     def train_row(self, planned: PlannedRow, epoch: int) -> Row:
         """A row of the plan with its final coefficients, and what is hidden in it."""
-        weight = self.regulariser_weight if planned.regulariser else 1.0
+        weight = self.pretraining_weight if planned.pretraining else 1.0
         scale = weight / (planned.total or 1.0)  # an empty row may belong to a step without weight
         keys: list[tuple[object, ...]]
-        if planned.regulariser:
+        if planned.pretraining:
             trees = [text_tree(self.texts[number]) for number in planned.members]
             keys = [("text", number) for number in planned.members]
         else:
@@ -96,22 +96,22 @@ class RowBuilder:
             trees = [self.tree(item, "train", epoch) for item in items]
             keys = [(self.records["train"][item.record].record.id, *item.chains) for item in items]
         row = self._row(trees, [scale] * len(trees))
-        if self.hide[1] == 0 or row.causal or (planned.regulariser and not self.hide_regulariser):
+        if self.fcm_range[1] == 0 or row.causal or (planned.pretraining and not self.fcm_on_pretraining):
             return row
         seed = self.plan.seed
-        return hide(row, self.hide, [np.random.default_rng(key64(seed, "hiding", epoch, *key)) for key in keys])
+        return hide(row, self.fcm_range, [np.random.default_rng(key64(seed, "hiding", epoch, *key)) for key in keys])
 
     def train_batch(self, planned: PlannedRow, epoch: int) -> Batch:
         """The row as tensors, and `feedback_tokens`: how many of its tokens are feedback, not padding or pretraining
         text.
         """
         row = self.train_row(planned, epoch)
-        return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.regulariser else int(row.bounds[-1]))}
+        return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.pretraining else int(row.bounds[-1]))}
 
     def names(self, planned: PlannedRow) -> list[str]:
-        """What stands in a row, for a message: the ids of records, the numbers of the regulariser's texts."""
-        if planned.regulariser:
-            return [f"text {number} of the regulariser" for number in planned.members]
+        """What stands in a row, for a message: the ids of records, the numbers of the pretraining text's texts."""
+        if planned.pretraining:
+            return [f"text {number} of the pretraining text" for number in planned.members]
         items = [self.plan.items[number] for number in planned.members]
         return [f"record '{self.records['train'][item.record].record.id}'" for item in items]
 
@@ -147,8 +147,8 @@ class RowBuilder:
         """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of
         feedback, of pretraining text, held out, compared. The same on all ranks.
         """
-        trained = [next(row for row in self.plan.step(0, 0) if not row.regulariser)]
-        if self.plan.regulariser_rows_per_step:
+        trained = [next(row for row in self.plan.step(0, 0) if not row.pretraining)]
+        if self.plan.pretraining_rows_per_step:
             trained.append(self.plan.largest_text())
         found = [(self.train_batch(planned, 0), True) for planned in trained]
         stages: tuple[Stage, ...] = ("validation", "test")

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.runs import CHECKPOINTS, CONFIG, FILES_OF_SETUP, FINISHED, LAST, Run, code_versions, with_versions
 from coh_lightning.yaml_text import load
 
@@ -39,7 +39,7 @@ class RunConfig(pl.Callback):
         trainer._default_root_dir = folder  # type: ignore[attr-defined]
         if trainer.is_global_zero and self.keep:
             file = Path(folder) / self.file
-            with written_aside(file) as aside:
+            with atomic_write(file) as aside:
                 aside.write_text(with_versions(self.text, file), encoding="utf-8")
             for logger in trainer.loggers:
                 logger.log_hyperparams({**load(self.text), "versions": code_versions()})
@@ -76,7 +76,7 @@ class RunConfig(pl.Callback):
         if (
             self.run.resume is not None and not last.exists()
         ):  # it had stopped after its last step, so there was no training that could end
-            with written_aside(last) as aside:
+            with atomic_write(last) as aside:
                 (shutil.copytree if self.run.resume.is_dir() else shutil.copyfile)(self.run.resume, aside)
-        with written_aside(folder / FINISHED) as aside:
+        with atomic_write(folder / FINISHED) as aside:
             aside.write_text(f"{trainer.global_step} steps\n", encoding="utf-8")

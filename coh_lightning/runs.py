@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.files import PART, unwritten
+from coh_lightning.files import PART, explain_os_error
 from coh_lightning.yaml_text import load
 
 FINISHED = "finished"
@@ -197,7 +197,7 @@ def _make(folder: Path, *, new: bool = False) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise unwritten(folder, error) from error
+        raise explain_os_error(folder, error) from error
 
 
 def checked_checkpoint(path: Path) -> Path:

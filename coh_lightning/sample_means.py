@@ -67,7 +67,7 @@ class RoundRow:
 class Means:
     names: Sequence[str]
     """The measures."""
-    asks: Sequence[Row]
+    conditions: Sequence[Row]
     gaps: Sequence[Row]
     every: Sequence[RoundRow]
 

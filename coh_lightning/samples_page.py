@@ -77,7 +77,7 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
     if not any(completions for _, completions in rounds):
         raise InputError(
             f"{path}: there are no completions to show in {len(rounds)} round(s); write some first (`test`, "
-            "`predict`, or `fit` with model.write_every)."
+            "`predict`, or `fit` with model.generate_every_n_validations)."
         )
     newest_first = [as_round(label, completions) for label, completions in reversed(rounds)]
     every = [one for round in newest_first for one in round.completions]
@@ -89,7 +89,7 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
         "samples.html.j2",
         writer=", ".join(systems) or "the model",
         systems=systems,
-        asks=asks,
+        conditions=asks,
         labels=[round.label for round in newest_first],
         completions=len(every),
         sampling=_sampling(every),

@@ -41,16 +41,16 @@ class OptimizerSettings:
     """AdamW's (paper App. B)."""
     weight_decay: float = 0.0
     """On matrices only."""
-    warmup_share: float = 0.03
+    warmup_ratio: float = 0.03
     """Share of all steps in which the learning rate rises to its peak, in equal parts (`warmup_cosine`)."""
-    final_lr_share: float = 0.1
+    min_lr_ratio: float = 0.1
     """Where the cosine ends, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup_share < 1 or not 0 <= self.final_lr_share <= 1:
+        if not 0 <= self.warmup_ratio < 1 or not 0 <= self.min_lr_ratio <= 1:
             raise InputError(
-                f"model.optimizer.warmup_share is {self.warmup_share} and model.optimizer.final_lr_share "
-                f"{self.final_lr_share}; they must be in [0, 1) and in [0, 1]."
+                f"model.optimizer.warmup_ratio is {self.warmup_ratio} and model.optimizer.min_lr_ratio "
+                f"{self.min_lr_ratio}; they must be in [0, 1) and in [0, 1]."
             )
 
     def build(
@@ -70,7 +70,7 @@ class OptimizerSettings:
             {"params": [p for name, p in trained if name not in matrices], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=self.betas)
-        share = warmup_cosine(steps, warmup_share=self.warmup_share, final_share=self.final_lr_share)
+        share = warmup_cosine(steps, warmup_ratio=self.warmup_ratio, min_ratio=self.min_lr_ratio)
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
@@ -192,21 +192,21 @@ def total_steps(trainer: pl.Trainer, steps_per_epoch: int) -> int:
     return min(totals)
 
 
-def warmup_cosine(steps: int, *, warmup_share: float, final_share: float) -> Callable[[int], float]:
+def warmup_cosine(steps: int, *, warmup_ratio: float, min_ratio: float) -> Callable[[int], float]:
     """The learning rate of each step as a share of its peak, for torch's `LambdaLR`, which counts steps from 0.
 
-    With w = round(warmup_share * steps), but at least 1, and steps counted from 1:
+    With w = round(warmup_ratio * steps), but at least 1, and steps counted from 1:
 
         step s <= w    s / w                                                             the peak at step w
         step s >  w    final + (1 - final) * (1 + cos(pi * (s - w) / (steps - w))) / 2   `final` at the last step
     """
-    warmup = max(1, round(warmup_share * steps))
+    warmup = max(1, round(warmup_ratio * steps))
 
     def share(done: int) -> float:
         step = done + 1
         if step <= warmup:
             return step / warmup
         way = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return final_share + (1 - final_share) * (1 + math.cos(math.pi * way)) / 2
+        return min_ratio + (1 - min_ratio) * (1 + math.cos(math.pi * way)) / 2
 
     return share

@@ -52,7 +52,7 @@ def replicas(trainer: pl.Trainer) -> tuple[int, int]:
     return trainer.world_size, trainer.global_rank
 
 
-def speaks(trainer: pl.Trainer) -> bool:
+def is_writer_rank(trainer: pl.Trainer) -> bool:
     """Whether this rank writes files for those with the same rows."""
     return (
         not isinstance(trainer.strategy, ModelParallelStrategy)
@@ -142,7 +142,7 @@ def tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
     return {key: _STYLES[style] for key, style in plan.items()}
 
 
-def fill(lm: PreTrainedModel, whole: PreTrainedModel | None, device: torch.device) -> None:
+def broadcast_weights(lm: PreTrainedModel, whole: PreTrainedModel | None, device: torch.device) -> None:
     """Give a sharded model on the meta device its weights and buffers, those of `whole` on rank 0 (None elsewhere). All
     ranks must call it.
 

@@ -23,7 +23,7 @@ from torch.distributed.checkpoint import FileSystemReader, load
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, first_line
 
 METADATA = ".metadata"
 
@@ -75,7 +75,7 @@ def _explained(folder: Path) -> Iterator[None]:
             else error
         )
         raise InputError(
-            f"{folder} can't be read as a checkpoint ({type(cause).__name__}: {words_of(cause)}); it may be damaged."
+            f"{folder} can't be read as a checkpoint ({type(cause).__name__}: {first_line(cause)}); it may be damaged."
         ) from error
 
 
@@ -188,7 +188,7 @@ class _Reader(FileSystemReader):
             raise InputError(f"{self.path} can't be read as a checkpoint: {error}") from error
         except Exception as error:
             raise InputError(
-                f"{self.path} can't be read as a checkpoint ({type(error).__name__}: {words_of(error)}); it may be "
+                f"{self.path} can't be read as a checkpoint ({type(error).__name__}: {first_line(error)}); it may be "
                 "damaged."
             ) from error
         if not isinstance(metadata, Metadata):

@@ -44,7 +44,7 @@ class SplitReader:
     validation_share: float
     test_share: float
     on_bad_record: Literal["stop", "skip"]
-    max_lost_share: float
+    max_unusable_fraction: float
     seed: int
     cache_dir: Path
 
@@ -95,7 +95,7 @@ class SplitReader:
             on_bad_record=self.on_bad_record,
             rejected=found.rejected[stage],
             noticed=noticed,
-            max_lost_share=self.max_lost_share,
+            max_unusable_fraction=self.max_unusable_fraction,
         )
 
 

@@ -25,7 +25,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from coh_lightning.errors import InputError
-from coh_lightning.files import PART, put_in_place, remove, unwritten
+from coh_lightning.files import PART, explain_os_error, put_in_place, remove
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send to a run before they end it; SLURM's `--signal` is usually SIGUSR1."""
@@ -81,7 +81,7 @@ def _unwritten(path: Path, error: OSError | RuntimeError) -> Exception:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
-    return error if cause is None else unwritten(path, cause)
+    return error if cause is None else explain_os_error(path, cause)
 
 
 # Signals
@@ -198,7 +198,7 @@ def check_same_plan(saved: Mapping[str, Any] | None, now: Mapping[str, Any], mic
     if saved is None:
         raise InputError(
             "ckpt_path: the checkpoint holds weights only, so no run can resume from it; start from its weights with "
-            "model.model."
+            "model.name_or_path."
         )
     for key, value in now.items():
         was = saved[key]
@@ -216,5 +216,5 @@ def check_same_plan(saved: Mapping[str, Any] | None, now: Mapping[str, Any], mic
         )
         raise InputError(
             f"ckpt_path: {changed} since the checkpoint was written, so the rows that come next can't be found; set "
-            "it back, or start from the checkpoint's weights with model.model."
+            "it back, or start from the checkpoint's weights with model.name_or_path."
         )

@@ -36,7 +36,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from coh_lightning.commands import CommandParser
 from coh_lightning.errors import InputError, counted, did_you_mean
-from coh_lightning.files import PART, written_aside
+from coh_lightning.files import PART, atomic_write
 from coh_lightning.runs import FINISHED, differences
 from coh_lightning.sweep_file import Sweep, command_words, read_sweep
 from coh_lightning.sweep_results import counts, show, write_plots, write_table
@@ -273,7 +273,7 @@ def _keep_sweep_file(sweep: Sweep, folder: Path) -> None:
             )
     elif others:
         raise InputError(f"{folder} contains no sweep, but {others[0]}; give another --folder.")
-    with written_aside(kept) as aside:
+    with atomic_write(kept) as aside:
         aside.write_text(dump(sweep.source), encoding="utf-8")
 
 

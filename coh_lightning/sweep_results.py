@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import counted
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.sweep_file import Sweep
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def table(study: optuna.Study, sweep: Sweep) -> pandas.DataFrame:
 
 def write_table(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
     """`trials.csv`."""
-    with written_aside(folder / "trials.csv") as aside:
+    with atomic_write(folder / "trials.csv") as aside:
         table(study, sweep).to_csv(aside, index=False)
 
 

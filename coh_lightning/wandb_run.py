@@ -10,7 +10,7 @@ from typing import Literal
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from coh_lightning.errors import words_of
+from coh_lightning.errors import first_line
 from coh_lightning.runs import wandb_id
 
 
@@ -45,6 +45,6 @@ def connect(loggers: Iterable[Logger], folder: Path, say: Callable[[str], None])
             wandb.teardown()
             os.environ["WANDB_MODE"] = "offline"
             say(
-                f"W&B can't be reached ({words_of(error)}); the run is logged offline: wandb sync "
+                f"W&B can't be reached ({first_line(error)}); the run is logged offline: wandb sync "
                 f"{folder}/wandb/offline-run-*"
             )

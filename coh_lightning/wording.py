@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, place_on_scale
+from coh_lightning.records import Feedback, RatedCompletion, place_on_scale
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Wording:
         """All wordings of the good (bad) sentence for this record, in the order of its pairs."""
         return tuple(_fill(pair.good if good else pair.bad, task=record.task) for pair in self.pairs_for(record))
 
-    def rated(self, record: Feedback, candidate: Candidate) -> str:
+    def rated(self, record: Feedback, candidate: RatedCompletion) -> str:
         """The sentence of a candidate's ratings."""
         return self.levelled(
             record, {name: self.level(value, *record.scales[name]) for name, value in candidate.ratings.items()}
@@ -144,7 +144,7 @@ class Wording:
             min(int(round(place_on_scale(value, worst, best) * len(self.levels), 6)), len(self.levels) - 1)
         ]
 
-    def criticised(self, record: Feedback, critique: str) -> str:
+    def criticized(self, record: Feedback, critique: str) -> str:
         """The sentence with people's words before an output, without the full stop at their end."""
         return _fill(self.critique, task=record.task, critique=_clause(critique))
 
@@ -175,7 +175,7 @@ def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequen
     if sentences == "ranking":
         return {"good": _fill(wording.best, task=record.task), "bad": _fill(wording.worst, task=record.task)}
     if sentences == "critique":
-        return {"good": wording.criticised(record, wording.praise), "bad": wording.criticised(record, wording.blame)}
+        return {"good": wording.criticized(record, wording.praise), "bad": wording.criticized(record, wording.blame)}
     if sentences != "rating":
         raise InputError(
             f"There is no kind of sentences '{sentences}'; known are none, polarity, ranking, rating, critique."

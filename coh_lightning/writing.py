@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from coh_lightning.answers import Blank
+from coh_lightning.answers import PendingCompletion
 from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.decoding import generate
@@ -36,7 +36,7 @@ class Generation:
 
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
     """Of `test`, `predict` and the rounds during `fit`."""
-    write_every: int = 0
+    generate_every_n_validations: int = 0
     """During `fit`, write completions at every N-th validation, for `data.max_validation_prompts` prompts; 0: never."""
     refine: int = 0
     """Rounds in which the model is asked for a better answer than its own last one, in `test` and during `fit`, each
@@ -67,9 +67,9 @@ class Generation:
                 f"model.generation.scorers is '{self.scorers}', a text; give a list of import paths: [{self.scorers}]."
             )
         object.__setattr__(self, "scorers", tuple(self.scorers))
-        if self.write_every < 0 or self.refine < 0:
+        if self.generate_every_n_validations < 0 or self.refine < 0:
             raise InputError(
-                f"model.generation.write_every is {self.write_every} and model.generation.refine {self.refine}; "
+                f"model.generation.generate_every_n_validations is {self.generate_every_n_validations} and model.generation.refine {self.refine}; "
                 "neither can be negative (0 switches it off)."
             )
         if self.prompts_to is not None and self.completions_from is not None:
@@ -164,7 +164,7 @@ class Writer:
             sampling,
             stop_ids=prompter.stop_ids,
             pad_id=prompter.pad_id,
-            over=prompter.should_stop,
+            should_stop=prompter.should_stop,
             until=self._until,
             everyone_done=everyone_done,
         )
@@ -319,7 +319,7 @@ class Writer:
         return {one.id: one for one in completions}
 
     @property
-    def _blanks(self) -> list[Blank]:
+    def _blanks(self) -> list[PendingCompletion]:
         return self._data.prompter.blanks(self._data.requests(), self.settings.sampling, system=self._run_name)
 
     @property

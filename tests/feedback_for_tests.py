@@ -217,14 +217,14 @@ TINY = {
 def tiny(*, vocab_size: int = 520, **settings: Any) -> CoHModule:
     """A new model of two layers of width 32, whose outputs differ enough for tests to tell."""
     return CoHModule(
-        from_config=TINY | {"vocab_size": vocab_size}, **grouped({"lr": 1e-2, "warmup_share": 0.0} | settings)
+        from_config=TINY | {"vocab_size": vocab_size}, **grouped({"lr": 1e-2, "warmup_ratio": 0.0} | settings)
     )
 
 
 def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `CoHModule`: settings of its groups are given by their own names.
 
-    {"lr": 0.1, "write_every": 1}   ->   {"lr": 0.1, "generation": Generation(write_every=1)}
+    {"lr": 0.1, "generate_every_n_validations": 1}   ->   {"lr": 0.1, "generation": Generation(generate_every_n_validations=1)}
     """
     found = dict(settings)
     for group, kind in (("generation", Generation), ("optimizer", OptimizerSettings)):

@@ -47,7 +47,7 @@ CLIP = 0.05
 
 
 def rows(folder: Path) -> CoHDataModule:
-    """Steps of 8 rows each, two of them regulariser; epochs whose last step is not full."""
+    """Steps of 8 rows each, two of them pretraining text; epochs whose last step is not full."""
     text = folder / "text.txt"
     if not text.exists():
         text.write_text("\n".join(f"Plain text, number {i}{' and on' * (i % 5)}." for i in range(40)), encoding="utf-8")
@@ -60,8 +60,8 @@ def rows(folder: Path) -> CoHDataModule:
         wording=wording("varied"),
         method=method("coh"),
         rows_per_step=6,
-        regulariser=[str(text)],
-        regulariser_rows_per_step=2,
+        pretraining_text=[str(text)],
+        pretraining_rows_per_step=2,
     )
 
 
@@ -71,7 +71,7 @@ def module(**settings: Any) -> CoHModule:
     return CoHModule(
         **grouped(
             start
-            | {"lr": 1e-2, "warmup_share": 0.0, "sampling": Sampling(max_new_tokens=4, temperature=1.0)}
+            | {"lr": 1e-2, "warmup_ratio": 0.0, "sampling": Sampling(max_new_tokens=4, temperature=1.0)}
             | settings
         )
     )
@@ -134,7 +134,10 @@ def trained(
     **of_trainer: Any,
 ) -> dict[str, Any]:
     """The run, over more than one epoch, and what this rank saw of it."""
-    data, model = rows(folder), module(**({"write_every": 1, "refine": 1} if write else {}), **(settings or {}))
+    data, model = (
+        rows(folder),
+        module(**({"generate_every_n_validations": 1, "refine": 1} if write else {}), **(settings or {})),
+    )
     pl.seed_everything(0, verbose=False)
     seen = Steps()
     run = trainer(

@@ -137,7 +137,7 @@ def write_study(
         votes: attribute -> (baseline, model, votes, left) for each pair of systems, as `draw` gives them.
         texts: system -> the lengths of its texts by prompt, in words; three words each by default.
         key: what to change in key.json.
-        checks: further lines of judgements; items that the key doesn't know are added as checks of their kind.
+        checks: further lines of judgments; items that the key doesn't know are added as checks of their kind.
     """
     folder.mkdir(parents=True, exist_ok=True)
     items: dict[str, dict[str, Any]] = {}
@@ -204,5 +204,5 @@ def write_study(
     }
     (folder / "key.json").write_text(json.dumps(content | dict(key or {})))
     (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items.values()))
-    (folder / "judgements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "judgments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder

@@ -10,7 +10,7 @@ from coh_lightning.chains import Chain, Unusable, build_chains, without_front
 from coh_lightning.errors import InputError
 from coh_lightning.method import Method
 from coh_lightning.preferences import strict_pairs
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.records import Feedback, RatedCompletion
 from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import MarkerPair, Wording
 
@@ -26,7 +26,7 @@ WORDING = Wording(
 )
 
 
-def record(*candidates: Candidate, id: str = "r", **fields: object) -> Feedback:
+def record(*candidates: RatedCompletion, id: str = "r", **fields: object) -> Feedback:
     return Feedback(id, (Turn("user", (Part("Q"),)),), candidates, **fields)  # type: ignore[arg-type]
 
 
@@ -57,7 +57,7 @@ def first_wording(wording: Wording = WORDING) -> Wording:
     )
 
 
-PAIR = record(Candidate("g", rank=0), Candidate("b", rank=1))
+PAIR = record(RatedCompletion("g", rank=0), RatedCompletion("b", rank=1))
 
 
 def test_coh_lays_a_comparison_in_four_chains() -> None:
@@ -95,7 +95,12 @@ def test_good_and_bad_wording_belong_together_and_change_with_the_epoch() -> Non
 
 
 def test_a_ranking_compares_each_output_with_the_one_before_it() -> None:
-    ranked = record(Candidate("a", rank=0), Candidate("b", rank=1), Candidate("c", rank=1), Candidate("d", rank=3))
+    ranked = record(
+        RatedCompletion("a", rank=0),
+        RatedCompletion("b", rank=1),
+        RatedCompletion("c", rank=1),
+        RatedCompletion("d", rank=3),
+    )
     method = Method(orders=("ascending", "descending"), sentences="ranking")
     assert shown(build_chains(ranked, method, WORDING)) == [
         "worst d | better b | equal c | best a",
@@ -104,7 +109,7 @@ def test_a_ranking_compares_each_output_with_the_one_before_it() -> None:
 
 
 def test_shuffled_chains_hold_all_outputs_and_are_drawn_anew_each_epoch() -> None:
-    ranked = record(*(Candidate(str(i), rank=i) for i in range(5)))
+    ranked = record(*(RatedCompletion(str(i), rank=i) for i in range(5)))
     lines = {
         shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0]
         for e in range(20)
@@ -114,7 +119,7 @@ def test_shuffled_chains_hold_all_outputs_and_are_drawn_anew_each_epoch() -> Non
 
 
 def test_the_first_output_of_a_shuffled_ranking_is_compared_with_nothing() -> None:
-    ranked = record(*(Candidate(str(i), rank=i) for i in range(4)))
+    ranked = record(*(RatedCompletion(str(i), rank=i) for i in range(4)))
     heads = {
         shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0].split(
             " | "
@@ -133,7 +138,7 @@ def test_the_first_output_of_a_shuffled_ranking_is_compared_with_nothing() -> No
 def test_a_ranking_cut_at_its_front_begins_with_what_its_first_output_is_among_all_of_the_record(
     ranks: list[int], epoch: int, cut: int, last: bool
 ) -> None:
-    ranked = record(*(Candidate(f"{i}", rank=rank) for i, rank in enumerate(ranks)))
+    ranked = record(*(RatedCompletion(f"{i}", rank=rank) for i, rank in enumerate(ranks)))
     method = Method(
         orders=("ascending", "descending", "shuffled"), sentences="ranking", loss_on="last" if last else "all"
     )
@@ -155,12 +160,12 @@ def test_a_ranking_cut_at_its_front_begins_with_what_its_first_output_is_among_a
 def test_a_revision_whose_first_output_is_cut_stands_under_a_sentence_of_its_own() -> None:
     method = Method(orders=("revised",), sentences="critique")
     wording = first_wording()
-    critic = record(Candidate("bad text", critique="it is late.", revision="mended"))
-    pair = record(Candidate("g", rank=0), Candidate("b", rank=1, critique="dull"))
+    critic = record(RatedCompletion("bad text", critique="it is late.", revision="mended"))
+    pair = record(RatedCompletion("g", rank=0), RatedCompletion("b", rank=1, critique="dull"))
     scales = {"overall": (0.0, 1.0)}
     poor = record(
-        Candidate("g", ratings={"overall": 0.2}),
-        Candidate("b", ratings={"overall": 0.1}, critique="dull"),
+        RatedCompletion("g", ratings={"overall": 0.2}),
+        RatedCompletion("b", ratings={"overall": 0.1}, critique="dull"),
         scales=scales,
     )
     for feedback, first in ((critic, "G mended"), (pair, "G g"), (poor, "B g")):
@@ -181,10 +186,10 @@ def test_a_revision_whose_first_output_is_cut_stands_under_a_sentence_of_its_own
 )
 def test_sentences_that_compare_with_nothing_stay_when_a_chain_is_cut(method: Method) -> None:
     scales = {"overall": (1.0, 5.0)}
-    tie = record(Candidate("a", rank=0), Candidate("b", rank=0))
+    tie = record(RatedCompletion("a", rank=0), RatedCompletion("b", rank=0))
     rated = record(
-        Candidate("a", ratings={"overall": 1}, critique="bad"),
-        Candidate("b", ratings={"overall": 4}, critique="good"),
+        RatedCompletion("a", ratings={"overall": 1}, critique="bad"),
+        RatedCompletion("b", ratings={"overall": 4}, critique="good"),
         scales=scales,
     )
     for chain in build_chains(tie if method.ties == "sentence" else rated, method, WORDING):
@@ -194,21 +199,21 @@ def test_sentences_that_compare_with_nothing_stay_when_a_chain_is_cut(method: Me
 def test_a_text_is_never_called_better_than_itself() -> None:
     method = Method(orders=("ascending",), sentences="ranking")
     twice = record(
-        Candidate("a", rank=0),
-        Candidate("same", rank=1),
-        Candidate("b", rank=2),
-        Candidate("same", rank=3),
-        Candidate("b", rank=2),
+        RatedCompletion("a", rank=0),
+        RatedCompletion("same", rank=1),
+        RatedCompletion("b", rank=2),
+        RatedCompletion("same", rank=3),
+        RatedCompletion("b", rank=2),
     )
     assert shown(build_chains(twice, method, WORDING)) == ["worst b | best a"]
     with pytest.raises(Unusable, match="identical completions"):
-        build_chains(record(Candidate("a", rank=0), Candidate("a", rank=1)), method, WORDING)
+        build_chains(record(RatedCompletion("a", rank=0), RatedCompletion("a", rank=1)), method, WORDING)
     with pytest.raises(Unusable, match="one completion, and these orders compare several"):
-        build_chains(record(Candidate("a", thumb=True)), method, WORDING)
+        build_chains(record(RatedCompletion("a", thumb=True)), method, WORDING)
 
 
 def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chains() -> None:
-    rated = record(*(Candidate(str(i), ratings={"overall": i}) for i in range(3)), scales={"overall": (0.0, 2.0)})
+    rated = record(*(RatedCompletion(str(i), ratings={"overall": i}) for i in range(3)), scales={"overall": (0.0, 2.0)})
     for sentences in ("ranking", "rating"):
         method = Method(orders=("ascending", "descending", "shuffled"), sentences=sentences)
         every = [shown(build_chains(rated, method, WORDING, epoch=epoch)) for epoch in range(30)]
@@ -217,7 +222,11 @@ def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chai
 
 
 def test_an_output_without_a_revision_is_followed_by_the_best_of_the_better_ones() -> None:
-    ranked = record(Candidate("second", rank=1), Candidate("first", rank=0), Candidate("bad", rank=2, critique="dull"))
+    ranked = record(
+        RatedCompletion("second", rank=1),
+        RatedCompletion("first", rank=0),
+        RatedCompletion("bad", rank=2, critique="dull"),
+    )
     assert shown(build_chains(ranked, Method(orders=("revised",), sentences="critique"), first_wording())) == [
         "B bad | said dull, better: first"
     ]
@@ -225,10 +234,10 @@ def test_an_output_without_a_revision_is_followed_by_the_best_of_the_better_ones
 
 def test_an_output_without_anything_better_keeps_no_other_from_its_revision() -> None:
     mixed = record(
-        Candidate("plain"),
-        Candidate("odd", critique="unclear"),
-        Candidate("same", revision="same"),
-        Candidate("old", revision="new"),
+        RatedCompletion("plain"),
+        RatedCompletion("odd", critique="unclear"),
+        RatedCompletion("same", revision="same"),
+        RatedCompletion("old", revision="new"),
     )
     assert shown(build_chains(mixed, Method(orders=("revised",)), first_wording())) == ["B old | better new"]
 
@@ -240,7 +249,7 @@ def test_two_outputs_have_no_third_order() -> None:
 
 
 def test_a_ranking_gives_its_ends_or_all_strict_pairs() -> None:
-    ranked = record(Candidate("a", rank=0), Candidate("b", rank=1), Candidate("c", rank=1))
+    ranked = record(RatedCompletion("a", rank=0), RatedCompletion("b", rank=1), RatedCompletion("c", rank=1))
     assert shown(build_chains(ranked, Method(orders=("pn",)), first_wording())) == ["G a | B b"]
     assert shown(build_chains(ranked, Method(orders=("p", "pn"), pairs="all"), first_wording())) == [
         "G a",
@@ -252,18 +261,25 @@ def test_a_ranking_gives_its_ends_or_all_strict_pairs() -> None:
 
 def test_a_text_that_is_best_and_worst_leaves_the_pair_to_the_next_text() -> None:
     method = Method(orders=("pn",))
-    liked, disliked = Candidate("a", thumb=True), Candidate("a", thumb=False)
-    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=False)), method, first_wording())) == [
+    liked, disliked = RatedCompletion("a", thumb=True), RatedCompletion("a", thumb=False)
+    assert shown(build_chains(record(liked, disliked, RatedCompletion("b", thumb=False)), method, first_wording())) == [
         "G a | B b"
     ]
-    assert shown(build_chains(record(liked, disliked, Candidate("b", thumb=True)), method, first_wording())) == [
+    assert shown(build_chains(record(liked, disliked, RatedCompletion("b", thumb=True)), method, first_wording())) == [
         "G b | B a"
     ]
-    ranked = record(Candidate("a", rank=1), Candidate("b", rank=2), Candidate("c", rank=4), Candidate("a", rank=5))
+    ranked = record(
+        RatedCompletion("a", rank=1),
+        RatedCompletion("b", rank=2),
+        RatedCompletion("c", rank=4),
+        RatedCompletion("a", rank=5),
+    )
     assert shown(build_chains(ranked, method, first_wording())) == ["G a | B c"]
     assert strict_pairs(ranked, method) == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
     # what both people said counts on both sides: neither order of two such texts is the right one
-    assert strict_pairs(record(liked, disliked, Candidate("b", thumb=True), Candidate("b", thumb=False)), method) == [
+    assert strict_pairs(
+        record(liked, disliked, RatedCompletion("b", thumb=True), RatedCompletion("b", thumb=False)), method
+    ) == [
         (0, 3),
         (2, 1),
     ]
@@ -273,7 +289,7 @@ def test_a_text_that_is_best_and_worst_leaves_the_pair_to_the_next_text() -> Non
     st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.integers(0, 4), st.floats(0, 4))), min_size=2, max_size=6)
 )
 def test_the_extremes_are_a_pair_wherever_there_is_one(ranks: list[tuple[str, float]]) -> None:
-    ranked = record(*(Candidate(text, rank=rank) for text, rank in ranks))
+    ranked = record(*(RatedCompletion(text, rank=rank) for text, rank in ranks))
     pairs = strict_pairs(ranked, Method())
     if not pairs:
         with pytest.raises(Unusable):
@@ -289,13 +305,17 @@ def test_the_extremes_are_a_pair_wherever_there_is_one(ranks: list[tuple[str, fl
 
 
 def test_a_critique_of_a_text_that_others_liked_is_answered_by_the_next_better_text() -> None:
-    said = record(Candidate("a", rank=1), Candidate("b", rank=2), Candidate("a", rank=3, critique="dull"))
+    said = record(
+        RatedCompletion("a", rank=1), RatedCompletion("b", rank=2), RatedCompletion("a", rank=3, critique="dull")
+    )
     (chain,) = build_chains(said, Method(orders=("revised",), sentences="critique"), first_wording())
     assert [link.text for link in chain] == ["a", "b"]
 
 
 def test_every_liked_and_every_disliked_output_counts() -> None:
-    thumbs = record(Candidate("a", thumb=True), Candidate("b", thumb=True), Candidate("c", thumb=False))
+    thumbs = record(
+        RatedCompletion("a", thumb=True), RatedCompletion("b", thumb=True), RatedCompletion("c", thumb=False)
+    )
     assert shown(build_chains(thumbs, Method(orders=("p", "n", "pn")), first_wording())) == [
         "G a",
         "G b",
@@ -305,21 +325,23 @@ def test_every_liked_and_every_disliked_output_counts() -> None:
 
 
 def test_unpaired_feedback_gives_single_chains() -> None:
-    assert shown(build_chains(record(Candidate("a", thumb=True)), Method(), first_wording())) == ["G a"]
-    assert shown(build_chains(record(Candidate("a", thumb=False)), Method(), first_wording())) == ["B a"]
+    assert shown(build_chains(record(RatedCompletion("a", thumb=True)), Method(), first_wording())) == ["G a"]
+    assert shown(build_chains(record(RatedCompletion("a", thumb=False)), Method(), first_wording())) == ["B a"]
     scales = {"overall": (1.0, 5.0)}
     assert shown(
         build_chains(
-            record(Candidate("a", ratings={"overall": 4}), scales=scales), Method(good_above=0.7), first_wording()
+            record(RatedCompletion("a", ratings={"overall": 4}), scales=scales), Method(good_above=0.7), first_wording()
         )
     ) == ["G a"]
     with pytest.raises(Unusable, match="one completion without a clear polarity"):
-        build_chains(record(Candidate("a", ratings={"overall": 3}), scales=scales), Method(), first_wording())
+        build_chains(record(RatedCompletion("a", ratings={"overall": 3}), scales=scales), Method(), first_wording())
 
 
 def test_ratings_in_words_stand_before_their_outputs() -> None:
     scales = {"accuracy": (0.0, 1.0)}
-    rated = record(Candidate("a", ratings={"accuracy": 0.1}), Candidate("b", ratings={"accuracy": 0.9}), scales=scales)
+    rated = record(
+        RatedCompletion("a", ratings={"accuracy": 0.1}), RatedCompletion("b", ratings={"accuracy": 0.9}), scales=scales
+    )
     lines = shown(build_chains(rated, Method(orders=("each", "ascending"), sentences="rating"), Wording()))
     bad, good = "An answer with very poor accuracy: a", "An answer with excellent accuracy: b"
     assert lines == [bad, good, f"{bad} | {good}"]
@@ -327,13 +349,13 @@ def test_ratings_in_words_stand_before_their_outputs() -> None:
 
 def test_a_critique_stands_before_its_output_and_between_it_and_the_revision() -> None:
     wording = first_wording()
-    critic = record(Candidate("bad text", critique="it is late.", revision="mended"))
+    critic = record(RatedCompletion("bad text", critique="it is late.", revision="mended"))
     assert shown(build_chains(critic, Method(orders=("each", "revised"), sentences="critique"), wording)) == [
         "says it is late: bad text",
         "G mended",
         "B bad text | said it is late, better: mended",
     ]
-    pair = record(Candidate("g", rank=0), Candidate("b", rank=1, critique="dull"))
+    pair = record(RatedCompletion("g", rank=0), RatedCompletion("b", rank=1, critique="dull"))
     assert shown(build_chains(pair, Method(orders=("revised",), sentences="critique"), wording)) == [
         "B b | said dull, better: g"
     ]
@@ -341,29 +363,29 @@ def test_a_critique_stands_before_its_output_and_between_it_and_the_revision() -
 
 def test_an_output_that_people_liked_is_not_called_bad_before_its_revision() -> None:
     method = Method(orders=("each", "revised"), sentences="critique")
-    liked = record(Candidate("fine", thumb=True, critique="one word too many", revision="better"))
+    liked = record(RatedCompletion("fine", thumb=True, critique="one word too many", revision="better"))
     assert shown(build_chains(liked, method, first_wording())) == [
         "says one word too many: fine",
         "G fine | said one word too many, better: better",
     ]
-    ranked = record(Candidate("g", rank=0, revision="g+"), Candidate("b", rank=1))
+    ranked = record(RatedCompletion("g", rank=0, revision="g+"), RatedCompletion("b", rank=1))
     assert shown(build_chains(ranked, method, first_wording())) == ["G g", "B b", "G g | better g+"]
 
 
 def test_a_rating_on_the_threshold_is_neither_good_nor_bad_whatever_its_binary_fraction() -> None:
-    halfway = record(Candidate("a", ratings={"overall": 0.3}), scales={"overall": (0.1, 0.5)})
+    halfway = record(RatedCompletion("a", ratings={"overall": 0.3}), scales={"overall": (0.1, 0.5)})
     with pytest.raises(Unusable, match="without a clear polarity"):
         build_chains(halfway, Method(), WORDING)
 
 
 def test_a_revision_is_better_than_what_it_revises() -> None:
     assert shown(
-        build_chains(record(Candidate("old", revision="new")), Method(orders=("pn", "np")), first_wording())
+        build_chains(record(RatedCompletion("old", revision="new")), Method(orders=("pn", "np")), first_wording())
     ) == ["G new | B old", "B old | G new"]
 
 
 def test_ties_are_skipped_or_spoken() -> None:
-    tie = record(Candidate("a", rank=0), Candidate("b", rank=0))
+    tie = record(RatedCompletion("a", rank=0), RatedCompletion("b", rank=0))
     with pytest.raises(Unusable, match=r"^tie$"):
         build_chains(tie, Method(), WORDING)
     assert shown(build_chains(tie, Method(ties="sentence"), WORDING)) == ["T a", "T b", "T a | T b", "T b | T a"]
@@ -371,35 +393,41 @@ def test_ties_are_skipped_or_spoken() -> None:
 
 def test_identical_completions_are_no_comparison() -> None:
     with pytest.raises(Unusable, match="identical completions"):
-        build_chains(record(Candidate("a", rank=0), Candidate("a", rank=1)), Method(), WORDING)
+        build_chains(record(RatedCompletion("a", rank=0), RatedCompletion("a", rank=1)), Method(), WORDING)
 
 
 def test_one_record_may_mix_kinds_of_feedback_and_the_judge_may_be_named() -> None:
-    mixed = record(Candidate("a", rank=0, thumb=False), Candidate("b", rank=1, thumb=True))
-    assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", judge="rank"), WORDING)) == ["a"]
-    assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", judge="thumb"), WORDING)) == ["b"]
+    mixed = record(RatedCompletion("a", rank=0, thumb=False), RatedCompletion("b", rank=1, thumb=True))
+    assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", preference_from="rank"), WORDING)) == ["a"]
+    assert shown(build_chains(mixed, Method(orders=("p",), sentences="none", preference_from="thumb"), WORDING)) == [
+        "b"
+    ]
 
 
 def test_one_rank_alone_compares_nothing_and_leaves_the_word_to_ratings_and_thumbs() -> None:
     method = Method(orders=("p", "n", "pn"))
-    thumbs = record(Candidate("a", rank=1, thumb=False), Candidate("b", thumb=True))
+    thumbs = record(RatedCompletion("a", rank=1, thumb=False), RatedCompletion("b", thumb=True))
     assert shown(build_chains(thumbs, method, first_wording())) == ["G b", "B a", "G b | B a"]
     scales = {"overall": (0.0, 1.0)}
     rated = record(
-        Candidate("a", rank=1, ratings={"overall": 0.1}), Candidate("b", ratings={"overall": 0.9}), scales=scales
+        RatedCompletion("a", rank=1, ratings={"overall": 0.1}),
+        RatedCompletion("b", ratings={"overall": 0.9}),
+        scales=scales,
     )
     assert shown(build_chains(rated, method, first_wording())) == ["G b", "B a", "G b | B a"]
     assert strict_pairs(thumbs, method) == strict_pairs(rated, method) == [(1, 0)]
 
 
 def test_an_output_of_which_nobody_said_whether_it_is_good_is_called_bad_before_its_revision() -> None:
-    unsaid = record(Candidate("a", critique="dull", revision="a+"), Candidate("b", thumb=True))
+    unsaid = record(RatedCompletion("a", critique="dull", revision="a+"), RatedCompletion("b", thumb=True))
     (chain,) = build_chains(unsaid, Method(orders=("revised",), sentences="critique"), first_wording())
     assert shown((chain,)) == ["B a | said dull, better: a+"] and chain[0].kind == "bad"
 
 
 def test_a_text_that_was_liked_and_disliked_is_learned_and_unlearned() -> None:
-    both = record(Candidate("a", thumb=True), Candidate("a", thumb=False), Candidate("b", thumb=False))
+    both = record(
+        RatedCompletion("a", thumb=True), RatedCompletion("a", thumb=False), RatedCompletion("b", thumb=False)
+    )
     method = Method(orders=("p", "n"), sentences="none", unlikelihood=0.5)
     assert shown(build_chains(both, method, WORDING)) == ["a", "-b", "-a"]
 

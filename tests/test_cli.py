@@ -21,7 +21,7 @@ import yaml
 from coh_lightning import cli
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
-from coh_lightning.files import alone
+from coh_lightning.files import exclusive_lock
 
 
 @dataclass(frozen=True)
@@ -422,7 +422,7 @@ def test_a_run_that_is_going_on_is_not_gone_on_with_by_another_process(
         call(*words)
     monkeypatch.setattr(Model, "break_at", None)
     there = names(here / "broken")
-    with alone(here / "broken", "the other process is kept out"):
+    with exclusive_lock(here / "broken", "the other process is kept out"):
         assert call(*words) == 2
     assert "error: run.folder is broken, where another process is training this run" in capsys.readouterr().err
     assert names(here / "broken") == there

@@ -110,7 +110,7 @@ def test_whatever_is_no_value_has_root_keys(name: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_builds_on_an_experiment(name: str, made: Callable[..., cli.CoHCLI], tmp_path: Path) -> None:
     if name.startswith("data/"):
-        built = made(f"--config={CONF / name}", "--model.model=world")
+        built = made(f"--config={CONF / name}", "--model.name_or_path=world")
     else:
         built = made(QUICKSTART, f"--config={CONF / name}")
     assert_holds(settings(built), stated(name))
@@ -145,7 +145,7 @@ def test_the_quickstart_is_the_experiment_on_the_world() -> None:
     ("name", "changes"),
     [
         ("world_sft_best", {"run.name", "model.lr", "data.method"}),
-        ("world_sft_faultless", {"run.name", "model.lr", "data.method", "data.max_lost_share"}),
+        ("world_sft_faultless", {"run.name", "model.lr", "data.method", "data.max_unusable_fraction"}),
         ("world_critiques", {"run.name", "data.method"}),
     ],
 )
@@ -222,8 +222,8 @@ def test_a_command_on_many_ranks_starts_as_it_is_written(
     if started := re.search(r"(?:--nnodes (\d+) )?--nproc-per-node (\d+)", command):
         assert int(started[1] or 1) * int(started[2]) == devices[0]
     data = config["data"]
-    regulariser = data["regulariser_rows_per_step"]
-    plan = Plan([PlannedTree(0, (0,), 8, 1.0)], 0, 8, data["rows_per_step"], False, [8] * regulariser, regulariser)
+    text_rows = data["pretraining_rows_per_step"]
+    plan = Plan([PlannedTree(0, (0,), 8, 1.0)], 0, 8, data["rows_per_step"], False, [8] * text_rows, text_rows)
     for ranks in devices:
         assert plan.accumulate(sizes.get("data_parallel_size", ranks)) >= 1
 

@@ -155,13 +155,13 @@ def test_paths_in_a_file_are_relative_to_it_and_a_saved_configuration_holds_abso
     (empty / "deep" / "model").mkdir(parents=True)
     for name in ("mine.jsonl", "part-1.jsonl", "text.txt"):
         (empty / "deep" / name).write_text("")
-    model = "model: {model: model, generation: {reward_model: some/name}}\n"
-    data = f"data:\n    regulariser: [text.txt, world, some/name]{SOURCES}"
+    model = "model: {name_or_path: model, generation: {reward_model: some/name}}\n"
+    data = f"data:\n    pretraining_text: [text.txt, world, some/name]{SOURCES}"
     (empty / "deep" / "mine.yaml").write_text(model + data)
     found = settings(call, capsys, "--config=deep/mine.yaml")
     deep = empty / "deep"
     assert (found["model"]["model"], found["model"]["generation"]["reward_model"]) == (str(deep / "model"), "some/name")
-    assert found["data"]["regulariser"] == [str(deep / "text.txt"), "world", "some/name"]
+    assert found["data"]["pretraining"] == [str(deep / "text.txt"), "world", "some/name"]
     paths = [one["init_args"]["path"] for one in found["data"]["sources"]]
     assert paths == [str(deep / "mine.jsonl"), "Anthropic/hh-rlhf", str(deep / "part-*.jsonl")]
     (empty / "other").mkdir()
@@ -185,7 +185,7 @@ def test_paths_on_the_command_line_are_relative_to_the_working_folder(
     ("text", "key", "name"),
     [
         ("data: {feedback: mine.jsonl}", "data.feedback", "mine.jsonl"),
-        ("model: {model: folder}", "model.model", "folder"),
+        ("model: {name_or_path: folder}", "model.name_or_path", "folder"),
         ("data: {sources: [{class_path: Records, init_args: {path: mine.jsonl}}]}", "data.sources.path", "mine.jsonl"),
     ],
 )
@@ -207,6 +207,6 @@ def test_a_name_of_the_world_is_no_path_and_what_a_run_writes_stays_in_the_worki
 ) -> None:
     (empty / "world").mkdir()
     (empty / "mine.yaml").write_text("data: {feedback: world}\nrun: {folder: mine}\n")
-    found = settings(call, capsys, "--config=mine.yaml", "--model.model=world", "--data.tokenizer=./world")
+    found = settings(call, capsys, "--config=mine.yaml", "--model.name_or_path=world", "--data.tokenizer=./world")
     assert (found["data"]["feedback"], found["model"]["model"]) == ("world", "world")
     assert (found["data"]["tokenizer"], found["run"]["folder"]) == (str(empty / "world"), "mine")

@@ -35,7 +35,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.method import Method
 from coh_lightning.plan import PlannedRow
-from coh_lightning.prepare import Prepared
+from coh_lightning.prepare import PlannedRecord
 from coh_lightning.rows import Row
 from coh_lightning.sources import Records, load
 from coh_lightning.sources.prompts import feedback_key
@@ -56,11 +56,11 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(root / name) for name in made}
 
 
-def train(data: CoHDataModule) -> list[Prepared]:
+def train(data: CoHDataModule) -> list[PlannedRecord]:
     return data.splits["train"]
 
 
-def tokens_of(data: CoHDataModule, one: Prepared, epoch: int = 0) -> list[Tokens]:
+def tokens_of(data: CoHDataModule, one: PlannedRecord, epoch: int = 0) -> list[Tokens]:
     return [data.prompter.tokens.chain(one.prompt, chain) for chain in data.preparer.chains(one, epoch)]
 
 
@@ -70,7 +70,7 @@ def runs(weights: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(marked[::2].tolist(), marked[1::2].tolist(), strict=True))
 
 
-def texts_of(one: Prepared) -> set[str]:
+def texts_of(one: PlannedRecord) -> set[str]:
     return {
         text for candidate in one.record.candidates for text in (candidate.text, candidate.revision) if text is not None
     }
@@ -188,7 +188,7 @@ def test_training_begins_with_exactly_the_ids_of_inference(
             begin = tokens.ids[: tokens.spans[0].start].tolist()
             assert (begin == request.prompt_ids.tolist()) == (chain[0].marker == request.marker)
             compared += chain[0].marker == request.marker
-    if chosen.sentences in ("none", "polarity", "ranking"):  # rated and criticised outputs stand under their own words
+    if chosen.sentences in ("none", "polarity", "ranking"):  # rated and criticized outputs stand under their own words
         assert compared >= len(by_record)
 
 
@@ -236,7 +236,7 @@ def check_row(data: CoHDataModule, planned: PlannedRow, row: Row, epoch: int, *,
 
 
 def check_epochs(data: CoHDataModule, epochs: int) -> int:
-    """Every epoch: the coefficients of a step add up to 1, those of its regulariser to lambda, and every record's whole
+    """Every epoch: the coefficients of a step add up to 1, those of its pretraining text to lambda, and every record's whole
     weight is there once. Counts empty rows.
     """
     empty = 0
@@ -247,13 +247,13 @@ def check_epochs(data: CoHDataModule, epochs: int) -> int:
             rows = [data.rows.train_row(one, epoch) for one in planned]
             total = {True: 0.0, False: 0.0}
             for plan, row in zip(planned, rows, strict=True):
-                total[plan.regulariser] += float(row.learned.sum() + row.unlearned.sum())
-                if not plan.regulariser:
+                total[plan.pretraining] += float(row.learned.sum() + row.unlearned.sum())
+                if not plan.pretraining:
                     whole += check_row(data, plan, row, epoch, weigh=1 / plan.total)
                     empty += not plan.members
             assert total[False] == pytest.approx(1.0, abs=1e-12)
             assert total[True] == pytest.approx(
-                data.regulariser_weight if data.regulariser_rows_per_step else 0.0, abs=1e-12
+                data.pretraining_weight if data.pretraining_rows_per_step else 0.0, abs=1e-12
             )
         for one in train(data):
             expected = sum(
@@ -279,11 +279,11 @@ def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_ow
         tmp_path,
         method=chosen,
         wording=wording("varied"),
-        regulariser=[str(text)],
-        regulariser_rows_per_step=2,
-        regulariser_weight=0.7,
+        pretraining_text=[str(text)],
+        pretraining_rows_per_step=2,
+        pretraining_weight=0.7,
         rows_per_step=3,
-        hide=(0.0, 0.0),
+        fcm_range=(0.0, 0.0),
     )
     check_epochs(data, 2)
 
@@ -537,7 +537,7 @@ def test_past_tokens_are_hidden_at_rates_drawn_between_nought_and_five_percent(t
         tmp_path,
         row_tokens=512,
         max_chain_tokens=512,
-        hide=(0.0, 0.05),
+        fcm_range=(0.0, 0.05),
     )
     shares = hidden_shares(data, 8)
     assert np.mean(shares) == pytest.approx(0.025, abs=0.002)
@@ -567,7 +567,7 @@ def test_hiding_depends_on_record_and_epoch_alone(tmp_path: Path) -> None:
     assert hidden(short, 1) != hidden(short, 2)
 
 
-def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(tmp_path: Path) -> None:
+def test_nothing_is_hidden_in_the_pretraining_text_unless_asked_nor_in_held_out_rows(tmp_path: Path) -> None:
     text = tmp_path / "plain.txt"
     text.write_text("\n".join("A long paragraph of plain text. " * 6 for _ in range(6)), encoding="utf-8")
 
@@ -578,9 +578,9 @@ def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(
             train_only=False,
             validation_share=0.3,
             test_share=0.2,
-            regulariser=[str(text)],
-            regulariser_rows_per_step=1,
-            hide=(0.2, 0.3),
+            pretraining_text=[str(text)],
+            pretraining_rows_per_step=1,
+            fcm_range=(0.2, 0.3),
             **settings,
         )
         for loader in (*data.val_dataloader(), *data.test_dataloader()):
@@ -592,13 +592,13 @@ def test_nothing_is_hidden_in_the_regulariser_unless_asked_nor_in_held_out_rows(
                     alone = (seen == torch.arange(len(seen)) + 1).double()[: int(seen[0])]
                     assert alone.mean() < 0.1, "in a held-out tree only the leaves are seen by themselves alone"
         planned = data.plan.step(0, 0)[0]
-        assert planned.regulariser
+        assert planned.pretraining
         return data.rows.train_row(planned, 0)
 
     plain = first()
     end = plain.bounds[1]
     assert (plain.seen_until[:end] == end).all()
-    hidden = first(hide_regulariser=True)
+    hidden = first(fcm_on_pretraining=True)
     assert 0.1 < (hidden.seen_until[1 : end - 1] != end).mean() < 0.4
 
 
@@ -759,7 +759,7 @@ def test_the_feedback_named_world_is_the_embedded_worlds(tmp_path: Path, monkeyp
     assert sum(map(len, split.values())) == 4
 
 
-def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
+def test_the_pretraining_text_may_mix_files_with_the_embedded_worlds_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
@@ -769,7 +769,7 @@ def test_the_regulariser_may_mix_files_with_the_embedded_worlds_text(
     )
     (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
     data = built(
-        pairs(4), tmp_path, regulariser=["world", str(tmp_path / "text.txt")], regulariser_rows_per_step=1, seed=7
+        pairs(4), tmp_path, pretraining_text=["world", str(tmp_path / "text.txt")], pretraining_rows_per_step=1, seed=7
     )
     assert asked == [(4000, 7)]
     decode = data.prompter.tokens.encoder.decode
@@ -1006,11 +1006,11 @@ def test_the_cache_holds_ids_for_every_wording_and_method(tmp_path: Path) -> Non
 
 def test_an_unknown_ask_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'good'"):
-        built(pairs(4), tmp_path, asks=["goood"])
+        built(pairs(4), tmp_path, conditions=["goood"])
 
 
 def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
-    data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, asks=["bad"])
+    data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, conditions=["bad"])
     assert list(data.prompter.conditions(data.splits["test"][0].record)) == ["bad"]
     comparisons = list(data.test_dataloader()[1])
     assert comparisons and all(batch["pairs"] for batch in comparisons), (
@@ -1027,7 +1027,7 @@ def test_single_attributes_can_be_asked_for(tmp_path: Path) -> None:
         test_share=0.4,
         method=method("coh_ratings"),
         wording=wording("attributes"),
-        asks=["good accuracy", "bad"],
+        conditions=["good accuracy", "bad"],
     )
     assert list(data.prompter.conditions(data.splits["test"][0].record)) == ["good accuracy", "bad"]
     assert {request.marker for request in data.requests()} == {
@@ -1092,8 +1092,8 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
         ({"validation_share": 0.5, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": -0.1, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": 0.5, "test_share": -0.1}, "leave something to train on"),
-        ({"regulariser_weight": -1.0}, "can't be negative"),
-        ({"regulariser_rows_per_step": 1}, "the regulariser has no text"),
+        ({"pretraining_weight": -1.0}, "can't be negative"),
+        ({"pretraining_rows_per_step": 1}, "there is no pretraining text"),
         ({"rows_per_step": 0}, "at least 1 and 0"),
         ({"tokenizer": "/no/such/folder"}, "can't be loaded"),
     ],
@@ -1110,7 +1110,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
         {"hide": (0.0, 0.0)},
         {"hide": (0.3, 0.99)},
         {"validation_share": 0.0, "test_share": 0.99},
-        {"regulariser_weight": 0.0},
+        {"pretraining_weight": 0.0},
     ],
 )
 def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -1139,13 +1139,13 @@ def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
         8,
         "tree",
     )
-    assert (data.hide, data.hide_regulariser, data.regulariser_rows_per_step, data.regulariser_weight) == (
+    assert (data.fcm_range, data.fcm_on_pretraining, data.pretraining_rows_per_step, data.pretraining_weight) == (
         (0.0, 0.05),
         False,
         0,
         1.5,
     )
-    assert (data.on_bad_record, data.max_lost_share, data.seed, data.num_workers) == ("stop", 0.5, 0, 0)
+    assert (data.on_bad_record, data.max_unusable_fraction, data.seed, data.num_workers) == ("stop", 0.5, 0, 0)
 
 
 def test_an_unreadable_row_stops_or_is_skipped_and_counted(tmp_path: Path) -> None:

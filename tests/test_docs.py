@@ -27,7 +27,7 @@ def commands(page: str) -> list[str]:
     return [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def words_of(command: str) -> list[str]:
+def first_line(command: str) -> list[str]:
     """The words of a command, with this interpreter in the place of `coh` and `python`."""
     words = shlex.split(command)
     if words[0] == "coh":
@@ -107,7 +107,7 @@ def test_every_command_on_many_ranks_shares_its_rows_out_evenly() -> None:
         rows = re.search(r"--data\.rows_per_step=(\d+)", command)
         assert rows, command
         for ranks in (1, 2, 4, 8, 16):
-            assert (int(rows[1]) + base["regulariser_rows_per_step"]) % ranks == 0, f"{command}: {ranks} ranks"
+            assert (int(rows[1]) + base["pretraining_rows_per_step"]) % ranks == 0, f"{command}: {ranks} ranks"
 
 
 @pytest.mark.slow
@@ -146,13 +146,13 @@ def test_the_demo_runs_as_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_quickstart_runs_and_is_tested_as_written(tmp_path: Path) -> None:
     quickstart = next(c for c in commands("configuration") if c == "coh fit --config conf/quickstart.yaml")
-    printed = run(words_of(quickstart), tmp_path, seconds=900)
+    printed = run(first_line(quickstart), tmp_path, seconds=900)
     [folder] = (tmp_path / "runs" / "quickstart").iterdir()
     assert f"finished: runs/quickstart/{folder.name}" in printed
     files = {path.name for path in folder.iterdir()}
     assert files >= {"config.yaml", "data.json", "metrics.csv", "checkpoints", "finished"}
     test = next(c for c in commands("configuration") if c.startswith("coh test"))
-    run(words_of(test.replace("<time>-<hash>", folder.name)), tmp_path, seconds=300)
+    run(first_line(test.replace("<time>-<hash>", folder.name)), tmp_path, seconds=300)
     assert list((tmp_path / "runs").glob("**/completions.jsonl"))
 
 
@@ -162,18 +162,18 @@ def test_the_other_commands_are_understood(page: str, tmp_path: Path) -> None:
     write_records(tmp_path)
     for command in commands(page):
         if command.startswith("coh preview feedback.jsonl"):
-            run(words_of(command), tmp_path, seconds=120)
+            run(first_line(command), tmp_path, seconds=120)
         elif command.startswith("coh fit") and "--help" not in command:
             print_config = [] if "--print_config" in command else ["--print_config"]
-            assert "row_tokens" in run([*words_of(command), *print_config], tmp_path, seconds=120)
+            assert "row_tokens" in run([*first_line(command), *print_config], tmp_path, seconds=120)
 
 
 @pytest.mark.slow
 def test_two_models_are_taken_through_a_study_as_written(tmp_path: Path) -> None:
     for command in commands("human_eval"):
-        run(words_of(command), tmp_path, seconds=900)
+        run(first_line(command), tmp_path, seconds=900)
     study = tmp_path / "runs" / "study"
-    files = {"report.html", "report.md", "report.json", "judgements.jsonl", "rate.html"}
+    files = {"report.html", "report.md", "report.json", "judgments.jsonl", "rate.html"}
     assert files <= {path.name for path in study.iterdir()}
     assert {".xlsx", ".json", ".xml", ".yaml"} <= {path.suffix for path in (study / "forms").rglob("*.*")}
 
@@ -184,7 +184,7 @@ def test_the_lines_of_python_run(tmp_path: Path) -> None:
     run([sys.executable, "-c", blocks("configuration", "python")[0]], tmp_path, seconds=300)
     [checkpoint] = (tmp_path / "runs" / "mine").rglob("*.ckpt")
     export = next(c for c in commands("export") if c.startswith("coh export"))
-    run(words_of(re.sub(r"runs/\S+", str(checkpoint), export, count=1)), tmp_path, seconds=300)
+    run(first_line(re.sub(r"runs/\S+", str(checkpoint), export, count=1)), tmp_path, seconds=300)
     printed = run([sys.executable, "-c", blocks("export", "python")[0]], tmp_path, seconds=300)
     assert printed.count("'role': 'assistant'") == 3
 
@@ -194,11 +194,11 @@ def test_dpo_and_kto_are_trained_and_tested_as_written(tmp_path: Path) -> None:
     text = PAGES["export"]
     block = text[text.index("## DPO and KTO") :].split("```bash\n")[1].split("```")[0]
     quick = {
-        "fit": ["--trainer.max_steps=3", "--model.generation.write_every=0"],
+        "fit": ["--trainer.max_steps=3", "--model.generation.generate_every_n_validations=0"],
         "test": ["--data.max_test_prompts=4"],
     }
     for command in block.splitlines():
-        words = words_of(command.replace("--max_steps 100", "--max_steps 2"))
+        words = first_line(command.replace("--max_steps 100", "--max_steps 2"))
         if words[0] == "trl":
             words = [sys.executable, "-c", "from trl.cli import main; main()", *words[1:]]
         run([*words, *quick.get(words[3], [])], tmp_path, seconds=600)

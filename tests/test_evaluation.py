@@ -187,7 +187,7 @@ SAMPLED = Sampling(max_new_tokens=6, temperature=1.0)
 
 def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_validation_prompts=3)
-    model = tiny(sampling=SAMPLED, write_every=2, scorers=["test_evaluation:length"])
+    model = tiny(sampling=SAMPLED, generate_every_n_validations=2, scorers=["test_evaluation:length"])
     writer = CompletionWriter()
     run = trainer(
         tmp_path,
@@ -233,7 +233,9 @@ def test_writing_during_fit_leaves_the_training_losses_as_they_are(tmp_path: Pat
         data = held_out_data(tmp_path, max_validation_prompts=2)
         settings = {"max_steps": 4, "val_check_interval": data_interval(data, 1), "check_val_every_n_epoch": None}
         losses.append(
-            fitted(data, tiny(sampling=SAMPLED, write_every=every), tmp_path / str(number), **settings).losses
+            fitted(
+                data, tiny(sampling=SAMPLED, generate_every_n_validations=every), tmp_path / str(number), **settings
+            ).losses
         )
     assert losses[0] == losses[1]
 
@@ -251,7 +253,7 @@ def test_training_stops_early_and_keeps_its_best_checkpoint_by_the_control_gap(t
         check_val_every_n_epoch=None,
         enable_checkpointing=True,
     )
-    run.fit(tiny(sampling=SAMPLED, write_every=1, scorers=["test_evaluation:length"]), datamodule=data)
+    run.fit(tiny(sampling=SAMPLED, generate_every_n_validations=1, scorers=["test_evaluation:length"]), datamodule=data)
     assert run.global_step == 3, "one that counts, and two without a gain of a thousand million"
     assert best.best_model_score is not None and len(list((tmp_path / "best").glob("*.ckpt"))) == 1
 
@@ -261,7 +263,7 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
     of: str, spoken: str, tmp_path: Path
 ) -> None:
     data = data_of(
-        usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(spoken), max_lost_share=1.0
+        usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(spoken), max_unusable_fraction=1.0
     )
     data.setup("fit")
     seen = 0
@@ -287,7 +289,7 @@ def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of
         tmp_path,
         method=method("coh_critique", orders=("each",)),
         wording=wording("critique"),
-        max_lost_share=1.0,
+        max_unusable_fraction=1.0,
     )
     data.setup("fit")
     one = data.splits["train"][0]
@@ -298,7 +300,7 @@ def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of
     places = [
         told.find(text)
         for text in (
-            data.wording.criticised(one.record, "it is too short"),
+            data.wording.criticized(one.record, "it is too short"),
             "Answer 1.",
             asks["bad"],
             "Answer 2.",
@@ -382,7 +384,7 @@ def test_a_second_answer_without_room_is_left_out_with_its_control(tmp_path: Pat
     assert data.prompter.refinement(one.record, ["x" * 200], [None], "refined 2") is None
 
 
-@pytest.mark.parametrize("setting", [{"write_every": -1}, {"refine": -1}])
+@pytest.mark.parametrize("setting", [{"generate_every_n_validations": -1}, {"refine": -1}])
 def test_negative_settings_are_refused(setting: dict[str, int]) -> None:
     with pytest.raises(InputError, match=r"neither can be negative"):
         tiny(**setting)
@@ -402,7 +404,7 @@ def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_p
             val_check_interval=data_interval(data, 1),
             check_val_every_n_epoch=None,
         )
-        model = tiny(sampling=replace(SAMPLED, max_seconds=seconds), write_every=1, refine=1)
+        model = tiny(sampling=replace(SAMPLED, max_seconds=seconds), generate_every_n_validations=1, refine=1)
         torch.manual_seed(0)
         with (
             pytest.warns(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from coh_lightning.answers import Blank
+from coh_lightning.answers import PendingCompletion
 from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
 from coh_lightning.exchange import read_completions, write_batch, write_prompts
@@ -31,7 +31,7 @@ SAMPLING = {
 }
 
 
-def blank(number: int = 7, sample: int = 0, ask: str = "good", **sampling: Any) -> Blank:
+def blank(number: int = 7, sample: int = 0, ask: str = "good", **sampling: Any) -> PendingCompletion:
     marker = f"A {ask} answer:\n"
     one = Completion(
         id=f"{number}:{ask}:{sample}",
@@ -48,7 +48,7 @@ def blank(number: int = 7, sample: int = 0, ask: str = "good", **sampling: Any) 
         reference="Apple",
         shown=f"Name {number} fruits.",
     )
-    return Blank(one, (1, 20 + number, 30, 40), lead=" ")
+    return PendingCompletion(one, (1, 20 + number, 30, 40), lead=" ")
 
 
 BLANKS = [blank(7), blank(7, 1), blank(8, ask="bad")]
@@ -65,7 +65,7 @@ def written(path: Path, *lines: object) -> Path:
     return path
 
 
-def plain(one: Blank, text: str = " Apple, pear", **more: Any) -> dict[str, Any]:
+def plain(one: PendingCompletion, text: str = " Apple, pear", **more: Any) -> dict[str, Any]:
     return {
         "id": one.completion.id,
         "prompt_sha": one.completion.prompt_sha,
@@ -76,7 +76,7 @@ def plain(one: Blank, text: str = " Apple, pear", **more: Any) -> dict[str, Any]
 
 
 def served(
-    one: Blank, text: str = " Apple, pear", *, chat: bool = False, usage: Any = None, **choice: Any
+    one: PendingCompletion, text: str = " Apple, pear", *, chat: bool = False, usage: Any = None, **choice: Any
 ) -> dict[str, Any]:
     said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
     body = {
@@ -92,7 +92,7 @@ def served(
     }
 
 
-def read(path: Path, blanks: list[Blank] = BLANKS, **more: Any) -> list[Completion]:
+def read(path: Path, blanks: list[PendingCompletion] = BLANKS, **more: Any) -> list[Completion]:
     return read_completions(path, blanks, count=count, **more)
 
 
@@ -352,7 +352,7 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
     requests = data.requests("test")
     empty = np.zeros(0, dtype=np.int32)
     blanks = [
-        Blank(
+        PendingCompletion(
             data.prompter.completion(Written(request, 0, empty, "length"), sampling, system="run"),
             tuple(map(int, request.prompt_ids)),
             data.prompter.tokens.output_lead(request.marker),

@@ -32,7 +32,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.formats import PromptFormat
 from coh_lightning.lora import LoRA
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.module import CoHModule
 from coh_lightning.turns import Part, Turn
 
@@ -105,7 +105,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CoHModule, Co
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A pretrained model in a folder."""
     folder = tmp_path_factory.mktemp("base")
-    Recipe(from_config=TINY).build().save_pretrained(folder)
+    ModelSpec(from_config=TINY).build().save_pretrained(folder)
     return str(folder)
 
 
@@ -140,7 +140,7 @@ def test_weights_keep_their_type(tmp_path: Path) -> None:
     export_checkpoint(tmp_path / "half.ckpt", tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.dtype == torch.bfloat16 and torch.equal(
-        logits(loaded), logits(Recipe(str(tmp_path / "half.ckpt"), dtype=torch.bfloat16).build())
+        logits(loaded), logits(ModelSpec(str(tmp_path / "half.ckpt"), dtype=torch.bfloat16).build())
     )
 
 
@@ -161,7 +161,7 @@ def test_adapters_are_merged_and_the_folder_gives_the_merged_models_logits_to_th
     path = adapted[0]
     export_checkpoint(path, tmp_path / "out")
     loaded = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
-    with_adapters = Recipe(str(path)).build()
+    with_adapters = ModelSpec(str(path)).build()
     torch.testing.assert_close(loaded, logits(with_adapters), rtol=0, atol=1e-5)
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -205,7 +205,7 @@ def test_adapters_of_a_model_that_nobody_else_has_are_only_exported_merged(
     export_checkpoint(second, tmp_path / "out")
     torch.testing.assert_close(
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")),
-        logits(Recipe(str(second)).build()),
+        logits(ModelSpec(str(second)).build()),
         rtol=0,
         atol=1e-5,
     )

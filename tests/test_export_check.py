@@ -23,7 +23,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.export_check import COPIED, TOLERANCE, compare, load_folder, probe_logits
 from coh_lightning.lora import LoRA
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.module import CoHModule
 
 GPT2 = {
@@ -62,9 +62,9 @@ def trained(
     """The checkpoint of two large steps from a pretrained model in a folder, and its module."""
     folder.mkdir(exist_ok=True)
     pl.seed_everything(0, verbose=False)
-    base = Recipe(from_config=config).build()
+    base = ModelSpec(from_config=config).build()
     base.save_pretrained(folder / "base")
-    model = CoHModule(str(folder / "base"), lora=lora, **grouped({"lr": 0.1, "warmup_share": 0.0} | settings))
+    model = CoHModule(str(folder / "base"), lora=lora, **grouped({"lr": 0.1, "warmup_ratio": 0.0} | settings))
     quiet: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
@@ -134,7 +134,7 @@ def test_merging_in_any_type_of_weights_is_within_its_tolerance(dtype: Any, tmp_
 @pytest.mark.parametrize("target", ["lm_heads", "c_attn", "q_pro"])
 def test_a_target_that_is_no_layer_is_refused_though_another_is(target: str) -> None:
     with pytest.raises(InputError, match=rf"lora.targets names '{target}', which is the end of no layer's name"):
-        Recipe(from_config=TINY, lora=LoRA(targets=("v_proj", target))).build()
+        ModelSpec(from_config=TINY, lora=LoRA(targets=("v_proj", target))).build()
 
 
 def test_a_text_in_the_place_of_a_list_of_targets_is_refused() -> None:
@@ -259,7 +259,7 @@ def test_the_tolerance_is_a_share_of_the_greatest_logit(tolerance: float) -> Non
 
 
 def test_a_folder_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
-    lm = Recipe(from_config=TINY).build()
+    lm = ModelSpec(from_config=TINY).build()
     state = {key: value for key, value in lm.state_dict().items() if "layers.1.mlp.up" not in key}
     lm.save_pretrained(tmp_path / "lm", state_dict=state)
     with pytest.raises(InputError, match=r"has missing keys \(1, the first is model.layers.1.mlp.up_proj.weight\)"):
@@ -270,5 +270,5 @@ def test_a_folder_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_probe_runs_within_few_positions_and_a_small_vocabulary() -> None:
-    lm = Recipe(from_config=TINY | {"max_position_embeddings": 8, "vocab_size": 3}).build()
+    lm = ModelSpec(from_config=TINY | {"max_position_embeddings": 8, "vocab_size": 3}).build()
     assert probe_logits(lm).shape == (8, 3)

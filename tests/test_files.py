@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from coh_lightning.errors import InputError
-from coh_lightning.files import put_in_place, unwritten, written_aside
+from coh_lightning.files import atomic_write, explain_os_error, put_in_place
 from coh_lightning.jsonl import write_jsonl
 from coh_lightning.records import Rejected
 
 
 def test_nothing_stands_under_the_name_until_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "data.json"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("half")
         assert (
             not path.exists()
@@ -31,7 +31,7 @@ def test_nothing_stands_under_the_name_until_it_is_whole(tmp_path: Path) -> None
 def test_what_stood_there_stays_where_the_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_aside(path) as aside:
+    with pytest.raises(RuntimeError), atomic_write(path) as aside:
         aside.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["data.json"]
@@ -40,7 +40,7 @@ def test_what_stood_there_stays_where_the_writing_fails(tmp_path: Path) -> None:
 def test_a_folder_takes_the_place_of_a_folder_whole(tmp_path: Path) -> None:
     path = tmp_path / "study"
     for number in ("one", "two"):
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             (aside / "sheets").mkdir(parents=True)
             (aside / "sheets" / number).write_text(number)
     assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*")) == [
@@ -57,12 +57,12 @@ def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tm
         pytest.raises(
             InputError, match=r"folder can't be written \(Is a directory\); a folder has this name: choose another"
         ),
-        written_aside(tmp_path / "folder") as aside,
+        atomic_write(tmp_path / "folder") as aside,
     ):
         aside.write_text("x")
     with (
         pytest.raises(InputError, match=r"file can't be written \(Not a directory\)"),
-        written_aside(tmp_path / "file") as aside,
+        atomic_write(tmp_path / "file") as aside,
     ):
         aside.mkdir()
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and (tmp_path / "file").read_text() == "kept"
@@ -88,14 +88,14 @@ def test_an_error_of_the_disk_names_the_path_and_the_remedy(code: int, words: st
         pytest.raises(
             InputError, match=rf"data.json can't be written \(.*\); .*{words}.*, and run the same command again\.$"
         ),
-        written_aside(tmp_path / "data.json"),
+        atomic_write(tmp_path / "data.json"),
     ):
         raise OSError(code, os.strerror(code))
 
 
 def test_an_error_that_nobody_can_put_right_is_not_dressed_up(tmp_path: Path) -> None:
     bug = OSError(errno.EBADF, "Bad file descriptor")
-    assert unwritten(tmp_path, bug) is bug
+    assert explain_os_error(tmp_path, bug) is bug
 
 
 def test_the_same_records_give_the_same_compressed_bytes(tmp_path: Path) -> None:
@@ -109,12 +109,12 @@ def test_the_same_records_give_the_same_compressed_bytes(tmp_path: Path) -> None
 def test_a_file_has_the_permissions_that_the_umask_gives_whoever_wrote_it(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
-        with written_aside(tmp_path / "model") as aside:
+        with atomic_write(tmp_path / "model") as aside:
             (aside / "deep").mkdir(parents=True)
             for name in ("a", "deep/b"):
                 (aside / name).touch(0o600)
             aside.chmod(0o700)
-        with written_aside(tmp_path / "data.json") as aside:
+        with atomic_write(tmp_path / "data.json") as aside:
             os.close(os.open(aside, os.O_CREAT | os.O_WRONLY, 0o600))
         modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
         assert os.umask(umask) == umask

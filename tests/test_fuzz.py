@@ -4,7 +4,7 @@ lost row, or unbounded memory.
     rows      good rows of every format with one to three changes, as JSON lines; accepted + refused = lines
     values    the same with values made up by hypothesis, which shrinks a failure
     files     good files of every kind (json, jsonl, csv, tsv, parquet, txt, each also compressed) with changed bytes
-    ...       completions, judgements, studies, sheets, replies of a judge, configurations
+    ...       completions, judgments, studies, sheets, replies of a judge, configurations
 
 A sample of what is accepted is processed further: chains, tokens and trees of every method, or `Unusable`. `make test`
 runs a part of the cases, `make test-all` all of them (counts in `CASES`), always the same ones. A failure names seed
@@ -46,7 +46,7 @@ from mutants_for_tests import ROWS, line_of, mutated, mutated_bytes, source_of, 
 from tokenizers_for_tests import byte_level
 
 import coh_lightning.sources.mix as mix
-from coh_lightning.answers import Blank
+from coh_lightning.answers import PendingCompletion
 from coh_lightning.chain_tokenizer import ChainTokenizer
 from coh_lightning.chains import Unusable
 from coh_lightning.completions import Completion
@@ -67,8 +67,8 @@ from coh_lightning.judge_client import Endpoint
 from coh_lightning.judge_prompts import Comparison, comparisons_of_study, questions
 from coh_lightning.judge_report import show
 from coh_lightning.judge_run import Reply, judge
-from coh_lightning.judgements import Judgement
-from coh_lightning.prepare import Preparer
+from coh_lightning.judgments import Judgment
+from coh_lightning.prepare import RecordPlanner
 from coh_lightning.records import Feedback, Rejected
 from coh_lightning.sources import Source, load
 from coh_lightning.sources.files import read_rows
@@ -81,7 +81,7 @@ CASES = {
     "texts": (200, 2_000),
     "answers": (300, 4_000),
     "systems": (300, 4_000),
-    "judgements": (300, 4_000),
+    "judgments": (300, 4_000),
     "sheets": (120, 1_200),
     "studies": (120, 1_200),
     "replies": (160, 600),
@@ -170,7 +170,7 @@ def found(what: str, seed: int, lines: Sequence[str], check: Callable[[Sequence[
         raise AssertionError(f"{what}, seed {seed}: {type(error).__name__}: {error}") from error
 
 
-PREPARERS: list[Preparer] = []
+PREPARERS: list[RecordPlanner] = []
 
 
 def go_on(record: Feedback, number: int, _: object = None) -> bool:
@@ -179,7 +179,7 @@ def go_on(record: Feedback, number: int, _: object = None) -> bool:
         tokens = ChainTokenizer(Encoder(byte_level()), PromptFormat(), max_prompt_tokens=128)
         spoken = [(one, other) for one in METHODS for other in WORDINGS]
         PREPARERS.extend(
-            Preparer(tokens, method(one), wording(other), seed=0, max_chain_tokens=256, row_tokens=300)
+            RecordPlanner(tokens, method(one), wording(other), seed=0, max_chain_tokens=256, row_tokens=300)
             for one, other in spoken
         )
     preparer = PREPARERS[number % len(PREPARERS)]
@@ -341,7 +341,7 @@ def test_changed_files_are_accepted_or_refused_by_line(cases: int, tmp_path: Pat
 
 
 @share("texts")
-def test_changed_texts_of_the_regulariser_are_read_or_refused(cases: int, tmp_path: Path) -> None:
+def test_changed_texts_of_the_pretraining_text_are_read_or_refused(cases: int, tmp_path: Path) -> None:
     tally = Tally()
     for number in range(cases):
         chance = Random(f"texts {number}")
@@ -398,7 +398,7 @@ def test_changed_rows_of_real_data_are_accepted_or_refused_by_line(name: str, re
 
 
 # --- -
-# completions, judgements, studies
+# completions, judgments, studies
 
 
 def told(error: InputError, path: Path, *, lines: int = 1) -> None:
@@ -459,7 +459,7 @@ def each(
 
 
 BLANKS = [
-    Blank(
+    PendingCompletion(
         Completion(
             f"{n}:good:0",
             str(n),
@@ -562,28 +562,28 @@ def lines_in(path: Path) -> int:
 
 
 JUDGED = [
-    Judgement("i1", f"r{n}", "p1", "rater-1", "overall", choice, ("x", "y"), seconds=2.5, comment="so").to_json()
+    Judgment("i1", f"r{n}", "p1", "rater-1", "overall", choice, ("x", "y"), seconds=2.5, comment="so").to_json()
     for n, choice in enumerate(("x", "y", "tie"))
 ]
 
 
-@share("judgements")
+@share("judgments")
 def test_judgements_and_completions_are_read_or_refused(cases: int, tmp_path: Path) -> None:
     completions = [replace(one.completion, text="Apple", scores={"polite": 0.5}).to_json() for one in BLANKS]
-    kinds: tuple[tuple[type[Completion] | type[Judgement], list[Any]], ...] = (
-        (Judgement, JUDGED),
+    kinds: tuple[tuple[type[Completion] | type[Judgment], list[Any]], ...] = (
+        (Judgment, JUDGED),
         (Completion, completions),
     )
     for kind, lines in kinds:
         path = tmp_path / f"{kind.__name__}.jsonl"
 
-        def read(kind: type[Completion] | type[Judgement] = kind, path: Path = path) -> None:
+        def read(kind: type[Completion] | type[Judgment] = kind, path: Path = path) -> None:
             found = list(read_jsonl(path, kind))
             assert len(found) == lines_in(path)
             write_jsonl(tmp_path / "again.jsonl", found)
             assert list(read_jsonl(tmp_path / "again.jsonl", kind)) == found
 
-        each(f"judgements, {kind.__name__}", cases // 2, path, lines, read, accepted=0.05, refused=0.3)
+        each(f"judgments, {kind.__name__}", cases // 2, path, lines, read, accepted=0.05, refused=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -662,7 +662,7 @@ def test_what_raters_send_is_counted_or_named(cases: int, a_study: Path, tmp_pat
         path = tmp_path / one.name
         path.write_bytes(changed_file(one.read_bytes(), one.name, chance))
         folder = a_study / "study"
-        (folder / "judgements.jsonl").unlink(missing_ok=True)
+        (folder / "judgments.jsonl").unlink(missing_ok=True)
         try:
             with within(SECONDS, f"sheets, seed {number}"):
                 try:
@@ -679,13 +679,13 @@ def test_what_raters_send_is_counted_or_named(cases: int, a_study: Path, tmp_pat
                     *imported.missing,
                 )
                 assert all(sentence.isprintable() and len(sentence) < 1500 for sentence in sentences), sentences
-                assert imported.judgements <= imported.expected and (imported.refused > 0) == bool(
+                assert imported.judgments <= imported.expected and (imported.refused > 0) == bool(
                     imported.invalid or imported.foreign or imported.conflicts
                 )
                 # an answer that is not counted is reported as bad or as missing
-                assert imported.judgements + len(imported.missing) > 0
-                if imported.judgements:
-                    assert len(list(read_jsonl(folder / "judgements.jsonl", Judgement))) == imported.judgements
+                assert imported.judgments + len(imported.missing) > 0
+                if imported.judgments:
+                    assert len(list(read_jsonl(folder / "judgments.jsonl", Judgment))) == imported.judgments
                 tally["refused" if imported.refused else "accepted"] += 1
         except Exception as error:
             raise AssertionError(f"sheets, seed {number} ({one.name}): {type(error).__name__}: {error}") from error
@@ -699,9 +699,9 @@ def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Pat
     folder = tmp_path / "study"
     shutil.copytree(a_study / "study", folder)
     sheet = a_study / "filled" / "sheet.csv"
-    (folder / "judgements.jsonl").unlink(missing_ok=True)
+    (folder / "judgments.jsonl").unlink(missing_ok=True)
     import_ratings(folder, [sheet])
-    names = ("key.json", "study.json", "items.jsonl", "judgements.jsonl")
+    names = ("key.json", "study.json", "items.jsonl", "judgments.jsonl")
     whole = {name: (folder / name).read_bytes() for name in names}
     for number in range(cases):
         chance = Random(f"studies {number}")
@@ -739,8 +739,8 @@ def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path)
     compared = [Comparison(f"i{n}", f"p{n}", f"Question {n}?", ("x", "y"), (f"x {n}", f"y {n}")) for n in range(3)]
     asked = questions(compared, {"overall": "Which is better?"}, model="m", seed=0)
     nobody = Endpoint("http://127.0.0.1:1/v1", attempts=1, timeout=0.1)
-    output = tmp_path / "judgements.jsonl"
-    log = tmp_path / "judgements.jsonl.replies.jsonl"
+    output = tmp_path / "judgments.jsonl"
+    log = tmp_path / "judgments.jsonl.replies.jsonl"
     replies = [Reply(one.row, "A", "Verdict: A", 0.5).to_json() for one in asked]
 
     def read(kept: Path) -> None:
@@ -755,10 +755,10 @@ def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path)
 
     each("replies, log", cases // 2, log, replies, partial(read, log), accepted=0.05, refused=0.2)
     each(
-        "replies, judgements",
+        "replies, judgments",
         cases // 2,
         output,
-        [one.judgement("A", 0.5).to_json() for one in asked],
+        [one.judgment("A", 0.5).to_json() for one in asked],
         partial(read, output),
         accepted=0.05,
         refused=0.2,

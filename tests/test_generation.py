@@ -429,7 +429,7 @@ def test_a_text_that_is_over_for_another_reason_is_not_written_on() -> None:
 
     settings = {"stop_ids": (), "pad_id": PAD}
     whole = generate(lm, requests, GREEDY, **settings)
-    cut = generate(lm, requests, GREEDY, over=over, **settings)
+    cut = generate(lm, requests, GREEDY, should_stop=over, **settings)
     assert [w.new_tokens for w in cut] == [8 if w.request.prompt_id == "p1" else 24 for w in whole]
     assert all(b.ids.tolist() == a.ids.tolist()[: b.new_tokens] for a, b in zip(whole, cut, strict=True))
     assert set(looks) == {8, 16}

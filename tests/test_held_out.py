@@ -30,8 +30,8 @@ from coh_lightning.jsonl import read_jsonl
 from coh_lightning.loaders import BatchTable
 from coh_lightning.losses import output_log_likelihoods
 from coh_lightning.method import Method
-from coh_lightning.prepare import Preparer
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.prepare import RecordPlanner
+from coh_lightning.records import Feedback, RatedCompletion
 from coh_lightning.sampling import Sampling
 from coh_lightning.sources import Records
 from coh_lightning.trees import Tree
@@ -101,9 +101,9 @@ def test_the_preference_accuracy_of_split_comparisons_is_that_of_whole_ones(tmp_
 
 
 @cache
-def preparer(row_tokens: int) -> Preparer:
+def preparer(row_tokens: int) -> RecordPlanner:
     tokens = ChainTokenizer(Encoder(character()), PromptFormat(), max_prompt_tokens=30)
-    return Preparer(tokens, Method(), Wording(), seed=0, max_chain_tokens=100, row_tokens=row_tokens)
+    return RecordPlanner(tokens, Method(), Wording(), seed=0, max_chain_tokens=100, row_tokens=row_tokens)
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,7 +111,7 @@ def preparer(row_tokens: int) -> Preparer:
 def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_than_a_row(
     lengths: list[int], row_tokens: int
 ) -> None:
-    candidates = tuple(Candidate(f"{number}" * length, rank=number) for number, length in enumerate(lengths))
+    candidates = tuple(RatedCompletion(f"{number}" * length, rank=number) for number, length in enumerate(lengths))
     comparer = Comparer(preparer(row_tokens), ())
     try:
         one = comparer.preparer.prepare(Feedback("r", (Turn("user", (Part("Q"),)),), candidates))
@@ -274,7 +274,7 @@ def test_each_figure_stands_in_the_column_of_its_loader_under_its_own_name_with_
     tmp_path: Path,
 ) -> None:
     data = data_of(pairs(40), tmp_path, train_only=False, validation_share=0.2, test_share=0.2)
-    model = tiny(sampling=Sampling(max_new_tokens=2), write_every=1)
+    model = tiny(sampling=Sampling(max_new_tokens=2), generate_every_n_validations=1)
     run = trainer(tmp_path, max_steps=1, val_check_interval=2)
     run.fit(model, datamodule=data)
     held_out = len(data.splits["validation"])

@@ -1,4 +1,4 @@
-"""The folder of a study: whole or not at all, never over judgements, and blind but for its key."""
+"""The folder of a study: whole or not at all, never over judgments, and blind but for its key."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_key_fixes_rules_systems_sampling_and_what_had_no_counterpart(tmp_pa
 
 def test_a_folder_with_judgements_is_never_replaced(tmp_path: Path) -> None:
     export(tmp_path)
-    (tmp_path / "study" / "judgements.jsonl").write_text("{}\n")
+    (tmp_path / "study" / "judgments.jsonl").write_text("{}\n")
     for overwrite in (False, True):
         with pytest.raises(InputError, match="the study there has judgments, which would lose their key"):
             export(tmp_path, seed=1, overwrite=overwrite)

@@ -27,7 +27,7 @@ def line(id: str, completion: str, prompt: Any = "Why?", **more: Any) -> dict[st
 
 
 def test_a_file_needs_only_id_prompt_and_completion(tmp_path: Path) -> None:
-    a = lines_of(tmp_path / "a.jsonl", [line("1", "x", colour="blue", logprob=[1, 2])])
+    a = lines_of(tmp_path / "a.jsonl", [line("1", "x", color="blue", logprob=[1, 2])])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", system="other")])
     (pair,) = matched(a, b).pairs
     assert (pair.prompt_id, pair.prompt, pair.systems, pair.texts) == ("1", "Why?", ("a", "other"), ("x", "y"))

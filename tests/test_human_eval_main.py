@@ -1,5 +1,5 @@
 """The road that a user walks: two completions files, `human-eval export`, sheets filled in, `human-eval import`,
-judgements.
+judgments.
 """
 
 from __future__ import annotations
@@ -89,15 +89,15 @@ def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFi
     sheets = [str(folder / "sheets" / f"rater-{number}.csv") for number in (1, 2)]
     assert main(["human-eval", "import", str(folder), *sheets]) == 0
     assert capsys.readouterr().out.startswith("6 of 8 judgments, 6 of them new\nmissing: 2\n")
-    assert lines(folder / "judgements.jsonl") == expected
+    assert lines(folder / "judgments.jsonl") == expected
     assert main(["human-eval", "import", str(folder), sheets[0]]) == 0
-    assert lines(folder / "judgements.jsonl") == expected
+    assert lines(folder / "judgments.jsonl") == expected
 
     bad = Path(sheets[0])
     bad.write_text(bad.read_text(encoding="utf-16").replace(";A;", ";best;").replace(";B;", ";best;"), encoding="utf-8")
     assert main(["human-eval", "import", str(folder), str(bad)]) == 1
     assert f"{bad}:2: 'best' is not a choice for overall; write A, tie or B." in capsys.readouterr().out
-    assert lines(folder / "judgements.jsonl") == expected
+    assert lines(folder / "judgments.jsonl") == expected
 
 
 def test_every_form_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_every_form_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (
         capsys.readouterr().out == f"{len(study.rows)} of {len(study.rows)} judgments, {len(study.rows)} of them new\n"
     )
-    for line in lines(folder / "judgements.jsonl"):
+    for line in lines(folder / "judgments.jsonl"):
         systems = line["systems"]
         assert isinstance(systems, list)
         assert line["choice"] == {"rater-1": systems[0], "rater-2": "tie", "rater-3": systems[1]}[str(line["rater"])]

@@ -487,7 +487,7 @@ def test_what_the_page_saves_is_imported_as_it_was_chosen(rating: Rating, tmp_pa
     from coh_lightning.human_eval.export import export_study
     from coh_lightning.human_eval.ratings import import_ratings
     from coh_lightning.jsonl import read_jsonl
-    from coh_lightning.judgements import Judgement
+    from coh_lightning.judgments import Judgment
 
     for name, turn in (("one", 0), ("two", 1)):
         lines = [
@@ -516,12 +516,12 @@ def test_what_the_page_saves_is_imported_as_it_was_chosen(rating: Rating, tmp_pa
         rating.keys("ENTER")
     (tmp_path / "saved.csv").write_bytes(rating.saved())
     imported = import_ratings(tmp_path / "study", [tmp_path / "saved.csv"])
-    assert (imported.judgements, imported.missing, imported.foreign, imported.invalid, imported.conflicts) == (
+    assert (imported.judgments, imported.missing, imported.foreign, imported.invalid, imported.conflicts) == (
         2 * len(rows),
         (),
         (),
         (),
         (),
     )
-    judgements = read_jsonl(tmp_path / "study" / "judgements.jsonl", Judgement)
-    assert {(each.row, each.attribute): each.choice for each in judgements} == chosen
+    judgments = read_jsonl(tmp_path / "study" / "judgments.jsonl", Judgment)
+    assert {(each.row, each.attribute): each.choice for each in judgments} == chosen

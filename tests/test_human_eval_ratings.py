@@ -24,7 +24,7 @@ from coh_lightning.human_eval.ratings import WORDS, ImportResult, import_ratings
 from coh_lightning.human_eval.sheets import sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.jsonl import read_jsonl
-from coh_lightning.judgements import Judgement
+from coh_lightning.judgments import Judgment
 
 ODD = (
     "Well.",
@@ -66,9 +66,9 @@ def bring(folder: Path, *files: Path, replace: bool = False) -> ImportResult:
     return import_ratings(folder / "study", files, replace=replace)
 
 
-def judgements(folder: Path) -> list[Judgement]:
-    path = folder / "study" / "judgements.jsonl"
-    return list(read_jsonl(path, Judgement)) if path.exists() and path.stat().st_size else []
+def judgments(folder: Path) -> list[Judgment]:
+    path = folder / "study" / "judgments.jsonl"
+    return list(read_jsonl(path, Judgment)) if path.exists() and path.stat().st_size else []
 
 
 def clean(imported: ImportResult) -> bool:
@@ -87,9 +87,9 @@ def sheet(folder: Path, study: Study, rater: str = "rater-1") -> tuple[Path, Cel
 def test_filled_sheets_become_judgements(tmp_path: Path) -> None:
     study = study_at(tmp_path)
     imported = bring(tmp_path, *(sheet(tmp_path, study, rater)[0] for rater in study.raters))
-    found = judgements(tmp_path)
+    found = judgments(tmp_path)
     assert clean(imported) and imported.missing == ()
-    assert imported.judgements == imported.added == imported.expected == len(found) == 2 * len(study.rows)
+    assert imported.judgments == imported.added == imported.expected == len(found) == 2 * len(study.rows)
     assert [(one.row, one.attribute) for one in found] == [
         (row.row, attribute) for row in study.rows for attribute in study.attributes
     ]
@@ -113,13 +113,13 @@ def test_checks_say_whether_they_were_passed(tmp_path: Path) -> None:
     study = study_at(tmp_path, gold=gold, raters=1, attributes=("overall",))
     cells = filled(study, "rater-1", lambda attribute, prompt, a, b: "A")
     bring(tmp_path, save(tmp_path / "s.csv", cells))
-    for one in judgements(tmp_path):
+    for one in judgments(tmp_path):
         if not one.check:
             assert one.passed is None
         else:
             assert one.passed is (one.check == "gold" and one.systems[0] == "gold: good")
     bring(tmp_path, save(tmp_path / "s.csv", filled(study, "rater-1", likes_x)), replace=True)
-    assert {one.passed for one in judgements(tmp_path) if one.check in ("swap", "identical")} == {True}
+    assert {one.passed for one in judgments(tmp_path) if one.check in ("swap", "identical")} == {True}
 
 
 def test_a_swapped_duplicate_waits_for_the_first_showing(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_a_swapped_duplicate_waits_for_the_first_showing(tmp_path: Path) -> None
     swap = next(row.row for row in study.rows if study.key["rows"][row.row]["check"] == "swap")
     cells = filled(study, "rater-1", likes_x)
     bring(tmp_path, save(tmp_path / "s.csv", [cells[0], *(row for row in cells if row[0] == swap)]))
-    assert [one.passed for one in judgements(tmp_path)] == [None]
+    assert [one.passed for one in judgments(tmp_path)] == [None]
     bring(tmp_path, save(tmp_path / "s.csv", cells))
-    assert [one.passed for one in judgements(tmp_path) if one.row == swap] == [True]
+    assert [one.passed for one in judgments(tmp_path) if one.row == swap] == [True]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_swapped_duplicate_waits_for_the_first_showing(tmp_path: Path) -> None
 def test_every_stated_word_is_a_choice(tmp_path: Path, word: str, choice: str) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     bring(tmp_path, save(tmp_path / "s.csv", filled(study, "rater-1", lambda *_: word)))
-    (one,) = judgements(tmp_path)
+    (one,) = judgments(tmp_path)
     assert one.choice == {"A": one.systems[0], "tie": "tie", "B": one.systems[1]}[choice]
 
 
@@ -148,7 +148,7 @@ def test_comments_and_seconds_are_kept(tmp_path: Path) -> None:
     cells = filled(study, "rater-1", likes_x, seconds="7,5")
     cells[1][-2] = "=hard; \nto say"
     assert clean(bring(tmp_path, save(tmp_path / "s.csv", cells)))
-    assert [(one.comment, one.seconds) for one in judgements(tmp_path)] == [("=hard; \nto say", 7.5)]
+    assert [(one.comment, one.seconds) for one in judgments(tmp_path)] == [("=hard; \nto say", 7.5)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- what
@@ -214,9 +214,9 @@ def test_what_spreadsheets_do_changes_nothing(tmp_path: Path, what: str) -> None
     path = tmp_path / "sheet.csv"
     path.write_bytes(SPREADSHEETS[what](cells))
     assert clean(bring(tmp_path, path))
-    found = judgements(tmp_path)
+    found = judgments(tmp_path)
     bring(tmp_path, save(tmp_path / "as_exported.csv", cells))
-    assert judgements(tmp_path) == found
+    assert judgments(tmp_path) == found
     assert len(found) == 2 * (len(cells) - 1)
 
 
@@ -240,10 +240,10 @@ def test_a_workbook_is_read(tmp_path: Path) -> None:
             cell.data_type = "n" if isinstance(cell.value, int) else "s"
     book.save(tmp_path / "s.xlsx")
     assert clean(bring(tmp_path, tmp_path / "s.xlsx"))
-    found = judgements(tmp_path)
+    found = judgments(tmp_path)
     assert len(found) == 2 * (len(cells) - 1)
     bring(tmp_path, save(tmp_path / "s.csv", cells))
-    assert judgements(tmp_path) == found
+    assert judgments(tmp_path) == found
 
 
 any_text = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
@@ -271,9 +271,9 @@ def test_any_text_goes_through_any_spreadsheet(
     path = folder / "sheet.csv"
     path.write_bytes(SPREADSHEETS[what](cells))
     imported = bring(folder, path)
-    assert clean(imported) and imported.judgements == imported.expected
+    assert clean(imported) and imported.judgments == imported.expected
     if what == "as exported":
-        assert {one.comment for one in judgements(folder)} == {comment}
+        assert {one.comment for one in judgments(folder)} == {comment}
 
 
 def test_a_text_longer_than_any_reader_expects_is_read(tmp_path: Path) -> None:
@@ -291,10 +291,10 @@ def test_importing_again_changes_nothing(tmp_path: Path) -> None:
     study = study_at(tmp_path)
     path, _ = sheet(tmp_path, study)
     bring(tmp_path, path)
-    first = (tmp_path / "study/judgements.jsonl").read_bytes()
+    first = (tmp_path / "study/judgments.jsonl").read_bytes()
     again = bring(tmp_path, path)
     assert clean(again) and again.added == 0
-    assert (tmp_path / "study/judgements.jsonl").read_bytes() == first
+    assert (tmp_path / "study/judgments.jsonl").read_bytes() == first
 
 
 def test_sheets_may_come_in_parts(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_sheets_may_come_in_parts(tmp_path: Path) -> None:
         f"rater-1: {len(cells) - 4} of {len(cells) - 1} rows are not answered yet.",
     )
     whole = bring(tmp_path, save(tmp_path / "whole.csv", cells))
-    assert whole.judgements == whole.expected == 2 * (len(cells) - 1)
+    assert whole.judgments == whole.expected == 2 * (len(cells) - 1)
     assert whole.added == whole.expected - 5
     assert clean(whole) and whole.missing == ()
 
@@ -334,7 +334,7 @@ def test_the_same_answer_twice_counts_once_and_is_said(tmp_path: Path) -> None:
     assert imported.duplicates == (
         f"{copy}:2: overall of row '{cells[1][0]}' has the same answer at {path}:2; it counts once.",
     )
-    assert (imported.judgements, imported.refused) == (1, 0)
+    assert (imported.judgments, imported.refused) == (1, 0)
 
 
 def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> None:
@@ -348,10 +348,10 @@ def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> No
         "(tie there, A here); "
     )
     assert (refused.conflicts, refused.refused) == ((f"{says}the first is kept (--replace takes this one).",), 1)
-    assert [one.choice for one in judgements(tmp_path)] == ["tie"]
+    assert [one.choice for one in judgments(tmp_path)] == ["tie"]
     replaced = bring(tmp_path, other, replace=True)
     assert (replaced.conflicts, replaced.refused, replaced.added) == ((f"{says}this one is taken.",), 0, 0)
-    assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
+    assert [one.choice for one in judgments(tmp_path)] == [judgments(tmp_path)[0].systems[0]]
 
 
 def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_names_both(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_nam
     assert imported.invalid == (
         f"{path}, task 1 by 3: overall of row '{row.row}' has 2 answers, 'A' and 'B'; none is counted.",
     )
-    assert (imported.refused, [(one.attribute, one.choice) for one in judgements(tmp_path)]) == (
+    assert (imported.refused, [(one.attribute, one.choice) for one in judgments(tmp_path)]) == (
         1,
         [("accuracy", "tie")],
     )
@@ -397,17 +397,17 @@ def test_two_annotations_of_one_task_that_differ_are_a_conflict_with_both_answer
         "annotation 1 by 3, with another choice "
         "(A there, B here); the first is kept (--replace takes this one).",
     )
-    assert [one.choice for one in judgements(tmp_path)] == [judgements(tmp_path)[0].systems[0]]
+    assert [one.choice for one in judgments(tmp_path)] == [judgments(tmp_path)[0].systems[0]]
 
 
 def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, _ = sheet(tmp_path, study)
     bring(tmp_path, path)
-    held = tmp_path / "study" / "judgements.jsonl"
+    held = tmp_path / "study" / "judgments.jsonl"
     first = json.loads(held.read_text())
     held.write_text("".join(json.dumps(one) + "\n" for one in (first, first)))
-    assert bring(tmp_path, path).judgements == 1
+    assert bring(tmp_path, path).judgments == 1
     held.write_text("".join(json.dumps(one) + "\n" for one in (first, {**first, "choice": "x"})))
     before = held.read_bytes()
     with pytest.raises(
@@ -425,7 +425,7 @@ def test_a_comment_that_comes_later_is_added_and_another_is_a_conflict(tmp_path:
     for comment, conflicts in (("now", 0), ("", 0), ("never", 1)):
         cells[1][-2] = comment
         assert len(bring(tmp_path, save(path, cells)).conflicts) == conflicts
-        assert judgements(tmp_path)[0].comment == "now"
+        assert judgments(tmp_path)[0].comment == "now"
 
 
 # ---------------------------------------------------------------------------------------------------------------- what
@@ -442,8 +442,8 @@ def one_bad(folder: Path, change: Callable[[list[str], list[str]], None]) -> tup
     change(cells[2], cells[0])
     path = save(folder / "s.csv", cells)
     imported = bring(folder, path)
-    assert row not in {one.row for one in judgements(folder)}
-    assert imported.judgements == 1 and imported.refused == 1
+    assert row not in {one.row for one in judgments(folder)}
+    assert imported.judgments == 1 and imported.refused == 1
     return imported, path, row
 
 
@@ -510,9 +510,9 @@ def test_a_sheet_of_another_study_gives_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     study, other = study_at(tmp_path / "a", seed=1), study_at(tmp_path / "b", seed=2)
     imported = bring(tmp_path / "a", sheet(tmp_path / "b", other)[0])
-    assert imported.judgements == 0 and imported.refused == len(imported.foreign) == len(other.rater_rows("rater-1"))
+    assert imported.judgments == 0 and imported.refused == len(imported.foreign) == len(other.rater_rows("rater-1"))
     assert f"is not of study {study.id}, but of {other.id}; it is not counted." in imported.foreign[0]
-    assert not (tmp_path / "a/study/judgements.jsonl").exists()
+    assert not (tmp_path / "a/study/judgments.jsonl").exists()
 
 
 def test_a_wrong_hash_is_named_where_no_texts_show_what_was_rated(tmp_path: Path) -> None:
@@ -534,7 +534,7 @@ def test_seconds_that_are_no_number_are_named_and_the_answer_is_kept(tmp_path: P
         assert bring(tmp_path, path).invalid == (
             f"{path}:2: '{seconds}' is not a number of seconds; the row counts without its time.",
         )
-        assert judgements(tmp_path)[0].seconds is None
+        assert judgments(tmp_path)[0].seconds is None
 
 
 @pytest.mark.parametrize(
@@ -557,7 +557,7 @@ def test_a_file_that_is_no_sheet_is_refused_and_nothing_is_written(tmp_path: Pat
     with pytest.raises(InputError) as caught:
         bring(tmp_path, sheet(tmp_path, study)[0], path)
     assert says in str(caught.value)
-    assert judgements(tmp_path) == []
+    assert judgments(tmp_path) == []
 
 
 def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
@@ -571,8 +571,8 @@ def test_judgements_of_another_study_are_refused(tmp_path: Path) -> None:
     study = study_at(tmp_path)
     path, _ = sheet(tmp_path, study)
     bring(tmp_path, path)
-    lines = (tmp_path / "study/judgements.jsonl").read_text()
-    (tmp_path / "study/judgements.jsonl").write_text(lines.replace(study.rows[0].row, "r0"))
+    lines = (tmp_path / "study/judgments.jsonl").read_text()
+    (tmp_path / "study/judgments.jsonl").write_text(lines.replace(study.rows[0].row, "r0"))
     with pytest.raises(InputError, match="judgment 1 is of row 'r0', which study"):
         bring(tmp_path, path)
 
@@ -606,17 +606,17 @@ def test_half_a_picture_sign_in_a_comment_does_not_spoil_the_file(tmp_path: Path
     path = tmp_path / "user_state.json"
     path.write_text(json.dumps({"instance_id_to_label_to_value": labels}))
     assert clean(bring(tmp_path, path))
-    assert [one.comment for one in judgements(tmp_path)] == ["so ?"]
+    assert [one.comment for one in judgments(tmp_path)] == ["so ?"]
 
 
 def test_what_a_check_is_stands_in_the_key_whatever_the_judgements_say(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, _ = sheet(tmp_path, study)
     bring(tmp_path, path)
-    lines = (tmp_path / "study/judgements.jsonl").read_text()
-    (tmp_path / "study/judgements.jsonl").write_text(lines.replace('"check": ""', '"check": "gold"'))
+    lines = (tmp_path / "study/judgments.jsonl").read_text()
+    (tmp_path / "study/judgments.jsonl").write_text(lines.replace('"check": ""', '"check": "gold"'))
     bring(tmp_path, path)
-    assert [(one.check, one.passed) for one in judgements(tmp_path)] == [("", None)]
+    assert [(one.check, one.passed) for one in judgments(tmp_path)] == [("", None)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From judgements to report.json, report.md, report.html and figures: exact numbers of small studies, the truth of
+"""From judgments to report.json, report.md, report.html and figures: exact numbers of small studies, the truth of
 simulated ones, and nothing that a name can break.
 """
 
@@ -55,7 +55,7 @@ def numbers_of(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def check(kind: str, rater: int, number: int, passed: bool, **changes: Any) -> dict[str, Any]:
-    """The judgement of one check."""
+    """The judgment of one check."""
     names = ["old", "old"] if kind == "identical" else ["old", "new"]
     choice = "tie" if kind == "identical" and passed else "old"
     line = {
@@ -314,8 +314,8 @@ def test_the_baseline_is_the_system_of_against_or_else_the_first(tmp_path: Path)
 
 
 def changed(folder: Path, **changes: Any) -> Path:
-    """The study with its first judgement changed."""
-    path = folder / "judgements.jsonl"
+    """The study with its first judgment changed."""
+    path = folder / "judgments.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([json.dumps(json.loads(lines[0]) | changes), *lines[1:]]) + "\n")
     return path
@@ -350,7 +350,7 @@ def test_judgements_that_are_not_of_the_study_are_refused_by_line(
 
 def test_a_folder_without_judgements_says_what_to_do(tmp_path: Path) -> None:
     folder = write_study(tmp_path, {"overall": [("old", "new", *votes("m"))]})
-    (folder / "judgements.jsonl").unlink()
+    (folder / "judgments.jsonl").unlink()
     with pytest.raises(InputError, match=r"no such file; import the raters' files first: human-eval import .* FILES\."):
         write_report(folder)
     only = write_study(tmp_path / "checks", {}, checks=[check("gold", 1, 0, True)])
@@ -461,7 +461,7 @@ def test_the_same_judgements_give_the_same_bytes(tmp_path: Path) -> None:
     }
     assert [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()] == []
     write_report(first)
-    assert {path.name for path in first.iterdir()} == {"key.json", "items.jsonl", "judgements.jsonl", *FILES}
+    assert {path.name for path in first.iterdir()} == {"key.json", "items.jsonl", "judgments.jsonl", *FILES}
 
 
 HOSTILE = [

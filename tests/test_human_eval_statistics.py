@@ -42,7 +42,7 @@ from coh_lightning.human_eval.statistics import (
 )
 from coh_lightning.human_eval.study import StudyItem
 from coh_lightning.intervals import bootstrap_sums
-from coh_lightning.judgements import Judgement
+from coh_lightning.judgments import Judgment
 
 SAME = 1e-9
 WORLDS = {
@@ -314,8 +314,8 @@ def results_of(votes: np.ndarray, left: np.ndarray, seed: int) -> StudyResults:
     """One simulated study on one attribute, as the report reads it."""
     prompts, raters = votes.shape
     items = {f"i{place}": StudyItem(f"i{place}", "?", ("a", "bb"), "") for place in range(prompts)}
-    judgements = [
-        Judgement(
+    judgments = [
+        Judgment(
             item=f"i{place}",
             row=f"{place}-{rater}",
             prompt_id=f"p{place}",
@@ -329,7 +329,7 @@ def results_of(votes: np.ndarray, left: np.ndarray, seed: int) -> StudyResults:
         if votes[place, rater] >= 0
     ]
     key = {"seed": seed, "systems": ["old", "new"], "items": {item: {"systems": ["old", "new"]} for item in items}}
-    return StudyResults(key, items, tuple(judgements), None)
+    return StudyResults(key, items, tuple(judgments), None)
 
 
 def coverage(world: World, prompts: int, shared: int | None, studies: int) -> dict[str, float]:

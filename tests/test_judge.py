@@ -25,7 +25,7 @@ from coh_lightning.judge_client import Endpoint, Unanswered
 from coh_lightning.judge_prompts import Comparison, Question, questions, verdict
 from coh_lightning.judge_report import show, tally
 from coh_lightning.judge_run import EQUAL, Outcome, judge
-from coh_lightning.judgements import Judgement
+from coh_lightning.judgments import Judgment
 
 Answer = tuple[int, dict[str, str], bytes | None]
 """Status, headers, body; None closes the connection without a reply."""
@@ -240,7 +240,7 @@ def test_only_a_clear_verdict_in_the_last_line_counts(text: str, expected: str |
 def test_an_honest_judge_agrees_with_itself_in_both_orders(stub: Any, tmp_path: Path) -> None:
     it = stub(honest)
     outcome = run(it, tmp_path / "j.jsonl", parallel=4)
-    [found] = tally(outcome.judgements)
+    [found] = tally(outcome.judgments)
     assert (found.systems, found.wins, found.ties, found.split, found.pairs) == (("base", "coh"), (1, 2), 1, 0, 4)
     assert (found.left, found.decided) == (3, 6)
     assert outcome.asked == len(it.requests) == 8 and not outcome.unusable and not outcome.left
@@ -255,7 +255,7 @@ def test_an_honest_judge_agrees_with_itself_in_both_orders(stub: Any, tmp_path: 
 
 def test_the_rows_are_judgements_as_peoples_are(stub: Any, tmp_path: Path) -> None:
     run(stub(honest), tmp_path / "j.jsonl", asked(PAIRS[:1]))
-    first, second = read_jsonl(tmp_path / "j.jsonl", Judgement)
+    first, second = read_jsonl(tmp_path / "j.jsonl", Judgment)
     assert (first.item, first.prompt_id, first.rater, first.attribute, first.choice) == (
         "i1",
         "p1",
@@ -269,7 +269,7 @@ def test_the_rows_are_judgements_as_peoples_are(stub: Any, tmp_path: Path) -> No
 
 def test_a_judge_that_always_prefers_one_side_is_found_out(stub: Any, tmp_path: Path) -> None:
     outcome = run(stub(always_a), tmp_path / "j.jsonl", asked(PAIRS * 1))
-    [found] = tally(outcome.judgements)
+    [found] = tally(outcome.judgments)
     assert (found.wins, found.ties, found.split, found.left, found.decided) == ((0, 0), 0, 4, 8, 8)
     many = [Comparison(f"i{n}", f"p{n}", "P", ("base", "coh"), ("a", "b")) for n in range(12)]
     words = show(run(stub(always_a), tmp_path / "k.jsonl", asked(many)))
@@ -279,13 +279,13 @@ def test_a_judge_that_always_prefers_one_side_is_found_out(stub: Any, tmp_path: 
 
 def test_what_has_an_answer_is_never_asked_again_with_or_without_the_file_of_replies(stub: Any, tmp_path: Path) -> None:
     it, output = stub(honest), tmp_path / "j.jsonl"
-    before = run(it, output, asked(PAIRS[:2])).judgements
+    before = run(it, output, asked(PAIRS[:2])).judgments
     assert len(it.requests) == 4
     after = run(it, output)
     assert (
         len(it.requests) == 8
         and after.asked == 4
-        and [one for one in after.judgements if one.item in ("i1", "i2")] == before
+        and [one for one in after.judgments if one.item in ("i1", "i2")] == before
     )
     (tmp_path / "j.jsonl.replies.jsonl").unlink()
     assert run(it, output).asked == 0
@@ -295,12 +295,12 @@ def test_what_has_an_answer_is_never_asked_again_with_or_without_the_file_of_rep
 
 def test_replies_of_an_interrupted_run_count_even_with_half_a_line_at_the_end(stub: Any, tmp_path: Path) -> None:
     it, output, log = stub(honest), tmp_path / "j.jsonl", tmp_path / "j.jsonl.replies.jsonl"
-    expected = run(it, output).judgements
+    expected = run(it, output).judgments
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:5]) + lines[5][:20])
     output.unlink()
-    assert run(it, output).judgements != [] and len(it.requests) == 8 + 3
-    assert [(one.row, one.choice) for one in read_jsonl(output, Judgement)] == [
+    assert run(it, output).judgments != [] and len(it.requests) == 8 + 3
+    assert [(one.row, one.choice) for one in read_jsonl(output, Judgment)] == [
         (one.row, one.choice) for one in expected
     ]
 
@@ -311,7 +311,7 @@ def test_another_seed_asks_nothing_anew_and_never_counts_both_orders(stub: Any, 
     (tmp_path / "j.jsonl.replies.jsonl").unlink()
     for seed in range(4):
         rows = questions(PAIRS, OVERALL, model="m", seed=seed)
-        counted = [(one.item, one.check) for one in run(it, output, rows).judgements]
+        counted = [(one.item, one.check) for one in run(it, output, rows).judgments]
         assert sorted(counted) == sorted((pair.item, check) for pair in PAIRS for check in ("", "swap"))
     assert len(it.requests) == 8
 
@@ -319,9 +319,9 @@ def test_another_seed_asks_nothing_anew_and_never_counts_both_orders(stub: Any, 
 def test_two_answers_of_the_judge_to_one_question_are_refused(stub: Any, tmp_path: Path) -> None:
     output = tmp_path / "j.jsonl"
     run(stub(honest), output)
-    kept = list(read_jsonl(output, Judgement))
+    kept = list(read_jsonl(output, Judgment))
     write_jsonl(output, [*kept, kept[0]])
-    assert run(stub(honest), output).judgements == kept, "the same answer twice counts once"
+    assert run(stub(honest), output).judgments == kept, "the same answer twice counts once"
     other = replace(kept[0], choice=next(name for name in ("tie", *kept[0].systems) if name != kept[0].choice))
     write_jsonl(output, [*kept, other])
     with pytest.raises(
@@ -333,15 +333,15 @@ def test_two_answers_of_the_judge_to_one_question_are_refused(stub: Any, tmp_pat
 
 def test_other_raters_rows_stay_and_this_judges_rows_on_other_texts_are_refused(stub: Any, tmp_path: Path) -> None:
     output = tmp_path / "j.jsonl"
-    person = Judgement("i1", "r1", "p1", "rater-1", "overall", "base", ("base", "coh"))
+    person = Judgment("i1", "r1", "p1", "rater-1", "overall", "base", ("base", "coh"))
     write_jsonl(output, [person])
     run(stub(honest), output)
-    kept = list(read_jsonl(output, Judgement))
+    kept = list(read_jsonl(output, Judgment))
     assert kept[0] == person and len(kept) == 9
     changed = asked([Comparison("i1", "p1", "Name a fruit.", ("base", "coh"), ("No.", "An orange."))])
     with pytest.raises(InputError, match=r"j.jsonl: judge:m has answers to other questions \(item i1, 'overall'\)"):
         run(stub(honest), output, changed)
-    assert list(read_jsonl(output, Judgement)) == kept
+    assert list(read_jsonl(output, Judgment)) == kept
 
 
 def test_equal_texts_are_ties_that_are_not_asked(stub: Any, tmp_path: Path) -> None:
@@ -349,8 +349,8 @@ def test_equal_texts_are_ties_that_are_not_asked(stub: Any, tmp_path: Path) -> N
     same = Comparison("i9", "p9", "P", ("base", "coh"), ("x", "x"))
     outcome = run(it, tmp_path / "j.jsonl", asked([same, PAIRS[0]]))
     assert len(it.requests) == 2
-    assert [(one.choice, one.comment) for one in outcome.judgements if one.item == "i9"] == [("tie", EQUAL)] * 2
-    assert tally(outcome.judgements)[0].pairs == 1 and "1 pairs of equal texts count as ties" in show(outcome)
+    assert [(one.choice, one.comment) for one in outcome.judgments if one.item == "i9"] == [("tie", EQUAL)] * 2
+    assert tally(outcome.judgments)[0].pairs == 1 and "1 pairs of equal texts count as ties" in show(outcome)
 
 
 def test_replies_without_a_verdict_are_counted_kept_word_for_word_and_not_asked_again(
@@ -373,7 +373,7 @@ def test_replies_without_a_verdict_are_counted_kept_word_for_word_and_not_asked_
     assert (
         outcome.unusable == {"refused": 2, "unclear": 3, "cut off": 1}
         and outcome.asked == 8
-        and len(outcome.judgements) == 2
+        and len(outcome.judgments) == 2
     )
     assert "without a verdict: 1 cut off, 2 refused, 3 unclear" in show(outcome)
     words = [json.loads(line)["text"] for line in (tmp_path / "j.jsonl.replies.jsonl").read_text().splitlines()]
@@ -509,7 +509,7 @@ def test_a_server_that_goes_down_ends_the_run_after_three_questions_and_keeps_it
     it = stub(lambda number, request: honest(number, request) if number < 5 else error(500))
     outcome = run(it, tmp_path / "j.jsonl", asked(many), attempts=2)
     assert outcome.asked == 5 and outcome.left == 35 and 5 + 3 * 2 <= len(it.requests) <= 5 + 5 * 2
-    assert len(list(read_jsonl(tmp_path / "j.jsonl", Judgement))) == 5
+    assert len(list(read_jsonl(tmp_path / "j.jsonl", Judgment))) == 5
 
 
 def test_json_that_is_not_a_chat_completion_is_no_answer(stub: Any, tmp_path: Path) -> None:
@@ -716,7 +716,7 @@ def test_questions_without_an_answer_make_the_exit_status_1(stub: Any, tmp_path:
     ]
     assert main(command) == 1
     it.behave = honest
-    assert main(command) == 0 and len(list(read_jsonl(tmp_path / "j.jsonl", Judgement))) == 4
+    assert main(command) == 0 and len(list(read_jsonl(tmp_path / "j.jsonl", Judgment))) == 4
 
 
 @pytest.mark.parametrize(
@@ -754,11 +754,11 @@ def test_a_human_study_is_judged_item_by_item_and_reported_beside_the_people(stu
         attributes=["overall"],
         seed=0,
     )
-    it, output = stub(honest), tmp_path / "study" / "judgements.jsonl"
+    it, output = stub(honest), tmp_path / "study" / "judgments.jsonl"
     assert main([str(tmp_path / "study"), "--endpoint", it.url, "--model", "m", "--output", str(output)]) == 0
     study = read_study(tmp_path / "study")
     pairs = {item for item, about in study.key["items"].items() if about["kind"] == "pair"}
-    rows = list(read_jsonl(output, Judgement))
+    rows = list(read_jsonl(output, Judgment))
     assert {one.item for one in rows} == pairs and len(rows) == 4
     by_prompt = {one.prompt_id: one.choice for one in rows}
     assert by_prompt == {"p0": "coh", "p1": "base"}  # texts and names are matched through the key

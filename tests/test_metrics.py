@@ -21,7 +21,7 @@ from ranks_for_tests import end_rank
 
 from coh_lightning.metrics import (
     ROUGE,
-    Sums,
+    WeightedMeans,
     completion_values,
     copied,
     distinct,
@@ -153,7 +153,7 @@ def test_a_completion_gives_exactly_the_named_values() -> None:
 
 
 def test_sums_are_divided_once() -> None:
-    sums = Sums(["good", "bad", "never"])
+    sums = WeightedMeans(["good", "bad", "never"])
     sums.add({"good": [1.0, 2.0]})
     sums.add({"good": 6.0, "bad": np.array([4.0])})
     sums.update({"bad": (3.0, 0.5)})
@@ -166,7 +166,7 @@ def test_sums_are_divided_once() -> None:
 def test_two_halves_merged_equal_the_whole() -> None:
     names = ["a", "b", "c"]
     batches = [{name: np.random.default_rng(i).normal(size=i % 4) for name in names[: 1 + i % 3]} for i in range(12)]
-    whole, left, right = Sums(names), Sums(names), Sums(names)
+    whole, left, right = WeightedMeans(names), WeightedMeans(names), WeightedMeans(names)
     for i, batch in enumerate(batches):
         whole.add(batch)
         (left if i < 5 else right).add(batch)
@@ -178,13 +178,13 @@ def test_two_halves_merged_equal_the_whole() -> None:
 
 
 def test_sums_refuse_unknown_names_and_bad_numbers() -> None:
-    sums = Sums(["good/words"])
+    sums = WeightedMeans(["good/words"])
     with pytest.raises(KeyError, match="did you mean 'good/words'"):
         sums.add({"good/word": 1.0})
     with pytest.raises(ValueError, match="'good/words' was given a value that is not finite"):
         sums.add({"good/words": [1.0, math.inf]})
     with pytest.raises(ValueError, match="must differ"):
-        Sums(["a", "a"])
+        WeightedMeans(["a", "a"])
 
 
 def _one_rank(rank: int, folder: str) -> None:
@@ -194,10 +194,10 @@ def _one_rank(rank: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
-    sums = Sums(["words", "late", "never"])
+    sums = WeightedMeans(["words", "late", "never"])
     sums.add({"words": [1.0, 2.0, 3.0]} if rank == 0 else {"words": 10.0, "late": 7.0})
     means = {name: value.item() for name, value in sums.compute().items()}
-    idle = Sums(["words"])
+    idle = WeightedMeans(["words"])
     if rank == 0:
         idle.add({"words": 5.0})
     Path(folder, f"{rank}.json").write_text(

@@ -20,13 +20,13 @@ from tokenizers_for_tests import CHATML, byte_level, character, sentencepiece
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coh_lightning.__main__ import main
-from coh_lightning.checkpoints import said
+from coh_lightning.checkpoints import read_checkpoint_info
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.lora import LoRA
 from coh_lightning.model_tokenizer import choose_tokenizer, first_difference, load_tokenizer
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
 from coh_lightning.writing import Generation
@@ -39,7 +39,7 @@ ROWS = 700
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A pretrained model with its tokenizer in a folder."""
     folder = tmp_path_factory.mktemp("model")
-    Recipe(from_config=TINY | {"vocab_size": ROWS}).build().save_pretrained(folder)
+    ModelSpec(from_config=TINY | {"vocab_size": ROWS}).build().save_pretrained(folder)
     byte_level(CHATML).save_pretrained(folder)
     return str(folder)
 
@@ -50,7 +50,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     found = {}
     for kind in ("qwen2", "llama"):
         folder = tmp_path_factory.mktemp(f"bare-{kind}")
-        Recipe(from_config=TINY | {"model_type": kind, "vocab_size": ROWS}).build().save_pretrained(folder)
+        ModelSpec(from_config=TINY | {"model_type": kind, "vocab_size": ROWS}).build().save_pretrained(folder)
         found[kind] = str(folder)
     return found
 
@@ -90,7 +90,7 @@ def test_the_tokenizer_is_the_models_in_training_in_tests_and_in_what_is_exporte
     assert data.tokenizer.get_vocab() == byte_level().get_vocab() and data.tokenizer_name == model
     assert json.loads((tmp_path / "data.json").read_text())["tokenizer"] == model
     run.save_checkpoint(tmp_path / "one.ckpt")
-    assert said(tmp_path / "one.ckpt")["tokenizer"] == model
+    assert read_checkpoint_info(tmp_path / "one.ckpt")["tokenizer"] == model
     export_checkpoint(tmp_path / "one.ckpt", tmp_path / "out")
     assert first_difference(byte_level(), AutoTokenizer.from_pretrained(tmp_path / "out")) is None
     for loaded in (CoHModule.load_from_checkpoint(tmp_path / "one.ckpt"), CoHModule(str(tmp_path / "one.ckpt"))):
@@ -111,7 +111,7 @@ def test_the_command_line_takes_the_models_tokenizer_everywhere(
     ]
     common = [
         f"--data.feedback={feedback}",
-        f"--model.model={model}",
+        f"--model.name_or_path={model}",
         *sizes,
         "--data.test_share=0.3",
         "--trainer.accelerator=cpu",
@@ -142,8 +142,8 @@ def test_without_a_model_a_preview_says_whose_tokens_it_shows(
     note = "no model is named, so the tokens are those of the embedded world's tokenizer"
     for words, shown in (
         ([], True),
-        (["--model.model=world"], False),
-        ([f"--model.model={model}"], False),
+        (["--model.name_or_path=world"], False),
+        ([f"--model.name_or_path={model}"], False),
         (["--data.tokenizer=world"], False),
     ):
         assert main(["preview", feedback, cache, "--num=1", *words]) == 0
@@ -165,8 +165,8 @@ def test_own_feedback_without_a_model_is_refused_before_anything_is_written(
     ):
         assert main([command, *words, *trainer]) == 2
         assert (
-            f"model.model is not set and the feedback is {feedback}; name a model (model.model=NAME or FOLDER), or "
-            "model.model=world" in capsys.readouterr().err
+            f"model.name_or_path is not set and the feedback is {feedback}; name a model (model.name_or_path=NAME or FOLDER), or "
+            "model.name_or_path=world" in capsys.readouterr().err
         )
         assert [path.name for path in tmp_path.iterdir()] == ["f.jsonl"]
 
@@ -188,8 +188,8 @@ def test_a_predict_that_runs_no_model_needs_only_the_tokenizer(
 
 def test_python_has_the_same_rules(tmp_path: Path) -> None:
     for name, module, message in (
-        (None, CoHModule(), r"model.model is not set and the feedback is '.*feedback.jsonl'"),
-        ("world", CoHModule(), r"model.model is not set and the feedback is '.*feedback.jsonl'"),
+        (None, CoHModule(), r"model.name_or_path is not set and the feedback is '.*feedback.jsonl'"),
+        ("world", CoHModule(), r"model.name_or_path is not set and the feedback is '.*feedback.jsonl'"),
         (
             None,
             tiny(),
@@ -209,17 +209,17 @@ def test_python_has_the_same_rules(tmp_path: Path) -> None:
 
 
 def test_the_worlds_own_feedback_needs_no_names(tmp_path: Path) -> None:
-    for recipe in (None, Recipe(), Recipe("world"), Recipe(from_config=TINY)):
+    for spec in (None, ModelSpec(), ModelSpec("world"), ModelSpec(from_config=TINY)):
         own = CoHDataModule("world", cache_dir=str(tmp_path)).own_feedback
-        assert choose_tokenizer(None, recipe, own).name == "world"
+        assert choose_tokenizer(None, spec, own).name == "world"
 
 
 def test_a_file_and_a_folder_called_world_are_named_with_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "world").write_text("no checkpoint")
     assert (
-        Recipe("world").checkpoint is None
-        and Recipe("world").config().vocab_size == Recipe(str(BASE)).config().vocab_size
+        ModelSpec("world").checkpoint is None
+        and ModelSpec("world").config().vocab_size == ModelSpec(str(BASE)).config().vocab_size
     )
     assert CoHDataModule("world").own_feedback is None and CoHDataModule("./world").own_feedback == "'./world'"
     (tmp_path / "world").unlink()
@@ -233,7 +233,7 @@ def test_a_file_and_a_folder_called_world_are_named_with_a_dot(tmp_path: Path, m
 
 def test_a_named_tokenizer_with_the_same_ids_is_taken_whatever_its_template(model: str, tmp_path: Path) -> None:
     name = saved(byte_level(), tmp_path / "same")
-    choice = choose_tokenizer(name, Recipe(model), "f")
+    choice = choose_tokenizer(name, ModelSpec(model), "f")
     assert choice.name == name and choice.note is None and choice.tokenizer.chat_template is None
 
 
@@ -259,7 +259,7 @@ def test_another_tokenizer_is_refused_by_the_first_token_that_differs(model: str
         with pytest.raises(
             InputError, match=rf"data.tokenizer is '{name}', which is not that of the model '{model}': "
         ) as refused:
-            choose_tokenizer(name, Recipe(model), "f")
+            choose_tokenizer(name, ModelSpec(model), "f")
         assert re.search(message, str(refused.value))
 
 
@@ -316,7 +316,7 @@ def test_weights_alone_need_a_named_tokenizer_and_the_user_is_warned(
     kind: str, bare: dict[str, str], model: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=rf"{bare[kind]}"):
-        choose_tokenizer(None, Recipe(bare[kind]), "f")
+        choose_tokenizer(None, ModelSpec(bare[kind]), "f")
     data = own_data(tmp_path, tokenizer=model)
     with pytest.warns(UserWarning, match=rf"the model '{bare[kind]}' has no tokenizer to compare it with"):
         run_in(tmp_path).fit(CoHModule(bare[kind]), datamodule=data)
@@ -378,8 +378,8 @@ def test_a_checkpoint_has_the_tokenizer_that_it_was_trained_with_and_takes_no_ot
     run.fit(CoHModule(model), datamodule=own_data(tmp_path, tokenizer=own))
     path = str(tmp_path / "one.ckpt")
     run.save_checkpoint(path)
-    assert choose_tokenizer(None, Recipe(path), "f").name == own
-    assert choose_tokenizer(model, Recipe(path), "f").name == model
+    assert choose_tokenizer(None, ModelSpec(path), "f").name == own
+    assert choose_tokenizer(model, ModelSpec(path), "f").name == model
     other = saved(sentencepiece(), tmp_path / "other")
     with pytest.raises(
         InputError,
@@ -391,8 +391,8 @@ def test_a_checkpoint_has_the_tokenizer_that_it_was_trained_with_and_takes_no_ot
         InputError,
         match=rf"The tokenizer '{own}' is not the one that {path} was trained with",
     ):
-        choose_tokenizer(None, Recipe(path), "f")
-    assert choose_tokenizer(model, Recipe(path), "f").name == model
+        choose_tokenizer(None, ModelSpec(path), "f")
+    assert choose_tokenizer(model, ModelSpec(path), "f").name == model
 
 
 # A data module that is used twice
@@ -429,7 +429,7 @@ def test_the_card_of_a_model_that_began_as_the_worlds_names_no_model_of_the_hub(
     run = run_in(tmp_path)
     run.fit(CoHModule("world", lora=LoRA(rank=2)), datamodule=own_data(tmp_path))
     run.save_checkpoint(tmp_path / "one.ckpt")
-    assert said(tmp_path / "one.ckpt")["base"] == "world"
+    assert read_checkpoint_info(tmp_path / "one.ckpt")["base"] == "world"
     for adapter in (False, True):
         export_checkpoint(tmp_path / "one.ckpt", tmp_path / f"out-{adapter}", adapter=adapter)
         card = (tmp_path / f"out-{adapter}" / "README.md").read_text(encoding="utf-8")

@@ -18,11 +18,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
-from coh_lightning.checkpoints import CHECKPOINT_KEY, read_checkpoint, said
+from coh_lightning.checkpoints import CHECKPOINT_KEY, read_checkpoint, read_checkpoint_info
 from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.lora import LoRA
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.module import CoHModule
 
 SMALL = LoRA(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
@@ -30,7 +30,7 @@ IDS = torch.arange(3, 60)[None]
 
 
 def adapted(**settings: Any) -> CoHModule:
-    return CoHModule(from_config=TINY, **grouped({"lr": 1e-2, "warmup_share": 0.0, "lora": SMALL} | settings))
+    return CoHModule(from_config=TINY, **grouped({"lr": 1e-2, "warmup_ratio": 0.0, "lora": SMALL} | settings))
 
 
 class Seeded(pl.Callback):
@@ -111,12 +111,12 @@ def test_a_checkpoint_has_the_keys_that_the_docstring_states(
         f"{layer}.lora_B.default.weight": (32, 2),
     }
     assert shapes["lm.model.layers.0.self_attn.k_proj.weight"] == (16, 32)
-    assert said(path)["lora"] == {
+    assert read_checkpoint_info(path)["lora"] == {
         "rank": 2,
         "alpha": 4.0,
         "dropout": 0.0,
         "targets": ["q_proj", "v_proj"],
-        "quantise": None,
+        "quantize": None,
     }
 
 
@@ -155,8 +155,8 @@ def test_a_run_with_adapters_that_is_gone_on_with_is_the_run_without_a_break(tmp
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_adapters_have_the_type_of_the_model_with_weights_and_without(dtype: torch.dtype) -> None:
-    recipe = Recipe(from_config=TINY, dtype=dtype, lora=SMALL)
-    for lm in (recipe.build(), recipe.outline()):
+    spec = ModelSpec(from_config=TINY, dtype=dtype, lora=SMALL)
+    for lm in (spec.build(), spec.outline()):
         assert {parameter.dtype for parameter in lm.parameters()} == {dtype}
         assert sum("lora_" in name for name, _ in lm.named_parameters()) > 0
 
@@ -165,10 +165,10 @@ def test_quantised_weights_are_not_sharded(tmp_path: Path, monkeypatch: pytest.M
     class Sharded(ModelParallelStrategy):
         device_mesh = None  # as long as no processes have been started
 
-    run, model = trainer(tmp_path), adapted(lora=replace(SMALL, quantise="4bit"))
+    run, model = trainer(tmp_path), adapted(lora=replace(SMALL, quantize="4bit"))
     model.trainer = run
     monkeypatch.setattr(type(run), "strategy", Sharded())
-    with pytest.raises(InputError, match=r"model\.lora\.quantise is '4bit', which can't be sharded"):
+    with pytest.raises(InputError, match=r"model\.lora\.quantize is '4bit', which can't be sharded"):
         model.configure_model()
 
 
@@ -207,9 +207,9 @@ def test_compiled_layers_learn_alike_and_change_no_name_in_a_checkpoint(tmp_path
         (lambda: LoRA(rank=0), r"lora.rank is 0"),
         (lambda: LoRA(targets=()), r"lora.targets is an empty list"),
         (lambda: adapted(lora=LoRA(targets=("query",))).configure_model(), r"does not fit the llama model: .*query"),
-        (lambda: adapted(lora=LoRA(quantise="4bit")).configure_model(), r"has random weights"),
+        (lambda: adapted(lora=LoRA(quantize="4bit")).configure_model(), r"has random weights"),
         (
-            lambda: CoHModule(lora=LoRA(quantise="4bit")).configure_model(),
+            lambda: CoHModule(lora=LoRA(quantize="4bit")).configure_model(),
             r"works on a GPU only, and this runs on the CPU",
         ),
     ],
@@ -241,7 +241,10 @@ def test_weights_that_are_not_the_configurations_are_refused(
 ) -> None:
     checkpoint = read_checkpoint(trained[0])
     for change in ({"lora": None}, {"lora": {"rank": 2, "targets": ["o_proj"]}}):
-        torch.save(checkpoint | {CHECKPOINT_KEY: json.dumps(said(trained[0]) | change)}, tmp_path / "other.ckpt")
+        torch.save(
+            checkpoint | {CHECKPOINT_KEY: json.dumps(read_checkpoint_info(trained[0]) | change)},
+            tmp_path / "other.ckpt",
+        )
         with pytest.raises(InputError, match="has other weights than its own configuration"):
             CoHModule(str(tmp_path / "other.ckpt")).configure_model()
 
@@ -251,7 +254,7 @@ def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> 
         InputError,
         match=r"The model '.*' can't be loaded \(.*\); give the name of a model on the hub or an existing folder",
     ):
-        Recipe(str(tmp_path)).build()
+        ModelSpec(str(tmp_path)).build()
 
 
 # A model's folder that is not whole
@@ -261,7 +264,7 @@ def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> 
 def in_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pretrained model in several files."""
     folder = tmp_path_factory.mktemp("pretrained")
-    Recipe(from_config=TINY).build().save_pretrained(folder, max_shard_size="20KB")
+    ModelSpec(from_config=TINY).build().save_pretrained(folder, max_shard_size="20KB")
     assert len(list(folder.glob("*.safetensors"))) > 3
     return folder
 
@@ -332,10 +335,10 @@ def test_a_models_folder_that_is_not_whole_is_refused_and_never_filled_with_rand
 ) -> None:
     spoil, message = BROKEN[what]
     folder = Path(shutil.copytree(in_shards, tmp_path / "copy"))
-    Recipe(str(folder)).build()
+    ModelSpec(str(folder)).build()
     spoil(folder)
     with pytest.raises(InputError, match=message) as refused:
-        Recipe(str(folder)).build()
+        ModelSpec(str(folder)).build()
     assert "\n" not in str(refused.value) and str(refused.value).count("The model") == 1
 
 

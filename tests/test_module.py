@@ -30,7 +30,7 @@ from coh_lightning.held_out_figures import preferences
 from coh_lightning.jsonl import read_jsonl
 from coh_lightning.lora import LoRA
 from coh_lightning.losses import row_loss
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.module import CoHModule
 from coh_lightning.preferences import strict_pairs
 from coh_lightning.sampling import Sampling
@@ -119,15 +119,15 @@ def fitted(data: CoHDataModule, model: CoHModule, folder: Path, **settings: Any)
 
 
 def gpt2(**settings: Any) -> CoHModule:
-    return CoHModule(from_config=GPT2, **grouped({"lr": 1e-3, "warmup_share": 0.0} | settings))
+    return CoHModule(from_config=GPT2, **grouped({"lr": 1e-3, "warmup_ratio": 0.0} | settings))
 
 
 def test_the_learned_share_is_that_of_the_feedback_alone(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("one two three four five\n\n" * 20, encoding="utf-8")
-    settings: dict[str, Any] = {"regulariser": [str(text)], "regulariser_rows_per_step": 1}
+    settings: dict[str, Any] = {"pretraining": [str(text)], "pretraining_rows_per_step": 1}
     data = built(pairs(12), tmp_path, **settings)
-    rows = [data.rows.train_row(planned, 0) for planned in data.plan.step(0, 0) if not planned.regulariser]
+    rows = [data.rows.train_row(planned, 0) for planned in data.plan.step(0, 0) if not planned.pretraining]
     learned, tokens = sum(int((row.learned != 0).sum()) for row in rows), sum(int(row.bounds[-1]) for row in rows)
     watch = fitted(data_of(pairs(12), tmp_path, **settings), CoHModule(from_config=TINY), tmp_path, max_steps=1)
     [logged] = [row["train/learned_share"] for row in watch.metrics if "train/learned_share" in row]
@@ -151,7 +151,7 @@ def plain_loss(
     amounts: list[float] = []
     text: list[Tensor] = []
     for planned in data.plan.step(epoch, step):
-        if planned.regulariser:
+        if planned.pretraining:
             text += [nll for number in planned.members for nll in _nll(lm, data.rows.texts[number])[0]]
             continue
         for number in planned.members:
@@ -166,7 +166,7 @@ def plain_loss(
                 amounts.append(float(tokens.learned.sum() + tokens.unlearned.sum()))
     loss = torch.stack(parts).sum() / sum(amounts)
     if text:
-        loss = loss + data.regulariser_weight * torch.stack(text).mean()
+        loss = loss + data.pretraining_weight * torch.stack(text).mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in lm.named_parameters() if p.grad is not None}
 
@@ -201,11 +201,11 @@ def test_the_loss_of_every_step_is_that_of_its_chains_one_by_one(of: str, layout
         method=method(of),
         wording=wording("varied"),
         layout=layout,
-        hide=(0.0, 0.0),
+        fcm_range=(0.0, 0.0),
         rows_per_step=3,
-        regulariser=[str(text)],
-        regulariser_rows_per_step=1,
-        regulariser_weight=0.3,
+        pretraining_text=[str(text)],
+        pretraining_rows_per_step=1,
+        pretraining_weight=0.3,
     )
     model = gpt2()
     watch = fitted(data, model, tmp_path, precision="64-true", max_epochs=2)
@@ -219,7 +219,7 @@ def test_the_loss_of_every_step_is_that_of_its_chains_one_by_one(of: str, layout
 
 
 def test_the_same_in_single_precision(tmp_path: Path) -> None:
-    data, model = data_of(pairs(8), tmp_path, hide=(0.0, 0.0)), tiny()
+    data, model = data_of(pairs(8), tmp_path, fcm_range=(0.0, 0.0)), tiny()
     watch = fitted(data, model, tmp_path, max_steps=1)
     loss, gradients = plain_loss(model, watch.before[0], data, epoch=0, step=0)
     assert watch.losses[0] == pytest.approx(float(loss), rel=1e-6)
@@ -233,7 +233,13 @@ def test_trees_and_separate_chains_make_the_same_step(of: str, tmp_path: Path) -
     found = [
         fitted(
             data_of(
-                rows, tmp_path, method=method(of), layout=layout, hide=(0.0, 0.0), rows_per_step=many, row_tokens=512
+                rows,
+                tmp_path,
+                method=method(of),
+                layout=layout,
+                fcm_range=(0.0, 0.0),
+                rows_per_step=many,
+                row_tokens=512,
             ),
             gpt2(),
             tmp_path,
@@ -251,7 +257,7 @@ def test_clipping_sees_the_true_gradient(tmp_path: Path) -> None:
     rows = pairs(4)
     steps = []
     for row_tokens, many in ((256, 6), (1024, 1)):
-        data = data_of(rows, tmp_path, row_tokens=row_tokens, rows_per_step=many, hide=(0.0, 0.0))
+        data = data_of(rows, tmp_path, row_tokens=row_tokens, rows_per_step=many, fcm_range=(0.0, 0.0))
         steps.append(fitted(data, gpt2(), tmp_path, precision="64-true", max_steps=2, gradient_clip_val=0.01))
         assert data.plan.steps_per_epoch == 1
     assert difference(steps[0].gradients[0], steps[1].gradients[0]) < 1e-8
@@ -261,7 +267,9 @@ def test_clipping_sees_the_true_gradient(tmp_path: Path) -> None:
 
 def test_hiding_is_on_in_training_and_changes_the_loss(tmp_path: Path) -> None:
     losses = [
-        fitted(data_of(pairs(8), tmp_path, hide=hide), gpt2(), tmp_path, precision="64-true", max_steps=1).losses[0]
+        fitted(data_of(pairs(8), tmp_path, fcm_range=hide), gpt2(), tmp_path, precision="64-true", max_steps=1).losses[
+            0
+        ]
         for hide in ((0.0, 0.0), (0.4, 0.5))
     ]
     assert losses[0] != losses[1]
@@ -297,7 +305,7 @@ def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monke
 
 
 def test_a_toy_model_learns_eight_chains_by_heart(tmp_path: Path) -> None:
-    data = data_of(pairs(2), tmp_path, hide=(0.0, 0.0), rows_per_step=1, row_tokens=512)
+    data = data_of(pairs(2), tmp_path, fcm_range=(0.0, 0.0), rows_per_step=1, row_tokens=512)
     watch = fitted(data, tiny(), tmp_path, max_steps=150)
     assert watch.losses[0] > 4
     assert watch.losses[-1] < 0.15
@@ -327,7 +335,12 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("one paragraph\nanother one", encoding="utf-8")
     data = data_of(
-        pairs(5), tmp_path, hide=(0.0, 0.0), rows_per_step=2, regulariser=[str(text)], regulariser_rows_per_step=1
+        pairs(5),
+        tmp_path,
+        fcm_range=(0.0, 0.0),
+        rows_per_step=2,
+        pretraining_text=[str(text)],
+        pretraining_rows_per_step=1,
     )
     model = gpt2()
     watch = fitted(data, model, tmp_path, precision="64-true", max_steps=1)
@@ -335,7 +348,7 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
     lm.load_state_dict(watch.before[0], strict=False)
     sums: dict[str, list[float]] = {}
     for planned in data.plan.step(0, 0):
-        for number in () if planned.regulariser else planned.members:
+        for number in () if planned.pretraining else planned.members:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
             for i in item.chains:
@@ -348,7 +361,7 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
     every = [value for values in sums.values() for value in values]
     for name, values in {**sums, "train/nll": every}.items():
         assert watch.metrics[0][name] == pytest.approx(sum(values) / len(values), rel=1e-6)
-    assert "train/nll_regulariser" in watch.metrics[0]
+    assert "train/nll_pretraining" in watch.metrics[0]
 
 
 def test_dropout_is_off_unless_asked_for(tmp_path: Path) -> None:
@@ -404,7 +417,7 @@ def test_configuring_the_model_twice_keeps_it() -> None:
 
 def test_the_learning_rate_rises_to_its_peak_and_ends_at_its_share(tmp_path: Path) -> None:
     data = data_of(pairs(40), tmp_path, rows_per_step=1)
-    watch = fitted(data, tiny(lr=0.01, warmup_share=0.2, final_lr_share=0.1, weight_decay=0.1), tmp_path, max_epochs=1)
+    watch = fitted(data, tiny(lr=0.01, warmup_ratio=0.2, min_lr_ratio=0.1, weight_decay=0.1), tmp_path, max_epochs=1)
     rates = [metrics["lr"] for metrics in watch.metrics]
     assert len(rates) == data.plan.steps_per_epoch >= 8
     assert (
@@ -619,9 +632,11 @@ def test_a_checkpoint_is_plain_data_and_has_no_hyperparameters(
 def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
     model = CoHModule()
     assert (model.lr, model.optimizer) == (1e-5, OptimizerSettings((0.9, 0.95), 0.0, 0.03, 0.1))
-    assert model.recipe == Recipe(None, None, torch.float32, "auto", dropout=False, lora=None, trust_remote_code=False)
+    assert model.spec == ModelSpec(None, None, torch.float32, "auto", dropout=False, lora=None, trust_remote_code=False)
     assert (model.gradient_checkpointing, model.compile_blocks) == (False, False)
-    assert model.generation == Generation(Sampling(), write_every=0, refine=0, dialogues=False, scorers=())
+    assert model.generation == Generation(
+        Sampling(), generate_every_n_validations=0, refine=0, dialogues=False, scorers=()
+    )
     assert asdict(Sampling()) == {
         "max_new_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "samples": 1, "batch_size": 16, "seed": 0,
         "max_seconds": None,
@@ -634,7 +649,7 @@ def test_a_checkpoint_of_quantised_weights_holds_the_adapters_alone(tmp_path: Pa
     whole = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(whole)
     assert set(whole["state_dict"]) == set(model.state_dict())
-    model.recipe = replace(model.recipe, lora=replace(model.lora, quantise="4bit"))  # type: ignore[type-var]
+    model.spec = replace(model.spec, lora=replace(model.lora, quantize="4bit"))  # type: ignore[type-var]
     small: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(small)
     assert (
@@ -870,10 +885,10 @@ def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, mon
         ({"from_config": {"hidden_size": 3}}, "no model_type"),
         ({"lr": 0.0}, "it must be > 0"),
         ({"lr": -1.0}, "it must be > 0"),
-        ({"warmup_share": 1.0}, "they must be"),
-        ({"warmup_share": -0.1}, "they must be"),
-        ({"final_lr_share": -0.1}, "they must be"),
-        ({"final_lr_share": 1.1}, "they must be"),
+        ({"warmup_ratio": 1.0}, "they must be"),
+        ({"warmup_ratio": -0.1}, "they must be"),
+        ({"min_lr_ratio": -0.1}, "they must be"),
+        ({"min_lr_ratio": 1.1}, "they must be"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -884,9 +899,9 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 @pytest.mark.parametrize(
     "settings",
     [
-        {"warmup_share": 0.0, "final_lr_share": 0.0},
-        {"warmup_share": 0.99, "final_lr_share": 1.0},
-        {"write_every": 0, "refine": 0},
+        {"warmup_ratio": 0.0, "min_lr_ratio": 0.0},
+        {"warmup_ratio": 0.99, "min_lr_ratio": 1.0},
+        {"generate_every_n_validations": 0, "refine": 0},
     ],
 )
 def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
@@ -908,8 +923,8 @@ def test_a_model_that_can_not_be_made_is_refused_in_one_sentence(settings: dict[
 
 @pytest.mark.parametrize("share", [-0.5, 1.5])
 def test_where_the_cosine_ends_is_a_share_of_the_peak(share: float) -> None:
-    with pytest.raises(InputError, match=f"final_lr_share {share}"):
-        OptimizerSettings(final_lr_share=share)
+    with pytest.raises(InputError, match=f"min_lr_ratio {share}"):
+        OptimizerSettings(min_lr_ratio=share)
 
 
 def test_the_name_of_a_model_is_kept_for_its_checkpoint_and_the_worlds_where_there_is_none() -> None:

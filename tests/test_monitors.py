@@ -112,7 +112,7 @@ def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metric
 )
 def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown(monitor: str, refused: bool) -> None:
     class Writes(Model):
-        generation = Generation(write_every=1)
+        generation = Generation(generate_every_n_validations=1)
 
         def figures(self) -> list[str]:
             return ["val/nll", "train/nll"]
@@ -123,7 +123,7 @@ def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown
     if refused:
         with pytest.raises(InputError, match=f"EarlyStopping is '{monitor}', which nothing logs") as error:
             MonitorsKnown().on_fit_start(Trainer(), Writes())  # type: ignore[arg-type]
-        assert "write_every" not in str(error.value)
+        assert "generate_every_n_validations" not in str(error.value)
     else:
         MonitorsKnown().on_fit_start(Trainer(), Writes())  # type: ignore[arg-type]
 

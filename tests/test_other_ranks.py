@@ -56,7 +56,7 @@ def run(
     _, ranks = rank_of()
     data, seen = rows(folder), Steps()
     # in float64 from the beginning: Lightning reads a checkpoint before `64-true` makes the model double
-    model = module(dtype="float64", **({"dropout": True} if dropout else {}), warmup_share=0.3)
+    model = module(dtype="float64", **({"dropout": True} if dropout else {}), warmup_ratio=0.3)
     pl.seed_everything(0, verbose=False)
     callbacks: list[pl.Callback] = [seen]
     if keep is not None:
@@ -197,7 +197,7 @@ trainer:
   callbacks:
     class_path: lightning.pytorch.callbacks.ModelCheckpoint
     init_args: {dirpath: run/checkpoints, filename: '{step}', every_n_train_steps: 3, save_top_k: -1}
-model: {model: world, lr: 1.0e-3}
+model: {name_or_path: world, lr: 1.0e-3}
 data:
   {feedback: feedback.jsonl, cache_dir: cache, rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400,
    max_prompt_tokens: 200}
@@ -291,7 +291,7 @@ PLAN = {
     "layout": "tree",
     "row_tokens": 256,
     "rows_per_step": 2,
-    "regulariser_rows_per_step": 0,
+    "pretraining_rows_per_step": 0,
     "rows": "ab",
     "steps_of_epoch": 3,
 }

@@ -76,9 +76,9 @@ def test_every_epoch_packs_and_orders_anew() -> None:
     """The first epoch is left out: its largest row changes places, so that its order is one of its own whatever the
     draw.
     """
-    p = plan(documents=[10] * 9, regulariser_rows_per_step=3)
+    p = plan(documents=[10] * 9, pretraining_rows_per_step=3)
     packed = [
-        {row.members for step in range(p.steps_per_epoch) for row in p.step(epoch, step) if not row.regulariser}
+        {row.members for step in range(p.steps_per_epoch) for row in p.step(epoch, step) if not row.pretraining}
         for epoch in range(1, 6)
     ]
     assert len({frozenset(rows) for rows in packed}) == 5
@@ -88,7 +88,7 @@ def test_every_epoch_packs_and_orders_anew() -> None:
             row.members
             for step in range(p.steps_per_epoch)
             for row in p.step(epoch, step)
-            if row.members and not row.regulariser
+            if row.members and not row.pretraining
         ]
         for epoch in range(1, 6)
     ]
@@ -97,7 +97,7 @@ def test_every_epoch_packs_and_orders_anew() -> None:
         row.members
         for step in range(5 * 9 // 3)
         for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch)
-        if row.regulariser
+        if row.pretraining
     ]
     turns = {tuple(texts[start : start + 9]) for start in range(0, 45, 9)}
     assert len(turns) == 5 and all(sorted(turn) == sorted(texts[:9]) for turn in turns)
@@ -117,7 +117,7 @@ def test_the_digest_tells_plans_apart_and_nothing_else() -> None:
 
 def test_the_largest_row_of_text_is_the_one_with_most_to_learn() -> None:
     p = plan(
-        documents=[4, 9, 5], regulariser_rows_per_step=1
+        documents=[4, 9, 5], pretraining_rows_per_step=1
     )  # 9 tokens alone, or 5 + 4: of two texts, the first tokens are not predicted
     assert p.largest_text() == PlannedRow(True, (1,), 8.0)
 
@@ -129,19 +129,19 @@ def test_the_row_with_most_in_the_loss_comes_first_of_all() -> None:
     assert sum(p.items[i].weight for i in first.members) == max(weights)
 
 
-def test_the_regulariser_goes_through_all_its_text_before_any_of_it_twice() -> None:
-    p = plan(documents=[10, 9, 8, 7, 6, 5, 4], regulariser_rows_per_step=2)
+def test_the_pretraining_text_goes_through_all_its_text_before_any_of_it_twice() -> None:
+    p = plan(documents=[10, 9, 8, 7, 6, 5, 4], pretraining_rows_per_step=2)
     stream = [
         row
         for step in range(40)
         for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch)
-        if row.regulariser
+        if row.pretraining
     ]
     rows = len(p._document_rows)
     for start in range(0, len(stream) - rows, rows):
         assert sorted(i for row in stream[start : start + rows] for i in row.members) == list(range(7))
     for step in range(p.steps_per_epoch):
-        texts = [row for row in p.step(0, step) if row.regulariser]
+        texts = [row for row in p.step(0, step) if row.pretraining]
         assert {row.total for row in texts} == {sum(p.documents[i] - 1.0 for row in texts for i in row.members)}
 
 
@@ -160,10 +160,10 @@ def test_separate_chains_stand_one_in_a_row() -> None:
 
 def test_pretraining_texts_share_rows_in_trees_and_stand_alone_where_chains_do() -> None:
     sizes = [3, 3, 4]
-    together = plan(documents=sizes, regulariser_rows_per_step=1)
-    alone = plan(documents=sizes, regulariser_rows_per_step=1, separate=True)
+    together = plan(documents=sizes, pretraining_rows_per_step=1)
+    alone = plan(documents=sizes, pretraining_rows_per_step=1, separate=True)
     for p, rows in ((together, [[0, 1, 2]]), (alone, [[0], [1], [2]])):
-        met = [row.members for step in range(p.steps_per_epoch) for row in p.step(0, step) if row.regulariser]
+        met = [row.members for step in range(p.steps_per_epoch) for row in p.step(0, step) if row.pretraining]
         assert {tuple(sorted(members)) for members in met} == set(map(tuple, rows))
 
 
@@ -171,4 +171,4 @@ def test_nothing_to_train_on_is_said() -> None:
     with pytest.raises(InputError, match="nothing to train on"):
         Plan([], 0, 10, 1)
     with pytest.raises(InputError, match="no text"):
-        plan(regulariser_rows_per_step=1)
+        plan(pretraining_rows_per_step=1)

@@ -23,8 +23,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.formats import PromptFormat
 from coh_lightning.limits import Size, limits_that_fit
 from coh_lightning.method import Method
-from coh_lightning.prepare import Preparer
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.prepare import RecordPlanner
+from coh_lightning.records import Feedback, RatedCompletion
 from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import Wording
 
@@ -36,10 +36,10 @@ def encoder(make: Any, template: str | None = None) -> Encoder:
 
 def preparer(
     tokenizer: Encoder, chosen: Method, *, prompt: int, chain: int = 10_000, form: PromptFormat | None = None
-) -> Preparer:
+) -> RecordPlanner:
     marked = chosen.sentences != "none"
     tokens = ChainTokenizer(tokenizer, form or PromptFormat(), max_prompt_tokens=prompt, marked=marked)
-    return Preparer(tokens, chosen, Wording(), seed=0, max_chain_tokens=chain, row_tokens=10_000)
+    return RecordPlanner(tokens, chosen, Wording(), seed=0, max_chain_tokens=chain, row_tokens=10_000)
 
 
 @pytest.mark.parametrize("of", METHODS)
@@ -75,7 +75,7 @@ def test_a_prompt_is_whole_where_its_chains_have_room_for_it_and_loses_one_token
 
 
 def pair(number: int, prompt: str, output: str, *, cut: Any = "front") -> Feedback:
-    candidates = (Candidate(output + "a", rank=0), Candidate(output + "bb", rank=1))
+    candidates = (RatedCompletion(output + "a", rank=0), RatedCompletion(output + "bb", rank=1))
     return Feedback(str(number), (Turn("user", (Part("Q:"), Part(prompt, cut))),), candidates)
 
 
@@ -134,7 +134,9 @@ def test_the_limits_are_named_with_the_numbers_of_records_that_they_let_in() -> 
 
 
 def test_a_record_that_the_method_can_not_use_is_not_called_too_long() -> None:
-    tie = Feedback("0", (Turn("user", (Part("x" * 100),)),), (Candidate("a", rank=0), Candidate("b", rank=0)))
+    tie = Feedback(
+        "0", (Turn("user", (Part("x" * 100),)),), (RatedCompletion("a", rank=0), RatedCompletion("b", rank=0))
+    )
     with pytest.raises(Unusable, match=r"^tie$"):
         preparer(encoder(character), Method(), prompt=20).prepare(tie)
 

@@ -100,7 +100,12 @@ def test_no_real_ranking_begins_with_a_comparison_however_it_is_cut(
     limit: int, real_data: Path, tmp_path: Path
 ) -> None:
     sources: list[Source] = [OASST(str(real_data / "oasst_en_100_trees.jsonl.gz"))]
-    sizes = {"max_prompt_tokens": limit // 2, "max_chain_tokens": limit, "row_tokens": limit, "max_lost_share": 1.0}
+    sizes = {
+        "max_prompt_tokens": limit // 2,
+        "max_chain_tokens": limit,
+        "row_tokens": limit,
+        "max_unusable_fraction": 1.0,
+    }
     data = CoHDataModule(
         sources=sources,
         method=method("coh_ranking"),

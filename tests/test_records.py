@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coh_lightning.completions import Completion
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, first_line
 from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.judgements import Judgement
-from coh_lightning.records import Candidate, Feedback, Rejected, content_id
+from coh_lightning.judgments import Judgment
+from coh_lightning.records import Feedback, RatedCompletion, Rejected, content_id
 from coh_lightning.turns import Part, Turn
 
 
@@ -57,7 +57,7 @@ def test_every_form_of_feedback_is_read() -> None:
         task="summary",
         aspect="helpful",
         reference="r",
-        colour="blue",
+        color="blue",
     )
     assert record == Feedback(
         id="7",
@@ -68,15 +68,17 @@ def test_every_form_of_feedback_is_read() -> None:
             Turn("user", (Part("c", "front"), Part("d", "back"))),
         ),
         candidates=(
-            Candidate("x", rank=1.0, ratings={"accuracy": 4.0}, thumb=True, critique="good", revision="y", author="m"),
-            Candidate("z", rank=2.0, ratings={"overall": 3.5}),
+            RatedCompletion(
+                "x", rank=1.0, ratings={"accuracy": 4.0}, thumb=True, critique="good", revision="y", author="m"
+            ),
+            RatedCompletion("z", rank=2.0, ratings={"overall": 3.5}),
         ),
         scales={"accuracy": (1.0, 5.0), "overall": (0.0, 10.0)},
         task="summary",
         aspect="helpful",
         reference="r",
         where="f.jsonl:3",
-        extra={"colour": "blue"},
+        extra={"color": "blue"},
     )
     assert Feedback.from_json(json.loads(json.dumps(record.to_json())), "f.jsonl:3") == record
 
@@ -207,7 +209,7 @@ def test_a_line_that_is_no_object_is_refused() -> None:
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 candidates = st.builds(
-    Candidate,
+    RatedCompletion,
     text=texts,
     rank=st.none() | st.integers(0, 9).map(float),
     ratings=st.dictionaries(st.sampled_from(["overall", "accuracy"]), st.floats(0, 5)),
@@ -260,7 +262,7 @@ def completion(**changes: Any) -> Completion:
     return Completion(**(values | changes))
 
 
-def judgement(**changes: Any) -> Judgement:
+def judgment(**changes: Any) -> Judgment:
     values: dict[str, Any] = {
         "item": "i",
         "row": "r1",
@@ -270,7 +272,7 @@ def judgement(**changes: Any) -> Judgement:
         "choice": "s",
         "systems": ("s", "t"),
     }
-    return Judgement(**(values | changes))
+    return Judgment(**(values | changes))
 
 
 def test_completions_and_judgements_come_back_as_they_went(tmp_path: Path) -> None:
@@ -289,13 +291,13 @@ def test_completions_and_judgements_come_back_as_they_went(tmp_path: Path) -> No
     ]
     assert write_jsonl(tmp_path / "c.jsonl", completions) == 2
     assert list(read_jsonl(tmp_path / "c.jsonl", Completion)) == completions
-    judgements = [
-        judgement(check="swap", passed=True, seconds=2.5, comment="c"),
-        judgement(choice="tie", check="gold", passed=False),
-        judgement(),
+    judgments = [
+        judgment(check="swap", passed=True, seconds=2.5, comment="c"),
+        judgment(choice="tie", check="gold", passed=False),
+        judgment(),
     ]
-    write_jsonl(tmp_path / "j.jsonl", judgements)
-    assert list(read_jsonl(tmp_path / "j.jsonl", Judgement)) == judgements
+    write_jsonl(tmp_path / "j.jsonl", judgments)
+    assert list(read_jsonl(tmp_path / "j.jsonl", Judgment)) == judgments
 
 
 @pytest.mark.parametrize(
@@ -324,12 +326,12 @@ def test_a_bad_completion_is_refused(changes: dict[str, Any], says: str) -> None
         ({"passed": 1}, "j:1: passed is int 1; it must be bool or null."),
         ({"row": None}, "j:1: row is NoneType None; it must be str."),
         ({"systems": ["s", 2]}, "j:1: systems is int 2; it must be text."),
-        ({"chosen": "s"}, "j:1: unknown key 'chosen' for a Judgement; did you mean 'choice'?"),
+        ({"chosen": "s"}, "j:1: unknown key 'chosen' for a Judgment; did you mean 'choice'?"),
     ],
 )
 def test_a_bad_judgement_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
-        Judgement.from_json(judgement().to_json() | changes, "j:1")
+        Judgment.from_json(judgment().to_json() | changes, "j:1")
     assert str(caught.value) == says
 
 
@@ -467,9 +469,9 @@ def test_a_lone_surrogate_in_what_a_message_quotes_is_spelt_out(tmp_path: Path) 
 
 
 def test_what_a_library_says_becomes_one_printable_line() -> None:
-    assert words_of(ValueError("it is\x0e bad\nat byte 3")) == "it is\\x0e bad"
-    assert words_of(ValueError("")) == "ValueError"
-    assert len(words_of(ValueError("x" * 5000))) == 300
+    assert first_line(ValueError("it is\x0e bad\nat byte 3")) == "it is\\x0e bad"
+    assert first_line(ValueError("")) == "ValueError"
+    assert len(first_line(ValueError("x" * 5000))) == 300
 
 
 @pytest.mark.parametrize(
@@ -490,4 +492,4 @@ def test_a_completion_holds_numbers_that_can_be_written_again(changes: dict[str,
 def test_a_judgement_compares_two_systems() -> None:
     texts = dict.fromkeys(("item", "row", "prompt_id", "rater", "attribute", "choice"), "x")
     with pytest.raises(InputError, match=r"j\.jsonl:1: systems is list \['x'\]; it must be the two compared systems"):
-        Judgement.from_json(texts | {"systems": ["x"]}, "j.jsonl:1")
+        Judgment.from_json(texts | {"systems": ["x"]}, "j.jsonl:1")

@@ -61,10 +61,10 @@ def run(
     devices: int = 1,
     dropout: bool = False,
     validate_every: int | None = None,
-    write_every: int = 0,
+    generate_every_n_validations: int = 0,
     **limits: Any,
 ) -> Seen:
-    """Some steps of two rows of feedback and two of the regulariser, with everything that is drawn: order, packing,
+    """Some steps of two rows of feedback and two of the pretraining text, with everything that is drawn: order, packing,
     wording, hiding.
     """
     text = folder / "text.txt"
@@ -78,10 +78,10 @@ def run(
         test_share=0.2,
         wording=wording("varied"),
         method=method("coh"),
-        hide=(0.0, 0.3),
-        hide_regulariser=True,
-        regulariser=[str(text)],
-        regulariser_rows_per_step=2,
+        fcm_range=(0.0, 0.3),
+        fcm_on_pretraining=True,
+        pretraining_text=[str(text)],
+        pretraining_rows_per_step=2,
         row_tokens=512,
         num_workers=workers,
     )
@@ -89,8 +89,10 @@ def run(
         from_config=TINY | ({"attention_dropout": 0.2} if dropout else {}),
         dropout=dropout,
         lr=1e-2,
-        optimizer=OptimizerSettings(warmup_share=0.2),
-        generation=Generation(Sampling(max_new_tokens=3, temperature=1.0), write_every=write_every),
+        optimizer=OptimizerSettings(warmup_ratio=0.2),
+        generation=Generation(
+            Sampling(max_new_tokens=3, temperature=1.0), generate_every_n_validations=generate_every_n_validations
+        ),
     )
     pl.seed_everything(seed, verbose=False)
     seen = Seen()
@@ -213,7 +215,7 @@ def test_a_run_that_goes_on_is_stopped_before_its_next_checkpoint_and_goes_on_ag
 
 
 def test_validation_and_sampling_leave_the_training_bit_equal(whole: tuple[Path, Seen], tmp_path: Path) -> None:
-    watched = run(tmp_path, validate_every=1, write_every=2)
+    watched = run(tmp_path, validate_every=1, generate_every_n_validations=2)
     assert (
         list(watched.held_out) == list(range(1, STEPS + 1))
         and len(list((tmp_path / "completions").glob("*.jsonl"))) == STEPS // 2
@@ -238,11 +240,11 @@ def test_epochs_that_are_cut_short_are_gone_on_with_too(tmp_path: Path) -> None:
 
 def test_checkpoints_of_validations_and_of_ends_of_epochs_are_gone_on_from_too(tmp_path: Path) -> None:
     best = ModelCheckpoint(tmp_path / "best", filename="{step}", monitor="val/nll", save_top_k=-1)
-    of_whole = run(tmp_path, keep=best, validate_every=2, write_every=1)
+    of_whole = run(tmp_path, keep=best, validate_every=2, generate_every_n_validations=1)
     assert sorted(of_whole.held_out) == [2, 4, 6, 8]
     for path in (tmp_path / "best").glob("*.ckpt"):
         step = int(path.stem.partition("=")[2])
-        rest = run(tmp_path, go_on=path, validate_every=2, write_every=1)
+        rest = run(tmp_path, go_on=path, validate_every=2, generate_every_n_validations=1)
         assert len(rest.rows) == 4 * (STEPS - step)
         if rest.rows:
             same_end(of_whole, rest)

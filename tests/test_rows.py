@@ -169,7 +169,7 @@ def test_hiding_needs_a_mask_of_its_own() -> None:
 # Labels and outputs
 
 
-def labelled() -> list[Tree]:
+def labeled() -> list[Tree]:
     """P, F and G are a prompt and two markers; outputs a b and c d."""
     good, bad = OutputSpan(2, 4, "good", 0), OutputSpan(5, 7, "bad", 1)
     first = Tree.from_chains(
@@ -182,7 +182,7 @@ KINDS = {("good", 0): 3, ("bad", 1): 1}
 
 
 def test_every_weighted_token_of_every_chain_has_a_label() -> None:
-    row = lay_out(labelled(), [0.5, 0.5], row_tokens=12, pad_id=0, kinds=KINDS)
+    row = lay_out(labeled(), [0.5, 0.5], row_tokens=12, pad_id=0, kinds=KINDS)
     assert row.label_token.tolist() == [2, 3, 2, 3, 5, 6, 8]
     assert row.label_kind.tolist() == [3, 3, 3, 3, 1, 1, 3]
     assert row.label_weight.tolist() == [1, 1, 1, 1, 1, 2, 1]
@@ -190,17 +190,17 @@ def test_every_weighted_token_of_every_chain_has_a_label() -> None:
 
 
 def test_a_tree_of_coefficient_0_is_not_counted() -> None:
-    row = lay_out(labelled(), [0.0, 0.5], row_tokens=12, pad_id=0, kinds=KINDS)
+    row = lay_out(labeled(), [0.0, 0.5], row_tokens=12, pad_id=0, kinds=KINDS)
     assert row.label_token.tolist() == [8]
     assert np.flatnonzero(row.learned).tolist() == [8]
 
 
 def test_without_kinds_there_are_no_labels() -> None:
-    assert len(lay_out(labelled(), [1.0, 1.0], row_tokens=12, pad_id=0).label_token) == 0
+    assert len(lay_out(labeled(), [1.0, 1.0], row_tokens=12, pad_id=0).label_token) == 0
 
 
 def test_outputs_to_score_are_numbered_tree_by_tree_chain_by_chain() -> None:
-    row = lay_out(labelled(), [0.0, 0.0], row_tokens=12, pad_id=0, scored=True)
+    row = lay_out(labeled(), [0.0, 0.0], row_tokens=12, pad_id=0, scored=True)
     assert row.outputs == 4
     assert row.score_token.tolist() == [2, 3, 2, 3, 5, 6, 8]
     assert row.score_output.tolist() == [0, 0, 1, 1, 2, 2, 3]

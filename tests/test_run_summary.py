@@ -45,8 +45,8 @@ def data_with(folder: Path, *, text: str = "", **settings: Any) -> CoHDataModule
     held_out = {
         "validation_share": 0.3,
         "test_share": 0.3,
-        "regulariser": [str(folder / "text.txt")],
-        "regulariser_rows_per_step": 1,
+        "pretraining": [str(folder / "text.txt")],
+        "pretraining_rows_per_step": 1,
     }
     return data_of(rows, folder, train_only=False, **(held_out | settings))
 
@@ -56,7 +56,7 @@ def every_batch(data: CoHDataModule) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     for step in range(data.plan.steps_per_epoch):
         found += [
-            ("text" if planned.regulariser else "train", dict(data.rows.train_batch(planned, 0)))
+            ("text" if planned.pretraining else "train", dict(data.rows.train_batch(planned, 0)))
             for planned in data.plan.step(0, step)
         ]
     for stage in ("validation", "test"):
@@ -73,7 +73,9 @@ def every_batch(data: CoHDataModule) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("layout", ["tree", "separate"])
 def test_no_row_of_any_stage_is_larger_than_what_is_run(layout: Any, tmp_path: Path) -> None:
-    data = data_with(tmp_path, text=" ".join(f"word{number}" for number in range(60)), layout=layout, hide=(0.0, 0.0))
+    data = data_with(
+        tmp_path, text=" ".join(f"word{number}" for number in range(60)), layout=layout, fcm_range=(0.0, 0.0)
+    )
     data.setup()
     largest = data.largest_batches()
     assert [trained for _, trained in largest] == [True, True, False, False, False, False]

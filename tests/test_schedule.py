@@ -42,7 +42,7 @@ def test_the_learning_rate_of_every_step_by_hand() -> None:
     """10 steps, 4 of warm-up: a quarter more in each of the first four; then a half cosine of six steps down to a
     tenth.
     """
-    rates = [warmup_cosine(10, warmup_share=0.4, final_share=0.1)(done) for done in range(10)]
+    rates = [warmup_cosine(10, warmup_ratio=0.4, min_ratio=0.1)(done) for done in range(10)]
     fall = [0.1 + 0.9 * (1 + cosine) / 2 for cosine in (3**0.5 / 2, 0.5, 0.0, -0.5, -(3**0.5) / 2, -1.0)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, *fall], abs=1e-12)
 
@@ -57,7 +57,7 @@ def test_the_learning_rate_of_every_step_by_hand() -> None:
     ],
 )
 def test_the_learning_rate_of_short_runs(steps: int, share: float, rates: list[float]) -> None:
-    assert [warmup_cosine(steps, warmup_share=share, final_share=0.5)(done) for done in range(steps)] == pytest.approx(
+    assert [warmup_cosine(steps, warmup_ratio=share, min_ratio=0.5)(done) for done in range(steps)] == pytest.approx(
         rates, abs=1e-12
     )
 
@@ -66,7 +66,7 @@ def test_the_learning_rate_of_short_runs(steps: int, share: float, rates: list[f
 def test_no_step_has_a_learning_rate_of_0_before_the_last_and_none_is_above_the_peak(
     steps: int, warmup: float, final: float
 ) -> None:
-    rates = [warmup_cosine(steps, warmup_share=warmup, final_share=final)(done) for done in range(steps + 1)]
+    rates = [warmup_cosine(steps, warmup_ratio=warmup, min_ratio=final)(done) for done in range(steps + 1)]
     peak = max(1, round(warmup * steps))
     assert rates[peak - 1] == 1 == max(rates) and rates[0] == pytest.approx(1 / peak) and min(rates[:-2], default=1) > 0
     assert rates[:peak] == sorted(rates[:peak]) and rates[peak - 1 :] == sorted(rates[peak - 1 :], reverse=True)
@@ -101,7 +101,7 @@ def fitted(
         **(QUIET | {"log_every_n_steps": 1, "limit_val_batches": 0, "default_root_dir": str(folder)} | options),
         callbacks=[seen, *callbacks],
     )
-    trainer.fit(tiny(lr=0.01, warmup_share=0.5, final_lr_share=0.2), datamodule=data, ckpt_path=go_on)
+    trainer.fit(tiny(lr=0.01, warmup_ratio=0.5, min_lr_ratio=0.2), datamodule=data, ckpt_path=go_on)
     return trainer, seen, data
 
 

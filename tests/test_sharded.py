@@ -48,9 +48,9 @@ from coh_lightning.errors import InputError
 from coh_lightning.export import export_checkpoint
 from coh_lightning.jsonl import read_jsonl
 from coh_lightning.lora import LoRA
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.module import CoHModule
-from coh_lightning.sharding import DATA, TENSOR, fill, full_state, shard, tensor_plan
+from coh_lightning.sharding import DATA, TENSOR, broadcast_weights, full_state, shard, tensor_plan
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +121,7 @@ def filled(place: Path) -> None:
         with torch.device("meta"):
             lm = hf.AutoModelForCausalLM.from_config(config(), attn_implementation="eager").train()
         shard(lm, mesh)
-        fill(lm, reference if rank == 0 else None, torch.device("cpu"))
+        broadcast_weights(lm, reference if rank == 0 else None, torch.device("cpu"))
         differing += [
             f"{name}: {key}"
             for key, value in lm.state_dict().items()
@@ -204,7 +204,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, dict[st
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_model_over_two_ranks_learns_what_it_learns_on_one(name: str, runs: Any) -> None:
-    """With clipping in every step, accumulation, trees and the regulariser."""
+    """With clipping in every step, accumulation, trees and the pretraining text."""
     alone, together = runs[1][name], runs[2][name]
     exact = 1e-9 if RUNS[name]["dtype"] == "float64" else 1e-5
     assert losses(together) == pytest.approx(losses(alone), rel=exact)
@@ -293,7 +293,7 @@ def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(
     checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"step=4.ckpt is a folder of shards.*give the folder as model.model"):
+    with pytest.raises(InputError, match=r"step=4.ckpt is a folder of shards.*give the folder as model.name_or_path"):
         cli.run(["test", "--trainer.accelerator=cpu", f"--ckpt_path={checkpoints[0] / 'sharded' / 'step=4.ckpt'}"])
     assert not list(tmp_path.iterdir())
 
@@ -350,7 +350,7 @@ def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path
 )
 def test_tensor_parallelism_that_can_not_be_is_refused(config: dict[str, Any], message: str) -> None:
     with torch.device("meta"), pytest.raises(InputError, match=message):
-        tensor_plan(Recipe(from_config=config).outline(), 2)
+        tensor_plan(ModelSpec(from_config=config).outline(), 2)
 
 
 PARALLEL = """
@@ -363,7 +363,7 @@ trainer:
   max_steps: 2
   limit_val_batches: 0
   enable_progress_bar: false
-model: {model: world, lr: 1.0e-3, generation: {sampling: {max_new_tokens: 4}}}
+model: {name_or_path: world, lr: 1.0e-3, generation: {sampling: {max_new_tokens: 4}}}
 data: {rows_per_step: 2, row_tokens: 512, max_chain_tokens: 400, max_prompt_tokens: 200}
 """
 
@@ -386,7 +386,7 @@ def test_the_commands_train_and_write_on_two_ranks(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run/checkpoints/last.ckpt"
     assert checkpoint.is_dir() and (tmp_path / "run/finished").exists()
     texts = []
-    for number, start in enumerate((f"--ckpt_path={checkpoint}", f"--model.model={checkpoint}")):
+    for number, start in enumerate((f"--ckpt_path={checkpoint}", f"--model.name_or_path={checkpoint}")):
         commanded(
             ["-m", "coh_lightning", "predict", *common, start, f"--run.folder=written{number}"],
             tmp_path,

@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from coh_lightning import shards
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
-from coh_lightning.models import Recipe
+from coh_lightning.models import ModelSpec
 from coh_lightning.module import CoHModule
 from coh_lightning.shards import METADATA, check_shards, read_shards
 
@@ -276,9 +276,9 @@ def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(
     checkpoint, folder = torch.load(tmp_path / "one.ckpt", weights_only=True), tmp_path / "shards.ckpt"
     dcp.save({"state_dict": checkpoint.pop("state_dict")}, checkpoint_id=folder, no_dist=True)
     torch.save(checkpoint, folder / "meta.pt")
-    Recipe(str(folder)).build()
+    ModelSpec(str(folder)).build()
     elsewhere = shutil.copytree(folder, tmp_path / "copied")  # known by what is in it, not by its name alone
-    assert Recipe(str(elsewhere)).build().state_dict().keys() == Recipe(str(folder)).build().state_dict().keys()
+    assert ModelSpec(str(elsewhere)).build().state_dict().keys() == ModelSpec(str(folder)).build().state_dict().keys()
     file = folder / "__0_0.distcp"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match="it is truncated, so copy it again"):
@@ -292,7 +292,7 @@ def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(
         "--trainer.devices=1",
         strategy,
         f"--run.folder={tmp_path / 'run'}",
-        "--model.model=world",
+        "--model.name_or_path=world",
     ]
     assert main(["test", *words, f"--ckpt_path={folder}"]) == 2
     assert "it is truncated, so copy it again" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources import (
     HH,
     OASST,
@@ -45,7 +45,7 @@ def test_hh_shares_the_context_and_compares_the_last_answers() -> None:
     context = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
     one = record_of(HH("hh", subset="harmless-base"), {"chosen": context + " good", "rejected": context + " bad"})
     assert roles_and_texts(one.prompt) == [("user", "a"), ("assistant", "b"), ("user", "c")]
-    assert one.candidates == (Candidate("good", rank=1.0), Candidate("bad", rank=2.0))
+    assert one.candidates == (RatedCompletion("good", rank=1.0), RatedCompletion("bad", rank=2.0))
     assert (one.task, one.aspect, one.source) == ("response", "harmless", "hh-harmless-base")
     assert {part.cut for turn in one.prompt for part in turn.parts} == {"front"}
 
@@ -178,8 +178,8 @@ def test_summaries_of_posts_keep_the_head_and_the_beginning_of_the_post() -> Non
         ),
     )
     assert one.candidates == (
-        Candidate("First.", rank=2.0, author="sup1"),
-        Candidate("Second.", rank=1.0, author="ref"),
+        RatedCompletion("First.", rank=2.0, author="sup1"),
+        RatedCompletion("Second.", rank=1.0, author="ref"),
     )
     assert one.task == "summary"
     assert one.extra == {"worker": "w1", "batch": "b", "confidence": 7, "post": "t3_x"}
@@ -229,7 +229,7 @@ def test_webgpt_lists_both_answers_sources_and_renumbers_citations() -> None:
         Part("\n[2] B (b.org)\nbb", "back"),
         Part("\n[3] C (c.org)\ncc", "back"),
     )
-    assert one.candidates == (Candidate("x [1][2].", rank=1.0), Candidate("y [2, 3] and [7].", rank=2.0))
+    assert one.candidates == (RatedCompletion("x [1][2].", rank=1.0), RatedCompletion("y [2, 3] and [7].", rank=2.0))
     assert one.extra == {"scores": [0.5, -0.5]}
 
 
@@ -271,7 +271,7 @@ def test_webgpt_holds_out_questions_by_a_hash(tmp_path: Path) -> None:
 
 def test_our_own_lines_are_read_strictly() -> None:
     one = record_of(Records("my.jsonl", task="story"), {"prompt": "p", "completions": [{"text": "a", "thumb": True}]})
-    assert (one.source, one.task, one.candidates) == ("my", "story", (Candidate("a", thumb=True),))
+    assert (one.source, one.task, one.candidates) == ("my", "story", (RatedCompletion("a", thumb=True),))
     with pytest.raises(InputError, match=r"f:1: completions\[0\]\.text is empty"):
         Records("my.jsonl").feedback({"prompt": "p", "completions": [{"text": ""}]}, "f:1")
 
@@ -303,7 +303,7 @@ user, good, bad = (
 def test_trl_pairs_in_every_form_are_one_record(row: dict[str, Any]) -> None:
     one = record_of(TRLPairs("t"), row)
     assert roles_and_texts(one.prompt) == [("user", "Hi there")]
-    assert one.candidates == (Candidate("Hello!", rank=1.0), Candidate("What?", rank=2.0))
+    assert one.candidates == (RatedCompletion("Hello!", rank=1.0), RatedCompletion("What?", rank=2.0))
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,10 @@ def test_trl_pairs_keep_system_turns_and_reject_what_is_no_pair() -> None:
 )
 def test_trl_unpaired_is_a_thumb(row: dict[str, Any]) -> None:
     one = record_of(TRLUnpaired("t"), row)
-    assert (roles_and_texts(one.prompt), one.candidates) == ([("user", "Hi there")], (Candidate("Hello!", thumb=True),))
+    assert (roles_and_texts(one.prompt), one.candidates) == (
+        [("user", "Hi there")],
+        (RatedCompletion("Hello!", thumb=True),),
+    )
     with pytest.raises(InputError, match="f:1: label is 'yes'; it must be true or false"):
         TRLUnpaired("t").feedback(row | {"label": "yes"}, "f:1")
 
@@ -470,8 +473,8 @@ def test_every_human_message_with_answers_is_a_ranking(tmp_path: Path) -> None:
     one, two = [one for one in records if isinstance(one, Feedback)]
     assert one.id == "a" and roles_and_texts(one.prompt) == [("user", "text a")]
     assert one.candidates == (
-        Candidate("text b", rank=0.0, thumb=False, author="human"),
-        Candidate("text g", rank=1.0, author="human"),
+        RatedCompletion("text b", rank=0.0, thumb=False, author="human"),
+        RatedCompletion("text g", rank=1.0, author="human"),
     )
     assert two.id == "c" and roles_and_texts(two.prompt) == [
         ("user", "text a"),
@@ -479,8 +482,8 @@ def test_every_human_message_with_answers_is_a_ranking(tmp_path: Path) -> None:
         ("user", "text c"),
     ]
     assert two.candidates == (
-        Candidate("text d", rank=1.0, author="human"),
-        Candidate("text e", rank=0.0, thumb=True, author="human"),
+        RatedCompletion("text d", rank=1.0, author="human"),
+        RatedCompletion("text e", rank=0.0, thumb=True, author="human"),
     )
     assert two.where == f"{source.path}:1 (c)"
 
@@ -511,7 +514,7 @@ def test_a_removed_message_of_a_tree_is_in_no_prompt(
     tree = oasst_tree()
     rejected: list[Rejected] = []
     path = write_rows(tmp_path / "o.jsonl", [tree | {"prompt": changed(tree["prompt"])}])
-    records = load([OASST(path)], seed=0, rejected=rejected, max_lost_share=1)
+    records = load([OASST(path)], seed=0, rejected=rejected, max_unusable_fraction=1)
     assert sorted(one.id for one in records) == [f"o/{id}" for id in kept]
     assert len(rejected) == 2 - len(kept) and {one.reason for one in rejected} <= {
         "a message of the prompt was deleted or failed review"
@@ -549,7 +552,7 @@ def test_a_mapping_reads_a_list_of_rated_completions() -> None:
     assert record_of(source, row) == Feedback(
         id="7",
         prompt=(Turn("user", (Part(" q ", "front"),)),),
-        candidates=(Candidate("a", ratings={"overall": 4.0}, author="m"), Candidate("b")),
+        candidates=(RatedCompletion("a", ratings={"overall": 4.0}, author="m"), RatedCompletion("b")),
         scales={"overall": (1.0, 5.0)},
         reference="r",
         source="m",
@@ -561,9 +564,9 @@ def test_a_mapping_reads_a_list_of_rated_completions() -> None:
 def test_a_mapping_reads_a_list_that_is_a_ranking() -> None:
     source = Mapping("m", prompt="q", each="best_first", completions=[Fields(text=".", rank="#")])
     assert record_of(source, {"q": "p", "best_first": ["a", "b", "c"]}).candidates == (
-        Candidate("a", rank=1.0),
-        Candidate("b", rank=2.0),
-        Candidate("c", rank=3.0),
+        RatedCompletion("a", rank=1.0),
+        RatedCompletion("b", rank=2.0),
+        RatedCompletion("c", rank=3.0),
     )
     assert rejection_of(source, {"q": "p", "best_first": []}).reason == "no completions"
 
@@ -622,7 +625,7 @@ def test_several_raters_count_with_their_mean_and_their_joined_words() -> None:
         scales={"overall": [1, 4]},
     )
     one = record_of(source, {"p": "q", "out": "x", "grade": ["Good", "Bad"], "why": ["a.", " ", "b."], "how": "c."})
-    assert one.candidates == (Candidate("x", ratings={"overall": 2.5}, critique="a. b. c."),)
+    assert one.candidates == (RatedCompletion("x", ratings={"overall": 2.5}, critique="a. b. c."),)
 
 
 @pytest.mark.parametrize(
@@ -669,7 +672,7 @@ def test_scalars_are_no_text_unless_the_mapping_says_so() -> None:
         Mapping("m", prompt="p", completions=[Fields(text="out")]).feedback(row, "f:1")
     assert record_of(
         Mapping("m", prompt="p", completions=[Fields(text="out")], scalars_as_text=True), row
-    ).candidates == (Candidate("True"),)
+    ).candidates == (RatedCompletion("True"),)
 
 
 def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
@@ -729,7 +732,7 @@ def test_a_path_that_leads_nowhere_is_refused_with_the_nearest_name(row: dict[st
 
 def test_a_null_ends_a_path() -> None:
     source = Mapping("m", prompt="q", completions=[Fields(text="a.b", rating="c.d")])
-    assert record_of(source, {"q": "p", "a": {"b": "x"}, "c": None}).candidates == (Candidate("x"),)
+    assert record_of(source, {"q": "p", "a": {"b": "x"}, "c": None}).candidates == (RatedCompletion("x"),)
 
 
 @pytest.mark.parametrize(

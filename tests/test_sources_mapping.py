@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources import Fields, Mapping, Source, TRLPairs, load
 
 
@@ -139,8 +139,8 @@ def test_missing_counts_for_ratings_votes_thumbs_texts_and_ids_alike(missing: st
                     missing: {missing}, scales: {{overall: [1, 5]}}, id: i}}"""
         one = record(text, row)
         assert one.candidates == (
-            Candidate("A", rank=2.0, ratings={"overall": 4.0}, critique="good"),
-            Candidate("B", rank=1.0),
+            RatedCompletion("A", rank=2.0, ratings={"overall": 4.0}, critique="good"),
+            RatedCompletion("B", rank=1.0),
         )
         assert len(one.id) == 16
         assert reason(text, row | {"v2": cell}) == "nobody said which completion is better"
@@ -376,7 +376,7 @@ def test_a_mapping_changes_no_character(
     text = "{prompt: p, system: s, completions: [{text: a, critique: c, revision: r}], reference: f}"
     one = record_of(mapping_once(text), row)
     assert roles_and_texts(one.prompt) == [("system", system), ("user", prompt)]
-    assert one.candidates == (Candidate(completion, critique=critique, revision=revision),)
+    assert one.candidates == (RatedCompletion(completion, critique=critique, revision=revision),)
     assert one.reference == reference
     pieces = record_of(
         mapping_once("{prompt: [{text: '> ', field: p}, {field: s, cut: never}], completions: [{text: a}]}"), row
@@ -532,9 +532,9 @@ def test_systems_by_name_with_votes_on_their_names() -> None:
     }
     one = record(text, row | {"best": "llama"})
     assert one.candidates == (
-        Candidate("A", rank=2.0, ratings={"overall": 3.0}, author="gpt-3.5"),
-        Candidate("B", rank=1.0, ratings={"overall": 4.0}, author="llama"),
-        Candidate("C", rank=2.0, ratings={"overall": 5.0}, author="3"),
+        RatedCompletion("A", rank=2.0, ratings={"overall": 3.0}, author="gpt-3.5"),
+        RatedCompletion("B", rank=1.0, ratings={"overall": 4.0}, author="llama"),
+        RatedCompletion("C", rank=2.0, ratings={"overall": 5.0}, author="3"),
     )
     assert ranks(record(text, row | {"best": "draw"})) == [1, 1, 1]
     assert ranks(record(text, row | {"best": ["gpt-3.5", "gpt-3.5", "llama"]})) == [1, 2, 2]
@@ -548,10 +548,12 @@ def test_systems_by_name_with_votes_on_their_names() -> None:
 def test_the_place_and_the_key_of_an_element() -> None:
     text = "{prompt: p, each: e, completions: [{text: ., rank: .place, author: .place}]}"
     assert record(text, {"p": "P", "e": ["A", "B"]}).candidates == (
-        Candidate("A", rank=1.0, author="1"),
-        Candidate("B", rank=2.0, author="2"),
+        RatedCompletion("A", rank=1.0, author="1"),
+        RatedCompletion("B", rank=2.0, author="2"),
     )
-    assert record(text, {"p": "P", "e": {"x": "A", "y": "B"}}).candidates[1] == Candidate("B", rank=2.0, author="2")
+    assert record(text, {"p": "P", "e": {"x": "A", "y": "B"}}).candidates[1] == RatedCompletion(
+        "B", rank=2.0, author="2"
+    )
     says = "f:1, e[0]: .key is the key in an object, and e is a list here; .place is the place in it."
     assert refusal(text.replace("author: .place", "author: .key"), {"p": "P", "e": ["A"]}) == says
 
@@ -717,12 +719,12 @@ def test_a_critique_follows_the_completion_that_won_whichever_it_is() -> None:
     )
     row = AB | {"c": "First.", "why": ["Kind.", None, " Short. "], "bad": ["Rude."]}
     assert record(text, row | {"v": "A"}).candidates == (
-        Candidate("A", rank=1.0, critique="First. Kind.  Short. "),
-        Candidate("B", rank=2.0, critique="Rude."),
+        RatedCompletion("A", rank=1.0, critique="First. Kind.  Short. "),
+        RatedCompletion("B", rank=2.0, critique="Rude."),
     )
     assert record(text, row | {"v": "B"}).candidates == (
-        Candidate("A", rank=2.0, critique="First. Rude."),
-        Candidate("B", rank=1.0, critique="Kind.  Short. "),
+        RatedCompletion("A", rank=2.0, critique="First. Rude."),
+        RatedCompletion("B", rank=1.0, critique="Kind.  Short. "),
     )
     source = mapping(text)
     tie = source.feedback(row | {"v": "T"}, "f:1")
@@ -789,7 +791,10 @@ def test_lists_beside_each_other_are_read_by_place_or_by_key() -> None:
                completions: [{text: ., author: .beside.models, rating: .beside.notes.*.score}],
                scales: {overall: [1, 5]}}"""
     row = {"p": "P", "answers": ["A", "B"], "models": ["x", "y"], "notes": [{"score": 5}, {"score": 3}]}
-    want = (Candidate("A", ratings={"overall": 5.0}, author="x"), Candidate("B", ratings={"overall": 3.0}, author="y"))
+    want = (
+        RatedCompletion("A", ratings={"overall": 5.0}, author="x"),
+        RatedCompletion("B", ratings={"overall": 3.0}, author="y"),
+    )
     assert record(text, row).candidates == want
     says = "f:1, answers[0]: models is a list of 1; it must have one entry for each of the 2 elements of answers."
     assert refusal(text, row | {"models": ["x"]}) == says

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources import (
     Fields,
     Mapping,
@@ -248,9 +248,9 @@ def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
 
 def test_one_setting_says_how_many_rows_may_be_lost(tmp_path: Path) -> None:
     source = TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))
-    assert len(load([source], seed=0, max_lost_share=0.6)) == 2
-    with pytest.raises(InputError, match=r"3 of 5 rows .* or raise data\.max_lost_share \(0\.59\)\."):
-        load([source], seed=0, max_lost_share=0.59)
+    assert len(load([source], seed=0, max_unusable_fraction=0.6)) == 2
+    with pytest.raises(InputError, match=r"3 of 5 rows .* or raise data\.max_unusable_fraction \(0\.59\)\."):
+        load([source], seed=0, max_unusable_fraction=0.59)
 
 
 def test_merge_prompts_gathers_rows_of_one_prompt(tmp_path: Path) -> None:
@@ -265,8 +265,8 @@ def test_merge_prompts_gathers_rows_of_one_prompt(tmp_path: Path) -> None:
     )
     records = {record.prompt[0].text: record for record in load([source], seed=0)}
     assert records["q"].candidates == (
-        Candidate("a", ratings={"overall": 4.0}),
-        Candidate("b", ratings={"overall": 2.0}),
+        RatedCompletion("a", ratings={"overall": 4.0}),
+        RatedCompletion("b", ratings={"overall": 2.0}),
     )
     assert records["q"].extra == {"merged": [f"{path}:1", f"{path}:3"]}
     assert len(records["r"].candidates) == 1
@@ -286,7 +286,7 @@ def asked(text: str, *, id: str = "", system: str | None = None) -> Feedback:
     return Feedback(
         id=id or text,
         prompt=prompt if system is None else (Turn("system", (Part(system),)), *prompt),
-        candidates=(Candidate("a"),),
+        candidates=(RatedCompletion("a"),),
     )
 
 

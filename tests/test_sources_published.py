@@ -11,7 +11,7 @@ import yaml
 from feedback_for_tests import roles_and_texts
 from test_sources_mapping import mapping, ranks, reason, record
 
-from coh_lightning.records import Candidate
+from coh_lightning.records import RatedCompletion
 from coh_lightning.sources import load
 
 CONF = Path(__file__).parent.parent / "conf" / "data"
@@ -62,7 +62,7 @@ def test_ultrafeedback() -> None:
     }
     one = record(ULTRAFEEDBACK, row)
     assert one.candidates == (
-        Candidate(
+        RatedCompletion(
             " Answer\n",
             ratings={"instruction_following": 5.0, "truthfulness": 3.0, "helpfulness": 4.0},
             critique="Good.",
@@ -91,7 +91,7 @@ def test_helpsteer2(tmp_path: Path) -> None:
         ("assistant", "b"),
         ("user", "c"),
     ]
-    assert one.candidates == (Candidate("d", ratings={name: float(value) for name, value in scores.items()}),)
+    assert one.candidates == (RatedCompletion("d", ratings={name: float(value) for name, value in scores.items()}),)
     path = tmp_path / "h.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (first, first | {"response": "e", "helpfulness": 1})))
     (merged,) = load([mapping(HELPSTEER2, str(path))], seed=0)
@@ -159,9 +159,9 @@ def test_nectar() -> None:
     one = record(NECTAR, row)
     assert roles_and_texts(one.prompt) == [("user", "Why?")]
     assert one.candidates == (
-        Candidate("A", rank=1.0, author="gpt-4"),
-        Candidate(" B\n", rank=2.0, author="llama-2-7b-chat"),
-        Candidate("C", rank=7.0, author="x"),
+        RatedCompletion("A", rank=1.0, author="gpt-4"),
+        RatedCompletion(" B\n", rank=2.0, author="llama-2-7b-chat"),
+        RatedCompletion("C", rank=7.0, author="x"),
     )
     several = row | {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: ", "turns": 2}
     assert roles_and_texts(record(NECTAR, several).prompt) == [("user", "a"), ("assistant", "b"), ("user", "c")]
@@ -230,8 +230,8 @@ def test_pku_saferlhf() -> None:
     }
     one = record(SAFE, row)
     assert one.candidates == (
-        Candidate("A", rank=2.0, thumb=True, author="Alpaca3-8B"),
-        Candidate("B", rank=1.0, thumb=False, author="WizardLM-30B-Uncensored"),
+        RatedCompletion("A", rank=2.0, thumb=True, author="Alpaca3-8B"),
+        RatedCompletion("B", rank=1.0, thumb=False, author="WizardLM-30B-Uncensored"),
     )
     assert one.extra == {"safer_response_id": 0, "votes": ["1"]}
     safer = SAFE.replace("votes:\n- better_response_id", "votes:\n- safer_response_id").replace(
@@ -290,7 +290,7 @@ def test_prometheus() -> None:
         "orig_feedback": "So.",
     }
     one = record(COLLECTION, row)
-    assert one.candidates == (Candidate("Answer.", ratings={"overall": 4.0}, critique="So."),)
+    assert one.candidates == (RatedCompletion("Answer.", ratings={"overall": 4.0}, critique="So."),)
     assert (one.reference, one.extra, roles_and_texts(one.prompt)) == (
         "R",
         {"orig_criteria": "Is it kind?"},
@@ -329,7 +329,10 @@ def test_ultrainteract_pairs() -> None:
     }
     one = record(INTERACT, row)
     assert roles_and_texts(one.prompt) == [("user", "Solve."), ("assistant", "Step 1"), ("user", "Observation: no")]
-    assert one.candidates == (Candidate("Step 2\n\n```python\n    x = 1\n```", rank=1.0), Candidate("Step 2", rank=2.0))
+    assert one.candidates == (
+        RatedCompletion("Step 2\n\n```python\n    x = 1\n```", rank=1.0),
+        RatedCompletion("Step 2", rank=2.0),
+    )
     assert (one.id, one.task, one.extra) == (
         "0_0",
         "response",

@@ -12,7 +12,7 @@ from feedback_for_tests import DATA
 from jsonargparse import ArgumentParser
 from omegaconf import OmegaConf
 
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources import HH, Source, counts, load
 
 needs_real_data = pytest.mark.skipif(
@@ -64,7 +64,7 @@ def test_ultrafeedback_shaped_rows() -> None:
         {"source": "s", "instruction": "q", "models": ["m"], "completions": [completion], "correct_answers": ["None"]},
     )
     assert one.candidates == (
-        Candidate(
+        RatedCompletion(
             "a",
             ratings={"instruction_following": 5.0, "truthfulness": 3.0, "helpfulness": 4.0},
             critique="fine",
@@ -100,7 +100,7 @@ def real(name: str) -> tuple[list[Feedback], list[Rejected]]:
     return records, rejected
 
 
-def ks(records: list[Feedback], given: Callable[[Candidate], bool]) -> dict[int, int]:
+def ks(records: list[Feedback], given: Callable[[RatedCompletion], bool]) -> dict[int, int]:
     return dict(Counter(sum(map(given, record.candidates)) for record in records))
 
 

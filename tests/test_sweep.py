@@ -564,7 +564,7 @@ def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_
     for folder in folders:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["model"]["lr"] == settings(file)["model.lr"]
-        assert config["data"]["regulariser_weight"] == settings(file)["data.regulariser_weight"]
+        assert config["data"]["pretraining_weight"] == settings(file)["data.pretraining_weight"]
         assert config["data"]["method"]["name"] == Path(settings(file)["data.method"]).stem
         with (folder / "metrics.csv").open(newline="") as lines:
             first = next(row for row in csv.DictReader(lines) if row["val/nll"])
@@ -594,7 +594,7 @@ def test_every_method_and_wording_of_a_sweep_builds(
                 f"--data.wording={wording}",
                 f"--trainer.default_root_dir={tmp_path}",
             ]
-            words += [f"--data.hide={value}" for value in parameters["data.hide"]["values"]]
+            words += [f"--data.fcm_range={value}" for value in parameters["data.fcm_range"]["values"]]
             monkeypatch.setattr(sys, "argv", ["coh_lightning", *words])
             monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
             built = cli.build(model_class, data_class, open_classes=open_classes)

@@ -35,7 +35,7 @@ from coh_lightning.encoder import Encoder
 from coh_lightning.errors import InputError
 from coh_lightning.field_cache import cache_fields
 from coh_lightning.formats import PromptFormat
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.records import Feedback, RatedCompletion
 from coh_lightning.template_check import Rewritten
 from coh_lightning.tokens import OutputSpan, Tokens
 from coh_lightning.turns import Part, Role, Turn
@@ -290,7 +290,7 @@ def test_each_distinct_text_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -
     build.chain(cut, (GOOD, BAD))
 
     def refuse(*_: object) -> None:
-        raise AssertionError("a text was tokenised again")
+        raise AssertionError("a text was tokenized again")
 
     monkeypatch.setattr(AnchoredTokenizer, "encode", refuse)
     for chain in ((GOOD, BAD), (GOOD,)):
@@ -584,7 +584,9 @@ def test_the_fields_of_a_record_are_all_that_its_chains_need_but_markers(
     make: Any, template: str | None, format: PromptFormat, marked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feedback = Feedback(
-        "r1", talk("hi", "hello", "Why?", system="Be kind."), (Candidate("yes", revision="yes, well"), Candidate("no"))
+        "r1",
+        talk("hi", "hello", "Why?", system="Be kind."),
+        (RatedCompletion("yes", revision="yes, well"), RatedCompletion("no")),
     )
     build = builder(make(template), format, marked=marked)
     marker = "A good answer:" if marked else ""
@@ -617,7 +619,7 @@ def test_the_fields_of_a_record_are_all_that_its_chains_need_but_markers(
 def test_a_record_that_the_template_refuses_has_no_fields_and_is_rejected_with_its_reason() -> None:
     build = builder(byte_level(GEMMA), FORMATS["user"])
     prompt = (Turn("user", (Part("hi"),)), *user("Why?"))
-    assert build.fields(Feedback("r1", prompt, (Candidate("yes"),))) == []
+    assert build.fields(Feedback("r1", prompt, (RatedCompletion("yes"),))) == []
     with pytest.raises(Unusable, match="refuses a conversation of the roles user, user, assistant"):
         build.cut_prompt(prompt)
 

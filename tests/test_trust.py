@@ -301,7 +301,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.exchange import read_completions
 from coh_lightning.human_eval.items import read_systems
 from coh_lightning.human_eval.workbook import check_workbook
-from coh_lightning.records import Judgement, read_jsonl
+from coh_lightning.records import Judgment, read_jsonl
 from coh_lightning.sources import TRLPairs, load
 from coh_lightning.sources.files import read_rows
 from coh_lightning.sources.texts import read_texts
@@ -311,7 +311,7 @@ path = pathlib.Path(sys.argv[1])
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000,) * 2)
 ways = [lambda: load([TRLPairs(str(path))], seed=0, on_bad_record="skip"), lambda: load([TRLPairs(str(path))], seed=0), lambda: read_texts(str(path))]
-ways += [lambda: list(read_jsonl(path, Judgement)), lambda: read_systems([path], seed=0), lambda: read_completions(path, [], count=len)]
+ways += [lambda: list(read_jsonl(path, Judgment)), lambda: read_systems([path], seed=0), lambda: read_completions(path, [], count=len)]
 if path.name == "book.xlsx":
     ways = [lambda: check_workbook(path)]
 if path.name == "lines.jsonl.gz":  # each line by itself is a row; what is kept of rows takes room in any case

@@ -6,13 +6,13 @@ import pytest
 import yaml
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.records import Feedback, RatedCompletion
 from coh_lightning.turns import Part, Turn
 from coh_lightning.wording import MarkerPair, Wording, asked, markers
 
 
-def record(*candidates: Candidate, **fields: object) -> Feedback:
-    return Feedback("r", (Turn("user", (Part("Q"),)),), candidates or (Candidate("x"),), **fields)  # type: ignore[arg-type]
+def record(*candidates: RatedCompletion, **fields: object) -> Feedback:
+    return Feedback("r", (Turn("user", (Part("Q"),)),), candidates or (RatedCompletion("x"),), **fields)  # type: ignore[arg-type]
 
 
 def test_a_pair_of_sentences_speaks_of_the_aspect_then_of_the_task_then_generally() -> None:
@@ -53,16 +53,17 @@ def test_a_rating_on_the_bound_of_two_levels_belongs_to_the_better_one_whatever_
 
 def test_ratings_are_named_in_the_order_of_the_alphabet_and_the_nameless_one_is_quality() -> None:
     scales = {"coverage": (0.0, 1.0), "accuracy": (0.0, 1.0), "overall": (1.0, 5.0)}
-    rated = Candidate("x", ratings={"coverage": 0.1, "accuracy": 0.9})
+    rated = RatedCompletion("x", ratings={"coverage": 0.1, "accuracy": 0.9})
     assert Wording().rated(record(scales=scales), rated) == "An answer with excellent accuracy and very poor coverage:"
     assert (
-        Wording().rated(record(scales=scales), Candidate("x", ratings={"overall": 3})) == "An answer with fair quality:"
+        Wording().rated(record(scales=scales), RatedCompletion("x", ratings={"overall": 3}))
+        == "An answer with fair quality:"
     )
 
 
 def test_peoples_words_are_never_read_as_placeholders() -> None:
     assert (
-        Wording().criticised(record(), " it says {task} and {0}. ")
+        Wording().criticized(record(), " it says {task} and {0}. ")
         == "An answer of which people say that it says {task} and {0}:"
     )
     assert Wording().revised(record(), "it trails off...") == "People say of it that it trails off.... A better answer:"

@@ -196,7 +196,7 @@ def _byte_level() -> str:
 
 @cache
 def _sentencepiece() -> str:
-    """Merges learned by a trainer that splits at "▁", then put in a model that doesn't split, normalises as Llama does
+    """Merges learned by a trainer that splits at "▁", then put in a model that doesn't split, normalizes as Llama does
     and falls back to bytes.
     """
     trained = Tokenizer(models.BPE())

@@ -44,7 +44,7 @@ from coh_lightning.human_eval.statistics import (
     wilson,
 )
 from coh_lightning.intervals import UNKNOWN, Floats, bootstrap_sums
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 SIDES = ("baseline", "tie", "model")
 TERCILES = ("shorter", "alike", "longer")
@@ -56,7 +56,7 @@ Json = dict[str, Any]
 def analyze(results: StudyResults, raters: Sequence[str]) -> Json:
     """All numbers of the votes of these raters: pairs of systems, position, ranking of three or more systems."""
     allowed = set(raters)
-    votes = [one for one in results.judgements if not one.check and one.rater in allowed]
+    votes = [one for one in results.judgments if not one.check and one.rater in allowed]
     pairs = [_pair(results, votes, baseline, model) for baseline, model in results.pairs]
     pairs = [pair for pair in pairs if pair["votes"]]
     tests = [entry["sign_test"] for pair in pairs for entry in pair["attributes"].values()]
@@ -74,7 +74,7 @@ def analyze(results: StudyResults, raters: Sequence[str]) -> Json:
     }
 
 
-def _pair(results: StudyResults, all_votes: Sequence[Judgement], baseline: str, model: str) -> Json:
+def _pair(results: StudyResults, all_votes: Sequence[Judgment], baseline: str, model: str) -> Json:
     """The comparison of two systems. All its statistics share one bootstrap over one table with a row per prompt."""
     votes = [vote for vote in all_votes if set(vote.systems) == {baseline, model}]
     attributes = [name for name in results.attributes if any(vote.attribute == name for vote in votes)]
@@ -205,7 +205,7 @@ def _by_prompt(counts: Floats) -> Json:
     }
 
 
-def _agreement(votes: Sequence[Judgement], baseline: str, model: str, seed: int) -> Json:
+def _agreement(votes: Sequence[Judgment], baseline: str, model: str, seed: int) -> Json:
     """Alpha and raw agreement over items with two or more raters, with intervals over prompts; kappa if exactly two
     raters share items.
     """
@@ -236,7 +236,7 @@ def _agreement(votes: Sequence[Judgement], baseline: str, model: str, seed: int)
     return out | {"kappa": None if math.isnan(kappa) else kappa}
 
 
-def _position(results: StudyResults, votes: Sequence[Judgement]) -> Json:
+def _position(results: StudyResults, votes: Sequence[Judgment]) -> Json:
     """How often the left answer won: of the decided votes on each attribute, and of rows by the majority of their
     attributes.
     """

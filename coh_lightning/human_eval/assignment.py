@@ -19,7 +19,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.human_eval.gold import GOLD, GoldItem
 from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
 from coh_lightning.human_eval.study import TITLE, RatingRow, Study, StudyItem, digest
-from coh_lightning.judgements import TIE
+from coh_lightning.judgments import TIE
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coh_lightning.errors import InputError, counted
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.assignment import Design, make_study
 from coh_lightning.human_eval.export_settings import (
     ATTRIBUTES,
@@ -176,7 +176,7 @@ def _write_folder(study: Study, output: Path, forms: Sequence[str]) -> None:
     """Write everything beside the folder and rename at the end, so that there is never half a study."""
     from coh_lightning.human_eval.rating_page import write_rating_page
 
-    with written_aside(output.absolute()) as aside:
+    with atomic_write(output.absolute()) as aside:
         aside.mkdir()
         write_study(study, aside)
         write_sheets(study, aside / "sheets")

@@ -15,20 +15,20 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACCENT, INK, GREY, MIDDLE, PALE = "#0b7285", "#343a40", "#ced4da", "#868e96", "#e9ecef"
+ACCENT, INK, GRAY, MIDDLE, PALE = "#0b7285", "#343a40", "#ced4da", "#868e96", "#e9ecef"
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.labelcolor": INK,
     "text.color": INK,
     "xtick.color": INK,
@@ -109,7 +109,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     InputError if it can't be written.
     """
     kind = path.suffix.removeprefix(".")
-    with written_aside(path) as aside, warnings.catch_warnings():
+    with atomic_write(path) as aside, warnings.catch_warnings():
         # a box stands for it; the tables have the name itself
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(
@@ -222,7 +222,7 @@ def position_length_figure(analysis: Mapping[str, Any]) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
         axes.set_title(title)
     for place in range(3, len(thirds), 3):
-        right.axhline(place - 0.5, color=GREY, linewidth=0.8)
+        right.axhline(place - 0.5, color=GRAY, linewidth=0.8)
     return figure
 
 
@@ -269,7 +269,7 @@ def _name_rows(axes: Axes, names: Sequence[str], after: int | None = None) -> No
     axes.set_ylim(len(names) - 0.45, -0.55)
     after = names.index("average") if after is None and "average" in names else after
     if after:
-        axes.axhline(after - 0.5, color=GREY, linewidth=0.8)
+        axes.axhline(after - 0.5, color=GRAY, linewidth=0.8)
 
 
 def _triple(interval: Mapping[str, Any]) -> list[float | None]:

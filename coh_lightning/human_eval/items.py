@@ -17,7 +17,7 @@ from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.human_eval.gold import GOLD
 from coh_lightning.human_eval.outputs import SystemOutput, join_dialogues, read_outputs
-from coh_lightning.judgements import TIE
+from coh_lightning.judgments import TIE
 
 REFERENCE = "reference"
 """Name of the system whose answers are the data's own references."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.sheets import CHOICES
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow, as_seconds, read_form, submitted_form
@@ -43,7 +43,7 @@ def write_label_studio(study: Study, folder: Path) -> None:
             ("json", json.dumps(tasks, ensure_ascii=False, indent=1) + "\n"),
             ("xml", label_studio_interface(study, rater)),
         ):
-            with written_aside(folder / "label_studio" / f"{rater}.{ending}") as aside:
+            with atomic_write(folder / "label_studio" / f"{rater}.{ending}") as aside:
                 aside.write_bytes(text.encode("utf-8"))
 
 

@@ -214,7 +214,7 @@ def write_curve(plan: StudyPlan, path: Path) -> None:
 def _curve_figure(plan: StudyPlan) -> Figure:
     import numpy as np
 
-    from coh_lightning.human_eval.figures import ACCENT, GREY, INK, new_figure
+    from coh_lightning.human_eval.figures import ACCENT, GRAY, INK, new_figure
 
     last = max(1000, max(max(row.values()) for row in plan.decided.values()))
     shown = np.unique(np.round(np.geomspace(10, last, 400)).astype(int))
@@ -223,7 +223,7 @@ def _curve_figure(plan: StudyPlan) -> Figure:
     )  # all visible teeth
     figure, (axes,) = new_figure(7.2, 3.9)
     for mark in plan.powers:
-        axes.axhline(mark, color=GREY, linewidth=0.8, zorder=1)
+        axes.axhline(mark, color=GRAY, linewidth=0.8, zorder=1)
         axes.text(10, mark + 0.012, f"{mark * 100:g} %", color=INK, fontsize=8, ha="left")
     for place, share in enumerate(plan.shares):
         # the lower envelope: the power that no larger n falls below

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import SubmittedRow, as_seconds, read_form, submitted_form
 
@@ -75,7 +75,7 @@ def write_potato(study: Study, folder: Path) -> None:
         ("data.jsonl", "".join(lines)),
         ("config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False, width=1000)),
     ):
-        with written_aside(folder / "potato" / name) as aside:
+        with atomic_write(folder / "potato" / name) as aside:
             aside.write_bytes(text.encode("utf-8"))
 
 

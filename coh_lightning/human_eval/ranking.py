@@ -13,10 +13,10 @@ from coh_lightning.human_eval.bradley_terry import bradley_terry, davidson, expe
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import expanded_percentile
 from coh_lightning.intervals import Floats, bootstrap_sums
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 
-def rank_systems(results: StudyResults, votes: Sequence[Judgement]) -> dict[str, Any]:
+def rank_systems(results: StudyResults, votes: Sequence[Judgment]) -> dict[str, Any]:
     """For each attribute the systems in order of strength, or {"refused": why they can't be ranked}."""
     prompts = list(dict.fromkeys(vote.prompt_id for vote in votes))
     return {
@@ -25,9 +25,7 @@ def rank_systems(results: StudyResults, votes: Sequence[Judgement]) -> dict[str,
     }
 
 
-def _ranked(
-    results: StudyResults, votes: Sequence[Judgement], attribute: str, prompts: Sequence[str]
-) -> dict[str, Any]:
+def _ranked(results: StudyResults, votes: Sequence[Judgment], attribute: str, prompts: Sequence[str]) -> dict[str, Any]:
     systems = results.systems
     table = _table(systems, votes, prompts)
     wins, ties = table.sum(axis=0)
@@ -60,7 +58,7 @@ def _ranked(
     }
 
 
-def _table(systems: Sequence[str], votes: Sequence[Judgement], prompts: Sequence[str]) -> Floats:
+def _table(systems: Sequence[str], votes: Sequence[Judgment], prompts: Sequence[str]) -> Floats:
     """Counts of shape (prompts, 2, systems, systems): wins (row over column), and ties (on both sides)."""
     place_of = {name: place for place, name in enumerate(systems)}
     prompt_of = {prompt: place for place, prompt in enumerate(prompts)}

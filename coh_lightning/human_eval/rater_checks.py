@@ -13,7 +13,7 @@ import numpy as np
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import wilson
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 RULES = {
     "min_gold": ("gold", "gold items answered correctly"),
@@ -27,7 +27,7 @@ def rater_table(results: StudyResults) -> dict[str, dict[str, Any]]:
     """For each rater: rows and votes given, seconds per row, rows that the left answer won, results of the checks."""
     table = {}
     for rater in results.raters:
-        own = [one for one in results.judgements if one.rater == rater]
+        own = [one for one in results.judgments if one.rater == rater]
         votes = [one for one in own if not one.check]
         left, decided = left_by_row(votes)
         table[rater] = {
@@ -42,18 +42,18 @@ def rater_table(results: StudyResults) -> dict[str, dict[str, Any]]:
     return table
 
 
-def seconds_per_row(judgements: Iterable[Judgement]) -> dict[str, float | int | None]:
+def seconds_per_row(judgments: Iterable[Judgment]) -> dict[str, float | int | None]:
     """Number of rows with a time, and the quartiles of their seconds. All answers of a row carry the same time, which
     counts once.
     """
-    times = {one.row: one.seconds for one in judgements if one.seconds is not None}
+    times = {one.row: one.seconds for one in judgments if one.seconds is not None}
     if not times:
         return {"rows": 0, "median": None, "lower_quartile": None, "upper_quartile": None}
     low, middle, high = np.quantile(list(times.values()), [0.25, 0.5, 0.75])
     return {"rows": len(times), "median": float(middle), "lower_quartile": float(low), "upper_quartile": float(high)}
 
 
-def left_by_row(votes: Iterable[Judgement]) -> tuple[int, int]:
+def left_by_row(votes: Iterable[Judgment]) -> tuple[int, int]:
     """(rows that the left answer won, rows decided) by the majority of each row's attributes, which share their
     sides.
     """
@@ -63,12 +63,12 @@ def left_by_row(votes: Iterable[Judgement]) -> tuple[int, int]:
     return sum(side > 0 for side in lead.values()), sum(side != 0 for side in lead.values())
 
 
-def _checks(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
+def _checks(judgments: Sequence[Judgment]) -> dict[str, dict[str, Any]]:
     """Check -> how many of its answers were right, as import recorded it (a swapped duplicate is right if it got the
     same answer as the first showing).
     """
     passed: dict[str, list[bool]] = {"swap": [], "identical": [], "gold": []}
-    for one in judgements:
+    for one in judgments:
         if one.check in passed and one.passed is not None:
             passed[one.check].append(one.passed)
     return {

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coh_lightning.errors import InputError, did_you_mean, words_of
+from coh_lightning.errors import InputError, did_you_mean, first_line
 from coh_lightning.human_eval.guard import unguard
 from coh_lightning.human_eval.sheets import AFTER, BEFORE
 from coh_lightning.human_eval.study import Study
@@ -119,7 +119,7 @@ def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> I
             start = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
-            f"{path}:{reader.line_num + skipped}: the sheet can't be read ({words_of(error)}); save it again as CSV."
+            f"{path}:{reader.line_num + skipped}: the sheet can't be read ({first_line(error)}); save it again as CSV."
         ) from error
     finally:
         csv.field_size_limit(limit)

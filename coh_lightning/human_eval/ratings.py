@@ -1,4 +1,4 @@
-"""`python -m coh_lightning human-eval import DIR FILES...`: what raters send back -> `judgements.jsonl`, with every
+"""`python -m coh_lightning human-eval import DIR FILES...`: what raters send back -> `judgments.jsonl`, with every
 answer that can't be used reported by file and line.
 
 A row counts if its `row_id` is of this study, its texts are those that were exported (or, if the sheet holds none, its
@@ -6,7 +6,7 @@ A row counts if its `row_id` is of this study, its texts are those that were exp
 
     A, a, left, answer a      tie, t, =, neutral, equal, same, both, draw      B, b, right, answer b
 
-Import rebuilds `judgements.jsonl` from its content and the files: files may be partial, and importing one again changes
+Import rebuilds `judgments.jsonl` from its content and the files: files may be partial, and importing one again changes
 nothing.
 """
 
@@ -27,7 +27,7 @@ from coh_lightning.human_eval.study import JUDGEMENTS, Study, read_study
 from coh_lightning.human_eval.submitted import SubmittedRow
 from coh_lightning.human_eval.text_match import mismatch
 from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 Choice = Literal["A", "tie", "B"]
 
@@ -45,7 +45,7 @@ SHOWN = 8
 class ImportResult:
     """What an import did. The lists are sentences, each naming file and line if there is one."""
 
-    judgements: int
+    judgments: int
     """Judgments of the study now."""
     added: int
     """Those of them that are new."""
@@ -65,7 +65,7 @@ class ImportResult:
 
 
 def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False) -> ImportResult:
-    """Read the raters' files into `judgements.jsonl` of the study in `folder`. Good answers are kept; the result names
+    """Read the raters' files into `judgments.jsonl` of the study in `folder`. Good answers are kept; the result names
     the bad ones.
 
     Args:
@@ -84,12 +84,12 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     for file in files:
         for submitted in read_rating_file(Path(file), study):
             merge.take(submitted)
-    judgements = _with_checks(study, merge.judgements)
-    if judgements or path.exists():
-        write_jsonl(path, judgements)
+    judgments = _with_checks(study, merge.judgments)
+    if judgments or path.exists():
+        write_jsonl(path, judgments)
     return ImportResult(
-        judgements=len(judgements),
-        added=len(merge.judgements.keys() - before.keys()),
+        judgments=len(judgments),
+        added=len(merge.judgments.keys() - before.keys()),
         expected=len(study.rows) * len(study.attributes),
         missing=tuple(merge.missing()),
         duplicates=tuple(merge.duplicates),
@@ -100,32 +100,32 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     )
 
 
-def _imported_before(path: Path, study: Study) -> Iterator[Judgement]:
+def _imported_before(path: Path, study: Study) -> Iterator[Judgment]:
     if not path.exists() or not path.stat().st_size:
         return
     rows = {row.row for row in study.rows}
     seen: dict[tuple[str, str], tuple[int, str]] = {}
-    for number, judgement in enumerate(read_jsonl(path, Judgement), start=1):
-        if judgement.row not in rows:
+    for number, judgment in enumerate(read_jsonl(path, Judgment), start=1):
+        if judgment.row not in rows:
             raise InputError(
-                f"{path}: judgment {number} is of row {judgement.row!r:.60}, which study {study.id} doesn't have; is "
+                f"{path}: judgment {number} is of row {judgment.row!r:.60}, which study {study.id} doesn't have; is "
                 "the file of another study?"
             )
-        first, choice = seen.setdefault((judgement.row, judgement.attribute), (number, judgement.choice))
-        if choice != judgement.choice:
+        first, choice = seen.setdefault((judgment.row, judgment.attribute), (number, judgment.choice))
+        if choice != judgment.choice:
             raise InputError(
                 f"{path}: judgments {first} and {number} give different choices, {choice!r:.60} and "
-                f"{judgement.choice!r:.60}, for '{judgement.attribute}' of row '{judgement.row}'; keep one of the two."
+                f"{judgment.choice!r:.60}, for '{judgment.attribute}' of row '{judgment.row}'; keep one of the two."
             )
-        yield judgement
+        yield judgment
 
 
 class _Merge:
     """The judgments by (row, attribute), and what was wrong with other answers."""
 
-    def __init__(self, study: Study, before: Mapping[tuple[str, str], Judgement], *, replace: bool) -> None:
+    def __init__(self, study: Study, before: Mapping[tuple[str, str], Judgment], *, replace: bool) -> None:
         self.study = study
-        self.judgements = dict(before)
+        self.judgments = dict(before)
         self.duplicates: list[str] = []
         self.foreign: list[str] = []
         self.invalid: list[str] = []
@@ -170,7 +170,7 @@ class _Merge:
             if word not in WORDS:
                 self.invalid.append(f"{where}: {written[:40]!r} is not a choice for {attribute}; write A, tie or B.")
                 continue
-            judgement = Judgement(
+            judgment = Judgment(
                 item=row.item,
                 row=row.row,
                 prompt_id=about["prompt_id"],
@@ -182,21 +182,21 @@ class _Merge:
                 seconds=seconds,
                 comment=submitted.comment.encode("utf-8", "replace").decode(),  # a lone surrogate becomes "?"
             )
-            self._add(judgement, where)
+            self._add(judgment, where)
 
-    def _add(self, new: Judgement, where: str) -> None:
+    def _add(self, new: Judgment, where: str) -> None:
         place = (new.row, new.attribute)
-        old, came_from = self.judgements.get(place), self._came_from.get(place)
+        old, came_from = self.judgments.get(place), self._came_from.get(place)
         self._came_from[place] = where
         if old is None:
-            self.judgements[place] = new
+            self.judgments[place] = new
             return
         if old.choice == new.choice and (not new.comment or not old.comment or new.comment == old.comment):
             if came_from is not None:
                 self.duplicates.append(
                     f"{where}: {new.attribute} of row '{new.row}' has the same answer at {came_from}; it counts once."
                 )
-            self.judgements[place] = replace(
+            self.judgments[place] = replace(
                 old, comment=old.comment or new.comment, seconds=new.seconds if old.seconds is None else old.seconds
             )
             return
@@ -212,7 +212,7 @@ class _Merge:
             f"{came_from or 'an earlier import'}, with {differs}; {outcome}"
         )
         if self._replace:
-            self.judgements[place] = new
+            self.judgments[place] = new
 
     def _seconds(self, submitted: SubmittedRow) -> float | None:
         text = _plain(unguard(submitted.seconds)).replace(",", ".")
@@ -233,11 +233,11 @@ class _Merge:
     def missing(self) -> Iterator[str]:
         """One sentence for each partly answered row, then one for each rater with unanswered rows."""
         for row in self.study.rows:
-            lacking = [name for name in self.study.attributes if (row.row, name) not in self.judgements]
+            lacking = [name for name in self.study.attributes if (row.row, name) not in self.judgments]
             if 0 < len(lacking) < len(self.study.attributes):
                 blank = (self._blank[row.row, name] for name in lacking if (row.row, name) in self._blank)
                 yield f"{next(blank, row.rater)}: row '{row.row}' has no answer for {', '.join(lacking)}."
-        answered = {row for row, _ in self.judgements}
+        answered = {row for row, _ in self.judgments}
         for rater in self.study.raters:
             rows = [row.row for row, _ in self.study.rater_rows(rater)]
             empty = sum(row not in answered for row in rows)
@@ -249,10 +249,10 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s\u200b\ufeff]+", " ", text).strip()
 
 
-def _with_checks(study: Study, given: Mapping[tuple[str, str], Judgement]) -> list[Judgement]:
+def _with_checks(study: Study, given: Mapping[tuple[str, str], Judgment]) -> list[Judgment]:
     """The judgments in the order of the study's rows and attributes, with `passed` for the checks."""
     about = study.key["rows"]
-    judgements = []
+    judgments = []
     for row in study.rows:
         for attribute in study.attributes:
             one = given.get((row.row, attribute))
@@ -266,8 +266,8 @@ def _with_checks(study: Study, given: Mapping[tuple[str, str], Judgement]) -> li
             elif check:
                 key = study.key["items"][row.item]
                 passed = one.choice == (key["expected"] if key["expected"] == TIE else key["systems"][key["expected"]])
-            judgements.append(replace(one, check=check, passed=passed))
-    return judgements
+            judgments.append(replace(one, check=check, passed=passed))
+    return judgments
 
 
 # --- the command
@@ -297,7 +297,7 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(result: ImportResult) -> str:
     """What an import did, in lines for the terminal."""
-    lines = [f"{result.judgements:,} of {result.expected:,} judgments, {result.added:,} of them new"]
+    lines = [f"{result.judgments:,} of {result.expected:,} judgments, {result.added:,} of them new"]
     for name in ("invalid", "foreign", "conflicts", "duplicates", "missing"):
         sentences = getattr(result, name)
         if sentences:

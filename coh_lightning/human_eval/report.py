@@ -37,7 +37,7 @@ def report_numbers(results: StudyResults) -> dict[str, Any]:
         "attributes": list(results.attributes),
         "level": LEVEL,
         "resamples": RESAMPLES,
-        "rows": {"asked": len(rows), "answered": len({one.row for one in results.judgements})},
+        "rows": {"asked": len(rows), "answered": len({one.row for one in results.judgments})},
         "raters": table,
         "exclusion": {"rules": dict(rules), "excluded": excluded},
         "analyses": analyses,
@@ -73,7 +73,7 @@ def _warnings(
                 f"{counted(len(ids), 'prompt')} of {system} had no counterpart and "
                 f"{'was' if len(ids) == 1 else 'were'} not rated (first: {ids[0]})."
             )
-    answered = {one.row for one in results.judgements}
+    answered = {one.row for one in results.judgments}
     if len(answered) < len(rows):
         lines.append(f"{len(rows) - len(answered):,} of {len(rows):,} rows are not answered yet.")
     if excluded and not kept:

@@ -212,6 +212,6 @@ def _method(numbers: Numbers) -> list[Block]:
             "vote per prompt: the side with more votes has it.",
             "Left-win rates: Wilson's interval over single votes, because sides are drawn anew for each rater and "
             "item; over attributes together, one vote per row.",
-            "Every number of this page, unrounded, is in report.json; every answer is in judgements.jsonl.",
+            "Every number of this page, unrounded, is in report.json; every answer is in judgments.jsonl.",
         )
     ]

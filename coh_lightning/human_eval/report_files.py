@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.report import report_numbers
 from coh_lightning.human_eval.results import read_results
 
@@ -32,7 +32,7 @@ def write_report(folder: Path | str) -> Mapping[str, Any]:
         ("report.md", report_markdown(numbers, figures)),
         ("report.html", report_page(numbers, folder / "figures", figures)),
     ):
-        with written_aside(folder / name) as aside:
+        with atomic_write(folder / name) as aside:
             aside.write_text(text, encoding="utf-8", newline="\n")
     return numbers
 

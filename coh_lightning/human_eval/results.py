@@ -1,4 +1,4 @@
-"""The judgments of a study, unblinded: `judgements.jsonl` with `key.json` and `items.jsonl`, checked against each
+"""The judgments of a study, unblinded: `judgments.jsonl` with `key.json` and `items.jsonl`, checked against each
 other.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.study import JUDGEMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
 from coh_lightning.jsonl import parse_json, read_lines
-from coh_lightning.judgements import TIE, Judgement
+from coh_lightning.judgments import TIE, Judgment
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class StudyResults:
 
     key: Mapping[str, Any]
     items: Mapping[str, StudyItem]
-    judgements: tuple[Judgement, ...]
+    judgments: tuple[Judgment, ...]
     study: Study | None
     """For title, attributes and their definitions, if study.json is there."""
 
@@ -36,13 +36,13 @@ class StudyResults:
     @property
     def attributes(self) -> tuple[str, ...]:
         """In the study's order; others by name, "overall" last."""
-        found = sorted({one.attribute for one in self.judgements}, key=lambda name: (name == "overall", name))
+        found = sorted({one.attribute for one in self.judgments}, key=lambda name: (name == "overall", name))
         given = [name for name in (self.study.attributes if self.study else ()) if name in found]
         return (*given, *(name for name in found if name not in given))
 
     @property
     def raters(self) -> tuple[str, ...]:
-        return tuple(sorted({one.rater for one in self.judgements}, key=rater_order))
+        return tuple(sorted({one.rater for one in self.judgments}, key=rater_order))
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -50,7 +50,7 @@ class StudyResults:
         given first.
         """
         names = sorted(self.systems, key=lambda name: name != self.key.get("against"))
-        compared = {frozenset(self.key["items"][one.item]["systems"]) for one in self.judgements if not one.check}
+        compared = {frozenset(self.key["items"][one.item]["systems"]) for one in self.judgments if not one.check}
         return [
             (one, two)
             for place, one in enumerate(names)
@@ -82,28 +82,28 @@ def read_results(folder: Path | str) -> StudyResults:
     if not path.exists():
         raise InputError(f"{path}: no such file; import the raters' files first: human-eval import {folder} FILES.")
     first_at: dict[tuple[str, str], str] = {}
-    judgements = []
+    judgments = []
     for where, line in read_lines(path):
         if isinstance(line, InputError):
             raise line
-        judgement = Judgement.from_json(parse_json(line, where, unique=True), where)
-        if judgement.item not in key["items"] or judgement.item not in items:
+        judgment = Judgment.from_json(parse_json(line, where, unique=True), where)
+        if judgment.item not in key["items"] or judgment.item not in items:
             raise InputError(
-                f"{where}: item {judgement.item!r:.60} is not in this study's key.json and items.jsonl; import only "
+                f"{where}: item {judgment.item!r:.60} is not in this study's key.json and items.jsonl; import only "
                 "answers of this study."
             )
-        known = set(key["items"][judgement.item]["systems"])
-        if set(judgement.systems) != known or judgement.choice not in known | {TIE}:
+        known = set(key["items"][judgment.item]["systems"])
+        if set(judgment.systems) != known or judgment.choice not in known | {TIE}:
             raise InputError(
-                f"{where}: the choice {judgement.choice!r:.60} between {list(judgement.systems)!r:.80} doesn't fit "
-                f"item {judgement.item!r:.60}, which compares {sorted(known)!r:.80}; import the raters' files again."
+                f"{where}: the choice {judgment.choice!r:.60} between {list(judgment.systems)!r:.80} doesn't fit "
+                f"item {judgment.item!r:.60}, which compares {sorted(known)!r:.80}; import the raters' files again."
             )
-        if (first := first_at.setdefault((judgement.row, judgement.attribute), where)) != where:
+        if (first := first_at.setdefault((judgment.row, judgment.attribute), where)) != where:
             raise InputError(
-                f"{where}: row {judgement.row!r:.60} has two answers to {judgement.attribute!r:.60}, the first at "
+                f"{where}: row {judgment.row!r:.60} has two answers to {judgment.attribute!r:.60}, the first at "
                 f"{first}; keep one of the two lines."
             )
-        judgements.append(judgement)
-    if all(judgement.check for judgement in judgements):
-        raise InputError(f"{path}: all {len(judgements):,} answers are checks, none is a vote; import more sheets.")
-    return StudyResults(key, items, tuple(judgements), study)
+        judgments.append(judgment)
+    if all(judgment.check for judgment in judgments):
+        raise InputError(f"{path}: all {len(judgments):,} answers are checks, none is a vote; import more sheets.")
+    return StudyResults(key, items, tuple(judgments), study)

@@ -14,7 +14,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.guard import guard
 from coh_lightning.human_eval.study import Study
 
@@ -76,5 +76,5 @@ def write_sheets(study: Study, folder: Path) -> None:
     """Write RATER.csv for each rater, and instructions.txt, into the folder."""
     contents = {f"{rater}.csv": csv_text(sheet_cells(study, rater)).encode("utf-8-sig") for rater in study.raters}
     for name, content in {**contents, "instructions.txt": instructions(study).encode("utf-8")}.items():
-        with written_aside(folder / name) as aside:
+        with atomic_write(folder / name) as aside:
             aside.write_bytes(content)

@@ -28,7 +28,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.intervals import UNKNOWN, Floats, Interval
 
 Statistic = Callable[[Floats], Floats]
-"""Sums over prompts, shape (..., columns) -> values, shape (...); nan where the denominator is 0."""
+"""WeightedMeans over prompts, shape (..., columns) -> values, shape (...); nan where the denominator is 0."""
 
 LEVEL = 0.95
 RESAMPLES = 4000

@@ -16,11 +16,11 @@ from typing import Any
 from coh_lightning.checks import number
 from coh_lightning.compressed import read_text
 from coh_lightning.errors import InputError, named
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.jsonl import parse_json, read_lines, write_jsonl
-from coh_lightning.judgements import TIE
+from coh_lightning.judgments import TIE
 
-ITEMS, STUDY, KEY, JUDGEMENTS = "items.jsonl", "study.json", "key.json", "judgements.jsonl"
+ITEMS, STUDY, KEY, JUDGEMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
 
 DEFINITIONS = {
     "accuracy": (
@@ -131,7 +131,7 @@ def write_study(study: Study, folder: Path) -> None:
         "rows": [{"row": row.row, "item": row.item, "rater": row.rater, "left": row.left} for row in study.rows],
     }
     for name, value in ((STUDY, blind), (KEY, study.key)):
-        with written_aside(folder / name) as aside:
+        with atomic_write(folder / name) as aside:
             aside.write_text(json.dumps(value, allow_nan=False, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.compressed import check_unpacked
-from coh_lightning.errors import InputError, words_of
-from coh_lightning.files import written_aside
+from coh_lightning.errors import InputError, first_line
+from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.sheets import BEFORE, CELL_LIMIT, CHOICES, ROW_LIMIT, instructions, sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS
@@ -63,7 +63,7 @@ def write_xlsx(study: Study, folder: Path) -> None:
     for rater in study.raters:
         _check_lengths(study, rater)
     for rater in study.raters:
-        with written_aside(folder / f"{rater}.xlsx") as aside:
+        with atomic_write(folder / f"{rater}.xlsx") as aside:
             _workbook(study, rater).save(aside)
 
 
@@ -149,7 +149,7 @@ def read_sheets(path: Path) -> Iterator[list[tuple[int, list[str]]]]:
             ]
     except Exception as error:  # openpyxl raises anything on a damaged archive
         raise InputError(
-            f"{path}: the workbook can't be read ({type(error).__name__}: {words_of(error)}); save it again, or as CSV "
+            f"{path}: the workbook can't be read ({type(error).__name__}: {first_line(error)}); save it again, or as CSV "
             "UTF-8."
         ) from error
 
@@ -160,7 +160,7 @@ def check_workbook(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: the workbook can't be read ({words_of(error)}); save it again as xlsx.") from error
+        raise InputError(f"{path}: the workbook can't be read ({first_line(error)}); save it again as xlsx.") from error
     check_unpacked(path, size)
 
 

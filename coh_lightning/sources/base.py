@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from coh_lightning.errors import InputError, did_you_mean, named, words_of
-from coh_lightning.records import Candidate, Feedback, Rejected, content_id
+from coh_lightning.errors import InputError, did_you_mean, first_line, named
+from coh_lightning.records import Feedback, RatedCompletion, Rejected, content_id
 from coh_lightning.sources.cells import decoded
 from coh_lightning.sources.file_names import SUFFIXES, data_suffix
 from coh_lightning.sources.files import Reading, SourceRow, SourceRows, read_rows
@@ -171,7 +171,7 @@ class Source(ABC):
         except Exception as error:
             raise InputError(
                 f"{self.path}: there is no such local file, and loading it from the hub failed "
-                f"({type(error).__name__}: {words_of(error)}); check the name and the network, or give a "
+                f"({type(error).__name__}: {first_line(error)}); check the name and the network, or give a "
                 f"local file ({', '.join(SUFFIXES)})."
             ) from error
         for number, row in enumerate(table, start=1):
@@ -180,7 +180,7 @@ class Source(ABC):
     def record(
         self,
         prompt: Sequence[Turn],
-        candidates: Sequence[Candidate],
+        candidates: Sequence[RatedCompletion],
         *,
         where: str,
         task: str,

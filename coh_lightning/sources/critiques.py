@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from coh_lightning.records import Candidate
+from coh_lightning.records import RatedCompletion
 from coh_lightning.sources.fields import paths_of
 from coh_lightning.sources.files import SourceRow
 from coh_lightning.sources.paths import value_at
@@ -32,7 +32,7 @@ class CritiqueReader:
     def paths(self) -> list[str]:
         return [*paths_of(self.winner), *paths_of(self.loser)]
 
-    def added(self, candidates: Sequence[Candidate], row: SourceRow, where: str) -> list[Candidate]:
+    def added(self, candidates: Sequence[RatedCompletion], row: SourceRow, where: str) -> list[RatedCompletion]:
         """The completions with the critiques of the row."""
         out = list(candidates)
         best, worse = best_and_worse([one.rank for one in out])
@@ -46,7 +46,7 @@ class CritiqueReader:
         return out
 
     def _said(
-        self, row: SourceRow, path: str, candidates: Sequence[Candidate], best: Collection[int], where: str
+        self, row: SourceRow, path: str, candidates: Sequence[RatedCompletion], best: Collection[int], where: str
     ) -> list[str]:
         """The texts at a path; of several raters' texts only those of the raters who preferred the winner."""
         value = value_at(row, path, where)

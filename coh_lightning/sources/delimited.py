@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.compressed import read_text
-from coh_lightning.errors import InputError, named, words_of
+from coh_lightning.errors import InputError, first_line, named
 from coh_lightning.jsonl import LONGEST_LINE
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -81,7 +81,7 @@ def read_delimited(
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise InputError(
-            f"{path}:{begin}: broken {'TSV' if usual == chr(9) else 'CSV'} ({words_of(error)})."
+            f"{path}:{begin}: broken {'TSV' if usual == chr(9) else 'CSV'} ({first_line(error)})."
         ) from error
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.compressed import PACKED, check_unpacked, open_bytes, read_text
-from coh_lightning.errors import InputError, named, words_of
+from coh_lightning.errors import InputError, first_line, named
 from coh_lightning.jsonl import parse_json, read_lines
 from coh_lightning.sources.arrow import arrow_batches
 from coh_lightning.sources.delimited import Fits, read_delimited
@@ -172,7 +172,7 @@ def _parquet(path: Path) -> SourceRows:
         except InputError:
             raise
         except Exception as error:  # pyarrow raises many kinds of exceptions for a damaged file
-            raise InputError(f"{path}: this is not a complete Parquet file ({words_of(error)}).") from error
+            raise InputError(f"{path}: this is not a complete Parquet file ({first_line(error)}).") from error
 
 
 def _arrow(path: Path) -> SourceRows:
@@ -185,7 +185,7 @@ def _arrow(path: Path) -> SourceRows:
         except InputError:
             raise
         except Exception as error:  # as above
-            raise InputError(f"{path}: this is not a complete Arrow file ({words_of(error)}).") from error
+            raise InputError(f"{path}: this is not a complete Arrow file ({first_line(error)}).") from error
 
 
 def _saved(folder: Path) -> SourceRows:
@@ -199,12 +199,12 @@ def _saved(folder: Path) -> SourceRows:
             try:
                 row = dict(table[number])
             except Exception as error:  # the other rows may be fine
-                yield where, InputError(f"{where}: it has a value that can't be read ({words_of(error)}).")
+                yield where, InputError(f"{where}: it has a value that can't be read ({first_line(error)}).")
                 continue
             yield where, row
     except Exception as error:  # of many kinds
         raise InputError(
-            f"{folder}: this folder of a saved dataset can't be read ({type(error).__name__}: {words_of(error)})."
+            f"{folder}: this folder of a saved dataset can't be read ({type(error).__name__}: {first_line(error)})."
         ) from error
 
 
@@ -229,5 +229,5 @@ def _rows_of_batch(batch: Any) -> list[SourceRow | str]:
             try:
                 rows += batch.slice(place, 1).to_pylist()
             except Exception as error:
-                rows.append(f"it has a value that can't be read ({words_of(error)}).")
+                rows.append(f"it has a value that can't be read ({first_line(error)}).")
         return rows

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources.base import Source, text_column
 from coh_lightning.sources.dialogue import difference, spans_of
 from coh_lightning.sources.files import SourceRow
@@ -45,7 +45,7 @@ class HH(Source):
             answers.append(split[1])
         if difference(contexts[0], contexts[1]) is not None:
             return self.rejected("the two dialogues differ before the last answer", where)
-        candidates = (Candidate(answers[0], rank=1.0), Candidate(answers[1], rank=2.0))
+        candidates = (RatedCompletion(answers[0], rank=1.0), RatedCompletion(answers[1], rank=2.0))
         return self.record(contexts[0], candidates, where=where, task="response", aspect=self._aspect_of_folder())
 
     def _aspect_of_folder(self) -> str | None:

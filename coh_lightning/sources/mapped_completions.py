@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coh_lightning.errors import InputError
-from coh_lightning.records import OVERALL, Candidate
+from coh_lightning.records import OVERALL, RatedCompletion
 from coh_lightning.sources.elements import Element, elements_of
 from coh_lightning.sources.fields import BESIDE, DOWN, ITSELF, KEY, PLACES, UP, Fields, paths_of
 from coh_lightning.sources.files import SourceRow
@@ -67,7 +67,7 @@ class CompletionReader:
         """What the completions of a row are read from; none if `each` is empty."""
         return elements_of(row, self.each, len(self.completions), where)
 
-    def of(self, elements: Sequence[Element], fronts: Sequence[str]) -> list[Candidate]:
+    def of(self, elements: Sequence[Element], fronts: Sequence[str]) -> list[RatedCompletion]:
         """The completions.
 
         Args:
@@ -75,7 +75,7 @@ class CompletionReader:
         """
         return [self._candidate(one, 0 if self.each is not None else one.place, fronts) for one in elements]
 
-    def _candidate(self, element: Element, number: int, fronts: Sequence[str]) -> Candidate:
+    def _candidate(self, element: Element, number: int, fronts: Sequence[str]) -> RatedCompletion:
         fields, reader, where = self.completions[number], self.reader, element.where
 
         def text(path: str | None) -> str | None:
@@ -85,7 +85,7 @@ class CompletionReader:
         written = text(fields.text) or ""
         ratings = {attribute: reader.number(element.at(path), path, where) for attribute, path in paths.items()}
         critiques = [one for path in paths_of(fields.critique) for one in reader.texts(element.at(path), path, where)]
-        return Candidate(
+        return RatedCompletion(
             text=self._without_prompt(written, fronts, where) if self.drop_prompt else written,
             rank=self._rank(element, fields.rank),
             ratings={attribute: value for attribute, value in ratings.items() if value is not None},

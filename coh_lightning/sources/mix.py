@@ -31,7 +31,7 @@ def load(
     on_bad_record: OnBadRecord = "stop",
     rejected: list[Rejected] | None = None,
     noticed: list[SourceNotes] | None = None,
-    max_lost_share: float = 0.5,
+    max_unusable_fraction: float = 0.5,
 ) -> list[Feedback]:
     """The records of all sources, in an order that depends only on the seed and their ids, not on the order of sources
     or rows.
@@ -52,7 +52,7 @@ def load(
             to `rejected`.
         rejected: gets every row that was left out; without it their counts are logged.
         noticed: gets the notes of each source; without it they are logged.
-        max_lost_share: the largest fraction of rows that may be left out.
+        max_unusable_fraction: the largest fraction of rows that may be left out.
 
     Raises:
         InputError: a bad row (with "stop"), a damaged file, weights on only some sources, two records with one id, or
@@ -91,7 +91,7 @@ def load(
             by_label[label] = records
             lost += left_out
             rows += count
-    stop_if_too_many_are_lost(rows, lost, max_lost_share)
+    stop_if_too_many_are_lost(rows, lost, max_unusable_fraction)
     _refuse_equal_ids(by_label)
     if rejected is None:
         for (label, reason), times in Counter((one.source, one.reason) for one in lost).most_common():
@@ -153,14 +153,14 @@ def _read(
     return [dataclasses.replace(one, id=f"{label}/{one.id}", source=label) for one in records], lost, count
 
 
-def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_lost_share: float = 0.5) -> None:
-    """Raises InputError if more than `max_lost_share` of `total` rows were left out: then the settings are probably
+def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_unusable_fraction: float = 0.5) -> None:
+    """Raises InputError if more than `max_unusable_fraction` of `total` rows were left out: then the settings are probably
     wrong.
     """
-    if len(lost) > max_lost_share * total:
+    if len(lost) > max_unusable_fraction * total:
         raise InputError(
             f"{len(lost)} of {total} rows can't be used, {most_often(lost)}; check that the source's settings fit the "
-            f"file, or raise data.max_lost_share ({max_lost_share:g})."
+            f"file, or raise data.max_unusable_fraction ({max_unusable_fraction:g})."
         )
 
 

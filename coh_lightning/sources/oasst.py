@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coh_lightning.checks import number
 from coh_lightning.errors import InputError, named, shown
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.dialogue import turns_of_messages
 from coh_lightning.sources.files import SourceRow, SourceRows
@@ -69,7 +69,7 @@ class OASST(Source):
             rank = reply.get("rank")
             text = text_column(reply, "text", where)
             candidates.append(
-                Candidate(
+                RatedCompletion(
                     text,
                     rank=None if rank is None else number(rank, "rank", where),
                     thumb=None if balance == 0 else balance > 0,

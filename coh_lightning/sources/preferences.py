@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.judgements import TIE
-from coh_lightning.records import Candidate
+from coh_lightning.judgments import TIE
+from coh_lightning.records import RatedCompletion
 from coh_lightning.sources.files import SourceRow
 from coh_lightning.sources.paths import value_at
 from coh_lightning.sources.reader import Reader
@@ -103,7 +103,7 @@ class Preferences:
         self.given = bool(ways)
         self.tables = [self.vote_for, *(table for _, table in self.pairs)]
 
-    def of(self, row: SourceRow, candidates: Sequence[Candidate], where: str) -> Preference:
+    def of(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Preference:
         """The preference of a row among these completions.
 
         Raises:
@@ -126,7 +126,7 @@ class Preferences:
         return Preference(ranks, {})
 
     def agree(
-        self, row: SourceRow, candidates: Sequence[Candidate], best: Collection[int], raters: int, where: str
+        self, row: SourceRow, candidates: Sequence[RatedCompletion], best: Collection[int], raters: int, where: str
     ) -> list[bool]:
         """Whether each rater preferred one of the completions at the places `best`; True for all if it is unknown.
 
@@ -155,7 +155,7 @@ class Preferences:
             for one in own
         ]
 
-    def _by_votes(self, row: SourceRow, candidates: Sequence[Candidate], where: str) -> Preference:
+    def _by_votes(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Preference:
         votes = [vote for path in self.votes for vote in self._given(value_at(row, path, where))]
         if not votes:
             return Preference(None, {})
@@ -183,7 +183,7 @@ class Preferences:
         return Preference(ranks, {"margin": abs(strength)})
 
     def _wins_of_pairs(
-        self, row: SourceRow, candidates: Sequence[Candidate], where: str
+        self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str
     ) -> dict[tuple[int, int], float]:
         wins: dict[tuple[int, int], float] = {}
         authors = _authors(candidates)
@@ -206,7 +206,7 @@ class Preferences:
         return wins
 
     def _wins_of_matrix(
-        self, row: SourceRow, candidates: Sequence[Candidate], where: str
+        self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str
     ) -> dict[tuple[int, int], float]:
         path, count = str(self.matrix), len(candidates)
         table = value_at(row, path, where)
@@ -265,7 +265,7 @@ class Preferences:
         )
 
 
-def _authors(candidates: Sequence[Candidate]) -> dict[Any, int]:
+def _authors(candidates: Sequence[RatedCompletion]) -> dict[Any, int]:
     """Author -> place, for authors of exactly one completion."""
     forms = [normal(candidate.author) for candidate in candidates]
     return {
@@ -286,7 +286,7 @@ def _comparisons(row: SourceRow, path: str | None, where: str) -> Iterator[tuple
         yield item, f"{where}, {path}[{named(str(key))}]"
 
 
-def _in_order(line: Any, candidates: Sequence[Candidate], path: str, where: str) -> list[Any]:
+def _in_order(line: Any, candidates: Sequence[RatedCompletion], path: str, where: str) -> list[Any]:
     """One value per completion, from a list of the same length or an object by author (None if it is missing)."""
     if isinstance(line, Mapping):
         by_author = {normal(key): value for key, value in line.items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coh_lightning.errors import InputError, shown
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.files import SourceRow
 from coh_lightning.turns import Part, Turn
@@ -67,7 +67,7 @@ class Summarize(Source):
             + ("\n" if head else "")
         )
         candidates = [
-            Candidate(
+            RatedCompletion(
                 text_column(summary, "text", where).removeprefix(" "),
                 rank=1.0 if index == choice else 2.0,
                 author=summary.get("policy"),

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from coh_lightning.compressed import read_text
-from coh_lightning.errors import InputError, words_of
+from coh_lightning.errors import InputError, first_line
 from coh_lightning.sources.base import text_column
 from coh_lightning.sources.file_names import data_suffix
 from coh_lightning.sources.files import Reading, read_rows
@@ -36,7 +36,7 @@ def read_texts(path: str, notes: list[str] | None = None) -> list[str]:
         except Exception as error:  # the hub's client raises many kinds of exceptions
             raise InputError(
                 f"{path}: there is no such local file, and loading it from the hub failed "
-                f"({type(error).__name__}: {words_of(error)}); give a local text file."
+                f"({type(error).__name__}: {first_line(error)}); give a local text file."
             ) from error
         texts = [text_column(dict(row), "text", f"{path}: row {number}") for number, row in enumerate(table, start=1)]
     texts = [text for text in texts if text.strip()]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources.base import Source, column
 from coh_lightning.sources.dialogue import Unlike, is_messages, prompt_and_answers, turn_of_message, turns_of_messages
 from coh_lightning.sources.files import SourceRow
@@ -62,7 +62,7 @@ class TRLPairs(Source):
                 prompt, texts = prompt_and_answers(_given(given, where, self.notes), turns)
             except Unlike as unlike:
                 return self.rejected(unlike.reason, where, unlike.detail)
-        candidates = [Candidate(text, rank=rank) for text, rank in zip(texts, (1.0, 2.0), strict=True)]
+        candidates = [RatedCompletion(text, rank=rank) for text, rank in zip(texts, (1.0, 2.0), strict=True)]
         return self.record(prompt, candidates, where=where, task="response")
 
 
@@ -100,7 +100,7 @@ class TRLUnpaired(Source):
             prompt, (text,) = prompt_and_answers(_given(given, where, self.notes), {messages: turns})
         except Unlike as unlike:
             return self.rejected(unlike.reason, where, unlike.detail)
-        return self.record(prompt, [Candidate(text, thumb=label)], where=where, task="response")
+        return self.record(prompt, [RatedCompletion(text, thumb=label)], where=where, task="response")
 
 
 def _prompt(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:

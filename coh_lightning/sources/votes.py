@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coh_lightning.judgements import TIE
+from coh_lightning.judgments import TIE
 
 
 @dataclass(frozen=True)

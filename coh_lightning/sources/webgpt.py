@@ -10,7 +10,7 @@ from typing import Literal
 from coh_lightning.checks import number
 from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.records import Candidate, Feedback, Rejected
+from coh_lightning.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.sources.base import Source, column, text_column
 from coh_lightning.sources.files import SourceRow, SourceRows
 from coh_lightning.sources.prompts import prompt_key
@@ -95,7 +95,7 @@ class WebGPT(Source):
                     for number, (title, extract) in enumerate(listed, start=1)
                 ]
         ranks = (1.0, 1.0) if scores[0] == scores[1] else (1.0, 2.0) if scores[0] > scores[1] else (2.0, 1.0)
-        candidates = [Candidate(answer, rank=rank) for answer, rank in zip(answers, ranks, strict=True)]
+        candidates = [RatedCompletion(answer, rank=rank) for answer, rank in zip(answers, ranks, strict=True)]
         return self.record(
             (Turn("user", tuple(parts)),), candidates, where=where, task="answer", extra={"scores": scores}
         )

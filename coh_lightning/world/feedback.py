@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.files import written_aside
+from coh_lightning.files import atomic_write
 from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.records import Candidate, Feedback
+from coh_lightning.records import Feedback, RatedCompletion
 from coh_lightning.turns import Part, Turn
 from coh_lightning.world.posts import SUMMARISE, Post, Split, difficulty_of, gold_summary, make_posts
 from coh_lightning.world.raters import ATTRIBUTES, RATER_NOISE, Rating, noisy_overall, rate_facts
@@ -84,7 +84,7 @@ def world_feedback(
         records = _draw(posts, samples=samples, seed=seed, difficulty=difficulty, noise=noise, split=split)
         write_jsonl(file, records)
         # the note comes last: without it, or with another checksum, the file is not trusted
-        with written_aside(note) as aside:
+        with atomic_write(note) as aside:
             aside.write_text(
                 json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n", encoding="utf-8"
             )
@@ -136,13 +136,13 @@ def world_prompts(count: int, *, seed: int = 0, difficulty: str = "middle") -> l
     ]
 
 
-def _candidate(text: str, rating: Rating, *, rank: int) -> Candidate:
-    return Candidate(
+def _candidate(text: str, rating: Rating, *, rank: int) -> RatedCompletion:
+    return RatedCompletion(
         text=text, rank=float(rank), ratings=rating.scores(), thumb=rating.faultless, critique=rating.critique
     )
 
 
-def _record(post: Post, candidates: Sequence[Candidate], *, record: str) -> Feedback:
+def _record(post: Post, candidates: Sequence[RatedCompletion], *, record: str) -> Feedback:
     return Feedback(
         id=record,
         prompt=(Turn("user", (Part(post.text, "front"), Part(SUMMARISE, "never"))),),

@@ -14,7 +14,7 @@ counts):
     summary  := (sentence ".")*
     sentence := (name | "he" | "she") verb ("and" verb)*
     verb     := "went" phrase+ | "had" meal | result
-    phrase   := "to the" place | "with" companions | "in" colour | "by" vehicle | "on" day | "for" wish
+    phrase   := "to the" place | "with" companions | "in" color | "by" vehicle | "on" day | "for" wish
 """
 
 from __future__ import annotations

@@ -67,8 +67,12 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
         "wording": str(CONF / "wording" / "varied.yaml"),
         "hide": [0.0, 0.3],
     }
-    data |= {"rows_per_step": 2, "regulariser": ["text.txt"], "regulariser_rows_per_step": 2, "cache_dir": "cache"}
-    model = {"from_config": TINY, "lr": 0.01, "generation": {"write_every": 1, "sampling": {"max_new_tokens": 3}}}
+    data |= {"rows_per_step": 2, "pretraining": ["text.txt"], "pretraining_rows_per_step": 2, "cache_dir": "cache"}
+    model = {
+        "from_config": TINY,
+        "lr": 0.01,
+        "generation": {"generate_every_n_validations": 1, "sampling": {"max_new_tokens": 3}},
+    }
     config = {"trainer": trainer | quiet | {"callbacks": [keep]}, "model": model, "data": data}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     with commands_in(folder) as started:

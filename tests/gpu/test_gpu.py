@@ -1,4 +1,4 @@
-"""What only a GPU can show: FSDP1, bfloat16, compiled layers, quantised weights. One GPU is enough: a world of one; all
+"""What only a GPU can show: FSDP1, bfloat16, compiled layers, quantized weights. One GPU is enough: a world of one; all
 that there are take part.
 """
 
@@ -57,7 +57,7 @@ def command(folder: Path, name: str, *words: str) -> None:
             name,
             *SMALL,
             "--data.feedback=feedback.jsonl",
-            "--model.model=world",
+            "--model.name_or_path=world",
             f"--data.cache_dir={folder / 'cache'}",
             *words,
         ],
@@ -125,9 +125,9 @@ def test_adapters_on_quantised_weights_train_come_back_and_write(bits: str, tmp_
     ).save_pretrained(tmp_path / "base")
     words = [
         "--trainer.devices=1",
-        f"--model.model={tmp_path / 'base'}",
+        f"--model.name_or_path={tmp_path / 'base'}",
         "--data.tokenizer=world",
-        f"--model.lora={json.dumps(vars(LoRA(rank=4)) | {'quantise': bits})}",
+        f"--model.lora={json.dumps(vars(LoRA(rank=4)) | {'quantize': bits})}",
     ]
     losses, state = fitted(tmp_path, "adapters", *words, "--trainer.precision=bf16-mixed")
     assert all(loss == loss for loss in losses) and all("lora_" in key for key in state) and state

@@ -1,4 +1,4 @@
-"""What a rater said of two completions: one line of `judgements.jsonl`."""
+"""What a rater said of two completions: one line of `judgments.jsonl`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIE = "tie"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """What one rater said of the two completions of one item, on one attribute."""
 
     item: str
@@ -44,8 +44,8 @@ class Judgement:
     }
 
     @classmethod
-    def from_json(cls, obj: object, where: str) -> Judgement:
-        """Read one line of judgements. Raises InputError naming `where` and the key."""
+    def from_json(cls, obj: object, where: str) -> Judgment:
+        """Read one line of judgments. Raises InputError naming `where` and the key."""
         values = flat_values(cls, cls._types, obj, where)
         if len(values["systems"]) != 2:
             raise InputError(
