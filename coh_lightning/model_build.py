@@ -5,7 +5,7 @@ data before its first row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -15,11 +15,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.layout_check import check_layout
 from coh_lightning.models import ModelSpec
 from coh_lightning.sharding import blocks, broadcast_weights, shard, wrap_blocks
+
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
 
 
 def checked(spec: ModelSpec) -> ModelSpec:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -17,10 +17,12 @@ from rich.table import Table
 from torch.distributed.tensor import DTensor
 
 from coh_lightning.attention import row_logits
-from coh_lightning.data import CoHDataModule
 from coh_lightning.losses import Batch, output_log_likelihoods, row_loss
 from coh_lightning.memory import activation_bytes, logit_bytes
 from coh_lightning.schedule import steps_of_epoch, total_steps
+
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
 
 
 class RunSummary(pl.Callback):
@@ -29,8 +31,8 @@ class RunSummary(pl.Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data, lm, device = trainer.datamodule, pl_module.lm, pl_module.device  # type: ignore[attr-defined]
-        assert isinstance(data, CoHDataModule)
+        data: CoHDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        lm, device = pl_module.lm, pl_module.device
         batches = data.largest_batches()
         context = trainer.precision_plugin.forward_context()
         seconds = run_largest(lm, batches, kinds=len(data.kinds), device=device, context=context)

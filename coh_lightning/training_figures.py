@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.sharding import from_replicas, replicas
+
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
 
 NAMED = 8
 """Records that a message names at most."""

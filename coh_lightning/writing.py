@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
@@ -17,7 +17,6 @@ from torch import nn
 
 from coh_lightning.answers import PendingCompletion
 from coh_lightning.completions import Completion
-from coh_lightning.data import CoHDataModule
 from coh_lightning.decoding import generate
 from coh_lightning.errors import InputError
 from coh_lightning.evaluation import FIRST, Valued, summary, with_copies, with_samples
@@ -28,6 +27,9 @@ from coh_lightning.reward_model import RewardModel
 from coh_lightning.sampling import Sampling
 from coh_lightning.scorers import Scorer, load_critic, load_scorer, score
 from coh_lightning.sharding import TENSOR, from_replicas, is_sharded, replicas
+
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
 
 
 @dataclass(frozen=True)
