@@ -31,7 +31,7 @@ demo: .venv/.installed
 	$(RUN) -m coh_lightning fit --config conf/experiment/world_sft_faultless.yaml --run.folder $(DEMO)/sft_faultless
 	$(RUN) -m coh_lightning fit --config conf/quickstart.yaml --run.folder $(DEMO)/coh
 	$(RUN) -m coh_lightning fit --config conf/experiment/world_critiques.yaml --run.folder $(DEMO)/coh_critiques
-	$(RUN) -m coh_lightning.demo $(DEMO)/sft_best $(DEMO)/sft_faultless $(DEMO)/coh $(DEMO)/coh_critiques
+	$(RUN) -m coh_lightning.cli.demo $(DEMO)/sft_best $(DEMO)/sft_faultless $(DEMO)/coh $(DEMO)/coh_critiques
 
 test: .venv/.installed
 	$(RUN) -m pytest $(FAST)

@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from coh_lightning.callbacks import CompletionWriter as CompletionWriter
     from coh_lightning.callbacks import HuggingFaceExport as HuggingFaceExport
     from coh_lightning.callbacks import HumanEvalExport as HumanEvalExport
-    from coh_lightning.completions import Completion as Completion
     from coh_lightning.data import CoHDataModule as CoHDataModule
     from coh_lightning.errors import InputError as InputError
-    from coh_lightning.formats import PromptFormat as PromptFormat
-    from coh_lightning.lora import LoRA as LoRA
-    from coh_lightning.method import Method as Method
+    from coh_lightning.feedback.completions import Completion as Completion
+    from coh_lightning.feedback.records import Feedback as Feedback
+    from coh_lightning.generation.sampling import Sampling as Sampling
+    from coh_lightning.generation.writing import Generation as Generation
+    from coh_lightning.model.lora import LoRA as LoRA
     from coh_lightning.module import CoHModule as CoHModule
-    from coh_lightning.records import Feedback as Feedback
-    from coh_lightning.sampling import Sampling as Sampling
-    from coh_lightning.schedule import OptimizerSettings as OptimizerSettings
-    from coh_lightning.wording import Wording as Wording
-    from coh_lightning.writing import Generation as Generation
+    from coh_lightning.sequences.method import Method as Method
+    from coh_lightning.sequences.prompt_format import PromptFormat as PromptFormat
+    from coh_lightning.sequences.wording import Wording as Wording
+    from coh_lightning.training.schedule import OptimizerSettings as OptimizerSettings
 
     __version__: str
 
 _HOMES = {
     "CoHDataModule": "data",
     "CoHModule": "module",
-    "Completion": "completions",
+    "Completion": "feedback.completions",
     "CompletionWriter": "callbacks",
-    "Feedback": "records",
-    "Generation": "writing",
+    "Feedback": "feedback.records",
+    "Generation": "generation.writing",
     "HuggingFaceExport": "callbacks",
     "HumanEvalExport": "callbacks",
     "InputError": "errors",
-    "LoRA": "lora",
-    "Method": "method",
-    "OptimizerSettings": "schedule",
-    "PromptFormat": "formats",
-    "Sampling": "sampling",
-    "Wording": "wording",
+    "LoRA": "model.lora",
+    "Method": "sequences.method",
+    "OptimizerSettings": "training.schedule",
+    "PromptFormat": "sequences.prompt_format",
+    "Sampling": "generation.sampling",
+    "Wording": "sequences.wording",
 }
 __all__ = [*_HOMES]
 

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from coh_lightning import configurations
+from coh_lightning.cli import config_paths as configurations
 from coh_lightning.errors import InputError, did_you_mean
-from coh_lightning.files import explain_os_error
+from coh_lightning.io import explain_os_error
 
 LIGHTNING = {
     "fit": "train a model on feedback",
@@ -24,15 +24,18 @@ LIGHTNING = {
     "predict": "write completions under feedback sentences",
 }
 OWN = {
-    "preview": ("coh_lightning.preview", "show what feedback becomes: its chains, and which tokens are learned"),
+    "preview": ("coh_lightning.cli.preview", "show what feedback becomes: its chains, and which tokens are learned"),
     "convert": (
-        "coh_lightning.convert",
+        "coh_lightning.cli.convert",
         "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back",
     ),
-    "export": ("coh_lightning.export", "make a Hugging Face folder of a checkpoint, with the good sentence built in"),
+    "export": (
+        "coh_lightning.export.huggingface",
+        "make a Hugging Face folder of a checkpoint, with the good sentence built in",
+    ),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
-    "sweep": ("coh_lightning.sweep", "search settings: each trial a fit, its study in a local file"),
-    "judge": ("coh_lightning.judge", "let a language model compare completions, in both orders"),
+    "sweep": ("coh_lightning.cli.sweep", "search settings: each trial a fit, its study in a local file"),
+    "judge": ("coh_lightning.judge.command", "let a language model compare completions, in both orders"),
 }
 """Command -> the module whose `main(argv) -> exit status` it is, and what it does."""
 
@@ -101,7 +104,7 @@ def _command(words: list[str], *, own_process: bool) -> int:
         print(version("coh_lightning"))
         return 0
     if words[0].startswith("--print-completion"):
-        from coh_lightning.completion import script
+        from coh_lightning.cli.shell_completion import script
 
         print(script(words[0].partition("=")[2] or "".join(words[1:2]), LIGHTNING, OWN))
         return 0
@@ -109,7 +112,7 @@ def _command(words: list[str], *, own_process: bool) -> int:
         if any("\ud800" <= character <= "\udfff" for character in word):
             raise InputError(f"{word!a} is not UTF-8: an argument must be text.")
     if words[0] in LIGHTNING and {"-h", "--help"} & {*words[1:]}:
-        from coh_lightning.completion import HELP
+        from coh_lightning.cli.shell_completion import HELP
 
         print(HELP.read_text(encoding="utf-8").replace("COMMAND", words[0]), end="")
         return 0
@@ -117,7 +120,7 @@ def _command(words: list[str], *, own_process: bool) -> int:
     if words[0] in OWN:
         return int(import_module(OWN[words[0]][0]).main(words[1:]))
     if words[0] in LIGHTNING:
-        from coh_lightning.cli import run
+        from coh_lightning.cli.lightning_cli import run
 
         words = ["--help" if word == "--help-all" else word for word in words]
         if own_process:

@@ -15,16 +15,16 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from coh_lightning.completions import Completion
 from coh_lightning.errors import InputError
-from coh_lightning.export import write_folder
-from coh_lightning.files import explain_os_error
+from coh_lightning.export.huggingface import write_folder
+from coh_lightning.feedback.completions import Completion
+from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
+from coh_lightning.generation.samples import sample_rows
+from coh_lightning.generation.samples_page import write_samples
 from coh_lightning.human_eval.export import export_study
-from coh_lightning.jsonl import read_jsonl, write_jsonl
+from coh_lightning.io import explain_os_error
+from coh_lightning.model.sharding import full_state, is_writer_rank
 from coh_lightning.module import CoHModule
-from coh_lightning.samples import sample_rows
-from coh_lightning.samples_page import write_samples
-from coh_lightning.sharding import full_state, is_writer_rank
 
 ROUNDS = "completions"
 """Folder of the completions of `fit`: one file per round, named by its step."""

@@ -19,32 +19,32 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from coh_lightning import data_report
-from coh_lightning.chain_tokenizer import CutPrompt
-from coh_lightning.chains import Chain
-from coh_lightning.data_checks import check_arguments, check_trainer
-from coh_lightning.data_report import SplitCounts
-from coh_lightning.field_cache import cache_fields
-from coh_lightning.formats import PromptFormat
-from coh_lightning.held_out import Comparer, refuse_empty, writing
-from coh_lightning.loaders import BatchTable, TrainLoader
-from coh_lightning.losses import Batch
-from coh_lightning.method import Method
-from coh_lightning.model_tokenizer import choose_tokenizer
-from coh_lightning.models import ModelSpec
-from coh_lightning.plan import Plan, PlannedRow
-from coh_lightning.prepare import PlannedRecord, RecordPlanner
-from coh_lightning.pretraining import TEXT, read_pieces
-from coh_lightning.prompter import Prompter, turns_before_answers
-from coh_lightning.records import Feedback, Rejected
-from coh_lightning.request import RecordRequest
-from coh_lightning.row_builder import RowBuilder
-from coh_lightning.schedule import follow_plan
-from coh_lightning.sharding import replicas
-from coh_lightning.sources import Source, counts
-from coh_lightning.splits import SplitReader, Stage, rated_attributes, tasks_of
-from coh_lightning.template_check import note_on_outputs
-from coh_lightning.wording import Wording
+from coh_lightning.dataset import report as data_report
+from coh_lightning.dataset.checks import check_arguments, check_trainer
+from coh_lightning.dataset.held_out import Comparer, refuse_empty, writing
+from coh_lightning.dataset.loaders import BatchTable, TrainLoader
+from coh_lightning.dataset.pretraining import TEXT, read_pieces
+from coh_lightning.dataset.report import SplitCounts
+from coh_lightning.dataset.row_builder import RowBuilder
+from coh_lightning.dataset.splits import SplitReader, Stage, rated_attributes, tasks_of
+from coh_lightning.feedback.records import Feedback, Rejected
+from coh_lightning.feedback.sources import Source, counts
+from coh_lightning.generation.prompter import Prompter, turns_before_answers
+from coh_lightning.generation.request import RecordRequest
+from coh_lightning.model.loading import ModelSpec
+from coh_lightning.model.losses import Batch
+from coh_lightning.model.sharding import replicas
+from coh_lightning.model.tokenizer import choose_tokenizer
+from coh_lightning.sequences.chain_tokenizer import CutPrompt
+from coh_lightning.sequences.chains import Chain
+from coh_lightning.sequences.field_cache import cache_fields
+from coh_lightning.sequences.method import Method
+from coh_lightning.sequences.plan import Plan, PlannedRow
+from coh_lightning.sequences.prompt_format import PromptFormat
+from coh_lightning.sequences.record_planner import PlannedRecord, RecordPlanner
+from coh_lightning.sequences.template_check import note_on_outputs
+from coh_lightning.sequences.wording import Wording
+from coh_lightning.training.schedule import follow_plan
 from coh_lightning.worlds import WORLD
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coh_lightning.draws import key64
+from coh_lightning.rng import key64
 
 Floats = NDArray[np.float64]
 

@@ -22,26 +22,26 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from coh_lightning.attention import row_logits
-from coh_lightning.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
-from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
-from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
-from coh_lightning.evaluation import headline
-from coh_lightning.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
-from coh_lightning.lora import LoRA, adapters
-from coh_lightning.losses import row_loss
-from coh_lightning.model_build import build, check_sizes, check_trees, checked, config_settings, shard_if_whole
-from coh_lightning.models import ModelSpec
-from coh_lightning.request import OpaqueList
-from coh_lightning.run_summary import RunSummary
-from coh_lightning.schedule import OptimizerSettings, steps_of_epoch, total_steps
-from coh_lightning.sharding import clip_gradients, replicas
-from coh_lightning.stops import check_same_plan, recount, to_step_start
-from coh_lightning.training_figures import TrainingFigures
+from coh_lightning.feedback.completions import Completion
+from coh_lightning.generation.figures import headline
+from coh_lightning.generation.request import OpaqueList
+from coh_lightning.generation.writing import Generation, Writer
+from coh_lightning.model.attention import row_logits
+from coh_lightning.model.build import build, check_sizes, check_trees, checked, config_settings, shard_if_whole
+from coh_lightning.model.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
+from coh_lightning.model.loading import ModelSpec
+from coh_lightning.model.lora import LoRA, adapters
+from coh_lightning.model.losses import row_loss
+from coh_lightning.model.sharding import clip_gradients, replicas
+from coh_lightning.rng import key64
+from coh_lightning.runs.preemption import check_same_plan, recount, to_step_start
+from coh_lightning.training.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
+from coh_lightning.training.run_summary import RunSummary
+from coh_lightning.training.schedule import OptimizerSettings, steps_of_epoch, total_steps
+from coh_lightning.training.training_figures import TrainingFigures
 from coh_lightning.worlds import WORLD
-from coh_lightning.writing import Generation, Writer
 
 
 class CoHModule(pl.LightningModule):

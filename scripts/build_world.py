@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from coh_lightning.commands import CommandParser
-from coh_lightning.draws import generator, key64
+from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError
+from coh_lightning.rng import generator, key64
 from coh_lightning.world.feedback import BASE
 from coh_lightning.world.pretraining import pretraining_text
 from coh_lightning.world.tokenizer import END, MAX_LENGTH, PAD, save_tokenizer

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.commands import CommandParser
+from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError
-from coh_lightning.memory import activation_bytes, logit_bytes
+from coh_lightning.model.memory import activation_bytes, logit_bytes
 
 GIB = 2**30
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")

@@ -7,9 +7,9 @@ import io
 import sys
 from unittest import mock
 
-from coh_lightning import cli
-from coh_lightning.completion import HELP
-from coh_lightning.config_parser import CoHParser
+from coh_lightning.cli import lightning_cli as cli
+from coh_lightning.cli.config_parser import CoHParser
+from coh_lightning.cli.shell_completion import HELP
 
 
 def text(command: str = "fit") -> str:

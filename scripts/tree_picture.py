@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from coh_lightning.chains import build_chains
-from coh_lightning.method import Method
-from coh_lightning.records import Feedback
-from coh_lightning.wording import Wording
+from coh_lightning.feedback.records import Feedback
+from coh_lightning.sequences.chains import build_chains
+from coh_lightning.sequences.method import Method
+from coh_lightning.sequences.wording import Wording
 
 RECORD = {
     "id": "1",

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_for_tests import Browser, started
+
+from helpers.browser import Browser, started
 
 NO_DATA = "COH_REAL_DATA is not set to the folder of real data"
 

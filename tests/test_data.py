@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from feedback_for_tests import (
+
+from coh_lightning.data import CoHDataModule
+from coh_lightning.errors import InputError
+from coh_lightning.feedback.sources import Records, load
+from coh_lightning.feedback.sources.prompts import feedback_key
+from coh_lightning.sequences.method import Method
+from coh_lightning.sequences.plan import PlannedRow
+from coh_lightning.sequences.prompt_format import PromptFormat
+from coh_lightning.sequences.record_planner import PlannedRecord
+from coh_lightning.sequences.rows import Row
+from coh_lightning.sequences.tokens import Tokens
+from coh_lightning.sequences.wording import MarkerPair, Wording
+from helpers.feedback import (
     EVERY_KIND,
     IDENTICAL,
     METHODS,
@@ -28,19 +40,7 @@ from feedback_for_tests import (
     wording,
     write,
 )
-from tokenizers_for_tests import TEMPLATES, byte_level, sentencepiece
-
-from coh_lightning.data import CoHDataModule
-from coh_lightning.errors import InputError
-from coh_lightning.formats import PromptFormat
-from coh_lightning.method import Method
-from coh_lightning.plan import PlannedRow
-from coh_lightning.prepare import PlannedRecord
-from coh_lightning.rows import Row
-from coh_lightning.sources import Records, load
-from coh_lightning.sources.prompts import feedback_key
-from coh_lightning.tokens import Tokens
-from coh_lightning.wording import MarkerPair, Wording
+from helpers.tokenizers import TEMPLATES, byte_level, sentencepiece
 
 PLAIN = PromptFormat()
 FORMATS = {"plain": PLAIN, "user": PromptFormat(kind="chat"), "system": PromptFormat(kind="chat", marker_in="system")}

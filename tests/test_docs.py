@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coh_lightning.records import Feedback
+from coh_lightning.feedback.records import Feedback
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}

@@ -38,22 +38,20 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import yaml
-from completions_for_tests import filled, lines_of, own, save
-from feedback_for_tests import CONF, METHODS, WORDINGS, method, wording
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutants_for_tests import ROWS, line_of, mutated, mutated_bytes, source_of, within
-from tokenizers_for_tests import byte_level
 
-import coh_lightning.sources.mix as mix
-from coh_lightning.answers import PendingCompletion
-from coh_lightning.chain_tokenizer import ChainTokenizer
-from coh_lightning.chains import Unusable
-from coh_lightning.completions import Completion
-from coh_lightning.encoder import Encoder
+import coh_lightning.feedback.sources.mix as mix
 from coh_lightning.errors import InputError
-from coh_lightning.exchange import read_completions
-from coh_lightning.formats import PromptFormat
+from coh_lightning.feedback.completions import Completion
+from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
+from coh_lightning.feedback.judgments import Judgment
+from coh_lightning.feedback.records import Feedback, Rejected
+from coh_lightning.feedback.sources import Source, load
+from coh_lightning.feedback.sources.files import read_rows
+from coh_lightning.feedback.sources.texts import read_texts
+from coh_lightning.generation.answers import PendingCompletion
+from coh_lightning.generation.offline_inference import read_completions
 from coh_lightning.human_eval.export import export_study
 from coh_lightning.human_eval.gold import read_gold
 from coh_lightning.human_eval.items import match, read_systems
@@ -62,17 +60,19 @@ from coh_lightning.human_eval.ratings import import_ratings
 from coh_lightning.human_eval.report import report_numbers
 from coh_lightning.human_eval.results import read_results
 from coh_lightning.human_eval.study import read_study
-from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.judge_client import Endpoint
-from coh_lightning.judge_prompts import Comparison, comparisons_of_study, questions
-from coh_lightning.judge_report import show
-from coh_lightning.judge_run import Reply, judge
-from coh_lightning.judgments import Judgment
-from coh_lightning.prepare import RecordPlanner
-from coh_lightning.records import Feedback, Rejected
-from coh_lightning.sources import Source, load
-from coh_lightning.sources.files import read_rows
-from coh_lightning.sources.texts import read_texts
+from coh_lightning.judge.client import Endpoint
+from coh_lightning.judge.prompts import Comparison, comparisons_of_study, questions
+from coh_lightning.judge.report import show
+from coh_lightning.judge.run import Reply, judge
+from coh_lightning.sequences.chain_tokenizer import ChainTokenizer
+from coh_lightning.sequences.chains import Unusable
+from coh_lightning.sequences.encoder import Encoder
+from coh_lightning.sequences.prompt_format import PromptFormat
+from coh_lightning.sequences.record_planner import RecordPlanner
+from helpers.completions import filled, lines_of, own, save
+from helpers.feedback import CONF, METHODS, WORDINGS, method, wording
+from helpers.mutants import ROWS, line_of, mutated, mutated_bytes, source_of, within
+from helpers.tokenizers import byte_level
 
 CASES = {
     "rows": (2600, 64_000),
@@ -774,8 +774,8 @@ def test_changed_configurations_are_built_or_refused_in_one_line(
     cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Builds the Trainer, the data module and the module through the real parser, without running them."""
-    from coh_lightning import cli
     from coh_lightning.__main__ import main
+    from coh_lightning.cli import lightning_cli as cli
 
     files = [
         CONF / "quickstart.yaml",

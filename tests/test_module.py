@@ -14,118 +14,35 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from feedback_for_tests import EVERY_KIND, TINY, built, data_of, grouped, merged, method, pairs, tiny, usable, wording
-from lightning.pytorch.loggers import Logger
-from tokenizers_for_tests import CHATML, byte_level
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.checkpoints import CHECKPOINT_KEY
-from coh_lightning.completions import Completion
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
-from coh_lightning.formats import PromptFormat
-from coh_lightning.held_out_figures import preferences
-from coh_lightning.jsonl import read_jsonl
-from coh_lightning.lora import LoRA
-from coh_lightning.losses import row_loss
-from coh_lightning.models import ModelSpec
+from coh_lightning.feedback.completions import Completion
+from coh_lightning.feedback.jsonl import read_jsonl
+from coh_lightning.generation.sampling import Sampling
+from coh_lightning.generation.writing import Generation
+from coh_lightning.model.checkpoints import CHECKPOINT_KEY
+from coh_lightning.model.loading import ModelSpec
+from coh_lightning.model.lora import LoRA
+from coh_lightning.model.losses import row_loss
 from coh_lightning.module import CoHModule
-from coh_lightning.preferences import strict_pairs
-from coh_lightning.sampling import Sampling
-from coh_lightning.schedule import OptimizerSettings
-from coh_lightning.training_figures import sum_over_replicas
-from coh_lightning.writing import Generation
-
-GPT2 = {
-    "model_type": "gpt2",
-    "vocab_size": 520,
-    "n_embd": 32,
-    "n_layer": 2,
-    "n_head": 2,
-    "n_positions": 512,
-    "initializer_range": 0.2,
-}
-"""All of it in float64 under 64-true; Llama's norms work in float32 whatever the precision."""
-
-
-class Kept(Logger):
-    """Keeps what is logged, step by step."""
-
-    name, version = "kept", 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.metrics: list[dict[str, float]] = []
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.metrics.append(metrics)
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class Watch(pl.Callback):
-    """Keeps what every step did."""
-
-    def __init__(self) -> None:
-        self.kept = Kept()
-        self.gradients: list[dict[str, Tensor]] = []
-        self.before: list[dict[str, Tensor]] = []
-        self.losses: list[float] = []
-        self.micro: list[float] = []
-
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        self.gradients.append(
-            {name: p.grad.clone() for name, p in pl_module.lm.named_parameters() if p.grad is not None}
-        )
-        self.before.append({name: p.detach().clone() for name, p in pl_module.lm.named_parameters()})
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.micro.append(float(outputs["loss"]))  # Lightning has divided it by the micro-batches of a step
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self.losses.append(sum(self.micro))
-            self.micro = []
-
-    @property
-    def metrics(self) -> list[dict[str, float]]:
-        return self.kept.metrics
-
-
-def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    shape = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "use_distributed_sampler": False,
-        "log_every_n_steps": 1,
-        "default_root_dir": str(folder),
-    }
-    return pl.Trainer(**(quiet | shape | settings), callbacks=list(callbacks))
-
-
-def fitted(data: CoHDataModule, model: CoHModule, folder: Path, **settings: Any) -> Watch:
-    watch = Watch()
-    pl.seed_everything(0, verbose=False)
-    trainer(folder, watch, logger=watch.kept, **settings).fit(model, datamodule=data)
-    return watch
-
-
-def gpt2(**settings: Any) -> CoHModule:
-    return CoHModule(from_config=GPT2, **grouped({"lr": 1e-3, "warmup_ratio": 0.0} | settings))
+from coh_lightning.sequences.preferences import strict_pairs
+from coh_lightning.sequences.prompt_format import PromptFormat
+from coh_lightning.training.held_out_figures import preferences
+from coh_lightning.training.schedule import OptimizerSettings
+from coh_lightning.training.training_figures import sum_over_replicas
+from helpers.feedback import EVERY_KIND, TINY, built, data_of, grouped, merged, method, pairs, tiny, usable, wording
+from helpers.tokenizers import CHATML, byte_level
+from helpers.training import Watch, fitted, gpt2, held_out_data, trainer
 
 
 def test_the_learned_share_is_that_of_the_feedback_alone(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("one two three four five\n\n" * 20, encoding="utf-8")
-    settings: dict[str, Any] = {"pretraining": [str(text)], "pretraining_rows_per_step": 1}
+    settings: dict[str, Any] = {"pretraining_text": [str(text)], "pretraining_rows_per_step": 1}
     data = built(pairs(12), tmp_path, **settings)
     rows = [data.rows.train_row(planned, 0) for planned in data.plan.step(0, 0) if not planned.pretraining]
     learned, tokens = sum(int((row.learned != 0).sum()) for row in rows), sum(int(row.bounds[-1]) for row in rows)
@@ -282,7 +199,7 @@ def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_tr
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr("coh_lightning.model_build.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
+    monkeypatch.setattr("coh_lightning.model.build.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
     for layout, times in (("tree", [256]), ("separate", [256])):
         data, model = (
             data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout),
@@ -297,7 +214,9 @@ def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monke
     run = trainer(tmp_path)
     for ranks, copies in ((1, 1), (2, 2), (4, 4), (4, 2)):
         monkeypatch.setattr(type(run), "world_size", ranks)
-        monkeypatch.setattr("coh_lightning.training_figures.replicas", lambda trainer, copies=copies: (copies, 0))
+        monkeypatch.setattr(
+            "coh_lightning.training.training_figures.replicas", lambda trainer, copies=copies: (copies, 0)
+        )
         monkeypatch.setattr(
             run.strategy, "reduce", lambda value, *, reduce_op, ranks=ranks: {"sum": value * ranks}[reduce_op]
         )
@@ -475,10 +394,6 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_an
 
 
 # Held-out data
-
-
-def held_out_data(tmp_path: Path, **settings: Any) -> CoHDataModule:
-    return data_of(pairs(40), tmp_path, train_only=False, validation_share=0.2, test_share=0.2, **settings)
 
 
 @pytest.mark.parametrize("layout", ["tree", "separate"])

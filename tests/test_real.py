@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from feedback_for_tests import method
 
 from coh_lightning.data import CoHDataModule
-from coh_lightning.sources import OASST, Source
+from coh_lightning.feedback.sources import OASST, Source
+from helpers.feedback import method
 
 ROOT = Path(__file__).parent.parent
 STEPS = 25

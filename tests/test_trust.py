@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from coh_lightning import cli
 from coh_lightning.__main__ import main
-from coh_lightning.checkpoints import read_checkpoint
+from coh_lightning.cli import lightning_cli as cli
 from coh_lightning.errors import InputError
+from coh_lightning.model.checkpoints import read_checkpoint
 
 PACKAGE = Path(__file__).parent.parent / "coh_lightning"
 
@@ -298,13 +298,13 @@ print("made")
 READ = """
 import pathlib, resource, sys
 from coh_lightning.errors import InputError
-from coh_lightning.exchange import read_completions
+from coh_lightning.generation.offline_inference import read_completions
 from coh_lightning.human_eval.items import read_systems
 from coh_lightning.human_eval.workbook import check_workbook
-from coh_lightning.records import Judgment, read_jsonl
-from coh_lightning.sources import TRLPairs, load
-from coh_lightning.sources.files import read_rows
-from coh_lightning.sources.texts import read_texts
+from coh_lightning.feedback.records import Judgment, read_jsonl
+from coh_lightning.feedback.sources import TRLPairs, load
+from coh_lightning.feedback.sources.files import read_rows
+from coh_lightning.feedback.sources.texts import read_texts
 import pyarrow.parquet, rich.progress, csv, openpyxl
 
 path = pathlib.Path(sys.argv[1])

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from coh_lightning.draws import key64
+from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.ranking import rank_systems
 from coh_lightning.human_eval.rater_checks import left_by_row, seconds_per_row
 from coh_lightning.human_eval.results import StudyResults, rater_order
@@ -44,7 +44,7 @@ from coh_lightning.human_eval.statistics import (
     wilson,
 )
 from coh_lightning.intervals import UNKNOWN, Floats, bootstrap_sums
-from coh_lightning.judgments import TIE, Judgment
+from coh_lightning.rng import key64
 
 SIDES = ("baseline", "tie", "model")
 TERCILES = ("shorter", "alike", "longer")

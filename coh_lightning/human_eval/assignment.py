@@ -14,12 +14,12 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
+from coh_lightning.feedback.judgments import TIE
 from coh_lightning.human_eval.gold import GOLD, GoldItem
 from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
 from coh_lightning.human_eval.study import TITLE, RatingRow, Study, StudyItem, digest
-from coh_lightning.judgments import TIE
+from coh_lightning.rng import generator, key64
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coh_lightning.errors import InputError, counted
-from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.assignment import Design, make_study
 from coh_lightning.human_eval.export_settings import (
     ATTRIBUTES,
@@ -27,6 +26,7 @@ from coh_lightning.human_eval.gold import read_gold
 from coh_lightning.human_eval.items import REFERENCE, match, read_systems, references
 from coh_lightning.human_eval.sheets import CELL_LIMIT, write_sheets
 from coh_lightning.human_eval.study import ITEMS, JUDGEMENTS, KEY, STUDY, TITLE, Study, read_key, write_study
+from coh_lightning.io import atomic_write
 
 
 def export_study(

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coh_lightning.files import atomic_write
+from coh_lightning.io import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.checks import checked_text
-from coh_lightning.draws import key64
 from coh_lightning.errors import InputError, did_you_mean
+from coh_lightning.feedback.judgments import TIE
 from coh_lightning.human_eval.gold import GOLD
 from coh_lightning.human_eval.outputs import SystemOutput, join_dialogues, read_outputs
-from coh_lightning.judgments import TIE
+from coh_lightning.rng import key64
 
 REFERENCE = "reference"
 """Name of the system whose answers are the data's own references."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.sheets import CHOICES
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow, as_seconds, read_form, submitted_form
 from coh_lightning.human_eval.workbook import ILLEGAL
+from coh_lightning.io import atomic_write
 
 
 def write_label_studio(study: Study, folder: Path) -> None:

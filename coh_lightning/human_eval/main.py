@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from coh_lightning.commands import CommandParser
+from coh_lightning.command_line import CommandParser
 
 PARTS = {
     "plan": ("plan", "how many prompts a study needs"),

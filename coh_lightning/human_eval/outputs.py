@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.checks import checked_text
-from coh_lightning.compressed import PACKED
 from coh_lightning.errors import InputError, counted
-from coh_lightning.jsonl import parse_json, read_lines
+from coh_lightning.feedback.compressed import PACKED
+from coh_lightning.feedback.jsonl import parse_json, read_lines
 from coh_lightning.words import holds
 
 LONGEST_NAME = 300

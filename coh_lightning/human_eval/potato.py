@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import SubmittedRow, as_seconds, read_form, submitted_form
+from coh_lightning.io import atomic_write
 
 SCHEME = "comparison"
 """Name of the annotation scheme that holds the choices, one dimension per attribute."""

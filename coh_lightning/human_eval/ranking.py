@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from coh_lightning.draws import key64
 from coh_lightning.errors import InputError
+from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.bradley_terry import bradley_terry, davidson, expected_win_rates
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import expanded_percentile
 from coh_lightning.intervals import Floats, bootstrap_sums
-from coh_lightning.judgments import TIE, Judgment
+from coh_lightning.rng import key64
 
 
 def rank_systems(results: StudyResults, votes: Sequence[Judgment]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from coh_lightning.errors import InputError
+from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import wilson
-from coh_lightning.judgments import TIE, Judgment
 
 RULES = {
     "min_gold": ("gold", "gold items answered correctly"),

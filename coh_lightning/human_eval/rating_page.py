@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.guard import PATTERN
-from coh_lightning.pages import write_page
+from coh_lightning.pages.page import write_page
 
 if TYPE_CHECKING:
     from coh_lightning.human_eval.study import Study

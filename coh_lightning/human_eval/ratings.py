@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Literal
 
 from coh_lightning.errors import InputError, named
+from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
+from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.guard import unguard
 from coh_lightning.human_eval.rating_files import read_rating_file
 from coh_lightning.human_eval.study import JUDGEMENTS, Study, read_study
 from coh_lightning.human_eval.submitted import SubmittedRow
 from coh_lightning.human_eval.text_match import mismatch
-from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.judgments import TIE, Judgment
 
 Choice = Literal["A", "tie", "B"]
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.report import report_numbers
 from coh_lightning.human_eval.results import read_results
+from coh_lightning.io import atomic_write
 
 
 def write_report(folder: Path | str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from coh_lightning.human_eval.figures import plain
 from coh_lightning.human_eval.report_blocks import Picture, Words, facts, findings, report_blocks, title
 from coh_lightning.human_eval.report_tables import Numbers, Table, votes_table, win_table
-from coh_lightning.pages import render
+from coh_lightning.pages.page import render
 
 
 def report_page(numbers: Numbers, folder: Path, figures: Mapping[str, str]) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.feedback.jsonl import parse_json, read_lines
+from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.study import JUDGEMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
-from coh_lightning.jsonl import parse_json, read_lines
-from coh_lightning.judgments import TIE, Judgment
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from coh_lightning.files import atomic_write
 from coh_lightning.human_eval.guard import guard
 from coh_lightning.human_eval.study import Study
+from coh_lightning.io import atomic_write
 
 BEFORE = ("row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b")
 AFTER = ("comment", "seconds")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.checks import number
-from coh_lightning.compressed import read_text
 from coh_lightning.errors import InputError, named
-from coh_lightning.files import atomic_write
-from coh_lightning.jsonl import parse_json, read_lines, write_jsonl
-from coh_lightning.judgments import TIE
+from coh_lightning.feedback.compressed import read_text
+from coh_lightning.feedback.jsonl import parse_json, read_lines, write_jsonl
+from coh_lightning.feedback.judgments import TIE
+from coh_lightning.io import atomic_write
 
 ITEMS, STUDY, KEY, JUDGEMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.compressed import read_text
 from coh_lightning.errors import InputError
-from coh_lightning.jsonl import parse_json
+from coh_lightning.feedback.compressed import read_text
+from coh_lightning.feedback.jsonl import parse_json
 
 TEXTS = {"prompt": "prompt", "answer_a": "answer A", "answer_b": "answer B"}
 """The columns of texts -> their names in messages."""

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.compressed import check_unpacked
 from coh_lightning.errors import InputError, first_line
-from coh_lightning.files import atomic_write
+from coh_lightning.feedback.compressed import check_unpacked
 from coh_lightning.human_eval.sheets import BEFORE, CELL_LIMIT, CHOICES, ROW_LIMIT, instructions, sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS
+from coh_lightning.io import atomic_write
 
 ILLEGAL = "\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff"
 """Characters that XML can't hold, for a character class."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coh_lightning.completions import Completion
+from coh_lightning.feedback.completions import Completion
 from coh_lightning.intervals import Interval, mean_interval
 from coh_lightning.world import raters
 from coh_lightning.world.posts import Post

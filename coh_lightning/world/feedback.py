@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.files import atomic_write
-from coh_lightning.jsonl import read_jsonl, write_jsonl
-from coh_lightning.records import Feedback, RatedCompletion
-from coh_lightning.turns import Part, Turn
+from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
+from coh_lightning.feedback.records import Feedback, RatedCompletion
+from coh_lightning.feedback.turns import Part, Turn
+from coh_lightning.io import atomic_write
 from coh_lightning.world.posts import SUMMARISE, Post, Split, difficulty_of, gold_summary, make_posts
 from coh_lightning.world.raters import ATTRIBUTES, RATER_NOISE, Rating, noisy_overall, rate_facts
 from coh_lightning.worlds import WORLD

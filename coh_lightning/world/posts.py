@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from coh_lightning.draws import generator, key64
 from coh_lightning.errors import InputError
+from coh_lightning.rng import generator, key64
 
 Split = Literal["train", "test"]
 

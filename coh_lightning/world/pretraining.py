@@ -11,7 +11,7 @@ the end token, so a model of this text never continues with a review of what it 
 
 from __future__ import annotations
 
-from coh_lightning.draws import generator
+from coh_lightning.rng import generator
 from coh_lightning.world.posts import (
     ANSWER,
     QUESTION,

@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from coh_lightning.draws import generator
 from coh_lightning.errors import InputError
+from coh_lightning.rng import generator
 from coh_lightning.world.posts import FORMS, HEADER, KINDS, PHRASES, PRONOUNS, QUESTION, REVIEW, SUMMARISE, VALUES
 
 ATTRIBUTES = ("accuracy", "coverage", "coherence", "overall")

@@ -27,9 +27,9 @@ def continuations(
     """For each prompt `samples` continuations up to the end token (left out) or `max_new_tokens`; temperature 0 is
     greedy. The random draws of a prompt depend only on the seed, its key in `keys` and the number of the sample.
     """
-    from coh_lightning.decoding import generate
-    from coh_lightning.request import Request
-    from coh_lightning.sampling import Sampling
+    from coh_lightning.generation.decoding import generate
+    from coh_lightning.generation.request import Request
+    from coh_lightning.generation.sampling import Sampling
 
     listed = tokenizer(list(prompts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     requests = [Request(key, "", np.array(ids, np.int32)) for key, ids in zip(keys, listed, strict=True)]

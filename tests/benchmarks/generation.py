@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from coh_lightning.decoding import generate
-from coh_lightning.request import Request
-from coh_lightning.sampling import Sampling
+from coh_lightning.generation.decoding import generate
+from coh_lightning.generation.request import Request
+from coh_lightning.generation.sampling import Sampling
 
 PROMPTS, ROUNDS, BATCH, LIMIT, VOCABULARY = 32, 5, 16, 96, 8192
 STOPS = list(range(1, VOCABULARY, 38))

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from coh_lightning.attention import row_logits
 from coh_lightning.data import CoHDataModule
-from coh_lightning.forward import generating
-from coh_lightning.losses import output_log_likelihoods
+from coh_lightning.generation.forward import generating
+from coh_lightning.model.attention import row_logits
+from coh_lightning.model.losses import output_log_likelihoods
 from coh_lightning.world.posts import vocabulary
 
 PAIRS, ROUNDS, BATCH = 48, 5, 8

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from commands_for_tests import ROOT, Commands, commands_in
-from feedback_for_tests import CONF, TINY, pairs, write
+
+from helpers.commands import ROOT, Commands, commands_in
+from helpers.feedback import CONF, TINY, pairs, write
 
 STEPS = 60
 """Of a run that is stopped by a signal; it is over in some seconds."""

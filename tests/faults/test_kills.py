@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from commands_for_tests import Commands, Ended, commands_in
-from feedback_for_tests import CONF, TINY, pairs, write
 from safetensors.torch import load_file
 
 from coh_lightning.human_eval.study import read_study
-from coh_lightning.runs import is_whole
+from coh_lightning.runs.run_folder import is_whole
+from helpers.commands import Commands, Ended, commands_in
+from helpers.feedback import CONF, TINY, pairs, write
 
 SEED = 0
 DONE = (
@@ -67,7 +67,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
         "wording": str(CONF / "wording" / "varied.yaml"),
         "hide": [0.0, 0.3],
     }
-    data |= {"rows_per_step": 2, "pretraining": ["text.txt"], "pretraining_rows_per_step": 2, "cache_dir": "cache"}
+    data |= {"rows_per_step": 2, "pretraining_text": ["text.txt"], "pretraining_rows_per_step": 2, "cache_dir": "cache"}
     model = {
         "from_config": TINY,
         "lr": 0.01,

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from feedback_for_tests import TINY, pairs
-from ranks_for_tests import commanded
 
-from coh_lightning.checkpoints import read_checkpoint
-from coh_lightning.completions import Completion
-from coh_lightning.jsonl import read_jsonl
-from coh_lightning.lora import LoRA
+from coh_lightning.feedback.completions import Completion
+from coh_lightning.feedback.jsonl import read_jsonl
+from coh_lightning.model.checkpoints import read_checkpoint
+from coh_lightning.model.lora import LoRA
+from helpers.feedback import TINY, pairs
+from helpers.ranks import commanded
 
 pytestmark = pytest.mark.slow
 

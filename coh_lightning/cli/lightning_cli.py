@@ -1,0 +1,371 @@
+"""`fit`, `validate`, `test` and `predict`: LightningCLI over `CoHModule` and `CoHDataModule`, each run in a folder of
+its own (runs.py).
+
+Added to LightningCLI: `run.name`, `run.folder` and `run.wandb`; the resolved configuration beside the results; the same
+command resumes a run that stopped; errors of the configuration in one sentence (complaints.py). Our other commands
+don't import this file (__main__.py), since that takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from jsonargparse import set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
+
+from coh_lightning.callbacks import CompletionWriter
+from coh_lightning.cli.config_errors import Typed, broken_reference
+from coh_lightning.cli.config_parser import CoHParser
+from coh_lightning.cli.environment_errors import environment_error
+from coh_lightning.errors import InputError, first_line
+from coh_lightning.io import exclusive_lock
+from coh_lightning.model.sharded_checkpoint import METADATA, check_shards
+from coh_lightning.runs.launch import as_launched
+from coh_lightning.runs.metrics_file import MetricsFile
+from coh_lightning.runs.monitors import MonitorsKnown
+from coh_lightning.runs.preemption import RunTrainer, StopOnSignal
+from coh_lightning.runs.run_config import RunConfig
+from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, Run, checked_checkpoint, new_folder, open_fit
+from coh_lightning.runs.wandb_run import connect, keep_in, wandb_logger
+from coh_lightning.yaml_text import load
+
+RUN_FOLDER = "COH_RUN_FOLDER"
+"""Environment variable that tells the processes which Lightning starts for the first one where the run is kept."""
+
+TRAINER_DEFAULTS = {
+    "default_root_dir": "runs",  # the folder of all runs; the Trainer itself is given the folder of this one
+    "use_distributed_sampler": False,  # the plan gives each rank its rows; Lightning's sampler would shuffle them
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+}
+CHECKPOINT_EVERY = 100
+"""Steps between the checkpoints on the way, unless the configuration has a ModelCheckpoint of its own."""
+SPECIAL_CHECKPOINTS = (None, "best", "last", "hpc", "registry")
+"""Values of ckpt_path that are no paths."""
+
+
+class Stopped(SystemExit):
+    """A signal ended the run; the code is the exit status."""
+
+
+class CoHCLI(LightningCLI):
+    """LightningCLI with a folder for each run. `run` is known once the arguments are parsed."""
+
+    run: Run
+    text: str
+    stop_on_signal: StopOnSignal
+    _new: Sequence[Path] = ()
+    """The folders that this process made, the innermost first."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with ExitStack() as self._held:
+            super().__init__(*args, **kwargs)
+
+    # The configuration
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        run = parser.add_argument_group("Where the run is kept")
+        run.add_argument(
+            "--run.name",
+            type=str,
+            default="run",
+            help="Kind of run: it is kept in ROOT/NAME/<time>-<hash>, ROOT being trainer.default_root_dir.",
+        )
+        run.add_argument(
+            "--run.folder",
+            type=str | None,
+            default=None,
+            help="Keep the run exactly here. A fit that stopped here resumes; a finished one is never overwritten.",
+        )
+        run.add_argument(
+            "--run.wandb",
+            type=Literal["offline", "online"] | None,
+            default=None,
+            help=(
+                "Log to W&B too, into wandb/ of the run folder; online sends it as well. WANDB_PROJECT, "
+                "WANDB_RUN_GROUP, ... are W&B's own variables."
+            ),
+        )
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        parsers = [parser for parser in self._subcommand_parsers.values() if isinstance(parser, CoHParser)]
+        for parser in parsers:
+            parser.set_defaults({"weights_only": True})  # Lightning would take a pickle from an address
+        CoHParser.known = sorted({key for parser in parsers for key in parser.keys()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise InputError(CoHParser.typed.broken() or f"a configuration file is not UTF-8: {error}") from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let the hyperparameters of a checkpoint silently overrule the command line."""
+
+    def before_instantiate_classes(self) -> None:
+        config, parser = self.config[self.subcommand], self._parser(self.subcommand)
+        assert isinstance(parser, CoHParser)
+        parser.check_groups(config)
+        given = [word for word in CoHParser.typed.argv if word.startswith("--data.sources=")]
+        if given and config.data.get("sources") is None:
+            raise InputError(
+                f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as "
+                "--data.feedback."
+            )
+        named = config.run.folder
+        shown = config.clone()
+        shown.run.folder = None  # so that the file can be run again
+        self.text = parser.dump(shown, skip_unset=False)
+        config.trainer.devices, config.trainer.num_nodes = as_launched(config.trainer.devices, config.trainer.num_nodes)
+        if config.ckpt_path not in SPECIAL_CHECKPOINTS and "://" not in config.ckpt_path:
+            checked_checkpoint(Path(config.ckpt_path))
+        if not _first():
+            # the first process has made the folder; one that it did not start hears of it later (RunConfig.setup)
+            folder = Path(os.environ.get(RUN_FOLDER) or named or config.trainer.default_root_dir)
+            fit = named and self.subcommand == "fit"
+            self.run = open_fit(load(self.text), folder=folder) if fit else Run(folder)
+            return
+        self._open_folder(named, Path(config.trainer.default_root_dir or "runs"), config.run.name)
+        os.environ[RUN_FOLDER] = str(self.run.folder)
+        loggers = config.trainer.get("logger")
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            keep_in(self.run.folder, logger)
+
+    # The run folder
+
+    def _open_folder(self, named: str | None, root: Path, name: str) -> None:
+        """Make the folder of this run, or open the one that `run.folder` names; a fit locks it."""
+        folder = Path(named) if named else root / name
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        if not named:
+            self.run = Run(new_folder(load(self.text), root=root, name=name))
+            new.insert(0, self.run.folder)
+        elif self.subcommand == "fit":
+            self.run = open_fit(load(self.text), folder=folder)
+            message = (
+                f"run.folder is {folder}, where another process is training this run; wait until it ends, or name "
+                "another folder."
+            )
+            self._held.enter_context(exclusive_lock(folder, message))
+        else:
+            self.run = Run(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        self._new = new
+
+    @rank_zero_only
+    def _leave_nothing_empty(self) -> None:
+        """A command that wrote nothing (it failed early, or was a fast_dev_run) leaves no folder behind."""
+        self._held.close()
+        for path in self._new:
+            if not path.is_dir():
+                continue
+            if any(path.iterdir()):
+                return
+            path.rmdir()
+
+    # The Trainer
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        fit = self.subcommand == "fit"
+        config = self._get(self.config_init, "trainer")
+        if config.get("barebones"):
+            raise InputError(
+                "trainer.barebones is true, but a run keeps its metrics and checkpoints, which that forbids; leave "
+                "it out."
+            )
+        file = "metrics.csv" if fit else f"{self.subcommand}.csv"
+        loggers: list[Logger] = [MetricsFile(self.run.folder, file, append=self.run.resume is not None)]
+        loggers += [logger for logger in _listed(config.get("logger")) if isinstance(logger, Logger)]
+        if (mode := self.config_init[self.subcommand].run.wandb) is not None and _first():
+            loggers.append(wandb_logger(self.run.folder, mode))
+        keep = not config.get("fast_dev_run")
+        # what the model wrote is kept first: callbacks of the configuration (HumanEvalExport) read it
+        callbacks = [
+            CompletionWriter(),
+            MonitorsKnown(),
+            *_listed(config.get("callbacks")),
+            RunConfig(self.run, self.text, CONFIG if fit else f"{self.subcommand}.yaml", keep=keep),
+        ]
+        self.stop_on_signal = StopOnSignal(CHECKPOINTS)
+        if keep:
+            callbacks.append(self.stop_on_signal)
+        own = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        if config.get("enable_checkpointing") is not False and not own:
+            checkpoints = self.run.folder / CHECKPOINTS
+            callbacks.append(ModelCheckpoint(checkpoints, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
+        try:
+            return super().instantiate_trainer(
+                **kwargs, default_root_dir=str(self.run.folder), logger=loggers, callbacks=callbacks
+            )
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+            given = self._get(self.config_init, "ckpt_path")
+            sharded = isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy))
+            if given is not None and Path(given).is_dir() and not sharded:
+                raise InputError(
+                    f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set "
+                    "trainer.strategy, or give the folder as model.name_or_path and no ckpt_path."
+                )
+            for path in (given, self.run.resume):
+                if path is not None and (Path(path) / METADATA).is_file():
+                    check_shards(Path(path))  # before torch reads it, which unpickles the metadata
+        except BaseException as error:
+            self._leave_nothing_empty()
+            # the parser takes null for any key; what a class says of it is in the middle of the parser's words
+            pattern = r"Problem with given class_path '([^']+)':\s+([^\n]*'NoneType'[^\n]*)"
+            if isinstance(error, ValueError) and (null := re.findall(pattern, str(error))):
+                raise InputError(
+                    f"{null[-1][0]} can't be made: one of its keys is null and needs a value ({null[-1][1].strip()})."
+                ) from error
+            raise
+
+    # The command
+
+    def before_fit(self) -> None:
+        if self.run.resume is not None:
+            self.config_init["fit"]["ckpt_path"] = str(self.run.resume)
+            self._say(f"resumed from {self.run.resume}")
+        elif (self.run.folder / CONFIG).exists():
+            self._say(f"{self.run.folder} has no checkpoint yet: the run starts again")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self._say(f"run folder: {self.run.folder}")
+        try:
+            if _first():
+                connect(self.trainer.loggers, self.run.folder, self._say)
+            super()._run_subcommand(subcommand)
+        except BaseException as error:
+            self._leave_nothing_empty()
+            if isinstance(error, SIGTERMException):  # Lightning would exit with 0, which a scheduler takes for success
+                number = self.stop_on_signal.received or signal.SIGTERM
+                self._say(f"stopped by {signal.Signals(number).name}: {self.run.folder}")
+                raise Stopped(128 + number) from error
+            if (sentence := environment_error(error)) is not None:
+                raise InputError(sentence) from error
+            if isinstance(error, MisconfigurationException):
+                raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+            raise
+        self._say(f"finished: {self.run.folder}")
+        self._leave_nothing_empty()
+
+    @rank_zero_only
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A setting that may be one thing, several or none, as a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _first() -> bool:
+    """Whether this is the process of rank 0, asked before there is a Trainer."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _quieten() -> None:
+    """Silences notes of libraries to each other, and an advertisement."""
+    noise = ("litlogger", "`weights_only` was not set")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).addFilter(lambda record: not any(words in record.getMessage() for words in noise))
+    for message in (".*LeafSpec.*", ".*set_vital.*", "The dirpath has changed from.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def build(
+    model_class: type[pl.LightningModule],
+    data_class: type[pl.LightningDataModule],
+    *,
+    open_classes: Sequence[type] = (),
+    args: list[str] | None = None,
+) -> CoHCLI:
+    """Parse the command line and run it.
+
+    Args:
+        model_class, data_class: What the keys under `model` and `data` make.
+        open_classes: Dataclasses whose subclasses may be named in a configuration.
+        args: The arguments; None takes those of the process.
+    """
+    CoHParser.typed = Typed(sys.argv[1:] if args is None else args, Path.cwd())
+    _quieten()
+    set_parsing_settings(subclasses_enabled=list(open_classes))
+    command = CoHParser.typed.argv[0] if CoHParser.typed.argv else "fit"
+
+    class OneCommand(CoHCLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            """The command that was asked for alone: a parser takes a third of a second to make."""
+            every = LightningCLI.subcommands()
+            return {command: every[command]} if command in every else every
+
+    return OneCommand(
+        model_class,
+        data_class,
+        save_config_callback=None,  # RunConfig does it
+        trainer_class=RunTrainer,
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=0,
+        parser_class=CoHParser,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        auto_configure_optimizers=False,
+        args=args,
+    )
+
+
+def ours() -> tuple[type[pl.LightningModule], type[pl.LightningDataModule], Sequence[type]]:
+    """Our module, our data module, and the dataclasses whose subclasses a configuration may name."""
+    from coh_lightning.data import CoHDataModule
+    from coh_lightning.feedback.sources import Source
+    from coh_lightning.module import CoHModule
+
+    return CoHModule, CoHDataModule, (Source,)
+
+
+def run(args: list[str] | None = None) -> int:
+    """The commands as a user calls them, with an exit status.
+
+    Raises:
+        InputError: something that the user can put right.
+    """
+    model_class, data_class, open_classes = ours()
+    try:
+        build(model_class, data_class, open_classes=open_classes, args=args)
+    except OmegaConfBaseException as error:
+        raise broken_reference(error) from error
+    except UnpicklingError as error:
+        raise InputError(
+            "ckpt_path: the checkpoint holds more than plain data, so that loading it could run code "
+            f"({first_line(error)})."
+        ) from error
+    except Stopped as stop:
+        return int(stop.code or 0)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends with 1 after Ctrl-C
+            raise KeyboardInterrupt from stop
+        raise
+    return 0

@@ -1,0 +1,117 @@
+"""`preview` in the terminal. Color tells what the loss does with a token, and the text is as wide as the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from coh_lightning.errors import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+    from rich.tree import Tree as RichTree
+
+    from coh_lightning.cli.preview_view import Branch, RecordView, Strip
+
+STYLES = {
+    "learned": ("color(34)", "color(71)"),
+    "unlearned": ("color(160)", "color(167)"),
+    "both": ("color(172)", "color(179)"),
+    "read": ("dim", "dim"),
+    "cut": ("magenta", "magenta"),
+}
+"""Neighboring tokens take turns, so that their bounds can be seen; shades that show on dark and on light screens."""
+FACTS = {"text": "", "said": "italic yellow", "note": "magenta"}
+PLAIN_WIDTH = 100
+"""Columns where the output is not a terminal."""
+SHORT = 400
+"""Characters of a text of the record that the terminal shows; the page shows all."""
+
+
+def print_preview(records: Iterable[RecordView], totals: Sequence[tuple[str, str]]) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(markup=False, emoji=False, highlight=False, width=PLAIN_WIDTH, color_system=None)
+    legend = _text("tokens are ").append("learned", STYLES["learned"][0]).append(", ")
+    legend.append("read", STYLES["read"][0]).append(" or ").append("unlearned", STYLES["unlearned"][0])
+    console.print(legend.append("; ↵ is a line end, ⇥ a tab"))
+    for record in records:
+        _print_record(console, record)
+    console.print()
+    console.rule(_text("all records", "bold"), style="bold", align="left")
+    console.print(_grid([(_text(name, "bold"), _text(value)) for name, value in totals], (11,)))
+
+
+def _print_record(console: Console, view: RecordView) -> None:
+    console.print()
+    console.rule(_text(view.heading, "bold"), style="bold", align="left")
+    facts = [
+        (_text(name, "cyan"), _text(_shortened(text) if kind == "text" else text, FACTS[kind]))
+        for name, text, kind in view.facts
+    ]
+    console.print(_grid(facts, (12,)))
+    for number, chain in enumerate(view.chains, start=1):
+        console.print()
+        console.print(_text(f"chain {number} of {len(view.chains)} · {chain.heading}", "bold"))
+        console.print(_strips(chain.strips, known=view.chains[0].strips[0] if number > 1 else None))
+    for tree in view.trees:
+        console.print()
+        console.print(_text(tree.heading, "bold"))
+        console.print(_branches(tree.root))
+
+
+def _text(words: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(visible(words.replace("\t", "⇥"), line_ends=True), style=style)
+
+
+def _shortened(text: str) -> str:
+    text = text.strip("\n")
+    if len(text) <= SHORT:
+        return text
+    return f"{text[: SHORT - 100]} … ({len(text) - SHORT + 50:,} characters) … {text[-50:]}"
+
+
+def _grid(rows: Sequence[Sequence[RenderableType]], widths: Sequence[int], *, one_line: bool = False) -> RenderableType:
+    """Columns of these widths, and the last one as wide as there is room."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1), expand=True)
+    for place, width in enumerate(widths):
+        grid.add_column(width=width, justify="right" if place else "left", overflow="ellipsis", no_wrap=True)
+    grid.add_column(ratio=1, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
+def _strips(strips: Sequence[Strip], *, known: Strip | None = None, one_line: bool = False) -> RenderableType:
+    rows = []
+    for strip in strips:
+        style = STYLES[strip.color][0]
+        words = _text("as above", "dim italic") if strip == known else _painted(strip, one_line=one_line)
+        rows.append((_text(strip.label, style), _text(f"{strip.tokens:,}", "dim"), _text(strip.effect, style), words))
+    return _grid(rows, (10, 5, 12), one_line=one_line)
+
+
+def _painted(strip: Strip, *, one_line: bool) -> Text:
+    words = _text("")
+    styles = STYLES[strip.color]
+    for number, (text, cut) in enumerate(strip.shown):
+        style = STYLES["cut"][0] if cut else styles[number % 2]
+        words.append(visible(text.replace("\n", " ") if one_line else text, line_ends=True), style)
+    return words
+
+
+def _branches(branch: Branch, tree: RichTree | None = None) -> RichTree:
+    from rich.tree import Tree as RichTree
+
+    label = _strips(branch.strips, one_line=True)
+    here = RichTree(label, guide_style="dim") if tree is None else tree.add(label)
+    for child in branch.branches:
+        _branches(child, here)
+    return here

@@ -1,0 +1,192 @@
+"""What `preview` shows of a record: its chains as strips of tokens that the loss treats alike, and their tree. Terminal
+and page print the same views.
+
+    RecordView ──> ChainView ──> Strip   "good", 2 tokens, learn 1, pieces "Apple" "</s>"
+        └────────> TreeView  ──> Branch ──> Strip, Branch, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from coh_lightning.errors import counted
+
+if TYPE_CHECKING:
+    from coh_lightning.feedback.records import Feedback, RatedCompletion
+    from coh_lightning.sequences.chain_tokenizer import CutPrompt
+    from coh_lightning.sequences.tokens import Tokens
+    from coh_lightning.sequences.trees import Tree
+
+
+class Cut(NamedTuple):
+    """In the place of tokens that truncation removed."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Consecutive tokens of one role and one weight: a line of the display."""
+
+    label: str
+    """prompt, sentence, or the kind of the output (good, bad, ...); good/bad in a tree where outputs begin alike."""
+    pieces: tuple[str | Cut, ...]
+    """The text of each token; tokens that only together spell a character share one."""
+    tokens: int
+    learned: float
+    unlearned: float
+
+    @property
+    def effect(self) -> str:
+        """What the loss does with the tokens: learn 2, unlearn 0.5, +2 -0.5 (both), read."""
+        if self.learned and self.unlearned:
+            return f"+{self.learned:g} -{self.unlearned:g}"
+        if self.learned or self.unlearned:
+            return f"learn {self.learned:g}" if self.learned else f"unlearn {self.unlearned:g}"
+        return "read"
+
+    @property
+    def color(self) -> str:
+        """The name of its color; both: learned in one chain and unlearned in another."""
+        if self.learned and self.unlearned:
+            return "both"
+        return "learned" if self.learned else "unlearned" if self.unlearned else "read"
+
+    @property
+    def shown(self) -> list[tuple[str, bool]]:
+        """(text, whether it is a cut) of each piece. A line end is written ↵, a tab ⇥; ↵ breaks the line only inside
+        the text, so that a sentence stays on one.
+        """
+        whole = "".join(piece for piece in self.pieces if isinstance(piece, str))
+        first, last = len(whole) - len(whole.lstrip("\n")), len(whole.rstrip("\n"))
+        out: list[tuple[str, bool]] = []
+        place = 0
+        for piece in self.pieces:
+            if isinstance(piece, Cut):
+                out.append((f"[✂ {counted(piece.tokens, 'token')} cut]", True))
+                continue
+            written = ""
+            for character in piece.replace("\t", "⇥"):
+                inside = first <= place < last
+                written += character if character != "\n" else "↵\n" if inside else "↵"
+                place += 1
+            out.append((written, False))
+        return out
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A run of tokens of the tree without a fork, and the branches that start at its end."""
+
+    strips: tuple[Strip, ...]
+    branches: tuple[Branch, ...]
+
+
+@dataclass(frozen=True)
+class TreeView:
+    """One tree; more than one of a record where its tree is longer than a row."""
+
+    tree: Tree
+    root: Branch
+    part: str
+    """ " 2 of 3" where there are several."""
+
+    @property
+    def heading(self) -> str:
+        plain = sum(len(path) for path in self.tree.paths)
+        fewer = f"{plain / self.tree.tokens:.1f}x fewer"
+        return f"tree{self.part} · {counted(self.tree.tokens, 'token')} in the place of {plain:,} ({fewer})"
+
+
+@dataclass(frozen=True)
+class ChainView:
+    """One chain: its tokens, and the same as segments and as strips."""
+
+    tokens: Tokens
+    segments: tuple[tuple[str, float], ...]
+    """(decoded text, learned - unlearned weight) of each segment."""
+    strips: tuple[Strip, ...]
+
+    @property
+    def heading(self) -> str:
+        learned, unlearned = int((self.tokens.learned > 0).sum()), int((self.tokens.unlearned > 0).sum())
+        share = f"{learned} learned" + (f", {unlearned} unlearned" if unlearned else "")
+        return f"{counted(len(self.tokens), 'token')}, {share} ({(learned + unlearned) / len(self.tokens):.0%})"
+
+
+class Fact(NamedTuple):
+    """A line of a record."""
+
+    name: str
+    text: str
+    kind: str = "text"
+    """text: somebody's words; said: feedback on the text above; note: what happened to it."""
+
+
+@dataclass(frozen=True)
+class RecordView:
+    """A record with all that became of it."""
+
+    place: int
+    """Counted from 1, `used` in all."""
+    used: int
+    record: Feedback
+    prompt: CutPrompt
+    chains: tuple[ChainView, ...]
+    trees: tuple[TreeView, ...]
+    """None for a single chain and in `layout: separate`."""
+
+    @property
+    def heading(self) -> str:
+        # an id begins with its source; of the place the end says enough
+        where = Path(self.record.where).name
+        return " · ".join(part for part in (f"record {self.place:,} of {self.used:,}", self.record.id, where) if part)
+
+    @property
+    def facts(self) -> list[Fact]:
+        record = self.record
+        facts = [Fact(turn.role, turn.text) for turn in record.prompt]
+        for number, candidate in enumerate(record.candidates, start=1):
+            facts.append(Fact(f"{record.task} {number}", candidate.text))
+            if said := _said(candidate, record):
+                facts.append(Fact("", " · ".join(said), "said"))
+            if candidate.revision is not None:
+                facts.append(Fact("  revised", candidate.revision))
+        if record.reference is not None:
+            facts.append(Fact("reference", record.reference))
+        if record.aspect is not None:
+            facts.append(Fact("judged", record.aspect, "note"))
+        if self.prompt.cut:
+            dropped = f", {counted(self.prompt.dropped, 'old turn')} of it whole" if self.prompt.dropped else ""
+            facts.append(Fact("cut", f"the prompt lost {counted(self.prompt.cut, 'token')}{dropped}", "note"))
+        return facts
+
+    @property
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of --json."""
+        for number, chain in enumerate(self.chains):
+            yield {
+                "record": self.record.id,
+                "chain": number,
+                "segments": [{"text": text, "weight": weight} for text, weight in chain.segments],
+                "ids": chain.tokens.ids.tolist(),
+                "weights": (chain.tokens.learned - chain.tokens.unlearned).tolist(),
+            }
+
+
+def _said(candidate: RatedCompletion, record: Feedback) -> list[str]:
+    """The feedback on a completion."""
+    words = [] if candidate.rank is None else [f"rank {candidate.rank:g}"]
+    for name, value in candidate.ratings.items():
+        worst, best = record.scales[name]
+        words.append(f"{name} {value:.3g} ({worst:g} to {best:g})")
+    if candidate.thumb is not None:
+        words.append("thumb up" if candidate.thumb else "thumb down")
+    if candidate.critique is not None:
+        words.append(f"“{candidate.critique}”")
+    if candidate.author is not None:
+        words.append(f"by {candidate.author}")
+    return words

@@ -1,0 +1,151 @@
+"""What became of the data: `data.json`, `rejected.jsonl`, and the lines on the screen before training."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coh_lightning.dataset.held_out import Comparer
+from coh_lightning.feedback.jsonl import write_jsonl
+from coh_lightning.feedback.records import Feedback
+from coh_lightning.io import atomic_write
+from coh_lightning.sequences.record_planner import PlannedRecord
+
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
+
+
+@dataclass
+class SplitCounts:
+    """What became of the records of one split."""
+
+    records: int = 0
+    used: int = 0
+    rejected: int = 0
+    """Records that the method can't use; with `used`, all."""
+    copies: int = 0
+    """Records that a source's weight repeats (training records only), ..."""
+    copies_left_out: int = 0
+    """... and repetitions that are left out because the split is held out."""
+    chains: int = 0
+    completions_unused: int = 0
+    """Completions of the used records that stand in none of their chains."""
+    prompts_cut: int = 0
+    prompt_tokens_cut: int = 0
+    links_cut: int = 0
+    """Links that were left out at the front of chains longer than max_chain_tokens, ..."""
+    chains_dropped: int = 0
+    """... and chains that were still too long then, or the same as another."""
+    pairs: int = 0
+    """Held-out data only: pairs of completions for preference accuracy, ..."""
+    pairs_too_long: int = 0
+    """... and pairs left out of it because one of the two is longer than max_chain_tokens."""
+    tokens_plain: int = 0
+    tokens_tree: int = 0
+    rows: int = 0
+    tokens_in_loss: int = 0
+    """Learned or unlearned, whatever their weight; a token in two chains counts twice, as it does in `tokens_plain`."""
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[Feedback],
+        used: Sequence[PlannedRecord],
+        *,
+        copies_left_out: int,
+        comparer: Comparer | None,
+    ) -> SplitCounts:
+        """All but `tokens_tree` and `rows`. `comparer`: that of a held-out split."""
+        pairs = [comparer.pairs(one) for one in used] if comparer is not None else []
+        return cls(
+            pairs=sum(len(compared) for compared, _ in pairs),
+            pairs_too_long=sum(too_long for _, too_long in pairs),
+            records=len(records),
+            used=len(used),
+            rejected=len(records) - len(used),
+            copies=sum(one.copy > 1 for one in records),
+            copies_left_out=copies_left_out,
+            chains=sum(len(one.kept) for one in used),
+            completions_unused=sum(one.completions_unused for one in used),
+            prompts_cut=sum(one.prompt.cut > 0 for one in used),
+            prompt_tokens_cut=sum(one.prompt.cut for one in used),
+            links_cut=sum(one.links_cut for one in used),
+            chains_dropped=sum(one.chains_dropped for one in used),
+            tokens_plain=sum(one.tokens_plain for one in used),
+            tokens_in_loss=sum(one.tokens_in_loss for one in used),
+        )
+
+
+def report(data: CoHDataModule) -> dict[str, Any]:
+    """Everything that was counted: the content of data.json."""
+    train = data.counts["train"]
+    rejected = Counter("unreadable" if one.unreadable else one.reason for one in data.rejected)
+    return {
+        "sources": data.source_counts,
+        "files": data.files,
+        "splits": {name: asdict(count) for name, count in data.counts.items()},
+        "rejected": dict(rejected.most_common()),
+        "steps_per_epoch": data.plan.steps_per_epoch,
+        "rows_per_step": data.rows_per_step,
+        "pretraining": {
+            "texts": len(data.rows.texts),
+            "tokens": sum(map(len, data.rows.texts)),
+            "rows_per_step": data.pretraining_rows_per_step,
+        },
+        "share_in_loss": train.tokens_in_loss / max(train.tokens_plain, 1),
+        "tree_saves": train.tokens_plain / max(train.tokens_tree, 1),
+        "fill": train.tokens_tree / max(train.rows * data.row_tokens, 1),
+        "tokenizer": data.tokenizer_name,
+        "boundaries": data.boundaries,
+        "notes": data.notes,
+        "settings": data.settings(),
+    }
+
+
+def summary(data: CoHDataModule) -> list[tuple[str, str]]:
+    """The report in a few lines, for the screen before training."""
+    found, train = report(data), data.counts["train"]
+    held_out = ", ".join(f"{count.used:,} for {name}" for name, count in data.counts.items() if name != "train")
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in found["rejected"].items()) or "none"
+    cut = (
+        f"{train.prompts_cut:,} prompts cut by {train.prompt_tokens_cut:,} tokens, {train.links_cut:,} links "
+        f"and {train.chains_dropped:,} chains left out"
+    )
+    unused = f" ({train.completions_unused:,} completions stand in none)" if train.completions_unused else ""
+    lines = [
+        ("records", f"{train.used:,} to train on, {held_out}; left out: {left_out}"),
+        (
+            "chains",
+            f"{train.chains:,} by the method '{data.method.name}' in the wording '{data.wording.name}'{unused}; {cut}",
+        ),
+        (
+            "tokens",
+            f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out "
+            f"({found['tree_saves']:.2f}x fewer); {found['share_in_loss']:.1%} in the loss",
+        ),
+        (
+            "rows",
+            f"{train.rows:,} of {data.row_tokens} tokens, {found['fill']:.1%} full; "
+            f"{data.plan.steps_per_epoch:,} steps an epoch, {data.rows_per_step} rows a step",
+        ),
+        ("tokenizer", f"{found['tokenizer']}; {found['boundaries']}"),
+    ]
+    if data.pretraining_rows_per_step:
+        text = (
+            f"{found['pretraining']['tokens']:,} tokens of text, {data.pretraining_rows_per_step} rows a step, weight "
+            f"{data.pretraining_weight:g}"
+        )
+        lines.append(("pretraining", text))
+    return [*lines, *(("note", note) for note in data.notes)]
+
+
+def write_report(data: CoHDataModule, folder: Path) -> None:
+    """`data.json` and, where anything was left out, `rejected.jsonl`."""
+    with atomic_write(folder / "data.json") as aside:
+        aside.write_text(json.dumps(report(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if data.rejected:
+        write_jsonl(folder / "rejected.jsonl", data.rejected)

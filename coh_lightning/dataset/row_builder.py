@@ -1,0 +1,186 @@
+"""Planned rows -> rows of trees -> batches, of training and of held-out data, each built when it is asked for.
+
+plan.step(epoch, step)[k] ── trees in this epoch's words ── Row ── hidden tokens (FCM) ── batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from coh_lightning.dataset.held_out import Comparer, comparisons, losses
+from coh_lightning.dataset.loaders import BatchTable
+from coh_lightning.dataset.pretraining import TEXT, text_tree
+from coh_lightning.dataset.splits import Stage
+from coh_lightning.model.losses import Batch, to_batch
+from coh_lightning.rng import key64
+from coh_lightning.sequences.plan import Plan, PlannedRow, PlannedTree
+from coh_lightning.sequences.record_planner import PlannedRecord, RecordPlanner
+from coh_lightning.sequences.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.sequences.tokens import Ids
+from coh_lightning.sequences.trees import Tree
+
+
+@dataclass(frozen=True)
+class RowBuilder:
+    """Rows of one plan. Everything depends on the seed, the epoch and the records alone."""
+
+    plan: Plan
+    preparer: RecordPlanner
+    records: Mapping[Stage, Sequence[PlannedRecord]]
+    items: Mapping[Stage, Sequence[PlannedTree]]
+    texts: Sequence[Ids]
+    """Pieces of pretraining text."""
+    kinds: Mapping[tuple[str, int], int]
+    """(kind, place in the chain) of an output -> its number in the loss curves."""
+    pad_id: int
+    fcm_range: tuple[float, float]
+    fcm_on_pretraining: bool
+    pretraining_weight: float
+
+    @classmethod
+    def of(
+        cls,
+        preparer: RecordPlanner,
+        records: Mapping[Stage, Sequence[PlannedRecord]],
+        texts: Sequence[Ids],
+        *,
+        row_tokens: int,
+        rows_per_step: int,
+        pretraining_rows_per_step: int,
+        **fields: Any,
+    ) -> RowBuilder:
+        """The rows of these records and texts; `fields`: further ones of the class."""
+        items = {
+            stage: [item for number, one in enumerate(found) for item in preparer.items(number, one)]
+            for stage, found in records.items()
+        }
+        plan = Plan(
+            items["train"],
+            seed=preparer.seed,
+            row_tokens=row_tokens,
+            rows_per_step=rows_per_step,
+            separate=preparer.row_tokens is None,
+            documents=[len(ids) for ids in texts],
+            pretraining_rows_per_step=pretraining_rows_per_step,
+            weigh=(lambda item, epoch: preparer.weight(records["train"][item.record], item, epoch))
+            if preparer.weight_varies
+            else None,
+        )
+        kinds = {kind for found in records.values() for one in found for kind in one.kinds}
+        numbered = [*sorted(kinds, key=lambda kind: (kind[1], kind[0])), TEXT]
+        return cls(
+            plan, preparer, records, items, texts, {kind: number for number, kind in enumerate(numbered)}, **fields
+        )
+
+    def tree(self, item: PlannedTree, stage: Stage, epoch: int = 0) -> Tree:
+        """The tree of an item in the words of this epoch."""
+        return self.preparer.tree(self.records[stage][item.record], item, epoch)
+
+    # Training
+
+    def train_row(self, planned: PlannedRow, epoch: int) -> Row:
+        """A row of the plan with its final coefficients, and what is hidden in it."""
+        weight = self.pretraining_weight if planned.pretraining else 1.0
+        scale = weight / (planned.total or 1.0)  # an empty row may belong to a step without weight
+        keys: list[tuple[object, ...]]
+        if planned.pretraining:
+            trees = [text_tree(self.texts[number]) for number in planned.members]
+            keys = [("text", number) for number in planned.members]
+        else:
+            items = [self.plan.items[number] for number in planned.members]
+            trees = [self.tree(item, "train", epoch) for item in items]
+            keys = [(self.records["train"][item.record].record.id, *item.chains) for item in items]
+        row = self._row(trees, [scale] * len(trees))
+        if self.fcm_range[1] == 0 or row.causal or (planned.pretraining and not self.fcm_on_pretraining):
+            return row
+        seed = self.plan.seed
+        return hide(row, self.fcm_range, [np.random.default_rng(key64(seed, "hiding", epoch, *key)) for key in keys])
+
+    def train_batch(self, planned: PlannedRow, epoch: int) -> Batch:
+        """The row as tensors, and `feedback_tokens`: how many of its tokens are feedback, not padding or pretraining
+        text.
+        """
+        row = self.train_row(planned, epoch)
+        return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.pretraining else int(row.bounds[-1]))}
+
+    def names(self, planned: PlannedRow) -> list[str]:
+        """What stands in a row, for a message: the ids of records, the numbers of the pretraining text's texts."""
+        if planned.pretraining:
+            return [f"text {number} of the pretraining text" for number in planned.members]
+        items = [self.plan.items[number] for number in planned.members]
+        return [f"record '{self.records['train'][item.record].record.id}'" for item in items]
+
+    # Held-out data: no hiding, the wording of epoch 0
+
+    def held_out(self, stage: Stage, comparer: Comparer, *, ranks: int) -> list[BatchTable]:
+        """Rows of chains for the losses and, where there are any, comparisons for the preference accuracy."""
+        rows = losses(
+            self.held_out_rows(stage),
+            [item.record for item in self.items[stage]],
+            lambda members: self._held_out_row(stage, members),
+        )
+        compared = comparisons(comparer, self.records[stage], self._scored_batch, ranks=ranks)
+        return [rows, compared] if compared.count else [rows]
+
+    def held_out_rows(self, stage: Stage) -> list[list[int]]:
+        """Items of a held-out split by row. The order is drawn: packing begins with the longest items, and a limit on
+        batches should not.
+        """
+        lengths = [item.length for item in self.items[stage]]
+        rows = [[number] for number in range(len(lengths))] if self.plan.separate else pack(lengths, self.row_tokens)
+        return [rows[i] for i in np.random.default_rng(key64(self.plan.seed, "held out", stage)).permutation(len(rows))]
+
+    def _held_out_row(self, stage: Stage, members: Sequence[int]) -> Row:
+        return self._row([self.tree(self.items[stage][number], stage) for number in members], [1.0] * len(members))
+
+    def _scored_batch(self, trees: Sequence[Tree], row_tokens: int | None) -> dict[str, Any]:
+        """A row whose outputs are scored and nothing else, and how many they are (`outputs`)."""
+        row = self._row(trees, [0.0] * len(trees), scored=True, row_tokens=row_tokens)
+        return to_batch(row) | {"outputs": row.outputs}
+
+    def largest_batches(self, comparer: Comparer) -> list[tuple[Batch, bool]]:
+        """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of
+        feedback, of pretraining text, held out, compared. The same on all ranks.
+        """
+        trained = [next(row for row in self.plan.step(0, 0) if not row.pretraining)]
+        if self.plan.pretraining_rows_per_step:
+            trained.append(self.plan.largest_text())
+        found = [(self.train_batch(planned, 0), True) for planned in trained]
+        stages: tuple[Stage, ...] = ("validation", "test")
+        for stage in stages:
+            if rows := self.held_out_rows(stage):
+                most = max(rows, key=lambda row: self.plan.size([self.items[stage][number] for number in row]))
+                found.append((to_batch(self._held_out_row(stage, most)), False))
+            if (tree := comparer.largest(self.records[stage])) is not None:
+                found.append((self._scored_batch([tree], tree.tokens), False))
+        return found
+
+    @property
+    def row_tokens(self) -> int:
+        return self.plan.row_tokens
+
+    def _row(
+        self,
+        trees: Sequence[Tree],
+        coefficients: Sequence[float],
+        *,
+        scored: bool = False,
+        row_tokens: int | None = None,
+    ) -> Row:
+        if self.plan.separate:
+            if trees:
+                return lay_out_alone(trees[0], coefficients[0], kinds=self.kinds, scored=scored)
+            return replace(lay_out([], [], row_tokens=2, pad_id=self.pad_id), causal=True)
+        return lay_out(
+            trees,
+            coefficients,
+            row_tokens=row_tokens or self.row_tokens,
+            pad_id=self.pad_id,
+            kinds=self.kinds,
+            scored=scored,
+        )

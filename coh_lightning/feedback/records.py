@@ -1,0 +1,324 @@
+"""The feedback record: one prompt, its completions, and what people said of each.
+
+It is one JSON line, read strictly: a line is either understood or refused by file, line and key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from coh_lightning.checks import LINE, checked_object, checked_text, known_keys, number, optional_text
+from coh_lightning.errors import InputError, named, shown
+from coh_lightning.feedback.turns import (
+    BESIDE_COMPLETION,
+    BESIDE_PROMPT,
+    Part,
+    Turn,
+    check_prompt,
+    prompt_from_json,
+    refuse_beside_content,
+)
+
+OVERALL = "overall"
+"""The attribute of a rating without a name."""
+
+_RECORD = ("id", "prompt", "system", "completions", "scale", "task", "aspect", "reference", "source", "extra")
+_COMPLETION = ("text", "rank", "rating", "thumb", "critique", "revision", "author")
+
+
+@dataclass(frozen=True)
+class RatedCompletion:
+    """One completion of a prompt, and what people said of it: any mix of the kinds of feedback."""
+
+    text: str
+    rank: float | None = None
+    """Smaller is better, equal is a tie. None beside ranked completions: this one was not ranked."""
+    ratings: Mapping[str, float] = field(default_factory=dict)
+    """Attribute -> value on its scale; a plain number has the attribute `OVERALL`."""
+    thumb: bool | None = None
+    critique: str | None = None
+    """What somebody said of it, in words."""
+    revision: str | None = None
+    """A better text that somebody wrote to replace it."""
+    author: str | None = None
+
+    @classmethod
+    def from_json(cls, obj: object, key: str, where: str) -> tuple[RatedCompletion, dict[str, Any]]:
+        """Read one entry of `completions`; returns its unknown keys too."""
+        if isinstance(obj, dict):
+            refuse_beside_content(obj, key, where, BESIDE_COMPLETION)
+        values, unknown = known_keys(obj, _COMPLETION, key, where)
+        if "text" not in values:
+            raise InputError(f"{where}: {key} has no 'text'.")
+        rating = values.get("rating")
+        if rating is None:
+            ratings: dict[str, float] = {}
+        elif isinstance(rating, dict):
+            ratings = {
+                checked_text(name, f"{key}.rating", where): number(value, f"{key}.rating.{named(name)}", where)
+                for name, value in rating.items()
+            }
+        else:
+            ratings = {OVERALL: number(rating, f"{key}.rating", where)}
+        candidate = cls(
+            text=checked_text(values["text"], f"{key}.text", where),
+            rank=None if values.get("rank") is None else number(values["rank"], f"{key}.rank", where),
+            ratings=ratings,
+            thumb=values.get("thumb"),
+            critique=optional_text(values.get("critique"), f"{key}.critique", where),
+            revision=optional_text(values.get("revision"), f"{key}.revision", where),
+            author=optional_text(values.get("author"), f"{key}.author", where),
+        )
+        return candidate, unknown
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"text": self.text}
+        if self.rank is not None:
+            out["rank"] = self.rank
+        if self.ratings:
+            out["rating"] = dict(self.ratings)
+        for name in ("thumb", "critique", "revision", "author"):
+            if getattr(self, name) is not None:
+                out[name] = getattr(self, name)
+        return out
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One prompt, k >= 1 completions of it, and what people said of each.
+
+    The constructor checks what every later stage relies on: a prompt that ends with a user turn that is not blank,
+    completions that are not blank, finite ranks, ratings inside their scales, and text that can be written as UTF-8.
+
+    Raises:
+        InputError: naming `where`, the key of the JSON form, and the value.
+
+    As one JSON line (only `prompt` and `completions[].text` are required)::
+
+        {"id": "7", "system": "Be brief.", "prompt": "Why is the sky blue?", "scale": [1, 5], "task": "answer",
+         "aspect": "helpful",
+         "completions": [{"text": "Air scatters blue light most.", "rank": 1, "rating": 5},
+                         {"text": "It mirrors the sea.", "rank": 2, "rating": 1, "critique": "That is a myth.",
+                          "revision": "Air scatters blue."}],
+         "reference": "Because of Rayleigh scattering."}
+
+    `prompt` may also be a list of messages, `[{"role": "user", "content": "..."}, ...]`. A prompt or a content may be a
+    list of parts, `{"text": ..., "cut": ...}`, or of text parts as chat clients write them,
+    `{"type": "text", "text": ...}`, which are joined. The role `developer` is read as `system`.
+    """
+
+    id: str
+    prompt: tuple[Turn, ...]
+    """An optional system turn first; the last turn is the user's."""
+    candidates: tuple[RatedCompletion, ...]
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Attribute -> (worst, best) value of its ratings."""
+    task: str = "answer"
+    """The noun for a completion (answer, summary, response, ...); a wording may have sentences for each."""
+    aspect: str | None = None
+    """What rank and thumb judged (helpful, harmless, ...); None is overall quality."""
+    reference: str | None = None
+    """A text written by a person to compare completions with (ROUGE); never trained on."""
+    source: str = ""
+    where: str = ""
+    """File and line it came from, for messages."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    copy: int = 1
+    """Which repetition of the record this is when a source's weight repeats it: 1 is the record itself. Not in the JSON
+    form.
+    """
+
+    def __post_init__(self) -> None:
+        where = self.where or f"record {self.id or '(no id)'}"
+        for key, name in ((self.id, "id"), (self.task, "task")):
+            checked_text(key, name, where)
+        for optional, name in ((self.aspect, "aspect"), (self.reference, "reference")):
+            optional_text(optional, name, where)
+        check_prompt(self.prompt, where)
+        if not self.candidates:
+            raise InputError(f"{where}: completions is empty; a record needs at least one completion.")
+        for attribute, (worst, best) in self.scales.items():
+            if not math.isfinite(best - worst) or worst == best:
+                raise InputError(
+                    f"{where}: the scale of {attribute!r:.60} is [{worst:g}, {best:g}]; give two different finite "
+                    "numbers, [worst, best]."
+                )
+        for index, candidate in enumerate(self.candidates):
+            _check_candidate(candidate, f"completions[{index}]", self.scales, where)
+
+    @classmethod
+    def from_json(cls, obj: object, where: str) -> Feedback:
+        """Read the JSON form (see the class). Unknown keys are kept in `extra`; a record without an id gets one made
+        from its content.
+
+        Raises:
+            InputError: naming `where`, the key and the value, and the nearest known key of a mistyped one.
+        """
+        refuse_beside_content(checked_object(obj, LINE, where), LINE, where, BESIDE_PROMPT)
+        record, unknown = known_keys(obj, _RECORD, LINE, where)
+        extra = dict(checked_object(record.get("extra", {}), "extra", where)) | unknown
+        for name in ("prompt", "completions"):
+            if name not in record:
+                raise InputError(
+                    f"{where}: the key {name!r} is missing; a feedback line needs 'prompt' and 'completions'."
+                )
+        turns, unknown_by_turn = prompt_from_json(record["prompt"], where)
+        extra |= unknown_by_turn
+        if record.get("system") is not None:
+            if turns and turns[0].role == "system":
+                raise InputError(
+                    f"{where}: both the key 'system' and the first message of 'prompt' give a system turn; keep one "
+                    "of them."
+                )
+            turns = (Turn("system", (Part(checked_text(record["system"], "system", where)),)), *turns)
+        if not isinstance(record["completions"], list):
+            raise InputError(
+                f"{where}: completions is {shown(record['completions'])}; give a list of objects, each with 'text'."
+            )
+        candidates = []
+        for index, item in enumerate(record["completions"]):
+            candidate, unknown = RatedCompletion.from_json(item, f"completions[{index}]", where)
+            candidates.append(candidate)
+            if unknown:
+                extra[f"completions[{index}]"] = unknown
+        rated = {name for candidate in candidates for name in candidate.ratings}
+        feedback = cls(
+            id=checked_text(record.get("id", ""), "id", where),
+            prompt=turns,
+            candidates=tuple(candidates),
+            scales=_scales_from_json(record.get("scale"), rated, where),
+            task=checked_text(record.get("task", "answer"), "task", where),
+            aspect=optional_text(record.get("aspect"), "aspect", where),
+            reference=optional_text(record.get("reference"), "reference", where),
+            source=checked_text(record.get("source", ""), "source", where),
+            where=where,
+            extra=extra,
+        )
+        return feedback if feedback.id else dataclasses.replace(feedback, id=content_id(feedback))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; `from_json` reads it back as an equal record, except for `where`."""
+        out: dict[str, Any] = {"id": self.id, "prompt": [turn.to_json() for turn in self.prompt]}
+        out["completions"] = [candidate.to_json() for candidate in self.candidates]
+        if self.scales:
+            out["scale"] = {attribute: list(scale) for attribute, scale in self.scales.items()}
+        out["task"] = self.task
+        for name in ("aspect", "reference"):
+            if getattr(self, name) is not None:
+                out[name] = getattr(self, name)
+        if self.source:
+            out["source"] = self.source
+        if self.extra:
+            out["extra"] = dict(self.extra)
+        return out
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row or record that was left out, and why: one line of `rejected.jsonl`."""
+
+    reason: str
+    where: str = ""
+    source: str = ""
+    id: str = ""
+    detail: str = ""
+    """What differs between rows of the same `reason`: which message, which character."""
+    unreadable: bool = False
+    """Whether the row was bad input (skipped by `on_bad_record: skip`), and not only unusable here."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Lone surrogates, which a message may quote from a bad row, are escaped: UTF-8 can't hold them."""
+        values = {
+            name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            for name, value in vars(self).items()
+        }
+        return {name: value for name, value in values.items() if value not in ("", False)}
+
+
+def place_on_scale(value: float, worst: float, best: float) -> float:
+    """Where a rating lies between the worst (0) and the best (1) value; rounded, so that binary fractions don't move it
+    off a bound: 2.8 on a scale of 1 to 10 is 0.2.
+    """
+    return round((value - worst) / (best - worst), 9)
+
+
+def prompt_sha(record: Feedback) -> str:
+    """A hash of a record's whole prompt, roles included: the same in the completions of all systems for this prompt."""
+    turns = json.dumps([(turn.role, turn.text) for turn in record.prompt])
+    return hashlib.sha256(turns.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def content_id(feedback: Feedback) -> str:
+    """An id made from prompt, completions, feedback and task: the same in every file, different for other content."""
+    content = feedback.to_json()
+    for name in ("id", "source", "extra"):
+        content.pop(name, None)
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode("ascii"), digest_size=8).hexdigest()
+
+
+def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
+    """The record under an id that is not in `seen` (id -> where), which is added to it.
+
+    Raises:
+        InputError: the record's own id is taken; one made from the content gets #2, #3, ... instead.
+    """
+    id = record.id
+    if id in seen:
+        if id != content_id(record):
+            raise InputError(
+                f"{where}: the id {id!r:.60} was already used at {seen[id]}; give every record its own id, or none "
+                "(one is made from the content)."
+            )
+        copy = 2
+        while (id := f"{record.id}#{copy}") in seen:
+            copy += 1
+        record = dataclasses.replace(record, id=id)
+    seen[id] = where
+    return record
+
+
+def _check_candidate(
+    candidate: RatedCompletion, key: str, scales: Mapping[str, tuple[float, float]], where: str
+) -> None:
+    if not checked_text(candidate.text, f"{key}.text", where).strip():
+        raise InputError(f"{where}: {key}.text is empty; a completion needs words.")
+    if candidate.rank is not None:
+        number(candidate.rank, f"{key}.rank", where)
+    for attribute, value in candidate.ratings.items():
+        name = f"{key}.rating" if attribute == OVERALL else f"{key}.rating.{named(attribute)}"
+        number(value, name, where)
+        if attribute not in scales:
+            raise InputError(
+                f"{where}: {name} is {value:g}, and its scale is not given; add 'scale': [worst, best], or one for "
+                "each attribute by name (in a Mapping, scales: {overall: [worst, best]})."
+            )
+        if not min(scales[attribute]) <= value <= max(scales[attribute]):
+            worst, best = scales[attribute]
+            raise InputError(f"{where}: {name} is {value:g}, outside its scale {worst:g} to {best:g}.")
+    if candidate.thumb is not None and not isinstance(candidate.thumb, bool):
+        raise InputError(f"{where}: {key}.thumb is {shown(candidate.thumb)}; it must be true or false.")
+    for name, words in (("critique", candidate.critique), ("revision", candidate.revision)):
+        if words is not None and not checked_text(words, f"{key}.{name}", where).strip():
+            raise InputError(f"{where}: {key}.{name} is empty; leave the key out.")
+    optional_text(candidate.author, f"{key}.author", where)
+
+
+def _scales_from_json(value: object, rated: Set[str], where: str) -> dict[str, tuple[float, float]]:
+    """A scale for each attribute; a single one, given without names, is that of all rated attributes."""
+    if value is None:
+        return {}
+    by_attribute = value if isinstance(value, dict) else dict.fromkeys(sorted(rated) or [OVERALL], value)
+    scales = {}
+    for attribute, ends in by_attribute.items():
+        if not isinstance(ends, list) or len(ends) != 2:
+            raise InputError(f"{where}: the scale of {attribute!r:.60} is {shown(ends)}; give [worst, best].")
+        key = f"scale.{named(attribute)}"
+        worst, best = (number(end, key, where) for end in ends)
+        scales[checked_text(attribute, "scale", where)] = (worst, best)
+    return scales

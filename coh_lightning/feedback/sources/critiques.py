@@ -1,0 +1,61 @@
+"""What was said of the completion that won and of those that lost, for rows that hold it beside the preference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+from coh_lightning.feedback.records import RatedCompletion
+from coh_lightning.feedback.sources.fields import paths_of
+from coh_lightning.feedback.sources.files import SourceRow
+from coh_lightning.feedback.sources.paths import value_at
+from coh_lightning.feedback.sources.preferences import Preferences
+from coh_lightning.feedback.sources.reader import Reader
+from coh_lightning.feedback.sources.votes import best_and_worse
+from coh_lightning.feedback.turns import is_typed_parts
+
+
+class CritiqueReader:
+    """Adds critiques to ranked completions.
+
+    Args:
+        winner, loser: `Mapping`'s settings `winner_critique` and `loser_critique`.
+        preferences: know which raters preferred the winner.
+        reader: reads the values.
+    """
+
+    def __init__(
+        self, winner: str | list[str] | None, loser: str | list[str] | None, *, preferences: Preferences, reader: Reader
+    ) -> None:
+        self.winner, self.loser, self.preferences, self.reader = winner, loser, preferences, reader
+
+    def paths(self) -> list[str]:
+        return [*paths_of(self.winner), *paths_of(self.loser)]
+
+    def added(self, candidates: Sequence[RatedCompletion], row: SourceRow, where: str) -> list[RatedCompletion]:
+        """The completions with the critiques of the row."""
+        out = list(candidates)
+        best, worse = best_and_worse([one.rank for one in out])
+        for name, setting, places in (("winner", self.winner, best), ("loser", self.loser, worse)):
+            said = [words for path in paths_of(setting) for words in self._said(row, path, out, best, where)]
+            if said and not places:
+                self.reader.notes.count(f"{name}_critique: no completion won, so the critique was left out", where)
+            for place in places if said else ():
+                critique = " ".join([*filter(None, [out[place].critique]), *said])
+                out[place] = dataclasses.replace(out[place], critique=critique)
+        return out
+
+    def _said(
+        self, row: SourceRow, path: str, candidates: Sequence[RatedCompletion], best: Collection[int], where: str
+    ) -> list[str]:
+        """The texts at a path; of several raters' texts only those of the raters who preferred the winner."""
+        value = value_at(row, path, where)
+        if best and isinstance(value, list) and not is_typed_parts(value):
+            agree = self.preferences.agree(row, candidates, best, len(value), where)
+            others = [one for one, kept in zip(value, agree, strict=True) if not kept]
+            if self.reader.texts(others, path, where):
+                self.reader.notes.count(
+                    "the critique of a rater who did not prefer the completion that won was left out", where
+                )
+            value = [one for one, kept in zip(value, agree, strict=True) if kept]
+        return self.reader.texts(value, path, where)

@@ -1,0 +1,1 @@
+"""What the model writes: prompts, decoding, completions made elsewhere, scorers, figures, the samples page."""

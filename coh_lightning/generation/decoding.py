@@ -1,0 +1,265 @@
+"""Decoding: prompts go in as token ids, completions come out, greedy or sampled, in left-padded batches with a
+key-value cache.
+
+The decoding loop is our own, over the model's forward pass, for four things that `transformers.generate` doesn't do:
+
+* a sample is keyed by (seed, prompt, ask, sample number), so it doesn't depend on the rest of its batch, on the rank or
+  on the global generator;
+* a finished row makes room for the next prompt at once (slots.py) instead of being padded to the end of the longest;
+* a time budget, after which no completion starts;
+* ranks that share one sharded model may hold different numbers of prompts, of different lengths, and still make the
+  same number of forward passes.
+
+A batch of three rows; `.` is a masked pad, `|` where generation begins, `#` the stop id:
+
+    . . P P P | a b #            done after 3 tokens: the next prompt takes its place
+    P P P P P | a b c d #
+    . P P P P | a b c d e f      max_new_tokens reached: stop = "length"
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coh_lightning.errors import InputError
+from coh_lightning.generation.forward import Forward, generating, plain_model
+from coh_lightning.generation.kv_cache import Slots
+from coh_lightning.generation.request import R, Request, Written
+from coh_lightning.generation.sampling import Sampling, next_tokens
+from coh_lightning.rng import generator, key64
+
+SLACK = 32
+"""Columns of the cache that may be unused by all rows before the rows are shifted to the left over them."""
+
+LOOK = 8
+"""How often `generate` asks `should_stop`, in tokens."""
+
+
+def generate(
+    lm: nn.Module,
+    requests: Sequence[R],
+    sampling: Sampling,
+    *,
+    stop_ids: Collection[int],
+    pad_id: int,
+    should_stop: Callable[[R, Sequence[int]], bool] | None = None,
+    until: float | None = None,
+    everyone_done: Callable[[bool], bool] | None = None,
+) -> list[Written[R]]:
+    """`sampling.samples` completions of each request, in the order of the requests, then of the samples.
+
+    Works on a model in training mode, with gradient checkpointing on, or with `use_cache=False` in its config, and
+    leaves all of these as they were. A prompt so long that the model has fewer than `max_new_tokens` positions left is
+    continued up to the last position (stop "length"), and such prompts are counted in a warning.
+
+    Args:
+        lm: A causal model of transformers (or a sharded or adapted one around it); its root is called, so that FSDP's
+            hooks run.
+        stop_ids: Generation stops at any of these; empty: only at the length.
+        pad_id: Any id of the vocabulary; pads are masked.
+        should_stop: (request, ids so far) -> whether the text has ended without a stop id, as where the model continued with
+            another feedback sentence. Asked every `LOOK` tokens, so a few ids too many may come (stop "length"): the
+            caller cuts them.
+        until: When `time.monotonic()` is past it, no further completion starts, and fewer come back.
+        everyone_done: For a model whose ranks must run in step (FSDP): an all-reduce that gives True when every rank
+            says True, as `lambda done: trainer.strategy.reduce_boolean_decision(done, all=True)`. It is called before
+            each forward pass; a rank that is done (or had no request) runs empty passes until all are done. Ranks may
+            have different numbers of requests. None: ranks are independent.
+
+    Raises:
+        InputError: a prompt fills all positions of the model, the model has no key-value cache, or its logits are
+            non-finite.
+    """
+    rooms = _rooms(lm, requests, sampling.max_new_tokens)
+    jobs = [
+        _Job(request, sample, room, generator(sampling.seed, "sampling", request.prompt_id, request.ask, sample))
+        for request, room in zip(requests, rooms, strict=True)
+        for sample in range(sampling.samples)
+    ]
+    if until is None:  # the longest first: memory runs out at once or not at all
+        queue = sorted(jobs, key=lambda job: -job.prompt_tokens)
+    else:  # all asks of a prompt together, for differences between them
+        queue = sorted(jobs, key=lambda job: key64(sampling.seed, "budget", job.request.prompt_id))
+    with generating(lm):
+        forward = Forward(lm, pad_id, everyone_done)
+        _decode(forward, queue, sampling, _Limits(frozenset(stop_ids), should_stop, until))
+        forward.wait_for_others()
+    return [
+        Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length")
+        for job in jobs
+        if job.begun
+    ]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What ends a completion, and all of them."""
+
+    stops: frozenset[int]
+    should_stop: Callable[[Any, Sequence[int]], bool] | None
+    until: float | None
+
+    @property
+    def too_late(self) -> bool:
+        return self.until is not None and time.monotonic() > self.until
+
+
+@dataclass(eq=False)
+class _Job:
+    """One completion in progress."""
+
+    request: Any  # of the kind that the caller made
+    sample: int
+    room: int
+    """The most new tokens."""
+    chance: random.Random
+    """Its own, one draw per token, so that a longer `max_new_tokens` only adds tokens."""
+    ids: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def begun(self) -> bool:
+        return self.ended or bool(self.ids)
+
+    def take(self, token: int, limits: _Limits) -> bool:
+        """Add a token; returns whether the job continues."""
+        self.ended = token in limits.stops
+        if self.ended:
+            return False
+        self.ids.append(token)
+        if len(self.ids) >= self.room:
+            return False
+        return limits.should_stop is None or len(self.ids) % LOOK > 0 or not limits.should_stop(self.request, self.ids)
+
+
+def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> list[int]:
+    """How many new tokens each request may have: `max_new_tokens`, or fewer where the model's positions run out."""
+    positions: int | None = getattr(plain_model(lm).config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return [max_new_tokens] * len(requests)
+    for request in requests:
+        if len(request.prompt_ids) >= positions:
+            raise InputError(
+                f"The prompt '{request.prompt_id}' ({request.ask}) has {len(request.prompt_ids)} tokens and the model "
+                f"has {positions} positions, which leaves none for a completion; shorten prompts to at most "
+                f"{max(1, positions - max_new_tokens)} tokens (max_prompt_tokens)."
+            )
+    rooms = [min(max_new_tokens, positions - len(request.prompt_ids)) for request in requests]
+    clipped = sum(room < max_new_tokens for room in rooms)
+    if clipped:
+        warnings.warn(
+            f"{clipped} of {len(requests)} prompts leave fewer than max_new_tokens = {max_new_tokens} of the model's "
+            f"{positions} positions free; these are continued up to the last position.",
+            stacklevel=3,
+        )
+    return rooms
+
+
+def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Limits) -> None:
+    """Run the jobs of the queue, in its order, as long as there is time. A finished row leaves the batch; where the
+    model's cache lets rows join (`Slots`), others take its place, else the next batch begins when all rows are done.
+    """
+    size = sampling.batch_size
+    # samples of one prompt start together, as they share its prefill; and a few prompts at once are cheaper than one by
+    # one
+    group = min(sampling.samples, size)
+    enough = max(group, size // 4)
+    columns = max((job.prompt_tokens + job.room for job in queue), default=0) + SLACK
+    alive: list[_Job] = []
+    starts: list[int] = []  # the column of each row's first token
+    length = 0  # columns in use
+    cache: Any = None
+    slots: Slots | None = None
+    while queue or alive:
+        free = size - len(alive)
+        if queue and (free >= enough if slots is not None else not alive):
+            if limits.too_late:
+                queue = []
+                continue
+            number = free - free % group
+            new, queue = queue[:number], queue[number:]
+            source, rows, logits = _prefill(forward, new)
+            tokens = next_tokens(logits[rows], _draws(new, sampling, forward.device), sampling).tolist()
+            joining = [row for row, (job, token) in enumerate(zip(new, tokens, strict=True)) if job.take(token, limits)]
+            if not joining:
+                continue
+            lengths, rows = [new[row].prompt_tokens for row in joining], [rows[row] for row in joining]
+            if slots is None and forward.rows_may_move and Slots.hold(source):
+                slots = Slots(size, columns, source)
+            if slots is None:
+                source.reorder_cache(torch.tensor(rows, device=forward.device))
+                cache, length = source, max(job.prompt_tokens for job in new)
+            else:
+                if not alive:
+                    length = max(lengths)
+                elif length < max(lengths):
+                    starts = [start + max(lengths) - length for start in starts]
+                    slots.shift(max(lengths) - length)
+                    length = max(lengths)
+                slots.admit(source, rows, lengths)
+                cache = slots
+            alive += [new[row] for row in joining]
+            starts += [length - tokens for tokens in lengths]
+        if not alive:
+            continue
+        if slots is not None and min(starts) >= SLACK:
+            unused = min(starts)
+            slots.shift(-unused)
+            starts, length = [start - unused for start in starts], length - unused
+        length += 1
+        mask = torch.arange(length, device=forward.device) >= torch.tensor(starts, device=forward.device)[:, None]
+        last = torch.tensor(
+            [[job.ids[-1], job.prompt_tokens + len(job.ids) - 1] for job in alive], device=forward.device
+        )
+        logits, cache = forward(last[:, :1], mask.long(), last[:, 1:], cache)
+        tokens = next_tokens(logits, _draws(alive, sampling, forward.device), sampling).tolist()
+        gone = {row for row, (job, token) in enumerate(zip(alive, tokens, strict=True)) if not job.take(token, limits)}
+        if gone:
+            order = _closed_up(len(alive), gone)
+            alive, starts = [alive[row] for row in order], [starts[row] for row in order]
+            if slots is not None:
+                slots.keep(order)
+            elif order:
+                cache.reorder_cache(torch.tensor(order, device=forward.device))
+
+
+def _prefill(forward: Forward, jobs: Sequence[_Job]) -> tuple[Any, list[int], Tensor]:
+    """The cache of the jobs' prompts, each prompt once; the row of each job in it; and the logits after each row."""
+    distinct = {id(job.request): job.request.prompt_ids for job in jobs}
+    longest = max(map(len, distinct.values()))
+    ids = torch.full((len(distinct), longest), forward.pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(distinct.values()):
+        ids[row, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        mask[row, longest - len(prompt) :] = 1
+    ids, mask = ids.to(forward.device), mask.to(forward.device)
+    logits, cache = forward(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), None)
+    places = {key: row for row, key in enumerate(distinct)}
+    return cache, [places[id(job.request)] for job in jobs], logits
+
+
+def _draws(jobs: Sequence[_Job], sampling: Sampling, device: torch.device) -> Tensor:
+    """A uniform number for each job, (jobs,): the next of its own."""
+    if sampling.temperature == 0:
+        return torch.zeros(len(jobs), device=device)
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    return torch.tensor([job.chance.random() for job in jobs], dtype=precise, device=device)
+
+
+def _closed_up(rows: int, gone: Collection[int]) -> list[int]:
+    """The rows that stay, gaps filled from the back: 5 rows without 1 and 2 -> [0, 4, 3]."""
+    back = [row for row in range(rows - len(gone), rows) if row not in gone]
+    return [back.pop() if row in gone else row for row in range(rows - len(gone))]

@@ -1,0 +1,138 @@
+"""What a model writes, as numbers: means for each feedback sentence, control gaps, and whether a second answer is
+better than another first one.
+
+    ask                              completions of the held-out prompts under ...
+    good, bad, good accuracy, ...    one feedback sentence (`data.conditions`)
+    refined 2                        the good sentence, after the model's own first answer marked as bad (or criticized)
+    refined 3                        ... after two of its answers
+    fresh 2                          the good sentence alone, drawn anew: the control of `refined 2`
+
+If first answers are picked for being poor, second answers are better on average without any refining (regression to
+the mean). So the improvement is `refined` minus `fresh`, prompt by prompt. Beside it stand the regression, `fresh`
+minus first, and how much each copies from the first answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from coh_lightning.feedback.completions import Completion
+from coh_lightning.generation.text_metrics import completion_values, copied, distinct
+from coh_lightning.intervals import compared_with, paired_difference, per_prompt
+
+FIRST = "good"
+"""The ask whose answers are refined."""
+
+
+@dataclass(frozen=True)
+class Valued:
+    """The numbers of one completion: small enough to be gathered from all ranks."""
+
+    id: str
+    prompt_id: str
+    ask: str
+    values: Mapping[str, float]
+
+
+def valued(completion: Completion) -> Valued:
+    """Length, repetition, ROUGE against the reference if there is one, and the scorers' numbers."""
+    values = completion_values(
+        completion.text,
+        tokens=completion.completion_tokens,
+        ended=completion.stop == "end",
+        reference=completion.reference,
+    )
+    return Valued(completion.id, completion.prompt_id, completion.ask, values | dict(completion.scores))
+
+
+def with_samples(completions: Sequence[Completion]) -> list[Valued]:
+    """All completions of one rank. The first of several samples of a prompt carries `distinct`: distinct 2-grams over
+    all samples of that prompt and ask.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in completions:
+        groups.setdefault((one.prompt_id, one.ask), []).append(one.text)
+    rows: list[Valued] = []
+    for one in completions:
+        texts = groups.pop((one.prompt_id, one.ask), [])
+        row = valued(one)
+        rows.append(replace(row, values={**row.values, "distinct": distinct(texts)}) if len(texts) > 1 else row)
+    return rows
+
+
+def with_copies(first: Sequence[Completion], second: Sequence[Completion]) -> list[Valued]:
+    """`second` answers, each with `copied`: the share of its 3-grams that stand in the first answer to the same
+    prompt.
+    """
+    texts = {one.prompt_id: one.text for one in first}
+    rows = [(valued(one), copied(one.text, texts[one.prompt_id])) for one in second]
+    return [replace(row, values={**row.values, "copied": share}) for row, share in rows]
+
+
+def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
+    """Every figure of a round of writing; the same for the same rows in any order. Means are over completions,
+    differences over prompts.
+
+        {value}_{ask}                         mean of a value (words, ended, rouge, a scorer's accuracy, ...)
+        gap_{value}, ..._low, ..._high        control gap: good minus bad, prompt by prompt, with a 95 % interval
+        gap_{attribute}_{value}, ...          the same of "good {attribute}" minus "bad {attribute}"
+        improvement_{n}_{value}, ...          the n-th answer, refined, minus a fresh draw for the same prompt
+        regression_{n}_{value}                the fresh draw minus the first answer: a false improvement
+
+    Intervals are bootstrapped over prompts.
+    """
+    ordered = sorted(rows, key=lambda row: row.id)
+    by_ask: dict[str, list[Valued]] = {}
+    for row in ordered:
+        by_ask.setdefault(row.ask, []).append(row)
+    figures: dict[str, float] = {}
+    for ask, written in by_ask.items():
+        for name in _names(written):
+            values = [row.values[name] for row in written if name in row.values]
+            figures[f"{name}_{_key(ask)}"] = sum(values) / len(values)
+    for ask in by_ask:
+        other = compared_with(ask)
+        if other is None or other not in by_ask:
+            continue
+        head, _, rest = ask.partition(" ")
+        name = "_".join(filter(None, ("gap" if head == "good" else "improvement", _key(rest))))
+        figures |= _difference(name, by_ask[ask], by_ask[other], seed)
+        if head == "refined" and FIRST in by_ask:
+            figures |= _difference(f"regression_{rest}", by_ask[other], by_ask[FIRST], seed, interval=False)
+    return figures
+
+
+def _difference(
+    name: str, a: Sequence[Valued], b: Sequence[Valued], seed: int, *, interval: bool = True
+) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for value in _names(a):
+        sides: list[dict[str, float]] = [
+            per_prompt((row.prompt_id, row.values[value]) for row in side if value in row.values) for side in (a, b)
+        ]
+        if sides[0].keys() & sides[1].keys():
+            difference = paired_difference(sides[0], sides[1], seed=seed)
+            figures[f"{name}_{value}"] = difference.mean
+            if interval:
+                figures |= {f"{name}_{value}_low": difference.low, f"{name}_{value}_high": difference.high}
+    return figures
+
+
+def _names(rows: Sequence[Valued]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.values))
+
+
+def _key(ask: str) -> str:
+    return ask.replace(" ", "_")
+
+
+def headline(figures: Mapping[str, float]) -> list[str]:
+    """The figures for the progress bar: the control gap of what the last scorer says, else of ROUGE."""
+    gaps = [name for name in figures if name.startswith("gap_") and not name.endswith(("_low", "_high"))]
+    chosen = [
+        name
+        for name in gaps
+        if name.removeprefix("gap_") not in ("tokens", "words", "repetition", "ended", "empty", "distinct")
+    ]
+    return ([name for name in chosen if "rouge" not in name] or chosen)[-1:]

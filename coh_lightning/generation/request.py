@@ -1,0 +1,94 @@
+"""What is asked of a model, and what it wrote: token ids in, token ids out. `decoding.generate` turns one into the
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coh_lightning.errors import InputError
+from coh_lightning.feedback.records import Feedback
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One prompt, as ids. `prompt_id` and `ask` key the random numbers: two requests that share both get the same
+    draws.
+    """
+
+    prompt_id: str
+    ask: str
+    """The condition, by name: good, bad, ..."""
+    prompt_ids: NDArray[np.int32]
+    """The exact inference prompt, BOS and feedback sentence included; shape (n,), n >= 1."""
+
+    def __post_init__(self) -> None:
+        if self.prompt_ids.ndim != 1 or not len(self.prompt_ids):
+            raise InputError(
+                f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt "
+                "needs at least one token."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class RecordRequest(Request):
+    """A record's prompt under a feedback sentence."""
+
+    marker: str
+    """The feedback sentence, as it stands in the prompt; empty for a method without sentences."""
+    record: Feedback
+    """Of a pseudo-dialogue: the record of this very turn, with the model's own answers in its prompt."""
+    place: int = 0
+    """Outputs that stand before it in the prompt (refinement)."""
+    human: str | None = None
+    """In a pseudo-dialogue, what the user said last."""
+
+
+R = TypeVar("R", bound=Request)
+"""Callers may give requests more fields, and get them back with what was written."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Written(Generic[R]):
+    """What the model wrote for one request."""
+
+    request: R
+    sample: int
+    """0, 1, ... `Sampling.samples` - 1."""
+    ids: NDArray[np.int32]
+    """Without the stop id."""
+    stop: Literal["end", "length"]
+    """end: the model wrote a stop id; length: `max_new_tokens` or the model's last position came first."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that the model wrote, the stop id included."""
+        return len(self.ids) + (self.stop == "end")
+
+
+class OpaqueList(Generic[T]):
+    """A list that Lightning doesn't look into: it moves batches and predictions between devices item by item, and
+    refuses frozen dataclasses there.
+    """
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self._items = tuple(items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> T:
+        return self._items[index]

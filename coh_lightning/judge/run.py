@@ -1,0 +1,232 @@
+"""A run of the judge: asks what has no answer yet, keeps each reply at once, and writes the judgments.
+
+OUTPUT                 rows of this judge, and those of other raters that were there before
+OUTPUT.replies.jsonl   every reply word for word, as it came: a run that breaks off loses nothing
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coh_lightning.checks import number
+from coh_lightning.errors import InputError
+from coh_lightning.feedback.jsonl import parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.feedback.judgments import TIE, Judgment
+from coh_lightning.io import atomic_write
+from coh_lightning.judge.client import Endpoint, Unanswered
+from coh_lightning.judge.prompts import Question, verdict
+
+EQUAL = "equal texts, not asked"
+"""Comment of the ties that the judge was not asked about."""
+GIVE_UP = 3
+"""After this many unanswered questions in a row the server counts as down, and the run ends."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The judge's reply to one question: one line of the file of replies."""
+
+    row: str
+    verdict: str
+    """A, B, tie; or "refused", "cut off", "unclear"."""
+    text: str
+    seconds: float
+
+    @classmethod
+    def from_json(cls, obj: object, where: str) -> Reply:
+        match obj:
+            case {"row": str(row), "verdict": str(found), "text": str(text), "seconds": (int() | float()) as seconds}:
+                return cls(row, found, text, number(seconds, "seconds", where))
+        raise InputError(f"{where}: this line is not a judge's reply; give another --output, or move the file away.")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"row": self.row, "verdict": self.verdict, "text": self.text, "seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a run."""
+
+    judgments: list[Judgment]
+    """All of this judge's on these questions, including those of earlier runs."""
+    asked: int
+    """Requests of this run that were answered."""
+    unusable: Mapping[str, int]
+    """"refused", "cut off", "unclear" -> questions without a verdict."""
+    left: int
+    """Questions without an answer; the same command asks them again."""
+    why: str = ""
+    """Why the last of these got none."""
+
+
+def judge(
+    asked: Sequence[Question],
+    endpoint: Endpoint,
+    *,
+    model: str,
+    output: Path,
+    body: Mapping[str, Any] | None = None,
+    max_tokens: int = 1024,
+    temperature: float = 0.0,
+    parallel: int = 4,
+    progress: bool = True,
+) -> Outcome:
+    """Ask all questions that `output` has no answer to yet, and write the judgments there; rows of other raters stay.
+
+    A reply without a verdict is not asked for again. Pairs of equal texts are ties and are not asked.
+
+    Args:
+        body: More fields of the request; None drops one that the server doesn't take, as in {"temperature": None}.
+        parallel: Requests at a time.
+
+    Raises:
+        InputError: `output` contains rows of this judge on other questions; the endpoint can't be used.
+    """
+    by_row = {question.row: question for question in asked}
+    if len(by_row) < len(asked):
+        raise InputError(f"{len(asked)} questions have only {len(by_row)} different rows: a comparison is given twice.")
+    others, known = _earlier(output, by_row)
+    log = output.with_name(f"{output.name}.replies.jsonl")
+    replies = {row: reply for row, reply in _replies(log).items() if row in by_row}
+    fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, **(body or {})}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    waiting = []
+    for row, question in by_row.items():
+        if question.texts[0] == question.texts[1]:
+            known[row] = question.judgment(TIE, comment=EQUAL)
+        elif row not in known and row not in replies:
+            waiting.append(question)
+    failures: list[str] = []
+    count = 0
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            for reply in _ask_all(waiting, endpoint, fields, parallel, failures, progress):
+                replies[reply.row] = reply
+                file.write(json.dumps(reply.to_json()) + "\n")
+                file.flush()
+                count += 1
+    finally:
+        for row, reply in replies.items():
+            if reply.verdict in ("A", "B", TIE):
+                known[row] = by_row[row].judgment(reply.verdict, round(reply.seconds, 3))
+        if others or known:
+            write_jsonl(output, [*others, *(known[row] for row in by_row if row in known)])
+    return Outcome(
+        [known[row] for row in by_row if row in known],
+        count,
+        Counter(reply.verdict for row, reply in replies.items() if row not in known),
+        len(waiting) - count,
+        failures[-1] if failures else "",
+    )
+
+
+def _earlier(output: Path, by_row: Mapping[str, Question]) -> tuple[list[Judgment], dict[str, Judgment]]:
+    """What the output holds already: other raters' judgments, and this judge's by row."""
+    raters = {question.rater for question in by_row.values()}
+    others: list[Judgment] = []
+    known: dict[str, Judgment] = {}
+    for judgment in read_jsonl(output, Judgment) if output.exists() else ():
+        if judgment.rater not in raters:
+            others.append(judgment)
+        elif judgment.row in by_row:
+            before = known.get(judgment.row, judgment)
+            if before.choice != judgment.choice:
+                raise InputError(
+                    f"{output}: {judgment.rater} has two answers to item {judgment.item}, '{judgment.attribute}': "
+                    f"{before.choice} and {judgment.choice}; keep one of the two lines, or give another --output."
+                )
+            # with another seed the other order may count
+            known[judgment.row] = replace(judgment, check=by_row[judgment.row].check)
+        else:
+            raise InputError(
+                f"{output}: {judgment.rater} has answers to other questions (item {judgment.item}, "
+                f"'{judgment.attribute}'): texts, attributes or definitions differ; give another --output, or move "
+                "the file away."
+            )
+    return others, known
+
+
+def _replies(log: Path) -> dict[str, Reply]:
+    """The replies of earlier runs. A half-written last line, left by a run that was killed, is dropped."""
+    if not log.exists() or not log.stat().st_size:
+        return {}
+    raw = log.read_bytes()
+    if not raw.endswith(b"\n"):
+        with atomic_write(log) as aside:
+            aside.write_bytes(raw[: raw.rfind(b"\n") + 1])
+        return _replies(log)
+    found = {}
+    for where, line in read_lines(log):
+        if isinstance(line, InputError):
+            raise line
+        reply = Reply.from_json(parse_json(line, where, unique=True), where)
+        found[reply.row] = reply
+    return found
+
+
+def _ask_all(
+    waiting: Sequence[Question],
+    endpoint: Endpoint,
+    fields: Mapping[str, Any],
+    parallel: int,
+    failures: list[str],
+    progress: bool,
+) -> Iterator[Reply]:
+    """The replies as they come. The first question is asked alone, so that a wrong address or key costs one request."""
+    from tqdm import tqdm
+
+    stopping = threading.Event()
+
+    def ask(question: Question) -> Reply | None:
+        if stopping.is_set():
+            return None
+        return read_reply(question, *endpoint.ask({**fields, "messages": question.messages}))
+
+    if not waiting:
+        return
+    failed_in_a_row = 0
+    with (
+        tqdm(total=len(waiting), desc="judging", unit="question", disable=not progress or None, file=sys.stderr) as bar,
+        ThreadPoolExecutor(max(1, parallel)) as pool,
+    ):
+        try:
+            for group in (waiting[:1], waiting[1:]):
+                for done in as_completed([pool.submit(ask, question) for question in group]):
+                    try:
+                        reply = done.result()
+                    except Unanswered as error:
+                        failures.append(str(error))
+                        failed_in_a_row += 1
+                        if failed_in_a_row >= GIVE_UP:
+                            stopping.set()
+                    else:
+                        if reply is None:
+                            continue
+                        failed_in_a_row = 0
+                        yield reply
+                    bar.update()
+        finally:
+            stopping.set()  # after an error or Ctrl-C nothing more is sent
+
+
+def read_reply(question: Question, body: object, seconds: float) -> Reply:
+    """The server's answer to a question. Raises Unanswered where it is not what an OpenAI-compatible server gives."""
+    match body:
+        case {"choices": [{"message": {**message}, **choice}, *_]} if isinstance(message.get("content"), str | None):
+            content: Any = message.get("content")
+        case _:
+            raise Unanswered("the server's answer has no choices[0].message.content, so it is not a chat completion")
+    refusal, reason = message.get("refusal"), choice.get("finish_reason")
+    text = (content or (refusal if isinstance(refusal, str) else "") or "").encode("utf-8", "replace").decode()
+    found = verdict(text) if not refusal and reason != "length" else None
+    other = "refused" if refusal or reason == "content_filter" else "cut off" if reason == "length" else "unclear"
+    return Reply(question.row, found or other, text, seconds)

@@ -1,0 +1,1 @@
+"""The language model: loading, checkpoints, adapters, attention over trees, losses, sharding."""

@@ -1,0 +1,190 @@
+"""The check at set-up that a model gives a tree in a packed row the logits of its plain chains.
+
+It doesn't hold for every architecture: an explicit mask replaces sliding windows silently, and recurrent layers, ALiBi,
+chunked attention, local layers by row index and RoPE that depends on the length give wrong logits without any error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from coh_lightning.errors import InputError, first_line
+from coh_lightning.model.attention import REMEDY, attention_mask, layer_windows, mask_dtype, model_config
+from coh_lightning.sequences.rows import Row, lay_out
+from coh_lightning.sequences.tokens import Tokens
+from coh_lightning.sequences.trees import Ints, Tree
+
+
+def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
+    """Check this model once at set-up, before any training in `layout: tree`.
+
+    A small tree of several branches beside a second one, longer than any window or length limit in the config that a
+    row of `row_tokens` can exceed, is compared with its chains under the model's own causal mask; then the second
+    document is changed beside the first. The model's mode, its parameters and the global random state stay as they
+    were. Under FSDP all ranks must call it.
+
+    Returns:
+        The largest difference, relative to the spread of the logits.
+
+    Raises:
+        InputError: the difference is more than rounding.
+    """
+    config = model_config(lm)
+    name = config.model_type
+    layer_windows(config.get_text_config())
+    _refuse_moving_rope(config, row_tokens)
+    probe = _probe(config, row_tokens)
+    device = next(lm.parameters()).device
+    training, precision = lm.training, torch.get_float32_matmul_precision()
+    lm.eval()
+    torch.set_float32_matmul_precision("highest")  # TF32 rounds as coarsely as float16 and would need its tolerance
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            plain = [_logits(lm, chain) for chain in probe.chains]
+            try:
+                together, changed = _logits(lm, probe.row), _logits(lm, probe.changed)
+            except (TypeError, ValueError, IndexError, RuntimeError) as error:
+                if isinstance(error, (torch.OutOfMemoryError, InputError)):
+                    raise
+                reason = first_line(error)
+                raise InputError(
+                    f"{name} can't run a row of several trees ({type(error).__name__}: {reason}): {REMEDY}."
+                ) from error
+    finally:
+        lm.train(training)
+        torch.set_float32_matmul_precision(precision)
+    spread = torch.cat(plain).double().std().item()
+    tolerance = _TOLERANCE[together.dtype]
+    found = max(_difference(together[path], alone) / spread for path, alone in zip(probe.paths, plain, strict=True))
+    if not found <= tolerance:  # not "found > tolerance", so that NaN is refused too
+        raise InputError(
+            f"{name} does not give a tree the logits of its plain chains (they differ by {found:.2g} of their "
+            "spread, and "
+            f"at most {tolerance:g} is rounding): {REMEDY}."
+        )
+    beside = _difference(together[: probe.first], changed[: probe.first]) / spread
+    if not beside <= tolerance:
+        raise InputError(
+            f"in {name} a document changes the logits of the one beside it in a row (by {beside:.2g} of their "
+            "spread, and "
+            f"at most {tolerance:g} is rounding): {REMEDY}."
+        )
+    return max(found, beside)
+
+
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""How far rounding alone may move the logits at one place: root mean square over the vocabulary, relative to the spread
+of the logits. Measured with random weights and two layers: float64 4e-16, but 1e-7 where a model computes its softmax
+in float32 (Gemma-2); float32 6e-7, bfloat16 0.012, float16 0.002; more layers add to it. What must be found: ALiBi by
+row index 0.2, local layers by row index 0.7, recurrent layers 1."""
+
+
+def _refuse_moving_rope(config: PreTrainedConfig, row_tokens: int) -> None:
+    """Dynamic-NTK and long RoPE change all frequencies with the longest position in the row, so documents in a row are
+    not independent. Their effect on a random model (0.0004 to 0.006) is below the rounding of half precision, so the
+    config decides.
+    """
+    text = config.get_text_config()
+    parameters = getattr(text, "rope_parameters", None) or {}
+    for rope in (parameters, *(value for value in parameters.values() if isinstance(value, Mapping))):
+        kind = str(rope.get("rope_type", "default"))
+        if "dynamic" not in kind and kind != "longrope":
+            continue
+        limit = int(rope.get("original_max_position_embeddings") or text.max_position_embeddings)
+        if row_tokens > limit:
+            raise InputError(
+                f"{text.model_type} has {kind} RoPE, which changes with the length beyond {limit} tokens, and rows "
+                "have "
+                f"{row_tokens}: lower row_tokens to {limit}, or {REMEDY}."
+            )
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A row of two trees, the same row with the second one changed, all chains alone, and where each chain lies in the
+    row.
+    """
+
+    row: Row
+    changed: Row
+    chains: tuple[Tensor, ...]
+    paths: tuple[Tensor, ...]
+    first: int
+    """Tokens of the first tree."""
+
+
+def _probe(config: PreTrainedConfig, row_tokens: int) -> _Probe:
+    """Two trees of random ids: a long prompt with the branches g b, g c, b g and b, and a short one with two branches.
+
+    The row is 32 tokens longer than the largest window or length limit that a row can exceed.
+    """
+    limits = [limit for limit in _limits(config.to_dict()) if limit < row_tokens]
+    length = min(max(limits, default=0) + 96, max(row_tokens, 64))
+    vocabulary = int(config.get_text_config().vocab_size)
+    special = {
+        value
+        for key in ("pad_token_id", "bos_token_id", "eos_token_id")
+        if isinstance(value := getattr(config, key, None), int)
+    }
+    draw = np.random.default_rng(0)
+    letters = np.setdiff1d(np.arange(min(vocabulary, 4096)), sorted(special))
+    ids = draw.choice(letters, size=length).astype(np.int32)
+    good, bad, other, again = ids[:8], ids[8:16], ids[16:24], ids[24:32]
+    short, left, right = ids[32:36], ids[36:40], ids[40:44]
+    prompt = ids[51:]  # the branches and the second tree take 40 + 11 tokens, so that the row is `length` long
+    first = _tree([prompt, good, bad], [prompt, good, other], [prompt, bad, again], [prompt, bad])
+    second, third = _tree([short, left], [short, right[:3]]), _tree([right, good[:4]], [right, bad[:3]])
+    chains = [first.ids[path] for path in first.paths] + [second.ids[path] for path in second.paths]
+    paths = [*first.paths, *(path + first.tokens for path in second.paths)]
+    pad = int(letters[0])
+    return _Probe(
+        row=lay_out([first, second], [0.0, 0.0], row_tokens=length, pad_id=pad),
+        changed=lay_out([first, third], [0.0, 0.0], row_tokens=length, pad_id=pad),
+        chains=tuple(torch.from_numpy(chain.astype(np.int64)) for chain in chains),
+        paths=tuple(torch.from_numpy(path.astype(np.int64)) for path in paths),
+        first=first.tokens,
+    )
+
+
+def _tree(*chains: list[Ints]) -> Tree:
+    ids = [np.concatenate(pieces) for pieces in chains]
+    return Tree.from_chains([Tokens(chain, np.zeros(len(chain)), np.zeros(len(chain)), ()) for chain in ids])
+
+
+def _limits(settings: Mapping[str, Any]) -> list[int]:
+    """Every length in a config beyond which a model may behave differently: windows, chunks, RoPE's trained lengths."""
+    found: list[int] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _limits(value)
+        elif (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and any(word in key for word in ("window", "chunk", "max_position_embeddings"))
+        ):
+            found.append(value)
+    return found
+
+
+def _logits(lm: nn.Module, what: Row | Tensor) -> Tensor:
+    """All logits (T, V) of a row under our mask, or of a plain chain under the model's own."""
+    device = next(lm.parameters()).device
+    if isinstance(what, Tensor):
+        return lm(input_ids=what[None].to(device), use_cache=False).logits[0]
+    seen_until, depth, ids = (
+        torch.from_numpy(array.astype(np.int64)).to(device) for array in (what.seen_until, what.depth, what.ids)
+    )
+    mask = attention_mask(model_config(lm), seen_until, depth, dtype=mask_dtype(lm, device))
+    return lm(input_ids=ids[None], position_ids=depth[None], attention_mask=mask, use_cache=False).logits[0]
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Root mean square over the vocabulary, at the worst place."""
+    return (one.double() - other.double()).square().mean(-1).sqrt().max().item()

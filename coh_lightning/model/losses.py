@@ -1,0 +1,186 @@
+"""Row -> batch of tensors; logits -> sums of losses and their counts. Nothing is averaged here: the plan's coefficients
+already are final.
+
+What is predicted from where (the shift by one of a tree). Each distinct source goes through the head once, and its
+normalizer is computed once:
+
+    token       P  F  g  b          F, and both g and b, have a source: the parent in the tree
+    parents     0  0  1  1          g and b are two branches after F
+    learned     0  0  2  1
+    keep        [1]                 the sources of whatever has a loss (F's own loss is not wanted), sorted, each once
+    children    [[g, b]]            ids predicted from each source, filled up with id 0
+    learned     [[2, 1]]            their coefficients, filled up with 0
+
+Indices that repeat would make the backward pass add in an order that differs from run to run, so `keep` and
+`unlearned_rows` hold no index twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from coh_lightning.sequences.rows import Row
+
+Batch = dict[str, Tensor]
+"""What `to_batch` gives. Coefficients travel as the bits of float64 in int64, because Lightning's `bf16-true` casts
+every float of a batch to bfloat16.
+"""
+
+
+def to_batch(row: Row) -> Batch:
+    """One row of T tokens as tensors: U distinct sources, at most C tokens predicted from one of them, M sources with
+    something to unlearn.
+
+    | key                                  | shape  | meaning                                                     |
+    |--------------------------------------|--------|-------------------------------------------------------------|
+    | input_ids                            | (1, T) |                                                             |
+    | position_ids, seen_until             | (1, T) | missing in a causal row, where the model's own serve        |
+    | keep                                 | (U,)   | sources: places in the row whose logits are wanted, rising  |
+    | children, learned                    | (U, C) | ids predicted from each source, their coefficients          |
+    | unlearned_rows                       | (M,)   | sources to unlearn from: indices into `keep`                |
+    | unlearned_children, unlearned        | (M, .) | ids and coefficients of the unlikelihood loss               |
+    | label_cell, label_kind, label_weight | (L,)   | losses per kind: cell u * C + c of `children`, kind, weight |
+    | score_cell, score_output             | (S,)   | outputs to score: cell, number of the output                |
+    """
+    wanted = (row.learned != 0) | (row.unlearned != 0)
+    wanted[row.label_token] = True
+    wanted[row.score_token] = True
+    tokens = np.flatnonzero(wanted)
+    if np.any(row.parents[tokens] == tokens):
+        raise ValueError("A root or a padding token can't have a loss: nothing predicts it.")
+    tokens = tokens[np.argsort(row.parents[tokens], kind="stable")]
+    # A row without any loss (filler, or a chain that is only read) still runs, so that every rank takes part: one
+    # source, coefficient 0.
+    keep, first, counts = (
+        np.unique(row.parents[tokens], return_index=True, return_counts=True)
+        if len(tokens)
+        else (np.zeros(1, np.int64),) * 3
+    )
+    source = np.repeat(np.arange(len(keep)), counts)
+    column = np.arange(len(tokens)) - np.repeat(first, counts)
+    width = max(1, int(counts.max()))
+    children, learned = np.zeros((len(keep), width), np.int64), np.zeros((len(keep), width))
+    children[source, column] = row.ids[tokens]
+    learned[source, column] = row.learned[tokens]
+    cell = np.zeros(len(row.ids), np.int64)
+    cell[tokens] = source * width + column
+    unlearned_rows, unlearned_children, unlearned = _unlearned(row, tokens, source)
+    batch = {
+        "input_ids": _long(row.ids)[None],
+        "keep": _long(keep),
+        "children": _long(children),
+        "learned": _bits(learned),
+        "unlearned_rows": _long(unlearned_rows),
+        "unlearned_children": _long(unlearned_children),
+        "unlearned": _bits(unlearned),
+        "label_cell": _long(cell[row.label_token]),
+        "label_kind": _long(row.label_kind),
+        "label_weight": _bits(row.label_weight),
+        "score_cell": _long(cell[row.score_token]),
+        "score_output": _long(row.score_output),
+    }
+    if not row.causal:
+        batch |= {"position_ids": _long(row.positions)[None], "seen_until": _long(row.seen_until)[None]}
+    return batch
+
+
+def nll(logits: Tensor, children: Tensor) -> Tensor:
+    """-log p of each child given its source. logits (U, V), children (U, C) -> (U, C); half precision is raised to
+    float32 first.
+    """
+    logits = _wide(logits)
+    return logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, children)
+
+
+def unlikelihood(logits: Tensor, children: Tensor) -> Tensor:
+    """-log(1 - p) of each child given its source (Welleck et al., arXiv 1908.04319). logits (M, V), children (M, C) ->
+    (M, C).
+
+    With d = the child's logit minus the log-sum-exp of all *other* logits, 1 - p = sigmoid(-d). So the value is
+    -logsigmoid(-d) and its gradient by d is p: exact and finite for every p, with nothing to clamp, where the
+    difference of 1 and a rounded p would be 0 for a token that the model is sure of.
+    """
+    logits = _wide(logits)
+    columns = []
+    # one column at a time: mostly there is one; two need two unlearned outputs that diverge at the same token
+    for child in children.split(1, dim=1):
+        others = logits.scatter(1, child, -torch.inf).logsumexp(dim=-1, keepdim=True)
+        columns.append(-logsigmoid(others - logits.gather(1, child)))
+    return torch.cat(columns, dim=1)
+
+
+def row_loss(logits: Tensor, batch: Mapping[str, Tensor], *, kinds: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of one row, sum of coefficient * loss, from the logits (U, V) of `keep`; and detached float64 sums for
+    the curves.
+
+    `learned` and `unlearned` are the two parts of the loss; `kind_nll` and `kind_weight`, both (kinds,), are sums of
+    weight * nll and of weight per kind of segment (nll also where a segment is unlearned: how likely it still is).
+    Divide sums only after adding them over rows and ranks.
+    """
+    losses = nll(logits, batch["children"])
+    learned = (_coefficients(batch["learned"]).to(losses.dtype) * losses).sum()
+    loss, unlearned = learned, learned.new_zeros(())
+    if len(batch["unlearned_rows"]):
+        against = unlikelihood(logits.index_select(0, batch["unlearned_rows"]), batch["unlearned_children"])
+        unlearned = (_coefficients(batch["unlearned"]).to(losses.dtype) * against).sum()
+        loss = learned + unlearned
+    weight = _coefficients(batch["label_weight"])
+    seen = losses.detach().flatten().double()[batch["label_cell"]]
+    zeros = weight.new_zeros(kinds)
+    return loss, {
+        "learned": learned.detach().double(),
+        "unlearned": unlearned.detach().double(),
+        "kind_nll": zeros.index_add(0, batch["label_kind"], weight * seen),
+        "kind_weight": zeros.index_add(0, batch["label_kind"], weight),
+    }
+
+
+def output_log_likelihoods(logits: Tensor, batch: Mapping[str, Tensor], *, outputs: int) -> tuple[Tensor, Tensor]:
+    """log p of each output of a row laid out with `scored`, as a sum along its path, and its number of tokens, end
+    included: float64, (outputs,) each.
+    """
+    log_likelihoods = -nll(logits.detach(), batch["children"]).flatten().double()[batch["score_cell"]]
+    zeros = log_likelihoods.new_zeros(outputs)
+    return zeros.index_add(0, batch["score_output"], log_likelihoods), zeros.index_add(
+        0, batch["score_output"], torch.ones_like(log_likelihoods)
+    )
+
+
+def _unlearned(
+    row: Row, tokens: NDArray[np.int64], source: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows of `keep` with something to unlearn, and its ids and coefficients; `tokens` are in the order of their
+    sources, `source` are rows of `keep`.
+    """
+    which = row.unlearned[tokens] != 0
+    rows, first, counts = np.unique(source[which], return_index=True, return_counts=True)
+    at, column = np.repeat(np.arange(len(rows)), counts), np.arange(int(which.sum())) - np.repeat(first, counts)
+    width = int(counts.max()) if len(counts) else 1
+    children, weights = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width))
+    children[at, column] = row.ids[tokens[which]]
+    weights[at, column] = row.unlearned[tokens[which]]
+    return rows, children, weights
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Half precision as float32: a log-sum-exp over a vocabulary needs it. float32 and float64 stay."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _long(array: NDArray[np.signedinteger]) -> Tensor:
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _bits(array: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(array.view(np.int64).copy())
+
+
+def _coefficients(bits: Tensor) -> Tensor:
+    """The float64 coefficients whose bits these are."""
+    return bits.view(torch.float64)

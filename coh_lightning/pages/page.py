@@ -1,0 +1,110 @@
+"""Every HTML page of the package: a Jinja2 template of `templates/`, rendered to one self-contained file.
+
+    templates/base.html.j2 <── samples.html.j2, preview.html.j2, report.html.j2, rating.html.j2
+              base.css         samples.css, samples.js, ...             put into the page, never linked
+
+All text in a page may be hostile, so it can't be forgotten anywhere: every value that a template prints is escaped,
+and characters that nobody sees become signs (U+202E). A page loads nothing and sends nothing; its
+Content-Security-Policy names its one style and its one script by their hashes, and the browser runs no other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coh_lightning.errors import counted, visible
+from coh_lightning.io import atomic_write
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Render a template and write it in one step, so that nobody reads half a page; the same values give the same
+    bytes. Returns `path`.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    text = render(template, **values)
+    with atomic_write(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def render(template: str, **values: Any) -> str:
+    """The page as text. A name that the template uses and `values` lacks is an error."""
+    return environment().get_template(template).render(**values)
+
+
+class _Signs(dict[int, str]):
+    """Code point -> what stands for it in a page, for `str.translate`; each character is looked up once."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        hidden = character not in "\n\t" and visible(character) != character
+        self[code] = f'<span class="control">U+{code:04X}</span>' if hidden else character
+        return self[code]
+
+
+_SIGNS = _Signs()
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """Jinja2's environment of all pages; Jinja2 is imported here, since most commands make no page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("coh_lightning.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printed,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(policy=_policy, asset=_asset)
+    environment.filters.update(visible=visible, counted=counted, image=_image)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # ASCII: no character is hidden in it
+    return environment
+
+
+def _printed(value: Any) -> Any:
+    """What a template prints in the place of a value: text becomes HTML, HTML stays."""
+    from markupsafe import Markup, escape
+
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return Markup(str(escape(value)).translate(_SIGNS))
+    return value
+
+
+def _policy(style: str, script: str) -> Markup:
+    """The Content-Security-Policy of a page with this style and this script ("" for none)."""
+    from markupsafe import Markup
+
+    sources = [("style-src", style), *([("script-src", script)] if script else [])]
+    hashes = "; ".join(
+        f"{name} 'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for name, text in sources
+    )
+    return Markup(
+        f"default-src 'none'; {hashes}; img-src data:; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _asset(name: str) -> Markup:
+    """A style or a script of `templates/`, as it is."""
+    from markupsafe import Markup
+
+    return Markup(resources.files("coh_lightning.pages").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def _image(path: Path) -> str:
+    """An SVG file as the address of an image: whatever script it holds, an image runs none."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,1 @@
+"""The run folder: its files, resuming, preemption, W&B."""

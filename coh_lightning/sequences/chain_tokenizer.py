@@ -1,0 +1,304 @@
+"""Prompts and chains -> Tokens, in one format, with one tokenizer; and the truncation of prompts.
+
+Training and inference both go through it, so the prompt of inference is what a training chain begins with:
+
+    chain               <s> Name a fruit. | A good answer: | Apple </s>
+    inference_prompt    <s> Name a fruit. | A good answer: |
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from coh_lightning.errors import InputError
+from coh_lightning.feedback.records import Feedback
+from coh_lightning.feedback.turns import Turn
+from coh_lightning.sequences.anchored_tokenizer import Field
+from coh_lightning.sequences.chains import Chain, Link, TooLong, Unusable
+from coh_lightning.sequences.chat_layout import make_layout
+from coh_lightning.sequences.encoder import Encoder
+from coh_lightning.sequences.prompt_format import CutTurn, PromptFormat, Segment, describe
+from coh_lightning.sequences.template_check import shown_turns
+from coh_lightning.sequences.tokens import Ids, OutputSpan, Tokens
+
+
+class CutPrompt(NamedTuple):
+    """A prompt after truncation, the same for all chains of its record and at inference."""
+
+    turns: tuple[CutTurn, ...]
+    tokens: int
+    """Everything before the first output except the feedback sentence; BOS and pieces of a template count."""
+    cut: int = 0
+    """Tokens that were removed, those of dropped turns included."""
+    dropped: int = 0
+    """Old turns that were dropped whole."""
+
+
+class LinkLength(NamedTuple):
+    """The most tokens that a link takes, whichever wording its feedback sentence has."""
+
+    before: int
+    """Of the prompt, before the first feedback sentence; 0 in further links."""
+    marker: int
+    """The feedback sentence and everything else up to the output."""
+    output: int
+    """The output with its end token."""
+
+
+class BoundaryReport(NamedTuple):
+    """How far the ids of separate segments are from those of the joint text."""
+
+    chains: int
+    chains_that_differ: int
+    tokens: int
+    tokens_that_differ: int
+
+    def __str__(self) -> str:
+        share = self.tokens_that_differ / max(self.tokens, 1)
+        return (
+            f"joint tokenization differs in {self.chains_that_differ} of {self.chains} chains, {share:.2%} of their "
+            "tokens"
+        )
+
+
+class ChainTokenizer:
+    """Prompts and chains as token ids.
+
+    Args:
+        marked: Whether the method has feedback sentences; the text around a prompt, and so its length, depends on it.
+
+    Raises:
+        InputError: the tokenizer doesn't suit the format.
+    """
+
+    def __init__(self, encoder: Encoder, format: PromptFormat, *, max_prompt_tokens: int, marked: bool = True) -> None:
+        if encoder.added.kept != format.kept_tokens:
+            raise ValueError(
+                f"the encoder keeps the tokens {encoder.added.kept}, the prompt format {format.kept_tokens}; make it "
+                "as Encoder(tokenizer, keep=format.kept_tokens)"
+            )
+        self.encoder = encoder
+        # any sentence will do: it isn't counted, and the prompt's ids don't depend on it
+        self._any_marker = "x" if marked else ""
+        self.layout = make_layout(format, encoder.tokenizer)
+        self.max_prompt_tokens = max_prompt_tokens
+        self._prompt: CutPrompt | None = None
+        self._first: dict[str, tuple[Ids, str]] = {}
+        self._further: dict[str, tuple[Ids, str]] = {}
+        self._end = end = encoder.template_ids(self.layout.end)
+        if not len(end) or end[-1] != self.layout.end_id:
+            raise InputError(
+                f"{describe(encoder.tokenizer)} encodes its end token '{self.layout.end}' as {end.tolist()}, not "
+                f"{self.layout.end_id}; make it a special token."
+            )
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids that end an output."""
+        return self.layout.stop_ids
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about this tokenizer's template."""
+        return self.layout.notes
+
+    def notes_on_texts(self) -> list[str]:
+        """What the texts so far held: added tokens in those of `cache_fields`, turns that the chat template shows
+        differently.
+        """
+        return self.encoder.added.notes() + self.layout.notes_on_turns()
+
+    def cut_prompt(self, prompt: Sequence[Turn]) -> CutPrompt:
+        """The prompt within `max_prompt_tokens`. Old turns go first, whole, from the front, so that a user turn stays
+        first (the system turn is kept); then tokens of the last turn's cuttable parts, the first part first, each from
+        its own side. Nothing else is ever cut.
+
+            system, user 1, assistant 1, user 2   ->   system, user 2   ->   system, user 2 with a shorter post
+
+        Raises:
+            TooLong: that is not enough.
+            Unusable: a chat template refuses the sequence of roles.
+        """
+        cut = self._cut_to(prompt, self.max_prompt_tokens)
+        if cut.tokens > self.max_prompt_tokens:
+            whole = cut.tokens + cut.cut
+            raise TooLong(
+                f"the prompt has {whole} tokens, {cut.tokens} of them in parts that are never cut, and "
+                f"max_prompt_tokens is {self.max_prompt_tokens}"
+            )
+        return cut
+
+    def prompt_bounds(self, prompt: Sequence[Turn]) -> tuple[CutPrompt, CutPrompt]:
+        """The prompt with nothing cut, and with everything cut that may be. Raises `Unusable` if a chat template
+        refuses the sequence of roles.
+        """
+        return self._cut_to(prompt, sys.maxsize), self._cut_to(prompt, 0)
+
+    def _cut_to(self, prompt: Sequence[Turn], limit: int) -> CutPrompt:
+        """The prompt within `limit` tokens, or as short as it can be."""
+        turns = shown_turns(self.layout, prompt)
+        whole = tokens = self._count(turns)
+        first = 1 if turns and turns[0].role == "system" else 0
+        while tokens > limit and (next_user := _next_user(turns, first + 1)):
+            turns = turns[:first] + turns[next_user:]
+            tokens = self._count(turns)
+        if tokens > limit:
+            turns[-1] = self._shortened(turns, tokens - limit)
+            tokens = self._count(turns)
+        return CutPrompt(tuple(turns), tokens, whole - tokens, len(prompt) - len(turns))
+
+    def segments(self, prompt: CutPrompt, chain: Chain) -> list[Segment]:
+        """The chain as text; the `encoder.segment_ids` of all of them in order are the ids of `chain`."""
+        return self.layout.segments(prompt.turns, chain)
+
+    def chain(self, prompt: CutPrompt, chain: Chain) -> Tokens:
+        """The ids and weights of one chain. Raises `Unusable` if nothing precedes its first output (an empty prompt, no
+        BOS).
+        """
+        pieces: list[Ids] = []
+        spans: list[OutputSpan] = []
+        stop = 0
+        for place, link in enumerate(chain):
+            before, lead = self._before_output(prompt, link.marker, place)
+            output = self.encoder.segment_ids(Segment(lead + link.text))
+            pieces += (before, output, self._end)
+            start = stop + len(before)
+            stop = start + len(output) + len(self._end)
+            spans.append(OutputSpan(start, stop, link.kind, place))
+        if not spans or spans[0].start == 0:
+            raise Unusable(
+                "nothing precedes the first output: the prompt is empty, and the tokenizer adds no BOS token"
+            )
+        learned, unlearned = np.zeros(stop), np.zeros(stop)
+        for link, (start, stop, _, _) in zip(chain, spans, strict=True):
+            if link.learned:
+                learned[start:stop] = link.learned
+            if link.unlearned:
+                unlearned[start:stop] = link.unlearned
+        return Tokens(np.concatenate(pieces), learned, unlearned, tuple(spans))
+
+    def inference_prompt(self, prompt: CutPrompt, marker: str) -> Ids:
+        """All ids up to the first output: exactly those that a training chain with this marker begins with."""
+        return self._before_output(prompt, marker, 0)[0]
+
+    def continued_prompt(self, prompt: CutPrompt, chain: Chain, marker: str) -> Ids:
+        """All ids up to the output after `chain`: exactly those that a training chain with one more link, under this
+        marker, has before its last output.
+        """
+        return np.concatenate([self.chain(prompt, chain).ids, self._before_output(prompt, marker, len(chain))[0]])
+
+    def output_lead(self, marker: str, place: int = 0) -> str:
+        """The spaces that an output under this marker begins with in training (most formats: none); strip them from a
+        completion.
+        """
+        return self.layout.before_output((CutTurn("user", "x", ()),), marker, place)[1]
+
+    def link_lengths(self, prompt: CutPrompt, chain: Chain) -> list[LinkLength]:
+        """The most tokens that each link of the chain takes; no arrays are made."""
+        return [self._link_length(prompt, link, place) for place, link in enumerate(chain)]
+
+    def fields(self, feedback: Feedback) -> list[Field]:
+        """The texts of a record to encode beforehand: turns, outputs, revisions. Feedback sentences are encoded at run
+        time.
+        """
+        try:
+            segments, lead = self.layout.before_output(
+                [CutTurn.whole(turn) for turn in feedback.prompt], self._any_marker
+            )
+        except Unusable:  # cut_prompt raises it again, where rejected records are counted
+            return []
+        texts = [
+            text
+            for candidate in feedback.candidates
+            for text in (candidate.text, candidate.revision)
+            if text is not None
+        ]
+        prompt = [
+            Field(segment.text, segment.at, segment.more)
+            for segment in segments
+            if segment.kind == "prompt" and not segment.special
+        ]
+        return [*prompt, *[Field(lead + text) for text in texts]]
+
+    def boundary_report(self, chains: Iterable[tuple[CutPrompt, Chain]]) -> BoundaryReport:
+        """Compare with joint tokenization: in chat of the whole rendered text, in plain of the text between special
+        tokens. Cut prompts are left out.
+        """
+        compared = differing = tokens = tokens_that_differ = 0
+        for prompt, chain in chains:
+            if prompt.cut:
+                continue
+            segments = self.layout.segments(prompt.turns, chain)
+            separate = [int(number) for segment in segments for number in self.encoder.segment_ids(segment)]
+            joint = self._joint(segments)
+            matching = difflib.SequenceMatcher(None, separate, joint, autojunk=False).get_matching_blocks()
+            compared += 1
+            differing += separate != joint
+            tokens += len(separate)
+            tokens_that_differ += len(separate) - sum(block.size for block in matching)
+        return BoundaryReport(compared, differing, tokens, tokens_that_differ)
+
+    def _joint(self, segments: Sequence[Segment]) -> list[int]:
+        if self.layout.format.kind == "chat":
+            return self.encoder.template_ids("".join(segment.text for segment in segments), "head").tolist()
+        ids: list[int] = []
+        for special, group in itertools.groupby(segments, key=lambda segment: segment.special):
+            listed = list(group)
+            if special:
+                ids += [int(number) for segment in listed for number in self.encoder.segment_ids(segment)]
+            else:
+                text = "".join(segment.text for segment in listed)
+                ids += self.encoder.encode_texts([text], at=listed[0].at)[0].tolist()
+        return ids
+
+    def _before_output(self, prompt: CutPrompt, marker: str, place: int) -> tuple[Ids, str]:
+        """The ids that link `place` adds before its output, and the spaces that the output begins with. Those of the
+        last prompt are remembered.
+        """
+        if place == 0 and prompt is not self._prompt:
+            self._prompt, self._first = prompt, {}
+        memory = self._first if place == 0 else self._further
+        found = memory.get(marker)
+        if found is None:
+            segments, lead = self.layout.before_output(prompt.turns, marker, place)
+            ids = np.concatenate([np.zeros(0, dtype=np.int32), *map(self.encoder.segment_ids, segments)])
+            ids.flags.writeable = False
+            found = memory[marker] = ids, lead
+        return found
+
+    def _count(self, turns: Sequence[CutTurn]) -> int:
+        """Tokens before the first output without the feedback sentence."""
+        segments, _ = self.layout.before_output(turns, self._any_marker)
+        return sum(len(self.encoder.segment_ids(segment)) for segment in segments if segment.kind == "prompt")
+
+    def _shortened(self, turns: Sequence[CutTurn], excess: int) -> CutTurn:
+        """The last turn with `excess` tokens removed, or as many as may be."""
+        marked = turns[-1]._replace(taken=(0,) * len(turns[-1].parts))
+        segments, _ = self.layout.before_output([*turns[:-1], marked], self._any_marker)
+        counts = iter([count for segment in segments if segment.cut for count in self.encoder.cuttable(segment)])
+        taken: list[int] = []
+        for part in marked.parts:
+            taken.append(min(excess - sum(taken), next(counts, 0)) if part.cut != "never" else 0)
+        return marked._replace(taken=tuple(taken))
+
+    def _link_length(self, prompt: CutPrompt, link: Link, place: int) -> LinkLength:
+        before = marked = output = 0
+        for marker in {link.marker, *link.alternatives}:
+            segments, lead = self.layout.before_output(prompt.turns, marker, place)
+            lengths = [len(self.encoder.segment_ids(segment)) for segment in segments]
+            first = next((index for index, segment in enumerate(segments) if segment.place >= 0), len(segments))
+            before = max(before, sum(lengths[:first]))
+            marked = max(marked, sum(lengths[first:]))
+            output = max(output, len(self.encoder.segment_ids(Segment(lead + link.text))) + len(self._end))
+        return LinkLength(before, marked, output)
+
+
+def _next_user(turns: Sequence[CutTurn], start: int) -> int:
+    """Index of the next user turn from `start` on; 0 if there is none."""
+    return next((index for index in range(start, len(turns)) if turns[index].role == "user"), 0)

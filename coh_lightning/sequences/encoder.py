@@ -1,0 +1,200 @@
+"""Pieces of text -> token ids, each encoded as it stands in its place and remembered.
+
+People's text never becomes a special token, nor an added token in brackets that `keep` doesn't name (added_tokens.py):
+
+    "Ends in </s>."   ->   Ends| in| <|/|s|>|.        spelled out; the id of </s> ends documents
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coh_lightning.errors import InputError
+from coh_lightning.sequences.added_tokens import AddedTokens
+from coh_lightning.sequences.anchored_tokenizer import AnchoredTokenizer, Field
+from coh_lightning.sequences.prompt_format import At, CutRange, Segment, bos_ids, describe
+from coh_lightning.sequences.tokens import Ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Encoder:
+    """A tokenizer that encodes segments and remembers them.
+
+    Args:
+        keep: Added tokens (`<think>`) that stay tokens in people's text.
+
+    Raises:
+        InputError: the tokenizer has no fast back end, or can't keep a text apart from what stands before it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, keep: Sequence[str] = ()) -> None:
+        from tokenizers import Tokenizer
+
+        if not tokenizer.is_fast:
+            raise InputError(
+                f"{describe(tokenizer)} has no fast version (tokenizer.json); convert it, or choose a tokenizer that "
+                "has one."
+            )
+        self.tokenizer = tokenizer
+        settings = json.loads(tokenizer.backend_tokenizer.to_str())
+        settings["truncation"] = settings["padding"] = None  # left over from other calls
+        frozen = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+        self.tokenizer_hash = hashlib.sha256(frozen.encode("utf-8", "surrogatepass")).hexdigest()
+        self.added = AddedTokens(tokenizer, describe(tokenizer), keep)
+        # our own copy: other code may switch truncation, padding or splitting on and off on the original
+        backend = Tokenizer.from_str(self.added.unmatched(settings))
+        backend.encode_special_tokens = True
+        added = tokenizer.added_tokens_decoder
+        own_specials = {number for number, token in added.items() if token.special} | {*tokenizer.all_special_ids}
+        self._specials = own_specials | self.added.spelled_ids
+        self._unknown: int | None = tokenizer.unk_token_id
+        self._memory: dict[Field, Ids] = {}
+        self._template_memory: dict[Field, Ids] = {}
+        self._cut_memory: dict[tuple[Field, tuple[CutRange, ...]], tuple[Ids, tuple[int, ...]]] = {}
+        self._anchored = AnchoredTokenizer(backend, tokenizer)
+
+    @property
+    def bos_ids(self) -> tuple[int, ...]:
+        return bos_ids(self.tokenizer)
+
+    def encode_texts(self, texts: Sequence[str], *, at: At = "mid") -> list[Ids]:
+        """The ids of each text, in one call of the tokenizer; texts seen before cost nothing."""
+        return self.encode_fields([Field(text, at) for text in texts])
+
+    def encode_fields(self, fields: Sequence[Field]) -> list[Ids]:
+        """The ids of each field, in one call of the tokenizer; fields seen before cost nothing."""
+        keys = [self.place(field) for field in fields]
+        new = [key for key in dict.fromkeys(keys) if key not in self._memory]
+        self.remember(new, [np.array(ids, dtype=np.int32) for ids in self._encode(new)])
+        return [self._memory[key] for key in keys]
+
+    def place(self, field: Field) -> Field:
+        """The same field under its simplest name: texts whose ids don't depend on their place share one."""
+        text, at, more = field
+        if at == "special":
+            at = self._anchored.after_special
+        return Field(text, "mid" if self._anchored.direct else at, more and text[-1:].isspace())
+
+    def remember(self, fields: Sequence[Field], ids: Sequence[Ids]) -> None:
+        """Take over ids that were made before (from the cache)."""
+        for array in ids:
+            array.flags.writeable = False
+        self._memory.update(zip(fields, ids, strict=True))
+
+    def segment_ids(self, segment: Segment) -> Ids:
+        """The ids of a segment without those that truncation takes away."""
+        key = Field(segment.text, segment.at, segment.more)
+        if segment.special:
+            return self.template_ids(*key)
+        if segment.cut:
+            return self._cut(key, segment.cut)[0]
+        ids = self._memory.get(key)
+        if ids is None:
+            ids = self._memory[key] = self.encode_fields([key])[0]
+        return ids
+
+    def template_ids(self, text: str, at: At = "mid", more: bool = False) -> Ids:
+        """The ids of a piece of a template, with its special tokens."""
+        key = Field(text, at, more)
+        ids = self._template_memory.get(key)
+        if ids is None:
+            self._anchored.backend.encode_special_tokens = False
+            found = self._anchored.encode([self.place(key)])[0]
+            self._anchored.backend.encode_special_tokens = True
+            ids = self._template_memory[key] = np.array(found, dtype=np.int32)
+            ids.flags.writeable = False
+        return ids
+
+    def cuttable(self, segment: Segment) -> tuple[int, ...]:
+        """How many tokens lie wholly in each cuttable range of a segment."""
+        uncut = tuple(item._replace(tokens=0) for item in segment.cut)
+        return self._cut(Field(segment.text, segment.at, segment.more), uncut)[1]
+
+    def decode(self, ids: Sequence[int] | Ids, *, skip_special_tokens: bool = False) -> str:
+        """The text of ids in the middle of a text, leading space included (SentencePiece decoders drop it at the
+        beginning).
+        """
+        head = self._anchored.alone(["a"])[0]
+        backend = self.tokenizer.backend_tokenizer  # which calls special what the tokenizer does
+        text = str(backend.decode([*head, *map(int, ids)], skip_special_tokens=skip_special_tokens))
+        return text[len(backend.decode(head)) :]
+
+    def _encode(self, fields: Sequence[Field]) -> list[list[int]]:
+        """People's text. Some tokenizers hold special tokens in the vocabulary and find them in any text: spell those
+        out.
+        """
+        found = self._anchored.encode(fields)
+        for index, ids in enumerate(found):
+            if not self._specials.isdisjoint(ids):
+                found[index] = self._spell_out(fields[index])[0]
+        return found
+
+    def _spell_out(self, field: Field) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of one field, special tokens in it spelled out character by character, and the characters
+        [start, stop) of its text that each id comes from.
+        """
+        ids = self._anchored.encode([field])[0]
+        offsets = self._anchored.offsets(field, ids)
+        for number, (start, stop) in zip(ids, offsets, strict=True):
+            literal = field.text[start:stop]
+            if number not in self._specials or (number == self._unknown and self.tokenizer.unk_token not in literal):
+                continue
+            if len(literal) < 2:
+                around = field.text[max(start - 20, 0) : stop + 20]
+                raise InputError(
+                    f"The text {around!r} holds {literal!r}, a special token of this tokenizer that can't be spelled "
+                    "otherwise; remove it from the data."
+                )
+            bounds = [0, *range(start, stop + 1), len(field.text)]
+            spelled: tuple[list[int], list[tuple[int, int]]] = ([], [])
+            for begin, end in itertools.pairwise(bounds):
+                if begin < end:
+                    at, more = field.at if begin == 0 else "mid", field.more and end == len(field.text)
+                    numbers, places = self._spell_out(Field(field.text[begin:end], at, more))
+                    spelled[0].extend(numbers)
+                    spelled[1].extend((begin + first, begin + last) for first, last in places)
+            return spelled
+        return ids, offsets
+
+    def _cut(self, field: Field, cut: tuple[CutRange, ...]) -> tuple[Ids, tuple[int, ...]]:
+        """The ids of a field without the tokens that `cut` takes, and how many tokens lie wholly in each range.
+
+        A character of several tokens (bytes) is never cut in two: its other tokens go too. A space that the tokenizer
+        itself adds at the head counts as a token of its own, though its offsets are those of the first character.
+
+            text  Sum this: It rained a lot.       range [9, 25) front, 2 tokens
+            ids   Sum| this|:| It| rained| a| lot|.     ->     Sum| this|:| a| lot|.
+        """
+        known = self._cut_memory.get((field, cut))
+        if known is not None:
+            return known
+        numbers, offsets = self._spell_out(self.place(field))
+        keep = np.ones(len(numbers), dtype=bool)
+        counts: list[int] = []
+        in_text = self.place(field._replace(at="mid"))
+        added_space = self.place(field).at == "head" and numbers[1:] == self._spell_out(in_text)[0]
+        ends = [(0, 0), *offsets[1:]] if added_space else offsets
+        for item in cut:
+            inside = [index for index, (start, stop) in enumerate(offsets) if item.start <= start < stop <= item.stop]
+            counts.append(len(inside))
+            taken = min(item.tokens, len(inside))
+            if item.side == "front":
+                while 0 < taken < len(inside) and ends[inside[taken]][0] < ends[inside[taken - 1]][1]:
+                    taken += 1
+                keep[inside[:taken]] = False
+            else:
+                while 0 < taken < len(inside) and ends[inside[-taken - 1]][1] > ends[inside[-taken]][0]:
+                    taken += 1
+                keep[inside[len(inside) - taken :]] = False
+        ids = np.array(numbers, dtype=np.int32)[keep]
+        ids.flags.writeable = False
+        self._cut_memory[field, cut] = ids, tuple(counts)
+        return self._cut_memory[field, cut]

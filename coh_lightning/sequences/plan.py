@@ -1,0 +1,230 @@
+"""Rows -> the steps of an epoch: which trees stand in which rows, which rows in which steps, and what each step's
+weights add up to.
+
+A pure function of (seed, epoch, lengths): every rank computes the same plan without communication, and a resumed run
+finds its place by counting. The lengths are upper bounds over all wordings of a record, so rows always fit and every
+epoch has the same number of them, whatever wordings it draws.
+
+    rows_per_step 3, pretraining_rows_per_step 1, 2 ranks: 2 micro-batches a rank and step
+      step 0:   R0   f7 | f2   f4         R: a row of pretraining text, f: a row of feedback trees
+      rank:      0    1    0    1
+      step 1:   R1   f5 | f1   --         --: an empty row, whose coefficients are all 0; every rank must still run it
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from coh_lightning.errors import InputError
+from coh_lightning.rng import key64
+from coh_lightning.sequences.rows import pack
+
+
+@dataclass(frozen=True)
+class LinkSize:
+    """What the plan knows of one link: a number that tells it apart in its record, the most tokens that it takes
+    (marker, output, end), the weight in its output.
+    """
+
+    key: int
+    tokens: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class PlannedTree:
+    """A tree, or the part of a tree that fits in a row: some chains of one record."""
+
+    record: int
+    chains: tuple[int, ...]
+    length: int
+    """Most tokens that it takes under any wording."""
+    weight: float
+    """Sum of the learned and unlearned weight of its tokens; no wording changes it, but see `Plan.weigh`."""
+
+
+def planned_trees(
+    record: int, prompt_tokens: int, chains: Sequence[Sequence[LinkSize]], row_tokens: int
+) -> list[PlannedTree]:
+    """The chains of one record as one tree, or as several where the row is too short; each part repeats the shared path
+    and carries its own chains' weight.
+
+    Chains that begin alike share their links (row of 12 tokens, prompt of 4, each link 3 tokens):
+      p: a   pn: a b   n: b   np: b a   ->   {p, pn}: 4 + 3 + 3 = 10   {n, np}: 4 + 3 + 3 = 10   (all: 16, too long)
+    """
+    parts: list[_Part] = []
+    for index in sorted(range(len(chains)), key=lambda i: [link.key for link in chains[i]]):  # neighbors share the most
+        paths = [tuple(link.key for link in chains[index][: end + 1]) for end in range(len(chains[index]))]
+        sizes = {path: link.tokens for path, link in zip(paths, chains[index], strict=True)}
+        if not parts or parts[-1].length + parts[-1].added(sizes) > row_tokens:
+            parts.append(_Part([], set(), prompt_tokens, 0.0))
+        part = parts[-1]
+        part.length += part.added(sizes)
+        if part.length > row_tokens:
+            raise InputError(
+                f"A chain of {part.length} tokens does not fit a row of {row_tokens}; raise data.row_tokens or lower "
+                "data.max_chain_tokens."
+            )
+        part.chains.append(index)
+        part.paths.update(paths)
+        part.weight += sum(link.weight for link in chains[index])
+    return [PlannedTree(record, tuple(sorted(part.chains)), part.length, part.weight) for part in parts]
+
+
+@dataclass
+class _Part:
+    """A tree while it is being filled: the paths of links that it holds, each counted once."""
+
+    chains: list[int]
+    paths: set[tuple[int, ...]]
+    length: int
+    weight: float
+
+    def added(self, sizes: dict[tuple[int, ...], int]) -> int:
+        return sum(tokens for path, tokens in sizes.items() if path not in self.paths)
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One micro-batch: the items (or pretraining documents) in it, and the sum of weights of the whole step that its
+    coefficients are divided by.
+    """
+
+    pretraining: bool
+    members: tuple[int, ...]
+    total: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of all epochs. `documents` holds the lengths of the pretraining text's pieces of text, each at most
+    `row_tokens`.
+    """
+
+    items: Sequence[PlannedTree]
+    seed: int
+    row_tokens: int
+    rows_per_step: int
+    separate: bool = False
+    """One item a row (`layout: separate`)."""
+    documents: Sequence[int] = ()
+    pretraining_rows_per_step: int = 0
+    weigh: Callable[[PlannedTree, int], float] | None = None
+    """The weight of a tree in an epoch, where it differs between epochs; None: `PlannedTree.weight` in all."""
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise InputError("There is nothing to train on: no record gave a chain.")
+        if self.rows_per_step < 1 or self.pretraining_rows_per_step < 0:
+            raise InputError(
+                f"data.rows_per_step is {self.rows_per_step} and data.pretraining_rows_per_step "
+                f"{self.pretraining_rows_per_step}; they must be at least 1 and 0."
+            )
+        if self.pretraining_rows_per_step and not len(self.documents):
+            raise InputError(
+                f"data.pretraining_rows_per_step is {self.pretraining_rows_per_step} but there is no pretraining text; "
+                "name some under data.pretraining_text."
+            )
+
+    def accumulate(self, ranks: int) -> int:
+        """Micro-batches of a rank in one step. Raises InputError if the ranks can't share the step's rows evenly."""
+        rows = self.rows_per_step + self.pretraining_rows_per_step
+        if rows % ranks:
+            raise InputError(
+                f"A step has {self.rows_per_step} feedback and {self.pretraining_rows_per_step} pretraining rows, "
+                f"together {rows}, which {ranks} ranks can't share evenly; make data.rows_per_step + "
+                f"data.pretraining_rows_per_step a multiple of {ranks}."
+            )
+        return rows // ranks
+
+    @cached_property
+    def num_rows(self) -> int:
+        return len(self._rows(0))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_rows // self.rows_per_step)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the items and documents: plans of equal settings and equal digest are the same plan."""
+        sizes = np.array([(item.record, item.length, item.weight) for item in self.items], np.float64)
+        return hashlib.sha256(sizes.tobytes() + np.array(self.documents, np.int64).tobytes()).hexdigest()[:16]
+
+    def step(self, epoch: int, step: int) -> list[PlannedRow]:
+        """The rows of one step, pretraining text first; position k belongs to rank k % ranks as its micro-batch k //
+        ranks.
+        """
+        start = step * self.rows_per_step
+        rows = self._ordered(epoch)[start : start + self.rows_per_step]
+        items = [self.items[i] for row in rows for i in row]
+        total = sum(item.weight if self.weigh is None else self.weigh(item, epoch) for item in items)
+        feedback = [PlannedRow(False, tuple(row), total) for row in rows]
+        feedback += [PlannedRow(False, (), total)] * (self.rows_per_step - len(rows))
+        texts = [
+            self._document_row((epoch * self.steps_per_epoch + step) * self.pretraining_rows_per_step + i)
+            for i in range(self.pretraining_rows_per_step)
+        ]
+        # the first token of a piece has nothing before it to be predicted from
+        learned = sum(self.documents[i] - 1 for text in texts for i in text)
+        return [PlannedRow(True, tuple(text), float(learned)) for text in texts] + feedback
+
+    def _rows(self, epoch: int) -> list[list[int]]:
+        """Items packed into rows. Equal lengths change places from epoch to epoch; the number of rows does not
+        change.
+        """
+        order = self._shuffle(len(self.items), "packing", epoch)
+        if self.separate:
+            return [[int(i)] for i in order]
+        rows = pack([self.items[i].length for i in order], self.row_tokens)
+        return [[int(order[i]) for i in row] for row in rows]
+
+    def _ordered(self, epoch: int) -> list[list[int]]:
+        """The epoch's rows in the order of its steps. The row with the most in the loss comes first of all, so that
+        memory fails at once or not at all.
+        """
+        if self._memo.get("epoch") != epoch:
+            rows = self._rows(epoch)
+            rows = [rows[i] for i in self._shuffle(len(rows), "rows", epoch)]
+            if epoch == 0:
+                largest = max(range(len(rows)), key=lambda i: self.size([self.items[item] for item in rows[i]]))
+                rows[0], rows[largest] = rows[largest], rows[0]
+            self._memo.update(epoch=epoch, rows=rows)
+        return self._memo["rows"]  # type: ignore[return-value]
+
+    def size(self, row: Sequence[PlannedTree]) -> float:
+        """What decides the memory of a row: its length where rows differ in it, else the weight that stands for its
+        places in the loss.
+        """
+        return float(row[0].length) if self.separate else sum(item.weight for item in row)
+
+    def largest_text(self) -> PlannedRow:
+        """The row of pretraining text with the most tokens in the loss, as if it stood alone in its step."""
+        row = max(self._document_rows, key=lambda row: sum(self.documents[i] - 1 for i in row))
+        return PlannedRow(True, tuple(row), float(sum(self.documents[i] - 1 for i in row)))
+
+    @cached_property
+    def _memo(self) -> dict[str, object]:
+        return {}
+
+    @cached_property
+    def _document_rows(self) -> list[list[int]]:
+        return (
+            [[i] for i in range(len(self.documents))] if self.separate else pack(list(self.documents), self.row_tokens)
+        )
+
+    def _document_row(self, position: int) -> list[int]:
+        """The row at this place of the endless stream: all rows once in a drawn order, then all again in another."""
+        rows = self._document_rows
+        turn, place = divmod(position, len(rows))
+        if self._memo.get("turn") != turn:
+            self._memo.update(turn=turn, order=self._shuffle(len(rows), "pretraining", turn))
+        return rows[int(self._memo["order"][place])]  # type: ignore[index]
+
+    def _shuffle(self, n: int, purpose: str, *key: int) -> np.ndarray:
+        return np.random.default_rng(key64(self.seed, purpose, *key)).permutation(n)

@@ -1,0 +1,511 @@
+"""generation.py: token for token what transformers' `generate` writes one prompt at a time, whatever the batch, the
+model's mode, or the other ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import transformers as hf
+
+from coh_lightning.errors import InputError
+from coh_lightning.generation.decoding import generate
+from coh_lightning.generation.forward import generating
+from coh_lightning.generation.kv_cache import Slots
+from coh_lightning.generation.request import Request, Written
+from coh_lightning.generation.sampling import Sampling, next_tokens
+from coh_lightning.rng import generator, key64
+from helpers.ranks import end_rank
+
+VOCABULARY = 97
+STOPS = list(range(5, 13))  # many, so that untrained models end at different places
+PAD = 0
+GREEDY = Sampling(max_new_tokens=24, batch_size=5)
+DRAWN = Sampling(max_new_tokens=12, batch_size=5, temperature=1.0, samples=3, seed=4)
+SHORT = Sampling(max_new_tokens=4, batch_size=3, temperature=1.0)
+
+# large weights, so that the likeliest token is clear and depends on the text; windows shorter than the prompts
+_SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": PAD,
+}
+_LLAMA: dict[str, Any] = {
+    **_SHAPE,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+_GPT: dict[str, Any] = {**_SHAPE, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+CONFIGS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
+    "gpt2": lambda: hf.GPT2Config(**_GPT),
+    "gptj": lambda: hf.GPTJConfig(**_GPT, rotary_dim=8),
+    "llama": lambda: hf.LlamaConfig(**_LLAMA),
+    "qwen3": lambda: hf.Qwen3Config(**_LLAMA, head_dim=8),
+    "mistral": lambda: hf.MistralConfig(**_LLAMA, sliding_window=6),
+    "gemma2": lambda: hf.Gemma2Config(**_LLAMA, head_dim=8, query_pre_attn_scalar=8, sliding_window=6),
+    "opt": lambda: hf.OPTConfig(
+        **{k: v for k, v in _LLAMA.items() if k not in ("initializer_range", "num_key_value_heads")},
+        init_std=0.3,
+        ffn_dim=48,
+        word_embed_proj_dim=32,
+    ),
+    "gpt_neox": lambda: hf.GPTNeoXConfig(**{k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"}),
+    "gpt_neo": lambda: hf.GPTNeoConfig(
+        **_SHAPE,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        window_size=6,
+        max_position_embeddings=64,
+    ),
+    "bloom": lambda: hf.BloomConfig(**_SHAPE, hidden_size=32, n_layer=2, n_head=2),
+    "falcon_alibi": lambda: hf.FalconConfig(
+        **_SHAPE, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, alibi=True
+    ),
+    "mamba": lambda: hf.MambaConfig(**_SHAPE, hidden_size=32, num_hidden_layers=2, state_size=4),
+}
+
+
+def _model(name: str = "llama") -> hf.PreTrainedModel:
+    torch.manual_seed(0)
+    return hf.AutoModelForCausalLM.from_config(CONFIGS[name]())
+
+
+def _requests(lengths: tuple[int, ...] = (3, 17, 1, 9, 9, 30, 2, 25)) -> list[Request]:
+    chance = np.random.default_rng(0)
+    return [
+        Request(f"p{i}", "good", chance.integers(13, VOCABULARY, size=n).astype(np.int32))
+        for i, n in enumerate(lengths)
+    ]
+
+
+def _write(lm: torch.nn.Module, requests: list[Request], sampling: Sampling) -> list[Written]:
+    return generate(lm, requests, sampling, stop_ids=STOPS, pad_id=PAD)
+
+
+def _plain(written: list[Written]) -> list[tuple[str, int, list[int], str]]:
+    return [(w.request.prompt_id, w.sample, w.ids.tolist(), w.stop) for w in written]
+
+
+@torch.no_grad()
+def _one_by_one(
+    lm: hf.PreTrainedModel, requests: list[Request], limit: int = GREEDY.max_new_tokens
+) -> list[tuple[str, int, list[int], str]]:
+    """What transformers writes, alone and greedily."""
+    rows = []
+    for request in requests:
+        ids = torch.tensor(request.prompt_ids[None].astype(np.int64))
+        options = {"max_new_tokens": limit, "do_sample": False, "eos_token_id": STOPS, "pad_token_id": PAD}
+        new = (
+            lm.eval()
+            .generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)[0, ids.shape[1] :]
+            .tolist()
+        )
+        rows.append(
+            (request.prompt_id, 0, new[:-1], "end") if new[-1] in STOPS else (request.prompt_id, 0, new, "length")
+        )
+    return rows
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_is_token_for_token_transformers_one_by_one(name: str) -> None:
+    lm, requests = _model(name), _requests()
+    expected = _one_by_one(lm, requests)
+    assert _plain(_write(lm, requests, GREEDY)) == expected
+    assert len({token for row in expected for token in row[2]}) > 5  # the models do write different things
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_that_join_later_and_move_to_other_columns_write_what_they_write_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[int] = []
+    shift = Slots.shift
+    monkeypatch.setattr(Slots, "shift", lambda self, by: (moves.append(by), shift(self, by))[1])
+    monkeypatch.setattr("coh_lightning.generation.decoding.SLACK", 2)
+    lm, requests = _model(name), _requests((1, 1, 2, 3, 9, 12, 25, 30, 34))
+    random_order = sorted(range(9), key=lambda i: key64(0, "budget", f"p{i}"))
+    rising = [
+        replace(requests[random_order.index(i)], prompt_id=f"p{i}") for i in range(9)
+    ]  # with a budget, the short ones come first
+    sampling = replace(GREEDY, max_new_tokens=6, batch_size=3)
+    expected = _one_by_one(lm, rising, 6)
+    for until in (None, time.monotonic() + 1000):
+        assert _plain(generate(lm, rising, sampling, stop_ids=STOPS, pad_id=PAD, until=until)) == expected
+    if name in (
+        "llama",
+        "mistral",
+        "opt",
+        "gpt_neo",
+    ):  # in these, with every version of transformers, rows that begin together end apart
+        assert min(moves) < 0 < max(moves)
+
+
+def test_training_mode_checkpointing_and_a_config_without_cache_change_nothing_and_stay() -> None:
+    lm, requests = _model(), _requests()
+    expected = _one_by_one(lm, requests)
+    lm.train()
+    lm.gradient_checkpointing_enable()
+    lm.config.use_cache = False
+    frozen = lm.model.layers[0].eval()
+    before = [(module.training, vars(module).get("gradient_checkpointing")) for module in lm.modules()]
+    assert _plain(_write(lm, requests, GREEDY)) == expected
+    assert [(module.training, vars(module).get("gradient_checkpointing")) for module in lm.modules()] == before
+    assert (
+        not frozen.training
+        and lm.training
+        and lm.is_gradient_checkpointing
+        and lm.config.use_cache is False
+        and torch.is_grad_enabled()
+    )
+
+
+def test_the_models_mode_comes_back_after_an_error() -> None:
+    lm = _model().train()
+    with pytest.raises(RuntimeError, match="midway"), generating(lm):
+        assert not lm.training and not torch.is_grad_enabled()
+        raise RuntimeError("midway")
+    assert all(module.training for module in lm.modules()) and torch.is_grad_enabled()
+
+
+def test_training_goes_on_after_writing_inside_inference_mode() -> None:
+    lm, requests = _model(), _requests()
+    with torch.inference_mode():
+        inside = _plain(_write(lm, requests, GREEDY))
+    assert inside == _plain(_write(lm, requests, GREEDY))
+    lm.train()(input_ids=torch.tensor([[20, 21, 22]]), labels=torch.tensor([[20, 21, 22]])).loss.backward()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "mamba"])
+def test_samples_depend_neither_on_the_batch_nor_on_the_order_nor_on_other_draws(name: str) -> None:
+    lm, requests = _model(name), _requests()
+    expected = {row[:2]: row for row in _plain(_write(lm, requests, DRAWN))}
+    assert len({tuple(row[2]) for row in expected.values()}) > 20
+    torch.manual_seed(99)
+    for batch_size in (1, 2, 24):
+        assert {
+            row[:2]: row for row in _plain(_write(lm, requests[::-1], replace(DRAWN, batch_size=batch_size)))
+        } == expected
+    assert _plain(_write(lm, requests[3:4], DRAWN)) == [expected["p3", sample] for sample in range(3)]
+    fewer = _plain(_write(lm, requests, replace(DRAWN, samples=1)))
+    assert fewer == [expected[f"p{i}", 0] for i in range(8)]
+
+
+def test_a_longer_limit_only_writes_on() -> None:
+    lm, requests = _model(), _requests()
+    short, long = (_write(lm, requests, replace(DRAWN, max_new_tokens=n)) for n in (4, 12))
+    for a, b in zip(short, long, strict=True):
+        assert a.ids.tolist() == b.ids.tolist()[:4]
+        assert (a.stop, a.ids.tolist()) == (
+            (b.stop, b.ids.tolist()) if b.new_tokens <= 4 and b.stop == "end" else ("length", b.ids.tolist()[:4])
+        )
+
+
+def test_seed_prompt_and_ask_each_key_the_draws() -> None:
+    lm, request = _model(), _requests()[0]
+    rows = [
+        _write(lm, [replace(request, prompt_id=prompt, ask=ask)], replace(DRAWN, seed=seed))[0].ids.tolist()
+        for prompt, ask, seed in [
+            ("p0", "good", 4),
+            ("p1", "good", 4),
+            ("p0", "bad", 4),
+            ("p0", "good", 5),
+            ("p0", "good", 4),
+        ]
+    ]
+    assert rows[0] == rows[4] and len({tuple(row) for row in rows}) == 4
+
+
+def test_results_come_in_the_order_of_requests_then_samples_with_counts_and_the_request_itself() -> None:
+    requests = _requests()
+    written = _write(_model(), requests, DRAWN)
+    assert [w.sample for w in written] == [0, 1, 2] * 8
+    assert all(
+        w.request is requests[i // 3] and w.prompt_tokens == len(w.request.prompt_ids) and w.ids.dtype == np.int32
+        for i, w in enumerate(written)
+    )
+    for w in written:
+        assert w.new_tokens == len(w.ids) + (w.stop == "end") <= 12 and not set(w.ids.tolist()) & set(STOPS)
+        assert w.stop == "end" or len(w.ids) == 12
+    assert {w.stop for w in written} == {"end", "length"}
+
+
+def test_no_requests_give_no_completions() -> None:
+    assert _write(_model(), [], GREEDY) == []
+
+
+def test_draws_follow_the_softmax() -> None:
+    logits = torch.log(torch.tensor([[0.1, 0.4, 0.05, 0.45]]))
+    draws = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    counts = torch.bincount(next_tokens(logits.expand(1000, -1), draws, Sampling(temperature=1.0)), minlength=4)
+    assert counts.tolist() == [100, 400, 50, 450]
+    flatter = torch.bincount(next_tokens(logits.expand(1000, -1), draws, Sampling(temperature=2.0)), minlength=4) / 1000
+    torch.testing.assert_close(flatter, torch.softmax(logits[0] / 2, dim=-1), atol=0.0011, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "expected"),
+    [
+        (0, 1.0, [100, 400, 50, 450]),
+        (1, 1.0, [0, 0, 0, 1000]),
+        (2, 1.0, [0, 471, 0, 529]),
+        (0, 0.4, [0, 0, 0, 1000]),
+        (0, 0.5, [0, 471, 0, 529]),
+        (0, 0.9, [105, 421, 0, 474]),
+        (2, 0.5, [0, 0, 0, 1000]),  # of the two that top_k leaves, the first has 0.53
+        (9, 1e-9, [0, 0, 0, 1000]),  # the likeliest always stays
+    ],
+)
+def test_top_k_and_top_p_keep_the_likeliest(top_k: int, top_p: float, expected: list[int]) -> None:
+    logits = torch.log(torch.tensor([[0.1, 0.4, 0.05, 0.45]])).expand(1000, -1)
+    draws = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    counts = torch.bincount(
+        next_tokens(logits, draws, Sampling(temperature=1.0, top_k=top_k, top_p=top_p)), minlength=4
+    )
+    assert (counts - torch.tensor(expected)).abs().max() <= 1
+
+
+def test_filters_keep_the_same_tokens_as_transformers() -> None:
+    logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(0)) * 3
+    draws = torch.linspace(0, 1 - 1e-9, 400, dtype=torch.float64)
+    for top_k, top_p in [(7, 1.0), (0, 0.8), (12, 0.6)]:
+        kept = logits
+        if top_k:
+            kept = hf.TopKLogitsWarper(top_k)(None, kept)
+        if top_p < 1:
+            kept = hf.TopPLogitsWarper(top_p)(None, kept)
+        for row, expected in zip(logits, torch.softmax(kept.double(), dim=-1), strict=True):
+            tokens = next_tokens(row.expand(400, -1), draws, Sampling(temperature=1.0, top_k=top_k, top_p=top_p))
+            torch.testing.assert_close(torch.bincount(tokens, minlength=40) / 400, expected.float(), atol=0.006, rtol=0)
+
+
+def test_no_draw_lands_on_a_token_without_probability() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, 0.0, -torch.inf, -torch.inf]])
+    edges = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
+    assert next_tokens(logits.expand(2, -1), edges, Sampling(temperature=0.7)).tolist() == [1, 3]
+
+
+def test_first_tokens_are_distributed_as_the_model_says() -> None:
+    lm, request = _model("gpt2"), _requests((6,))[0]
+    written = generate(
+        lm,
+        [request],
+        Sampling(max_new_tokens=1, temperature=3.0, samples=4000, batch_size=4000),
+        stop_ids=(),
+        pad_id=PAD,
+    )
+    with torch.no_grad():
+        logits = lm.eval()(torch.tensor(request.prompt_ids[None].astype(np.int64))).logits[0, -1]
+    expected = torch.softmax(logits.double() / 3, dim=-1) * 4000
+    seen = torch.bincount(torch.tensor([int(w.ids[0]) for w in written]), minlength=VOCABULARY)
+    common = expected > 5
+    chi_square = float(((seen - expected)[common] ** 2 / expected[common]).sum())
+    assert (
+        chi_square < int(common.sum()) + 4 * (2 * int(common.sum())) ** 0.5
+    )  # four standard deviations above its mean
+
+
+def test_near_the_last_position_writing_stops_there_and_is_warned_of() -> None:
+    lm = _model("gpt2")
+    with pytest.warns(
+        UserWarning, match=r"2 of 3 prompts leave fewer than max_new_tokens = 10 of the model's 64 positions"
+    ):
+        written = generate(lm, _requests((60, 63, 5)), Sampling(max_new_tokens=10), stop_ids=(), pad_id=PAD)
+    assert [(w.new_tokens, w.stop) for w in written] == [(4, "length"), (1, "length"), (10, "length")]
+
+
+def test_a_prompt_that_fills_all_positions_is_refused_with_the_numbers() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"'p1' \(good\) has 64 tokens and the model has 64 positions.*at most 40 tokens \(max_prompt_tokens\)",
+    ):
+        _write(_model("gpt2"), _requests((5, 64)), GREEDY)
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'x' \(bad\).*at least one token"):
+        Request("x", "bad", np.array([], dtype=np.int32))
+
+
+def test_a_diverged_model_is_refused() -> None:
+    lm = _model()
+    torch.nn.init.constant_(lm.lm_head.weight, torch.nan)
+    for sampling in (GREEDY, DRAWN):
+        with pytest.raises(InputError, match="non-finite"):
+            _write(lm, _requests(), sampling)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"max_new_tokens": 0}, "sampling.max_new_tokens is 0"),
+        ({"samples": 0}, "sampling.samples is 0"),
+        ({"batch_size": -1}, "sampling.batch_size is -1"),
+        ({"temperature": -0.1}, "sampling.temperature is -0.1"),
+        ({"temperature": float("nan")}, "sampling.temperature is nan"),
+        ({"top_k": -1}, "sampling.top_k is -1"),
+        ({"top_p": 0.0}, "sampling.top_p is 0.0"),
+        ({"top_p": 1.1}, "sampling.top_p is 1.1"),
+        ({"samples": 2}, "all would be the same"),
+        ({"max_seconds": 0.0}, "sampling.max_seconds is 0.0"),
+        ({"max_seconds": float("nan")}, "sampling.max_seconds is nan"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Sampling(**setting)
+
+
+def test_a_samples_draws_are_those_of_its_key_and_of_nothing_else() -> None:
+    lm = _model()
+    for parameter in lm.parameters():
+        parameter.data.zero_()  # every token is as likely as any other, so the draw is the token
+    for one in generate(
+        lm, _requests((3, 5)), Sampling(max_new_tokens=6, temperature=1.0, samples=2, seed=4), stop_ids=(), pad_id=PAD
+    ):
+        chance = generator(4, "sampling", one.request.prompt_id, "good", one.sample)
+        assert one.ids.tolist() == [int(chance.random() * VOCABULARY) for _ in range(6)]
+
+
+def test_a_row_that_is_done_makes_room_for_the_next_prompt_at_once() -> None:
+    lm, sizes = _model("gpt2"), []
+    lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
+    written = _write(lm, _requests((9,) * 6), replace(GREEDY, batch_size=2))
+    steps = [rows for rows, tokens in sizes if tokens == 1]
+    assert sum(tokens == 9 for _, tokens in sizes) > 3  # the prompts come one by one
+    assert sum(rows == 1 for rows in steps) < max(
+        w.new_tokens for w in written
+    )  # a slot is empty only once the queue is
+    assert sum(steps) == sum(w.new_tokens - 1 for w in written)
+
+
+def test_after_the_time_budget_no_completion_is_begun_and_those_under_way_are_whole() -> None:
+    lm, requests = _model(), _requests((9,) * 12)
+    expected = {row[0]: row for row in _one_by_one(lm, requests)}
+    passes = 0
+
+    def later(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    lm.register_forward_pre_hook(later)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coh_lightning.generation.decoding.time.monotonic", lambda: float(passes))
+        some = _plain(generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=4.0))
+        again = _plain(
+            generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=passes + 4.0)
+        )
+        none = generate(lm, requests, GREEDY, stop_ids=STOPS, pad_id=PAD, until=passes - 1.0)
+    assert 2 <= len(some) < 12 and some == again and none == []
+    assert all(row == expected[row[0]] for row in some)
+    assert [row[0] for row in some] == [id for id in expected if id in {row[0] for row in some}]  # in the order asked
+    assert [row[0] for row in some] != [f"p{i}" for i in range(len(some))]  # not simply the first ones
+
+
+def test_a_text_that_is_over_for_another_reason_is_not_written_on() -> None:
+    lm, requests = _model("gpt2"), _requests()
+    looks: list[int] = []
+
+    def over(request: Request, ids: Any) -> bool:
+        looks.append(len(ids))
+        return request.prompt_id == "p1" and len(ids) >= 8
+
+    settings = {"stop_ids": (), "pad_id": PAD}
+    whole = generate(lm, requests, GREEDY, **settings)
+    cut = generate(lm, requests, GREEDY, should_stop=over, **settings)
+    assert [w.new_tokens for w in cut] == [8 if w.request.prompt_id == "p1" else 24 for w in whole]
+    assert all(b.ids.tolist() == a.ids.tolist()[: b.new_tokens] for a, b in zip(whole, cut, strict=True))
+    assert set(looks) == {8, 16}
+
+
+def test_rows_that_are_done_leave_their_batch() -> None:
+    lm, sizes = _model("gpt2"), []
+    lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
+    written = _write(lm, _requests(), replace(GREEDY, batch_size=8))
+    assert sizes[0] == (8, 30)
+    assert [rows for rows, _ in sizes[1:]] == [
+        sum(w.new_tokens > step for w in written) for step in range(1, max(w.new_tokens for w in written))
+    ]
+
+
+def test_samples_of_one_prompt_share_its_prefill() -> None:
+    lm, sizes = _model("gpt2"), []
+    lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
+    generate(lm, _requests((9, 4)), Sampling(max_new_tokens=2, temperature=1.0, samples=3), stop_ids=(), pad_id=PAD)
+    assert sizes == [(2, 9), (6, 1)]
+
+
+def _one_rank(rank: int, folder: str) -> None:
+    """Five short calls on a model whose weights are spread over both ranks, which hang or fail when the ranks get out
+    of step.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    passes = 0
+
+    def everyone_done(done: bool) -> bool:
+        nonlocal passes
+        passes += 1
+        busy = torch.tensor(float(not done))
+        dist.all_reduce(busy)
+        return busy.item() == 0
+
+    lm, mesh = _model().train(), init_device_mesh("cpu", (2,))
+    for layer in lm.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(lm, mesh=mesh)
+    rows = []
+    # shares of 5 and 3 requests, 8 and none, none and 8, none at all; batches of 3
+    for share in (slice(0, 5) if rank == 0 else slice(5, 8), slice(0, 8 * (1 - rank)), slice(0, 8 * rank), slice(0, 0)):
+        written = generate(lm, _requests()[share], SHORT, stop_ids=STOPS, pad_id=PAD, everyone_done=everyone_done)
+        rows.append(_plain(written))
+    # no time left on one rank only
+    rows.append(
+        _plain(
+            generate(
+                lm,
+                _requests(),
+                SHORT,
+                stop_ids=STOPS,
+                pad_id=PAD,
+                until=None if rank == 0 else 0.0,
+                everyone_done=everyone_done,
+            )
+        )
+    )
+    lm(input_ids=torch.tensor([[20, 21, 22]]), labels=torch.tensor([[20, 21, 22]])).loss.backward()
+    Path(folder, f"{rank}.json").write_text(json.dumps([rows, passes]))
+    end_rank()
+
+
+def test_ranks_of_a_sharded_model_with_uneven_requests_stay_in_step(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)
+    (first, passes), (second, others) = (json.loads(Path(tmp_path, f"{rank}.json").read_text()) for rank in range(2))
+    expected = [list(row) for row in _plain(_write(_model(), _requests(), SHORT))]
+    assert passes == others
+    assert first[0] + second[0] == expected
+    assert (first[1], second[1], first[2], second[2]) == (expected, [], [], expected)
+    assert first[3] == second[3] == []
+    assert (first[4], second[4]) == (expected, [])

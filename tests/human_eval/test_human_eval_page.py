@@ -1,0 +1,527 @@
+"""`rate.html`: blind, and shut against whatever a text tries; in a real browser: rating by keys, work that is kept, and
+the very CSV that the sheets are.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coh_lightning.errors import InputError
+from coh_lightning.human_eval.guard import DANGEROUS, unguard
+from coh_lightning.human_eval.rating_page import rating_data, write_rating_page
+from coh_lightning.human_eval.sheets import csv_text, sheet_cells
+from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
+from coh_lightning.rng import generator
+from helpers.browser import WATCH, Browser
+
+RUN = "globalThis.ran = (globalThis.ran || 0) + 1"
+HOSTILE = (
+    f"<script>{RUN}</script>",
+    f"</script><script>{RUN}</script>",
+    f"</SCRIPT ><img src=x onerror='{RUN}'>",
+    f"<img src=x onerror={RUN.replace(' ', '')}>",
+    f"<!--<script>{RUN}//-->",
+    f"--><svg/onload='{RUN}'>",
+    f"<a href=\"javascript:{RUN}\">click</a><iframe srcdoc='<script>parent.ran = 1</script>'></iframe>",
+    f'"><body onpageshow="{RUN}"><details open ontoggle="{RUN}">',
+    f"</textarea></title></style></noscript><script>{RUN}</script>",
+    f"javascript:{RUN}",
+    f"{{{{constructor.constructor('{RUN}')()}}}} ${{{RUN}}} <%= {RUN} %> #{{{RUN}}} \\u003cscript>",
+    "{{ data }} {% raw %} {# a template #}",
+    "<meta http-equiv=refresh content='0;url=https://example.invalid/'><link rel=stylesheet "
+    "href=https://example.invalid/x><base href=//example.invalid>",
+    "<style>@import 'https://example.invalid/y'; body { background: url(https://example.invalid/z) "
+    "}</style><b>bold?</b> &lt;b&gt; &amp;amp; &#60;",
+    "\0\x01\x07\x08\x0b\x0c\x1b[31m\x7f\x80\x9f\r lone, \r\n two "
+    "\u200b\u200e\u202e\u2028\u2029\u2066\ufeff\ufff9\U000e0041 end",
+    "  kept   spaces\n\n\n\tand a tab  ",
+    "",
+)
+"""Texts of which nothing may run, and all of which must be seen as they are."""
+
+
+def study_of(
+    texts: Sequence[tuple[str, str, str]], *, raters: int = 1, attributes: tuple[str, ...] = ("coherence", "overall")
+) -> Study:
+    """A study of (prompt, text, text) in which every rater gets every item, with A on either side in turn."""
+    items = tuple(
+        StudyItem(f"i{number:04d}", *(prompt, (one, other)), digest(prompt, one, other))
+        for number, (prompt, one, other) in enumerate(texts)
+    )
+    names = [f"rater-{number + 1}" for number in range(raters)]
+    rows = tuple(
+        RatingRow(f"r{rater[6:]}{number:04d}", item.item, rater, number % 2)
+        for rater in names
+        for number, item in enumerate(items)
+    )
+    orders = {name: attributes if number % 2 == 0 else attributes[::-1] for number, name in enumerate(names)}
+    key = {
+        "systems": ["SYSTEM-ONE", "SYSTEM-TWO"],
+        "rows": {row.row: {"check": "gold"} for row in rows},
+        "seed": 271828,
+    }
+    id = "s" + digest(*(text for each in texts for text in each), *names)[:10]
+    return Study(
+        id,
+        271828,
+        "Which answer?",
+        attributes,
+        {name: f"Is it good in {name}?" for name in attributes},
+        orders,
+        items,
+        rows,
+        key,
+    )
+
+
+TEN = study_of([(f"Prompt {number}", f"First answer {number}", f"Second answer {number}") for number in range(10)])
+
+
+# --- without a browser
+
+
+def page_of(study: Study, folder: Path) -> tuple[str, str]:
+    """The page without its block of data, and the block."""
+    before, rest = write_rating_page(study, folder / "rate.html").read_text("utf-8").split('type="application/json">')
+    block, after = rest.split("</script>", 1)
+    return before + after, block
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(HOSTILE), min_size=3, max_size=3))
+def test_no_text_leaves_its_block_or_changes(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    _, block = page_of(study_of([(texts[0], texts[1], texts[2])]), tmp_path_factory.mktemp("study"))
+    assert block.isascii() and block.isprintable() and not re.search("[<>&]", block)
+    assert json.loads(block)["items"] == [texts]
+
+
+def test_the_page_holds_one_script_one_style_and_names_no_other_place(tmp_path: Path) -> None:
+    code, block = page_of(study_of([(text, text, text) for text in HOSTILE]), tmp_path)
+    assert "<" not in block and code.count("<script") == 2 and code.count("</script>") == 1
+    assert code.count("<style>") == 1 and "{{" not in code and "{%" not in code
+    assert not re.search(
+        r"https?:|//\w+\.|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|fetch\(|XMLHttp|WebSocket"
+        r"| on\w+=| style=",
+        code,
+    )
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', code)
+    assert policy is not None
+    assert re.sub(r"sha256-[\w+/]{43}=", "sha256-...", policy[1]) == (
+        "default-src 'none'; style-src 'sha256-...'; script-src 'sha256-...'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def test_the_page_knows_neither_systems_nor_checks_nor_the_seed(tmp_path: Path) -> None:
+    for part in page_of(TEN, tmp_path):
+        for secret in ("SYSTEM-ONE", "SYSTEM-TWO", "gold", "swap", "identical", "271828", "i0003"):
+            assert secret not in part
+    assert set(rating_data(TEN)) == {"study", "title", "definitions", "guard", "items", "raters"}
+    assert rating_data(TEN)["raters"][0]["rows"][3] == [
+        "r10003",
+        digest("Prompt 3", "Second answer 3", "First answer 3"),
+        3,
+        1,
+    ]
+
+
+def test_a_lone_surrogate_is_refused_and_no_file_is_left(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rate.html: .*lone surrogate '\\ud83d'"):
+        write_rating_page(study_of([("p", "half \ud83d", "b")]), tmp_path / "rate.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- in a browser
+
+
+class Rating:
+    """What raters do in a browser."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser, self.driver, self.folder = browser, browser.driver, browser.folder
+        self.js, self.keys, self.painted = browser.js, browser.keys, browser.painted
+        self.downloads = self.folder
+
+    def open(self, study: Study, query: str = "", *, before: str = "", fresh: bool = True) -> Path:
+        """Show the page of a study, and give its path; `before` is script that runs before the page's own."""
+        path = write_rating_page(study, self.folder / f"{study.id}.html")
+        with self.browser.before_its_own_script(WATCH + before):
+            if fresh:
+                self.driver.get(f"{path.as_uri()}?rater=nobody")
+                self.js("localStorage.clear()")
+            self.driver.get("about:blank")
+            self.browser.show(path.as_uri() + query)
+        return path
+
+    def text(self, id: str) -> str:
+        return str(self.js("return document.getElementById(arguments[0]).textContent", id))
+
+    def shows(self, id: str) -> bool:
+        return bool(self.js("return document.getElementById(arguments[0]).offsetParent !== null", id))
+
+    def saved(self) -> bytes:
+        """The file that S saves."""
+        self.downloads = self.folder / f"downloads-{len(list(self.folder.iterdir()))}"
+        self.downloads.mkdir()
+        self.browser.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        self.keys("s")
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            # the browser reserves the name with an empty file, writes beside it and renames
+            for path in self.downloads.glob("*.csv"):
+                if content := path.read_bytes():
+                    return content
+            time.sleep(0.02)
+        raise AssertionError(
+            f"nothing was downloaded: {list(self.downloads.iterdir())}, {self.text('said')!r}, {self.browser.console()}"
+        )
+
+    def rows(self) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(self.saved().decode("utf-8-sig"), newline="")))
+
+
+@pytest.fixture
+def rating(browser: Browser) -> Rating:
+    return Rating(browser)
+
+
+def seen(text: str) -> str:
+    """What the page shows of a text: signs for what can't be seen."""
+    unseen = (
+        "\r\n|[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+        "\U000e0000-\U000e007f]"
+    )
+    return (
+        re.sub(unseen, lambda found: "\n" if found[0] == "\r\n" else f"U+{ord(found[0]):04X}", text)
+        or "(this text is empty)"
+    )
+
+
+def test_ten_items_rated_by_keyboard_survive_a_reload_and_are_saved_as_chosen(rating: Rating) -> None:
+    chosen = [
+        (generator(3, "choices", number).choice("123"), generator(4, "choices", number).choice("atb"))
+        for number in range(10)
+    ]
+    meant = {"1": "A", "2": "tie", "3": "B", "a": "A", "t": "tie", "b": "B"}
+    rating.open(TEN)
+    rating.keys("ENTER")
+    for first, second in chosen[:6]:
+        rating.keys(first, second, "ENTER")
+    rating.driver.refresh()
+    rating.painted()
+    assert rating.text("count") == "Item 7 of 10 · 6 rated" and rating.text("prompt") == "Prompt 6"
+    for first, second in chosen[6:]:
+        rating.keys(first, second, "ENTER")
+    assert rating.text("end-title") == "All rated. Thank you!"
+    content = rating.saved()
+    assert content.startswith(b'\xef\xbb\xbf"row_id","study_id",') and content.endswith(b"\r\n")
+    cells = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    answered = [
+        [*row[:7], meant[first], meant[second], ""]
+        for row, (first, second) in zip(sheet_cells(TEN, "rater-1")[1:], chosen, strict=True)
+    ]
+    assert cells[0] == sheet_cells(TEN, "rater-1")[0] and [row[:-1] for row in cells[1:]] == answered
+    assert all(0 <= float(row[-1]) < 60 for row in cells[1:])
+    assert [path.name for path in rating.downloads.glob("*.csv")] == [f"{TEN.id}-rater-1.csv"]
+
+
+def test_nothing_in_a_text_runs_and_all_of_it_is_seen(rating: Rating) -> None:
+    texts = [(text, text, HOSTILE[number - 1]) for number, text in enumerate(HOSTILE)]
+    study = study_of(texts)
+    hostile = dataclasses.replace(study, title=HOSTILE[0], definitions={name: HOSTILE[1] for name in study.attributes})
+    rating.browser.forget()
+    path = rating.open(hostile)
+    rating.keys("ENTER")
+    for number, (prompt, one, other) in enumerate(texts):
+        left, right = (one, other) if number % 2 == 0 else (other, one)
+        assert [rating.text(id) for id in ("prompt", "answer-a", "answer-b")] == [
+            seen(prompt),
+            seen(left),
+            seen(right),
+        ]
+        assert (
+            rating.js(
+                "return document.querySelectorAll('#rate script, #rate img, #rate a, #rate iframe, #rate b, #rate "
+                "svg, #rate style').length"
+            )
+            == 0
+        )
+        rating.keys("ARROW_RIGHT")
+    assert rating.text("choose-title") == HOSTILE[0] and rating.driver.title == HOSTILE[0]
+    assert rating.js("return [typeof globalThis.ran, violations]") == ["undefined", []]
+    assert rating.browser.requested() == {path.as_uri()} and rating.browser.console() == []
+
+
+def test_a_script_or_markup_added_by_hand_is_blocked(rating: Rating) -> None:
+    path = rating.open(TEN)
+    added = f"<script>{RUN}</script><img src=x onerror='{RUN}'><p id=p style='color: red'></p></main>"
+    path.write_text(path.read_text().replace("</main>", added))
+    with rating.browser.before_its_own_script(WATCH):
+        rating.driver.refresh()
+        rating.painted()
+    assert {"script-src-elem", "img-src", "style-src-attr"} <= set(rating.js("return violations"))
+    assert rating.js("return typeof globalThis.ran") == "undefined"
+    assert "TrustedHTML" in rating.js(
+        "try { document.body.innerHTML = '<b>x</b>'; return '' } catch (error) { return String(error) }"
+    )
+    code = (
+        "try { Function('return 1')() } catch (error) { String(error) }"  # what selenium runs itself may evaluate text
+    )
+    tried = rating.browser.cdp("Runtime.evaluate", expression=code, allowUnsafeEvalBlockedByCSP=False)
+    assert tried["result"]["value"].startswith("EvalError")
+    assert rating.shows("start")  # and the page works on
+
+
+def nasty() -> list[str]:
+    """Texts that tempt a spreadsheet, and 400 random ones of the same stuff."""
+    starts = [
+        *DANGEROUS,
+        *"'\"",
+        "''",
+        " ",
+        "\u00a0",
+        "\u2003",
+        "\u200b",
+        "\ufeff",
+        "\u3000",
+        "\x0b",
+        "\x1c",
+        "\x85",
+        "\U0001f600",
+        "a",
+        ",",
+        ";",
+        "\r\n",
+    ]
+    fixed = [
+        first + second + rest
+        for first in starts
+        for second in ("", "'", "=", " ", "x")
+        for rest in ("", "=1+1", 'a"b,c\r\nd')
+    ]
+    draw = generator(5, "nasty")
+    return [*fixed, *("".join(draw.choice([*starts, *"=x1"]) for _ in range(draw.randrange(1, 7))) for _ in range(400))]
+
+
+def test_the_page_saves_the_very_bytes_of_the_sheet_whatever_the_texts_are(rating: Rating) -> None:
+    texts = nasty()
+    study = study_of([(text, texts[number - 1], texts[number - 2]) for number, text in enumerate(texts)])
+    rating.open(study)
+    rating.keys("ENTER", "ARROW_RIGHT", "ARROW_LEFT")
+    assert rating.saved() == csv_text(sheet_cells(study, "rater-1")).encode("utf-8-sig")
+
+
+def test_a_comment_is_guarded_and_its_keys_choose_nothing(rating: Rating) -> None:
+    rating.open(TEN)
+    rating.keys("ENTER", "1", "c", "=1+2; ab", "ESCAPE", "3", "ENTER", "c", 'he said "3"')
+    rating.js("document.activeElement.blur()")
+    first, second, *_ = rating.rows()
+    assert (first["coherence"], first["overall"], first["comment"]) == ("A", "B", "'=1+2; ab")
+    assert (second["coherence"], second["overall"], second["comment"]) == ("", "", 'he said "3"')
+    assert unguard(first["comment"]) == "=1+2; ab"
+
+
+def test_choices_are_undone_taken_back_and_skipped(rating: Rating) -> None:
+    rating.open(TEN)
+    rating.keys("ENTER", "1", "1", "ENTER", "3", "ARROW_LEFT", "u")
+    assert rating.text("prompt") == "Prompt 1"  # where the undone choice was made
+    rating.keys("u", "2", "ARROW_RIGHT", "n")
+    assert rating.text("prompt") == "Prompt 2"
+    rating.keys("1", "ENTER")
+    assert rating.text("prompt") == "Prompt 2" and "1 of 2 still open" in rating.text("said")  # Enter doesn't skip
+    group = rating.driver.find_elements("css selector", "#questions .choices")[0].find_elements("tag name", "button")
+    group[2].click()
+    group[2].click()
+    assert [row["coherence"] + "/" + row["overall"] for row in rating.rows()[:3]] == ["A/tie", "/", "/"]
+
+
+def test_only_visible_time_counts(rating: Rating) -> None:
+    rating.open(TEN)
+    hide = (
+        "Object.defineProperty(document, 'visibilityState', {{configurable: true, value: '{}'}}); "
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    begin = time.monotonic()
+    rating.keys("ENTER", "1")
+    rating.js(hide.format("hidden"))
+    time.sleep(1.5)
+    rating.js(hide.format("visible"))
+    time.sleep(0.3)
+    rating.keys("1", "ENTER")
+    visible = time.monotonic() - begin - 1.5
+    seconds = [row["seconds"] for row in rating.rows()]
+    assert 0.3 <= float(seconds[0]) <= visible + 0.1 and set(seconds[1:]) == {""}
+
+
+def test_it_asks_before_leaving_only_with_unsaved_work(rating: Rating) -> None:
+    leave = (
+        "const event = new Event('beforeunload', {cancelable: true}); dispatchEvent(event); return "
+        "event.defaultPrevented"
+    )
+    rating.open(TEN)
+    rating.keys("ENTER")
+    asked = [rating.js(leave)]
+    rating.keys("1")
+    asked.append(rating.js(leave))
+    rating.saved()
+    assert [*asked, rating.js(leave)] == [False, True, False]
+
+
+def test_it_says_when_nothing_can_be_kept(rating: Rating) -> None:
+    rating.open(TEN)
+    assert not rating.shows("unkept")
+    rating.open(
+        TEN, before="Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') };"
+    )
+    rating.keys("ENTER", "1")
+    assert rating.shows("unkept") and "keeps no work" in rating.text("unkept")
+    assert rating.rows()[0]["coherence"] == "A"
+
+
+def test_each_rater_has_a_sheet_and_work_of_their_own(rating: Rating) -> None:
+    study = study_of([("p", "a", "b"), ("q", "c", "d")], raters=3)
+    rating.open(study, "?rater=rater-9")
+    assert rating.shows("choose") and "rater-9" in rating.text("unknown")
+    assert rating.js(
+        "return [...document.querySelectorAll('#raters button')].map(each => each.firstChild.textContent)"
+    ) == list(study.raters)
+    rating.driver.find_elements("css selector", "#raters button")[1].click()
+    assert rating.text("who") == "rater-2"
+    rating.keys("ENTER", "1")
+    row = rating.rows()[0]
+    assert (row["rater"], row["overall"], row["coherence"]) == ("rater-2", "A", "")  # rater-2 has the other order
+    rating.open(study, "#rater=rater-3", fresh=False)
+    assert rating.shows("start") and rating.text("who") == "rater-3"
+    rating.open(study, "?rater=rater-2", fresh=False)
+    assert rating.shows("rate") and rating.js("return document.querySelectorAll('[aria-pressed=true]').length") == 1
+
+
+def test_work_on_other_texts_is_not_taken_for_work_on_these(rating: Rating) -> None:
+    rating.open(TEN)
+    rating.keys("ENTER", "1", "1", "ENTER")
+    changed = study_of(
+        [("Prompt 0, repaired", "First", "Second"), *((item.prompt, *item.texts) for item in TEN.items[1:])]
+    )
+    rating.open(dataclasses.replace(changed, id=TEN.id), fresh=False)
+    assert {row["coherence"] for row in rating.rows()} == {""}
+
+
+def test_a_saved_csv_can_be_loaded_on_another_device(rating: Rating, tmp_path: Path) -> None:
+    study = study_of([("p", 'a "quoted", text\r\nof two lines', "=b"), ("", "", "d"), ("q", "e", "f")])
+    rating.open(study)
+    rating.keys("ENTER", "1", "2", "c", '-so, "so"\'', "ESCAPE", "ARROW_RIGHT", "ARROW_RIGHT", "3")
+    content = rating.saved()
+    (tmp_path / "saved.csv").write_bytes(content)
+    rating.open(study)
+    rating.keys("ENTER")
+    rating.driver.find_element("id", "file").send_keys(str(tmp_path / "saved.csv"))
+    end = time.monotonic() + 5
+    while "loaded" not in rating.text("said") and time.monotonic() < end:
+        time.sleep(0.02)
+    again = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    found = rating.rows()
+    assert rating.text("said").startswith("Saved") and found[0]["comment"] == "'-so, \"so\"'"
+    assert [{**row, "seconds": ""} for row in found] == [{**row, "seconds": ""} for row in again]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (900, 1000), (360, 640)])
+def test_it_fits_the_screen_and_every_control_has_a_name_and_a_size(rating: Rating, width: int, height: int) -> None:
+    long = "An answer of some length, with a-word-that-never-ends-" + "x" * 300 + ". "
+    study = study_of([(long * 4, long * 3, long * 5)], attributes=("accuracy", "coherence", "coverage", "overall"))
+    with rating.browser.screen(width, height):
+        rating.open(study)
+        rating.keys("ENTER", "1", "2", "3", "3")
+        assert rating.js("return document.documentElement.scrollWidth <= innerWidth")
+        boxes = rating.js(
+            "return ['answer-a', 'answer-b'].map(id => document.getElementById(id).getBoundingClientRect()).map(box "
+            "=> [box.left, box.top])"
+        )
+        stacked = boxes[0][0] == boxes[1][0] and boxes[0][1] < boxes[1][1]
+        assert stacked == (width < 760)
+        small = (
+            "return [...document.querySelectorAll('button')].filter(each => each.offsetParent && "
+            "each.getBoundingClientRect().height < 44).map(each => each.id)"
+        )
+        assert rating.js(small) == []
+        nodes = rating.browser.cdp("Accessibility.getFullAXTree")["nodes"]
+        controls = [
+            node
+            for node in nodes
+            if node.get("role", {}).get("value") in ("button", "textbox", "progressbar", "group")
+            and not node["ignored"]
+        ]
+        assert len(controls) >= 12 + 4 + 1 + 5 and all(node["name"]["value"] for node in controls)
+        assert rating.js(
+            "return [...document.querySelectorAll('[aria-pressed=true]')].map(each => each.getAttribute('aria-label'))"
+        ) == [
+            "Accuracy: answer A is better",
+            "Coherence: tie",
+            "Coverage: answer B is better",
+            "Overall: answer B is better",
+        ]
+        rating.keys("TAB", "TAB")
+        assert rating.js("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_the_help_lists_the_keys_and_holds_them(rating: Rating) -> None:
+    rating.open(TEN)
+    rating.keys("ENTER", "?")
+    assert rating.js("return document.getElementById('keys').open") and "Is it good in overall?" in rating.text("keys")
+    rating.keys("1")
+    rating.keys("?")
+    assert not rating.js("return document.getElementById('keys').open") and rating.rows()[0]["coherence"] == ""
+
+
+def test_what_the_page_saves_is_imported_as_it_was_chosen(rating: Rating, tmp_path: Path) -> None:
+    from coh_lightning.feedback.jsonl import read_jsonl
+    from coh_lightning.feedback.judgments import Judgment
+    from coh_lightning.human_eval.export import export_study
+    from coh_lightning.human_eval.ratings import import_ratings
+
+    for name, turn in (("one", 0), ("two", 1)):
+        lines = [
+            {"id": f"p{n}", "prompt": f"{n} {text}", "completion": HOSTILE[n - turn] + " " * (1 - turn)}
+            for n, text in enumerate(HOSTILE)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({**line, "system": name}) + "\n" for line in lines))
+    study = export_study(
+        [tmp_path / "one.jsonl", tmp_path / "two.jsonl"],
+        tmp_path / "study",
+        raters=1,
+        attributes=["helpful", "overall"],
+        seed=3,
+    )
+    rating.open(study)
+    rating.keys("ENTER")
+    rows = study.rater_rows("rater-1")
+    words = {"1": 0, "2": "tie", "3": 1}
+    chosen = {}
+    for number, (row, _) in enumerate(rows):
+        systems = study.key["items"][row.item]["systems"]
+        shown = [systems[row.left], systems[1 - row.left]]
+        for name, key in zip(study.orders["rater-1"], ("123"[number % 3], "123"[number // 3 % 3]), strict=True):
+            rating.keys(key)
+            chosen[row.row, name] = shown[word] if isinstance(word := words[key], int) else word
+        rating.keys("ENTER")
+    (tmp_path / "saved.csv").write_bytes(rating.saved())
+    imported = import_ratings(tmp_path / "study", [tmp_path / "saved.csv"])
+    assert (imported.judgments, imported.missing, imported.foreign, imported.invalid, imported.conflicts) == (
+        2 * len(rows),
+        (),
+        (),
+        (),
+        (),
+    )
+    judgments = read_jsonl(tmp_path / "study" / "judgments.jsonl", Judgment)
+    assert {(each.row, each.attribute): each.choice for each in judgments} == chosen
