@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import signal
 import subprocess
@@ -18,196 +19,137 @@ from coh_lightning.__main__ import LIGHTNING, OWN
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "coh_lightning"
 
-STREAM = [
-    ["errors"],
-    ["checks", "worlds", "files", "compressed", "commands", "yaml_text", "words"],
-    ["checks", "files", "compressed", "commands", "yaml_text", "words"],
-    ["pages"],
-    ["draws", "turns"],
-    ["intervals"],
-    ["records", "completions", "judgments", "slots"],
-    ["jsonl", "request"],
-    ["generation", "answers"],
-    ["sources", "wording", "human_eval", "exchange", "samples"],
-    ["judge"],
-    ["sample_means"],
-    ["samples_page"],
-    ["world", "judge"],
-    ["scorers"],
-    ["world", "judge_prompts"],
-    ["judge_client"],
-    ["judge_run"],
-    ["judge_report"],
-    ["judge"],
-    ["scorers", "reward_model"],
-    ["checks", "files", "compressed", "commands", "yaml_text", "words", "memory"],
-    ["draws", "turns"],
-    ["records", "completions", "judgments", "slots", "sampling", "forward"],
-    ["jsonl", "request"],
-    ["decoding", "answers"],
-    ["sources", "wording", "method", "human_eval", "exchange", "samples"],
-    ["world", "judge"],
-    ["scorers", "preferences"],
-    ["chains"],
-    ["tokens", "sentinels", "added_tokens", "formats"],
-    ["layout", "anchored_tokenizer"],
-    ["tokenizer_template", "encoder"],
-    ["chat_layout", "field_cache"],
-    ["template_check"],
-    ["chain_tokenizer"],
-    ["chat_template", "settings_agreement"],
-    ["prompter"],
-    ["trees"],
-    ["rows"],
-    ["plan", "limits"],
-    ["prepare"],
-    ["attention", "losses", "metrics", "sharding", "shards", "lora", "schedule", "stops"],
-    ["checkpoints", "layout_check", "loaders"],
-    ["held_out", "held_out_figures"],
-    ["splits", "pretraining", "data_report", "data_checks"],
-    ["row_builder"],
-    ["models"],
-    ["model_tokenizer"],
-    ["data", "evaluation"],
-    ["model_build", "run_summary", "training_figures"],
-    ["writing"],
-    ["module"],
-    ["configurations", "key_synonyms", "completion"],
-    ["parsing", "launch", "runs", "sweep_file", "complaints", "model_card"],
-    ["export_check"],
-    ["export"],
-    ["callbacks", "monitors"],
-    ["config_parser", "environment_errors", "metrics_file", "run_config", "wandb_run"],
-    ["world"],
-    ["sweep_results"],
-    ["preview_view"],
-    ["preview_records", "preview_totals", "preview_terminal"],
-    ["preview", "cli", "sweep", "cost", "demo", "demo_votes"],
-    ["preview", "cli", "sweep", "demo", "demo_votes"],
-    ["convert"],
-    ["__main__"],
-]
-"""Each may import what stands above it. What is not named here is not yet placed, and the first test says so."""
+WINGS = """
+__main__
+cli
+callbacks
+module
+data
+export
+runs
+world
+dataset
+training
+generation
+model
+sequences
+judge
+human_eval
+feedback
+pages
+worlds yaml_text command_line
+intervals checks
+io rng words
+errors
+""".split("\n")[1:-1]
+"""Folders and files, from the top of the house to the ground: each imports only from its own line and those below.
+Imports inside functions count; imports for type checkers don't.
+"""
 
+STREET = ["wording", "chains", "prompt_format", "tokens", "encoder", "chain_tokenizer", "trees", "rows", "plan"]
+"""The files of `sequences/` that make one thing from another, in that order."""
+
+LIGHT_WINGS = ["sequences", "judge", "human_eval", "feedback", "pages"]
+"""Folders that never import torch, ..."""
 LIGHT = [
-    "errors",
-    "memory",
-    "checks",
-    "worlds",
-    "files",
-    "compressed",
-    "yaml_text",
-    "turns",
-    "records",
-    "completions",
-    "judgments",
-    "jsonl",
-    "draws",
-    "intervals",
-    "words",
-    "wording",
-    "method",
-    "preferences",
-    "chains",
-    "tokens",
-    "sentinels",
-    "added_tokens",
-    "formats",
-    "layout",
-    "anchored_tokenizer",
-    "tokenizer_template",
-    "encoder",
-    "chat_layout",
-    "field_cache",
-    "template_check",
-    "chain_tokenizer",
-    "chat_template",
-    "request",
-    "settings_agreement",
-    "prompter",
-    "trees",
-    "rows",
-    "plan",
-    "limits",
-    "prepare",
-    "sources",
+    "generation.prompter",
+    "generation.offline_inference",
+    "generation.scorers",
+    "generation.reward_model",
+    "generation.samples_page",
+    "model.memory",
     "world",
-    "answers",
-    "exchange",
-    "pages",
-    "samples",
-    "sample_means",
-    "samples_page",
-    "judge",
-    "judge_prompts",
-    "judge_run",
-    "judge_report",
-    "scorers",
-    "reward_model",
-    "demo_votes",
-    "human_eval",
-    *(f"human_eval.{path.stem}" for path in sorted((PACKAGE / "human_eval").glob("[!_]*.py"))),
-    "runs",
-    "configurations",
-    "complaints",
-    "model_card",
-    "export",
-    "preview_view",
-    "preview_records",
-    "preview_totals",
-    "preview_terminal",
-    "preview",
-    "convert",
-    "sweep_file",
-    "sweep_results",
-    "sweep",
+    "world.simulated_raters",
+    "runs.run_folder",
+    "export.huggingface",
+    "export.model_card",
+    "export.chat_template",
+    "cli.config_paths",
+    "cli.config_errors",
+    "cli.convert",
+    "cli.preview",
+    "cli.sweep",
     "__main__",
 ]
+"""... and files elsewhere that must start without it."""
 HEAVY = {"torch", "lightning", "transformers", "datasets", "wandb", "torchmetrics"}
 
 
-def modules() -> dict[str, list[Path]]:
-    """Name below the package -> its files; `sources` and the like stand for all of their files."""
-    found: dict[str, list[Path]] = {}
+def files() -> dict[str, Path]:
+    """Name below the package, such as `sequences.trees`, -> its file."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if name != "__init__":
-            found.setdefault(name, []).append(path)
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
     return found
 
 
 def imported(path: Path) -> set[str]:
-    """What a file imports of the package when it is imported itself; imports within functions and for type checkers
-    don't count.
-    """
-    names: set[str] = set()
+    """What a file imports of the package: names as in `files`."""
+    known, names = files(), set()
     waiting: list[ast.AST] = list(ast.parse(path.read_text(encoding="utf-8")).body)
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "coh_lightning":
-            parts = node.module.split(".")
-            names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            base = node.module.removeprefix("coh_lightning").removeprefix(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".removeprefix(".")
+                names.add(inner if inner in known else base)
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("coh_lightning.")}
+            names |= {alias.name[14:] for alias in node.names if alias.name.startswith("coh_lightning.")}
         waiting += list(ast.iter_child_nodes(node))
-    return names
+    return names - {""}
 
 
-def test_every_module_has_its_place_in_the_stream() -> None:
-    placed = {name for level in STREAM for name in level}
-    assert set(modules()) - placed == set()
+FILES = files()
+IMPORTS = {name: imported(path) for name, path in FILES.items()}
+LEVEL = {name: level for level, line in enumerate(WINGS) for name in line.split()}
 
 
-@pytest.mark.parametrize("name", modules())
-def test_imports_point_upstream(name: str) -> None:
-    level = {each: number for number, names in enumerate(STREAM) for each in names}
-    for path in modules()[name]:
-        wrong = {other for other in imported(path) - {name} if level.get(other, -1) >= level[name]}
-        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+def wing(name: str) -> str:
+    return name.split(".")[0]
+
+
+def test_every_file_has_its_place() -> None:
+    assert {wing(name) for name in FILES} == LEVEL.keys()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_down(name: str) -> None:
+    level = LEVEL[wing(name)]
+    wrong = {other for other in IMPORTS[name] if wing(other) != wing(name) and LEVEL[wing(other)] <= level}
+    assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    folders = {name for name, path in FILES.items() if path.name == "__init__.py"}  # they gather names of their files
+    graphlib.TopologicalSorter({name: IMPORTS[name] - folders for name in FILES.keys() - folders}).prepare()
+
+
+def test_the_files_from_feedback_to_rows_are_in_order() -> None:
+    def reached(name: str) -> set[str]:
+        return {name}.union(*(reached(other) for other in IMPORTS[name] if wing(other) == "sequences"))
+
+    for place, name in enumerate(STREET):
+        later = {f"sequences.{other}" for other in STREET[place + 1 :]}
+        assert not reached(f"sequences.{name}") & later, name
+
+
+def test_studies_know_nothing_of_models() -> None:
+    ground = {name for line in WINGS[WINGS.index("pages") :] for name in line.split()}
+    for name in FILES:
+        if wing(name) in ("human_eval", "judge"):
+            allowed = ground | {"feedback", "human_eval", wing(name)}
+            assert {wing(other) for other in IMPORTS[name]} <= allowed, name
+
+
+def test_nothing_imports_the_world_but_its_own_commands() -> None:
+    others = {name for name in FILES if wing(name) != "world" and any(wing(it) == "world" for it in IMPORTS[name])}
+    assert others == {"cli.demo"}
 
 
 def test_every_public_name_is_found() -> None:
@@ -229,8 +171,8 @@ def loads(code: str) -> tuple[set[str], float]:
 
 
 def test_what_only_touches_files_does_not_import_torch() -> None:
-    names = [name for name in LIGHT if name.split(".")[0] in modules()]
-    found, _ = loads("\n".join(f"import coh_lightning.{name}" for name in names))
+    names = [name for name in FILES if wing(name) in LIGHT_WINGS or LEVEL[wing(name)] > LEVEL["pages"]]
+    found, _ = loads("\n".join(f"import coh_lightning.{name}" for name in [*names, *LIGHT]))
     assert found & HEAVY == set()
 
 
