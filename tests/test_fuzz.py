@@ -85,7 +85,7 @@ CASES = {
     "sheets": (120, 1_200),
     "studies": (120, 1_200),
     "replies": (160, 600),
-    "configurations": (8, 200),
+    "configurations": (16, 200),
 }
 """Kind -> cases in `make test`, and in `make test-all` in their place."""
 PER_FILE = 20

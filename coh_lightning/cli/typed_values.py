@@ -91,6 +91,8 @@ def _found(path: str) -> str:
     """A path of settings, relative to the file that names it (jsonargparse is in its folder now). One that begins with
     conf/ may also lie in the conf/ which that file is in, or in the package's.
     """
+    if "\0" in path:
+        raise InputError(f"{path!r:.60} can't be the name of a file of settings: it holds a null character.")
     packaged = configurations.ours(PurePath(path))
     if packaged is None or Path(path).exists():
         return path

@@ -8,7 +8,6 @@ import json
 import re
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning.pytorch as pl
 import pytest
@@ -406,23 +405,6 @@ def test_data_that_are_there_are_compared_with_each_model_that_comes(model: str,
     assert data.splits is before
     with pytest.raises(InputError, match=r"which is not that of the model 'world'"):
         run_in(tmp_path).fit(CoHModule("world"), datamodule=data)
-
-
-def test_a_model_without_feedback_of_its_own_is_trained_on_the_worlds_and_that_is_said(
-    model: str, tmp_path: Path
-) -> None:
-    said_of = []
-    for feedback, module in (
-        (None, CoHModule(model)),
-        ("world", CoHModule(model)),
-        (None, CoHModule("world")),
-        (None, CoHModule()),
-    ):
-        data = CoHDataModule(feedback, cache_dir=str(tmp_path / "cache"), max_prompt_tokens=300, max_chain_tokens=512)
-        with mock.patch("coh_lightning.dataset.splits.WORLD_POSTS", 4):
-            run_in(tmp_path).fit(module, datamodule=data)
-        said_of.append(any("so the model" in note and "has that of the embedded world" in note for note in data.notes))
-    assert said_of == [True, False, False, False]
 
 
 def test_the_card_of_a_model_that_began_as_the_worlds_names_no_model_of_the_hub(tmp_path: Path) -> None:
