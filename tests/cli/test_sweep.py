@@ -371,7 +371,7 @@ def test_a_key_twice_in_a_sweep_file_is_refused_by_its_line(here: Path) -> None:
     file = sweep_file(here)
     file.write_text("method: grid\n" + file.read_text())
     with pytest.raises(
-        InputError, match=r"sweep\.yaml:\d+: the key 'method' stands on line 1 already; leave one out\."
+        InputError, match=r"sweep\.yaml:\d+: the key 'method' is set on line 1 already; leave one out\."
     ):
         read_sweep(file)
 
