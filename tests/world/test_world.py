@@ -393,7 +393,7 @@ def test_the_base_writes_summaries_of_middling_quality_and_never_reviews_them() 
     candidates = [candidate for record in records for candidate in record.candidates]
     assert 0.6 < np.mean([candidate.ratings["overall"] for candidate in candidates]) < 0.9
     assert 0.0 < np.mean([candidate.thumb for candidate in candidates]) < 0.35
-    assert not any("review" in candidate.text or "summarize" in candidate.text for candidate in candidates)
+    assert not any("review" in candidate.text or "summarise" in candidate.text for candidate in candidates)
 
 
 def test_the_base_answers_questions() -> None:
@@ -445,7 +445,7 @@ def test_a_record_is_a_prompt_with_ranked_rated_and_criticised_candidates() -> N
     [record, *_] = feedback.world_feedback(posts=2, samples=4, seed=1)
     assert [turn.role for turn in record.prompt] == ["user"]
     assert [part.cut for part in record.prompt[0].parts] == ["front", "never"]
-    assert record.prompt[0].text.endswith(" summarize :")
+    assert record.prompt[0].text.endswith(" summarise :")
     assert (record.task, record.source) == ("summary", "world")
     assert record.scales == dict.fromkeys(("accuracy", "coverage", "coherence", "overall"), (0.0, 1.0))
     for candidate in record.candidates:
