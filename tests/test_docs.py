@@ -251,7 +251,7 @@ def test_dpo_and_kto_are_trained_and_tested_as_written(tmp_path: Path) -> None:
         "fit": ["--trainer.max_steps=3", "--model.generation.generate_every_n_validations=0"],
         "test": ["--data.max_test_prompts=4"],
     }
-    for command in block.splitlines():
+    for command in block.replace("\\\n", " ").splitlines():
         words = first_line(command.replace("--max_steps 100", "--max_steps 2"))
         if words[0] == "trl":
             words = [sys.executable, "-c", "from trl.cli import main; main()", *words[1:]]
