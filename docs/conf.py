@@ -32,7 +32,8 @@ VALUES = {"Method", "Wording", "PromptFormat", "OptimizerSettings", "LoRA", "Gen
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _skips)
-    app.connect("autodoc-process-docstring", _keeps_colons, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", _hide_colon, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", _show_colon, priority=600)
 
 
 def _skips(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool:
@@ -40,7 +41,11 @@ def _skips(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: 
     return skip or (owner in VALUES and (callable(member) or isinstance(member, property)))
 
 
-def _keeps_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def _hide_colon(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Napoleon takes what is before a colon in the first line of an attribute's docstring for its type."""
-    if what in ("attribute", "property"):
-        lines.insert(0, "")
+    if what in ("attribute", "property") and lines:
+        lines[0] = lines[0].replace(":", "\0")
+
+
+def _show_colon(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = [line.replace("\0", ":") for line in lines]
