@@ -170,27 +170,27 @@ def found(what: str, seed: int, lines: Sequence[str], check: Callable[[Sequence[
         raise AssertionError(f"{what}, seed {seed}: {type(error).__name__}: {error}") from error
 
 
-PREPARERS: list[RecordPlanner] = []
+PLANNERS: list[RecordPlanner] = []
 
 
 def go_on(record: Feedback, number: int, _: object = None) -> bool:
     """Chains, tokens and trees of a record, with methods and wordings in turn; whether it could be used."""
-    if not PREPARERS:
+    if not PLANNERS:
         tokens = ChainTokenizer(Encoder(byte_level()), PromptFormat(), max_prompt_tokens=128)
         spoken = [(one, other) for one in METHODS for other in WORDINGS]
-        PREPARERS.extend(
+        PLANNERS.extend(
             RecordPlanner(tokens, method(one), wording(other), seed=0, max_chain_tokens=256, row_tokens=300)
             for one, other in spoken
         )
-    preparer = PREPARERS[number % len(PREPARERS)]
+    planner = PLANNERS[number % len(PLANNERS)]
     try:
-        one = preparer.prepare(record)
+        one = planner.plan(record)
     except Unusable as unusable:
         assert str(unusable).isprintable()
         return False
-    for item in preparer.items(0, one):
+    for item in planner.items(0, one):
         for epoch in (0, 1):
-            tree = preparer.tree(one, item, epoch)
+            tree = planner.tree(one, item, epoch)
             assert 0 < tree.tokens <= 300 and math.isfinite(tree.learned.sum() + tree.unlearned.sum())
     return True
 

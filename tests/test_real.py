@@ -118,5 +118,5 @@ def test_no_real_ranking_begins_with_a_comparison_however_it_is_cut(
     wording = data.wording
     for one in data.splits["train"]:
         for epoch in (0, 1):
-            heads = {chain[0].marker for chain in data.preparer.chains(one, epoch)}
+            heads = {chain[0].marker for chain in data.planner.chains(one, epoch)}
             assert heads <= {wording.best, wording.middle, wording.worst}

@@ -37,7 +37,7 @@ def record_views(data: CoHDataModule) -> Iterator[RecordView]:
 def _viewed(data: CoHDataModule, place: int, one: PlannedRecord, items: Sequence[Any]) -> RecordView:
     chains: list[ChainView] = []
     labels: list[list[str]] = []
-    for chain in data.preparer.chains(one):
+    for chain in data.planner.chains(one):
         view, of_tokens = _chain_view(data, one, chain)
         chains.append(view)
         labels.append(of_tokens)

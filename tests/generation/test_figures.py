@@ -268,7 +268,7 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
     data.setup("fit")
     seen = 0
     for one in data.splits["train"]:
-        for chain in data.preparer.chains(one):
+        for chain in data.planner.chains(one):
             if len(chain) != 2 or (chain[0].kind, chain[1].kind) not in (("bad", "good"), ("bad", "revision")):
                 continue
             critique = next((c.critique for c in one.record.candidates if c.text == chain[0].text), None)
