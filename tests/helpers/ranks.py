@@ -1,6 +1,4 @@
-"""Ranks: how a test starts them as a cluster would, the one run that all tests of several ranks compare, and how a rank
-ends.
-"""
+"""Ranks: how a test starts them as a cluster would, the run that all tests of several ranks compare, how a rank ends."""
 
 from __future__ import annotations
 
@@ -66,8 +64,8 @@ def rows(folder: Path) -> CoHDataModule:
 
 
 def module(**settings: Any) -> CoHModule:
-    """A small model whose gradients are large; GPT-2 works in float64 throughout where it is told to."""
-    start = {} if "model" in settings else {"from_config": GPT2}
+    """A small model whose gradients are large; GPT-2 can run wholly in float64."""
+    start = {} if "name_or_path" in settings else {"from_config": GPT2}
     return CoHModule(
         **grouped(
             start
@@ -78,7 +76,7 @@ def module(**settings: Any) -> CoHModule:
 
 
 def whole(value: Tensor) -> Tensor:
-    """A copy of all of a tensor, of which this rank may hold a part; every rank must ask."""
+    """A copy of all of a tensor, of which this rank may hold a part; all ranks must call it."""
     return (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
 
 
@@ -167,7 +165,7 @@ def trained(
 
 
 def losses(of_ranks: Sequence[dict[str, Any]]) -> list[float]:
-    """Of each step, summed over the ranks."""
+    """The loss of each step, summed over the ranks."""
     return [sum(parts) for parts in zip(*(one["losses"] for one in of_ranks), strict=True)]
 
 
@@ -226,7 +224,7 @@ def commanded(
                         "OMP_NUM_THREADS": str(threads),
                         "OMP_WAIT_POLICY": "PASSIVE",
                         "GLOO_SOCKET_IFNAME": "lo",
-                        "PYTHONPATH": str(ROOT),
+                        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
                     }
                 )
                 processes.append(
