@@ -494,7 +494,11 @@ def test_what_is_no_checkpoint_of_ours_is_refused_in_one_sentence(
             {},
             f"is a folder and no checkpoint; there is one at {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}",
         ),
-        (plain[0], {"tokenizer": str(tmp_path / "tokenizer")}, "is not the tokenizer that the checkpoint was trained with"),
+        (
+            plain[0],
+            {"tokenizer": str(tmp_path / "tokenizer")},
+            "is not the tokenizer that the checkpoint was trained with",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             export_checkpoint(path, tmp_path / "out", **settings)
