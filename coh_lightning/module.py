@@ -98,8 +98,10 @@ class CoHModule(pl.LightningModule):
         self.trained_with: dict[str, Any] | None = None
         """The loaded checkpoint's settings of wording, method, prompt format and tokenizer."""
         self.writer = Writer(generation, trust_remote_code=trust_remote_code)
-        self._trees_checked = self._stop_after_step = False
-        self._step_lr, self._validations = 0.0, 0
+        self._trees_checked = False
+        self._step_lr = 0.0
+        self._stop_after_step = False
+        self._validations = 0
 
     # The model
 
@@ -342,9 +344,7 @@ class CoHModule(pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = None, **kwargs: Any) -> CoHModule:  # type: ignore[override]
-        """The model of a checkpoint (a file, or a folder of shards; read as plain data only), on `map_location` (None:
-        the CPU), with other arguments of the module in `kwargs`. Its wording and method are in `trained_with`.
-        """
+        """The model of a checkpoint (a file or a folder of shards, read as plain data only); see `trained_with`."""
         module = cls(str(checkpoint_path), **kwargs)
         module.configure_model()
         return module if map_location is None else module.to(map_location)

@@ -51,7 +51,7 @@ def _read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = f"{path} can't be read as a checkpoint ({type(error).__name__}: {first_line(error)})"
-        raise InputError(f"{reason}; it may be damaged, or have more than plain data.") from error
+        raise InputError(f"{reason}; it may be damaged, or hold more than plain data.") from error
     if CHECKPOINT_KEY not in checkpoint:
         what = f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule"
         raise InputError(f"{what}; give a Hugging Face folder instead.")
