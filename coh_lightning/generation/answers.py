@@ -84,7 +84,7 @@ def read_answer(
     given = line.get("id", line.get("custom_id"))
     id = str(given) if "id" in line else by_custom_id.get(str(given), "")
     if id not in wanted:
-        raise InputError(f"{where}: nobody asked for the completion {shown(given)}{did_you_mean(str(given), wanted)}")
+        raise InputError(f"{where}: the completion {shown(given)} was not requested{did_you_mean(str(given), wanted)}")
     _prove(line, wanted[id], where)
     keys = [key for key in ("completion", "text") if key in line]
     if len(keys) != 1:
@@ -118,7 +118,7 @@ def _batch_answer(line: Mapping[str, Any], by_custom_id: Mapping[str, str], wher
     if custom_id not in by_custom_id:
         changed = "; its prompt or its settings have changed since the batch was written: write the batch again."
         ending = changed if custom_id.startswith("coh-") else did_you_mean(custom_id, by_custom_id)
-        raise InputError(f"{where}: nobody asked for the completion {shown(custom_id)}{ending}")
+        raise InputError(f"{where}: the completion {shown(custom_id)} was not requested{ending}")
     id = by_custom_id[custom_id]
     response = line.get("response") or {}
     status = response.get("status_code", 200) if isinstance(response, dict) else None

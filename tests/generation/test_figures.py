@@ -616,7 +616,7 @@ def test_requests_name_the_model_as_the_server_calls_it(
     assert module.writer.served_model(module.pretrained_name) == (name or tmp_path.name)
     module.trained_with = {}
     assert module.writer.served_model(module.pretrained_name) == settings.get("served_model", tmp_path.name), (
-        "what came of training is no longer the model it began with"
+        "a trained model is not the one that training started from"
     )
 
 

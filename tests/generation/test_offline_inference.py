@@ -222,7 +222,7 @@ def test_a_server_that_stopped_at_a_marker_gives_stop_marker(tmp_path: Path) -> 
         ),
         (
             [*map(plain, BLANKS), plain(blank(9))],
-            "c.jsonl:4: nobody asked for the completion str '9:good:0'; did you mean '7:good:0'",
+            "c.jsonl:4: the completion str '9:good:0' was not requested; did you mean '7:good:0'",
         ),
         (
             [plain(BLANKS[0], prompt_sha="hash of 8")],
@@ -233,7 +233,7 @@ def test_a_server_that_stopped_at_a_marker_gives_stop_marker(tmp_path: Path) -> 
             "c.jsonl:1: the line of '7:good:0' has no 'prompt_sha'; copy it from the prompt's line",
         ),
         ([{"prompt_sha": "hash of 7", "completion": "x"}], "c.jsonl:1: the key 'id' is missing"),
-        ([{"id": ["7"], "prompt_sha": "", "completion": "x"}], "c.jsonl:1: nobody asked for the completion"),
+        ([{"id": ["7"], "prompt_sha": "", "completion": "x"}], "c.jsonl:1: the completion .* was not requested"),
         (
             [{"id": "7:good:0", "prompt_sha": "hash of 7"}],
             "c.jsonl:1: the line of '7:good:0' has neither 'completion' nor 'text'",
@@ -249,7 +249,7 @@ def test_a_server_that_stopped_at_a_marker_gives_stop_marker(tmp_path: Path) -> 
         (["3"], "c.jsonl:1: the line is not a JSON object"),
         (
             [{"custom_id": "coh-12", "response": {}}],
-            "c.jsonl:1: nobody asked for .*its prompt or its settings have changed since the batch was written",
+            "c.jsonl:1: .* was not requested; its prompt or its settings have changed since the batch was written",
         ),
         ([{"id": "x", "response": {}}], "c.jsonl:1: the key 'custom_id' is missing"),
         (

@@ -260,7 +260,7 @@ def end_rank() -> None:
     """Leaves the process with exit code 0, once all ranks have come here. To be called last, so that a rank that raises
     before ends with a failure.
 
-    Gloo and autograd keep threads. At Python's ordinary end these are taken apart in an order that nobody fixes, and
+    Gloo and autograd keep threads. At Python's normal exit these are destroyed in an undefined order, and
     once in a while a rank whose work was done and written died in it ("terminate called without an active exception",
     SIGABRT). Nothing is taken apart here.
     """

@@ -151,8 +151,8 @@ def resumed(place: Path, kind: str) -> dict[str, Any]:
     folder = place / kind
     folder.mkdir(exist_ok=True)
     found: dict[str, Any] = {}
-    for name in ("whole", "gone on"):
-        start = folder / "step=2.ckpt" if name == "gone on" else None
+    for name in ("whole", "resumed"):
+        start = folder / "step=2.ckpt" if name == "resumed" else None
         keep = (
             []
             if start
@@ -240,8 +240,8 @@ def test_a_resumed_sharded_run_equals_the_uninterrupted_run(kind: str, checkpoin
     folder, found = checkpoints
     assert (folder / kind / "step=2.ckpt").is_dir() == (kind == "sharded")
     for rank in found[kind]:
-        assert rank["gone on: losses"] == rank["whole: losses"][2:]
-        assert all(torch.equal(value, rank["gone on"][key]) for key, value in rank["whole"].items())
+        assert rank["resumed: losses"] == rank["whole: losses"][2:]
+        assert all(torch.equal(value, rank["resumed"][key]) for key, value in rank["whole"].items())
 
 
 @pytest.mark.parametrize("kind", ["sharded", "full"])
