@@ -1,4 +1,4 @@
-"""Ranks: how a test starts them as a cluster would, the run that all tests of several ranks compare, how a rank ends."""
+"""Starts ranks as a cluster would, defines the run that all tests of several ranks compare, and ends a rank."""
 
 from __future__ import annotations
 
@@ -261,8 +261,8 @@ def end_rank() -> None:
     before ends with a failure.
 
     Gloo and autograd keep threads. At Python's normal exit these are destroyed in an undefined order, and
-    once in a while a rank whose work was done and written died in it ("terminate called without an active exception",
-    SIGABRT). Nothing is taken apart here.
+    now and then a rank whose work was done and written died in it ("terminate called without an active exception",
+    SIGABRT). Nothing is destroyed here.
     """
     if dist.is_initialized():
         dist.barrier()  # a rank that is still exchanging something would miss this one
