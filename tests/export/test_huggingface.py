@@ -315,7 +315,7 @@ def test_a_chat_template_that_was_changed_after_training_is_refused(
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     with pytest.raises(
         InputError,
-        match=r"The chat template of '.*' is not the one that the model was trained with",
+        match=r"The chat template of the tokenizer '.*' is not the one that the checkpoint was trained with",
     ):
         export_checkpoint(chat[0], tmp_path / "out", tokenizer=str(tmp_path / "tokenizer"))
     assert not (tmp_path / "out").exists()
@@ -492,7 +492,11 @@ def test_files_that_are_not_our_checkpoints_are_refused_in_one_sentence(
             {},
             f"is a folder and not a checkpoint; there is one at {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}",
         ),
-        (plain[0], {"tokenizer": str(tmp_path / "tokenizer")}, "is not the tokenizer that the model was trained with"),
+        (
+            plain[0],
+            {"tokenizer": str(tmp_path / "tokenizer")},
+            "is not the tokenizer that the checkpoint was trained with",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             export_checkpoint(path, tmp_path / "out", **settings)
