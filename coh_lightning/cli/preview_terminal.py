@@ -1,4 +1,4 @@
-"""`preview` in the terminal. Color tells what the loss does with a token, and the text is as wide as the screen."""
+"""`preview` in the terminal. The color of a token says what the loss does with it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ STYLES = {
     "read": ("dim", "dim"),
     "cut": ("magenta", "magenta"),
 }
-"""Neighboring tokens take turns, so that their bounds can be seen; shades that show on dark and on light screens."""
+"""Two shades, readable on dark and on light screens, alternate from token to token."""
 FACTS = {"text": "", "said": "italic yellow", "note": "magenta"}
 PLAIN_WIDTH = 100
-"""Columns where the output is not a terminal."""
+"""Columns if the output isn't a terminal."""
 SHORT = 400
-"""Characters of a text of the record that the terminal shows; the page shows all."""
+"""Characters of a record's text that the terminal shows; the page shows all."""
 
 
 def print_preview(records: Iterable[RecordView], totals: Sequence[tuple[str, str]]) -> None:
@@ -77,7 +77,7 @@ def _shortened(text: str) -> str:
 
 
 def _grid(rows: Sequence[Sequence[RenderableType]], widths: Sequence[int], *, one_line: bool = False) -> RenderableType:
-    """Columns of these widths, and the last one as wide as there is room."""
+    """Columns of these widths, and a last one that fills the line."""
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 1), expand=True)

@@ -28,7 +28,7 @@ from helpers.feedback import CONF, TINY, pairs, write
 
 SEED = 0
 DONE = (
-    "where a run has finished (6 steps); name another folder, or none for a new one.",
+    "where a run has finished (6 steps); name another folder, or none.",
     "already exists and is not empty; name a new folder.",
 )
 LONGEST = 0.02
@@ -65,7 +65,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     data |= {
         "method": str(CONF / "method" / "coh.yaml"),
         "wording": str(CONF / "wording" / "varied.yaml"),
-        "hide": [0.0, 0.3],
+        "fcm_range": [0.0, 0.3],
     }
     data |= {"rows_per_step": 2, "pretraining_text": ["text.txt"], "pretraining_rows_per_step": 2, "cache_dir": "cache"}
     model = {
@@ -234,14 +234,12 @@ def fits(commands: Commands, whole: Ended, name: str, *, times: int, draws: rand
     return kills
 
 
-def test_a_run_that_is_killed_time_and_again_ends_as_if_it_had_not_been(commands: Commands, whole: Ended) -> None:
+def test_a_run_killed_many_times_ends_like_an_uninterrupted_one(commands: Commands, whole: Ended) -> None:
     assert fits(commands, whole, "smoke", times=5, draws=random.Random(f"{SEED} smoke")) >= 3
 
 
 @pytest.mark.slow
-def test_more_than_fifty_kills_of_fit_test_and_both_exports_leave_nothing_half(
-    commands: Commands, whole: Ended
-) -> None:
+def test_fifty_kills_of_fit_test_and_both_exports_leave_no_partial_file(commands: Commands, whole: Ended) -> None:
     kills = {"fit": 0, "test": 0, "export": 0, "model": 0}
     for number in range(40):
         if kills["fit"] >= 30:

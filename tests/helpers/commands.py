@@ -57,8 +57,8 @@ class Commands:
         self.folder = folder
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         environment.pop("COH_RUN_FOLDER", None)
-        self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        self._server = subprocess.Popen(  # -P: this folder has a tokenizers.py
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def begin(self, *words: str, signals: Sequence[tuple[float, int]] = (), event: int = 0, **more: Any) -> None:
