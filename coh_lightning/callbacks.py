@@ -189,8 +189,8 @@ class HumanEvalExport(pl.Callback):
         if self.against == "before":
             if not before.is_file():
                 raise InputError(
-                    f"HumanEvalExport.against is 'before', but there is no {before}, which only fit writes; use fit, or "
-                    "give a completions file."
+                    f"HumanEvalExport.against is 'before', but there is no {before}, which only fit writes; use "
+                    "fit, or give a completions file."
                 )
             files.insert(0, before)
         elif self.against not in ("references", "bad"):

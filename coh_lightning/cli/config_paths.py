@@ -36,7 +36,7 @@ def ours(path: PurePath) -> Path | None:
 
 
 def found(words: Sequence[str]) -> list[str]:
-    """The arguments of a command, with each missing conf/....yaml replaced by the package's, as one line on stderr says."""
+    """The arguments of a command, with each missing conf/....yaml replaced by the package's; says so on stderr."""
     new, taken = [], []
     for word in words:
         key, equals, value = word.rpartition("=")

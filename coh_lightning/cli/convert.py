@@ -1,4 +1,4 @@
-"""`coh convert`: feedback of any source as records, or in the two preference formats of TRL (for DPO, KTO, ...), and back.
+"""`coh convert`: feedback of any source as records or in the preference formats of TRL (for DPO, KTO, ...), and back.
 
     records       {"id": "7", "prompt": "Hi",
                    "completions": [{"text": "Hello!", "rank": 1}, {"text": "What?", "rank": 2}]}

@@ -11,18 +11,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from coh_lightning import CoHModule, Feedback, InputError, Method, PromptFormat, Sampling, Wording
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.generation.decoding import generate
+from coh_lightning.generation.prompter import Prompter
 from coh_lightning.io import atomic_write
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from coh_lightning.feedback.records import Feedback
-    from coh_lightning.generation.prompter import Prompter
-    from coh_lightning.world.evaluate import ScoreRow
+from coh_lightning.world import evaluate, posts
+from coh_lightning.world.feedback import BASE, world_prompts
+from coh_lightning.world.sampler import BATCH_SIZE
 
 MEASURES = ("accuracy", "coverage", "coherence", "overall")
 BASELINE = "sft_best"
@@ -32,7 +35,7 @@ BASELINE = "sft_best"
 class Line:
     """One line of the table: a model under one condition."""
 
-    row: ScoreRow
+    row: evaluate.ScoreRow
     """Scores of the sampled summaries, and their difference to `sft_best`, prompt by prompt."""
     greedy: float
     """Overall score of the greedy ones."""
@@ -47,14 +50,6 @@ def compare(
     runs: Sequence[Path], *, prompts: int, questions: int, temperature: float = 1.0, seed: int = 0
 ) -> tuple[list[Line], list[Feedback]]:
     """The base model and every run on the same posts. Raises InputError for a folder without a finished run."""
-    from rich.progress import track
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from coh_lightning.generation.prompter import Prompter
-    from coh_lightning.module import CoHModule
-    from coh_lightning.world import evaluate, posts
-    from coh_lightning.world.feedback import BASE, world_prompts
-
     records, exam = world_prompts(prompts, seed=seed), posts.questions(questions, seed=seed)
     scores: dict[str, list[dict[str, float]]] = {}
     others: dict[str, tuple[float, float, bool, list[str]]] = {}
@@ -62,7 +57,9 @@ def compare(
     for run in track([None, *runs], "writing and judging summaries", total=len(runs) + 1):
         if run is None:
             lm: Any = AutoModelForCausalLM.from_pretrained(BASE)
-            prompter = _base_prompter(tokenizer)
+            sft = Method(orders=("p",), sentences="none")  # the base model is prompted as after SFT
+            form = PromptFormat(before_marker=" ", before_output=" ")  # of conf/quickstart.yaml
+            prompter = Prompter.make(tokenizer, sft, Wording(), form, max_prompt_tokens=512)
         else:
             checkpoint = run / "checkpoints" / "last.ckpt"
             if not checkpoint.is_file():
@@ -87,30 +84,14 @@ def _summaries(
     lm: Any, prompter: Prompter, records: Sequence[Feedback], condition: str, *, temperature: float, seed: int
 ) -> list[str]:
     """One summary per post."""
-    from coh_lightning.generation.decoding import generate
-    from coh_lightning.generation.sampling import Sampling
-    from coh_lightning.world.sampler import BATCH_SIZE
-
     requests = [prompter.request(one, condition, prompter.all_conditions(one)[condition]) for one in records]
     sampling = Sampling(max_new_tokens=64, temperature=temperature, batch_size=BATCH_SIZE, seed=seed)
     written = generate(lm, requests, sampling, stop_ids=prompter.stop_ids, pad_id=prompter.pad_id)
     return [prompter.text(one.request, one.ids).strip() for one in written]
 
 
-def _base_prompter(tokenizer: Any) -> Prompter:
-    """As for SFT: without sentences, in the format of conf/quickstart.yaml."""
-    from coh_lightning import Method, PromptFormat, Wording
-    from coh_lightning.generation.prompter import Prompter
-
-    method = Method(orders=("p",), sentences="none")
-    form = PromptFormat(before_marker=" ", before_output=" ")
-    return Prompter.make(tokenizer, method, Wording(), form, max_prompt_tokens=512)
-
-
 def _rated(records: Sequence[Feedback], texts: Sequence[str]) -> list[dict[str, float]]:
-    from coh_lightning.world.evaluate import rate
-
-    return [rate(record.prompt[-1].text, text) for record, text in zip(records, texts, strict=True)]
+    return [evaluate.rate(record.prompt[-1].text, text) for record, text in zip(records, texts, strict=True)]
 
 
 HEADS = ["", *MEASURES, f"overall - {BASELINE}", "greedy overall", "questions right"]
@@ -129,8 +110,6 @@ def as_markdown(lines: Sequence[Line]) -> str:
 
 
 def as_table(lines: Sequence[Line]) -> Table:
-    from rich.table import Table
-
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in HEADS:
         table.add_column(head.replace(" ", "\n", 1), justify="left" if not head else "right", no_wrap=True)
@@ -164,8 +143,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from rich.console import Console
-
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(as_table(lines))
     note = (

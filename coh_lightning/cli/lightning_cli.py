@@ -1,4 +1,4 @@
-"""`fit`, `validate`, `test` and `predict`: LightningCLI over `CoHModule` and `CoHDataModule`, each run in its own folder.
+"""`fit`, `validate`, `test` and `predict`: LightningCLI with `CoHModule` and `CoHDataModule`, a folder per run.
 
 Added to LightningCLI: `run.name`, `run.folder` and `run.wandb`; the resolved configuration beside the results; the same
 command resumes a run that stopped; errors of the configuration in one sentence. Importing this file takes seconds.

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.cli.preview_records import record_views
-from coh_lightning.cli.preview_terminal import print_preview
 from coh_lightning.cli.preview_view import REASONS, rejections, totals
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, did_you_mean
@@ -76,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
             write_page(page, "preview.html.j2", records=shown, used=used, totals=totals(data))
             print(f"wrote {page}: {len(shown)} of {used} records", file=sys.stderr)
         elif not options.json:
+            from coh_lightning.cli.preview_terminal import print_preview
+
             print_preview(records, totals(data))
         sys.stdout.flush()
     except BrokenPipeError:  # `preview ... | head`

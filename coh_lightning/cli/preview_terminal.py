@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from coh_lightning.cli.preview_view import Branch, RecordView, Strip
 from coh_lightning.errors import visible
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.text import Text
-    from rich.tree import Tree as RichTree
-
-    from coh_lightning.cli.preview_view import Branch, RecordView, Strip
 
 STYLES = {
     "learned": ("color(34)", "color(71)"),
@@ -30,8 +28,6 @@ SHORT = 400
 
 
 def print_preview(records: Iterable[RecordView], totals: Sequence[tuple[str, str]]) -> None:
-    from rich.console import Console
-
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console = Console(markup=False, emoji=False, highlight=False, width=PLAIN_WIDTH, color_system=None)
@@ -64,8 +60,6 @@ def _print_record(console: Console, view: RecordView) -> None:
 
 
 def _text(words: str, style: str = "") -> Text:
-    from rich.text import Text
-
     return Text(visible(words.replace("\t", "⇥"), line_ends=True), style=style)
 
 
@@ -78,8 +72,6 @@ def _shortened(text: str) -> str:
 
 def _grid(rows: Sequence[Sequence[RenderableType]], widths: Sequence[int], *, one_line: bool = False) -> RenderableType:
     """Columns of these widths, and a last one that fills the line."""
-    from rich.table import Table
-
     grid = Table.grid(padding=(0, 1), expand=True)
     for place, width in enumerate(widths):
         grid.add_column(width=width, justify="right" if place else "left", overflow="ellipsis", no_wrap=True)
@@ -107,11 +99,9 @@ def _painted(strip: Strip, *, one_line: bool) -> Text:
     return words
 
 
-def _branches(branch: Branch, tree: RichTree | None = None) -> RichTree:
-    from rich.tree import Tree as RichTree
-
+def _branches(branch: Branch, tree: Tree | None = None) -> Tree:
     label = _strips(branch.strips, one_line=True)
-    here = RichTree(label, guide_style="dim") if tree is None else tree.add(label)
+    here = Tree(label, guide_style="dim") if tree is None else tree.add(label)
     for child in branch.branches:
         _branches(child, here)
     return here

@@ -73,7 +73,7 @@ def written(parser: ArgumentParser, text: str) -> str:
     """A parser's dump, readable in any folder: paths of inputs are absolute, and `${` is escaped, since resolved
     settings have no references.
     """
-    if not parser.exit_on_error:  # the parser of a class writes for the one that holds it
+    if not parser.exit_on_error:  # a class's parser writes for the outer one
         return text
     comments = [f"{line}\n" for line in text.split("\n") if line.startswith("#")]
     return "".join(comments) + dump(escaped(configurations.absolute(load(text))))
@@ -99,7 +99,7 @@ def _found(path: str) -> str:
 
 def _read(value: Any, enable_path: bool = True, simple_types: bool = False) -> tuple[Any, Any]:
     """Replaces jsonargparse's `parse_value_or_config` for settings with a type."""
-    if isinstance(value, NestedArg):  # the parser of the class that holds the key reads it
+    if isinstance(value, NestedArg):  # the class's own parser reads it
         return value, None
     if enable_path and _read_paths.get() and isinstance(value, str) and PurePath(value).suffix in SETTINGS:
         return _parse(_found(value), enable_path, simple_types)
@@ -150,9 +150,7 @@ def _checked(self: ActionTypeHint, value: Any, append: bool = False, cfg: Any = 
 
 def _called(self: ActionTypeHint, *args: Any, **kwargs: Any) -> Any:
     """Replaces `ActionTypeHint.__call__`, which gets the command line's values."""
-    if not args:
-        return _call(self, *args, **kwargs)
-    with _set(_given, args[2]):
+    with _set(_given, args[2] if args else _given.get()):
         return _call(self, *args, **kwargs)
 
 

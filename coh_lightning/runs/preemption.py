@@ -1,8 +1,8 @@
-"""A run can stop early and resume, on any number of ranks: checkpoints are complete or absent (`RunTrainer`), signals end
-the run (`StopOnSignal`), and counters are saved as of the end of an optimizer step.
+"""A run can stop early and resume, on any number of ranks: checkpoints are complete or absent (`RunTrainer`), signals
+end the run (`StopOnSignal`), and counters are saved as of the end of an optimizer step.
 
-Lightning counts the micro-batches of a rank. The plan gives every step the same rows whatever the ranks, so these are
-the same place:
+Lightning counts the micro-batches of a rank. The plan gives every step the same rows on any number of ranks, so
+these are the same place:
 
     2 ranks, 4 rows a step: 2 micro-batches      step 3 is over after micro-batch  6 of each rank
     1 rank,  4 rows a step: 4 micro-batches      step 3 is over after micro-batch 12
@@ -123,7 +123,7 @@ def to_step_start(loops: dict[str, Any], micro_batches: int) -> None:
     """Moves the counters of a checkpoint that was saved within a step back to the end of the step before, in place.
 
     Lightning may save within a step: after an interval of time, at a validation there, and once more after the first
-    micro-batch of a resumed run. A checkpoint holds no gradients, and its weights are those of the step's beginning.
+    micro-batch of a resumed run. A checkpoint has no gradients, and its weights are those of the step's beginning.
     What is left is what Lightning saves when a step's last micro-batch is over: all counters at a whole step, except
     `completed` and `_batches_that_stepped`, which it raises later.
 

@@ -170,8 +170,8 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
         foreign = sorted({path.name for path in folder.iterdir() if path.suffix != PART} - LEFT_BY_SETUP)
         if foreign:
             raise InputError(
-                f"run.folder is {folder}, which is not a run folder: it has {foreign[0]} but no {CONFIG}; name a new or "
-                "an empty folder."
+                f"run.folder is {folder}, which is not a run folder: it has {foreign[0]} but no {CONFIG}; name a new "
+                "or an empty folder."
             )
     _make(folder)
     return Run(folder)

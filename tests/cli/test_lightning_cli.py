@@ -106,7 +106,9 @@ MISTAKES = {
     "fit --config conf/class_path.yaml": (
         "there is no key data.init_args.row_tokens; write the keys directly under data. (conf/class_path.yaml:1)"
     ),
-    "fit --model.class_path=helpers.stand_ins.Model": "there is no key model.class_path; write the keys directly under model.",
+    "fit --model.class_path=helpers.stand_ins.Model": (
+        "there is no key model.class_path; write the keys directly under model."
+    ),
     "fit --data.method=null": (
         "data.method is null; it must be settings, written as key: value, or the name of a file of them."
     ),

@@ -260,7 +260,8 @@ def test_a_folder_and_a_pattern_are_previewed_as_they_are_trained_on(
 def test_the_settings_of_fit_are_accepted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "fit.yaml").write_text(
         "run: {name: x}\ntrainer: {max_steps: 3, callbacks: [{class_path: nowhere.Thing}]}\n"
-        "model: {name_or_path: characters}\ndata:\n  tokenizer: ${model.name_or_path}\n  feedback: gone.jsonl\n  cache_dir: cache\n"
+        "model: {name_or_path: characters}\ndata:\n  tokenizer: ${model.name_or_path}\n"
+        "  feedback: gone.jsonl\n  cache_dir: cache\n"
     )
     file = write(folder / "two.jsonl", TWO)
     found = lines(
