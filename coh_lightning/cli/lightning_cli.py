@@ -318,7 +318,8 @@ def run(args: list[str] | None = None) -> int:
     try:
         build(model_class, data_class, open_classes=open_classes, args=args)
     except UnpicklingError as error:
-        raise InputError(f"ckpt_path: loading this checkpoint could run code ({first_line(error)}).") from error
+        why = "the checkpoint holds more than plain data, so that loading it could run code"
+        raise InputError(f"ckpt_path: {why} ({first_line(error)}).") from error
     except Stopped as stop:
         return int(stop.code or 0)
     except SystemExit as stop:

@@ -152,9 +152,8 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         data.validation_share = data.test_share = 0.0
     if data.spec is None and data.tokenizer_name is None and data.own_feedback is not None:
         data.tokenizer_name = WORLD
-        data.notes.append(
-            "no model is named, so the tokenizer is the embedded world's; name yours: --model.name_or_path"
-        )
+        note = "no model is named, so the tokens are those of the embedded world's tokenizer; name yours:"
+        data.notes.append(f"{note} --model.name_or_path=NAME")
     data.pretraining_rows_per_step = 0  # pretraining text has no feedback, and takes time to read
     data.max_unusable_fraction = 1.0  # a preview should show what can't be used, and why
     try:

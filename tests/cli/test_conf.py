@@ -1,4 +1,4 @@
-"""Every file in conf/ parses and builds what it is for: values, layers, and experiments that stand alone."""
+"""Every file in conf/ parses and builds what it is for: values, layers, and self-contained experiments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORLD = [name for name in EXPERIMENTS if name.startswith("experiment/world")]
 LAYERS = [name for name in FILES if name not in [*NAMED, *SWEEPS, *EXPERIMENTS, "quickstart.yaml"]]
 QUICKSTART = f"--config={CONF / 'quickstart.yaml'}"
 HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-"""This machine need not have what a file asks for."""
+"""This machine may not have what a file needs."""
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ ELSEWHERE = {"accelerator", "devices", "num_nodes", "strategy", "callbacks", "fe
 
 
 def assert_holds(config: dict[str, Any], layer: dict[str, Any]) -> None:
-    """Every setting of a layer stands in the configuration."""
+    """Every setting of a layer is in the configuration."""
     for key in layer.keys() - ELSEWHERE:
         if isinstance(layer[key], dict):
             assert_holds(config[key], layer[key])

@@ -1,4 +1,4 @@
-"""Feedback in TRL's formats and back: what a format can hold comes back exactly, the rest is counted; DPO and KTO train
+"""Feedback in TRL's formats and back: what fits a format comes back exactly, the rest is counted; DPO and KTO train
 on it and are tested like our models.
 """
 

@@ -28,7 +28,7 @@ EVERY_STEP = "{class_path: ModelCheckpoint, init_args: {every_n_train_steps: 1}}
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with a few configurations, and the stand-ins in the place of our classes."""
+    """An empty working folder with a few configurations, and the stand-ins instead of our classes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
     monkeypatch.setattr(cli, "ours", lambda: (Model, Data, (Source,)))
@@ -438,7 +438,7 @@ def test_an_input_error_in_a_worker_is_one_sentence(
 def test_a_failure_before_the_first_step_leaves_a_usable_folder(
     by: str, call: Callable[..., int], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An option that Lightning refuses once the loaders stand, and an error that no check knows."""
+    """An option that Lightning refuses once the loaders exist, and an unexpected error."""
 
     def too_much(self: Any) -> None:
         raise RuntimeError("out of memory")
@@ -472,7 +472,7 @@ def test_the_last_step_is_always_logged(words: list[str], call: Callable[..., in
 def test_a_lost_connection_to_another_rank_is_one_sentence(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What torch says of it comes after the other rank's own sentence, which a traceback would hide."""
+    """torch's message follows the other rank's own sentence, which a traceback would hide."""
 
     def lost() -> None:
         raise RuntimeError(

@@ -1,5 +1,5 @@
-"""What befalls a run from outside ends in a sentence or is survived: signals, disks, memory, workers, W&B, and two runs
-at once.
+"""Failures from outside end in one sentence or are survived: signals, disks, memory, workers, W&B, and two runs at
+once.
 """
 
 from __future__ import annotations

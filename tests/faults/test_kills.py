@@ -1,5 +1,5 @@
-"""Killed at any moment, and started again by the same command: nothing half is ever taken for a whole, and the end is
-that of a run that was never killed.
+"""A command killed at any moment and started again: no partial file is ever taken for a complete one, and the result
+equals that of a run that was never killed.
 
 Moments are drawn in two ways: at any time, and just after any file was touched. `make test` kills five times,
 `make test-all` more than fifty times.
@@ -111,7 +111,7 @@ def make_folder(folder: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(commands: Commands) -> Ended:
-    """The fit that nobody killed, in the folder `whole`."""
+    """The uninterrupted fit, in the folder `whole`."""
     ended = commands.run(*fit("whole"))
     assert ended.status == 0, ended.printed[-3000:]
     return ended
@@ -129,7 +129,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 def metrics(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """(step, train or val) -> row of metrics.csv; no row stands there twice."""
+    """(step, train or val) -> row of metrics.csv; no row is there twice."""
     rows = rows_of(folder / "metrics.csv")
     found = {(row["step"], "val" if row.get("val/nll") else "train"): row for row in rows}
     assert len(found) == len(rows)
@@ -137,9 +137,7 @@ def metrics(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def all_whole(folder: Path) -> None:
-    """Whatever stands in a run folder under a name of its own is whole. What begins with a dot and ends in .part nobody
-    reads, nor a rank's own part.
-    """
+    """Every file of a run folder under its final name is complete; .part files and ranks' own parts are never read."""
     for path in folder.rglob("*"):
         if path.name.endswith(".part") or not path.is_file() or ".rank" in path.name:
             continue
@@ -198,7 +196,7 @@ def killed(
 
 
 def same_run(commands: Commands, name: str) -> None:
-    """The run in this folder ended as the one that nobody killed."""
+    """The run in this folder ended like the uninterrupted one."""
     of_whole, folder = commands.folder / "whole", commands.folder / name
     assert (folder / "finished").read_text() == "6 steps\n"
     for key, value in weights(of_whole).items():

@@ -44,7 +44,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """The one line that a mistake ends in. Fails where there is a traceback, or no such line."""
+        """The single error line; fails if there is a traceback or no such line."""
         assert "Traceback" not in self.printed, self.printed[-4000:]
         [line] = [line for line in self.printed.splitlines() if line.startswith("error: ")]
         return line
@@ -102,7 +102,7 @@ def serve() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
         print(json.dumps(_forked(json.loads(line))), flush=True)
-    os._exit(0)  # nothing is left to wind up
+    os._exit(0)
 
 
 def _forked(asked: Mapping[str, Any]) -> dict[str, Any]:

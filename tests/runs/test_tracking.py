@@ -171,7 +171,7 @@ from coh_lightning.__main__ import main
 if __name__ == "__main__":
     sys.exit(main())
 """
-"""The command line in a process that writes down, and refuses, whatever goes beyond this machine."""
+"""The command line in a process that records and refuses every connection to another machine."""
 
 
 @pytest.mark.slow
