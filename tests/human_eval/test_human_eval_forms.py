@@ -19,8 +19,14 @@ from hypothesis import strategies as st
 from openpyxl.cell.cell import Cell
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.label_studio import label_studio_interface, read_label_studio, write_label_studio
-from coh_lightning.human_eval.potato import SCHEME, read_potato, write_potato
+from coh_lightning.human_eval.annotation_tools import (
+    SCHEME,
+    label_studio_interface,
+    read_label_studio,
+    read_potato,
+    write_label_studio,
+    write_potato,
+)
 from coh_lightning.human_eval.sheets import sheet_cells
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.submitted import SubmittedRow
@@ -423,8 +429,8 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
     ("read", "content", "words"),
     [
         (read_label_studio, b"[{]", "broken JSON at column 3"),
-        (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "not an export of Label Studio"),
-        (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
+        (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "not a list of Label Studio's tasks"),
+        (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: it has no 'annotations'"),
         (
             read_label_studio,
             b'[{"data": {"row_id": "r10"}, "annotations": [], "annotations": []}]',
@@ -435,7 +441,7 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
             b'{"instance_id_to_label_to_value": {"r10": [], "r10": []}}',
             "an object has the key 'r10' twice",
         ),
-        (read_potato, b"[]", "potato didn't write it"),
+        (read_potato, b"[]", "no 'instance_id_to_label_to_value'"),
         (read_potato, b"\xff", "not UTF-8"),
     ],
 )

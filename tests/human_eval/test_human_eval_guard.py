@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coh_lightning.human_eval.guard import DANGEROUS, PATTERN, guard, unguard
+from coh_lightning.human_eval.sheets import DANGEROUS, PATTERN, guard, unguard
 
 any_text = st.text() | st.text(st.sampled_from(DANGEROUS + "' \u00a0\ufeff\u3000\x0b\ud800a1"))
 """Any Unicode string, lone surrogates included; and the ones that the guard is about, thickly."""

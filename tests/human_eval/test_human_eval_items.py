@@ -11,8 +11,8 @@ import pytest
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, prompt_sha
 from coh_lightning.feedback.turns import read_prompt
-from coh_lightning.human_eval.gold import GoldItem, read_gold
-from coh_lightning.human_eval.items import AnswerPair, MatchedPairs, match, read_systems, references
+from coh_lightning.human_eval.items import AnswerPair, GoldItem, MatchedPairs, match, read_gold
+from coh_lightning.human_eval.systems import read_systems, references
 from helpers.completions import completions, lines_of, own
 
 
@@ -44,14 +44,14 @@ def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", "x", shown=None)])
     with pytest.raises(
         InputError,
-        match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A helpful answer:'",
+        match=r"a\.jsonl:1 \(completion of '1'\): the prompt contains the feedback sentence 'A helpful answer:'",
     ):
         matched(a, a)
     lines_of(tmp_path / "b.jsonl", [own("1", "y", shown=None, marker="", system="b")])
     lines_of(a, [own("1", "x", shown=None, marker="", prompt="[INST] Question 1?")])
     with pytest.raises(
         InputError,
-        match="different words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters",
+        match=r"different words, '<s>Question 1\? A helpful answer:' and '\[INST\] Question 1\?'",
     ):
         matched(a, tmp_path / "b.jsonl")
 
@@ -72,7 +72,7 @@ def test_a_line_with_a_marker_that_its_prompt_does_not_hold_is_read(tmp_path: Pa
 def test_a_marker_is_found_anywhere_in_the_prompt(tmp_path: Path, prompt: Any) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", prompt, marker="A good answer:\n")])
     with pytest.raises(
-        InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A good answer:"
+        InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt contains the feedback sentence 'A good answer:"
     ):
         matched(a, a)
 
@@ -124,12 +124,9 @@ def test_equal_ids_of_different_prompts_are_refused_by_name(tmp_path: Path) -> N
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y"), line("2", "y", "When?")])
     with pytest.raises(InputError) as caught:
         matched(a, b)
-    assert str(caught.value) == (
-        f"1 of 2 ids stand for different prompts in 'a' and 'b', the first is '2': 'How?' at {a}:2, 'When?' at "
-        f"{b}:2; equal ids must mean equal prompts."
-    )
+    assert "1 of 2 ids" in str(caught.value) and f"'2': 'How?' at {a}:2, 'When?' at {b}:2" in str(caught.value)
     lines_of(a, [line("1", "x"), line("1", "x", "How?")])
-    with pytest.raises(InputError, match=r"a\.jsonl:2: the id '1' stands for another prompt at .*a\.jsonl:1"):
+    with pytest.raises(InputError, match=r"a\.jsonl:2: the id '1' has another prompt at .*a\.jsonl:1"):
         matched(a, b)
 
 
@@ -137,7 +134,7 @@ def test_files_without_a_common_prompt_are_refused(tmp_path: Path) -> None:
     a, b = lines_of(tmp_path / "a.jsonl", [line("1", "x")]), lines_of(tmp_path / "b.jsonl", [line("2", "y")])
     with pytest.raises(
         InputError,
-        match=r"No prompt id of 'a' \(1 prompts, such as '1'\) is among those of 'b' \(1 prompts, such as '2'\)",
+        match=r"'a' \(1 prompts, such as '1'\) and 'b' \(1 prompts, such as '2'\) have no prompt id in common",
     ):
         matched(a, b)
 
@@ -150,9 +147,7 @@ def test_of_several_samples_one_is_drawn_by_the_seed(tmp_path: Path) -> None:
     assert [start for start, _, _ in samples] == [str(n) for n in range(30)]
     assert {end for _, _, end in samples} == {"0", "1", "2"}
     assert matched(a, b) == found != matched(a, b, seed=1)
-    assert found.warnings == (
-        f"{a}: 'a' has up to 3 completions per prompt; one of each prompt was drawn by the seed.",
-    )
+    assert found.warnings == (f"{a}: 'a' has up to 3 completions per prompt; one was drawn by the seed.",)
 
 
 def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> None:
@@ -160,7 +155,7 @@ def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> Non
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Question 1?")])
     found = matched(a, b)
     assert found.pairs[0].texts[0] == "good"
-    assert found.warnings == (f"{a} holds the asks 'bad', 'good'; only 'good' is compared (--ask takes another).",)
+    assert found.warnings == (f"{a} has the asks 'bad', 'good'; only 'good' is compared (--ask takes another).",)
     assert matched(a, b, ask="bad").pairs[0].texts[0] == "bad"
     with pytest.raises(
         InputError, match=r"'mine' was not asked for 'god', only for 'bad', 'good'; did you mean 'good'\?"
@@ -195,7 +190,7 @@ def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
 def test_one_file_may_hold_several_systems(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", name, system=name) for name in ("x", "y")])
     assert matched(a).pairs[0].systems == ("x", "y")
-    with pytest.raises(InputError, match=r"the file holds 2 systems \(x, y\), so it can't be given one name"):
+    with pytest.raises(InputError, match=r"the file has 2 systems \(x, y\)"):
         matched(a, names=["z"])
 
 
@@ -203,7 +198,7 @@ def test_all_pairs_are_compared_or_each_with_the_baseline(tmp_path: Path) -> Non
     paths = [completions(tmp_path, name, 2) for name in "abc"]
     assert [pair.systems for pair in matched(*paths).pairs] == [("a", "b")] * 2 + [("a", "c")] * 2 + [("b", "c")] * 2
     assert [pair.systems for pair in matched(*paths, against="b").pairs] == [("b", "a")] * 2 + [("b", "c")] * 2
-    with pytest.raises(InputError, match="The baseline 'd' is none of the systems a, b, c"):
+    with pytest.raises(InputError, match="The baseline 'd' is not among the systems a, b, c"):
         matched(*paths, against="d")
 
 
@@ -247,7 +242,7 @@ def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
         ({"prompt": 3}, "prompt is int; it must be text or a list of messages"),
         ({"prompt": [{"role": "user"}]}, r"prompt\[0\] must be a message"),
         ({"id": None}, "id is NoneType None; it must be text"),
-        ({"sampling": {"temperature": float("nan")}}, "sampling holds a non-finite number"),
+        ({"sampling": {"temperature": float("nan")}}, "sampling has a non-finite number"),
     ],
 )
 def test_a_bad_line_is_refused_by_file_line_and_completion(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
@@ -309,10 +304,10 @@ def test_our_own_dialogue_lines_are_joined_by_what_people_read(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([line("d7", "x")], "'d7' is no turn of a dialogue"),
+        ([line("d7", "x")], "'d7' doesn't name a turn of a dialogue"),
         (
             [line("d7#1", "x"), line("d7#3", "x", messages("a", "b", "c"))],
-            "the dialogue 'd7' has the turns 1, 3; a dialogue needs all its turns",
+            "the dialogue 'd7' has the turns 1, 3; it needs all its turns",
         ),
         ([line("d7#2", "x")], "the dialogue 'd7' has the turns 2"),
         ([line("d7#1", "x"), line("d7#2", "x")], "what the human says in 'd7#2' can't be told"),

@@ -57,7 +57,7 @@ def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["human-eval", "export", str(a), str(b), *words]) == 0
     said = capsys.readouterr().out
     assert "3 items of 3 prompts, comparing new and old" in said
-    assert "1 prompt of 'new' had no counterpart and is left out (p9)." in said
+    assert "1 prompt of 'new' had no counterpart; left out: p9." in said
 
     expected = []
     for rater in ("rater-1", "rater-2"):

@@ -18,9 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.guard import DANGEROUS, unguard
-from coh_lightning.human_eval.rating_page import rating_data, write_rating_page
-from coh_lightning.human_eval.sheets import csv_text, sheet_cells
+from coh_lightning.human_eval.sheets import DANGEROUS, csv_text, rating_data, sheet_cells, unguard, write_rating_page
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.rng import generator
 from helpers.browser import WATCH, Browser

@@ -20,9 +20,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.judgments import Judgment
 from coh_lightning.human_eval.export import export_study
-from coh_lightning.human_eval.guard import DANGEROUS, guard
 from coh_lightning.human_eval.ratings import WORDS, ImportResult, import_ratings, summary
-from coh_lightning.human_eval.sheets import sheet_cells
+from coh_lightning.human_eval.sheets import DANGEROUS, guard, sheet_cells
 from coh_lightning.human_eval.study import Study
 from helpers.completions import Cells, filled, lines_of, save
 
@@ -462,24 +461,9 @@ def put(column: str, text: str) -> Callable[[list[str], list[str]], None]:
         ("overall", "A or B", "'A or B' is not a choice for overall; write A, tie or B."),
         ("study_id", "s0", "row '{row}' is of study {study}, but the file says s0; it is not counted."),
         ("rater", "rater-2", "row '{row}' was given to rater-1, but the file says 'rater-2'; it is not counted."),
-        (
-            "answer_b",
-            "another text",
-            "answer_b of row '{row}' differs from the text that was exported; it is not counted. Restore the text, or "
-            "leave out the columns of texts.",
-        ),
-        (
-            "prompt",
-            "Question 7?",
-            "prompt of row '{row}' differs from the text that was exported; it is not counted. Restore the text, or "
-            "leave out the columns of texts.",
-        ),
-        (
-            "answer_a",
-            "",
-            "answer_a of row '{row}' differs from the text that was exported; it is not counted. Restore the text, or "
-            "leave out the columns of texts.",
-        ),
+        ("answer_b", "another text", "answer_b of row '{row}' differs from the exported text; it is not counted"),
+        ("prompt", "Question 7?", "prompt of row '{row}' differs from the exported text; it is not counted"),
+        ("answer_a", "", "answer_a of row '{row}' differs from the exported text; it is not counted"),
     ],
 )
 def test_an_impossible_answer_is_named_and_the_others_are_kept(
@@ -487,7 +471,8 @@ def test_an_impossible_answer_is_named_and_the_others_are_kept(
 ) -> None:
     imported, path, row = one_bad(tmp_path, put(column, text))
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
-    assert imported.invalid == (f"{path}:3: {says.format(row=row, study=study_id)}",)
+    assert len(imported.invalid) == 1
+    assert imported.invalid[0].startswith(f"{path}:3: {says.format(row=row, study=study_id)}")
 
 
 def test_a_text_that_a_spreadsheet_takes_for_a_value_needs_its_hash(tmp_path: Path) -> None:
@@ -495,15 +480,13 @@ def test_a_text_that_a_spreadsheet_takes_for_a_value_needs_its_hash(tmp_path: Pa
     cells = [["42" if cell == "42.0" else cell for cell in row] for row in filled(study, "rater-1", likes_x)]
     assert clean(bring(tmp_path, save(tmp_path / "s.csv", cells)))
     put("text_hash", "0" * 16)(cells[1], cells[0])
-    assert "differs from the text that was exported" in bring(tmp_path, save(tmp_path / "s.csv", cells)).invalid[0]
+    assert "differs from the exported text" in bring(tmp_path, save(tmp_path / "s.csv", cells)).invalid[0]
 
 
 def test_a_row_of_another_study_is_named(tmp_path: Path) -> None:
     imported, path, _ = one_bad(tmp_path, put("row_id", "r123"))
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
-    assert imported.foreign == (
-        f"{path}:3: row 'r123' is not of study {study_id}, nor of a known one; it is not counted.",
-    )
+    assert imported.foreign == (f"{path}:3: row 'r123' is not of study {study_id}; it is not counted.",)
 
 
 def test_a_sheet_of_another_study_gives_nothing(tmp_path: Path) -> None:
@@ -511,7 +494,7 @@ def test_a_sheet_of_another_study_gives_nothing(tmp_path: Path) -> None:
     study, other = study_at(tmp_path / "a", seed=1), study_at(tmp_path / "b", seed=2)
     imported = bring(tmp_path / "a", sheet(tmp_path / "b", other)[0])
     assert imported.judgments == 0 and imported.refused == len(imported.foreign) == len(other.rater_rows("rater-1"))
-    assert f"is not of study {study.id}, but of {other.id}; it is not counted." in imported.foreign[0]
+    assert f"is not of study {study.id} but of {other.id}; it is not counted." in imported.foreign[0]
     assert not (tmp_path / "a/study/judgments.jsonl").exists()
 
 
@@ -522,7 +505,7 @@ def test_a_wrong_hash_is_named_where_no_texts_show_what_was_rated(tmp_path: Path
     cells[1][3] = "0" * 16
     path = save(tmp_path / "s.csv", cells)
     assert bring(tmp_path, path).invalid == (
-        f"{path}:2: the text_hash of row '{cells[1][0]}' is '0000000000000000', not {right}, so other texts were "
+        f"{path}:2: the text_hash of row '{cells[1][0]}' is '0000000000000000', not {right}: other texts were "
         "rated; it is not counted.",
     )
 
@@ -542,10 +525,10 @@ def test_seconds_that_are_no_number_are_named_and_the_answer_is_kept(tmp_path: P
     [
         (b"", "the file is empty"),
         (b"\xef\xbb\xbf\r\n", "the file is empty"),
-        (b"name,age\r\nx,3\r\n", "the first line, 'name,age', has no column row_id, so this is not a sheet of a study"),
+        (b"name,age\r\nx,3\r\n", "the first line, 'name,age', has no column row_id"),
         (b"row_id,overall\r\nr1,A\r\n", "s.csv:1: neither text_hash nor all of the texts are there"),
         (b"row_id,text_hash\r\nr1,0\r\n", "s.csv:1: none of the columns accuracy, overall is there"),
-        (b"row_id,text_hash,overall,overall\r\nr1,0,A,A\r\n", "s.csv:1: there are 2 columns named overall"),
+        (b"row_id,text_hash,overall,overall\r\nr1,0,A,A\r\n", "s.csv:1: 2 columns are named overall"),
         (b"\xff\xfea", "the file begins as utf-16 but is damaged"),
         (b"PK\x03\x04 no workbook", "s.csv: "),
     ],
@@ -660,7 +643,7 @@ def test_a_workbook_is_not_believed_how_large_it_is(tmp_path: Path) -> None:
         tmp_path / "far.xlsx",
         '<row r="1"><c t="inlineStr"><is><t>x</t></is></c></row><row r="99999999999"><c><v>1</v></c></row>',
     )
-    with pytest.raises(InputError, match=r"far\.xlsx: no sheet of the workbook has a column row_id in its first row"):
+    with pytest.raises(InputError, match=r"far\.xlsx: no worksheet has a column row_id in its first row"):
         bring(tmp_path, far)
 
 

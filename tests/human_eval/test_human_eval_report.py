@@ -26,9 +26,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.human_eval import analysis, report_tables
 from coh_lightning.human_eval.figures import plain
 from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
-from coh_lightning.human_eval.report import report_numbers
+from coh_lightning.human_eval.report import add_arguments, report_numbers, run, write_report
 from coh_lightning.human_eval.report_blocks import findings
-from coh_lightning.human_eval.report_files import add_arguments, run, write_report
 from coh_lightning.human_eval.report_tables import percent
 from coh_lightning.human_eval.results import read_results
 from helpers.studies import BASELINE, MODEL, TIE, World, draw, write_study
@@ -281,7 +280,7 @@ def test_what_a_reader_must_know_first_is_said(tmp_path: Path) -> None:
     )
     assert report_numbers(read_results(folder))["warnings"] == [
         "Sampling differs in temperature: old 1.0, new 0.7; the comparison is of model and sampling together.",
-        "2 prompts of old had no counterpart and were not rated (first: q1).",
+        "2 prompts of old had no counterpart; not rated (first: q1).",
         "3 of 5 rows are not answered yet.",
     ]
 
@@ -290,9 +289,7 @@ def test_unknown_sampling_settings_are_said(tmp_path: Path) -> None:
     numbers = numbers_of(
         tmp_path, tables={"overall": votes("m")}, key={"sampling": {"old": None, "new": {"top_k": 50}}}
     )
-    assert numbers["warnings"] == [
-        "The sampling settings of old are unknown, so they can't be compared with those of new."
-    ]
+    assert numbers["warnings"] == ["The sampling settings of old are unknown and can't be compared with new."]
 
 
 def test_the_exports_warnings_come_first_and_are_not_said_twice(tmp_path: Path) -> None:
@@ -324,10 +321,7 @@ def changed(folder: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        (
-            {"item": "x"},
-            ":1: item 'x' is not in this study's key.json and items.jsonl; import only answers of this study.",
-        ),
+        ({"item": "x"}, ":1: item 'x' is not in key.json and items.jsonl"),
         (
             {"choice": "else"},
             ":1: the choice 'else' between ['new', 'old'] doesn't fit item 'i-01-0', which compares ['new', 'old']",
@@ -607,10 +601,8 @@ def test_without_matplotlib_the_report_says_what_to_install(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError) as caught:
         write_report(folder)
-    assert (
-        str(caught.value)
-        == "matplotlib is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
-    )
+    assert "matplotlib is not installed" in str(caught.value)
+    assert "pip install 'coh_lightning[study]'" in str(caught.value)
 
 
 def test_importing_the_report_imports_no_numpy() -> None:

@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.human_eval.assignment import Design, make_study
-from coh_lightning.human_eval.guard import DANGEROUS, unguard
 from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
-from coh_lightning.human_eval.sheets import columns, csv_text, instructions, sheet_cells, write_sheets
+from coh_lightning.human_eval.sheets import (
+    DANGEROUS,
+    columns,
+    csv_text,
+    instructions,
+    sheet_cells,
+    unguard,
+    write_sheets,
+)
 from coh_lightning.human_eval.study import DEFINITIONS, Study, digest
 
 

@@ -19,12 +19,12 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-import coh_lightning.human_eval.bradley_terry as bradley_terry_module
+import coh_lightning.human_eval.ranking as bradley_terry_module
 import coh_lightning.human_eval.statistics as module
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.judgments import Judgment
 from coh_lightning.human_eval.analysis import analyze
-from coh_lightning.human_eval.bradley_terry import bradley_terry, components, davidson, expected_win_rates
+from coh_lightning.human_eval.ranking import bradley_terry, components, davidson, expected_win_rates
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import (
     agreement_totals,
@@ -406,10 +406,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(InputError) as caught:
         sign_test(1, 2)
-    assert (
-        str(caught.value)
-        == "scipy is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
-    )
+    assert "scipy is not installed" in str(caught.value)
+    assert "pip install 'coh_lightning[study]'" in str(caught.value)
 
 
 def test_importing_the_statistics_does_not_import_scipy() -> None:

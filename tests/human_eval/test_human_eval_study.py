@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.assignment import Design, make_study
-from coh_lightning.human_eval.gold import GOLD, GoldItem
-from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
+from coh_lightning.human_eval.items import AnswerPair, GoldItem, MatchedPairs
 from coh_lightning.human_eval.study import (
     DEFINITIONS,
     RatingRow,
@@ -29,6 +28,7 @@ from coh_lightning.human_eval.study import (
     read_study,
     write_study,
 )
+from coh_lightning.human_eval.systems import GOLD
 
 KEY: Mapping[str, Any] = {"systems": ["x", "y"], "sampling": {}}
 ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
@@ -208,7 +208,7 @@ def test_the_seed_decides_everything() -> None:
     [
         ({"raters": 0}, "The number of raters is 0; a study needs at least 1."),
         ({"overlap": -1}, "The overlap is -1; it must be 0 or more items that every rater gets."),
-        ({"votes": 4}, "Each item gets 4 votes, but there are 3 raters; give 1 to 3 votes."),
+        ({"votes": 4}, "Each item gets 4 votes; with 3 raters give 1 to 3."),
         ({"swaps": 1.5}, "The share of swapped duplicates is 1.5; it must be between 0 and 1."),
         (
             {"raters": 5, "overlap": 0},
@@ -269,9 +269,9 @@ def changed(text: str, change: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("items.jsonl", lambda text: text.replace("Prompt 1", "Prompt one", 1), "differ from those of the export"),
+        ("items.jsonl", lambda text: text.replace("Prompt 1", "Prompt one", 1), "the texts of item .* were changed"),
         ("items.jsonl", lambda text: text + text.splitlines()[0], "it repeats item"),
-        ("items.jsonl", lambda text: '{"item": 3}\n' + text, r"items\.jsonl:1: the line is no item"),
+        ("items.jsonl", lambda text: '{"item": 3}\n' + text, r"items\.jsonl:1: the line doesn't have item"),
         (
             "items.jsonl",
             lambda text: "\n".join(text.splitlines()[3:]),
@@ -283,11 +283,11 @@ def changed(text: str, change: Any) -> str:
             lambda text: text.replace('"left": 1', '"left": 2', 1),
             r"rows\[\d+\] lacks row, item or rater, or its left is not 0 or 1",
         ),
-        ("study.json", lambda text: "[]", "it holds no JSON object"),
+        ("study.json", lambda text: "[]", "it is not a JSON object"),
         (
             "key.json",
             lambda text: json.dumps({**json.loads(text), "study": "other"}),
-            "it is of study .*, but the key.json beside it of study other",
+            "it is of study .*, the key.json beside it of other",
         ),
         (
             "key.json",
@@ -313,7 +313,7 @@ def changed(text: str, change: Any) -> str:
         (
             "key.json",
             lambda text: changed(text, lambda key: key["rows"].update({row: {"check": "gold"} for row in key["rows"]})),
-            "doesn't say which answer is right",
+            "is a check without a right answer in key.json",
         ),
         (
             "key.json",

@@ -17,7 +17,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.pages import page as pages
 from helpers.browser import WATCH, Browser
 
-BASE = pages.__file__.replace("pages.py", "templates")
+BASE = Path(pages.__file__).parent / "templates"
 CHILD = """{% extends "base.html.j2" %}
 {% block title %}{{ words | visible }}{% endblock %}
 {% block style %}{{ super() }}p { color: red }{% endblock %}
@@ -68,7 +68,7 @@ def test_a_page_that_cannot_be_written_is_refused_by_its_name(child: None, tmp_p
         pages.write_page(tmp_path / "page.html", "child.html.j2", words="x")
 
 
-@pytest.mark.parametrize("path", sorted(Path(BASE).glob("*.*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(BASE.glob("*.*")), ids=lambda path: path.name)
 def test_no_template_names_another_place_or_turns_escaping_off(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?:|url\(|@import|\bon\w+=|\bstyle=|\|\s*safe|autoescape|innerHTML|eval\(", text)
