@@ -6,9 +6,9 @@ Anybody's lines need an id, a prompt and a completion; unknown keys are ignored:
 
 `prompt` is text or chat messages. Optional: `system` (default: the file's name), `ask` (the kind of output asked for),
 `sampling`, `reference`, `shown` (the prompt as people read it), `messages` (the same as chat messages), `prompt_sha`.
-In our own lines `text` is the completion and `prompt_id` the id of the prompt; their `prompt` is what the model was given,
-feedback sentence included, so raters see `shown` instead, and a line without `shown` whose prompt contains its `marker`
-is refused.
+In our own lines `text` is the completion and `prompt_id` the id of the prompt; their `prompt` is what the model was
+given, feedback sentence included, so raters see `shown` instead, and a line without `shown` whose prompt contains its
+`marker` is refused.
 
 A pseudo-dialogue (the paper's form for dialogue data: the human's turns are kept, each reply is written by the model)
 is one line per turn, with ids DIALOGUE#TURN or the keys `dialogue` and `turn`. What the human says is `human`, or else
