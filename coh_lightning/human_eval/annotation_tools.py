@@ -65,7 +65,7 @@ def read_form(path: Path) -> Any:
 # --- potato
 
 SCHEME = "comparison"
-"""Name of the annotation scheme that holds the choices, one dimension per attribute."""
+"""Name of the annotation scheme of the choices, one dimension for each attribute."""
 
 
 def write_potato(study: Study, folder: Path) -> None:
@@ -217,7 +217,7 @@ def label_studio_interface(study: Study, rater: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    """Quoted, without characters that XML can't hold."""
+    """Quoted, without characters that XML can't have."""
     return quoteattr(re.sub(f"[{ILLEGAL}]", " ", text))
 
 

@@ -150,12 +150,12 @@ def export_study(
         raters, overlap, votes, swaps, identical: see `Design`.
         attributes: what is asked about each pair.
         names: names of the systems, one per file, instead of those in the files.
-        ask: which ask is compared if files hold several.
+        ask: which ask is compared if files have several.
         control: two asks of one file, to be compared with each other.
         against: the baseline, the only system that the others are compared with; default: all pairs.
         against_references: add the data's references as a system, and as the baseline unless `against` names another.
         max_prompts: the most prompts to rate.
-        dialogues: the files hold turns of dialogues, to be joined.
+        dialogues: the lines are turns of dialogues, to be joined.
         gold: file of items with an obvious answer.
         define: attribute -> what raters are asked; for your own attributes, or instead of our sentences.
         exclusion: changes to `EXCLUSION`; None switches a rule off.

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", "-o", type=Path, required=True, metavar="DIR", help="folder to write the study to")
     add = parser.add_argument_group("what is compared").add_argument
     add("--names", nargs="+", metavar="NAME", help="system names, one per file (default: key 'system', or file name)")
-    add("--ask", metavar="NAME", help="which ask to compare if files hold several (default: good, or else the first)")
+    add("--ask", metavar="NAME", help="which ask to compare if files have several (default: good, or else the first)")
     add("--against", metavar="NAME", help="the baseline that the others are compared with (default: all pairs)")
     add("--against-references", action="store_true", help="compare with the data's references, as the baseline")
     what = "compare two asks of the one file given, such as good and bad: a control, not a comparison of systems"

@@ -117,7 +117,7 @@ def davidson(wins: Floats, ties: Floats) -> tuple[Floats, Floats]:
     features[pairs, 2, first] = features[pairs, 2, second] = 0.5
     features[pairs, 2, systems] = 1
     gauge = np.zeros((systems + 1, systems + 1))
-    gauge[:systems, :systems] = 1  # holds the sum of the log strengths at 0
+    gauge[:systems, :systems] = 1  # keeps the sum of the log strengths at 0
 
     def fit(x: Floats) -> tuple[Floats, Floats]:
         logits = np.einsum("mok,bk->bmo", features, x)

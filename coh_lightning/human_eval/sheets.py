@@ -90,7 +90,7 @@ def instructions(study: Study) -> str:
     asked = "\n".join(f"  {name}: {study.definitions[name]}" for name in study.attributes)
     return f"""{study.title}
 
-Each row holds a prompt and two answers, A and B. Read all three, then say for each question which answer is better:
+Each row has a prompt and two answers, A and B. Read all three, then say for each question which answer is better:
 
 {asked}
 

@@ -86,7 +86,7 @@ class RatingRow:
         return item.texts[self.left], item.texts[1 - self.left]
 
     def text_hash(self, item: StudyItem) -> str:
-        """`digest` of the prompt, A and B, as the sheets hold it."""
+        """`digest` of the prompt, A and B, as on the sheets."""
         return digest(item.prompt, *self.shown(item))
 
 

@@ -21,7 +21,7 @@ REFERENCE = "reference"
 """Name of the system whose answers are the data's own references."""
 RESERVED = (TIE, *GOLD)
 GOOD = "good"
-"""The ask that is compared if a file holds several."""
+"""The ask that is compared if a file has several."""
 NOT_COMPARED = ("seed", "samples", "batch_size", "max_seconds")
 """Sampling settings that may differ between systems: they don't change the distribution of outputs."""
 

@@ -17,9 +17,9 @@ from coh_lightning.human_eval.submitted import TEXTS
 from coh_lightning.io import atomic_write
 
 ILLEGAL = "\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff"
-"""Characters that XML can't hold, for a character class."""
+"""Characters that XML can't have, for a character class."""
 _ESCAPED = re.compile(f"[{ILLEGAL}]|_(?=x[0-9A-Fa-f]{{4}}[_{ILLEGAL}])")
-"""What XML can't hold or changes (CR), and an underscore that would begin an escape."""
+"""What XML can't have or changes (CR), and an underscore that would begin an escape."""
 
 COLUMNS = dict(zip((*BEFORE, *AFTER), (15, 15, 10, 18, 60, 60, 60, 40, 10), strict=True))
 """Widths in characters; a column of choices has 14."""
@@ -54,7 +54,7 @@ def _check_lengths(study: Study, rater: str) -> None:
             length = len(text.encode("utf-16-le", "surrogatepass")) // 2
             if length > CELL_LIMIT:
                 where = f"Item '{item.item}' (row '{row.row}' of {rater})"
-                fact = f"{name} has {length:,} characters, and a cell holds {CELL_LIMIT:,}"
+                fact = f"{name} has {length:,} characters, and a cell has room for {CELL_LIMIT:,}"
                 raise InputError(f"{where}: {fact}; leave out that prompt, or use another form than xlsx.")
 
 

@@ -49,7 +49,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     assert {name: (tmp_path / "study" / name).read_bytes() for name in files(tmp_path / "study")} == first
 
 
-def test_nothing_that_raters_get_tells_system_ask_marker_or_path(tmp_path: Path) -> None:
+def test_raters_files_do_not_reveal_system_ask_marker_or_path(tmp_path: Path) -> None:
     a = lines_of(
         tmp_path / "secret-file.jsonl",
         [own(str(n), f"first {n}", system="secret-a", ask="secret-ask", marker="secret marker:") for n in range(9)],
@@ -70,14 +70,14 @@ def test_nothing_that_raters_get_tells_system_ask_marker_or_path(tmp_path: Path)
             ], name
 
 
-def test_what_the_models_wrote_may_say_anything(tmp_path: Path) -> None:
+def test_a_completion_may_contain_a_systems_name(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [{"id": "1", "prompt": "Who?", "completion": "I am <b>a</b>, not b."}])
     b = lines_of(tmp_path / "b.jsonl", [{"id": "1", "prompt": "Who?", "completion": "=b"}])
     study = export_study([a, b], tmp_path / "study", raters=1)
     assert {text for item in study.items for text in item.texts} == {"I am <b>a</b>, not b.", "=b"}
 
 
-def test_the_key_fixes_rules_systems_sampling_and_what_had_no_counterpart(tmp_path: Path) -> None:
+def test_the_key_has_rules_systems_sampling_and_unmatched_prompts(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", 4, sampling={"temperature": 1.0, "seed": 4})
     b = completions(tmp_path, "b", 3)
     key = export_study(
@@ -94,7 +94,7 @@ def test_the_key_fixes_rules_systems_sampling_and_what_had_no_counterpart(tmp_pa
     assert key["completions"] == {name: {"file": f"{name}.jsonl", "ask": "", "samples": 1} for name in "ab"}
 
 
-def test_a_folder_with_judgements_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_judgments_is_never_replaced(tmp_path: Path) -> None:
     export(tmp_path)
     (tmp_path / "study" / "judgments.jsonl").write_text("{}\n")
     for overwrite in (False, True):
@@ -103,7 +103,7 @@ def test_a_folder_with_judgements_is_never_replaced(tmp_path: Path) -> None:
     assert read_study(tmp_path / "study").seed == 0
 
 
-def test_another_study_is_replaced_only_on_purpose(tmp_path: Path) -> None:
+def test_another_study_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     export(tmp_path)
     with pytest.raises(InputError, match=r"another study is there, .* without its key\.json"):
         export(tmp_path, seed=1)
@@ -112,7 +112,7 @@ def test_another_study_is_replaced_only_on_purpose(tmp_path: Path) -> None:
     assert read_study(tmp_path / "study").seed == 1
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="the folder has other files and no study"):
@@ -124,7 +124,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         export_study([completions(tmp_path, "a"), completions(tmp_path, "b")], tmp_path / "file")
 
 
-def test_there_is_never_half_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_export_leaves_the_old_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(tmp_path)
 
     def broken(study: Study, path: Path) -> None:
@@ -137,7 +137,7 @@ def test_there_is_never_half_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl", "old.jsonl", "study"]
 
 
-def test_references_are_the_baseline_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_against_references_makes_them_the_baseline(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", reference="What people wrote.")
     key = export_study([a], tmp_path / "study", against_references=True).key
     assert (key["systems"], key["against"], key["sampling"]) == (
@@ -189,7 +189,7 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
         ({"names": ("one",)}, "A study compares two systems, but only one was given"),
     ],
 )
-def test_a_mistake_is_refused_before_anything_is_written(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+def test_bad_options_are_refused_before_anything_is_written(tmp_path: Path, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         export(tmp_path, **options)
     assert says in str(caught.value)
@@ -211,13 +211,13 @@ def test_a_lone_surrogate_is_refused_by_completion_file_and_line(tmp_path: Path)
         export_study([a, b], tmp_path / "study")
 
 
-def test_own_attributes_are_asked_in_own_words(tmp_path: Path) -> None:
+def test_custom_attributes_use_the_given_definitions(tmp_path: Path) -> None:
     study = export(tmp_path, attributes=("wit", "overall"), define={"wit": "Which answer is funnier?"})
     assert study.definitions["wit"] == "Which answer is funnier?"
     assert "wit: Which answer is funnier?" in (tmp_path / "study/sheets/instructions.txt").read_text()
 
 
-def test_the_maker_is_told_what_to_know(tmp_path: Path) -> None:
+def test_export_notes_sampling_unmatched_prompts_equal_and_long_texts(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", 4, sampling={"temperature": 1})
     b = lines_of(
         tmp_path / "b.jsonl",

@@ -33,14 +33,14 @@ def test_a_file_needs_only_id_prompt_and_completion(tmp_path: Path) -> None:
     assert (pair.prompt_id, pair.prompt, pair.systems, pair.texts) == ("1", "Why?", ("a", "other"), ("x", "y"))
 
 
-def test_our_own_lines_are_shown_without_the_feedback_sentence_and_meet_plain_ones(tmp_path: Path) -> None:
+def test_our_lines_are_shown_without_the_feedback_sentence_and_match_plain_ones(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", "x")])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Question 1?")])
     assert matched(a, b).pairs == (AnswerPair("1", "sha of 1", "Question 1?", ("mine", "b"), ("x", "y")),)
     assert matched(b, a).pairs[0].prompt == "Question 1?"
 
 
-def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
+def test_a_prompt_with_its_feedback_sentence_is_refused(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", "x", shown=None)])
     with pytest.raises(
         InputError,
@@ -56,7 +56,7 @@ def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
         matched(a, tmp_path / "b.jsonl")
 
 
-def test_a_line_with_a_marker_that_its_prompt_does_not_hold_is_read(tmp_path: Path) -> None:
+def test_a_line_whose_prompt_lacks_its_marker_is_read(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", "Name a fruit.", marker="good"), line("2", "x", marker=7)])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Name a fruit."), line("2", "y")])
     assert [pair.prompt for pair in matched(a, b).pairs] == ["Name a fruit.", "Why?"]
@@ -77,14 +77,14 @@ def test_a_marker_is_found_anywhere_in_the_prompt(tmp_path: Path, prompt: Any) -
         matched(a, a)
 
 
-def test_a_key_that_stands_twice_in_a_line_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_key_in_a_line_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "1", "prompt": "Why?", "completion": "x", "completion": "y"}\n')
     with pytest.raises(InputError, match=r"a\.jsonl:1: an object has the key 'completion' twice; keep one of them\."):
         read_systems([path], seed=0)
 
 
-def test_two_references_of_one_prompt_are_refused_by_place(tmp_path: Path) -> None:
+def test_two_references_of_one_prompt_are_refused_naming_both_lines(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", reference="Because."), line("2", "x", reference="So.")])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", reference="Because."), line("2", "y", reference="Thus.")])
     with pytest.raises(InputError) as caught:
@@ -103,7 +103,7 @@ def test_two_references_of_one_prompt_are_refused_by_place(tmp_path: Path) -> No
         [{"role": "system", "content": "S"}, {"role": "user", "content": "Why?"}],
     ],
 )
-def test_hash_and_words_of_a_prompt_are_those_of_our_own_completions(tmp_path: Path, prompt: Any) -> None:
+def test_the_prompt_hash_equals_that_of_our_own_completions(tmp_path: Path, prompt: Any) -> None:
     record = Feedback.from_json({"prompt": prompt, "completions": [{"text": "x"}]}, "f:1")
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", prompt)])
     (output,) = read_systems([a], seed=0)[0].outputs.values()
@@ -111,7 +111,7 @@ def test_hash_and_words_of_a_prompt_are_those_of_our_own_completions(tmp_path: P
     assert output.prompt == read_prompt(record.prompt)
 
 
-def test_prompts_on_one_side_only_are_reported(tmp_path: Path) -> None:
+def test_unmatched_prompts_are_reported(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line(id, "x") for id in "123"])
     b = lines_of(tmp_path / "b.jsonl", [line(id, "y") for id in "234"])
     found = matched(a, b)
@@ -119,7 +119,7 @@ def test_prompts_on_one_side_only_are_reported(tmp_path: Path) -> None:
     assert found.unmatched == {"a": ("1",), "b": ("4",)}
 
 
-def test_equal_ids_of_different_prompts_are_refused_by_name(tmp_path: Path) -> None:
+def test_equal_ids_with_different_prompts_are_refused(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x"), line("2", "x", "How?")])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y"), line("2", "y", "When?")])
     with pytest.raises(InputError) as caught:
@@ -163,7 +163,7 @@ def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> Non
         matched(a, b, ask="god")
 
 
-def test_two_asks_of_one_file_meet_only_as_a_control(tmp_path: Path) -> None:
+def test_two_asks_of_one_file_are_compared_only_as_a_control(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", text, ask=text) for text in ("bad", "good")])
     (pair,) = matched(a, control=("good", "bad")).pairs
     assert (pair.systems, pair.texts) == (("mine (good)", "mine (bad)"), ("good", "bad"))
@@ -173,7 +173,7 @@ def test_two_asks_of_one_file_meet_only_as_a_control(tmp_path: Path) -> None:
         matched(a, a, control=("good", "bad"))
 
 
-def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
+def test_systems_with_the_same_name_need_names(tmp_path: Path) -> None:
     a, b = (lines_of(tmp_path / name, [own("1", name)]) for name in ("a.jsonl", "b.jsonl"))
     with pytest.raises(
         InputError,
@@ -187,7 +187,7 @@ def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
         matched(a, b, names=["old", "tie"])
 
 
-def test_one_file_may_hold_several_systems(tmp_path: Path) -> None:
+def test_one_file_may_have_several_systems(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", name, system=name) for name in ("x", "y")])
     assert matched(a).pairs[0].systems == ("x", "y")
     with pytest.raises(InputError, match=r"the file has 2 systems \(x, y\)"):
@@ -213,14 +213,14 @@ def test_references_are_a_system(tmp_path: Path) -> None:
         references(read_systems([completions(tmp_path, "b")], seed=0))
 
 
-def test_fewer_prompts_are_drawn_alike_for_all_pairs(tmp_path: Path) -> None:
+def test_max_prompts_draws_the_same_prompts_for_all_pairs(tmp_path: Path) -> None:
     paths = [completions(tmp_path, name, 20) for name in "abc"]
     kept = [{pair.prompt_id for pair in matched(*paths, max_prompts=5, seed=seed).pairs} for seed in (0, 0, 1)]
     assert kept[0] == kept[1] != kept[2]
     assert len(matched(*paths, max_prompts=5).pairs) == 15 and len(kept[0]) == 5
 
 
-def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
+def test_different_sampling_gives_a_warning(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", sampling={"temperature": 1.0, "top_p": 0.9, "seed": 1})
     b = completions(tmp_path, "b", sampling={"temperature": 0, "top_p": 0.9, "seed": 2})
     assert matched(a, b).warnings == ("'a' and 'b' were sampled differently: temperature 1.0 and 0.",)
@@ -245,7 +245,9 @@ def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
         ({"sampling": {"temperature": float("nan")}}, "sampling has a non-finite number"),
     ],
 )
-def test_a_bad_line_is_refused_by_file_line_and_completion(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+def test_a_bad_line_is_refused_naming_file_line_and_completion(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("0", "x"), line("1", "x") | changes])
     with pytest.raises(InputError, match=r"a\.jsonl:2.*" + says):
         read_systems([a], seed=0)
@@ -265,7 +267,7 @@ def messages(*texts: str) -> list[dict[str, str]]:
     return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
 
 
-def test_pseudo_dialogues_keep_the_human_and_replace_every_reply(tmp_path: Path) -> None:
+def test_dialogue_turns_are_joined_with_the_humans_turns(tmp_path: Path) -> None:
     a = lines_of(
         tmp_path / "a.jsonl",
         [line("d7#2", "A machine.", messages("Hello!", "Hi.", "Who are you?")), line("d7#1", "Hi.", "Hello!")],
@@ -286,7 +288,7 @@ def test_pseudo_dialogues_keep_the_human_and_replace_every_reply(tmp_path: Path)
     assert pair.prompt == "A conversation with 2 user turns. The user says the same on both sides."
 
 
-def test_our_own_dialogue_lines_are_joined_by_what_people_read(tmp_path: Path) -> None:
+def test_our_own_dialogue_lines_are_joined_by_their_shown_prompts(tmp_path: Path) -> None:
     a = lines_of(
         tmp_path / "a.jsonl",
         [
@@ -333,7 +335,7 @@ def test_gold_items_are_read_strictly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("id", "a\nb"), ("id", "x" * 301), ("system", "a\x1b[31m"), ("ask", "good\n")]
 )
-def test_names_are_one_short_line(tmp_path: Path, key: str, value: str) -> None:
+def test_a_name_must_be_one_short_line(tmp_path: Path, key: str, value: str) -> None:
     path = lines_of(tmp_path / "x.jsonl", [{"id": "p", "prompt": "q", "completion": "a"} | {key: value}])
     with pytest.raises(
         InputError, match=rf"x\.jsonl:1.*: {key} is .*, \d+ characters; a name is one line of at most 300"

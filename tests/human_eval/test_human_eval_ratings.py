@@ -83,7 +83,7 @@ def sheet(folder: Path, study: Study, rater: str = "rater-1") -> tuple[Path, Cel
 # is kept
 
 
-def test_filled_sheets_become_judgements(tmp_path: Path) -> None:
+def test_filled_sheets_become_judgments(tmp_path: Path) -> None:
     study = study_at(tmp_path)
     imported = bring(tmp_path, *(sheet(tmp_path, study, rater)[0] for rater in study.raters))
     found = judgments(tmp_path)
@@ -107,7 +107,7 @@ def test_filled_sheets_become_judgements(tmp_path: Path) -> None:
         assert {one.systems for one in found if one.row == row.row} == {tuple(shown)}
 
 
-def test_checks_say_whether_they_were_passed(tmp_path: Path) -> None:
+def test_checks_record_whether_they_were_passed(tmp_path: Path) -> None:
     gold = lines_of(tmp_path / "gold.jsonl", [{"id": "g", "prompt": "2 + 2?", "good": "4", "bad": "5"}])
     study = study_at(tmp_path, gold=gold, raters=1, attributes=("overall",))
     cells = filled(study, "rater-1", lambda attribute, prompt, a, b: "A")
@@ -207,7 +207,7 @@ SPREADSHEETS: dict[str, Callable[[Cells], bytes]] = {
 
 
 @pytest.mark.parametrize("what", SPREADSHEETS)
-def test_what_spreadsheets_do_changes_nothing(tmp_path: Path, what: str) -> None:
+def test_spreadsheet_changes_do_not_change_the_import(tmp_path: Path, what: str) -> None:
     study = study_at(tmp_path)
     cells = filled(study, "rater-1", likes_x)
     path = tmp_path / "sheet.csv"
@@ -325,7 +325,7 @@ def line_of(path: Path, row: str) -> int:
     )
 
 
-def test_the_same_answer_twice_counts_once_and_is_said(tmp_path: Path) -> None:
+def test_a_duplicate_answer_counts_once_and_is_reported(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, cells = sheet(tmp_path, study)
     copy = save(tmp_path / "copy.csv", cells)
@@ -336,7 +336,7 @@ def test_the_same_answer_twice_counts_once_and_is_said(tmp_path: Path) -> None:
     assert (imported.judgments, imported.refused) == (1, 0)
 
 
-def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> None:
+def test_a_changed_answer_is_refused_without_replace(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, cells = sheet(tmp_path, study)
     bring(tmp_path, path)
@@ -353,7 +353,7 @@ def test_another_answer_is_refused_unless_it_is_to_replace(tmp_path: Path) -> No
     assert [one.choice for one in judgments(tmp_path)] == [judgments(tmp_path)[0].systems[0]]
 
 
-def test_an_annotation_with_two_answers_to_one_attribute_counts_for_none_and_names_both(tmp_path: Path) -> None:
+def test_two_answers_in_one_annotation_count_for_none_and_are_both_named(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, swaps=0, identical=0, forms=("label-studio",))
     ((row, item),) = study.rater_rows("rater-1")
     results = [
@@ -399,7 +399,7 @@ def test_two_annotations_of_one_task_that_differ_are_a_conflict_with_both_answer
     assert [one.choice for one in judgments(tmp_path)] == [judgments(tmp_path)[0].systems[0]]
 
 
-def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> None:
+def test_conflicting_answers_in_judgments_jsonl_are_refused(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, _ = sheet(tmp_path, study)
     bring(tmp_path, path)
@@ -417,7 +417,7 @@ def test_two_answers_in_what_was_imported_before_are_refused(tmp_path: Path) -> 
     assert held.read_bytes() == before
 
 
-def test_a_comment_that_comes_later_is_added_and_another_is_a_conflict(tmp_path: Path) -> None:
+def test_a_later_comment_is_added_and_a_different_one_is_a_conflict(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, cells = sheet(tmp_path, study)
     bring(tmp_path, path)
@@ -533,7 +533,7 @@ def test_seconds_that_are_no_number_are_named_and_the_answer_is_kept(tmp_path: P
         (b"PK\x03\x04 no workbook", "s.csv: "),
     ],
 )
-def test_a_file_that_is_no_sheet_is_refused_and_nothing_is_written(tmp_path: Path, content: bytes, says: str) -> None:
+def test_an_unreadable_file_is_refused_and_nothing_is_written(tmp_path: Path, content: bytes, says: str) -> None:
     study = study_at(tmp_path)
     path = tmp_path / "s.csv"
     path.write_bytes(content)
@@ -578,7 +578,7 @@ def test_the_summary_counts_and_names(tmp_path: Path) -> None:
 # nobody sends on purpose
 
 
-def test_half_a_picture_sign_in_a_comment_does_not_spoil_the_file(tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_a_comment_is_replaced(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     labels = {
         study.rows[0].row: [
@@ -592,7 +592,7 @@ def test_half_a_picture_sign_in_a_comment_does_not_spoil_the_file(tmp_path: Path
     assert [one.comment for one in judgments(tmp_path)] == ["so ?"]
 
 
-def test_what_a_check_is_stands_in_the_key_whatever_the_judgements_say(tmp_path: Path) -> None:
+def test_checks_come_from_the_key_not_from_the_judgments(tmp_path: Path) -> None:
     study = study_at(tmp_path, texts=("one",), raters=1, attributes=("overall",), swaps=0, identical=0)
     path, _ = sheet(tmp_path, study)
     bring(tmp_path, path)
@@ -613,7 +613,7 @@ def test_what_a_check_is_stands_in_the_key_whatever_the_judgements_say(tmp_path:
         ),
     ],
 )
-def test_a_form_with_something_else_in_it_is_refused(tmp_path: Path, content: str, says: str) -> None:
+def test_json_that_is_not_a_form_is_refused(tmp_path: Path, content: str, says: str) -> None:
     study_at(tmp_path, texts=("one",))
     (tmp_path / "s.json").write_text(content)
     with pytest.raises(InputError) as caught:
@@ -637,7 +637,7 @@ def workbook(path: Path, rows: str, *, dimension: str = "A1:XFD1048576") -> Path
     return path
 
 
-def test_a_workbook_is_not_believed_how_large_it_is(tmp_path: Path) -> None:
+def test_a_workbooks_claimed_size_is_ignored(tmp_path: Path) -> None:
     study_at(tmp_path, texts=("one",))
     far = workbook(
         tmp_path / "far.xlsx",
@@ -647,9 +647,7 @@ def test_a_workbook_is_not_believed_how_large_it_is(tmp_path: Path) -> None:
         bring(tmp_path, far)
 
 
-def test_a_workbook_that_unpacks_out_of_all_proportion_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coh_lightning.feedback.compressed.FREELY_UNPACKED", 10_000)
     study_at(tmp_path, texts=("one",))
     bomb = workbook(tmp_path / "bomb.xlsx", f'<row r="1"><c t="inlineStr"><is><t>{"x" * 5_000_000}</t></is></c></row>')
