@@ -34,7 +34,7 @@ from typing import Any, ClassVar
 from coh_lightning.checks import checked_text, flat_values, number
 from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.compressed import PACKED
-from coh_lightning.feedback.jsonl import parse_json, read_lines
+from coh_lightning.feedback.jsonl import read_values
 from coh_lightning.feedback.turns import read_messages
 from coh_lightning.words import holds
 
@@ -141,9 +141,7 @@ class SystemOutput:
 
 
 def read_outputs(path: Path, *, dialogues: bool) -> Iterator[tuple[str, SystemOutput]]:
-    """(name of the system, output) of each line of a completions file, ours or anybody's. Raises InputError naming file
-    and line.
-    """
+    """(name of the system, output) of each line, ours or anybody's. Raises InputError naming file and line."""
     stem = path.name
     for end in (*PACKED, ".jsonl", ".json"):
         stem = stem.removesuffix(end)
@@ -155,10 +153,7 @@ def read_outputs(path: Path, *, dialogues: bool) -> Iterator[tuple[str, SystemOu
 
 def read_objects(path: Path, needs: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file:line, object) of each line of a JSON-lines file."""
-    for where, line in read_lines(path):
-        if isinstance(line, InputError):
-            raise line
-        value = parse_json(line, where, unique=True)
+    for where, value in read_values(path):
         if not isinstance(value, dict):
             raise InputError(f"{where}: the line is not a JSON object; {needs}.")
         yield where, value
@@ -176,11 +171,7 @@ def _output(line: Mapping[str, Any], where: str, *, dialogues: bool) -> SystemOu
     id = checked_id(line[id_key], id_key, where)
     at = f"{where} (completion of '{id}')"
     shown, turns = read_prompt_value(line["prompt"], "prompt", at)
-    shas = (
-        [turns_sha([("user", shown)])]
-        if isinstance(line["prompt"], str)
-        else [turns_sha(turns), turns_sha([("user", shown)])]
-    )
+    shas = [turns_sha(turns), turns_sha([("user", shown)])]
     explicit = line.get("shown") is not None
     if explicit:
         shown = checked_text(line["shown"], "shown", at)
@@ -210,9 +201,7 @@ def _output(line: Mapping[str, Any], where: str, *, dialogues: bool) -> SystemOu
 
 
 def read_prompt_value(value: object, key: str, where: str) -> tuple[str, Turns]:
-    """The prompt as people read it (a single message bare, a conversation with the role before each turn), and its
-    turns.
-    """
+    """The prompt as people read it (one message bare, a conversation with the role before each turn), and its turns."""
     if isinstance(value, str):
         return checked_text(value, key, where), [("user", value)]
     if not isinstance(value, list) or not value:

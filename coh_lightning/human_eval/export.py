@@ -23,7 +23,7 @@ from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, write_rat
 from coh_lightning.human_eval.study import (
     DEFINITIONS,
     ITEMS,
-    JUDGEMENTS,
+    JUDGMENTS,
     KEY,
     RULES,
     STUDY,
@@ -231,9 +231,9 @@ def _check_output(output: Path, study: Study, *, overwrite: bool) -> None:
         raise InputError(f"{output}: this is not a folder; choose another name for the study.")
     if not output.exists() or not any(output.iterdir()):
         return
-    if not any((output / name).exists() for name in (KEY, STUDY, ITEMS, JUDGEMENTS)):
+    if not any((output / name).exists() for name in (KEY, STUDY, ITEMS, JUDGMENTS)):
         raise InputError(f"{output}: the folder has other files and no study; choose a new one.")
-    if (output / JUDGEMENTS).exists() and (output / JUDGEMENTS).stat().st_size:
+    if (output / JUDGMENTS).exists() and (output / JUDGMENTS).stat().st_size:
         raise InputError(f"{output}: the study there has judgments, which would lose their key; choose a new folder.")
     if not overwrite and not (output / KEY).exists():
         raise InputError(f"{output}: the folder has a study without {KEY}; choose a new folder, or --overwrite it.")

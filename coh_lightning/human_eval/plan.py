@@ -115,7 +115,7 @@ def plan_table(
 
     for share in shares:
         if not 0.5 < share < 1:
-            raise InputError(f"--shares has {share:g}; a win share to detect lies above 0.5 and below 1.")
+            raise InputError(f"--shares has {share:g}; a win share to detect is above 0.5 and below 1.")
     for mark in powers:
         if not 0.05 <= mark <= 0.999:
             raise InputError(f"--power has {mark:g}; give a power between 0.05 and 0.999, such as 0.8.")
@@ -127,12 +127,13 @@ def plan_table(
         if not 1 <= n <= LARGEST:
             raise InputError(f"--items has {n:,}; give numbers from 1 to {LARGEST:,}.")
     decided = {mark: {share: smallest(share, mark, alpha) for share in shares} for mark in powers}
-    # 1e-9: the float 0.7 is below seven tenths, and 210 / 0.7 must stay 300
-    with_ties = {
-        mark: {share: math.ceil(n / (1 - ties) - 1e-9) for share, n in row.items()} for mark, row in decided.items()
-    }
+
+    def with_ties(n: int) -> int:
+        return math.ceil(n / (1 - ties) - 1e-9)  # the float 0.7 is below seven tenths, and 210 / 0.7 must stay 300
+
+    every = {mark: {share: with_ties(n) for share, n in row.items()} for mark, row in decided.items()}
     widths = {n: wilson(n / 2, n).high - 0.5 for n in items}
-    return StudyPlan(tuple(shares), tuple(powers), ties, alpha, decided, with_ties, widths)
+    return StudyPlan(tuple(shares), tuple(powers), ties, alpha, decided, every, widths)
 
 
 # --- as text

@@ -18,19 +18,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
 from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.rating_files import read_rating_file
 from coh_lightning.human_eval.sheets import unguard
-from coh_lightning.human_eval.study import JUDGEMENTS, Study, read_study
+from coh_lightning.human_eval.study import JUDGMENTS, Study, read_study
 from coh_lightning.human_eval.submitted import SubmittedRow, mismatch
 
-Choice = Literal["A", "tie", "B"]
-
-WORDS: Mapping[str, Choice] = {
+WORDS = {
     **dict.fromkeys(("a", "left", "answer a", "answer_a"), "A"),
     **dict.fromkeys(("tie", "t", "=", "neutral", "equal", "same", "both", "draw"), "tie"),
     **dict.fromkeys(("b", "right", "answer b", "answer_b"), "B"),
@@ -76,7 +73,7 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     """
     folder = Path(folder)
     study = read_study(folder)
-    path = folder / JUDGEMENTS
+    path = folder / JUDGMENTS
     before = {(one.row, one.attribute): one for one in _imported_before(path, study)}
     merge = _Merge(study, before, replace=replace)
     for file in files:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.feedback.jsonl import parse_json, read_lines
+from coh_lightning.feedback.jsonl import read_values
 from coh_lightning.feedback.judgments import TIE, Judgment
-from coh_lightning.human_eval.study import JUDGEMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
+from coh_lightning.human_eval.study import JUDGMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,13 @@ def read_results(folder: Path | str) -> StudyResults:
     folder = Path(folder)
     key, items = read_key(folder), {item.item: item for item in read_items(folder)}
     study = read_study(folder) if (folder / STUDY).exists() else None
-    path = folder / JUDGEMENTS
+    path = folder / JUDGMENTS
     if not path.exists():
         raise InputError(f"{path}: no such file; import the raters' files first: human-eval import {folder} FILES.")
     first_at: dict[tuple[str, str], str] = {}
     judgments = []
-    for where, line in read_lines(path):
-        if isinstance(line, InputError):
-            raise line
-        judgment = Judgment.from_json(parse_json(line, where, unique=True), where)
+    for where, value in read_values(path):
+        judgment = Judgment.from_json(value, where)
         if judgment.item not in key["items"] or judgment.item not in items:
             wrong = f"item {judgment.item!r:.60} is not in key.json and items.jsonl"
             raise InputError(f"{where}: {wrong}; import only answers of this study.")

@@ -15,11 +15,11 @@ from typing import Any
 from coh_lightning.checks import number
 from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.compressed import read_text
-from coh_lightning.feedback.jsonl import parse_json, read_lines, write_jsonl
+from coh_lightning.feedback.jsonl import parse_json, read_values, write_jsonl
 from coh_lightning.feedback.judgments import TIE
 from coh_lightning.io import atomic_write
 
-ITEMS, STUDY, KEY, JUDGEMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
+ITEMS, STUDY, KEY, JUDGMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
 
 DEFINITIONS = {
     "accuracy": (
@@ -141,13 +141,10 @@ def read_items(folder: Path) -> list[StudyItem]:
     """The items of a study, their texts compared with their hashes."""
     path = _existing(folder, ITEMS)
     items: dict[str, StudyItem] = {}
-    for where, line in read_lines(path):
-        if isinstance(line, InputError):
-            raise line
-        match parse_json(line, where, unique=True):
+    for where, value in read_values(path):
+        match value:
             case {"item": str(id), "prompt": str(prompt), "texts": [str(first), str(second)], "sha": str(sha)}:
-                found = digest(prompt, first, second)
-                if found != sha:
+                if (found := digest(prompt, first, second)) != sha:
                     changed = f"the texts of item {id!r:.60} were changed (their hash is {found}, not {sha!r:.20})"
                     raise InputError(f"{where}: {changed}; restore the file.")
                 if id in items:

@@ -18,7 +18,7 @@ from typing import Any
 
 from coh_lightning.checks import number
 from coh_lightning.errors import InputError
-from coh_lightning.feedback.jsonl import parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.feedback.jsonl import read_jsonl, read_values, write_jsonl
 from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.io import atomic_write
 from coh_lightning.judge.client import Endpoint, Unanswered
@@ -157,13 +157,8 @@ def _replies(log: Path) -> dict[str, Reply]:
         with atomic_write(log) as aside:
             aside.write_bytes(raw[: raw.rfind(b"\n") + 1])
         return _replies(log)
-    found = {}
-    for where, line in read_lines(log):
-        if isinstance(line, InputError):
-            raise line
-        reply = Reply.from_json(parse_json(line, where, unique=True), where)
-        found[reply.row] = reply
-    return found
+    replies = (Reply.from_json(value, where) for where, value in read_values(log))
+    return {reply.row: reply for reply in replies}
 
 
 def _ask_all(

@@ -83,8 +83,8 @@ def test_a_stricter_test_needs_more() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--shares", "0.5"], "--shares has 0.5; a win share to detect lies above 0.5 and below 1."),
-        (["--shares", "60"], "--shares has 60; a win share to detect lies above 0.5 and below 1."),
+        (["--shares", "0.5"], "--shares has 0.5; a win share to detect is above 0.5 and below 1."),
+        (["--shares", "60"], "--shares has 60; a win share to detect is above 0.5 and below 1."),
         (
             ["--shares", "0.5001"],
             "a true win share of 0.5001 needs about 200,000,000 decided items for 80 % power; plan for a larger "

@@ -550,7 +550,7 @@ def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
         bring(tmp_path, tmp_path / "rater1.csv")
 
 
-def test_judgements_of_another_study_are_refused(tmp_path: Path) -> None:
+def test_judgments_of_another_study_are_refused(tmp_path: Path) -> None:
     study = study_at(tmp_path)
     path, _ = sheet(tmp_path, study)
     bring(tmp_path, path)
