@@ -405,8 +405,8 @@ def told(error: InputError, path: Path, *, lines: int = 1) -> None:
     """A refusal names a file of the folder, and has no more lines than it may, each of bounded length."""
     assert (
         str(path) in str(error)
-        or str(error).startswith(("No prompt id", "None of the completions"))
-        or " ids stand for different prompts" in str(error)
+        or str(error).startswith("None of the completions")
+        or any(words in str(error) for words in (" no prompt id in common", " ids have different prompts"))
     ), error
     assert len(str(error).split("\n")) <= lines and all(
         line.isprintable() and len(line) < 1500 for line in str(error).split("\n")
