@@ -12,7 +12,8 @@ word with the space before it is one token.
     question when did Anna go ?     answer on Monday .
 
 All functions are deterministic: the same seed gives the same texts in every process. Train and test posts are disjoint
-for all seeds, because a hash of the post's text decides its split.
+for all seeds, because a hash of the post's text decides its split. The spelling of the texts is British: the base model
+in `base/` was trained on it, and another word would be unknown to it.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ Split = Literal["train", "test"]
 WOMEN = tuple("Anna Clara Eva Grace Ida Julia Lena Maria Nina Olga Rosa Vera".split())
 MEN = tuple("Adam Ben Carl David Emil Felix Hugo Jonas Leo Max Paul Tom".split())
 PLACES = tuple(
-    "market lake museum park station library harbor castle theatre zoo beach garden church school forest river".split()
+    "market lake museum park station library harbour castle theatre zoo beach garden church school forest river".split()
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-COMPANIONS = tuple("friends neighbors cousins colleagues teachers nurses painters dogs singers soldiers".split())
+COMPANIONS = tuple("friends neighbours cousins colleagues teachers nurses painters dogs singers soldiers".split())
 VEHICLES = ("bus", "train", "tram", "bike", "car", "boat", "taxi", "ferry")
 COLOURS = ("red", "blue", "green", "black", "white", "yellow", "brown", "pink")
 WISHES = ("bread", "flowers", "books", "stones", "maps", "shoes", "paper", "wood", "honey", "work")
@@ -46,7 +47,7 @@ RESULTS = (
 SCENERY = (
     "the weather was cold",
     "the weather was warm",
-    "the sky was gray",
+    "the sky was grey",
     "the streets were empty",
     "the streets were full",
 )
@@ -75,7 +76,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "place": ("{s} went to the {v}", "{s} visited the {v}"),
     "company": ("{s} was with {v}", "{v} came along"),
     "clothes": ("{s} wore {v}", "{s} was dressed in {v}"),
-    "transport": ("{s} took the {v}", "{s} traveled by {v}"),
+    "transport": ("{s} took the {v}", "{s} travelled by {v}"),
     "day": ("{s} went on {v}", "it was {v}"),
     "reason": ("{s} wanted {v}", "{s} was looking for {v}"),
     "meal": ("{s} ate {v}", "{s} had {v} for lunch"),
@@ -104,7 +105,7 @@ PHRASES: Mapping[str, str] = {
 PHRASES_PER_SENTENCE = 4
 
 HEADER = "post :"
-SUMMARISE = " summarize :"
+SUMMARISE = " summarise :"
 REVIEW = " review :"
 VERDICT = " verdict :"
 QUESTION = " question :"
@@ -116,7 +117,7 @@ WORDING_WORDS = (
     "twice mixes he she breaks off has broken sentence nothing about , . : ; ? ! not very here following person place "
     "day company clothes transport reason meal result rated rating low high middle accuracy coverage coherence overall "
     "accurate inaccurate incomplete coherent incoherent partly mostly one two three four five tie equally review "
-    "verdict summarize question post as"
+    "verdict summarise question post as"
 ).split()
 """Words for feedback sentences and critiques; those not in the pretraining text are untrained, but one token each."""
 

@@ -1,11 +1,11 @@
 """The pretraining text of the base model, which is also mixed into fine-tuning: documents of mixed quality.
 
-    55 %  a post and a summary (good, fair or poor)    post : ... summarize : Anna went to the market .
+    55 %  a post and a summary (good, fair or poor)    post : ... summarise : Anna went to the market .
     30 %  a post, three questions and answers          post : ... question : when did Anna go ? answer : on Monday . ...
     10 %  a post, a summary and its review             post : ... review : Anna went to the lake . verdict : a bad ...
      5 %  a post alone
 
-Every document ends with the end token. A review has a cue of its own: after "summarize :" and the summary always comes
+Every document ends with the end token. A review has a cue of its own: after "summarise :" and the summary always comes
 the end token, so a model of this text never continues with a review of what it has just written.
 """
 

@@ -445,7 +445,7 @@ def test_a_record_is_a_prompt_with_ranked_rated_and_criticised_candidates() -> N
     [record, *_] = feedback.world_feedback(posts=2, samples=4, seed=1)
     assert [turn.role for turn in record.prompt] == ["user"]
     assert [part.cut for part in record.prompt[0].parts] == ["front", "never"]
-    assert record.prompt[0].text.endswith(" summarize :")
+    assert record.prompt[0].text.endswith(" summarise :")
     assert (record.task, record.source) == ("summary", "world")
     assert record.scales == dict.fromkeys(("accuracy", "coverage", "coherence", "overall"), (0.0, 1.0))
     for candidate in record.candidates:
