@@ -1,4 +1,4 @@
-"""Splits text into words in any script, for counts, n-grams and ROUGE, and finds names in text.
+"""Words of a text in any script, for counts, n-grams and ROUGE; names in a text.
 
     The cat's hat              the, cat, s, hat                in lower case, without punctuation
     हिन्दी में लिखा               हिन्दी, में, लिखा                    combining marks belong to their word
@@ -27,11 +27,9 @@ _LETTER = regex.compile(_ALONE, regex.V1)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case: runs of letters, combining marks and digits; single letters in scripts without
-    spaces.
+    """The words in lower case: runs of letters, combining marks and digits; single letters in scripts without spaces.
 
-    On ASCII text these are the runs of a-z and 0-9, as in Google's rouge_score. Composed and decomposed characters are
-    equal (NFC).
+    ASCII text gives the runs of a-z and 0-9, as in Google's rouge_score. Composed and decomposed characters are equal.
     """
     return _WORD.findall(unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()))
 

@@ -79,7 +79,7 @@ def test_an_interval_is_the_same_in_every_version() -> None:
 
 @pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.0}, {"level": -0.1}, {"resamples": 0}])
 def test_an_interval_without_a_level_or_resamples_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="a level between 0 and 1 and at least one resample"):
+    with pytest.raises(ValueError, match="0 < level < 1 and resamples >= 1"):
         bounds([1.0, 2.0], seed=0, **settings)
     assert bounds([1.0], seed=0, resamples=1) == (1.0, 1.0)
 

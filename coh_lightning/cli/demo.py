@@ -93,7 +93,7 @@ def _summaries(
     """One summary a post."""
     from coh_lightning.generation.decoding import generate
     from coh_lightning.generation.sampling import Sampling
-    from coh_lightning.world.sampler import BATCH_SIZE
+    from coh_lightning.world.feedback import BATCH_SIZE
 
     requests = [prompter.request(record, ask, prompter.all_conditions(record)[ask]) for record in records]
     sampling = Sampling(max_new_tokens=64, temperature=temperature, batch_size=BATCH_SIZE, seed=seed)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from coh_lightning.checks import checked_text, flat_values, number
 from coh_lightning.errors import InputError, named
@@ -50,27 +50,14 @@ class Completion:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores by name, from scorers."""
 
-    _types: ClassVar[dict[str, tuple[type, ...]]] = {
-        **dict.fromkeys(
-            ("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"),
-            (str,),
-        ),
-        **dict.fromkeys(("sampling", "scores"), (dict,)),
-        **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
-        **dict.fromkeys(("reference", "shown", "human"), (str, type(None))),
-        "messages": (list,),
-    }
-
     @classmethod
     def from_json(cls, obj: object, where: str) -> Completion:
         """Read one line of `completions.jsonl`. Raises InputError naming `where` and the key."""
-        values = flat_values(cls, cls._types, obj, where)
+        values = flat_values(cls, obj, where)
         try:
             json.dumps(values.get("sampling"), ensure_ascii=False, allow_nan=False).encode("utf-8")
         except ValueError as error:
-            raise InputError(
-                f"{where}: sampling has a non-finite number or a lone surrogate, which no JSON file can hold."
-            ) from error
+            raise InputError(f"{where}: sampling has a number that is not finite, or a lone surrogate.") from error
         if "scores" in values:
             values["scores"] = {
                 checked_text(name, "scores", where): number(value, f"scores.{named(name)}", where)

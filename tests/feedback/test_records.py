@@ -168,21 +168,20 @@ def test_an_id_is_made_of_the_content_alone() -> None:
         ),
         (
             {"system": "s", "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]},
-            "both the key 'system' and the first message of 'prompt' give a system turn; keep one of them.",
+            "both 'system' and the first message of 'prompt' are a system turn; keep one.",
         ),
         (
             {"prompt": [{"text": "a", "cut": "middle"}]},
-            "prompt[0] has a part with cut 'middle'; it must be one of never, front, back.",
+            "prompt[0] has the cut 'middle'; it must be one of never, front, back.",
         ),
         (
             {"prompt": "a\ud800b"},
-            "prompt[0] holds the lone surrogate U+D800 at character 2, which can't be written as UTF-8; "
-            "correct the row.",
+            "prompt[0] has the lone surrogate U+D800 at character 2, which UTF-8 can't represent; correct the row.",
         ),
         (
             {"completions": [{"text": "\udfff"}]},
-            "completions[0].text holds the lone surrogate U+DFFF at character 1, which can't be written as "
-            "UTF-8; correct the row.",
+            "completions[0].text has the lone surrogate U+DFFF at character 1, which UTF-8 can't "
+            "represent; correct the row.",
         ),
         ({"reference": 4}, "reference is int 4; it must be text."),
         ({"id": 4}, "id is int 4; it must be text."),
@@ -449,7 +448,7 @@ def test_a_rating_without_a_scale_is_refused() -> None:
             {"completions": [{"text": "a", "rating": 0}], "scale": [-1e308, 1e308]},
             "the scale of 'overall' is [-1e+308, 1e+308]; give two different finite numbers",
         ),
-        ({"scale": {"\ud800": [0, 1]}}, "scale holds the lone surrogate U+D800"),
+        ({"scale": {"\ud800": [0, 1]}}, "scale has the lone surrogate U+D800"),
         ({"completions": [{"text": "a", "rating": {"a\nb" * 50: "x"}}]}, r"completions[0].rating.'a\nba\nb"),
     ],
 )
@@ -479,7 +478,7 @@ def test_what_a_library_says_becomes_one_printable_line() -> None:
     [
         ({"scores": {"polite": "very"}}, "scores.polite is str 'very'; it must be a number"),
         ({"scores": {"polite": math.nan}}, "scores.polite is nan; it must be a finite number"),
-        ({"sampling": {"temperature": math.inf}}, "sampling has a non-finite number"),
+        ({"sampling": {"temperature": math.inf}}, "sampling has a number that is not finite"),
         ({"sampling": {"stop": "\ud800"}}, "sampling has .* a lone surrogate"),
     ],
 )
@@ -491,5 +490,5 @@ def test_a_completion_holds_numbers_that_can_be_written_again(changes: dict[str,
 
 def test_a_judgement_compares_two_systems() -> None:
     texts = dict.fromkeys(("item", "row", "prompt_id", "rater", "attribute", "choice"), "x")
-    with pytest.raises(InputError, match=r"j\.jsonl:1: systems is list \['x'\]; it must be the two compared systems"):
+    with pytest.raises(InputError, match=r"j\.jsonl:1: systems is list \['x'\]; it must be two systems"):
         Judgment.from_json(texts | {"systems": ["x"]}, "j.jsonl:1")

@@ -60,7 +60,7 @@ def test_a_cell_of_messages_is_read_as_messages(tmp_path: Path, kind: str, writt
     assert [candidate.text for candidate in one.candidates] == ['{"answer": 42}', "[1, 2]"]  # an output may be JSON
     assert sorted(note.split(" (")[0] for note in notes) == [
         "f: cells of 'chosen' are objects",
-        "f: cells of 'prompt' hold lists of messages and were parsed",
+        "f: cells of 'prompt' are lists of messages and were parsed",
         "f: cells of 'rejected' are lists",
     ]
     (one,), notes = read(TRLPairs(path, decode=False))
@@ -108,7 +108,7 @@ def test_cells_within_lists_and_objects_are_read_where_a_mapping_leads_to_them(t
     (one,), notes = read(source)
     assert len(one.prompt) == 3 and one.candidates[0].text == "[1]"
     assert [note.split(" (")[0] for note in notes] == [
-        "f: cells of 'x.p' hold lists of messages and were parsed",
+        "f: cells of 'x.p' are lists of messages and were parsed",
         "f: cells of 'a.*.t' are lists",
     ]
 

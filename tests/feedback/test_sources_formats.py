@@ -651,7 +651,7 @@ def test_the_most_votes_win_and_no_majority_is_a_tie(votes: str, ranks: list[flo
     )
     row = {"p": "q", "a": "x", "b": "y"} | {column: int(vote) for column, vote in zip(columns, votes, strict=True)}
     assert [candidate.rank for candidate in record_of(source, row).candidates] == ranks
-    with pytest.raises(InputError, match="f:1: a vote is 9; vote_for knows 0, 1, 2"):
+    with pytest.raises(InputError, match="f:1: a vote is 9; vote_for has 0, 1, 2"):
         source.feedback(row | {"v0": 9}, "f:1")
 
 
@@ -699,7 +699,7 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
         ),
         (
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1]}}]},
-            "f:1, answers[0]: at.rates has 1 elements; at.rates.1 asks for element 1 (counted from 0).",
+            "f:1, answers[0]: at.rates has 1 elements; at.rates.1 needs element 1 (counted from 0).",
         ),
         (
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1, "x"]}}]},
@@ -709,11 +709,11 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1, 9]}}]},
             "f:1: completions[0].rating is 9, outside its scale 1 to 5.",
         ),
-        ({"q": "p", "answers": [{"text": "a", "at": 3}]}, "f:1, answers[0]: at is a int; there is no 'rates' in it."),
-        ({"q": "p", "answers": {"text": "a"}}, "f:1, answers['text']: the element is a str; there is no 'text' in it."),
+        ({"q": "p", "answers": [{"text": "a", "at": 3}]}, "f:1, answers[0]: at is an int, which has no 'rates'."),
+        ({"q": "p", "answers": {"text": "a"}}, "f:1, answers['text']: the element is a str, which has no 'text'."),
         (
             {"q": "p", "answers": "a"},
-            "f:1: answers is a str; it must be a list of completions, or an object of them by name.",
+            "f:1: answers is a str; it must be a list of completions, or an object.",
         ),
     ],
 )

@@ -188,16 +188,16 @@ def test_ranks_stand_for_themselves_whatever_the_ratings_table_says() -> None:
         ("votes: [v], vote_for: {'yes': 0, true: 1}", "the entries yes and true of 'vote_for' are the same value"),
         ("votes: [v], vote_for: {x: 2}", r"vote_for\['x'\] is 2; give 'tie' or a place, 0 to 1"),
         ("votes: [v], vote_for: {x: true}", r"vote_for\['x'\] is True; give 'tie' or a place, 0 to 1"),
-        ("votes: [v], vote_for: {x: 0}, strength: s", "'votes' and 'strength' each say which completion is better"),
+        ("votes: [v], vote_for: {x: 0}, strength: s", "'votes' and 'strength' each rank the completions; give one"),
         (
             "strength: s, strength_for: 2",
-            "'strength' is about two completions, and strength_for is the place of one, 0 or 1",
+            "there are 2, and strength_for is 2",
         ),
         ("pairs: [{vote: v, sides: [0]}]", r"pairs\[0\]\.sides is \[0\]; give two"),
         ("pairs: [{vote: v, sides: [0, 2]}]", r"pairs\[0\]\.sides is \[0, 2\]; give two"),
         ("missing: [[1]]", r"an entry of 'missing' is \[1\]; give a text, a number or a boolean"),
         ("history: h, history_keys: [a]", "history_keys has 1 entries"),
-        ("turn_markers: ['', x]", "give the user's and the assistant's marker"),
+        ("turn_markers: ['', x]", "turn_markers has 2 entries"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(options: str, says: str) -> None:
@@ -206,16 +206,16 @@ def test_settings_that_make_no_sense_are_refused_at_once(options: str, says: str
 
 
 def test_a_value_in_both_lists_of_thumbs_is_refused() -> None:
-    with pytest.raises((InputError, ValueError), match="'yes' is both in 'up' and in 'down' of completions"):
+    with pytest.raises((InputError, ValueError), match="'yes' is in 'up' and in 'down' of completions"):
         mapping("{prompt: p, completions: [{text: a, thumb: t, up: ['yes'], down: [true]}]}")
-    with pytest.raises((InputError, ValueError), match="both a 'rank' of 'completions' and votes, pairs"):
+    with pytest.raises((InputError, ValueError), match="both a 'rank' and votes, pairs"):
         mapping("{prompt: p, completions: [{text: a, rank: 1}, {text: b, rank: 2}], votes: [v], vote_for: {x: 1}}")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"values": [1]}, r"'values' is \[1\]; give an object, as in 'values: {a value: what it means}'"),
+        ({"values": [1]}, r"'values' is \[1\]; give an object, as in 'values: {value: meaning}'"),
         ({"missing": "N/A"}, "'missing' is 'N/A'; give a list of values"),
         ({"votes": ["v"], "vote_for": ["x"]}, r"'vote_for' is \['x'\]; give an object"),
         ({"completions": [Fields("a", thumb="t", up="yes")]}, "'up' is 'yes'; give a list of values"),  # type: ignore[arg-type]
@@ -254,7 +254,7 @@ def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(
         ]
     with pytest.raises(
         InputError,
-        match=r"f\.csv:11: s is 'awful'; it must be a number, .* \('values' knows 4, 5, Good\)",
+        match=r"f\.csv:11: s is 'awful'; it must be a number, .* \('values' has 4, 5, Good\)",
     ):
         load([source], seed=0)
 
@@ -264,7 +264,7 @@ def test_a_number_outside_a_table_of_numbers_is_refused_and_one_beside_words_sta
     text = "{prompt: p, completions: [{text: a, rating: s}], values: {1: 5, 5: 1}, scales: {overall: [1, 5]}}"
     assert (
         refusal(text, row)
-        == "f:1: s is '3'; it must be a number, or an entry of 'values' or 'missing' ('values' knows 1, 5)."
+        == "f:1: s is '3'; it must be a number, or an entry of 'values' or 'missing' ('values' has 1, 5)."
     )
     assert record(text.replace("{1: 5, 5: 1}", "{Good: 5}"), row).candidates[0].ratings == {"overall": 3.0}
 
@@ -391,7 +391,7 @@ def test_a_mapping_changes_no_character(
 
 @pytest.mark.parametrize(("given", "known"), [("rating: s", "overall"), ("ratings: {kind: s}", "kind")])
 def test_a_scale_that_nothing_has_is_refused_by_the_attributes_that_there_are(given: str, known: str) -> None:
-    with pytest.raises(InputError, match=f"'scales' has 's', which nothing rates; the attributes are {known} "):
+    with pytest.raises(InputError, match=f"'scales' has 's'; the attributes are {known} "):
         mapping(f"{{prompt: p, completions: [{{text: a, {given}}}], scales: {{s: [1, 5], {known}: [1, 5]}}}}")
 
 
@@ -509,8 +509,8 @@ def test_history_may_be_empty_has_keys_of_its_own_and_is_refused_by_entry() -> N
     ]
     for bad, says in (
         ("x", "f:1: h is a str; it must be a list of earlier turns."),
-        (["x"], "f:1: h has 1 texts; texts of user and assistant alternate, so their number must be even."),
-        ([["x"]], "f:1: h[0] is ['x']; give [user's text, assistant's text], an object of the two, or a message."),
+        (["x"], "f:1: h has 1 texts; user and assistant alternate, so give an even number."),
+        ([["x"]], "f:1: h[0] is ['x']; give [user's text, assistant's text], or a message."),
         ([["x", None]], "f:1: h[0][1] is None, a NoneType; it must be text."),
         ([{"q": "x"}], "f:1, h[0]: the column 'r' is missing (the row has q)."),
         ([{"role": "robot", "content": "x"}], "f:1: h[0].role is 'robot'; it must be one of "),
@@ -543,7 +543,7 @@ def test_systems_by_name_with_votes_on_their_names() -> None:
     )
     assert ranks(record(text, row | {"best": "draw"})) == [1, 1, 1]
     assert ranks(record(text, row | {"best": ["gpt-3.5", "gpt-3.5", "llama"]})) == [1, 2, 2]
-    assert refusal(text, row | {"best": "bard"}) == "f:1: a vote is 'bard'; vote_for knows draw."
+    assert refusal(text, row | {"best": "bard"}) == "f:1: a vote is 'bard'; vote_for has draw."
     placed = text.replace("votes: [best], vote_for: {draw: tie}", "votes: [best], vote_for: {x: 3}")
     assert (
         refusal(placed, row | {"best": "x"}) == "f:1: the vote 'x' is for completion 3 (counted from 0); there are 3."
@@ -559,7 +559,7 @@ def test_the_place_and_the_key_of_an_element() -> None:
     assert record(text, {"p": "P", "e": {"x": "A", "y": "B"}}).candidates[1] == RatedCompletion(
         "B", rank=2.0, author="2"
     )
-    says = "f:1, e[0]: .key is the key in an object, and e is a list here; .place is the place in it."
+    says = "f:1, e[0]: e is a list, which has no .key; use .place."
     assert refusal(text.replace("author: .place", "author: .key"), {"p": "P", "e": ["A"]}) == says
 
 
@@ -573,8 +573,8 @@ def test_a_list_of_votes_in_one_column() -> None:
     assert record(text, row("B", "skip")).extra == {"votes": ["B"]}
     assert ranks(record(text, row("A", "B"))) == [1, 1]
     assert reason(text, row("skip", None)) == reason(text, row()) == "nobody said which completion is better"
-    assert refusal(text, row("C")) == "f:1: a vote is 'C'; vote_for knows A, B, neither."
-    assert refusal(text, row({"x": 1})).startswith("f:1: a vote is {'x': 1}; vote_for knows")
+    assert refusal(text, row("C")) == "f:1: a vote is 'C'; vote_for has A, B, neither."
+    assert refusal(text, row({"x": 1})).startswith("f:1: a vote is {'x': 1}; vote_for has")
 
 
 @pytest.mark.parametrize(
@@ -648,7 +648,7 @@ def test_comparisons_that_are_none_are_refused() -> None:
         == "nobody said which completion is better"
     )
     assert refusal(BATTLES, battles(("x", "w", "left"))) == (
-        "f:1, battles[0]: a side of a comparison is 'w'; it is neither the author of a completion nor a place, 0 to 2."
+        "f:1, battles[0]: a side of a comparison is 'w'; it must be the author of a completion, or a place, 0 to 2."
     )
     assert (
         refusal(BATTLES, battles(("x", "x", "left")))
@@ -656,9 +656,9 @@ def test_comparisons_that_are_none_are_refused() -> None:
     )
     assert (
         refusal(BATTLES, battles(("x", "y", "z")))
-        == "f:1, battles[0]: a vote is 'z'; pairs[0].vote_for knows left, right, draw."
+        == "f:1, battles[0]: a vote is 'z'; pairs[0].vote_for has left, right, draw."
     )
-    assert refusal(BATTLES, battles() | {"battles": 3}) == "f:1: battles is a int; it must be a list of comparisons."
+    assert refusal(BATTLES, battles() | {"battles": 3}) == "f:1: battles is an int; it must be a list of comparisons."
 
 
 def test_pairs_in_wide_columns() -> None:
@@ -689,9 +689,9 @@ def test_a_table_of_wins_becomes_one_ranking(table: Any, expected: list[Any]) ->
 def test_a_table_that_is_not_square_is_refused() -> None:
     text = "{prompt: p, each: systems, completions: [{text: ., author: .key}], matrix: wins}"
     for table, says in (
-        ([[0, 1]], "f:1: wins holds a list of 1; it must have a line and a column for each of the 3 completions."),
-        ([[0], [0], [0]], "f:1: wins holds a list of 1; it must have"),
-        (3, "f:1: wins holds a int; it must have"),
+        ([[0, 1]], "f:1: wins has a list of 1; it must have a line and a column for each of the 3 completions."),
+        ([[0], [0], [0]], "f:1: wins has a list of 1; it must have"),
+        (3, "f:1: wins has an int; it must have"),
         ({"w": {}}, "f:1: wins is about 'w', which is the author of no completion."),
         (
             [[None, 1, 1], [None, None, 1], [1, 1, None]],
@@ -743,7 +743,7 @@ def test_a_critique_follows_the_completion_that_won_whichever_it_is() -> None:
     assert [candidate.critique for candidate in one.candidates] == [None, "W", None]
 
 
-DISSENT = "the critique of a rater who did not prefer the completion that won was left out"
+DISSENT = "the critique of a rater who did not prefer the winner was left out"
 
 
 @pytest.mark.parametrize(
@@ -776,7 +776,7 @@ def test_each_rater_has_one_preference() -> None:
         refusal(text, AB | {"o": 1, "s": [1, 2], "w": ["x"]})
         == "f:1: s is a list of 2; it must have one preference for each of the 1 raters."
     )
-    with pytest.raises(InputError, match="'rater_preference' is what each rater preferred"):
+    with pytest.raises(InputError, match="'rater_preference' needs 'votes' or a 'strength'"):
         mapping("{prompt: p, completions: [{text: a, rank: r}], rater_preference: s, winner_critique: w}")
 
 

@@ -55,4 +55,4 @@ def test_attributes_that_the_world_does_not_judge_are_refused(tmp_path: Path, ca
         == 0
     )
     assert main([str(study)]) == 2
-    assert "asks for 'helpful'" in capsys.readouterr().err
+    assert "the attribute 'helpful'" in capsys.readouterr().err
