@@ -97,7 +97,7 @@ def mean_interval(values: ArrayLike, *, seed: int, level: float = 0.95, resample
 
 
 def per_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """(prompt id, value) of each completion -> the mean for each prompt, in order of first appearance."""
+    """(prompt id, value) of each completion -> prompt id -> mean, in order of first appearance."""
     groups: dict[str, list[float]] = {}
     for prompt, value in values:
         groups.setdefault(prompt, []).append(value)

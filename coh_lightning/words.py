@@ -4,9 +4,8 @@
     हिन्दी में लिखा               हिन्दी, में, लिखा                    combining marks belong to their word
     我喜欢2024年                我, 喜, 欢, 2024, 年             scripts without spaces: each letter is a word
 
-Scripts without spaces need a dictionary to find words, so each letter, with its marks, counts as one. They are Chinese,
-Japanese (kanji and kana), Yi, and those of Southeast Asia that Unicode's line breaking leaves to dictionaries (Thai,
-Lao, Khmer, Burmese, ...). Korean has spaces.
+Scripts without spaces (Chinese, Japanese, Yi, Thai, Lao, Khmer, Burmese, ...) need a dictionary to find words, so each
+letter, with its marks, counts as one.
 """
 
 from __future__ import annotations
@@ -41,9 +40,7 @@ def holds(text: str, sentence: str) -> bool:
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether a text contains a name as a whole word, ignoring case; next to a letter of a script without spaces it
-    always is one.
-    """
+    """Whether a text contains a name as a whole word, ignoring case; in a script without spaces any place will do."""
     text, name = (unicodedata.normalize("NFC", one) for one in (text, name))
     before = "" if _LETTER.match(name) else rf"(?<!{_INSIDE}|_)"
     after = "" if _LETTER.match(name[-1:]) else rf"(?!{_INSIDE}|_)"

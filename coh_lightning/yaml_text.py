@@ -26,7 +26,8 @@ import yaml
 
 INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+")
 FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:_[0-9]+)*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:_[0-9]+)*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 TAG = "tag:yaml.org,2002:"
 
@@ -141,8 +142,7 @@ def _check_keys(loader: Any, root: yaml.Node) -> None:
 
 
 def load_setting(text: str) -> Any:
-    """`load` for the value of a setting: a word with a colon at its end, or words in braces, are text, not keys
-    without values.
+    """`load` for the value of a setting: a word before a colon, or words in braces, are text, not keys without values.
 
     "Answer:"  ->  "Answer:"        "{rating}"  ->  "{rating}"        "{rating: 5}"  ->  {"rating": 5}
     """

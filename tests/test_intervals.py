@@ -28,7 +28,7 @@ def bounds(values: Any, **settings: Any) -> tuple[float, float]:
     return found.low, found.high
 
 
-def test_the_examples_of_the_docstrings_hold() -> None:
+def test_the_examples_in_docstrings_are_right() -> None:
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=2)
 
 
@@ -84,7 +84,7 @@ def test_an_interval_without_a_level_or_resamples_is_refused(settings: dict[str,
     assert bounds([1.0], seed=0, resamples=1) == (1.0, 1.0)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_an_interval_covers_the_truth_at_its_level() -> None:
     chance = np.random.default_rng(2)
     intervals = [bounds(chance.random(100), seed=i, resamples=300) for i in range(300)]
     assert 0.91 <= np.mean([low <= 0.5 <= high for low, high in intervals]) <= 0.98

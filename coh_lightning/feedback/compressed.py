@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zlib
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -96,13 +96,20 @@ class _Decompressed(io.RawIOBase):
 
 def _decompressor(path: Path) -> IO[bytes]:
     suffix = path.suffix.lower()
-    module = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}.get(suffix)
     try:
-        if module is not None:
-            return cast("IO[bytes]", import_module(module).open(path, "rb"))
-        import pyarrow
+        if suffix == ".bz2":
+            import bz2
 
-        return cast("IO[bytes]", pyarrow.input_stream(str(path), compression="zstd"))
+            return cast("IO[bytes]", bz2.open(path, "rb"))
+        if suffix == ".xz":
+            import lzma
+
+            return cast("IO[bytes]", lzma.open(path, "rb"))
+        if suffix == ".zst":
+            import pyarrow
+
+            return cast("IO[bytes]", pyarrow.input_stream(str(path), compression="zstd"))
+        return cast("IO[bytes]", gzip.open(path, "rb"))
     except (ImportError, NotImplementedError) as error:
-        needs = "pyarrow with zstd" if module is None else f"Python's {module}"
+        needs = {".bz2": "Python's bz2", ".xz": "Python's lzma"}.get(suffix, "pyarrow with zstd")
         raise InputError(f"{path}: {suffix} needs {needs}; install it, or decompress the file.") from error

@@ -28,7 +28,8 @@ OVERALL = "overall"
 """The attribute of a rating without a name."""
 
 _RECORD = ("id", "prompt", "system", "completions", "scale", "task", "aspect", "reference", "source", "extra")
-_COMPLETION = ("text", "rank", "rating", "thumb", "critique", "revision", "author")
+_TEXTS = ("critique", "revision", "author")
+_COMPLETION = ("text", "rank", "rating", "thumb", *_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ class RatedCompletion:
             rank=None if values.get("rank") is None else number(values["rank"], f"{key}.rank", where),
             ratings=ratings,
             thumb=values.get("thumb"),
-            critique=optional_text(values.get("critique"), f"{key}.critique", where),
-            revision=optional_text(values.get("revision"), f"{key}.revision", where),
-            author=optional_text(values.get("author"), f"{key}.author", where),
+            **{name: optional_text(values.get(name), f"{key}.{name}", where) for name in _TEXTS},
         )
         return candidate, unknown
 
@@ -82,7 +81,7 @@ class RatedCompletion:
             out["rank"] = self.rank
         if self.ratings:
             out["rating"] = dict(self.ratings)
-        for name in ("thumb", "critique", "revision", "author"):
+        for name in ("thumb", *_TEXTS):
             if getattr(self, name) is not None:
                 out[name] = getattr(self, name)
         return out

@@ -77,7 +77,7 @@ PACKERS = {
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "txt"])
 @pytest.mark.parametrize("packing", PACKERS)
-def test_every_packing_is_read_and_every_damage_to_it_refused(
+def test_every_compression_is_read_and_damage_is_refused(
     tmp_path: Path, packing: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = b"one\ntwo\n" if kind == "txt" else as_bytes(kind)
@@ -132,7 +132,7 @@ def test_arrow_files_are_read_in_both_forms(tmp_path: Path, form: str, compressi
 
 
 @pytest.mark.parametrize("form", ["file", "stream"])
-def test_no_byte_less_of_an_arrow_file_is_taken_for_the_whole(tmp_path: Path, form: str) -> None:
+def test_a_truncated_arrow_file_is_refused(tmp_path: Path, form: str) -> None:
     path = tmp_path / "a.arrow"
     content = arrow_bytes(form, "zstd")
     for length in range(0, len(content), 4):  # messages begin at every eighth byte
@@ -191,7 +191,7 @@ fits = TRLPairs("t").fits
         ("\ufeff" + json.dumps({"x": PAIR}), [(": x", {"id": "x", **PAIR})], ["a.json is an object of 1 rows"]),
     ],
 )
-def test_a_json_object_is_a_row_or_holds_rows(
+def test_a_json_object_is_a_row_or_has_rows(
     tmp_path: Path, content: str, rows: list[tuple[str, Any]], said: list[str]
 ) -> None:
     path = tmp_path / "a.json"
@@ -203,7 +203,7 @@ def test_a_json_object_is_a_row_or_holds_rows(
     assert told == said
 
 
-def test_a_json_object_is_a_row_where_nobody_says_what_a_row_has(tmp_path: Path) -> None:
+def test_a_json_object_is_a_row_if_the_columns_are_unknown(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for value, rows in (
         ({"prompt": "p", "completions": [{"text": "a"}, {"text": "b"}]}, 1),
@@ -230,9 +230,7 @@ def delimited(separator: str, *, first: str = "") -> str:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_the_separator_is_the_one_under_which_the_header_has_all_columns(
-    tmp_path: Path, name: str, separator: str
-) -> None:
+def test_the_separator_is_the_one_that_gives_the_header_all_columns(tmp_path: Path, name: str, separator: str) -> None:
     path = tmp_path / name
     told: list[str] = []
     row = {"n": "1", "prompt": "a,b;c", "chosen": "d\te", "rejected": "f|g"}
@@ -252,7 +250,7 @@ def test_the_separator_is_the_one_under_which_the_header_has_all_columns(
     assert (next(iter(read_rows(path)))[1] == row) == (separator == usual)  # without a source, no columns are known
 
 
-def test_a_separator_that_could_be_either_is_asked_for(tmp_path: Path) -> None:
+def test_an_ambiguous_separator_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("prompt,chosen,rejected,x|prompt|chosen|rejected\n1,2,3,4\n")
     with pytest.raises(InputError) as caught:
@@ -358,9 +356,7 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
         ("a.txt", b"1\n\xff\n2\n", ":2: not UTF-8 (0xff at byte 1); save the file as UTF-8."),
     ],
 )
-def test_a_bad_row_comes_in_its_place_so_that_it_can_be_skipped(
-    tmp_path: Path, name: str, content: bytes, says: str
-) -> None:
+def test_a_bad_row_is_yielded_as_an_error_in_its_place(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     first, bad, last = [row for _, row in read_rows(path)]
@@ -368,7 +364,7 @@ def test_a_bad_row_comes_in_its_place_so_that_it_can_be_skipped(
     assert str(bad) == f"{path}{says}"
 
 
-def test_a_value_of_parquet_that_python_does_not_have_makes_its_row_a_bad_one(tmp_path: Path) -> None:
+def test_a_parquet_value_that_python_lacks_makes_a_bad_row(tmp_path: Path) -> None:
     text = pyarrow.array([b"one", b"\xff", b"two"], pyarrow.binary()).view(pyarrow.string())
     day = pyarrow.array([0, 0, 2**31 - 1], pyarrow.int32()).view(pyarrow.date32())
     pyarrow.parquet.write_table(pyarrow.table({"text": text, "day": day}), tmp_path / "a.parquet")
@@ -380,14 +376,14 @@ def test_a_value_of_parquet_that_python_does_not_have_makes_its_row_a_bad_one(tm
     assert str(third).startswith(f"{tmp_path / 'a.parquet'}: row 3: it has a value that can't be read (")
 
 
-def test_two_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_parquet_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
     table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"a\.parquet: two columns have the same name \(text, text\)"):
         list(read_rows(tmp_path / "a.parquet"))
 
 
-def test_a_line_far_too_long_is_a_bad_row_and_what_follows_is_read(
+def test_a_line_that_is_too_long_is_a_bad_row_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coh_lightning.feedback.jsonl.LONGEST_LINE", 2**20)
@@ -398,9 +394,7 @@ def test_a_line_far_too_long_is_a_bad_row_and_what_follows_is_read(
     assert str(long[1]) == f"{path}:2: the line is longer than 1 MiB; put each record on a line."
 
 
-def test_a_packed_file_that_grows_out_of_all_proportion_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coh_lightning.feedback.compressed.FREELY_UNPACKED", 10_000)
     for kind in ("jsonl", "json", "csv", "parquet", "txt"):
         path = tmp_path / f"a.{kind}.gz"
@@ -467,7 +461,7 @@ def test_a_folder_gives_the_files_of_a_split(tmp_path: Path) -> None:
         chosen_files(f"{tmp_path}/*.parquet")
 
 
-def test_hub_names_and_local_paths_are_told_apart(tmp_path: Path) -> None:
+def test_hub_names_and_local_paths_are_distinguished(tmp_path: Path) -> None:
     assert not is_local("Anthropic/hh-rlhf") and not is_local("imdb")
     assert all(map(is_local, ["a.jsonl", "x/y.csv.gz", "./a", "/a/b", "~/a", "a/b/c", "*.json", str(tmp_path)]))
 

@@ -81,7 +81,7 @@ def test_a_name_with_two_splits_is_read_for_neither(tmp_path: Path, name: str) -
     assert read(tmp_path, split=label) == [name]  # asked for by its whole name
 
 
-def test_files_of_one_split_in_a_folder_that_says_two_are_read(tmp_path: Path) -> None:
+def test_files_of_one_split_in_a_folder_with_two_are_read(tmp_path: Path) -> None:
     fill(tmp_path, "train_test_split/train.jsonl", "train_test_split/test/a.jsonl")
     assert read(tmp_path) == ["train_test_split/train.jsonl"]
     assert read(tmp_path, split="test") == ["train_test_split/test/a.jsonl"]
@@ -95,7 +95,7 @@ def test_files_of_one_split_in_a_folder_that_says_two_are_read(tmp_path: Path) -
     ),
     st.sampled_from(["train", "test", "dev"]),
 )
-def test_what_is_read_is_of_one_split_and_everything_else_is_listed(
+def test_only_one_split_is_read_and_all_other_files_are_listed(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], split: str
 ) -> None:
     folder = tmp_path_factory.mktemp("folder")
@@ -132,7 +132,7 @@ def test_names_that_begin_with_a_dot_are_passed_over(tmp_path: Path, hidden: str
     assert [file.name for file in chosen_files(f"{tmp_path}/**/*.jsonl").files] == ["train.jsonl"]
 
 
-def test_a_pattern_may_ask_for_names_that_begin_with_a_dot(tmp_path: Path) -> None:
+def test_a_pattern_may_match_names_that_begin_with_a_dot(tmp_path: Path) -> None:
     fill(tmp_path, "train.jsonl", ".cache/train.jsonl", ".cache/.b/train.jsonl")
     assert len(chosen_files(f"{tmp_path}/.*/*.jsonl").files) == 1
     assert [str(file.relative_to(tmp_path)) for file in chosen_files(f"{tmp_path}/.cache/**/*.jsonl").files] == [
@@ -146,7 +146,7 @@ def test_a_dot_in_the_path_that_was_given_is_fine(tmp_path: Path) -> None:
     assert [file.name for file in chosen_files(f"{folder}/*.jsonl").files] == ["train.jsonl"]
 
 
-def test_files_that_describe_the_data_hold_no_rows(tmp_path: Path) -> None:
+def test_files_that_describe_the_data_have_no_rows(tmp_path: Path) -> None:
     fill(tmp_path, "train.json", "dataset_info.json", "state.json", "dataset_dict.json", "README.md", "LICENSE.txt")
     assert read(tmp_path) == ["train.json"]
     assert chosen_files(str(tmp_path)).passed_over == {
@@ -220,7 +220,7 @@ def test_the_same_rows_in_two_kinds_of_files_are_refused(tmp_path: Path, names: 
     assert says in refused(fill(tmp_path, *names))
 
 
-def test_a_split_in_a_kind_that_is_not_read_is_named(tmp_path: Path) -> None:
+def test_a_split_in_an_unreadable_kind_of_file_is_named(tmp_path: Path) -> None:
     fill(tmp_path, "train.xlsx", "test.jsonl")
     assert refused(tmp_path) == f"{tmp_path}: no file of the split 'train'; there is test (train.xlsx can't be read)."
 
@@ -245,7 +245,7 @@ def test_saved_datasets_are_read_by_split(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "one"))
 
 
-def test_files_and_repeated_records_are_said(tmp_path: Path) -> None:
+def test_files_and_repeated_records_are_noted(tmp_path: Path) -> None:
     fill(tmp_path, "one/train.jsonl", "two/train.jsonl", "one/test.jsonl")
     noticed: list[SourceNotes] = []
     load([TRLPairs(str(tmp_path), name="n")], seed=0, noticed=noticed)
@@ -258,7 +258,7 @@ def test_files_and_repeated_records_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "data", "data/deeper"])
-def test_the_pattern_that_is_advised_reads_the_split(tmp_path: Path, place: str) -> None:
+def test_the_suggested_pattern_reads_the_split(tmp_path: Path, place: str) -> None:
     folder = tmp_path / place
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("train_prefs-00000-of-00001.jsonl", "train_sft.jsonl"):

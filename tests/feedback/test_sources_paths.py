@@ -85,7 +85,7 @@ def test_a_path_leads_to_its_value(path: str, expected: Any) -> None:
         ('systems."gpt"-3', "has a quote at character 9 that is not closed"),
     ],
 )
-def test_a_path_that_leads_nowhere_says_where_it_ends(path: str, says: str) -> None:
+def test_a_wrong_path_is_refused_where_it_ends(path: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         value_at(ROW, path, "f:1")
 
@@ -97,7 +97,7 @@ def test_any_key_can_be_quoted(first: str, second: str, value: int) -> None:
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=8), st.integers(-12, 12))
-def test_places_and_slices_are_pythons(values: list[int], place: int) -> None:
+def test_places_and_slices_work_as_in_python(values: list[int], place: int) -> None:
     assert value_at({"a": values}, f"a.:{place}", "f:1") == values[:place]
     assert value_at({"a": values}, f"a.{place}:", "f:1") == values[place:]
     if -len(values) <= place < len(values):

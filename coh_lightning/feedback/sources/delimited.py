@@ -37,8 +37,7 @@ def read_delimited(
 
     Args:
         usual: The separator that the file's suffix implies.
-        separator: The one that is set.
-        fits: Decides between several; None: the usual one.
+        separator: The one that is set, if any; otherwise `fits` decides.
         say: Gets a sentence if another separator than the usual one is found.
 
     Raises:
@@ -69,11 +68,8 @@ def read_delimited(
             if not cells:
                 continue
             if len(cells) != len(header):
-                sizes, remedy = (
-                    f"{len(cells)} cells for {len(header)} columns",
-                    f"quote cells with {found!r} or a line end",
-                )
-                yield where, InputError(f"{where}: {sizes}; {remedy}.")
+                sizes = f"{len(cells)} cells for {len(header)} columns"
+                yield where, InputError(f"{where}: {sizes}; quote cells with {found!r} or a line end.")
                 continue
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:

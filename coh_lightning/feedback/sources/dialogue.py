@@ -118,12 +118,11 @@ def is_message(value: object) -> bool:
     """Whether a value is one message: an object with a known role and a text or a list of parts."""
     if not isinstance(value, Mapping):
         return False
-    return any(
-        isinstance(value.get(who), str)
-        and value[who] in _ROLES
-        and (isinstance(value.get(words), str) or is_typed_parts(value.get(words)))
-        for who, words in (("role", "content"), ("from", "value"))
-    )
+    for who, words in (("role", "content"), ("from", "value")):
+        role, content = value.get(who), value.get(words)
+        if isinstance(role, str) and role in _ROLES and (isinstance(content, str) or is_typed_parts(content)):
+            return True
+    return False
 
 
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:

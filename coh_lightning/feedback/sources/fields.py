@@ -55,7 +55,7 @@ class Fields:
         thumb: path of a value that is one of `up` or of `down`.
         up: the values that mean a thumb up (compared as `Mapping` says); by default true and 1.
         down: the values that mean a thumb down; by default false and 0.
-        critique: path or paths of what somebody said; several texts are joined with spaces.
+        critique: path or paths of critiques; several texts are joined with spaces.
         revision: path of a better text.
         author: path of who wrote the completion; ".key" is the key in `each` if that is an object, ".place" the place.
     """

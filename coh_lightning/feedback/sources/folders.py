@@ -127,18 +127,12 @@ def _listed(folder: Path, plain_text: bool) -> Chosen:
                 chosen.passed_over[str(file)] = "not a data file"
             else:
                 chosen.files.append(file)
-    chosen.passed_over = {
-        name: why
-        for name, why in chosen.passed_over.items()
-        if not any(Path(name).is_relative_to(other) for other in saved)
-    }
+    for name in [one for one in chosen.passed_over if any(Path(one).is_relative_to(other) for other in saved)]:
+        del chosen.passed_over[name]
     rows = [file for file in chosen.files if data_suffix(file) != ".txt"]
     if rows and not plain_text:
-        chosen.passed_over |= {
-            str(file): "plain text beside files of rows"
-            for file in chosen.files
-            if data_suffix(file) == ".txt" and file not in rows
-        }
+        texts = [file for file in chosen.files if file not in rows]
+        chosen.passed_over |= dict.fromkeys(map(str, texts), "plain text beside files of rows")
         chosen.files = rows
     return chosen
 

@@ -107,11 +107,9 @@ class CompletionReader:
         if not isinstance(elements, Mapping | list):
             raise InputError(f"{where}: {each} is {a_kind(elements)}; it must be a list of completions, or an object.")
         items = elements.items() if isinstance(elements, Mapping) else [(None, one) for one in elements]
+        names = [f"{where}, {each}[{place if key is None else repr(key)}]" for place, (key, _) in enumerate(items)]
         return [
-            Element(
-                row, one, place, f"{where}, {each}[{place if key is None else repr(key)}]", each, key, len(elements)
-            )
-            for place, (key, one) in enumerate(items)
+            Element(row, one, place, names[place], each, key, len(elements)) for place, (key, one) in enumerate(items)
         ]
 
     def of(self, elements: Sequence[Element], fronts: Sequence[str]) -> list[RatedCompletion]:

@@ -1,6 +1,4 @@
-"""Any other format, by a mapping: paths to the prompt, the completions and the feedback in a row. `conf/data/` has
-worked examples.
-"""
+"""Any other format: paths to the prompt, the completions and the feedback in a row. `conf/data/` has examples."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ class Mapping(Source):
         completions: [{text: text, author: .key}]
         votes: [best]
 
-    How strongly several raters preferred one of two, and what they said of the winner::
+    How strongly several raters preferred one of two, and their critiques of the winner::
 
         {"context": [{"role": "user", "content": "Hi"}], "response1": "Hello!", "response2": "What?",
          "raters": [{"score": -3, "why": "Kind."}, {"score": -1, "why": "Fits."}]}
@@ -65,8 +63,7 @@ class Mapping(Source):
 
     Entries of `values`, `vote_for`, `up`, `down` and `missing`, and the paths of `equal`, are compared by value
     whatever their types (`sources/values.py`): 1, "1" and 1.0 are equal, and so are yes, "yes", true and a cell "True".
-    Equal entries with different meanings are refused. Values without an entry are counted, and entries that no row uses
-    are named, on the screen and in data.json.
+    Values without an entry, and entries that no row uses, are noted on the screen and in data.json.
 
     Texts are kept exactly (`strip` removes whitespace at their ends). The turns of a conversation in one text
     (`turn_markers`) lose their markers, one space after a marker and one line end before it, and no other whitespace.
@@ -90,7 +87,7 @@ class Mapping(Source):
         strength: path of a number, or of several that are averaged: how strongly one of two completions was preferred;
             0 is a tie. The record's `extra` keeps its absolute value as `margin`.
         strength_for: the place, 0 or 1, of the completion that a positive `strength` prefers.
-        winner_critique: path or paths of what was said of the winner. In a tie it is left out and counted.
+        winner_critique: path or paths of a critique of the winner. In a tie it is left out and counted.
         loser_critique: the same for the losers.
         rater_preference: path of each rater's preference, as a `strength` or a vote, in the order of their critiques;
             not needed if `strength` or `votes` is a list of the same length. The critique of a rater who did not prefer

@@ -163,15 +163,13 @@ def most_often(lost: Sequence[Rejected]) -> str:
 
 
 def _refuse_equal_ids(by_label: Mapping[str, list[Feedback]]) -> None:
-    """Refuses equal ids of different sources, which a label "a/b" and a label "a" with ids "b/..." could have."""
+    """Refuses equal ids of two sources, as a label "a/b" and a label "a" with ids "b/..." may have."""
     owner: dict[str, str] = {}
     for label, records in by_label.items():
         for one in records:
             if owner.setdefault(one.id, label) != label:
-                raise InputError(
-                    f"the sources {owner[one.id]!r} and {label!r} both have a record {one.id!r:.60}; give one of "
-                    "them another name."
-                )
+                found = f"the sources {owner[one.id]!r} and {label!r} both have a record {one.id!r:.60}"
+                raise InputError(f"{found}; give one of them another name.")
 
 
 def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from coh_lightning.errors import counted, visible
 
 MOST_LINES = 40
-"""Different notes of one source that are shown; a column of free text mistaken for categories would give thousands."""
+"""Different notes of one source that are shown; free text taken for categories would give thousands."""
 MOST_KEPT = 10_000
 
 
