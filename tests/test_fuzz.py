@@ -221,7 +221,7 @@ json_values = st.recursive(
 
 
 @share("values")
-def test_whatever_value_stands_in_a_row_is_accepted_or_refused(cases: int, tmp_path: Path) -> None:
+def test_any_value_in_a_row_is_accepted_or_refused(cases: int, tmp_path: Path) -> None:
     tally = Tally()
     path = tmp_path / "f.jsonl"
 
@@ -341,7 +341,7 @@ def test_changed_files_are_accepted_or_refused_by_line(cases: int, tmp_path: Pat
 
 
 @share("texts")
-def test_changed_texts_of_the_pretraining_text_are_read_or_refused(cases: int, tmp_path: Path) -> None:
+def test_changed_pretraining_texts_are_read_or_refused(cases: int, tmp_path: Path) -> None:
     tally = Tally()
     for number in range(cases):
         chance = Random(f"texts {number}")
@@ -481,7 +481,7 @@ BLANKS = [
 
 @share("answers")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_completions_made_elsewhere_are_taken_or_refused(cases: int, tmp_path: Path) -> None:
+def test_foreign_completions_are_accepted_or_refused(cases: int, tmp_path: Path) -> None:
     plain = [
         {
             "id": one.completion.id,
@@ -517,7 +517,7 @@ def test_completions_made_elsewhere_are_taken_or_refused(cases: int, tmp_path: P
 
 
 @share("systems")
-def test_completions_files_of_a_study_are_taken_or_refused(cases: int, tmp_path: Path) -> None:
+def test_completion_files_of_a_study_are_accepted_or_refused(cases: int, tmp_path: Path) -> None:
     other = lines_of(
         tmp_path / "y.jsonl", [{"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"y {n}"} for n in range(4)]
     )
@@ -568,7 +568,7 @@ JUDGED = [
 
 
 @share("judgments")
-def test_judgements_and_completions_are_read_or_refused(cases: int, tmp_path: Path) -> None:
+def test_judgments_and_completions_are_read_or_refused(cases: int, tmp_path: Path) -> None:
     completions = [replace(one.completion, text="Apple", scores={"polite": 0.5}).to_json() for one in BLANKS]
     kinds: tuple[tuple[type[Completion] | type[Judgment], list[Any]], ...] = (
         (Judgment, JUDGED),
@@ -652,7 +652,7 @@ def changed_file(content: bytes, name: str, chance: Random) -> bytes:
 
 
 @share("sheets")
-def test_what_raters_send_is_counted_or_named(cases: int, a_study: Path, tmp_path: Path) -> None:
+def test_changed_rating_files_are_accepted_or_refused(cases: int, a_study: Path, tmp_path: Path) -> None:
     tally = Tally()
     study = read_study(a_study / "study")
     sent = sorted((a_study / "filled").iterdir())
@@ -735,7 +735,7 @@ def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Pat
 
 
 @share("replies")
-def test_what_a_judge_said_before_is_read_or_refused(cases: int, tmp_path: Path) -> None:
+def test_changed_judge_records_are_read_or_refused(cases: int, tmp_path: Path) -> None:
     compared = [JudgedPair(f"i{n}", f"p{n}", f"Question {n}?", ("x", "y"), (f"x {n}", f"y {n}")) for n in range(3)]
     asked = questions(compared, {"overall": "Which is better?"}, model="m", seed=0)
     nobody = Endpoint("http://127.0.0.1:1/v1", attempts=1, timeout=0.1)

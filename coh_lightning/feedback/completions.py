@@ -29,7 +29,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from coh_lightning.checks import checked_text, flat_values, number
 from coh_lightning.errors import InputError, named
@@ -76,21 +76,10 @@ class Completion:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores by name, from scorers."""
 
-    _types: ClassVar[dict[str, tuple[type, ...]]] = {
-        **dict.fromkeys(
-            ("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text", "stop", "task", "source"),
-            (str,),
-        ),
-        **dict.fromkeys(("sampling", "scores"), (dict,)),
-        **dict.fromkeys(("seed", "prompt_tokens", "completion_tokens"), (int,)),
-        **dict.fromkeys(("reference", "shown", "human"), (str, type(None))),
-        "messages": (list,),
-    }
-
     @classmethod
     def from_json(cls, obj: object, where: str) -> Completion:
         """Read one line of `completions.jsonl`. Raises InputError naming `where` and the key."""
-        values = flat_values(cls, cls._types, obj, where)
+        values = flat_values(cls, obj, where)
         _check_sampling(values.get("sampling"), where)
         if "scores" in values:
             values["scores"] = {

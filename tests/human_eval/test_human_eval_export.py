@@ -206,7 +206,7 @@ def test_a_lone_surrogate_is_refused_by_completion_file_and_line(tmp_path: Path)
         ],
     )
     with pytest.raises(
-        InputError, match=r"b\.jsonl:2 \(completion of 'p1'\): completion holds the lone surrogate U\+DC00"
+        InputError, match=r"b\.jsonl:2 \(completion of 'p1'\): completion has the lone surrogate U\+DC00"
     ):
         export_study([a, b], tmp_path / "study")
 

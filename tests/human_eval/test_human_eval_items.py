@@ -234,10 +234,10 @@ def test_different_sampling_gives_a_warning(tmp_path: Path) -> None:
     [
         (
             {"completion": "a\ud800"},
-            r" \(completion of '1'\): completion holds the lone surrogate U\+D800 at character 2",
+            r" \(completion of '1'\): completion has the lone surrogate U\+D800 at character 2",
         ),
-        ({"prompt": "\udfff"}, r" \(completion of '1'\): prompt holds the lone surrogate U\+DFFF at character 1"),
-        ({"reference": "\ud800"}, "reference holds the lone surrogate"),
+        ({"prompt": "\udfff"}, r" \(completion of '1'\): prompt has the lone surrogate U\+DFFF at character 1"),
+        ({"reference": "\ud800"}, "reference has the lone surrogate"),
         ({"completion": 3}, "completion is int 3; it must be text"),
         ({"prompt": 3}, "prompt is int; it must be text or a list of messages"),
         ({"prompt": [{"role": "user"}]}, r"prompt\[0\] must be a message"),
