@@ -72,7 +72,7 @@ def plain_loss(
         for number in planned.members:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
-            chains = data.preparer.chains(one, epoch)
+            chains = data.planner.chains(one, epoch)
             for tokens in (data.prompter.tokens.chain(one.prompt, chains[i]) for i in item.chains):
                 nll, unlikelihood = _nll(lm, tokens.ids)
                 learned, unlearned = torch.from_numpy(tokens.learned[1:]), torch.from_numpy(tokens.unlearned[1:])
@@ -269,7 +269,7 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
             for i in item.chains:
-                tokens = data.prompter.tokens.chain(one.prompt, data.preparer.chains(one)[i])
+                tokens = data.prompter.tokens.chain(one.prompt, data.planner.chains(one)[i])
                 nll = _nll(lm, tokens.ids)[0]
                 for span in tokens.spans:
                     sums.setdefault(f"train/nll_{span.kind}_{span.place + 1}", []).extend(
@@ -403,7 +403,7 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
     right: dict[str, list[float]] = {name: [] for name in ("sum", "mean", "swapped_sum", "swapped_mean", "marker")}
     with torch.no_grad():
         for one in data.splits["validation"]:
-            for chain in data.preparer.chains(one):
+            for chain in data.planner.chains(one):
                 tokens = data.prompter.tokens.chain(one.prompt, chain)
                 nll = _nll(model.lm, tokens.ids)[0]
                 for span in tokens.spans:
@@ -412,7 +412,7 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
                     )
             scores: dict[str, list[Tensor]] = {"good": [], "bad": []}
             for kind in scores:
-                link = next(chain for chain in data.preparer.chains(one) if chain[0].kind == kind)[0]
+                link = next(chain for chain in data.planner.chains(one) if chain[0].kind == kind)[0]
                 for candidate in one.record.candidates:
                     tokens = data.prompter.tokens.chain(one.prompt, (type(link)(link.marker, candidate.text),))
                     begin, end, *_ = tokens.spans[0]

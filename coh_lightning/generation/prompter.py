@@ -28,7 +28,7 @@ from coh_lightning.sequences.chains import Link, Unusable
 from coh_lightning.sequences.encoder import Encoder
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.prompt_format import PromptFormat
-from coh_lightning.sequences.wording import Wording, asked, markers
+from coh_lightning.sequences.wording import Wording, conditions_for, markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -132,7 +132,7 @@ class Prompter:
 
     def all_conditions(self, record: Feedback) -> dict[str, str]:
         """Every feedback sentence that can stand before an output of this record at inference, by name."""
-        return asked(self.wording, self.method.sentences, record, self.attributes)
+        return conditions_for(self.wording, self.method.sentences, record, self.attributes)
 
     def conditions(self, record: Feedback) -> dict[str, str]:
         """The feedback sentences to write under, by name: those of `condition_names`, by default good and bad.

@@ -266,7 +266,7 @@ def test_a_refinement_prompt_has_the_ids_of_training_before_a_second_output(
     data.setup("fit")
     seen = 0
     for one in data.splits["train"]:
-        for chain in data.preparer.chains(one):
+        for chain in data.planner.chains(one):
             if len(chain) != 2 or (chain[0].kind, chain[1].kind) not in (("bad", "good"), ("bad", "revision")):
                 continue
             critique = next((c.critique for c in one.record.candidates if c.text == chain[0].text), None)

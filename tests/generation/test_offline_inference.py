@@ -244,7 +244,7 @@ def test_a_server_that_stopped_at_a_marker_gives_stop_marker(tmp_path: Path) -> 
             [plain(BLANKS[0], completion_tokens=1.5)],
             "c.jsonl:1: completion_tokens is float 1.5; it must be a number of tokens",
         ),
-        ([plain(BLANKS[0], "a\ud800")], r"c.jsonl:1: completion holds the lone surrogate U\+D800"),
+        ([plain(BLANKS[0], "a\ud800")], r"c.jsonl:1: completion has the lone surrogate U\+D800"),
         (["{"], "c.jsonl:1: broken JSON"),
         (["3"], "c.jsonl:1: the line is not a JSON object"),
         (
