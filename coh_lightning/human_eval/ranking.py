@@ -51,33 +51,31 @@ def bradley_terry(wins: ArrayLike, ties: ArrayLike, systems: Sequence[str]) -> S
     2.0
     """
     won, tied = np.asarray(wins, dtype=np.float64), np.asarray(ties, dtype=np.float64)
-    parts = components(won + tied > 0)
-    refused = None
-    if len(parts) > 1:
-        named = "; ".join(", ".join(systems[index] for index in part) for part in parts)
-        refused = f"the comparisons fall into {len(parts)} parts ({named}); compare across them."
-    elif not won.any():
-        refused = f"all {tied.sum() / 2:g} votes are ties; collect more votes."
-    else:
-        reach = _reachable((won + tied) > 0)
-        for index, name in enumerate(systems):
-            reaches_all, reached_by_all = reach[index].all(), reach[:, index].all()
-            if not (reaches_all and reached_by_all):
-                why = (
-                    "never won or tied"
-                    if reached_by_all
-                    else "never lost or tied"
-                    if reaches_all
-                    else "is between them"
-                )
-                refused = f"against at least one group of the others, {name} {why}; collect more votes."
-                break
+    refused = _no_estimate(won, tied, systems)
     if refused is None:
         strengths, tie = davidson(won[None], tied[None])
         if np.isfinite(strengths).all():
             return Strengths(strengths[0], float(tie[0]))
         refused = "no finite strengths fit these wins and ties; collect more votes."
     raise InputError(f"the systems can't be ranked: {refused}")
+
+
+def _no_estimate(won: Floats, tied: Floats, systems: Sequence[str]) -> str | None:
+    """Why no finite estimate exists; None if one may."""
+    parts = components(won + tied > 0)
+    if len(parts) > 1:
+        named = "; ".join(", ".join(systems[index] for index in part) for part in parts)
+        return f"the comparisons fall into {len(parts)} parts ({named}); compare across them."
+    if not won.any():
+        return f"all {tied.sum() / 2:g} votes are ties; collect more votes."
+    reach = _reachable(won + tied > 0)
+    reasons = {(False, True): "never won or tied", (True, False): "never lost or tied"}
+    for index, name in enumerate(systems):
+        both = bool(reach[index].all()), bool(reach[:, index].all())
+        if not all(both):
+            why = reasons.get(both, "is between such groups")
+            return f"against at least one group of the others, {name} {why}; collect more votes."
+    return None
 
 
 def components(met: ArrayLike) -> list[list[int]]:

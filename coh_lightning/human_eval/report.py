@@ -64,9 +64,7 @@ def _warnings(
     unknown = [system for system in results.systems if not sampling.get(system)]
     known = {system: sampling[system] for system in results.systems if sampling.get(system)}
     if unknown and known:
-        lines.append(
-            f"The sampling settings of {listed(unknown)} are unknown and can't be compared with {listed([*known])}."
-        )
+        lines.append(f"The sampling of {listed(unknown)} is unknown and can't be compared with {listed([*known])}.")
     # export has already compared the settings if it wrote warnings
     settings = {name for values in known.values() for name in values} if results.key.get("warnings") is None else ()
     for setting in sorted(settings):
@@ -90,12 +88,8 @@ def _warnings(
 
 def report_page(numbers: Numbers, folder: Path, figures: Mapping[str, str]) -> str:
     """The page, with the figures of the folder in it."""
-    return render(
-        "report.html.j2",
-        title=title(numbers),
-        blocks=report_blocks(numbers, figures),
-        images={name: folder / f"{name}.svg" for name in figures},
-    )
+    images = {name: folder / f"{name}.svg" for name in figures}
+    return render("report.html.j2", title=title(numbers), blocks=report_blocks(numbers, figures), images=images)
 
 
 def report_markdown(numbers: Numbers, figures: Mapping[str, str]) -> str:

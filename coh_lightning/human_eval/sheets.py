@@ -6,8 +6,8 @@ r"""A study's sheets: a CSV per rater with instructions, and `rate.html`, one of
 RFC 4180 with CRLF, UTF-8 with a byte order mark (without it, Excel uses the local code page). All rows look alike: no
 sheet and no page has systems or checks.
 
-Every cell is quoted and guarded against formulas (CWE-1236): a text gets one leading apostrophe if a spreadsheet could
-run it, that is if its own leading apostrophes and whitespace end in one of `DANGEROUS`::
+Every cell is quoted and guarded against formulas (CWE-1236): a text gets one leading apostrophe if the character after
+its own leading apostrophes and whitespace is one of `DANGEROUS`::
 
     =1+1    ->  '=1+1           - a list item  ->  '- a list item
     '=1+1   ->  ''=1+1          'quoted'       ->  'quoted'          (not dangerous, no guard)
@@ -57,7 +57,7 @@ def guard(text: str) -> str:
 
 
 def unguard(cell: str) -> str:
-    """The text that `guard` turned into this cell."""
+    """The text that `guard` turned into this cell; one that only looks guarded loses an apostrophe too."""
     return cell[1:] if cell.startswith("'") and _pattern.match(cell) else cell
 
 

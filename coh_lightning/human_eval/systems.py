@@ -173,10 +173,8 @@ def join_dialogues(turns: Mapping[str, SystemOutput]) -> dict[str, SystemOutput]
     for id, output in turns.items():
         dialogue, mark, number = id.rpartition("#")
         if not mark or not (number.isascii() and number.isdigit()):
-            raise InputError(
-                f"{output.where}: '{id}' doesn't name a turn of a dialogue; give ids DIALOGUE#TURN (d7#1, ...), or the "
-                "keys 'dialogue' and 'turn'."
-            )
+            fact = f"'{id}' doesn't name a turn of a dialogue"
+            raise InputError(f"{output.where}: {fact}; give ids DIALOGUE#TURN, or the keys 'dialogue' and 'turn'.")
         dialogues.setdefault(dialogue, {})[int(number)] = output
     return {dialogue: _joined(dialogue, by_turn) for dialogue, by_turn in dialogues.items()}
 

@@ -21,7 +21,7 @@ ILLEGAL = "\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff"
 _ESCAPED = re.compile(f"[{ILLEGAL}]|_(?=x[0-9A-Fa-f]{{4}}[_{ILLEGAL}])")
 """What XML can't have or changes (CR), and an underscore that would begin an escape."""
 
-COLUMNS = dict(zip((*BEFORE, *AFTER), (15, 15, 10, 18, 60, 60, 60, 40, 10), strict=True))
+WIDTHS = dict(zip((*BEFORE, *AFTER), (15, 15, 10, 18, 60, 60, 60, 40, 10), strict=True))
 """Widths in characters; a column of choices has 14."""
 
 
@@ -85,7 +85,7 @@ def _workbook(study: Study, rater: str) -> Any:
                 cell.fill = PatternFill("solid", fgColor="E4F0F0")
     for place, name in enumerate(head, start=1):
         letter = get_column_letter(place)
-        sheet.column_dimensions[letter].width = COLUMNS.get(name, 14)
+        sheet.column_dimensions[letter].width = WIDTHS.get(name, 14)
         sheet.column_dimensions[letter].hidden = name in ("study_id", "rater", "text_hash")
         if name in study.definitions and len(cells) > 1:
             sentence = study.definitions[name]

@@ -289,7 +289,7 @@ def test_unknown_sampling_settings_give_a_warning(tmp_path: Path) -> None:
     numbers = numbers_of(
         tmp_path, tables={"overall": votes("m")}, key={"sampling": {"old": None, "new": {"top_k": 50}}}
     )
-    assert numbers["warnings"] == ["The sampling settings of old are unknown and can't be compared with new."]
+    assert numbers["warnings"] == ["The sampling of old is unknown and can't be compared with new."]
 
 
 def test_the_exports_warnings_come_first_and_once(tmp_path: Path) -> None:
