@@ -8,7 +8,9 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from functools import cache
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from coh_lightning.errors import InputError, did_you_mean, shown
 
@@ -23,21 +25,17 @@ def checked_text(value: object, key: str, where: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        raise InputError(
-            f"{where}: {key} holds the lone surrogate U+{code:04X} at character {error.start + 1}, which can't be "
-            "written as UTF-8; correct the row."
-        ) from error
+        found = f"the lone surrogate U+{ord(value[error.start]):04X} at character {error.start + 1}"
+        raise InputError(f"{where}: {key} has {found}, which UTF-8 can't represent; correct the row.") from error
     return value
 
 
 def optional_text(value: object, key: str, where: str) -> str | None:
-    """The value as text, or None."""
     return None if value is None else checked_text(value, key, where)
 
 
 def number(value: object, key: str, where: str) -> float:
-    """The value as a finite number; a boolean is none."""
+    """The value as a finite number; a boolean is refused."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{where}: {key} is {shown(value)}; it must be a number.")
     try:
@@ -50,7 +48,6 @@ def number(value: object, key: str, where: str) -> float:
 
 
 def checked_object(value: object, key: str, where: str) -> dict[str, Any]:
-    """The value as a JSON object."""
     if not isinstance(value, dict):
         raise InputError(f"{where}: {key} is {shown(value)}; it must be a JSON object.")
     return value
@@ -71,8 +68,20 @@ def known_keys(obj: object, known: Collection[str], key: str, where: str) -> tup
     return found, unknown
 
 
-def flat_values(cls: type, types: Mapping[str, tuple[type, ...]], obj: object, where: str) -> dict[str, Any]:
-    """The values of a flat record (a dataclass), each of one of its types; unknown and missing keys are refused."""
+@cache
+def _json_types(cls: type) -> dict[str, tuple[type, ...]]:
+    """The types that the values of a dataclass have in JSON: dict for Mapping[...], list for tuple[...]."""
+    in_json: dict[Any, tuple[type, ...]] = {Mapping: (dict,), tuple: (list,), float: (int, float)}
+    found = {}
+    for name, hint in get_type_hints(cls).items():
+        kinds = [get_origin(one) or one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+        found[name] = tuple(kind for one in kinds for kind in in_json.get(one, (one,)))
+    return found
+
+
+def flat_values(cls: type, obj: object, where: str) -> dict[str, Any]:
+    """The values of a flat record, a dataclass, checked by its annotations; unknown and missing keys are refused."""
+    types = _json_types(cls)
     values = checked_object(obj, LINE, where)
     for name, value in values.items():
         if name not in types:

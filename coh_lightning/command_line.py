@@ -9,19 +9,14 @@ from coh_lightning.errors import InputError
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse's parser without abbreviated options, whose errors are one sentence; so are those of its subcommands.
+    """argparse's parser without abbreviated options. Errors, also of subcommands, are an InputError of one line:
 
-        human-eval export: the following arguments are required: --output; --help lists the options.
-
-    Raises:
-        InputError: instead of argparse's exit with its usage.
+    human-eval export: the following arguments are required: --output; --help lists the options.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(
-            f"{self.prog.removeprefix('python -m ').removeprefix('coh_lightning ')}: {message}; --help lists the "
-            "options."
-        )
+        command = self.prog.removeprefix("python -m ").removeprefix("coh_lightning ")
+        raise InputError(f"{command}: {message}; --help lists the options.")

@@ -1,4 +1,4 @@
-"""The exception for everything that a user can put right, and the helpers that word its messages.
+"""The exception for everything that a user can fix, and the pieces of its messages.
 
 did_you_mean("promt", ["prompt", "task"])   "; did you mean 'prompt'?"
 shown([1, 2])                               "list [1, 2]"
@@ -18,11 +18,9 @@ LONGEST = 60
 
 
 class InputError(ValueError):
-    """Bad input or a bad choice of settings. The command line prints it as one line without a traceback and exits
-    with 2.
+    """Bad input or settings. The command line prints it as one line without a traceback and exits with 2.
 
-    The message is one sentence: the place (file and line, or the key of the setting), the fact with its numbers, and
-    the remedy.
+    The message is one sentence: the place (file and line, or the setting), the fact with its numbers, the remedy.
     """
 
 
@@ -43,18 +41,22 @@ def shown(value: object) -> str:
     return f"{type(value).__name__} {_shortened(repr(value))}"
 
 
+def a_kind(value: object) -> str:
+    """What kind of value it is, for a message: "a list of 3", "a str", "an int"."""
+    name = type(value).__name__
+    return f"a list of {len(value)}" if isinstance(value, list) else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def named(name: str) -> str:
     """A name for a message: as it is, or quoted and shortened if it is long or not printable."""
     return name if name.isprintable() and len(name) <= LONGEST else _shortened(repr(name))
 
 
 def counted(number: int, noun: str) -> str:
-    """A count with its noun: "1 prompt", "1,200 prompts"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as a sentence lists them: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -62,16 +64,11 @@ def visible(text: str, *, line_ends: bool = False) -> str:
     """Text with control characters, direction marks and the like escaped, so that it can't move the cursor or reverse
     the line. With `line_ends`, newlines stay.
     """
-    return "".join(
-        character if _is_harmless(character) or (line_ends and character == "\n") else ascii(character)[1:-1]
-        for character in text
-    )
-
-
-def _is_harmless(character: str) -> bool:
-    # the two joiners hold letters and emoji together and have no other effect
+    harmless = "\u200c\u200d" + ("\n" if line_ends else "")  # the two joiners of letters and emoji
     hidden = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    return character in "\u200c\u200d" or unicodedata.category(character) not in hidden
+    return "".join(
+        ascii(one)[1:-1] if unicodedata.category(one) in hidden and one not in harmless else one for one in text
+    )
 
 
 def _shortened(text: str) -> str:

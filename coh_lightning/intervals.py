@@ -1,4 +1,4 @@
-"""Bootstrap intervals over prompts: the one resampling behind every interval of the package. numpy alone.
+"""Bootstrap intervals over prompts, for every interval of the package.
 
 Several completions of one prompt, or several votes on it, are not independent, so whole prompts are drawn:
 
@@ -25,7 +25,7 @@ CELLS = 4_000_000
 
 
 class Interval(NamedTuple):
-    """An estimate with its interval; low and high are nan if the data can't tell."""
+    """An estimate with its interval; nan if the data has none."""
 
     value: float
     low: float
@@ -55,9 +55,8 @@ class Difference:
 
 
 def bootstrap_sums(totals: ArrayLike, *, seed: int, resamples: int) -> Floats:
-    """WeightedMeans over prompts drawn with replacement: totals of shape (prompts, columns) -> (resamples, columns).
-
-    All columns share their draws, so statistics of different columns stay as dependent as they are in the data.
+    """Sums over prompts drawn with replacement: totals of shape (prompts, columns) -> (resamples, columns). All columns
+    share their draws, so they stay as dependent as in the data.
 
     >>> bootstrap_sums([[1.0, 10.0]] * 3, seed=0, resamples=2)
     array([[ 3., 30.],
@@ -79,31 +78,26 @@ def bootstrap_sums(totals: ArrayLike, *, seed: int, resamples: int) -> Floats:
 
 
 def mean_interval(values: ArrayLike, *, seed: int, level: float = 0.95, resamples: int = 2000) -> Interval:
-    """The mean of one value per prompt with its percentile bootstrap interval (Efron 1979). Average the completions of
-    a prompt first (`per_prompt`).
+    """The mean of one value per prompt (see `per_prompt`) with its percentile bootstrap interval (Efron 1979).
 
-    Depends on the order of `values` as well as on the seed. The interval of a single value is that value.
+    Depends on the order of `values` and on the seed. The interval of a single value is that value.
 
     Raises:
         ValueError: no values, or non-finite ones.
     """
     sample = np.asarray(values, dtype=np.float64).reshape(-1)
     if not len(sample) or not np.isfinite(sample).all():
-        raise ValueError(
-            f"a mean and its interval need at least one value, all finite; there are {len(sample)}, of which "
-            f"{np.isfinite(sample).sum()} finite"
-        )
+        finite = np.isfinite(sample).sum()
+        raise ValueError(f"an interval needs at least one value, all finite; there are {len(sample)}, {finite} finite")
     if not 0 < level < 1 or resamples < 1:
-        raise ValueError(
-            f"an interval needs a level between 0 and 1 and at least one resample, not {level} and {resamples}"
-        )
+        raise ValueError(f"an interval needs 0 < level < 1 and resamples >= 1; they are {level} and {resamples}")
     means = bootstrap_sums(sample[:, None], seed=seed, resamples=resamples)[:, 0] / len(sample)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
 
 
 def per_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """(prompt id, value) of each completion -> the mean for each prompt, in order of first appearance."""
+    """(prompt id, value) of each completion -> prompt id -> mean, in order of first appearance."""
     groups: dict[str, list[float]] = {}
     for prompt, value in values:
         groups.setdefault(prompt, []).append(value)
@@ -113,11 +107,8 @@ def per_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
 def paired_difference(
     a: Mapping[str, float], b: Mapping[str, float], *, seed: int, level: float = 0.95, resamples: int = 2000
 ) -> Difference:
-    """a - b, prompt by prompt, over the prompts of both (the control gap: a under the good marker, b under the bad
-    one).
-
-    Raises:
-        ValueError: no prompt in common, or non-finite values.
+    """a - b, prompt by prompt, over the prompts of both; for example the control gap, good marker minus bad marker.
+    Raises ValueError for no prompt in common, or non-finite values.
     """
     shared = sorted(a.keys() & b.keys())  # sorted: the interval doesn't depend on the order of either mapping
     found = mean_interval([a[prompt] - b[prompt] for prompt in shared], seed=seed, level=level, resamples=resamples)
@@ -125,8 +116,7 @@ def paired_difference(
 
 
 def compared_with(ask: str) -> str | None:
-    """The ask whose mean is subtracted from that of `ask`: the bad sentence from the good one, a fresh answer from a
-    refined one.
+    """The condition whose mean is subtracted from that of `ask`: bad from good, fresh from refined.
 
     >>> compared_with("good"), compared_with("good accuracy"), compared_with("refined 2"), compared_with("bad")
     ('bad', 'bad accuracy', 'fresh 2', None)

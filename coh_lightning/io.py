@@ -13,8 +13,7 @@ from pathlib import Path
 from coh_lightning.errors import InputError
 
 PART = ".part"
-"""Ends the name of an unfinished file, which also begins with a dot. A killed process may leave one; nothing reads it.
-"""
+"""End of the name of an unfinished file. A killed process may leave one; nothing reads it."""
 
 REMEDIES = {
     errno.ENOSPC: "free some space there",
@@ -55,11 +54,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def exclusive_lock(folder: Path, busy: str) -> Iterator[int]:
-    """An exclusive lock on a folder until the body or the process ends. Yields the lock's file descriptor: a process
-    that inherits it holds the lock too. On a file system without locks it has no effect.
-
-    Raises:
-        InputError: another process holds the lock; `busy` is the message.
+    """An exclusive lock on a folder until the body or the process ends; no effect on a file system without locks.
+    Yields the lock's file descriptor: a process that inherits it has the lock too. Raises InputError if another process
+    has the lock; `busy` is the message.
     """
     path = folder / f".lock{PART}"
     while True:
@@ -82,8 +79,8 @@ def exclusive_lock(folder: Path, busy: str) -> Iterator[int]:
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Rename `aside` to `path` after it is synced to disk, replacing what is there. Raises OSError if one is a file and
-    the other a folder.
+    """Sync `aside` to disk and rename it to `path`, which is replaced. Raises OSError if one is a file and the other a
+    folder.
     """
     for part in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
         _allow(part)
@@ -113,16 +110,12 @@ def explain_os_error(path: Path | str, error: OSError) -> OSError | InputError:
     """`error` as an InputError about `path` if `REMEDIES` has it, else `error` itself."""
     if error.errno not in REMEDIES:
         return error
-    return InputError(
-        f"{path} can't be written ({os.strerror(error.errno)}); {REMEDIES[error.errno]}, and run the same command "
-        "again."
-    )
+    remedy = f"{REMEDIES[error.errno]}, and run the same command again"
+    return InputError(f"{path} can't be written ({os.strerror(error.errno)}); {remedy}.")
 
 
 def _allow(path: Path) -> None:
-    """Gives a file or folder the usual permissions of a new one: some libraries (safetensors) write files that only
-    their owner may read.
-    """
+    """Gives it the usual permissions of a new file: safetensors writes files that only their owner may read."""
     before = os.umask(0o077)
     os.umask(before)
     usual = 0o777 if path.is_dir() else 0o666 | (path.stat().st_mode & 0o111)

@@ -1,12 +1,11 @@
-"""Splits text into words in any script, for counts, n-grams and ROUGE, and finds names in text.
+"""Words of a text in any script, for counts, n-grams and ROUGE; names in a text.
 
     The cat's hat              the, cat, s, hat                in lower case, without punctuation
     हिन्दी में लिखा               हिन्दी, में, लिखा                    combining marks belong to their word
     我喜欢2024年                我, 喜, 欢, 2024, 年             scripts without spaces: each letter is a word
 
-Scripts without spaces need a dictionary to find words, so each letter, with its marks, counts as one. They are Chinese,
-Japanese (kanji and kana), Yi, and those of Southeast Asia that Unicode's line breaking leaves to dictionaries (Thai,
-Lao, Khmer, Burmese, ...). Korean has spaces.
+Scripts without spaces (Chinese, Japanese, Yi, Thai, Lao, Khmer, Burmese, ...) need a dictionary to find words, so each
+letter, with its marks, counts as one.
 """
 
 from __future__ import annotations
@@ -27,11 +26,9 @@ _LETTER = regex.compile(_ALONE, regex.V1)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case: runs of letters, combining marks and digits; single letters in scripts without
-    spaces.
+    """The words in lower case: runs of letters, combining marks and digits; single letters in scripts without spaces.
 
-    On ASCII text these are the runs of a-z and 0-9, as in Google's rouge_score. Composed and decomposed characters are
-    equal (NFC).
+    ASCII text gives the runs of a-z and 0-9, as in Google's rouge_score. Composed and decomposed characters are equal.
     """
     return _WORD.findall(unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()))
 
@@ -43,9 +40,7 @@ def holds(text: str, sentence: str) -> bool:
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether a text contains a name as a whole word, ignoring case; next to a letter of a script without spaces it
-    always is one.
-    """
+    """Whether a text contains a name as a whole word, ignoring case; in a script without spaces any place will do."""
     text, name = (unicodedata.normalize("NFC", one) for one in (text, name))
     before = "" if _LETTER.match(name) else rf"(?<!{_INSIDE}|_)"
     after = "" if _LETTER.match(name[-1:]) else rf"(?!{_INSIDE}|_)"

@@ -1,6 +1,6 @@
-"""The embedded worlds by name: what `world` stands for in a setting. A file or folder of that name is `./world`.
+"""The embedded worlds by name: the meaning of `world` in a setting. A file or folder of that name is `./world`.
 
-The package looks a world up here by import path and imports none of its files itself::
+Nothing else in the package imports a world's files::
 
     resolve("feedback")     the function world.feedback.world_feedback
     resolve("model")        the folder of the base model and its tokenizer
@@ -30,11 +30,11 @@ TABLE: dict[str, dict[Kind, str]] = {
 
 
 def import_path(kind: Kind, name: str) -> str:
-    """The import path that the name of a world stands for; any other name is an import path already."""
+    """The import path of a world's part; any other name is an import path already."""
     return TABLE[name][kind] if name in TABLE else name
 
 
 def resolve(kind: Kind, world: str = WORLD) -> Any:
-    """What the name of a world stands for as a setting of this kind."""
+    """The world's object for a setting of this kind."""
     module, _, name = TABLE[world][kind].partition(":")
     return getattr(import_module(module), name)

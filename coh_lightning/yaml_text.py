@@ -1,6 +1,6 @@
-"""How settings are read from YAML and written to it, by one set of rules: what is written reads back unchanged.
+"""Settings in YAML, read and written by one set of rules: what is written reads back unchanged.
 
-Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what people wrote:
+Reading follows YAML 1.2 where PyYAML (YAML 1.1) would change what people wrote:
 
     1e-4  1e5          numbers                      (PyYAML: text)
     yes  no  on  off   text; a setting that is true or false takes them all the same  (PyYAML: booleans)
@@ -9,8 +9,7 @@ Reading follows YAML 1.2 where PyYAML, which follows YAML 1.1, would change what
     2026-01-31         text                         (PyYAML: a date)
     {a: 1, a: 2}       an error                     (PyYAML: the last one counts)
 
-A duplicate key is refused. So are keys that differ in YAML and are equal in Python (true and 1, 1 and 1.0), of which
-the last would replace the first.
+Keys that differ in YAML and are equal in Python (true and 1, 1 and 1.0) count as duplicates.
 
 Writing quotes every text that this reader, PyYAML or OmegaConf could read as something else, and escapes every
 character that is not printable.
@@ -27,7 +26,8 @@ import yaml
 
 INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+")
 FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:_[0-9]+)*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:_[0-9]+)*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 TAG = "tag:yaml.org,2002:"
 
@@ -49,10 +49,6 @@ class DuplicateKeyError(yaml.MarkedYAMLError):
     """A mapping has a key twice. The mark is the place of the second."""
 
 
-def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    return re.compile(f"(?:{pattern.pattern})$")
-
-
 for kind, pattern, first in (
     ("bool", re.compile("true|True|TRUE|false|False|FALSE"), "tTfF"),
     ("int", INT, "-+0123456789"),
@@ -60,9 +56,14 @@ for kind, pattern, first in (
     ("null", re.compile("~|null|Null|NULL|"), ["~", "n", "N", ""]),
     ("merge", re.compile("<<"), "<"),
 ):
-    Loader.add_implicit_resolver(TAG + kind, _whole(pattern), list(first))
+    whole = re.compile(f"(?:{pattern.pattern})$")
+    Loader.add_implicit_resolver(TAG + kind, whole, list(first))
     if kind != "merge":
-        Dumper.add_implicit_resolver(TAG + kind, _whole(pattern), list(first))
+        Dumper.add_implicit_resolver(TAG + kind, whole, list(first))
+
+
+def _unreadable(node: yaml.ScalarNode, wanted: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, f"{node.value!r} is not {wanted}", node.start_mark)
 
 
 def _int(loader: Any, node: yaml.ScalarNode) -> int:
@@ -70,9 +71,7 @@ def _int(loader: Any, node: yaml.ScalarNode) -> int:
     try:
         return int(text) if text.lstrip("-+0_").isdecimal() or not text.strip("-+0_") else int(text, 0)
     except ValueError as error:  # under an explicit tag: !!int x
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{text!r} is not a whole number", node.start_mark
-        ) from error
+        raise _unreadable(node, "a whole number") from error
 
 
 def _float(loader: Any, node: yaml.ScalarNode) -> float:
@@ -80,9 +79,7 @@ def _float(loader: Any, node: yaml.ScalarNode) -> float:
     try:
         return float(re.sub(r"\.(inf|nan)$", r"\1", text))
     except ValueError as error:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{node.value!r} is not a number", node.start_mark
-        ) from error
+        raise _unreadable(node, "a number") from error
 
 
 Loader.add_constructor(TAG + "int", _int)
@@ -99,11 +96,8 @@ Dumper.add_multi_representer(str, _text)
 
 
 def load(text: str | bytes) -> Any:
-    """What a YAML text holds.
-
-    Raises:
-        DuplicateKeyError: a mapping has one key twice; keys are compared as Python does, so 1, 1.0 and true are one.
-        yaml.YAMLError: it is not YAML.
+    """The value of a YAML text. Raises DuplicateKeyError if a mapping has a key twice, compared as Python does (1, 1.0
+    and true are equal), and yaml.YAMLError if it is not YAML.
     """
     loader = Loader(text)
     try:
@@ -119,9 +113,7 @@ def load(text: str | bytes) -> Any:
 
 
 def _check_keys(loader: Any, root: yaml.Node) -> None:
-    """Raises a `DuplicateKeyError` for the first duplicate key. Called before construction, which merges `<<` into the
-    keys of the nodes.
-    """
+    """Raises a `DuplicateKeyError` for the first duplicate key, before construction merges `<<` into the nodes."""
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
@@ -150,8 +142,7 @@ def _check_keys(loader: Any, root: yaml.Node) -> None:
 
 
 def load_setting(text: str) -> Any:
-    """`load` for the value of a setting: a word with a colon at its end, or words in braces, are text, not keys
-    without values.
+    """`load` for the value of a setting: a word before a colon, or words in braces, are text, not keys without values.
 
     "Answer:"  ->  "Answer:"        "{rating}"  ->  "{rating}"        "{rating: 5}"  ->  {"rating": 5}
     """

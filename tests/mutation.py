@@ -1,8 +1,8 @@
 """Mutation testing: how many small wrong changes of the core do its tests notice? A script, not a test.
 
-    python tests/mutation.py --sample 200 --seed 0 --output mutation.jsonl             a sample; again with the same --output: goes on where it was
-    python tests/mutation.py --output mutation.jsonl --retry                           those that survived, once more (after new tests)
-    python tests/mutation.py --sample 0 --modules metrics --output metrics.jsonl       every mutant of one module
+    python tests/mutation.py --sample 200 --seed 0 --output FILE     a sample; the same command resumes
+    python tests/mutation.py --output FILE --retry                   those that survived, once more (after new tests)
+    python tests/mutation.py --sample 0 --modules metrics --output FILE     every mutant of one module
 
 A copy of the package and its tests is made in a temporary folder. Each test file of a module is run once on it as it
 is: that gives the time of each test and the lines that it runs. Then one mutant after another is written into the copy

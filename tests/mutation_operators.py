@@ -2,7 +2,7 @@
 
     if low < value          ->  if low <= value, if low >= value         a boundary, or the other side
     a and b, not a          ->  a or b, a;  a                            one operand less
-    rows[0], n + 1, 0.95    ->  rows[-1], n - 1, 1.95                    last for first, other arithmetic, other constants
+    rows[0], n + 1, 0.95    ->  rows[-1], n - 1, 1.95    last for first, other arithmetic, other constants
     key64(seed, "order")    ->  key64(seed, "orderX"), key64("order", seed), key64(seed)
     total += one            ->  pass                                     a statement less
 

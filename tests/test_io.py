@@ -15,7 +15,7 @@ from coh_lightning.feedback.records import Rejected
 from coh_lightning.io import atomic_write, explain_os_error, put_in_place
 
 
-def test_nothing_stands_under_the_name_until_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "data.json"
     with atomic_write(path) as aside:
         aside.write_text("half")
@@ -28,7 +28,7 @@ def test_nothing_stands_under_the_name_until_it_is_whole(tmp_path: Path) -> None
     assert path.read_text() == "half" and os.listdir(path.parent) == ["data.json"]
 
 
-def test_what_stood_there_stays_where_the_writing_fails(tmp_path: Path) -> None:
+def test_the_old_file_stays_if_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text("old")
     with pytest.raises(RuntimeError), atomic_write(path) as aside:
@@ -37,7 +37,7 @@ def test_what_stood_there_stays_where_the_writing_fails(tmp_path: Path) -> None:
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["data.json"]
 
 
-def test_a_folder_takes_the_place_of_a_folder_whole(tmp_path: Path) -> None:
+def test_a_folder_replaces_a_folder_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "study"
     for number in ("one", "two"):
         with atomic_write(path) as aside:
@@ -50,7 +50,7 @@ def test_a_folder_takes_the_place_of_a_folder_whole(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path: Path) -> None:
+def test_a_file_never_replaces_a_folder_nor_a_folder_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("kept")
     with (
@@ -68,7 +68,7 @@ def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tm
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and (tmp_path / "file").read_text() == "kept"
 
 
-def test_a_folder_that_can_not_be_renamed_leaves_the_old_one(tmp_path: Path) -> None:
+def test_the_old_folder_stays_if_renaming_fails(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     with pytest.raises(FileNotFoundError):
         put_in_place(tmp_path / "never written", tmp_path / "old")
@@ -93,7 +93,7 @@ def test_an_error_of_the_disk_names_the_path_and_the_remedy(code: int, words: st
         raise OSError(code, os.strerror(code))
 
 
-def test_an_error_that_nobody_can_put_right_is_not_dressed_up(tmp_path: Path) -> None:
+def test_an_oserror_without_a_remedy_is_raised_unchanged(tmp_path: Path) -> None:
     bug = OSError(errno.EBADF, "Bad file descriptor")
     assert explain_os_error(tmp_path, bug) is bug
 
@@ -106,7 +106,7 @@ def test_the_same_records_give_the_same_compressed_bytes(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_a_file_has_the_permissions_that_the_umask_gives_whoever_wrote_it(umask: int, tmp_path: Path) -> None:
+def test_a_file_has_the_permissions_of_the_umask_whichever_library_wrote_it(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
         with atomic_write(tmp_path / "model") as aside:

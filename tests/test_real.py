@@ -116,5 +116,5 @@ def test_truncated_real_rankings_never_begin_with_a_comparison(limit: int, real_
     wording = data.wording
     for one in data.splits["train"]:
         for epoch in (0, 1):
-            heads = {chain[0].marker for chain in data.preparer.chains(one, epoch)}
+            heads = {chain[0].marker for chain in data.planner.chains(one, epoch)}
             assert heads <= {wording.best, wording.middle, wording.worst}

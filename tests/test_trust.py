@@ -30,11 +30,10 @@ IMPORTERS = {
     "__main__.py": "our commands",
     "human_eval/main.py": "our commands",
     "human_eval/statistics.py": "scipy and matplotlib",
-    "scorers.py": "model.generation.scorers and .critic: functions that the user's own configuration names",
+    "worlds.py": "names of the embedded world",
+    "generation/scorers.py": "model.generation.scorers and .critic: functions that the user's own configuration names",
 }
-"""The files that import by a name that is not written out, and whose names these are. No file that reads data is among
-them.
-"""
+"""The files that import by a computed name, and where the names come from. None of them reads data."""
 
 PICKLES = {
     "pickle",
@@ -120,11 +119,11 @@ def test_no_module_that_unpickles_is_imported() -> None:
                 for name in names
                 if isinstance(node, ast.Import) and name.split(".")[0] in PICKLES
             ]
-    assert found == ["shards.py: pickle"]
+    assert found == ["sharded_checkpoint.py: pickle"]
 
 
-def test_what_is_unpickled_may_name_only_what_is_listed() -> None:
-    tree = ast.parse((PACKAGE / "shards.py").read_text(encoding="utf-8"))
+def test_unpickling_allows_only_listed_names() -> None:
+    tree = ast.parse((PACKAGE / "model" / "sharded_checkpoint.py").read_text(encoding="utf-8"))
     uses = [
         node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"
     ]
@@ -138,7 +137,7 @@ def test_what_is_unpickled_may_name_only_what_is_listed() -> None:
     ]
 
 
-def test_code_of_a_model_runs_only_where_the_user_said_so() -> None:
+def test_a_models_code_runs_only_with_the_users_permission() -> None:
     for path in files():
         for name, call in calls(path):
             assert argument(call, "trust_remote_code") is not True, f"{path.name}:{call.lineno}: {name}"
@@ -156,7 +155,7 @@ def test_code_of_a_model_runs_only_where_the_user_said_so() -> None:
                 assert ast.unparse(defaults.get("trust_remote_code", ast.Constant(False))) == "False", path.name
 
 
-def test_only_these_files_import_by_a_name_that_is_not_written_out() -> None:
+def test_only_listed_files_import_by_a_computed_name() -> None:
     found = {
         str(path.relative_to(PACKAGE))
         for path in files()
@@ -189,7 +188,7 @@ def trap(tmp_path: Path) -> Path:
     return tmp_path / "trap.ckpt"
 
 
-def test_a_checkpoint_that_holds_code_is_refused_and_runs_none(trap: Path) -> None:
+def test_a_checkpoint_with_code_is_refused_and_runs_none(trap: Path) -> None:
     with pytest.raises(InputError, match="it may be damaged, or hold more than plain data"):
         read_checkpoint(trap)
     assert not (trap.parent / "ran").exists()
@@ -213,7 +212,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_no_command_unpickles_a_checkpoint_wherever_it_comes_from(
+def test_no_command_unpickles_a_checkpoint(
     trap: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conf = Path(__file__).parent.parent / "conf"
@@ -237,7 +236,7 @@ def test_no_command_unpickles_a_checkpoint_wherever_it_comes_from(
 # configurations and data
 
 
-def test_a_configuration_imports_what_it_names_and_nothing_else_does(
+def test_only_a_configuration_imports_names_from_settings(
     call: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its classes are imported, so a configuration is code; a text of it or of the data that looks like a class is a
@@ -299,7 +298,7 @@ READ = """
 import pathlib, resource, sys
 from coh_lightning.errors import InputError
 from coh_lightning.generation.offline_inference import read_completions
-from coh_lightning.human_eval.items import read_systems
+from coh_lightning.human_eval.systems import read_systems
 from coh_lightning.human_eval.workbook import check_workbook
 from coh_lightning.feedback.records import Judgment, read_jsonl
 from coh_lightning.feedback.sources import TRLPairs, load
@@ -310,8 +309,9 @@ import pyarrow.parquet, rich.progress, csv, openpyxl
 path = pathlib.Path(sys.argv[1])
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000,) * 2)
-ways = [lambda: load([TRLPairs(str(path))], seed=0, on_bad_record="skip"), lambda: load([TRLPairs(str(path))], seed=0), lambda: read_texts(str(path))]
-ways += [lambda: list(read_jsonl(path, Judgment)), lambda: read_systems([path], seed=0), lambda: read_completions(path, [], count=len)]
+ways = [lambda rule=rule: load([TRLPairs(str(path))], seed=0, on_bad_record=rule) for rule in ("skip", "stop")]
+ways += [lambda: read_texts(str(path)), lambda: list(read_jsonl(path, Judgment))]
+ways += [lambda: read_systems([path], seed=0), lambda: read_completions(path, [], count=len)]
 if path.name == "book.xlsx":
     ways = [lambda: check_workbook(path)]
 if path.name == "lines.jsonl.gz":  # each line by itself is a row; what is kept of rows takes room in any case

@@ -46,7 +46,7 @@ def test_words_of_ascii_text_are_runs_of_letters_and_digits(text: str) -> None:
 
 
 @given(PEOPLES_TEXT)
-def test_words_hold_every_letter_and_digit_and_neither_form_nor_case_matters(text: str) -> None:
+def test_words_have_every_letter_and_digit_whatever_the_case_and_form(text: str) -> None:
     found = words(text)
     assert all(found)
     letters = [
@@ -78,7 +78,7 @@ def test_a_name_is_found_as_a_word_of_its_own(text: str, name: str, found: bool)
     assert mentions(text, name) == found
 
 
-def test_a_sentence_is_found_whatever_its_case_and_blanks() -> None:
+def test_a_sentence_is_found_whatever_its_case_and_whitespace() -> None:
     assert holds("<s>Name a fruit.\n\nA helpful\nanswer:\n", "a helpful answer: ")
     assert not holds("Name a fruit.", "A helpful answer:")
     assert not holds("Name a fruit.", "") and not holds("Name a fruit.", " \n")

@@ -24,8 +24,7 @@ from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.prompter import Prompter
 from coh_lightning.io import atomic_write
 from coh_lightning.world import evaluate, posts
-from coh_lightning.world.feedback import BASE, world_prompts
-from coh_lightning.world.sampler import BATCH_SIZE
+from coh_lightning.world.feedback import BASE, BATCH_SIZE, world_prompts
 
 MEASURES = ("accuracy", "coverage", "coherence", "overall")
 BASELINE = "sft_best"

@@ -35,7 +35,7 @@ def record_views(data: CoHDataModule) -> Iterator[RecordView]:
 
 
 def _viewed(data: CoHDataModule, place: int, one: PlannedRecord, items: Sequence[Any]) -> RecordView:
-    shown = [_chain_view(data, one, chain) for chain in data.preparer.chains(one)]
+    shown = [_chain_view(data, one, chain) for chain in data.planner.chains(one)]
     chains = tuple(view for view, _ in shown)
     trees = []
     parts = items if data.layout == "tree" and len(chains) > 1 else ()

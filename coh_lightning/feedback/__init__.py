@@ -1,1 +1,1 @@
-"""What people said, read and checked: records, completions, judgments, JSON lines; `sources/` has one file per format."""
+"""Records, completions, judgments, and JSON lines of them, read and checked; `sources/` has one file per format."""

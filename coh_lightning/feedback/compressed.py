@@ -24,11 +24,7 @@ UNREADABLE = (EOFError, OSError, zlib.error)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, decompressed if its suffix is one of `PACKED`.
-
-    Raises:
-        InputError: it is missing (with the nearest name beside it), or no file.
-    """
+    """Open a file for reading, decompressed if its suffix is in `PACKED`. Raises InputError if it is not a file."""
     if not path.exists():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"{path}: there is no such file{did_you_mean(path.name, beside)}")
@@ -38,21 +34,15 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def read_text(path: Path) -> str:
-    """The whole text of a file, without a byte order mark.
-
-    Raises:
-        InputError: the file is missing, damaged, not UTF-8, or too large to read at once.
-    """
+    """The text of a file without a byte order mark. Raises InputError if it is damaged, not UTF-8, or too large."""
     raw = bytearray()
     with open_bytes(path) as file:
         try:
             while piece := file.read(2**20):
                 raw += piece
                 if len(raw) > LARGEST_WHOLE:
-                    raise InputError(
-                        f"{path}: it is larger than {LARGEST_WHOLE >> 20} MiB and would have to be read at once; "
-                        "split it, or use JSON lines."
-                    )
+                    size = f"larger than {LARGEST_WHOLE >> 20} MiB, and must be read at once"
+                    raise InputError(f"{path}: it is {size}; split it, or use JSON lines.")
         except UNREADABLE as error:
             raise InputError(f"{path}: the file can't be read ({first_line(error)}); is it complete?") from error
     try:
@@ -68,13 +58,12 @@ def not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
 
 
 def check_unpacked(path: Path, count: int) -> None:
-    """Raises InputError if a compressed file has decompressed to `count` bytes and that is far too many for its size."""
-    most = max(FREELY_UNPACKED, MOST_UNPACKED * path.stat().st_size)
+    """Raises InputError if a compressed file has decompressed to `count` bytes, and that is too many for its size."""
+    size = path.stat().st_size
+    most = max(FREELY_UNPACKED, MOST_UNPACKED * size)
     if count > most:
-        raise InputError(
-            f"{path}: it decompresses to more than {most:,} bytes, {most // max(path.stat().st_size, 1)} times its "
-            "size; decompress it yourself if that is right."
-        )
+        found = f"it decompresses to more than {most:,} bytes, {most // max(size, 1)} times its size"
+        raise InputError(f"{path}: {found}; decompress it yourself if that is right.")
 
 
 class _Decompressed(io.RawIOBase):
@@ -107,7 +96,6 @@ class _Decompressed(io.RawIOBase):
 
 def _decompressor(path: Path) -> IO[bytes]:
     suffix = path.suffix.lower()
-    package = {".bz2": "Python's bz2", ".xz": "Python's lzma", ".zst": "pyarrow with zstd"}.get(suffix, "Python's gzip")
     try:
         if suffix == ".bz2":
             import bz2
@@ -123,6 +111,5 @@ def _decompressor(path: Path) -> IO[bytes]:
             return cast("IO[bytes]", pyarrow.input_stream(str(path), compression="zstd"))
         return cast("IO[bytes]", gzip.open(path, "rb"))
     except (ImportError, NotImplementedError) as error:
-        raise InputError(
-            f"{path}: reading {suffix} needs {package}, which is not installed; install it, or decompress the file."
-        ) from error
+        needs = {".bz2": "Python's bz2", ".xz": "Python's lzma"}.get(suffix, "pyarrow with zstd")
+        raise InputError(f"{path}: {suffix} needs {needs}; install it, or decompress the file.") from error

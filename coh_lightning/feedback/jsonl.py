@@ -1,7 +1,5 @@
-"""JSON lines, read strictly: each error names the file, the line and the key.
-
-Written by hand and not left to a library, because a user fixes a file by its line numbers, a bad line may be skipped
-and counted, and no line or nesting may exhaust the memory.
+"""JSON lines, read strictly: errors name file, line and key, a bad line may be skipped, and no line or nesting exhausts
+the memory.
 """
 
 from __future__ import annotations
@@ -59,10 +57,8 @@ def read_jsonl(path: Path | str, kind: type[R]) -> Iterator[R]:
 
 
 def write_jsonl(path: Path | str, records: Iterable[Writable]) -> int:
-    """Write the records atomically and return how many there were. A name that ends in .gz is compressed.
-
-    Raises:
-        InputError: the name asks for another compression, or the file can't be written.
+    """Write the records atomically and return how many there were. A name that ends in .gz is compressed. Raises
+    InputError if the name asks for another compression, or the file can't be written.
     """
     if Path(path).suffix.lower() in PACKED[1:]:
         raise InputError(f"{path}: files are written plain or as .gz; give a name that ends in .jsonl or .jsonl.gz.")
@@ -86,12 +82,12 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
     Lines end at "\\n" alone: U+2028 and the like are ordinary characters.
 
     Raises:
-        InputError: the file is missing, empty, or damaged.
+        InputError if the file is missing, empty, or damaged.
     """
     path = Path(path)
     any_line = False
+    number = 0
     with open_bytes(path) as file:
-        number = 0
         try:
             while raw := file.readline(LONGEST_LINE + 1):
                 number += 1
@@ -113,33 +109,48 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
                 except UnicodeDecodeError as error:
                     yield where, not_utf8(where, error)
         except UNREADABLE as error:
-            raise InputError(
-                f"{path}:{number + 1}: the rest of the file can't be read ({first_line(error)}); is it complete?"
-            ) from error
+            reason = f"the rest of the file can't be read ({first_line(error)})"
+            raise InputError(f"{path}:{number + 1}: {reason}; is it complete?") from error
     if not any_line:
         raise InputError(f"{path}: the file is empty.")
 
 
+def read_values(path: Path | str) -> Iterator[tuple[str, Any]]:
+    """("file:line", value) of each line of a JSON-lines file. Raises InputError for a line that can't be read or
+    has an object with a key twice.
+    """
+    for where, line in read_lines(path):
+        if isinstance(line, InputError):
+            raise line
+        yield where, parse_json(line, where, unique=True)
+
+
 def parse_json(text: str, where: str, *, whole: bool = False, unique: bool = False) -> Any:
-    """The value of one line of JSON, or of a whole file.
+    """The value of one line of JSON, or of a `whole` file.
 
     Args:
-        where: The line, or with `whole` the file.
-        whole: The text is a whole file; errors name its line too.
+        where: The file and, of one line, the line.
         unique: Refuse an object that has a key twice, of which Python's reader takes the last.
 
     Raises:
         InputError: broken JSON, with line and column; JSON nested too deeply; too many values to read at once.
     """
     if whole and (values := text.count(",") + text.count("[") + text.count("{")) > MOST_VALUES:
-        raise InputError(
-            f"{where}: it has about {values:,} values, and at most {MOST_VALUES:,} are read at once; split it, or use "
-            "JSON lines."
-        )
+        most = f"at most {MOST_VALUES:,} are read at once"
+        raise InputError(f"{where}: it has about {values:,} values, and {most}; split it, or use JSON lines.")
+
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                raise InputError(f"{where}: an object has the key {key!r:.60} twice; keep one of them.")
+            values[key] = value
+        return values
+
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys) if unique else json.loads(text)
-    except _DuplicateKey as error:
-        raise InputError(f"{where}: an object has the key {str(error)!r:.60} twice; keep one of them.") from error
+        value = json.loads(text, object_pairs_hook=unique_keys if unique else None)
+    except InputError:
+        raise
     except json.JSONDecodeError as error:
         line = f":{error.lineno}" if whole else ""
         raise InputError(f"{where}{line}: broken JSON at column {error.colno} ({error.msg}).") from error
@@ -152,28 +163,12 @@ def parse_json(text: str, where: str, *, whole: bool = False, unique: bool = Fal
     return value
 
 
-class _DuplicateKey(Exception):
-    pass
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _DuplicateKey(next(key for place, key in enumerate(keys) if key in keys[:place]))
-    return values
-
-
 def _is_deep(value: object) -> bool:
     """Whether a value is nested so deeply that recursive code could reach Python's recursion limit."""
     level: list[Any] = [[value]]
     for _ in range(DEEPEST + 1):
-        level = [
-            inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, dict | list)
-        ]
+        inside = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [inner for inner in inside if isinstance(inner, dict | list)]
         if not level:
             return False
     return True

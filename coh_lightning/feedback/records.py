@@ -1,6 +1,5 @@
-"""The feedback record: one prompt, its completions, and what people said of each.
-
-It is one JSON line, read strictly: a line is either understood or refused by file, line and key.
+"""The feedback record: one prompt, its completions, and the feedback on each. One JSON line, read strictly: an error
+names file, line and key.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from coh_lightning.errors import InputError, named, shown
 from coh_lightning.feedback.turns import (
     BESIDE_COMPLETION,
     BESIDE_PROMPT,
-    Part,
     Turn,
     check_prompt,
+    plain_turn,
     prompt_from_json,
     refuse_beside_content,
 )
@@ -29,23 +28,24 @@ OVERALL = "overall"
 """The attribute of a rating without a name."""
 
 _RECORD = ("id", "prompt", "system", "completions", "scale", "task", "aspect", "reference", "source", "extra")
-_COMPLETION = ("text", "rank", "rating", "thumb", "critique", "revision", "author")
+_TEXTS = ("critique", "revision", "author")
+_COMPLETION = ("text", "rank", "rating", "thumb", *_TEXTS)
 
 
 @dataclass(frozen=True)
 class RatedCompletion:
-    """One completion of a prompt, and what people said of it: any mix of the kinds of feedback."""
+    """One completion of a prompt, with any mix of the kinds of feedback."""
 
     text: str
     rank: float | None = None
-    """Smaller is better, equal is a tie. None beside ranked completions: this one was not ranked."""
+    """Smaller is better, equal is a tie; None: not ranked."""
     ratings: Mapping[str, float] = field(default_factory=dict)
     """Attribute -> value on its scale; a plain number has the attribute `OVERALL`."""
     thumb: bool | None = None
     critique: str | None = None
-    """What somebody said of it, in words."""
+    """Feedback in words."""
     revision: str | None = None
-    """A better text that somebody wrote to replace it."""
+    """A better text, written to replace it."""
     author: str | None = None
 
     @classmethod
@@ -71,9 +71,7 @@ class RatedCompletion:
             rank=None if values.get("rank") is None else number(values["rank"], f"{key}.rank", where),
             ratings=ratings,
             thumb=values.get("thumb"),
-            critique=optional_text(values.get("critique"), f"{key}.critique", where),
-            revision=optional_text(values.get("revision"), f"{key}.revision", where),
-            author=optional_text(values.get("author"), f"{key}.author", where),
+            **{name: optional_text(values.get(name), f"{key}.{name}", where) for name in _TEXTS},
         )
         return candidate, unknown
 
@@ -83,7 +81,7 @@ class RatedCompletion:
             out["rank"] = self.rank
         if self.ratings:
             out["rating"] = dict(self.ratings)
-        for name in ("thumb", "critique", "revision", "author"):
+        for name in ("thumb", *_TEXTS):
             if getattr(self, name) is not None:
                 out[name] = getattr(self, name)
         return out
@@ -91,10 +89,10 @@ class RatedCompletion:
 
 @dataclass(frozen=True)
 class Feedback:
-    """One prompt, k >= 1 completions of it, and what people said of each.
+    """One prompt, k >= 1 completions of it, and the feedback on each.
 
-    The constructor checks what every later stage relies on: a prompt that ends with a user turn that is not blank,
-    completions that are not blank, finite ranks, ratings inside their scales, and text that can be written as UTF-8.
+    The constructor checks what later stages rely on: the prompt ends with a user turn, no text is blank, ranks are
+    finite, ratings are inside their scales, and texts can be written as UTF-8.
 
     Raises:
         InputError: naming `where`, the key of the JSON form, and the value.
@@ -122,67 +120,56 @@ class Feedback:
     task: str = "answer"
     """The noun for a completion (answer, summary, response, ...); a wording may have sentences for each."""
     aspect: str | None = None
-    """What rank and thumb judged (helpful, harmless, ...); None is overall quality."""
+    """What rank and thumb judge (helpful, harmless, ...); None is overall quality."""
     reference: str | None = None
-    """A text written by a person to compare completions with (ROUGE); never trained on."""
+    """A text by a person to compare completions with (ROUGE); never trained on."""
     source: str = ""
     where: str = ""
     """File and line it came from, for messages."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     copy: int = 1
-    """Which repetition of the record this is when a source's weight repeats it: 1 is the record itself. Not in the JSON
-    form.
-    """
+    """The number of this copy if a source's weight repeats the record, else 1; not in the JSON form."""
 
     def __post_init__(self) -> None:
         where = self.where or f"record {self.id or '(no id)'}"
-        for key, name in ((self.id, "id"), (self.task, "task")):
-            checked_text(key, name, where)
-        for optional, name in ((self.aspect, "aspect"), (self.reference, "reference")):
-            optional_text(optional, name, where)
+        for name in ("id", "task"):
+            checked_text(getattr(self, name), name, where)
+        for name in ("aspect", "reference"):
+            optional_text(getattr(self, name), name, where)
         check_prompt(self.prompt, where)
         if not self.candidates:
             raise InputError(f"{where}: completions is empty; a record needs at least one completion.")
         for attribute, (worst, best) in self.scales.items():
             if not math.isfinite(best - worst) or worst == best:
-                raise InputError(
-                    f"{where}: the scale of {attribute!r:.60} is [{worst:g}, {best:g}]; give two different finite "
-                    "numbers, [worst, best]."
-                )
+                found = f"the scale of {attribute!r:.60} is [{worst:g}, {best:g}]"
+                raise InputError(f"{where}: {found}; give two different finite numbers, [worst, best].")
         for index, candidate in enumerate(self.candidates):
             _check_candidate(candidate, f"completions[{index}]", self.scales, where)
 
     @classmethod
     def from_json(cls, obj: object, where: str) -> Feedback:
         """Read the JSON form (see the class). Unknown keys are kept in `extra`; a record without an id gets one made
-        from its content.
-
-        Raises:
-            InputError: naming `where`, the key and the value, and the nearest known key of a mistyped one.
+        from its content. Raises InputError naming `where`, the key, the value, and the nearest known key.
         """
         refuse_beside_content(checked_object(obj, LINE, where), LINE, where, BESIDE_PROMPT)
         record, unknown = known_keys(obj, _RECORD, LINE, where)
         extra = dict(checked_object(record.get("extra", {}), "extra", where)) | unknown
         for name in ("prompt", "completions"):
             if name not in record:
-                raise InputError(
-                    f"{where}: the key {name!r} is missing; a feedback line needs 'prompt' and 'completions'."
-                )
+                raise InputError(f"{where}: the key {name!r} is missing; a line needs 'prompt' and 'completions'.")
         turns, unknown_by_turn = prompt_from_json(record["prompt"], where)
         extra |= unknown_by_turn
         if record.get("system") is not None:
             if turns and turns[0].role == "system":
                 raise InputError(
-                    f"{where}: both the key 'system' and the first message of 'prompt' give a system turn; keep one "
-                    "of them."
+                    f"{where}: both 'system' and the first message of 'prompt' are a system turn; keep one."
                 )
-            turns = (Turn("system", (Part(checked_text(record["system"], "system", where)),)), *turns)
-        if not isinstance(record["completions"], list):
-            raise InputError(
-                f"{where}: completions is {shown(record['completions'])}; give a list of objects, each with 'text'."
-            )
+            turns = (plain_turn("system", checked_text(record["system"], "system", where)), *turns)
+        given = record["completions"]
+        if not isinstance(given, list):
+            raise InputError(f"{where}: completions is {shown(given)}; give a list of objects, each with 'text'.")
         candidates = []
-        for index, item in enumerate(record["completions"]):
+        for index, item in enumerate(given):
             candidate, unknown = RatedCompletion.from_json(item, f"completions[{index}]", where)
             candidates.append(candidate)
             if unknown:
@@ -203,7 +190,7 @@ class Feedback:
         return feedback if feedback.id else dataclasses.replace(feedback, id=content_id(feedback))
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form; `from_json` reads it back as an equal record, except for `where`."""
+        """The JSON form, which `from_json` reads back as an equal record, except for `where`."""
         out: dict[str, Any] = {"id": self.id, "prompt": [turn.to_json() for turn in self.prompt]}
         out["completions"] = [candidate.to_json() for candidate in self.candidates]
         if self.scales:
@@ -263,18 +250,14 @@ def content_id(feedback: Feedback) -> str:
 
 
 def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
-    """The record under an id that is not in `seen` (id -> where), which is added to it.
-
-    Raises:
-        InputError: the record's own id is taken; one made from the content gets #2, #3, ... instead.
+    """The record under an id that is not in `seen` (id -> where), which is added to it. If the id is taken,
+    one made from the content gets #2, #3, ...; the record's own raises InputError.
     """
     id = record.id
     if id in seen:
         if id != content_id(record):
-            raise InputError(
-                f"{where}: the id {id!r:.60} was already used at {seen[id]}; give every record its own id, or none "
-                "(one is made from the content)."
-            )
+            remedy = "give every record its own id, or none (one is made from the content)"
+            raise InputError(f"{where}: the id {id!r:.60} was already used at {seen[id]}; {remedy}.")
         copy = 2
         while (id := f"{record.id}#{copy}") in seen:
             copy += 1
@@ -283,30 +266,26 @@ def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:
     return record
 
 
-def _check_candidate(
-    candidate: RatedCompletion, key: str, scales: Mapping[str, tuple[float, float]], where: str
-) -> None:
-    if not checked_text(candidate.text, f"{key}.text", where).strip():
+def _check_candidate(one: RatedCompletion, key: str, scales: Mapping[str, tuple[float, float]], where: str) -> None:
+    if not checked_text(one.text, f"{key}.text", where).strip():
         raise InputError(f"{where}: {key}.text is empty; a completion needs words.")
-    if candidate.rank is not None:
-        number(candidate.rank, f"{key}.rank", where)
-    for attribute, value in candidate.ratings.items():
+    if one.rank is not None:
+        number(one.rank, f"{key}.rank", where)
+    for attribute, value in one.ratings.items():
         name = f"{key}.rating" if attribute == OVERALL else f"{key}.rating.{named(attribute)}"
         number(value, name, where)
         if attribute not in scales:
-            raise InputError(
-                f"{where}: {name} is {value:g}, and its scale is not given; add 'scale': [worst, best], or one for "
-                "each attribute by name (in a Mapping, scales: {overall: [worst, best]})."
-            )
-        if not min(scales[attribute]) <= value <= max(scales[attribute]):
-            worst, best = scales[attribute]
+            remedy = "add 'scale': [worst, best], or one by attribute (in a Mapping, scales: {overall: [worst, best]})"
+            raise InputError(f"{where}: {name} is {value:g}, and its scale is not given; {remedy}.")
+        worst, best = scales[attribute]
+        if not min(worst, best) <= value <= max(worst, best):
             raise InputError(f"{where}: {name} is {value:g}, outside its scale {worst:g} to {best:g}.")
-    if candidate.thumb is not None and not isinstance(candidate.thumb, bool):
-        raise InputError(f"{where}: {key}.thumb is {shown(candidate.thumb)}; it must be true or false.")
-    for name, words in (("critique", candidate.critique), ("revision", candidate.revision)):
+    if one.thumb is not None and not isinstance(one.thumb, bool):
+        raise InputError(f"{where}: {key}.thumb is {shown(one.thumb)}; it must be true or false.")
+    for name, words in (("critique", one.critique), ("revision", one.revision)):
         if words is not None and not checked_text(words, f"{key}.{name}", where).strip():
             raise InputError(f"{where}: {key}.{name} is empty; leave the key out.")
-    optional_text(candidate.author, f"{key}.author", where)
+    optional_text(one.author, f"{key}.author", where)
 
 
 def _scales_from_json(value: object, rated: Set[str], where: str) -> dict[str, tuple[float, float]]:

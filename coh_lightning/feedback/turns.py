@@ -28,8 +28,8 @@ _MESSAGE = ("role", "content")
 BESIDE_COMPLETION = frozenset(
     "tool_calls tool_call function_call function_calls reasoning_content reasoning_details thinking_blocks".split()
 )
-"""Keys of a completion that change what it says and that a text can't hold: without them a model would learn to stop
-where it should call a tool or think. `reasoning` is not among them, since a rater may have written it.
+"""Keys of a completion that change what it says and that a text can't have: without them a model would learn to stop
+where it should call a tool or think. `reasoning` is not one of them, since a rater may have written it.
 """
 BESIDE_CONTENT = BESIDE_COMPLETION | frozenset(
     "tool_call_id tools functions reasoning thinking thoughts refusal audio image images image_url video videos".split()
@@ -41,9 +41,7 @@ BESIDE_PROMPT = frozenset("tools functions image images video videos audio".spli
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a turn's text, and the end from which truncation may remove tokens: a post's body may be cut, a task
-    sentence never.
-    """
+    """A piece of a turn's text, and the end from which truncation may shorten it (a task sentence: never)."""
 
     text: str
     cut: Cut = "never"
@@ -51,8 +49,6 @@ class Part:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of the prompt."""
-
     role: Role
     parts: tuple[Part, ...]
 
@@ -76,9 +72,14 @@ def usual_cut(role: Role) -> Cut:
     return "never" if role == "system" else "front"
 
 
+def plain_turn(role: Role, text: str) -> Turn:
+    """A turn of one text, cut as usual for the role."""
+    return Turn(role, (Part(text, usual_cut(role)),))
+
+
 def user_turn(text: str) -> Turn:
     """A prompt that is one plain text."""
-    return Turn("user", (Part(text, "front"),))
+    return plain_turn("user", text)
 
 
 def read_prompt(turns: Sequence[Turn]) -> str:
@@ -87,7 +88,6 @@ def read_prompt(turns: Sequence[Turn]) -> str:
 
 
 def as_messages(turns: Sequence[Turn]) -> tuple[Mapping[str, str], ...]:
-    """Turns as chat messages, `role` and `content` each."""
     return tuple({"role": turn.role, "content": turn.text} for turn in turns)
 
 
@@ -95,32 +95,28 @@ def read_messages(value: Sequence[object], key: str, where: str) -> tuple[Mappin
     """Chat messages of `role` and `content` alone. Raises InputError naming `where` and the key."""
     for index, message in enumerate(value):
         if not isinstance(message, dict) or message.keys() != {"role", "content"} or message["role"] not in ROLES:
-            raise InputError(
-                f"{where}: {key}[{index}] is {shown(message)}; a message has only a 'role' ({', '.join(ROLES)}) and a "
-                "'content'."
-            )
+            wanted = f"only a 'role' ({', '.join(ROLES)}) and a 'content'"
+            raise InputError(f"{where}: {key}[{index}] is {shown(message)}; a message has {wanted}.")
         checked_text(message["content"], f"{key}[{index}].content", where)
     return tuple(cast("Mapping[str, str]", message) for message in value)
 
 
 def check_prompt(prompt: Sequence[Turn], where: str) -> None:
-    """Raises InputError for a prompt that no later stage can use: it must end with a user turn that is not blank."""
+    """Raises InputError unless the prompt has known roles, at most one system turn (the first), and ends with a user
+    turn that is not blank.
+    """
+    roles, cuts = ", ".join(ROLES), ", ".join(CUTS)
     if not any(turn.role == "user" for turn in prompt):
         raise InputError(f"{where}: prompt has no user turn; its last turn must be the user's.")
     for index, turn in enumerate(prompt):
         if turn.role not in ROLES:
-            raise InputError(
-                f"{where}: prompt[{index}].role is {turn.role!r:.60}; it must be one of {', '.join(ROLES)}."
-            )
+            raise InputError(f"{where}: prompt[{index}].role is {turn.role!r:.60}; it must be one of {roles}.")
         if turn.role == "system" and index:
             raise InputError(f"{where}: prompt[{index}] is a system turn; a prompt has at most one, at the beginning.")
         for part in turn.parts:
             checked_text(part.text, f"prompt[{index}]", where)
             if part.cut not in CUTS:
-                raise InputError(
-                    f"{where}: prompt[{index}] has a part with cut {part.cut!r:.60}; it must be one of "
-                    f"{', '.join(CUTS)}."
-                )
+                raise InputError(f"{where}: prompt[{index}] has the cut {part.cut!r:.60}; it must be one of {cuts}.")
     if prompt[-1].role != "user":
         raise InputError(f"{where}: prompt ends with the {prompt[-1].role}'s turn; its last turn must be the user's.")
     if not prompt[-1].text.strip():
@@ -128,28 +124,16 @@ def check_prompt(prompt: Sequence[Turn], where: str) -> None:
 
 
 def refuse_beside_content(message: Mapping[Any, Any], key: str, where: str, names: Set[str] = BESIDE_CONTENT) -> None:
-    """Raises InputError if a message (or a completion, or a row: `names`) holds more than its text, such as a tool
-    call.
-    """
+    """Raises InputError if a message (or a completion, or a row: `names`) has more than text, such as a tool call."""
     for name in message:
         if name in names and message[name] not in (None, False, "", [], {}):
-            raise InputError(
-                f"{where}: {key} has {name!r} beside its text ({shown(message[name])}), which would be lost; write "
-                "it into the text, or leave the row out."
-            )
-
-
-# --- the JSON form
+            found = f"{name!r} beside its text ({shown(message[name])}), which would be lost"
+            raise InputError(f"{where}: {key} has {found}; write it into the text, or leave the row out.")
 
 
 def prompt_from_json(value: object, where: str) -> tuple[tuple[Turn, ...], dict[str, Any]]:
     """The turns of a text, a list of parts, or a list of messages; and the unknown keys of messages by their place."""
-    bare_parts = (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(item, dict) and "text" in item and "role" not in item for item in value)
-    )
-    if isinstance(value, str) or bare_parts or is_typed_parts(value):
+    if isinstance(value, str) or _is_bare_parts(value) or is_typed_parts(value):
         return (Turn("user", _parts_from_json(value, "prompt", "front", where)),), {}
     if not isinstance(value, list):
         raise InputError(f"{where}: prompt is {shown(value)}; it must be text or a list of messages.")
@@ -182,10 +166,8 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
         for index, item in enumerate(value):
             others = [name for name in item if name not in ("type", "text") and item[name] is not None]
             if others and item["type"] == "text":
-                raise InputError(
-                    f"{where}: unknown key {others[0]!r:.60} in {key}[{index}]; a part with a 'type' has only 'type' "
-                    "and 'text'."
-                )
+                known = "a part with a 'type' has only 'type' and 'text'"
+                raise InputError(f"{where}: unknown key {others[0]!r:.60} in {key}[{index}]; {known}.")
         return (Part(joined_parts(value, key, where), cut),)
     parts = []
     for index, item in enumerate(value):
@@ -199,33 +181,34 @@ def _parts_from_json(value: object, key: str, cut: Cut, where: str) -> tuple[Par
     return tuple(parts)
 
 
+def _is_bare_parts(value: object) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, dict) and "text" in item and "role" not in item for item in value)
+
+
 def is_typed_parts(value: object) -> bool:
     """Whether a value is a list of content parts: objects with a type and without a role."""
     return isinstance(value, list) and bool(value) and all(_is_typed_part(one) for one in value)
 
 
-def joined_parts(value: list[Any], key: str, where: str) -> str:
-    """The text of a list of typed text parts, joined with nothing between them, as the exported chat template does;
-    other keys of a part are ignored.
-
-    Raises:
-        InputError: a part that is not text, naming its type, `key` and the row (`where`).
-    """
-    return "".join(_text_of_part(one, f"{key}[{place}]", where) for place, one in enumerate(value))
-
-
-def _text_of_part(part: object, key: str, where: str) -> str:
-    if not isinstance(part, Mapping) or part.get("type") is None:
-        raise InputError(f"{where}: {key} is {part!r:.60}; a content part is an object with 'type' and 'text'.")
-    if part["type"] != "text":
-        raise InputError(
-            f"{where}: {key} is a part of type {part['type']!r:.60}; only text parts can be read, so write what it "
-            "says as text, or leave the row out."
-        )
-    if not isinstance(part.get("text"), str):
-        raise InputError(f"{where}: {key}.text is {part.get('text')!r:.60}; it must be text.")
-    return str(part["text"])
-
-
 def _is_typed_part(value: object) -> bool:
     return isinstance(value, Mapping) and value.get("type") is not None and not {"role", "from"} & value.keys()
+
+
+def joined_parts(value: list[Any], key: str, where: str) -> str:
+    """The text of a list of typed text parts, joined with nothing between them, as the exported chat template does;
+    other keys of a part are ignored. Raises InputError for a part that is not text.
+    """
+    texts = []
+    for place, part in enumerate(value):
+        at = f"{where}: {key}[{place}]"
+        if not isinstance(part, Mapping) or part.get("type") is None:
+            raise InputError(f"{at} is {part!r:.60}; a content part is an object with 'type' and 'text'.")
+        if part["type"] != "text":
+            remedy = "only text parts can be read; write what it says as text, or leave the row out"
+            raise InputError(f"{at} is a part of type {part['type']!r:.60}; {remedy}.")
+        if not isinstance(part.get("text"), str):
+            raise InputError(f"{at}.text is {part.get('text')!r:.60}; it must be text.")
+        texts.append(part["text"])
+    return "".join(texts)

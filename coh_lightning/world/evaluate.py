@@ -1,8 +1,7 @@
-"""How good summaries of the world are: scores by its raters, tables with intervals over prompts, and general ability
-(questions answered correctly).
+"""Scores of summaries by the world's raters, tables of them, and general ability (questions answered correctly).
 
-The raters are exact. Intervals are 95 % bootstrap intervals over prompts: they say how much other prompts would move a
-figure, not how much another training run would.
+The raters are exact. Intervals are 95 % bootstrap intervals over prompts: how much other prompts would move a figure,
+not how much another training run would.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.intervals import Interval, mean_interval
 from coh_lightning.world import raters
+from coh_lightning.world.feedback import continuations
 from coh_lightning.world.posts import Post
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ MEASURES = (*raters.ATTRIBUTES, "faultless")
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One row of a table: measure -> interval, and the difference from the baseline, paired over prompts (None for the
-    baseline itself).
-    """
+    """Measure -> interval, and that of the difference from the baseline over the same prompts (None: no baseline)."""
 
     name: str
     measures: Mapping[str, Interval]
@@ -36,24 +34,20 @@ class ScoreRow:
 
 
 def rate(post: Post | str, completion: str) -> dict[str, float]:
-    """accuracy, coverage, coherence, overall and faultless (1 or 0) of a text as a summary of the post, or of the post
-    in a prompt.
-    """
+    """accuracy, coverage, coherence, overall and faultless (1 or 0) of a summary of the post, or a prompt's post."""
     rating = raters.rate_facts(post.facts, completion) if isinstance(post, Post) else raters.rate(post, completion)
     return {**rating.scores(), "faultless": float(rating.faultless)}
 
 
 def score(completion: Completion) -> dict[str, float]:
-    """accuracy, coverage, coherence and overall of a completion, as a scorer (`scorers=["world"]`). Raises
-    InputError if its prompt holds no post of the world.
+    """accuracy, coverage, coherence and overall, as a scorer (`scorers=["world"]`). Raises InputError if the prompt is
+    not a post of the world.
     """
     return _rating(completion).scores()
 
 
 def critique(completion: Completion) -> str:
-    """What the world's rater says of a completion, as a critic (`critic="world"`). Raises InputError if its
-    prompt holds no post of the world.
-    """
+    """The rater's critique, as a critic (`critic="world"`). Raises InputError as `score` does."""
     return _rating(completion).critique
 
 
@@ -64,8 +58,7 @@ def _rating(completion: Completion) -> raters.Rating:
 def table(
     rows: Mapping[str, Sequence[Mapping[str, float]]], *, baseline: str | None = None, seed: int = 0
 ) -> list[ScoreRow]:
-    """Rows of scores -> rows of intervals. Each row holds one `rate` result per prompt, in the same order of prompts
-    in all rows.
+    """Rows of scores, one `rate` result per prompt in the same order of prompts, -> rows of intervals.
 
     base       .6 .8         ->  base       .70 [...]
     SFT        .7 .8             SFT        .75 [...]   difference +.05 [...]
@@ -74,21 +67,19 @@ def table(
     if len(set(sizes.values())) > 1:
         raise ValueError(f"the rows are scored on different numbers of prompts: {sizes}")
     if baseline is not None and baseline not in rows:
-        raise ValueError(f"the baseline {baseline!r} is none of the rows {', '.join(rows)}")
+        raise ValueError(f"the baseline {baseline!r} is not one of the rows {', '.join(rows)}")
     columns = {
         name: {measure: np.array([score[measure] for score in scores]) for measure in MEASURES}
         for name, scores in rows.items()
     }
     made = []
     for name, column in columns.items():
+        intervals = {measure: mean_interval(values, seed=seed) for measure, values in column.items()}
         difference = None
         if baseline is not None and name != baseline:
-            difference = {
-                measure: mean_interval(column[measure] - columns[baseline][measure], seed=seed) for measure in MEASURES
-            }
-        made.append(
-            ScoreRow(name, {measure: mean_interval(column[measure], seed=seed) for measure in MEASURES}, difference)
-        )
+            gaps = {measure: values - columns[baseline][measure] for measure, values in column.items()}
+            difference = {measure: mean_interval(gap, seed=seed) for measure, gap in gaps.items()}
+        made.append(ScoreRow(name, intervals, difference))
     return made
 
 
@@ -102,15 +93,10 @@ def general_ability(
     """The share of questions (prompt, answer) that the model answers correctly with greedy decoding: its text up to the
     first period must equal the answer word for word.
     """
-    from coh_lightning.world.sampler import continuations
-
     prompts = [prompt for prompt, _ in questions]
     written = continuations(lm, tokenizer, prompts, keys=prompts, temperature=0.0, max_new_tokens=max_new_tokens)
-    right = [
-        _first_sentence(texts[0]) == _first_sentence(answer)
-        for texts, (_, answer) in zip(written, questions, strict=True)
-    ]
-    return sum(right) / len(right)
+    pairs = zip(written, questions, strict=True)
+    return sum(_first_sentence(text) == _first_sentence(answer) for (text,), (_, answer) in pairs) / len(questions)
 
 
 def _first_sentence(text: str) -> list[str]:

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
 from coh_lightning.feedback.records import Feedback, RatedCompletion
@@ -27,7 +29,7 @@ from coh_lightning.world.raters import ATTRIBUTES, RATER_NOISE, Rating, noisy_ov
 from coh_lightning.worlds import WORLD
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 BASE = Path(__file__).parent / "base"
 """The base model and tokenizer of the package, a Hugging Face folder."""
@@ -36,6 +38,7 @@ FEEDBACK_VERSION = 1
 """Part of the cache key: raise it with every change of posts, raters or sampler that changes the feedback."""
 
 TASK = "summary"
+BATCH_SIZE = 256
 
 
 def load_base(folder: Path = BASE) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -43,13 +46,9 @@ def load_base(folder: Path = BASE) -> tuple[PreTrainedModel, PreTrainedTokenizer
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     if not (folder / "model.safetensors").is_file():
-        raise InputError(
-            f"{folder} has no model.safetensors; make the embedded world's base model with `python "
-            "scripts/build_world.py`."
-        )
-    return AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True
-    ).eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        raise InputError(f"{folder} has no model.safetensors; make it with `python scripts/build_world.py`.")
+    lm = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    return lm, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
 def world_feedback(
@@ -70,41 +69,34 @@ def world_feedback(
     if posts < 1 or samples < 1:
         raise InputError(f"posts is {posts} and samples is {samples}; both must be at least 1.")
     difficulty_of(difficulty)
-    made_from = {
-        "version": FEEDBACK_VERSION,
-        "base": _sha256(BASE / "model.safetensors"), "tokenizer": _sha256(BASE / "tokenizer.json"),
-        "posts": posts, "samples": samples, "seed": seed, "difficulty": difficulty, "noise": noise, "split": split,
+    drawn: dict[str, Any] = {
+        "posts": posts, "samples": samples, "seed": seed, "difficulty": difficulty, "noise": noise, "split": split
     }  # fmt: skip
     if cache_dir is None:
-        return _draw(posts, samples=samples, seed=seed, difficulty=difficulty, noise=noise, split=split)
+        return _draw(**drawn)
+    base, tokenizer = (_sha256(BASE / name) for name in ("model.safetensors", "tokenizer.json"))
+    made_from = {"version": FEEDBACK_VERSION, "base": base, "tokenizer": tokenizer, **drawn}
     name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     file, note = cache_dir / f"world-{name}.jsonl", cache_dir / f"world-{name}.json"
     records = _read_cache(file, note, made_from)
     if records is None:
-        records = _draw(posts, samples=samples, seed=seed, difficulty=difficulty, noise=noise, split=split)
+        records = _draw(**drawn)
         write_jsonl(file, records)
         # the note comes last: without it, or with another checksum, the file is not trusted
         with atomic_write(note) as aside:
-            aside.write_text(
-                json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1) + "\n", encoding="utf-8"
-            )
+            content = json.dumps({"made_from": made_from, "sha256": _sha256(file)}, indent=1)
+            aside.write_text(content + "\n", encoding="utf-8")
     return records
 
 
-def _draw(posts: int, *, samples: int, seed: int, difficulty: str, noise: float, split: Split) -> list[Feedback]:
-    from coh_lightning.world.sampler import continuations
-
+def _draw(*, posts: int, samples: int, seed: int, difficulty: str, noise: float, split: Split) -> list[Feedback]:
     made = make_posts(posts, seed=seed, difficulty=difficulty, split=split)
     ids = [f"world-{difficulty}-{split}-{seed}-{index}" for index in range(posts)]
     lm, tokenizer = load_base()
     written = continuations(lm, tokenizer, [post.prompt for post in made], keys=ids, samples=samples, seed=seed)
     # the base model sometimes writes nothing, which is not rated
-    spoken = [[text.strip() for text in texts if text.strip()] for texts in written]
-    return [
-        rated(post, texts, record=record, seed=seed, noise=noise)
-        for post, texts, record in zip(made, spoken, ids, strict=True)
-        if texts
-    ]
+    rows = zip(made, ([text.strip() for text in texts if text.strip()] for texts in written), ids, strict=True)
+    return [rated(post, texts, record=record, seed=seed, noise=noise) for post, texts, record in rows if texts]
 
 
 def rated(post: Post, texts: Sequence[str], *, record: str, seed: int, noise: float = RATER_NOISE) -> Feedback:
@@ -115,25 +107,20 @@ def rated(post: Post, texts: Sequence[str], *, record: str, seed: int, noise: fl
     ratings = [rate_facts(post.facts, text) for text in texts]
     scores = noisy_overall(ratings, texts, seed=seed, record=record, noise=noise)
     places = {score: place for place, score in enumerate(sorted(set(scores), reverse=True), start=1)}
-    candidates = [
-        _candidate(text, rating, rank=places[score]) for text, rating, score in zip(texts, ratings, scores, strict=True)
-    ]
-    return _record(post, candidates, record=record)
+    rows = zip(texts, ratings, scores, strict=True)
+    return _record(post, [_candidate(text, rating, rank=places[score]) for text, rating, score in rows], record=record)
 
 
 def world_prompts(count: int, *, seed: int = 0, difficulty: str = "middle") -> list[Feedback]:
     """Held-out posts, never among the training posts of any seed: one record each, with the gold summary as reference
     and only completion.
     """
-    made = make_posts(count, seed=seed, difficulty=difficulty, split="test")
-    return [
-        _record(
-            post,
-            [_candidate(gold_summary(post), rate_facts(post.facts, gold_summary(post)), rank=1)],
-            record=f"world-{difficulty}-gold-{seed}-{index}",
-        )
-        for index, post in enumerate(made)
-    ]
+    made = []
+    for index, post in enumerate(make_posts(count, seed=seed, difficulty=difficulty, split="test")):
+        gold = gold_summary(post)
+        candidate = _candidate(gold, rate_facts(post.facts, gold), rank=1)
+        made.append(_record(post, [candidate], record=f"world-{difficulty}-gold-{seed}-{index}"))
+    return made
 
 
 def _candidate(text: str, rating: Rating, *, rank: int) -> RatedCompletion:
@@ -154,15 +141,44 @@ def _record(post: Post, candidates: Sequence[RatedCompletion], *, record: str) -
     )
 
 
+def continuations(
+    lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    keys: Sequence[str],
+    samples: int = 1,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int = 64,
+) -> list[list[str]]:
+    """For each prompt `samples` continuations up to the end token (left out) or `max_new_tokens`; temperature 0 is
+    greedy. The random draws of a prompt depend only on the seed, its key in `keys` and the number of the sample.
+    """
+    from coh_lightning.generation.decoding import generate
+    from coh_lightning.generation.request import Request
+    from coh_lightning.generation.sampling import Sampling
+
+    listed = tokenizer(list(prompts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    requests = [Request(key, "", np.array(ids, np.int32)) for key, ids in zip(keys, listed, strict=True)]
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, batch_size=BATCH_SIZE, seed=seed
+    )
+    end = tokenizer.eos_token_id
+    written = generate(lm, requests, sampling, stop_ids=[end], pad_id=end)
+    texts = [str(tokenizer.decode(one.ids.tolist())) for one in written]
+    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+
+
 def _read_cache(file: Path, note: Path, made_from: Mapping[str, Any]) -> list[Feedback] | None:
     """The cached records, or None if they are missing, truncated, changed, or made from something else."""
     if not file.is_file() or not note.is_file():
         return None
     try:
-        said = json.loads(note.read_text(encoding="utf-8"))
+        content = json.loads(note.read_text(encoding="utf-8"))
     except ValueError:  # truncated or not UTF-8
         return None
-    if said != {"made_from": dict(made_from), "sha256": _sha256(file)}:
+    if content != {"made_from": dict(made_from), "sha256": _sha256(file)}:
         return None
     return [dataclasses.replace(record, where="") for record in read_jsonl(file, Feedback)]
 

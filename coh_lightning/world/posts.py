@@ -1,9 +1,7 @@
-"""Posts of the world: a seeded, pure generator of short posts, the facts in them, summaries of mixed quality, and
-questions.
+"""Posts of the world: seeded short posts, the facts in them, summaries of mixed quality, and questions.
 
-A post tells of one person's day out. Every post has a person and a place; the other kinds of fact (details) may be
-missing. Sentences about somebody else, or about the scenery, distract. Words are separated by single spaces, so each
-word with the space before it is one token.
+A post is about one person's day out. It has a person and a place; the other kinds of fact (details) may be missing.
+Sentences about somebody else or the scenery distract. Each word with the space before it is one token.
 
     facts    person Anna, place market, day Monday, reason bread
     post     post : Anna went to the market . it was Monday . Tom took the tram . Anna wanted bread .
@@ -11,8 +9,8 @@ word with the space before it is one token.
     poor     Anna went to the market on Friday .
     question when did Anna go ?     answer on Monday .
 
-All functions are deterministic: the same seed gives the same texts in every process. Train and test posts are disjoint
-for all seeds, because a hash of the post's text decides its split.
+The same seed gives the same texts in every process. Train and test posts are disjoint for all seeds, because a hash of
+the text decides the split. The spelling is British, as in the text on which the base model in `base/` was trained.
 """
 
 from __future__ import annotations
@@ -27,13 +25,14 @@ from coh_lightning.rng import generator, key64
 
 Split = Literal["train", "test"]
 
+# These words are data: the base model was trained on them and each is one token, so their British spelling stays.
 WOMEN = tuple("Anna Clara Eva Grace Ida Julia Lena Maria Nina Olga Rosa Vera".split())
 MEN = tuple("Adam Ben Carl David Emil Felix Hugo Jonas Leo Max Paul Tom".split())
 PLACES = tuple(
-    "market lake museum park station library harbor castle theatre zoo beach garden church school forest river".split()
+    "market lake museum park station library harbour castle theatre zoo beach garden church school forest river".split()
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-COMPANIONS = tuple("friends neighbors cousins colleagues teachers nurses painters dogs singers soldiers".split())
+COMPANIONS = tuple("friends neighbours cousins colleagues teachers nurses painters dogs singers soldiers".split())
 VEHICLES = ("bus", "train", "tram", "bike", "car", "boat", "taxi", "ferry")
 COLOURS = ("red", "blue", "green", "black", "white", "yellow", "brown", "pink")
 WISHES = ("bread", "flowers", "books", "stones", "maps", "shoes", "paper", "wood", "honey", "work")
@@ -44,12 +43,9 @@ RESULTS = (
     "came home happy",
 )  # fmt: skip
 SCENERY = (
-    "the weather was cold",
-    "the weather was warm",
-    "the sky was gray",
-    "the streets were empty",
+    "the weather was cold", "the weather was warm", "the sky was grey", "the streets were empty",
     "the streets were full",
-)
+)  # fmt: skip
 
 PRONOUNS: Mapping[str, str] = {**dict.fromkeys(WOMEN, "she"), **dict.fromkeys(MEN, "he")}
 DETAILS = ("company", "clothes", "transport", "day", "reason", "meal", "result")
@@ -75,7 +71,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "place": ("{s} went to the {v}", "{s} visited the {v}"),
     "company": ("{s} was with {v}", "{v} came along"),
     "clothes": ("{s} wore {v}", "{s} was dressed in {v}"),
-    "transport": ("{s} took the {v}", "{s} traveled by {v}"),
+    "transport": ("{s} took the {v}", "{s} travelled by {v}"),
     "day": ("{s} went on {v}", "it was {v}"),
     "reason": ("{s} wanted {v}", "{s} was looking for {v}"),
     "meal": ("{s} ate {v}", "{s} had {v} for lunch"),
@@ -104,7 +100,7 @@ PHRASES: Mapping[str, str] = {
 PHRASES_PER_SENTENCE = 4
 
 HEADER = "post :"
-SUMMARISE = " summarize :"
+SUMMARISE = " summarise :"
 REVIEW = " review :"
 VERDICT = " verdict :"
 QUESTION = " question :"
@@ -116,7 +112,7 @@ WORDING_WORDS = (
     "twice mixes he she breaks off has broken sentence nothing about , . : ; ? ! not very here following person place "
     "day company clothes transport reason meal result rated rating low high middle accuracy coverage coherence overall "
     "accurate inaccurate incomplete coherent incoherent partly mostly one two three four five tie equally review "
-    "verdict summarize question post as"
+    "verdict summarise question post as"
 ).split()
 """Words for feedback sentences and critiques; those not in the pretraining text are untrained, but one token each."""
 
@@ -159,12 +155,12 @@ WRITER_SHARES: Mapping[str, float] = {"good": 0.25, "fair": 0.45, "poor": 0.30}
 
 @dataclass(frozen=True)
 class Post:
-    """A post and the facts that its summary should state: kind -> value, in the order of KINDS."""
+    """A post and its facts, which a summary should state: kind -> value, in the order of KINDS."""
 
     text: str
     facts: Mapping[str, str]
     others: Mapping[str, str]
-    """What the post says of somebody else (kind -> value), which careless writers mix up with the facts."""
+    """Facts about somebody else (kind -> value), which careless writers mix up with the others."""
 
     @property
     def prompt(self) -> str:
@@ -302,9 +298,7 @@ def ask(post: Post, kind: str) -> tuple[str, str]:
 
 
 def questions(count: int, *, seed: int, difficulty: str = "middle", split: Split = "test") -> list[tuple[str, str]]:
-    """(prompt, answer) pairs on `count` posts, one question each: the measure of general ability. The answer begins
-    with a space and ends with a period.
-    """
+    """(prompt, answer) on `count` posts, one question each. The answer begins with a space and ends with a period."""
     pairs = []
     for index, post in enumerate(make_posts(count, seed=seed, difficulty=difficulty, split=split)):
         question, answer = ask(post, generator(seed, "question", index).choice(list(post.facts)))
@@ -314,10 +308,8 @@ def questions(count: int, *, seed: int, difficulty: str = "middle", split: Split
 
 def vocabulary() -> list[str]:
     """Every word of the world, sorted; with the space before it, each is one token."""
-    texts: list[str] = [
-        *(*WORDING_WORDS, *SCENERY, *PRONOUNS.values(), "went had and"),
-        *(HEADER, SUMMARISE, REVIEW, VERDICT, QUESTION, ANSWER),
-    ]
+    cues = (HEADER, SUMMARISE, REVIEW, VERDICT, QUESTION, ANSWER)
+    texts: list[str] = [*WORDING_WORDS, *SCENERY, *PRONOUNS.values(), "went had and", *cues]
     for values in VALUES.values():
         texts.extend(values)
     for forms in (*FORMS.values(), *QUESTIONS.values(), tuple(PHRASES.values())):

@@ -1,28 +1,18 @@
 """The pretraining text of the base model, which is also mixed into fine-tuning: documents of mixed quality.
 
-    55 %  a post and a summary (good, fair or poor)    post : ... summarize : Anna went to the market .
+    55 %  a post and a summary (good, fair or poor)    post : ... summarise : Anna went to the market .
     30 %  a post, three questions and answers          post : ... question : when did Anna go ? answer : on Monday . ...
     10 %  a post, a summary and its review             post : ... review : Anna went to the lake . verdict : a bad ...
      5 %  a post alone
 
-Every document ends with the end token. A review has a cue of its own: after "summarize :" and the summary always comes
+Every document ends with the end token. A review has a cue of its own: after "summarise :" and the summary always comes
 the end token, so a model of this text never continues with a review of what it has just written.
 """
 
 from __future__ import annotations
 
 from coh_lightning.rng import generator
-from coh_lightning.world.posts import (
-    ANSWER,
-    QUESTION,
-    REVIEW,
-    VERDICT,
-    Post,
-    ask,
-    draw_writer,
-    make_post,
-    write_summary,
-)
+from coh_lightning.world.posts import ANSWER, QUESTION, REVIEW, VERDICT, ask, draw_writer, make_post, write_summary
 from coh_lightning.world.raters import rate_facts
 
 KIND_SHARES = {"summary": 0.55, "questions": 0.30, "review": 0.10, "post": 0.05}
@@ -46,15 +36,11 @@ def _document(index: int, seed: int) -> str:
         return post.text
     if kind == "questions":
         asked = random.sample(list(post.facts), min(QUESTIONS_PER_POST, len(post.facts)))
-        return post.text + "".join(
-            f"{QUESTION} {question}{ANSWER} {answer}" for question, answer in (ask(post, fact) for fact in asked)
-        )
+        pairs = [ask(post, fact) for fact in asked]
+        return post.text + "".join(f"{QUESTION} {question}{ANSWER} {answer}" for question, answer in pairs)
     summary = write_summary(post, draw_writer(random), random)
     if kind == "summary":
         return f"{post.prompt} {summary}"
-    return f"{post.text}{REVIEW} {summary}{VERDICT} {_verdict(post, summary)} ."
-
-
-def _verdict(post: Post, summary: str) -> str:
     rating = rate_facts(post.facts, summary)
-    return f"a {'good' if rating.overall >= GOOD_FROM else 'bad'} summary : {rating.critique}"
+    verdict = f"a {'good' if rating.overall >= GOOD_FROM else 'bad'} summary : {rating.critique}"
+    return f"{post.text}{REVIEW} {summary}{VERDICT} {verdict} ."

@@ -1,5 +1,4 @@
-"""Raters of the world: they parse a post and any text about it, score how accurate, complete and well-formed it is, and
-write a critique.
+"""Raters of the world: parse a post and any text about it, score the text, and write a critique.
 
     post      post : Anna went to the market . it was Monday . she wanted bread .
     text      Anna went to the market on Friday .
@@ -8,8 +7,7 @@ write a critique.
     coherence 1     every sentence is complete, none repeats a fact, the pronouns fit, the text ends with a period
     critique  it gets the day wrong and leaves out the reason
 
-The grammar of a summary (a model may write anything; a sentence that does not fit is broken, and its beginning still
-counts):
+The grammar of a summary (of a sentence that does not fit, the beginning still counts):
 
     summary  := (sentence ".")*
     sentence := (name | "he" | "she") verb ("and" verb)*
@@ -41,7 +39,7 @@ _FORM_FAULTS = {
 
 @dataclass(frozen=True)
 class Rating:
-    """A rater's judgment of one text; scores are in 0..1."""
+    """Scores in 0..1, and a critique, of one text."""
 
     accuracy: float
     coverage: float
@@ -57,7 +55,6 @@ class Rating:
         return self.critique == FAULTLESS
 
     def scores(self) -> dict[str, float]:
-        """The four scores by name."""
         return {name: getattr(self, name) for name in ATTRIBUTES}
 
 
@@ -69,20 +66,21 @@ class Reading:
     sentence_faults: tuple[frozenset[str], ...]
 
 
-def _patterns(
-    templates: Mapping[str, Iterable[str]], **subjects: Sequence[str]
-) -> dict[tuple[str, ...], tuple[str, str | None, str]]:
-    """Words of a sentence or phrase -> (kind, subject, value), for every filling of the templates."""
+Patterns = Mapping[tuple[str, ...], tuple[str, str | None, str]]
+"""Words of a sentence or phrase -> (kind, subject, value)."""
+
+
+def _patterns(templates: Mapping[str, Iterable[str]], subjects: Sequence[str] = ()) -> Patterns:
     return {
-        tuple(template.format(s=subject, v=value).split()): (kind, subject if "{s}" in template else None, value)
+        tuple(template.format(s=subject, v=value).split()): (kind, subject, value)
         for kind, forms in templates.items()
         for template in forms
         for value in VALUES[kind]
-        for subject in (subjects["s"] if "{s}" in template else ("",))
+        for subject in (subjects if "{s}" in template else (None,))
     }
 
 
-_POST_SENTENCES = _patterns(FORMS, s=(*PRONOUNS, "he", "she"))
+_POST_SENTENCES = _patterns(FORMS, (*PRONOUNS, "he", "she"))
 _PHRASES = _patterns({kind: (phrase,) for kind, phrase in PHRASES.items()})
 _VERBS = _patterns({"meal": ("had {v}",), "result": ("{v}",)})
 _LONGEST = max(map(len, (*_PHRASES, *_VERBS)))
@@ -94,10 +92,8 @@ def read_post(prompt: str) -> dict[str, str]:
     for cue in (SUMMARISE, REVIEW, QUESTION):
         text = text.split(cue)[0]
     if not text.startswith(f"{HEADER} "):
-        raise InputError(
-            f"the prompt {prompt[:60]!r} does not begin with {HEADER!r}, so it is not a post of the embedded world and "
-            "its raters can't judge it; use other scorers."
-        )
+        found = f"the prompt {prompt[:60]!r} does not begin with {HEADER!r}"
+        raise InputError(f"{found}, so it is not a post of the embedded world; use other scorers.")
     facts: dict[str, str] = {}
     for clause in text[len(HEADER) :].split(" ."):
         meaning = _POST_SENTENCES.get(tuple(clause.split()))
@@ -109,10 +105,8 @@ def read_post(prompt: str) -> dict[str, str]:
         if subject in (None, "he", "she", facts.get("person")):
             facts[kind] = value
     if not {"person", "place"} <= facts.keys():
-        raise InputError(
-            f"the post {text[:60]!r} names no person and place, so the embedded world's raters can't judge it; use "
-            "other scorers."
-        )
+        found = f"the post {text[:60]!r} has no person or no place"
+        raise InputError(f"{found}, so the embedded world's raters can't judge it; use other scorers.")
     return {kind: facts[kind] for kind in KINDS if kind in facts}
 
 
@@ -156,35 +150,21 @@ def _read_sentence(words: Sequence[str]) -> tuple[list[tuple[str, str]], bool, s
     found: list[tuple[str, str]] = []
     place = 1
     while True:
-        if words[place : place + 1] == ["went"]:
-            place += 1
-            before = len(found)
-            place = _read_phrases(words, place, found)
-            if len(found) == before:
-                return found, False, words[0]
-        else:
-            verb = _longest(words, place, _VERBS)
-            if verb is None:
-                return found, False, words[0]
-            found.append(verb[0])
-            place = verb[1]
-        if place == len(words):
-            return found, True, words[0]
-        if words[place] != "and":
-            return found, False, words[0]
+        went = words[place : place + 1] == ["went"]
+        place += went
+        begin = place
+        while (part := _longest(words, place, _PHRASES if went else _VERBS)) is not None:
+            found.append(part[0])
+            place = part[1]
+            if not went:
+                break
+        whole = place == len(words)
+        if place == begin or whole or words[place] != "and":
+            return found, whole and place > begin, words[0]
         place += 1
 
 
-def _read_phrases(words: Sequence[str], place: int, found: list[tuple[str, str]]) -> int:
-    while (phrase := _longest(words, place, _PHRASES)) is not None:
-        found.append(phrase[0])
-        place = phrase[1]
-    return place
-
-
-def _longest(
-    words: Sequence[str], place: int, patterns: Mapping[tuple[str, ...], tuple[str, str | None, str]]
-) -> tuple[tuple[str, str], int] | None:
+def _longest(words: Sequence[str], place: int, patterns: Patterns) -> tuple[tuple[str, str], int] | None:
     """((kind, value), place after it) of the longest pattern at this place."""
     for length in range(_LONGEST, 0, -1):
         pattern = patterns.get(tuple(words[place : place + length]))
@@ -236,7 +216,5 @@ def noisy_overall(
     ratings: Sequence[Rating], texts: Sequence[str], *, seed: int, record: str, noise: float = RATER_NOISE
 ) -> list[float]:
     """Overall scores with N(0, noise) added, keyed by (seed, record, text), so that equal texts get equal scores."""
-    return [
-        rating.overall + generator(seed, "rater", record, text).gauss(0.0, noise)
-        for rating, text in zip(ratings, texts, strict=True)
-    ]
+    errors = [generator(seed, "rater", record, text).gauss(0.0, noise) for text in texts]
+    return [rating.overall + error for rating, error in zip(ratings, errors, strict=True)]

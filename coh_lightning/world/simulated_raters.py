@@ -16,8 +16,7 @@ from pathlib import Path
 
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.guard import unguard
-from coh_lightning.human_eval.sheets import csv_text
+from coh_lightning.human_eval.sheets import csv_text, unguard
 from coh_lightning.human_eval.study import read_study
 from coh_lightning.io import atomic_write
 from coh_lightning.rng import generator
@@ -28,19 +27,14 @@ INDISTINGUISHABLE = 0.05
 
 
 def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
-    """Write a filled-in copy of each sheet of a study to `folder/filled`.
-
-    Raises:
-        InputError: no study there, or one with attributes that the world's rater doesn't judge, or whose prompts hold
-            no post of the world.
+    """Write a filled-in copy of each sheet of a study to `folder/filled`. Raises InputError if it is not a study of the
+    world's attributes and prompts.
     """
     study = read_study(folder)
     for attribute in study.attributes:
         if attribute not in raters.ATTRIBUTES:
-            raise InputError(
-                f"{folder} asks for '{attribute}', but the embedded world's rater judges "
-                f"{', '.join(raters.ATTRIBUTES)}; export with those."
-            )
+            known = f"the embedded world's rater judges {', '.join(raters.ATTRIBUTES)}"
+            raise InputError(f"{folder} has the attribute '{attribute}', but {known}; export with those.")
 
     def score(rater: str, attribute: str, prompt: str, answer: str) -> float:
         # keyed by the text, so that a rater scores the same text alike wherever it is shown
@@ -68,18 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m coh_lightning.world.simulated_raters", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument(
-        "study",
-        type=Path,
-        metavar="STUDY",
-        help="folder that human-eval export wrote, of completions on the embedded world",
+        "study", type=Path, metavar="STUDY", help="folder of `human-eval export`, on the embedded world"
     )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=0.1,
-        metavar="SD",
-        help="standard deviation of the noise added to each score, which is 0 to 1 (default %(default)s)",
-    )
+    noise = "standard deviation of the noise added to each score, which is 0 to 1 (default %(default)s)"
+    parser.add_argument("--noise", type=float, default=0.1, metavar="SD", help=noise)
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
     try:
         args = parser.parse_args(argv)

@@ -41,9 +41,7 @@ def make_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(END, special=True, normalized=False), AddedToken(PAD, special=True, normalized=False)]
-    )
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in (END, PAD)])
     return tokenizer
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "coh_lightning"
 OTHERS = ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 
 
-def test_no_text_is_split_at_other_separators_than_line_ends() -> None:
+def test_lines_end_only_at_line_ends() -> None:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -93,7 +93,7 @@ def test_unknown_keys_are_kept() -> None:
     assert Feedback.from_json(record.to_json(), record.where) == record
 
 
-def test_an_id_is_made_of_the_content_alone() -> None:
+def test_an_id_depends_on_the_content_only() -> None:
     assert read().id == Feedback.from_json(line(), "elsewhere:1").id == content_id(read())
     assert read().id != read(prompt="How?").id != read(task="summary").id
 
@@ -168,21 +168,20 @@ def test_an_id_is_made_of_the_content_alone() -> None:
         ),
         (
             {"system": "s", "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]},
-            "both the key 'system' and the first message of 'prompt' give a system turn; keep one of them.",
+            "both 'system' and the first message of 'prompt' are a system turn; keep one.",
         ),
         (
             {"prompt": [{"text": "a", "cut": "middle"}]},
-            "prompt[0] has a part with cut 'middle'; it must be one of never, front, back.",
+            "prompt[0] has the cut 'middle'; it must be one of never, front, back.",
         ),
         (
             {"prompt": "a\ud800b"},
-            "prompt[0] holds the lone surrogate U+D800 at character 2, which can't be written as UTF-8; "
-            "correct the row.",
+            "prompt[0] has the lone surrogate U+D800 at character 2, which UTF-8 can't represent; correct the row.",
         ),
         (
             {"completions": [{"text": "\udfff"}]},
-            "completions[0].text holds the lone surrogate U+DFFF at character 1, which can't be written as "
-            "UTF-8; correct the row.",
+            "completions[0].text has the lone surrogate U+DFFF at character 1, which UTF-8 can't "
+            "represent; correct the row.",
         ),
         ({"reference": 4}, "reference is int 4; it must be text."),
         ({"id": 4}, "id is int 4; it must be text."),
@@ -202,7 +201,7 @@ def test_a_missing_key_is_named(missing: str) -> None:
         Feedback.from_json(values, "f:1")
 
 
-def test_a_line_that_is_no_object_is_refused() -> None:
+def test_a_line_that_is_not_an_object_is_refused() -> None:
     with pytest.raises(InputError, match=r"f:1: the line is list \[\]; it must be a JSON object\."):
         Feedback.from_json([], "f:1")
 
@@ -244,7 +243,7 @@ feedbacks = st.builds(
 
 
 @given(feedbacks)
-def test_any_record_comes_back_as_it_went(record: Feedback) -> None:
+def test_any_record_is_read_back_unchanged(record: Feedback) -> None:
     assert Feedback.from_json(json.loads(json.dumps(record.to_json(), ensure_ascii=False)), "f:1") == record
 
 
@@ -275,7 +274,7 @@ def judgment(**changes: Any) -> Judgment:
     return Judgment(**(values | changes))
 
 
-def test_completions_and_judgements_come_back_as_they_went(tmp_path: Path) -> None:
+def test_completions_and_judgments_are_read_back_unchanged(tmp_path: Path) -> None:
     completions = [
         completion(
             sampling={"temperature": 1.0},
@@ -329,7 +328,7 @@ def test_a_bad_completion_is_refused(changes: dict[str, Any], says: str) -> None
         ({"chosen": "s"}, "j:1: unknown key 'chosen' for a Judgment; did you mean 'choice'?"),
     ],
 )
-def test_a_bad_judgement_is_refused(changes: dict[str, Any], says: str) -> None:
+def test_a_bad_judgment_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         Judgment.from_json(judgment().to_json() | changes, "j:1")
     assert str(caught.value) == says
@@ -340,7 +339,7 @@ def test_a_rejection_is_one_line_with_its_reason(tmp_path: Path) -> None:
     assert (tmp_path / "r.jsonl").read_text() == '{"reason": "too long", "where": "f:1", "source": "s"}\n'
 
 
-def test_files_say_where_each_record_stood(tmp_path: Path) -> None:
+def test_each_record_has_its_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_text(
         "\n" + json.dumps(line()) + "\r\n\n" + json.dumps(line(prompt="a\u2028b"), ensure_ascii=False),
@@ -349,7 +348,7 @@ def test_files_say_where_each_record_stood(tmp_path: Path) -> None:
     assert [one.where for one in read_jsonl(path, Feedback)] == [f"{path}:2", f"{path}:4"]
 
 
-def test_equal_records_without_ids_are_kept_apart(tmp_path: Path) -> None:
+def test_equal_records_without_ids_get_distinct_ids(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_text((json.dumps(line()) + "\n") * 3)
     id = read().id
@@ -415,7 +414,7 @@ def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path: Path) 
     assert path.read_text() == "old"
 
 
-def test_equal_records_give_equal_bytes_also_packed(tmp_path: Path) -> None:
+def test_equal_records_give_equal_bytes_also_compressed(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl.gz", [read()])
     assert [one.prompt for one in read_jsonl(tmp_path / "a.jsonl.gz", Feedback)] == [read().prompt]
     first = (tmp_path / "a.jsonl.gz").read_bytes()
@@ -423,7 +422,7 @@ def test_equal_records_give_equal_bytes_also_packed(tmp_path: Path) -> None:
     assert (tmp_path / "a.jsonl.gz").read_bytes() == first
 
 
-def test_a_scale_without_names_is_that_of_everything_rated() -> None:
+def test_a_scale_without_names_applies_to_every_rating() -> None:
     line = {
         "prompt": "Q",
         "scale": [1, 5],
@@ -449,11 +448,11 @@ def test_a_rating_without_a_scale_is_refused() -> None:
             {"completions": [{"text": "a", "rating": 0}], "scale": [-1e308, 1e308]},
             "the scale of 'overall' is [-1e+308, 1e+308]; give two different finite numbers",
         ),
-        ({"scale": {"\ud800": [0, 1]}}, "scale holds the lone surrogate U+D800"),
+        ({"scale": {"\ud800": [0, 1]}}, "scale has the lone surrogate U+D800"),
         ({"completions": [{"text": "a", "rating": {"a\nb" * 50: "x"}}]}, r"completions[0].rating.'a\nba\nb"),
     ],
 )
-def test_numbers_and_names_beyond_all_measure_are_refused_on_one_line(changes: dict[str, Any], says: str) -> None:
+def test_huge_numbers_and_long_names_are_refused_in_one_line(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         read(**changes)
     assert (
@@ -463,12 +462,12 @@ def test_numbers_and_names_beyond_all_measure_are_refused_on_one_line(changes: d
     )
 
 
-def test_a_lone_surrogate_in_what_a_message_quotes_is_spelt_out(tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_a_message_is_escaped(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rejected.jsonl", [Rejected("the key is \ud800, ü")])
     assert (tmp_path / "rejected.jsonl").read_text(encoding="utf-8") == '{"reason": "the key is \\\\ud800, ü"}\n'
 
 
-def test_what_a_library_says_becomes_one_printable_line() -> None:
+def test_a_librarys_error_becomes_one_printable_line() -> None:
     assert first_line(ValueError("it is\x0e bad\nat byte 3")) == "it is\\x0e bad"
     assert first_line(ValueError("")) == "ValueError"
     assert len(first_line(ValueError("x" * 5000))) == 300
@@ -479,17 +478,17 @@ def test_what_a_library_says_becomes_one_printable_line() -> None:
     [
         ({"scores": {"polite": "very"}}, "scores.polite is str 'very'; it must be a number"),
         ({"scores": {"polite": math.nan}}, "scores.polite is nan; it must be a finite number"),
-        ({"sampling": {"temperature": math.inf}}, "sampling has a non-finite number"),
+        ({"sampling": {"temperature": math.inf}}, "sampling has a number that is not finite"),
         ({"sampling": {"stop": "\ud800"}}, "sampling has .* a lone surrogate"),
     ],
 )
-def test_a_completion_holds_numbers_that_can_be_written_again(changes: dict[str, Any], says: str) -> None:
+def test_a_completion_has_only_numbers_that_json_can_represent(changes: dict[str, Any], says: str) -> None:
     texts = dict.fromkeys(("id", "prompt_id", "system", "prompt", "prompt_sha", "ask", "marker", "text"), "x")
     with pytest.raises(InputError, match=says):
         Completion.from_json(texts | changes, "c.jsonl:1")
 
 
-def test_a_judgement_compares_two_systems() -> None:
+def test_a_judgment_compares_two_systems() -> None:
     texts = dict.fromkeys(("item", "row", "prompt_id", "rater", "attribute", "choice"), "x")
-    with pytest.raises(InputError, match=r"j\.jsonl:1: systems is list \['x'\]; it must be the two compared systems"):
+    with pytest.raises(InputError, match=r"j\.jsonl:1: systems is list \['x'\]; it must be two systems"):
         Judgment.from_json(texts | {"systems": ["x"]}, "j.jsonl:1")

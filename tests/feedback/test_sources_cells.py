@@ -60,14 +60,14 @@ def test_a_cell_of_messages_is_read_as_messages(tmp_path: Path, kind: str, writt
     assert [candidate.text for candidate in one.candidates] == ['{"answer": 42}', "[1, 2]"]  # an output may be JSON
     assert sorted(note.split(" (")[0] for note in notes) == [
         "f: cells of 'chosen' are objects",
-        "f: cells of 'prompt' hold lists of messages and were parsed",
+        "f: cells of 'prompt' are lists of messages and were parsed",
         "f: cells of 'rejected' are lists",
     ]
     (one,), notes = read(TRLPairs(path, decode=False))
     assert one.prompt[0].text.strip() == written(MESSAGES).strip() and notes == []
 
 
-def test_lists_of_text_are_counted_and_read_where_the_source_says_so(tmp_path: Path) -> None:
+def test_lists_in_text_cells_are_counted_and_parsed_only_with_decode(tmp_path: Path) -> None:
     rows = [
         {"q": f"Name a fruit {number}.", "answer": "['A pear.']" if number % 2 else '["A plum."]'}
         for number in range(4)
@@ -100,7 +100,7 @@ def test_columns_that_must_be_lists_are_read_from_any_file(tmp_path: Path, decod
     assert read(Records(path, decode=decode))[0][0].candidates[0].thumb is True
 
 
-def test_cells_within_lists_and_objects_are_read_where_a_mapping_leads_to_them(tmp_path: Path) -> None:
+def test_cells_inside_lists_and_objects_are_parsed_for_a_mapping(tmp_path: Path) -> None:
     row = {"x": {"p": json.dumps(MESSAGES)}, "a": [{"t": "[1]", "by": "me"}, {"t": "b", "by": "you"}]}
     source = Mapping(
         write(tmp_path / "f.jsonl", [row]), prompt="x.p", each="a", completions=[Fields(text="t", rank="#")]
@@ -108,7 +108,7 @@ def test_cells_within_lists_and_objects_are_read_where_a_mapping_leads_to_them(t
     (one,), notes = read(source)
     assert len(one.prompt) == 3 and one.candidates[0].text == "[1]"
     assert [note.split(" (")[0] for note in notes] == [
-        "f: cells of 'x.p' hold lists of messages and were parsed",
+        "f: cells of 'x.p' are lists of messages and were parsed",
         "f: cells of 'a.*.t' are lists",
     ]
 
@@ -153,7 +153,7 @@ def test_one_message_in_a_cell_is_read_too(tmp_path: Path) -> None:
         read(Mapping(path, prompt="q", completions=[Fields(text="c", rank=1)]))
 
 
-def test_messages_that_lost_their_commas_are_refused_by_row(tmp_path: Path) -> None:
+def test_messages_without_commas_are_refused_by_row(tmp_path: Path) -> None:
     """As pandas writes a column of arrays to CSV."""
     path = write(
         tmp_path / "f.csv",
@@ -187,7 +187,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.samp
         [[{"role": "u", "content": "c"}]],
     ],
 )
-def test_what_is_not_all_messages_stays_text(value: list[Any]) -> None:
+def test_a_list_that_is_not_all_messages_stays_text(value: list[Any]) -> None:
     for text in (json.dumps(value), repr(value)):
         assert decoded({"a": text}, None, "f:1", SourceNotes()) == {"a": text}
 
@@ -201,9 +201,7 @@ def test_what_is_not_all_messages_stays_text(value: list[Any]) -> None:
     st.booleans(),
     st.booleans(),
 )
-def test_whatever_messages_say_they_come_back_to_the_character(
-    messages: list[dict[str, str]], python: bool, indent: bool
-) -> None:
+def test_messages_in_cells_keep_every_character(messages: list[dict[str, str]], python: bool, indent: bool) -> None:
     text = repr(messages) if python else json.dumps(messages, indent=1 if indent else None)
     assert decoded({"a": text}, None, "f:1", SourceNotes()) == {"a": messages}
 
@@ -212,7 +210,7 @@ def test_whatever_messages_say_they_come_back_to_the_character(
     st.text(st.characters(codec=None), max_size=40) | st.from_regex(r"\A[\[{][\[\]{}'\":,a1 \\-]{0,40}\Z"),
     st.sampled_from([None, True, False]),
 )
-def test_no_cell_ends_in_anything_but_its_text_its_structure_or_a_refusal(text: str, decode: bool | None) -> None:
+def test_any_cell_is_text_or_parsed_or_refused(text: str, decode: bool | None) -> None:
     try:
         (value,) = decoded({"a": text}, decode, "f:1", SourceNotes()).values()
     except InputError:

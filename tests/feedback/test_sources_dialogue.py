@@ -73,7 +73,7 @@ USER_TAG, ASSISTANT_TAG = "<extra_id_1>User\n", "<extra_id_1>Assistant\n"
         ("\n\na\n\n<extra_id_1>Assistant", (USER_TAG, ASSISTANT_TAG), [("user", "\n\na\n")]),
     ],
 )
-def test_marked_texts_are_read_with_whatever_blanks_and_an_open_end(
+def test_marked_texts_are_read_with_any_whitespace_and_an_open_end(
     text: str, markers: tuple[str, str], expected: list[tuple[str, str]]
 ) -> None:
     assert roles_and_texts(turns_of_text(text, *markers)) == expected
@@ -96,7 +96,7 @@ def by_turn(texts: list[str]) -> list[tuple[str, str]]:
 
 
 @given(conversations, st.sampled_from(["", "\n\nAssistant:", "\n\nAssistant: ", "\n\nAssistant:\n"]), st.booleans())
-def test_every_marked_conversation_comes_back_to_the_character(texts: list[str], end: str, spaced: bool) -> None:
+def test_marked_conversations_keep_every_character(texts: list[str], end: str, spaced: bool) -> None:
     written = ("\n\nHuman: ", "\n\nAssistant: ")
     text = "".join(written[place % 2] + words for place, words in enumerate(texts)) + end
     turns = turns_of_text(text, *(written if spaced else (HUMAN, ASSISTANT)))
@@ -105,7 +105,7 @@ def test_every_marked_conversation_comes_back_to_the_character(texts: list[str],
 
 
 @given(conversations, st.booleans(), st.booleans())
-def test_markers_on_lines_of_their_own_leave_the_texts_as_they_are(texts: list[str], first: bool, asked: bool) -> None:
+def test_markers_on_their_own_lines_leave_the_texts_unchanged(texts: list[str], first: bool, asked: bool) -> None:
     assume(not any(text.endswith("\r") for text in texts))  # with the line end after it, that is one line end
     text = "".join(
         ("\n" if place else "") + (USER_TAG, ASSISTANT_TAG)[place % 2] + words for place, words in enumerate(texts)
@@ -115,7 +115,7 @@ def test_markers_on_lines_of_their_own_leave_the_texts_as_they_are(texts: list[s
 
 
 @given(conversations)
-def test_a_conversation_whose_outer_blanks_were_stripped_keeps_the_others(texts: list[str]) -> None:
+def test_a_stripped_conversation_keeps_its_inner_whitespace(texts: list[str]) -> None:
     text = "".join(("\n\nHuman: ", "\n\nAssistant: ")[place % 2] + words for place, words in enumerate(texts)).strip()
     assert roles_and_texts(turns_of_text(text, HUMAN, ASSISTANT)) == by_turn([*texts[:-1], texts[-1].rstrip()])
 
@@ -183,7 +183,7 @@ SYSTEM, BEFORE = message("system", "Be kind."), [message("user", "One"), message
         (" ", [SYSTEM, ASK], [("system", "Be kind."), ("user", "Hi there ")]),
     ],
 )
-def test_a_prompt_beside_whole_conversations_is_found_in_them(
+def test_a_prompt_column_is_found_in_whole_conversations(
     prompt: Any, context: list[Any], expected: list[tuple[str, str]]
 ) -> None:
     one = record_of(TRLPairs("t"), {"prompt": prompt, "chosen": [*context, GOOD], "rejected": [*context, BAD]})
@@ -241,7 +241,9 @@ def test_a_prompt_beside_whole_conversations_is_found_in_them(
         ({"chosen": [GOOD], "rejected": [BAD]}, "there is no prompt before the answer", ""),
     ],
 )
-def test_what_can_not_be_read_says_what_differs_and_where(row: dict[str, Any], reason: str, detail: str) -> None:
+def test_a_rejected_conversation_names_the_difference_and_its_place(
+    row: dict[str, Any], reason: str, detail: str
+) -> None:
     found = rejection_of(TRLPairs("t"), row)
     assert (found.reason, found.detail) == (reason, detail)
     assert detail == "" or found.to_json()["detail"] == detail
@@ -293,7 +295,7 @@ CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
 @pytest.mark.parametrize("content", ["Hello!", "", None])
 @pytest.mark.parametrize("key", ["tool_calls", "function_call", "reasoning_content", "thinking"])
 @pytest.mark.parametrize("adapter", rows_with({}))
-def test_what_changes_a_message_is_refused_by_row(adapter: str, key: str, content: str | None) -> None:
+def test_keys_that_change_a_message_are_refused_by_row(adapter: str, key: str, content: str | None) -> None:
     source, row = rows_with({key: CALL}, content)[adapter]
     with pytest.raises(
         InputError, match=rf"^f:1: \w+(\[\d\])? has '{key}' beside its text \(list .*, which would be lost"
@@ -302,7 +304,7 @@ def test_what_changes_a_message_is_refused_by_row(adapter: str, key: str, conten
 
 
 @pytest.mark.parametrize("adapter", rows_with({}))
-def test_empty_keys_are_nothing_and_harmless_ones_are_counted(adapter: str) -> None:
+def test_empty_keys_are_ignored_and_harmless_ones_counted(adapter: str) -> None:
     source, row = rows_with(dict.fromkeys(BESIDE_CONTENT))[adapter]
     assert isinstance(source.feedback(row, "f:1"), Feedback)
     source, row = rows_with({"name": "Bo", "timestamp": 5})[adapter]
@@ -318,7 +320,7 @@ def test_roles_of_tools_are_refused(role: str) -> None:
         )
 
 
-def test_turns_of_the_developer_are_system_turns_and_counted() -> None:
+def test_developer_turns_are_system_turns_and_counted() -> None:
     developer, asked = message("developer", "Be kind."), message("user", "Hi")
     mapping = Mapping("m", prompt="p", completions=[Fields(text="c", rank=1)])
     rows: list[tuple[Source, dict[str, Any]]] = [

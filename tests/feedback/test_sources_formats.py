@@ -114,7 +114,7 @@ def test_no_word_of_any_transcript_is_lost(pieces: list[str]) -> None:
         assert split[0][-1].role == "user"
 
 
-def test_hh_finds_prompts_equal_that_differ_in_blanks_at_ends_of_turns() -> None:
+def test_hh_prompts_are_equal_up_to_whitespace_at_the_ends_of_turns() -> None:
     chosen, rejected = "\n\nHuman: a \n\nAssistant:  b\n\nHuman: c", "\n\nHuman: a\n\nAssistant: b\n\n\nHuman: c "
     one = record_of(HH("hh"), {"chosen": chosen + "\n\nAssistant: x ", "rejected": rejected + "\n\nAssistant: y"})
     assert roles_and_texts(one.prompt) == [("user", "a "), ("assistant", " b"), ("user", "c")]
@@ -126,7 +126,7 @@ def test_hh_finds_prompts_equal_that_differ_in_blanks_at_ends_of_turns() -> None
     assert [candidate.text for candidate in one.candidates] == ["x", "y"]
 
 
-def test_hh_rejects_and_says_why() -> None:
+def test_hh_rejects_with_a_reason() -> None:
     one = "\n\nHuman: a\n\nAssistant: "
     other = "\n\nHuman: b\n\nAssistant: "
     assert (
@@ -315,7 +315,7 @@ def test_trl_pairs_in_every_form_are_one_record(row: dict[str, Any]) -> None:
         ("Q a", "Q a b", "Q", [" a", " a b"]),
     ],
 )
-def test_an_implicit_prompt_ends_where_the_blanks_before_the_difference_begin(
+def test_an_implicit_prompt_ends_before_the_whitespace_before_the_difference(
     chosen: str, rejected: str, prompt: str, texts: list[str]
 ) -> None:
     one = record_of(TRLPairs("t"), {"chosen": chosen, "rejected": rejected})
@@ -326,13 +326,13 @@ def test_an_implicit_prompt_ends_where_the_blanks_before_the_difference_begin(
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_an_implicit_prompt_and_its_completions_are_the_texts_that_stand_there(chosen: str, rejected: str) -> None:
+def test_an_implicit_prompt_and_its_completions_are_the_exact_texts(chosen: str, rejected: str) -> None:
     result = TRLPairs("t").feedback({"chosen": chosen, "rejected": rejected}, "f:1")
     if isinstance(result, Feedback):
         assert [result.prompt[0].text + candidate.text for candidate in result.candidates] == [chosen, rejected]
 
 
-def test_a_text_prompt_beside_conversations_takes_the_turns_before_it_from_them() -> None:
+def test_a_text_prompt_takes_earlier_turns_from_the_conversations() -> None:
     system, before = (
         {"role": "system", "content": "Be kind."},
         [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
@@ -375,7 +375,7 @@ def test_a_text_prompt_beside_conversations_takes_the_turns_before_it_from_them(
     )
 
 
-def test_a_text_prompt_that_is_not_the_conversations_is_rejected_at_the_character_that_differs() -> None:
+def test_a_text_prompt_of_another_conversation_is_rejected_at_the_first_difference() -> None:
     result = TRLPairs("t").feedback({"prompt": "Hi then", "chosen": [user, good], "rejected": [user, bad]}, "f:1")
     assert result == Rejected(
         "the prompt is not in the conversation of 'chosen'",
@@ -385,7 +385,7 @@ def test_a_text_prompt_that_is_not_the_conversations_is_rejected_at_the_characte
     )
 
 
-def test_trl_pairs_keep_system_turns_and_reject_what_is_no_pair() -> None:
+def test_trl_pairs_keep_system_turns_and_reject_unlike_conversations() -> None:
     more = {"role": "user", "content": "And?"}
     system = {"role": "system", "content": "Be kind."}
     assert record_of(TRLPairs("t"), {"chosen": [system, user, good], "rejected": [system, user, bad]}).prompt[
@@ -488,7 +488,7 @@ def test_every_human_message_with_answers_is_a_ranking(tmp_path: Path) -> None:
     assert two.where == f"{source.path}:1 (c)"
 
 
-def test_answers_nobody_judged_are_rejected() -> None:
+def test_answers_without_judgments_are_rejected() -> None:
     source = OASST("o")
     row = {
         "id": "a",
@@ -616,7 +616,7 @@ def test_a_mapping_reads_messages_and_marked_conversations() -> None:
     ]
 
 
-def test_several_raters_count_with_their_mean_and_their_joined_words() -> None:
+def test_several_raters_give_mean_ratings_and_joined_critiques() -> None:
     source = Mapping(
         "m",
         prompt="p",
@@ -651,11 +651,11 @@ def test_the_most_votes_win_and_no_majority_is_a_tie(votes: str, ranks: list[flo
     )
     row = {"p": "q", "a": "x", "b": "y"} | {column: int(vote) for column, vote in zip(columns, votes, strict=True)}
     assert [candidate.rank for candidate in record_of(source, row).candidates] == ranks
-    with pytest.raises(InputError, match="f:1: a vote is 9; vote_for knows 0, 1, 2"):
+    with pytest.raises(InputError, match="f:1: a vote is 9; vote_for has 0, 1, 2"):
         source.feedback(row | {"v0": 9}, "f:1")
 
 
-def test_thumbs_mean_what_the_mapping_says() -> None:
+def test_thumbs_are_read_by_the_lists_of_the_mapping() -> None:
     source = Mapping("m", prompt="p", completions=[Fields(text="out", thumb="wrong", up=[False], down=[True])])
     assert [
         record_of(source, {"p": "q", "out": "x", "wrong": wrong}).candidates[0].thumb for wrong in (False, True, None)
@@ -664,7 +664,7 @@ def test_thumbs_mean_what_the_mapping_says() -> None:
         source.feedback({"p": "q", "out": "x", "wrong": "maybe"}, "f:1")
 
 
-def test_scalars_are_no_text_unless_the_mapping_says_so() -> None:
+def test_scalars_are_text_only_with_scalars_as_text() -> None:
     row = {"p": "q", "out": True}
     with pytest.raises(
         InputError, match=r"f:1: out is True, a bool; it must be text \(scalars_as_text: true converts it\)"
@@ -675,7 +675,7 @@ def test_scalars_are_no_text_unless_the_mapping_says_so() -> None:
     ).candidates == (RatedCompletion("True"),)
 
 
-def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
+def test_unusable_rows_are_rejected_with_the_reason() -> None:
     source = Mapping("m", prompt="p", equal=["p", "p2"], completions=[Fields(text="out")])
     assert rejection_of(source, {"p": "q", "p2": "r", "out": "x"}).reason == "p, p2 differ"
     assert rejection_of(source, {"p": "q", "p2": "q", "out": " "}).reason == "a completion is empty"
@@ -699,7 +699,7 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
         ),
         (
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1]}}]},
-            "f:1, answers[0]: at.rates has 1 elements; at.rates.1 asks for element 1 (counted from 0).",
+            "f:1, answers[0]: at.rates has 1 elements; at.rates.1 needs element 1 (counted from 0).",
         ),
         (
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1, "x"]}}]},
@@ -709,15 +709,15 @@ def test_rows_of_no_use_are_rejected_with_the_reason() -> None:
             {"q": "p", "answers": [{"text": "a", "at": {"rates": [1, 9]}}]},
             "f:1: completions[0].rating is 9, outside its scale 1 to 5.",
         ),
-        ({"q": "p", "answers": [{"text": "a", "at": 3}]}, "f:1, answers[0]: at is a int; there is no 'rates' in it."),
-        ({"q": "p", "answers": {"text": "a"}}, "f:1, answers['text']: the element is a str; there is no 'text' in it."),
+        ({"q": "p", "answers": [{"text": "a", "at": 3}]}, "f:1, answers[0]: at is an int, which has no 'rates'."),
+        ({"q": "p", "answers": {"text": "a"}}, "f:1, answers['text']: the element is a str, which has no 'text'."),
         (
             {"q": "p", "answers": "a"},
-            "f:1: answers is a str; it must be a list of completions, or an object of them by name.",
+            "f:1: answers is a str; it must be a list of completions, or an object.",
         ),
     ],
 )
-def test_a_path_that_leads_nowhere_is_refused_with_the_nearest_name(row: dict[str, Any], says: str) -> None:
+def test_a_wrong_path_is_refused_with_the_nearest_name(row: dict[str, Any], says: str) -> None:
     source = Mapping(
         "m",
         prompt="q",
@@ -747,7 +747,7 @@ def test_a_null_ends_a_path() -> None:
         ({"completions": [Fields("a")], "scales": {"x": [1]}}, "the scale of 'x' has 1 entries"),
     ],
 )
-def test_a_mapping_that_makes_no_sense_is_refused_at_once(options: dict[str, Any], says: str) -> None:
+def test_an_inconsistent_mapping_is_refused_at_once(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Mapping("m", prompt="p", **options)
 
@@ -770,7 +770,7 @@ def test_the_label_comes_from_the_name_or_the_path() -> None:
     ("options", "says"),
     [({"weight": 0.0}, "weight is 0"), ({"limit": 0}, "limit is 0"), ({"path": ""}, "path is empty")],
 )
-def test_settings_without_sense_are_refused(options: dict[str, Any], says: str) -> None:
+def test_invalid_settings_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         HH(**({"path": "x"} | options))
 

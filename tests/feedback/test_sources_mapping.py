@@ -88,7 +88,7 @@ AB = {"p": "P", "a": "A", "b": "B"}
     ],
 )
 @pytest.mark.parametrize("cell", [1, "1", 1.0, "1.0", " 1"])
-def test_a_table_turns_ratings_round_whatever_type_cells_and_keys_have(keys: str, cell: Any) -> None:
+def test_a_table_of_ratings_is_looked_up_across_types(keys: str, cell: Any) -> None:
     one = record(
         f"{{prompt: p, completions: [{{text: a, rating: s}}], values: {keys}, scales: {{overall: [1, 5]}}}}",
         {"p": "P", "a": "A", "s": cell},
@@ -98,7 +98,7 @@ def test_a_table_turns_ratings_round_whatever_type_cells_and_keys_have(keys: str
 
 @pytest.mark.parametrize("up", ["[yes]", "['yes']", "['True']", "[true]", "['on']"])
 @pytest.mark.parametrize("cell", ["yes", "Yes", "true", "True", True])
-def test_a_thumb_in_words_goes_by_what_was_written(up: str, cell: Any) -> None:
+def test_a_thumb_in_words_is_looked_up_by_value(up: str, cell: Any) -> None:
     text = f"{{prompt: p, completions: [{{text: a, thumb: t, up: {up}, down: ['no']}}]}}"
     assert record(text, {"p": "P", "a": "A", "t": cell}).candidates[0].thumb is True
     assert record(text, {"p": "P", "a": "A", "t": "No"}).candidates[0].thumb is False
@@ -130,7 +130,7 @@ def test_a_boolean_cell_can_be_a_rating_and_a_boolean_entry_a_word() -> None:
     "vote_for", ["{1: 0, 2: 1, 0: tie}", "{'1': 0, '2': 1, '0': tie}", "{1.0: '0', 2.0: '1', 0.0: tie}"]
 )
 @pytest.mark.parametrize("kind", [int, str, float])
-def test_votes_go_by_value(vote_for: str, kind: type) -> None:
+def test_votes_are_looked_up_by_value(vote_for: str, kind: type) -> None:
     text = f"{TWO} votes: [v], vote_for: {vote_for}}}"
     assert [ranks(record(text, AB | {"v": kind(vote)})) for vote in (1, 2, 0)] == [[1, 2], [2, 1], [1, 1]]
 
@@ -151,7 +151,7 @@ def test_missing_counts_for_ratings_votes_thumbs_texts_and_ids_alike(missing: st
         assert reason(text, row | {"v2": cell}) == "nobody said which completion is better"
 
 
-def test_nan_can_be_named_and_the_message_says_how() -> None:
+def test_nan_can_be_missing_and_the_message_tells_how() -> None:
     text = "{prompt: p, completions: [{text: a, rating: s}], scales: {overall: [1, 5]}}"
     assert (
         refusal(text, {"p": "P", "a": "A", "s": math.nan})
@@ -164,13 +164,13 @@ def test_nan_can_be_named_and_the_message_says_how() -> None:
             assert record(named, {"p": "P", "a": "A", "s": cell}).candidates[0].ratings == {}
 
 
-def test_paths_that_must_hold_the_same_go_by_value() -> None:
+def test_equal_paths_are_compared_by_value() -> None:
     text = "{prompt: p, completions: [{text: a}], equal: [x, y]}"
     assert ranks(record(text, {"p": "P", "a": "A", "x": 1, "y": "1.0"})) == [None]
     assert reason(text, {"p": "P", "a": "A", "x": 1, "y": True}) == "x, y differ"
 
 
-def test_ranks_stand_for_themselves_whatever_the_ratings_table_says() -> None:
+def test_numeric_ranks_ignore_the_table_of_ratings() -> None:
     text = (
         "{prompt: p, completions: [{text: a, rank: r, rating: r}], values: {1: 5, 2: 4, first: 1}, scales: "
         "{overall: [1, 5]}}"
@@ -188,40 +188,40 @@ def test_ranks_stand_for_themselves_whatever_the_ratings_table_says() -> None:
         ("votes: [v], vote_for: {'yes': 0, true: 1}", "the entries yes and true of 'vote_for' are the same value"),
         ("votes: [v], vote_for: {x: 2}", r"vote_for\['x'\] is 2; give 'tie' or a place, 0 to 1"),
         ("votes: [v], vote_for: {x: true}", r"vote_for\['x'\] is True; give 'tie' or a place, 0 to 1"),
-        ("votes: [v], vote_for: {x: 0}, strength: s", "'votes' and 'strength' each say which completion is better"),
+        ("votes: [v], vote_for: {x: 0}, strength: s", "'votes' and 'strength' each rank the completions; give one"),
         (
             "strength: s, strength_for: 2",
-            "'strength' is about two completions, and strength_for is the place of one, 0 or 1",
+            "there are 2, and strength_for is 2",
         ),
         ("pairs: [{vote: v, sides: [0]}]", r"pairs\[0\]\.sides is \[0\]; give two"),
         ("pairs: [{vote: v, sides: [0, 2]}]", r"pairs\[0\]\.sides is \[0, 2\]; give two"),
         ("missing: [[1]]", r"an entry of 'missing' is \[1\]; give a text, a number or a boolean"),
         ("history: h, history_keys: [a]", "history_keys has 1 entries"),
-        ("turn_markers: ['', x]", "give the user's and the assistant's marker"),
+        ("turn_markers: ['', x]", "turn_markers has 2 entries"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_at_once(options: str, says: str) -> None:
+def test_settings_that_contradict_each_other_are_refused_at_once(options: str, says: str) -> None:
     with pytest.raises((InputError, ValueError), match=says):
         mapping(f"{TWO} {options}}}")
 
 
 def test_a_value_in_both_lists_of_thumbs_is_refused() -> None:
-    with pytest.raises((InputError, ValueError), match="'yes' is both in 'up' and in 'down' of completions"):
+    with pytest.raises((InputError, ValueError), match="'yes' is in 'up' and in 'down' of completions"):
         mapping("{prompt: p, completions: [{text: a, thumb: t, up: ['yes'], down: [true]}]}")
-    with pytest.raises((InputError, ValueError), match="both a 'rank' of 'completions' and votes, pairs"):
+    with pytest.raises((InputError, ValueError), match="both a 'rank' and votes, pairs"):
         mapping("{prompt: p, completions: [{text: a, rank: 1}, {text: b, rank: 2}], votes: [v], vote_for: {x: 1}}")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"values": [1]}, r"'values' is \[1\]; give an object, as in 'values: {a value: what it means}'"),
+        ({"values": [1]}, r"'values' is \[1\]; give an object, as in 'values: {value: meaning}'"),
         ({"missing": "N/A"}, "'missing' is 'N/A'; give a list of values"),
         ({"votes": ["v"], "vote_for": ["x"]}, r"'vote_for' is \['x'\]; give an object"),
         ({"completions": [Fields("a", thumb="t", up="yes")]}, "'up' is 'yes'; give a list of values"),  # type: ignore[arg-type]
     ],
 )
-def test_a_table_of_another_kind_is_refused_in_python_too(options: dict[str, Any], says: str) -> None:
+def test_a_table_that_is_not_an_object_is_refused_in_python_too(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Mapping("m", **({"prompt": "p", "completions": [Fields("a"), Fields("b")]} | options))
 
@@ -254,17 +254,17 @@ def test_values_without_an_entry_are_counted_and_so_are_entries_without_a_value(
         ]
     with pytest.raises(
         InputError,
-        match=r"f\.csv:11: s is 'awful'; it must be a number, .* \('values' knows 4, 5, Good\)",
+        match=r"f\.csv:11: s is 'awful'; it must be a number, .* \('values' has 4, 5, Good\)",
     ):
         load([source], seed=0)
 
 
-def test_a_number_outside_a_table_of_numbers_is_refused_and_one_beside_words_stands_for_itself() -> None:
+def test_a_number_without_an_entry_is_refused_unless_all_entries_are_words() -> None:
     row = {"p": "P", "a": "A", "s": "3"}
     text = "{prompt: p, completions: [{text: a, rating: s}], values: {1: 5, 5: 1}, scales: {overall: [1, 5]}}"
     assert (
         refusal(text, row)
-        == "f:1: s is '3'; it must be a number, or an entry of 'values' or 'missing' ('values' knows 1, 5)."
+        == "f:1: s is '3'; it must be a number, or an entry of 'values' or 'missing' ('values' has 1, 5)."
     )
     assert record(text.replace("{1: 5, 5: 1}", "{Good: 5}"), row).candidates[0].ratings == {"overall": 3.0}
 
@@ -299,7 +299,7 @@ CELLS = [
 ]
 
 
-def test_the_command_line_reads_a_csv_by_what_the_yaml_says(
+def test_the_command_line_reads_a_csv_with_the_settings_of_the_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -348,7 +348,7 @@ def test_a_printed_configuration_keeps_what_was_quoted(
     assert (kept["completions"][0]["up"], kept["completions"][1]["down"]) == (["yes"], [False, 0])
 
 
-def test_a_preview_shows_the_notes_and_a_table_that_contradicts_itself_ends_in_one_line(
+def test_a_preview_shows_notes_and_refuses_a_contradictory_table_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -390,8 +390,8 @@ def test_a_mapping_changes_no_character(
 
 
 @pytest.mark.parametrize(("given", "known"), [("rating: s", "overall"), ("ratings: {kind: s}", "kind")])
-def test_a_scale_that_nothing_has_is_refused_by_the_attributes_that_there_are(given: str, known: str) -> None:
-    with pytest.raises(InputError, match=f"'scales' has 's', which nothing rates; the attributes are {known} "):
+def test_a_scale_of_an_unknown_attribute_is_refused_with_the_known_ones(given: str, known: str) -> None:
+    with pytest.raises(InputError, match=f"'scales' has 's'; the attributes are {known} "):
         mapping(f"{{prompt: p, completions: [{{text: a, {given}}}], scales: {{s: [1, 5], {known}: [1, 5]}}}}")
 
 
@@ -409,7 +409,7 @@ def test_code_is_learned_as_it_was_written() -> None:
     assert record("{prompt: p, completions: [{text: a}]}", {"p": "def f(x):\n", "a": code}).candidates[0].text == code
 
 
-def test_strip_takes_blanks_at_the_ends_and_is_counted(tmp_path: Path) -> None:
+def test_strip_removes_whitespace_at_the_ends_and_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     rows = [
         {"p": " P\n", "s": "S", "a": "\tA ", "c": "C", "r": " R", "f": "F\n"},
@@ -428,7 +428,7 @@ def test_strip_takes_blanks_at_the_ends_and_is_counted(tmp_path: Path) -> None:
     ]
 
 
-def test_strip_leaves_the_blanks_between_the_pieces_of_a_prompt() -> None:
+def test_strip_keeps_whitespace_between_the_pieces_of_a_prompt() -> None:
     text = (
         "{prompt: [{text: '  '}, {field: a}, {text: \"\\n\\n\"}, {field: b, cut: never}, {text: ' '}], "
         "completions: [{text: b}], strip: true}"
@@ -441,7 +441,7 @@ def test_strip_leaves_the_blanks_between_the_pieces_of_a_prompt() -> None:
 # drop_prompt, history
 
 
-def test_a_prompt_that_completions_repeat_is_taken_off_and_counted(tmp_path: Path) -> None:
+def test_drop_prompt_removes_a_repeated_prompt_and_is_counted(tmp_path: Path) -> None:
     rows = [
         {"p": "def f():\n", "a": "def f():\n    return 1\n", "b": "    return 2\n"},
         {"p": "Q ", "a": "Q A", "b": "Q  B"},
@@ -463,7 +463,7 @@ def test_a_prompt_that_completions_repeat_is_taken_off_and_counted(tmp_path: Pat
     ]
 
 
-def test_a_completion_that_is_the_prompt_alone_is_empty_and_a_whole_conversation_is_taken_off() -> None:
+def test_drop_prompt_of_only_the_prompt_and_of_a_whole_conversation() -> None:
     assert reason(f"{TWO} drop_prompt: true}}", AB | {"a": "P"}) == "a completion is empty"
     text = '{prompt: p, turn_markers: ["U: ", "\\nA: "], completions: [{text: a}], drop_prompt: true}'
     one = record(text, {"p": "U: q", "a": "U: q\nA: b"})
@@ -509,8 +509,8 @@ def test_history_may_be_empty_has_keys_of_its_own_and_is_refused_by_entry() -> N
     ]
     for bad, says in (
         ("x", "f:1: h is a str; it must be a list of earlier turns."),
-        (["x"], "f:1: h has 1 texts; texts of user and assistant alternate, so their number must be even."),
-        ([["x"]], "f:1: h[0] is ['x']; give [user's text, assistant's text], an object of the two, or a message."),
+        (["x"], "f:1: h has 1 texts; user and assistant alternate, so give an even number."),
+        ([["x"]], "f:1: h[0] is ['x']; give [user's text, assistant's text], or a message."),
         ([["x", None]], "f:1: h[0][1] is None, a NoneType; it must be text."),
         ([{"q": "x"}], "f:1, h[0]: the column 'r' is missing (the row has q)."),
         ([{"role": "robot", "content": "x"}], "f:1: h[0].role is 'robot'; it must be one of "),
@@ -543,7 +543,7 @@ def test_systems_by_name_with_votes_on_their_names() -> None:
     )
     assert ranks(record(text, row | {"best": "draw"})) == [1, 1, 1]
     assert ranks(record(text, row | {"best": ["gpt-3.5", "gpt-3.5", "llama"]})) == [1, 2, 2]
-    assert refusal(text, row | {"best": "bard"}) == "f:1: a vote is 'bard'; vote_for knows draw."
+    assert refusal(text, row | {"best": "bard"}) == "f:1: a vote is 'bard'; vote_for has draw."
     placed = text.replace("votes: [best], vote_for: {draw: tie}", "votes: [best], vote_for: {x: 3}")
     assert (
         refusal(placed, row | {"best": "x"}) == "f:1: the vote 'x' is for completion 3 (counted from 0); there are 3."
@@ -559,7 +559,7 @@ def test_the_place_and_the_key_of_an_element() -> None:
     assert record(text, {"p": "P", "e": {"x": "A", "y": "B"}}).candidates[1] == RatedCompletion(
         "B", rank=2.0, author="2"
     )
-    says = "f:1, e[0]: .key is the key in an object, and e is a list here; .place is the place in it."
+    says = "f:1, e[0]: e is a list, which has no .key; use .place."
     assert refusal(text.replace("author: .place", "author: .key"), {"p": "P", "e": ["A"]}) == says
 
 
@@ -573,8 +573,8 @@ def test_a_list_of_votes_in_one_column() -> None:
     assert record(text, row("B", "skip")).extra == {"votes": ["B"]}
     assert ranks(record(text, row("A", "B"))) == [1, 1]
     assert reason(text, row("skip", None)) == reason(text, row()) == "nobody said which completion is better"
-    assert refusal(text, row("C")) == "f:1: a vote is 'C'; vote_for knows A, B, neither."
-    assert refusal(text, row({"x": 1})).startswith("f:1: a vote is {'x': 1}; vote_for knows")
+    assert refusal(text, row("C")) == "f:1: a vote is 'C'; vote_for has A, B, neither."
+    assert refusal(text, row({"x": 1})).startswith("f:1: a vote is {'x': 1}; vote_for has")
 
 
 @pytest.mark.parametrize(
@@ -595,14 +595,14 @@ def test_a_strength_gives_ranks_and_keeps_its_margin(strength: Any, expected: li
     assert ranks(turned) == [expected[1], expected[0]]
 
 
-def test_a_strength_is_about_two_completions_wherever_they_stand() -> None:
+def test_a_strength_needs_two_completions_also_with_each() -> None:
     text = "{prompt: p, each: e, completions: [{text: .}], strength: s}"
     assert ranks(record(text, {"p": "P", "e": ["A", "B"], "s": 2})) == [2, 1]
     says = "f:1: s says how strongly one of two completions was preferred; there are 3."
     assert refusal(text, {"p": "P", "e": ["A", "B", "C"], "s": 2}) == says
 
 
-def test_a_strength_in_words_goes_by_the_table_and_none_is_rejected() -> None:
+def test_a_strength_in_words_uses_the_table_and_a_missing_one_is_rejected() -> None:
     text = f"{TWO} strength: s, values: {{A is better: -1, same: 0}}, missing: [unsure]}}"
     assert ranks(record(text, AB | {"s": "A is better"})) == [1, 2]
     assert ranks(record(text, AB | {"s": ["A is better", "unsure"]})) == [1, 2]
@@ -637,18 +637,18 @@ def battles(*found: tuple[Any, Any, Any]) -> dict[str, Any]:
         ([("x", "y", "draw")], [1, 1, None]),
     ],
 )
-def test_votes_on_two_at_a_time_become_one_ranking(found: list[Any], expected: list[Any]) -> None:
+def test_votes_on_pairs_become_one_ranking(found: list[Any], expected: list[Any]) -> None:
     assert ranks(record(BATTLES, battles(*found))) == expected
 
 
-def test_comparisons_that_are_none_are_refused() -> None:
+def test_invalid_comparisons_are_refused() -> None:
     assert (
         reason(BATTLES, battles())
         == reason(BATTLES, battles(("x", "y", None)))
         == "nobody said which completion is better"
     )
     assert refusal(BATTLES, battles(("x", "w", "left"))) == (
-        "f:1, battles[0]: a side of a comparison is 'w'; it is neither the author of a completion nor a place, 0 to 2."
+        "f:1, battles[0]: a side of a comparison is 'w'; it must be the author of a completion, or a place, 0 to 2."
     )
     assert (
         refusal(BATTLES, battles(("x", "x", "left")))
@@ -656,9 +656,9 @@ def test_comparisons_that_are_none_are_refused() -> None:
     )
     assert (
         refusal(BATTLES, battles(("x", "y", "z")))
-        == "f:1, battles[0]: a vote is 'z'; pairs[0].vote_for knows left, right, draw."
+        == "f:1, battles[0]: a vote is 'z'; pairs[0].vote_for has left, right, draw."
     )
-    assert refusal(BATTLES, battles() | {"battles": 3}) == "f:1: battles is a int; it must be a list of comparisons."
+    assert refusal(BATTLES, battles() | {"battles": 3}) == "f:1: battles is an int; it must be a list of comparisons."
 
 
 def test_pairs_in_wide_columns() -> None:
@@ -689,9 +689,9 @@ def test_a_table_of_wins_becomes_one_ranking(table: Any, expected: list[Any]) ->
 def test_a_table_that_is_not_square_is_refused() -> None:
     text = "{prompt: p, each: systems, completions: [{text: ., author: .key}], matrix: wins}"
     for table, says in (
-        ([[0, 1]], "f:1: wins holds a list of 1; it must have a line and a column for each of the 3 completions."),
-        ([[0], [0], [0]], "f:1: wins holds a list of 1; it must have"),
-        (3, "f:1: wins holds a int; it must have"),
+        ([[0, 1]], "f:1: wins has a list of 1; it must have a line and a column for each of the 3 completions."),
+        ([[0], [0], [0]], "f:1: wins has a list of 1; it must have"),
+        (3, "f:1: wins has an int; it must have"),
         ({"w": {}}, "f:1: wins is about 'w', which is the author of no completion."),
         (
             [[None, 1, 1], [None, None, 1], [1, 1, None]],
@@ -706,7 +706,7 @@ def test_a_table_that_is_not_square_is_refused() -> None:
     )
 
 
-def test_comparisons_that_leave_some_out_are_counted() -> None:
+def test_incomplete_comparisons_are_counted() -> None:
     source = mapping(BATTLES)
     source.feedback(battles(("x", "y", "left"), ("y", "z", "left")), "f:1")
     assert source.notes.lines()[0].startswith(
@@ -717,7 +717,7 @@ def test_comparisons_that_leave_some_out_are_counted() -> None:
     assert complete.notes.lines() == []
 
 
-def test_a_critique_follows_the_completion_that_won_whichever_it_is() -> None:
+def test_winner_critique_goes_to_the_winner() -> None:
     text = (
         "{prompt: p, completions: [{text: a, critique: c}, {text: b}], votes: [v], vote_for: {A: 0, B: 1, T: tie}, "
         "winner_critique: why, loser_critique: [bad.*]}"
@@ -743,7 +743,7 @@ def test_a_critique_follows_the_completion_that_won_whichever_it_is() -> None:
     assert [candidate.critique for candidate in one.candidates] == [None, "W", None]
 
 
-DISSENT = "the critique of a rater who did not prefer the completion that won was left out"
+DISSENT = "the critique of a rater who did not prefer the winner was left out"
 
 
 @pytest.mark.parametrize(
@@ -755,9 +755,7 @@ DISSENT = "the critique of a rater who did not prefer the completion that won wa
         ("votes: [o], vote_for: {A: 0, B: 1, T: tie, -1: 0}, rater_preference: r.*.s", ["A", "B", "A", "T", None]),
     ],
 )
-def test_words_of_a_rater_who_preferred_another_completion_are_never_said_of_the_one_that_won(
-    settings: str, raters: list[Any]
-) -> None:
+def test_a_critique_of_a_rater_who_did_not_prefer_the_winner_is_left_out(settings: str, raters: list[Any]) -> None:
     text = (
         f"{{prompt: p, completions: [{{text: a}}, {{text: b}}], {settings}, winner_critique: r.*.w, "
         f"loser_critique: r.*.l}}"
@@ -776,11 +774,11 @@ def test_each_rater_has_one_preference() -> None:
         refusal(text, AB | {"o": 1, "s": [1, 2], "w": ["x"]})
         == "f:1: s is a list of 2; it must have one preference for each of the 1 raters."
     )
-    with pytest.raises(InputError, match="'rater_preference' is what each rater preferred"):
+    with pytest.raises(InputError, match="'rater_preference' needs 'votes' or a 'strength'"):
         mapping("{prompt: p, completions: [{text: a, rank: r}], rater_preference: s, winner_critique: w}")
 
 
-def test_what_is_kept_can_be_written(tmp_path: Path) -> None:
+def test_kept_values_can_be_written_as_json(tmp_path: Path) -> None:
     one = record(
         "{prompt: p, completions: [{text: a}], keep: [x, y.*.z]}",
         {"p": "P", "a": "A", "x": math.nan, "y": [{"z": math.inf}, {"z": {"k": (1, b"2")}}]},
@@ -791,7 +789,7 @@ def test_what_is_kept_can_be_written(tmp_path: Path) -> None:
     }
 
 
-def test_lists_beside_each_other_are_read_by_place_or_by_key() -> None:
+def test_parallel_lists_are_read_by_place_or_by_key() -> None:
     text = """{prompt: p, each: answers,
                completions: [{text: ., author: .beside.models, rating: .beside.notes.*.score}],
                scales: {overall: [1, 5]}}"""
@@ -841,9 +839,7 @@ values = st.recursive(
 @pytest.mark.parametrize("text", EVERYTHING)
 @settings(deadline=None, max_examples=50)
 @given(row=st.fixed_dictionaries({name: values for name in "aberstvxcph"}), plausible=st.booleans())
-def test_whatever_stands_in_a_row_becomes_a_record_a_rejection_or_a_sentence(
-    text: str, row: dict[str, Any], plausible: bool
-) -> None:
+def test_any_row_becomes_a_record_or_a_rejection_or_an_error(text: str, row: dict[str, Any], plausible: bool) -> None:
     if plausible:
         row |= {
             "p": "UxA",

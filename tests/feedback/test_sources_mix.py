@@ -92,7 +92,7 @@ def test_an_id_given_twice_is_a_bad_record(tmp_path: Path) -> None:
         load([Records(path)], seed=0)
 
 
-def test_rows_of_no_use_are_counted_with_their_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unusable_rows_are_counted_with_their_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = pairs(tmp_path / "a.jsonl", 3, empty=2)
     rejected: list[Rejected] = []
     records = load([TRLPairs(path)], seed=0, rejected=rejected)
@@ -118,7 +118,7 @@ class Noticing(TRLPairs):
         self.notes.say(f"{self.notes.rows} rows")
 
 
-def test_what_a_source_notices_is_counted_shown_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_notes_of_a_source_are_counted_shown_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = Noticing(pairs(tmp_path / "a.jsonl", 3))
     for _ in range(2):  # an earlier reading leaves nothing behind
         noticed: list[SourceNotes] = []
@@ -137,7 +137,7 @@ def test_what_a_source_notices_is_counted_shown_and_kept(tmp_path: Path, caplog:
     assert "a: value 'p1' is in no entry (1 time" in caplog.text
 
 
-def test_more_notes_than_a_screen_holds_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_beyond_the_limit_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coh_lightning.feedback.sources.notes.MOST_LINES", 2)
     monkeypatch.setattr("coh_lightning.feedback.sources.notes.MOST_KEPT", 3)
     notes = SourceNotes()
@@ -203,7 +203,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) 
     st.sampled_from([(None, None, None), (1, 1, 1), (0.2, 3, 1)]),
     st.integers(0, 3),
 )
-def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
+def test_every_record_is_in_one_split_or_a_counted_copy(
     tmp_path_factory: pytest.TempPathFactory, ids_of: list[list[str]], weights: tuple[Any, ...], seed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("ids")
@@ -226,7 +226,7 @@ def test_whatever_the_ids_every_record_is_in_one_split_or_a_counted_copy(
     )
 
 
-def test_a_copy_takes_no_id_that_a_record_has(tmp_path: Path) -> None:
+def test_a_copy_never_takes_the_id_of_a_record(tmp_path: Path) -> None:
     rows = [{"id": id, "prompt": id, "completions": [{"text": "a"}]} for id in ("doc", "doc~2", "doc~2~")]
     many = write(
         tmp_path / "many.jsonl", [{"prompt": f"{number}", "completions": [{"text": "a"}]} for number in range(9)]
@@ -237,7 +237,7 @@ def test_a_copy_takes_no_id_that_a_record_has(tmp_path: Path) -> None:
     assert {one.id for one in own if one.copy == 1} == {"f/doc", "f/doc~2", "f/doc~2~"}
 
 
-def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
+def test_two_sources_with_the_same_id_are_refused(tmp_path: Path) -> None:
     row = {"prompt": "p", "completions": [{"text": "a"}]}
     one, two = (write(tmp_path / f"{name}.jsonl", [row | {"id": id}]) for name, id in (("one", "b/c"), ("two", "c")))
     with pytest.raises(
@@ -246,7 +246,7 @@ def test_two_sources_that_give_one_id_are_refused(tmp_path: Path) -> None:
         load([Records(one, name="a"), Records(two, name="a/b")], seed=0)
 
 
-def test_one_setting_says_how_many_rows_may_be_lost(tmp_path: Path) -> None:
+def test_max_unusable_fraction_limits_the_lost_rows(tmp_path: Path) -> None:
     source = TRLPairs(pairs(tmp_path / "a.jsonl", 2, empty=3))
     assert len(load([source], seed=0, max_unusable_fraction=0.6)) == 2
     with pytest.raises(InputError, match=r"3 of 5 rows .* or raise data\.max_unusable_fraction \(0\.59\)\."):
@@ -290,7 +290,7 @@ def asked(text: str, *, id: str = "", system: str | None = None) -> Feedback:
     )
 
 
-def test_a_prompt_is_the_same_in_any_case_blanks_and_form() -> None:
+def test_prompts_are_equal_up_to_case_whitespace_and_unicode_form() -> None:
     assert prompt_key(" \uff37hy\n\tIS  it? ") == "why is it?"
     assert feedback_key(asked("Why?", system="s")) == feedback_key(asked(" why? "))
     assert feedback_key(asked("Why?")) != feedback_key(asked("Why not?"))
@@ -300,7 +300,7 @@ def test_a_prompt_is_the_same_in_any_case_blanks_and_form() -> None:
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1),
     st.integers(0, 5),
 )
-def test_no_prompt_stands_on_both_sides_and_none_is_lost(texts: list[str], seed: int) -> None:
+def test_no_prompt_is_in_two_splits_and_none_is_lost(texts: list[str], seed: int) -> None:
     records = [
         asked(form, id=f"{number}{place}")
         for number, text in enumerate(texts)
@@ -336,7 +336,7 @@ def test_impossible_shares_are_refused(shares: dict[str, float], says: str) -> N
         split_by_prompt([asked("a")], shares, seed=0)
 
 
-def test_prompts_of_the_test_set_leave_the_training_set_counted() -> None:
+def test_prompts_of_the_test_set_are_removed_from_training_and_counted() -> None:
     kept, lost = without_prompts_of([asked("a"), asked("b")], [asked(" A ", id="t")])
     assert [one.id for one in kept] == ["b"]
     assert [(one.id, one.reason) for one in lost] == [("a", "the prompt is also in the held-out data")]

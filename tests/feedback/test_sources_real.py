@@ -1,4 +1,4 @@
-"""Every file of conf/data and tests/conf builds its sources, and those for the real files read them, with exact counts."""
+"""Every file of conf/data and tests/conf builds its sources; those of real data are read with exact counts."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_every_source_has_its_row_here() -> None:
 
 
 @pytest.mark.parametrize("kind", ROWS, ids=lambda kind: kind.__name__)
-def test_every_source_takes_the_blanks_away_and_counts_them(tmp_path: Path, kind: type[Source]) -> None:
+def test_every_source_strips_whitespace_and_counts_it(tmp_path: Path, kind: type[Source]) -> None:
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps(ROWS[kind]) + "\n")
     (kept,) = load([sources(str(path))[kind]], seed=0)
@@ -94,7 +94,7 @@ def test_every_source_takes_the_blanks_away_and_counts_them(tmp_path: Path, kind
     assert len(counts) == 1 and f"({padded} time" in counts[0]
 
 
-def test_a_made_id_is_that_of_the_stripped_record_and_a_given_one_stays() -> None:
+def test_an_id_from_the_content_is_that_of_the_stripped_record() -> None:
     source = Records("r", strip=True)
     for text in ("x", " x "):
         found = source.feedback({"prompt": "p", "completions": [{"text": text}]}, "f:1")

@@ -35,11 +35,11 @@ from coh_lightning.feedback.sources.values import ValueTable, normal
         [{"a": 1, "b": [None]}, {"b": ["null"], "a": "1.0"}],
     ],
 )
-def test_what_is_the_same_is_so_however_it_was_written(group: list[Any]) -> None:
+def test_equal_values_have_the_same_normal_form(group: list[Any]) -> None:
     assert len({normal(value) for value in group}) == 1
 
 
-def test_what_is_not_the_same_is_not() -> None:
+def test_different_values_have_different_normal_forms() -> None:
     apart = [
         1,
         2,
@@ -73,17 +73,17 @@ def test_what_is_not_the_same_is_not() -> None:
 
 
 @given(st.one_of(st.integers(), st.floats(allow_nan=True, allow_infinity=False), st.booleans(), st.none()))
-def test_a_value_is_the_same_as_its_text_in_yaml_and_in_a_cell(value: Any) -> None:
+def test_a_value_equals_its_text_in_yaml_and_in_a_cell(value: Any) -> None:
     assert normal(value) == normal(str(value)) or value is None
     assert normal(value) == normal(yaml.safe_dump(value).removesuffix("\n").removesuffix("...").strip())
 
 
 @given(st.text())
-def test_normal_of_a_text_is_that_of_its_quoted_self_in_yaml(text: str) -> None:
+def test_a_text_equals_its_quoted_form_in_yaml(text: str) -> None:
     assert normal(yaml.safe_load(yaml.safe_dump(text, allow_unicode=False))) == normal(text)
 
 
-def test_a_table_is_looked_up_by_value_and_knows_what_was_never_found() -> None:
+def test_a_table_is_looked_up_by_value_and_remembers_unused_entries() -> None:
     table = ValueTable("values", {1: 5, "2": 4, "yes": 3, "Good": 2}, "Mapping of f")
     assert [table[value] for value in ("1.0", 2, "yes", " Good") if value in table] == [5, 4, 3, 2]
     assert "3" not in table and "good" not in table and None not in table
@@ -92,7 +92,7 @@ def test_a_table_is_looked_up_by_value_and_knows_what_was_never_found() -> None:
 
 
 @pytest.mark.parametrize("entries", [{1: 5, "1.0": 4}, {True: 1, "yes": 0}, {"null": 1, None: 2}])
-def test_entries_that_are_the_same_value_and_mean_different_things_are_refused(entries: dict[Any, Any]) -> None:
+def test_equal_entries_with_different_meanings_are_refused(entries: dict[Any, Any]) -> None:
     with pytest.raises(
         InputError,
         match=r"Mapping of f: the entries .* and .* of 'values' are the same value, but mean . and .; keep one of them",
@@ -100,7 +100,7 @@ def test_entries_that_are_the_same_value_and_mean_different_things_are_refused(e
         ValueTable("values", entries, "Mapping of f")
 
 
-def test_entries_that_say_the_same_twice_are_one() -> None:
+def test_equal_entries_with_the_same_meaning_are_one() -> None:
     assert ValueTable("missing", ["-1", -1, -1.0], "o")[-1] is True
     with pytest.raises(InputError, match=r"o: an entry of 'missing' is \[1\]; give a text, a number or a boolean"):
         ValueTable("missing", [[1]], "o")

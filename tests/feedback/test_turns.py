@@ -1,4 +1,4 @@
-"""Contents of messages that are lists of parts: text parts are joined everywhere in feedback, other parts are refused."""
+"""Contents of messages that are lists of parts: text parts are joined everywhere, other parts are refused."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_text_part_without_its_text_is_refused(way: str, part: dict[str, Any])
         source.feedback(row, "f:1")
 
 
-def test_what_is_no_part_is_refused_and_nulls_beside_a_text_are_nothing() -> None:
+def test_invalid_parts_are_refused_and_nulls_beside_a_text_ignored() -> None:
     for content in (["a"], [{"text": "a"}], [*parts("a"), None]):
         with pytest.raises(
             InputError,

@@ -27,7 +27,7 @@ from coh_lightning.training.schedule import OptimizerSettings
 CONF = Path(__file__).parents[2] / "conf"
 DATA = {
     path.stem: path
-    for folder in (CONF / "data", Path(__file__).parent / "conf")
+    for folder in (CONF / "data", Path(__file__).parents[1] / "conf")
     for path in sorted(folder.glob("*.yaml"))
 }
 """The settings of each kind of feedback by its name; tests/conf has those of local samples of real data."""
@@ -224,7 +224,8 @@ def tiny(*, vocab_size: int = 520, **settings: Any) -> CoHModule:
 def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `CoHModule`: settings of its groups are given by their own names.
 
-    {"lr": 0.1, "generate_every_n_validations": 1}   ->   {"lr": 0.1, "generation": Generation(generate_every_n_validations=1)}
+    {"lr": 0.1, "generate_every_n_validations": 1}
+    ->  {"lr": 0.1, "generation": Generation(generate_every_n_validations=1)}
     """
     found = dict(settings)
     for group, kind in (("generation", Generation), ("optimizer", OptimizerSettings)):

@@ -8,7 +8,7 @@ from coh_lightning.world.posts import gold_summary, make_posts
 from coh_lightning.world.simulated_raters import main
 
 
-def test_the_road_from_sheets_to_report_finds_which_system_is_right(tmp_path: Path) -> None:
+def test_a_simulated_study_finds_the_better_system(tmp_path: Path) -> None:
     posts = make_posts(30, seed=1, split="test")
     wrong = gold_summary(posts[0])
     for name, texts in (("right", [gold_summary(post) for post in posts]), ("wrong", [wrong] * len(posts))):
@@ -55,4 +55,4 @@ def test_attributes_that_the_world_does_not_judge_are_refused(tmp_path: Path, ca
         == 0
     )
     assert main([str(study)]) == 2
-    assert "asks for 'helpful'" in capsys.readouterr().err
+    assert "the attribute 'helpful'" in capsys.readouterr().err

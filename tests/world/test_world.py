@@ -34,7 +34,7 @@ DIFFICULTIES = list(posts.DIFFICULTIES)
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
-def test_a_gold_summary_is_faultless_and_the_facts_can_be_read_out_of_the_post(difficulty: str) -> None:
+def test_a_gold_summary_is_faultless_and_the_facts_are_read_from_the_post(difficulty: str) -> None:
     for post in posts.make_posts(300, seed=11, difficulty=difficulty):
         rating = raters.rate(post.prompt, posts.gold_summary(post))
         assert rating.scores() == {"accuracy": 1.0, "coverage": 1.0, "coherence": 1.0, "overall": 1.0}, post
@@ -43,7 +43,7 @@ def test_a_gold_summary_is_faultless_and_the_facts_can_be_read_out_of_the_post(d
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
-def test_a_post_has_as_many_facts_and_distractors_as_its_difficulty_says(difficulty: str) -> None:
+def test_a_posts_difficulty_sets_the_number_of_facts_and_distractors(difficulty: str) -> None:
     level = posts.DIFFICULTIES[difficulty]
     made = posts.make_posts(300, seed=5, difficulty=difficulty)
     details = [len(post.facts) - 2 for post in made]
@@ -138,7 +138,7 @@ def test_questions_are_about_facts_of_the_post() -> None:
         assert any(value in answer for value in facts.values())
 
 
-def test_an_unknown_difficulty_is_refused_with_those_there_are() -> None:
+def test_an_unknown_difficulty_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'hrad'.*easy, middle, hard"):
         posts.make_posts(1, seed=0, difficulty="hrad")
 
@@ -202,7 +202,7 @@ def test_each_fault_is_found_and_named(
 
 
 @pytest.mark.parametrize("fault", ["wrong", "gap", "invention", "repeat", "break_off", "slip"])
-def test_a_writer_with_one_fault_is_found_out_every_time(fault: str) -> None:
+def test_a_writers_only_fault_is_always_found(fault: str) -> None:
     writer = posts.Writer(**{name: float(name == fault) for name in posts.Writer.__dataclass_fields__})
     words = {
         "wrong": "wrong",
@@ -247,10 +247,10 @@ def test_critiques_are_words_of_the_world() -> None:
             )
 
 
-def test_a_prompt_that_is_no_post_is_refused() -> None:
+def test_a_prompt_that_is_not_a_post_is_refused() -> None:
     with pytest.raises(InputError, match="not a post of the embedded world"):
         raters.rate("How are you?", GOLD)
-    with pytest.raises(InputError, match="names no person and place"):
+    with pytest.raises(InputError, match="no person or no place"):
         raters.rate("post : how are you ?", GOLD)
 
 
@@ -282,7 +282,7 @@ def test_every_word_of_the_world_is_one_token() -> None:
         assert len(tokenizer.encode(text).ids) == len(text.split())
 
 
-def test_the_vocabulary_holds_all_bytes_the_words_and_two_special_tokens() -> None:
+def test_the_vocabulary_is_all_bytes_the_words_and_two_special_tokens() -> None:
     tokenizer = make_tokenizer()
     assert tokenizer.get_vocab_size() == 256 + len(words_as_tokens()) + 2
     assert [tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)] == [
@@ -293,7 +293,7 @@ def test_the_vocabulary_holds_all_bytes_the_words_and_two_special_tokens() -> No
 
 @given(st.text(max_size=100))
 @settings(max_examples=300, deadline=None)
-def test_any_text_comes_back_from_its_tokens(text: str) -> None:
+def test_any_text_is_decoded_unchanged(text: str) -> None:
     ids = _shipped_tokenizer()(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert _shipped_tokenizer().decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text
 
@@ -388,12 +388,12 @@ def test_a_missing_base_is_named_with_the_command_that_makes_it(tmp_path: Path) 
         feedback.load_base(tmp_path)
 
 
-def test_the_base_writes_summaries_of_middling_quality_and_never_reviews_them() -> None:
+def test_the_base_writes_summaries_of_medium_quality_and_never_reviews_them() -> None:
     records = feedback.world_feedback(posts=60, samples=2, seed=5)
     candidates = [candidate for record in records for candidate in record.candidates]
     assert 0.6 < np.mean([candidate.ratings["overall"] for candidate in candidates]) < 0.9
     assert 0.0 < np.mean([candidate.thumb for candidate in candidates]) < 0.35
-    assert not any("review" in candidate.text or "summarize" in candidate.text for candidate in candidates)
+    assert not any("review" in candidate.text or "summarise" in candidate.text for candidate in candidates)
 
 
 def test_the_base_answers_questions() -> None:
@@ -406,7 +406,7 @@ def test_the_base_answers_questions() -> None:
 def test_a_sample_depends_on_its_key_not_on_the_batch_or_the_global_generator() -> None:
     import torch
 
-    from coh_lightning.world.sampler import continuations
+    from coh_lightning.world.feedback import continuations
 
     lm, tokenizer = _base()
     prompts = [post.prompt for post in posts.make_posts(6, seed=9)]
@@ -425,7 +425,7 @@ def test_a_sample_depends_on_its_key_not_on_the_batch_or_the_global_generator() 
 
 
 def test_greedy_continuations_are_those_of_transformers() -> None:
-    from coh_lightning.world.sampler import continuations
+    from coh_lightning.world.feedback import continuations
 
     lm, tokenizer = _base()
     prompts = [post.prompt for post in posts.make_posts(5, seed=9)]
@@ -441,11 +441,11 @@ def test_greedy_continuations_are_those_of_transformers() -> None:
 # --- feedback
 
 
-def test_a_record_is_a_prompt_with_ranked_rated_and_criticised_candidates() -> None:
+def test_a_record_has_ranked_rated_and_critiqued_completions() -> None:
     [record, *_] = feedback.world_feedback(posts=2, samples=4, seed=1)
     assert [turn.role for turn in record.prompt] == ["user"]
     assert [part.cut for part in record.prompt[0].parts] == ["front", "never"]
-    assert record.prompt[0].text.endswith(" summarize :")
+    assert record.prompt[0].text.endswith(" summarise :")
     assert (record.task, record.source) == ("summary", "world")
     assert record.scales == dict.fromkeys(("accuracy", "coverage", "coherence", "overall"), (0.0, 1.0))
     for candidate in record.candidates:
@@ -516,14 +516,14 @@ def test_held_out_prompts_carry_the_gold_summary() -> None:
 
 def test_a_sample_without_words_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "coh_lightning.world.sampler.continuations", lambda *_, **__: [[" Anna .", " ", ""], ["", "", ""]]
+        "coh_lightning.world.feedback.continuations", lambda *_, **__: [[" Anna .", " ", ""], ["", "", ""]]
     )
     [record] = feedback.world_feedback(posts=2, samples=3, seed=0)
     assert [candidate.text for candidate in record.candidates] == ["Anna ."]
 
 
 @pytest.mark.parametrize(("posts_", "samples"), [(0, 4), (4, 0)])
-def test_feedback_of_nothing_is_refused(posts_: int, samples: int) -> None:
+def test_zero_posts_or_samples_are_refused(posts_: int, samples: int) -> None:
     with pytest.raises(InputError, match="at least 1"):
         feedback.world_feedback(posts=posts_, samples=samples)
 
@@ -566,5 +566,5 @@ def test_rows_over_different_prompts_are_refused() -> None:
     scores = [dict.fromkeys(evaluate.MEASURES, 0.5)]
     with pytest.raises(ValueError, match="different numbers of prompts"):
         evaluate.table({"a": scores, "b": scores * 2})
-    with pytest.raises(ValueError, match="'c' is none of the rows a"):
+    with pytest.raises(ValueError, match="'c' is not one of the rows a"):
         evaluate.table({"a": scores}, baseline="c")

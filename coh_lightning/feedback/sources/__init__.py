@@ -15,23 +15,7 @@ from coh_lightning.feedback.sources.votes import PairVotes
 from coh_lightning.feedback.sources.webgpt import WebGPT
 
 __all__ = [
-    "HH",
-    "OASST",
-    "Fields",
-    "Mapping",
-    "PairVotes",
-    "Piece",
-    "Records",
-    "Source",
-    "Summarize",
-    "TRLPairs",
-    "TRLUnpaired",
-    "WebGPT",
-    "counts",
-    "load",
-    "most_often",
-    "recognized",
-    "split_by_prompt",
-    "stop_if_too_many_are_lost",
-    "without_prompts_of",
-]
+    "HH", "OASST", "Fields", "Mapping", "PairVotes", "Piece", "Records", "Source", "Summarize", "TRLPairs",
+    "TRLUnpaired", "WebGPT", "counts", "load", "most_often", "recognized", "split_by_prompt",
+    "stop_if_too_many_are_lost", "without_prompts_of",
+]  # fmt: skip

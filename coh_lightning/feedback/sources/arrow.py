@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, named
+from coh_lightning.errors import InputError
 from coh_lightning.feedback.compressed import check_unpacked
+from coh_lightning.feedback.sources.file_names import check_names
 
 MAGIC = b"ARROW1"
 ROWS = 64
@@ -35,7 +36,7 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
     start, end = bytes(buffer[:8]), bytes(buffer[-8:])
     if start.startswith(b"FEA1"):
         raise InputError(
-            f"{path}: this file is of Feather's first version; write it again with a newer pyarrow, or as Parquet."
+            f"{path}: this is Feather's first version; write it again with a newer pyarrow, or as Parquet."
         )
     if start.startswith(MAGIC):  # the file format: the stream format between a header and a footer
         if not end.endswith(MAGIC):
@@ -45,19 +46,12 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
         raise InputError(f"{path}: the end of this Arrow stream is missing; is it complete?")
     unpacked = 0
     messages = pyarrow.ipc.MessageReader.open_stream(buffer)
-    while True:
-        try:
-            message = messages.read_next_message()
-        except StopIteration:
-            break
-        unpacked += unpacked_size(
-            message.metadata.to_pybytes(), message.body.to_pybytes() if message.body is not None else b""
-        )
+    for message in messages:
+        body = b"" if message.body is None else message.body.to_pybytes()
+        unpacked += unpacked_size(message.metadata.to_pybytes(), body)
         check_unpacked(path, unpacked)
     reader = pyarrow.ipc.open_stream(buffer)
-    names = reader.schema.names
-    if len(set(names)) < len(names):
-        raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
+    check_names(reader.schema.names, str(path))
     for batch in reader:
         batch.validate(full=True)  # offsets outside their buffers would crash the process
         for begin in range(0, batch.num_rows, ROWS):

@@ -1,11 +1,10 @@
-"""The base class of all sources: reads rows from the hub or local files; each row becomes one `Feedback` or a counted
-rejection.
-"""
+"""The base class of all sources: rows from the hub or local files, each one `Feedback` or a counted rejection."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -14,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from coh_lightning.errors import InputError, did_you_mean, first_line, named
+from coh_lightning.errors import InputError, did_you_mean, named
 from coh_lightning.feedback.records import Feedback, RatedCompletion, Rejected, content_id
 from coh_lightning.feedback.sources.cells import decoded
-from coh_lightning.feedback.sources.file_names import SUFFIXES, data_suffix
-from coh_lightning.feedback.sources.files import Reading, SourceRow, SourceRows, read_rows
+from coh_lightning.feedback.sources.file_names import data_suffix
+from coh_lightning.feedback.sources.files import Reading, SourceRow, SourceRows, converted, hub_rows, read_rows
 from coh_lightning.feedback.sources.folders import chosen_files, file_notes, is_local
 from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.feedback.turns import Turn
@@ -67,20 +66,16 @@ class Source(ABC):
     """Whether texts inside the lists and objects of a row are parsed too, as a path may lead to them."""
 
     def __post_init__(self) -> None:
+        kind = type(self).__name__
         if not self.path:
-            raise InputError(f"{type(self).__name__}.path is empty; give a dataset's name on the hub or a local file.")
-        if self.weight is not None and not (math.isfinite(self.weight) and self.weight > 0):
-            raise InputError(
-                f"{type(self).__name__}.weight is {self.weight}; it must be above 0 (remove a source from the list "
-                "to leave it out)."
-            )
+            raise InputError(f"{kind}.path is empty; give a dataset's name on the hub or a local file.")
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            raise InputError(f"{kind}.weight is {self.weight}; it must be above 0 (or leave the source out).")
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
-            raise InputError(
-                f"{type(self).__name__}.separator is {self.separator!r}; it must be one character, such as ';' "
-                "(no quote or line end)."
-            )
+            wanted = "one character, such as ';' (no quote or line end)"
+            raise InputError(f"{kind}.separator is {self.separator!r}; it must be {wanted}.")
         if self.limit is not None and self.limit < 1:
-            raise InputError(f"{type(self).__name__}.limit is {self.limit}; it must be at least 1.")
+            raise InputError(f"{kind}.limit is {self.limit}; it must be at least 1.")
 
     @cached_property
     def label(self) -> str:
@@ -90,10 +85,7 @@ class Source(ABC):
         end = Path(self.path).name
         suffix = data_suffix(Path(end))
         stem = end if suffix is None else end[: end.lower().rindex(suffix)]
-        stem = (
-            "".join(character for character in stem if character not in "*?[]").strip("-_.")
-            or type(self).__name__.lower()
-        )
+        stem = re.sub(r"[*?\[\]]", "", stem).strip("-_.") or type(self).__name__.lower()
         return f"{stem}-{self.subset}" if self.subset else stem
 
     @cached_property
@@ -105,19 +97,15 @@ class Source(ABC):
         """Called by `load` after the last row, for notes on what no row had."""
 
     def rows(self) -> SourceRows:
-        """(where, row) of every row, in order; an unreadable row comes as an `InputError`.
-
-        Raises:
-            InputError: a file is missing, empty or damaged, or the dataset can't be downloaded.
+        """(where, row) of every row, in order; an unreadable row comes as an `InputError`. Raises InputError for a
+        missing, empty or damaged file, or a dataset that can't be downloaded.
         """
         return islice(self.all_rows(), self.limit)
 
     @abstractmethod
     def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
-        """The row as one record, or the reason why it can't be used (an empty completion, contexts that differ).
-
-        Raises:
-            InputError: the row is not in this source's format; it names `where` and the column.
+        """The row as one record, or the reason why it can't be used (an empty completion, contexts that differ). Raises
+        InputError if the row is not in this source's format; it names `where` and the column.
         """
 
     def columns(self) -> Sequence[str]:
@@ -142,16 +130,15 @@ class Source(ABC):
 
     def all_rows(self) -> SourceRows:
         """As `rows`, without `limit`."""
-        for where, row in self._local_rows() if is_local(self.path) else self._hub_rows():
-            if isinstance(row, InputError):
-                yield where, row
-                continue
-            try:
-                row = decoded(row, self.decode, where, self.notes, self.structured(), nested=self.nested_cells)
-            except InputError as error:
-                yield where, error
-                continue
-            yield where, row
+        if is_local(self.path):
+            rows = self._local_rows()
+        else:
+            rows = hub_rows(self.hub_arguments(), split=self.stored_split(), revision=self.revision)
+
+        def parsed(row: SourceRow, where: str) -> SourceRow:
+            return decoded(row, self.decode, where, self.notes, self.structured(), nested=self.nested_cells)
+
+        return converted(rows, parsed)
 
     def _local_rows(self) -> SourceRows:
         chosen = chosen_files(self.path, subset=self.subset, split=self.stored_split())
@@ -161,21 +148,6 @@ class Source(ABC):
         reading = Reading(separator=self.separator, fits=self.fits if self.columns() else None, say=self.notes.say)
         for file in chosen.files:
             yield from read_rows(file, reading)
-
-    def _hub_rows(self) -> SourceRows:
-        import datasets
-
-        try:
-            table = datasets.load_dataset(**self.hub_arguments(), split=self.stored_split(), revision=self.revision)
-        # the hub's client raises many kinds of exceptions
-        except Exception as error:
-            raise InputError(
-                f"{self.path}: there is no such local file, and loading it from the hub failed "
-                f"({type(error).__name__}: {first_line(error)}); check the name and the network, or give a "
-                f"local file ({', '.join(SUFFIXES)})."
-            ) from error
-        for number, row in enumerate(table, start=1):
-            yield f"{self.path}[{self.stored_split()}]: row {number}", dict(row)
 
     def record(
         self,
@@ -190,8 +162,8 @@ class Source(ABC):
         reference: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Feedback | Rejected:
-        """The record with this source's name, task and aspect. A row with an empty prompt or completion is rejected,
-        since public data has both; blank critiques and revisions count as missing.
+        """The record with this source's name, task and aspect. An empty prompt or completion is rejected, since public
+        data has both; blank critiques and revisions count as missing.
         """
         if any(isinstance(candidate.text, str) and not candidate.text.strip() for candidate in candidates):
             return self.rejected("a completion is empty", where)
@@ -201,13 +173,13 @@ class Source(ABC):
             id=id,
             prompt=tuple(prompt),
             candidates=tuple(
-                dataclasses.replace(one, critique=_words(one.critique), revision=_words(one.revision))
+                dataclasses.replace(one, critique=_unless_blank(one.critique), revision=_unless_blank(one.revision))
                 for one in candidates
             ),
             scales=scales or {},
             task=self.task or task,
             aspect=self.aspect or aspect,
-            reference=reference if reference and reference.strip() else None,
+            reference=_unless_blank(reference),
             source=self.label,
             where=where,
             extra=extra or {},
@@ -242,7 +214,7 @@ class Source(ABC):
         """The turn without whitespace at its ends; that between its parts stays."""
         parts = list(turn.parts)
         before = turn.text
-        for places, bare in ((range(len(parts)), str.lstrip), (range(len(parts) - 1, -1, -1), str.rstrip)):
+        for places, bare in ((range(len(parts)), str.lstrip), (reversed(range(len(parts))), str.rstrip)):
             for place in places:
                 parts[place] = dataclasses.replace(parts[place], text=bare(parts[place].text))
                 if parts[place].text:
@@ -255,17 +227,17 @@ class Source(ABC):
         return Rejected(reason=reason, where=where, source=self.label, detail=detail)
 
 
-def _words(text: str | None) -> str | None:
-    """The text, or None if it is blank."""
+def _unless_blank(text: str | None) -> str | None:
     return None if isinstance(text, str) and not text.strip() else text
 
 
 def column(row: Mapping[str, Any], name: str, where: str) -> Any:
     """The row's value in a column. Raises InputError with the nearest name if it is missing."""
     if name not in row:
-        raise InputError(
-            f"{where}: the column {name!r} is missing (the row has {_names(row)}){did_you_mean(name, map(str, row))}"
-        )
+        names = [named(str(one)) for one in row]
+        there = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        near = did_you_mean(name, map(str, row))
+        raise InputError(f"{where}: the column {name!r} is missing (the row has {there}){near}")
     return row[name]
 
 
@@ -275,8 +247,3 @@ def text_column(row: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where}: the column {name!r} is {value!r:.60}, a {type(value).__name__}; it must be text.")
     return value
-
-
-def _names(row: Mapping[str, Any]) -> str:
-    names = [named(str(name)) for name in row]
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,5 +1,5 @@
-"""Cells of text that hold structure: messages written as JSON or as a Python literal are parsed; other lists and
-objects stay text, and are counted.
+"""Cells of text that are lists or objects: messages in JSON or as a Python literal are parsed; others stay text, and
+are counted.
 
 "[{'role': 'user', 'content': 'Hi'}]"    messages (pandas writes columns of lists so)
 '["A pear.", "A plum."]'                 text, counted; with `decode: true` a list
@@ -36,12 +36,10 @@ def decoded(
     *,
     nested: bool = False,
 ) -> dict[str, Any]:
-    """The row with its cells parsed.
+    """The row with its cells parsed; `notes` count what was parsed and what was not.
 
     Args:
         decode: True parses every cell that is a list or an object as a whole, None only messages, False nothing.
-        where: The row's place.
-        notes: Count what was parsed, and what was not.
         structured: Columns that the source reads as lists or objects, never as text.
         nested: Texts inside lists and objects are cells too, except inside messages.
 
@@ -69,23 +67,19 @@ def _read(text: str, decode: bool | None, name: str, where: str, notes: SourceNo
     found = structure(text)
     if found is _NOTHING:
         if _MESSAGES.match(text) and text.rstrip().endswith("}]"):
-            raise InputError(
-                f"{where}: the cell of {name!r} begins like a list of messages, but is neither JSON nor a Python "
-                "literal (arrays that pandas wrote to CSV have lost their commas: write JSON lines or Parquet); "
-                "`decode: false` takes it as text."
-            )
+            found = f"the cell of {name!r} begins like a list of messages, but is neither JSON nor a Python literal"
+            cause = "pandas writes arrays to CSV without commas: write JSON lines or Parquet"
+            raise InputError(f"{where}: {found} ({cause}); `decode: false` takes it as text.")
         return text
     if decode or is_message_list(found) or is_message(found):
-        notes.count(f"cells of {name!r} hold {_kind(found)} and were parsed", where)
+        notes.count(f"cells of {name!r} are {_kind(found)} and were parsed", where)
         return found
     notes.count(f"cells of {name!r} are {_kind(found)} and stay text (`decode: true` parses them)", where)
     return text
 
 
 def structure(text: str) -> Any:
-    """The list or object that a text is as a whole, in JSON or as a Python literal; `_NOTHING` if it is none, or nested
-    too deeply.
-    """
+    """The list or object that the whole text is, in JSON or as a Python literal; else (or too deep) `_NOTHING`."""
     try:
         value = json.loads(text)
     except RecursionError:
@@ -107,23 +101,16 @@ def _literal(text: str) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON can hold a value, and it is not nested too deeply: a Python literal may have tuples, bytes and keys
-    of any type.
-    """
+    """Whether JSON has such values (a Python literal may have tuples, bytes, other keys), not nested too deeply."""
     level = [value]
     for _ in range(DEEPEST):
-        if not all(
-            isinstance(one, dict | list | str | int | float | None)
-            and (not isinstance(one, dict) or all(isinstance(key, str) for key in one))
-            for one in level
-        ):
+        keys = [key for one in level if isinstance(one, dict) for key in one]
+        if not all(isinstance(one, dict | list | str | int | float | None) for one in level):
             return False
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
+        if not all(isinstance(key, str) for key in keys):
+            return False
+        nested = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [inner for one in nested for inner in one]
         if not level:
             return True
     return False

@@ -1,9 +1,10 @@
-"""What was said of the completion that won and of those that lost, for rows that hold it beside the preference."""
+"""Critiques of the winner and of the losers, in rows that give them beside the preference."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from coh_lightning.feedback.records import RatedCompletion
 from coh_lightning.feedback.sources.fields import paths_of
@@ -14,20 +15,16 @@ from coh_lightning.feedback.sources.reader import Reader
 from coh_lightning.feedback.sources.votes import best_and_worse
 from coh_lightning.feedback.turns import is_typed_parts
 
+if TYPE_CHECKING:
+    from coh_lightning.feedback.sources.mapping import Mapping as Settings
+
 
 class CritiqueReader:
-    """Adds critiques to ranked completions.
+    """Adds critiques to ranked completions."""
 
-    Args:
-        winner, loser: `Mapping`'s settings `winner_critique` and `loser_critique`.
-        preferences: know which raters preferred the winner.
-        reader: reads the values.
-    """
-
-    def __init__(
-        self, winner: str | list[str] | None, loser: str | list[str] | None, *, preferences: Preferences, reader: Reader
-    ) -> None:
-        self.winner, self.loser, self.preferences, self.reader = winner, loser, preferences, reader
+    def __init__(self, settings: Settings, preferences: Preferences, reader: Reader) -> None:
+        self.winner, self.loser = settings.winner_critique, settings.loser_critique
+        self.preferences, self.reader = preferences, reader
 
     def paths(self) -> list[str]:
         return [*paths_of(self.winner), *paths_of(self.loser)]
@@ -54,8 +51,6 @@ class CritiqueReader:
             agree = self.preferences.agree(row, candidates, best, len(value), where)
             others = [one for one, kept in zip(value, agree, strict=True) if not kept]
             if self.reader.texts(others, path, where):
-                self.reader.notes.count(
-                    "the critique of a rater who did not prefer the completion that won was left out", where
-                )
+                self.reader.notes.count("the critique of a rater who did not prefer the winner was left out", where)
             value = [one for one, kept in zip(value, agree, strict=True) if kept]
         return self.reader.texts(value, path, where)

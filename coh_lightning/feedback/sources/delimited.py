@@ -10,12 +10,14 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, first_line, named
+from coh_lightning.errors import InputError, first_line
 from coh_lightning.feedback.compressed import read_text
 from coh_lightning.feedback.jsonl import LONGEST_LINE
+from coh_lightning.feedback.sources.file_names import check_names
 
 SEPARATORS = (",", ";", "\t", "|")
 Fits = Callable[[Sequence[str]], bool]
@@ -35,12 +37,11 @@ def read_delimited(
 
     Args:
         usual: The separator that the file's suffix implies.
-        separator: The one that is set.
-        fits: Decides between several; None: the usual one.
+        separator: The one that is set, if any; otherwise `fits` decides.
         say: Gets a sentence if another separator than the usual one is found.
 
     Raises:
-        InputError: the file is empty or broken, a column name is repeated, or two separators fit.
+        InputError if the file is empty or broken, a column name is repeated, or two separators fit.
     """
     csv.field_size_limit(LONGEST_LINE)  # the default limit of 128 kB is too short for some conversations
     text = read_text(path)
@@ -50,10 +51,8 @@ def read_delimited(
     first = next(lines)
     named_there = _SEP.fullmatch(first)
     if named_there is None:
-        skipped = 0
-        lines = _lines_of(text, path)
-    else:
-        skipped = 1
+        lines = chain([first], lines)
+    skipped = int(named_there is not None)
     found = separator or (named_there[1] if named_there else None) or _fitting(path, text, usual, fits)
     if found != usual and separator is None:
         say(f"the separator of {path.name} is {found!r}")
@@ -61,8 +60,7 @@ def read_delimited(
     begin = 1 + skipped
     try:
         header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise InputError(f"{path}:{begin}: two columns have the same name ({named(', '.join(header))}).")
+        check_names(header, f"{path}:{begin}")
         begin = reader.line_num + 1 + skipped
         for cells in reader:
             where = f"{path}:{begin}"
@@ -70,19 +68,13 @@ def read_delimited(
             if not cells:
                 continue
             if len(cells) != len(header):
-                yield (
-                    where,
-                    InputError(
-                        f"{where}: {len(cells)} cells for {len(header)} columns; quote cells that contain {found!r} "
-                        "or a line end."
-                    ),
-                )
+                sizes = f"{len(cells)} cells for {len(header)} columns"
+                yield where, InputError(f"{where}: {sizes}; quote cells with {found!r} or a line end.")
                 continue
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise InputError(
-            f"{path}:{begin}: broken {'TSV' if usual == chr(9) else 'CSV'} ({first_line(error)})."
-        ) from error
+        kind = "TSV" if usual == "\t" else "CSV"
+        raise InputError(f"{path}:{begin}: broken {kind} ({first_line(error)}).") from error
 
 
 def _fitting(path: Path, text: str, usual: str, fits: Fits | None) -> str:
@@ -93,9 +85,7 @@ def _fitting(path: Path, text: str, usual: str, fits: Fits | None) -> str:
     fitting = [separator for separator, header in headers.items() if header is not None and fits(header)]
     if len({tuple(headers[separator] or ()) for separator in fitting}) > 1:
         listed = " and ".join(map(repr, fitting))
-        raise InputError(
-            f"{path}:1: the header has all columns with the separators {listed}; set the source's separator."
-        )
+        raise InputError(f"{path}:1: the separators {listed} both give all columns; set the source's separator.")
     return fitting[0] if fitting and usual not in fitting else usual
 
 

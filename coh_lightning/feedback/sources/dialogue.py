@@ -7,15 +7,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from coh_lightning.errors import InputError, did_you_mean, named
+from coh_lightning.errors import InputError, a_kind, did_you_mean, named
 from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.feedback.turns import (
     DEVELOPER,
-    Part,
     Role,
     Turn,
     is_typed_parts,
     joined_parts,
+    plain_turn,
     refuse_beside_content,
 )
 
@@ -24,7 +24,6 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("assistant", "gpt", "bot", "model"), "assistant"),
     **dict.fromkeys(("system", DEVELOPER), "system"),
 }
-
 
 READ_AS_SYSTEM = "developer turns are read as system turns"
 """Counted in a source's notes."""
@@ -92,8 +91,8 @@ def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[T
     turns = []
     for span in spans_of(text, user_marker, assistant_marker):
         words = text[span.start : span.stop]
-        if span.start:  # at 0 there is no marker before it
-            words = _behind_marker(words, markers[span.role])
+        if span.start and not markers[span.role][-1:].isspace():  # at 0 there is no marker before it
+            words = words.removeprefix(" ")
         if span.stop < len(text):
             words = _before_marker(words, markers["assistant" if span.role == "user" else "user"])
         turns.append((span.role, words))
@@ -101,16 +100,11 @@ def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[T
         del turns[0]
     if len(turns) > 1 and turns[-1][0] == "assistant" and not turns[-1][1].strip():
         del turns[-1]
-    return tuple(Turn(role, (Part(words, "front"),)) for role, words in turns)
-
-
-def _behind_marker(words: str, marker: str) -> str:
-    """The words without the one space after the marker before them."""
-    return words if marker[-1:].isspace() else words.removeprefix(" ")
+    return tuple(plain_turn(role, words) for role, words in turns)
 
 
 def _before_marker(words: str, marker: str) -> str:
-    """The words without the line end before the marker after them."""
+    """The words without the line end before the marker."""
     if marker[:1].isspace() or not words.endswith("\n"):
         return words
     return words.removesuffix("\n").removesuffix("\r")
@@ -124,12 +118,11 @@ def is_message(value: object) -> bool:
     """Whether a value is one message: an object with a known role and a text or a list of parts."""
     if not isinstance(value, Mapping):
         return False
-    return any(
-        isinstance(value.get(who), str)
-        and value[who] in _ROLES
-        and (isinstance(value.get(words), str) or is_typed_parts(value.get(words)))
-        for who, words in (("role", "content"), ("from", "value"))
-    )
+    for who, words in (("role", "content"), ("from", "value")):
+        role, content = value.get(who), value.get(words)
+        if isinstance(role, str) and role in _ROLES and (isinstance(content, str) or is_typed_parts(content)):
+            return True
+    return False
 
 
 def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | None = None) -> Turn:
@@ -143,10 +136,8 @@ def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | 
             changes what the message says; naming the key.
     """
     if not isinstance(message, Mapping):
-        raise InputError(
-            f"{where}: {key} is a {type(message).__name__}; a message is an object with 'role' and 'content' (or "
-            "'from' and 'value')."
-        )
+        wanted = "an object with 'role' and 'content' (or 'from' and 'value')"
+        raise InputError(f"{where}: {key} is {a_kind(message)}; a message is {wanted}.")
     who, words = ("from", "value") if "from" in message and "role" not in message else ("role", "content")
     refuse_beside_content(message, key, where)
     for name in (who, words):
@@ -159,16 +150,14 @@ def turn_of_message(message: object, key: str, where: str, notes: SourceNotes | 
     if isinstance(content, list):
         content = joined_parts(content, f"{key}.{words}", where)
     if not isinstance(content, str):
-        raise InputError(
-            f"{where}: {key}.{words} is a {type(content).__name__}; it must be text or a list of text parts."
-        )
+        raise InputError(f"{where}: {key}.{words} is {a_kind(content)}; it must be text or a list of text parts.")
     if notes is not None:
         if role == DEVELOPER:
             notes.count(READ_AS_SYSTEM, where)
         for name, value in message.items():
             if name not in (who, words) and value not in (None, "", [], {}):
                 notes.count(f"the key {named(str(name))!r} of messages is ignored", where)
-    return Turn(_ROLES[role], (Part(content, "never" if _ROLES[role] == "system" else "front"),))
+    return plain_turn(_ROLES[role], content)
 
 
 def turns_of_messages(value: object, key: str, where: str, notes: SourceNotes | None = None) -> tuple[Turn, ...]:
@@ -210,10 +199,8 @@ def prompt_and_answers(
     contexts: dict[str, tuple[Turn, ...]] = {}
     for name, turns in sides.items():
         if turns[-1].role != "assistant":
-            raise Unlike(
-                "a conversation does not end with the assistant's turn",
-                f"{name} ends with a turn of the {turns[-1].role}",
-            )
+            ends = f"{name} ends with a turn of the {turns[-1].role}"
+            raise Unlike("a conversation does not end with the assistant's turn", ends)
         if any(turn.role != "assistant" for turn in turns):
             contexts[name] = turns[:-1]
         elif len(turns) > 1:
@@ -234,11 +221,10 @@ def prompt_and_answers(
 
 
 def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str, *, alone: bool) -> tuple[Turn, ...]:
-    """The turns before a side's answer, from the prompt column and the side's own turns together.
+    """The turns before a side's answer, from the prompt column and the side's own turns.
 
     Args:
-        alone: Every side has turns of its own. If one is the answer alone, it follows the prompt, which then must be
-            the end of the others' turns.
+        alone: Every side has turns of its own; otherwise the prompt must be the end of them.
     """
     told, wanted = ([(turn.role, turn.text.strip()) for turn in turns] for turns in (context, prompt))
     if told[-len(wanted) :] == wanted:
@@ -254,18 +240,21 @@ def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str,
     raise Unlike(f"the prompt is not in the conversation of {name!r}", difference(prompt, same[-len(prompt) :]) or "")
 
 
+def common_beginning(one: str, other: str) -> str:
+    size = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+    return min(one, other, key=len) if size is None else one[:size]
+
+
 def difference(one: Sequence[Turn], other: Sequence[Turn]) -> str | None:
-    """Where two conversations first differ, ignoring whitespace at the ends of texts: "message 2 (user), character 14:
-    'pear' and 'plum'"; None if they are the same.
+    """Where two conversations first differ: "message 2 (user), character 14: 'pear' and 'plum'"; None if they don't.
+    Whitespace at the ends of texts is ignored.
     """
     for number, (left, right) in enumerate(zip(one, other, strict=False), start=1):
         if left.role != right.role:
             return f"message {number}: of the {left.role} and of the {right.role}"
         texts = left.text.strip(), right.text.strip()
         if texts[0] != texts[1]:
-            place = next(
-                (place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts))
-            )
+            place = len(common_beginning(*texts))
             shown_there = " and ".join(repr(text[place : place + 20]) for text in texts)
             return f"message {number} ({left.role}), character {place + 1}: {shown_there}"
     return None if len(one) == len(other) else f"{len(one)} messages and {len(other)}"

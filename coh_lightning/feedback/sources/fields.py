@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from coh_lightning.feedback.records import OVERALL
 from coh_lightning.feedback.turns import Cut
 
 ITSELF = "."
@@ -54,10 +55,9 @@ class Fields:
         thumb: path of a value that is one of `up` or of `down`.
         up: the values that mean a thumb up (compared as `Mapping` says); by default true and 1.
         down: the values that mean a thumb down; by default false and 0.
-        critique: path or paths of what somebody said; several texts are joined with spaces.
+        critique: path or paths of critiques; several texts are joined with spaces.
         revision: path of a better text.
-        author: path of who wrote the completion; ".key" is the element's key if `each` is an object, ".place" its
-            place.
+        author: path of who wrote the completion; ".key" is the key in `each` if that is an object, ".place" the place.
     """
 
     text: str
@@ -73,17 +73,12 @@ class Fields:
 
     def paths(self) -> list[str]:
         """All the paths."""
-        given = [
-            self.text,
-            self.rank,
-            self.rating,
-            *self.ratings.values(),
-            self.thumb,
-            *paths_of(self.critique),
-            self.revision,
-            self.author,
-        ]
-        return [path for path in given if isinstance(path, str)]
+        given = [self.text, self.rank, *self.rating_paths().values(), self.thumb, *paths_of(self.critique)]
+        return [path for path in (*given, self.revision, self.author) if isinstance(path, str)]
+
+    def rating_paths(self) -> dict[str, str]:
+        """Attribute -> path of its rating."""
+        return ({} if self.rating is None else {OVERALL: self.rating}) | self.ratings
 
 
 def paths_of(paths: str | list[str] | None) -> list[str]:

@@ -8,17 +8,19 @@ count it; what breaks a whole file (missing, empty, damaged) is raised.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, first_line, named
+from coh_lightning.errors import InputError, a_kind, first_line, named
 from coh_lightning.feedback.compressed import PACKED, check_unpacked, open_bytes, read_text
 from coh_lightning.feedback.jsonl import parse_json, read_lines
-from coh_lightning.feedback.sources.arrow import arrow_batches
+from coh_lightning.feedback.sources.arrow import ROWS, arrow_batches
 from coh_lightning.feedback.sources.delimited import Fits, read_delimited
-from coh_lightning.feedback.sources.file_names import SUFFIXES, data_suffix
+from coh_lightning.feedback.sources.dialogue import is_messages
+from coh_lightning.feedback.sources.file_names import SUFFIXES, check_names, data_suffix
 from coh_lightning.feedback.sources.folders import is_saved
 
 SourceRow = dict[str, Any]
@@ -43,16 +45,14 @@ class Reading:
 
 def read_rows(path: Path, reading: Reading = Reading()) -> SourceRows:
     """("file:line", row) of every row of one file, or of a folder saved by `datasets`; an unreadable row comes as an
-    InputError. A plain text file gives rows {"text": line}.
-
-    Raises:
-        InputError: the file is missing, empty, of an unknown kind, or damaged as a whole.
+    InputError. A plain text file gives rows {"text": line}. Raises InputError if the file is missing, empty, of an
+    unknown kind, or damaged as a whole.
     """
     suffix = data_suffix(path)
     if path.is_dir() and is_saved(path):
         rows = _saved(path)
     elif suffix is None:
-        ends = f"{', '.join(SUFFIXES)} (or with {', '.join(PACKED)} behind)"
+        ends = f"{', '.join(SUFFIXES)} (and {', '.join(PACKED)} after it)"
         raise InputError(f"{path}: the file has no known suffix; rename it to end in one of {ends}.")
     elif suffix in (".jsonl", ".ndjson"):
         rows = _json_lines(path)
@@ -67,32 +67,51 @@ def read_rows(path: Path, reading: Reading = Reading()) -> SourceRows:
     elif suffix in (".arrow", ".feather", ".ipc"):
         rows = _arrow(path)
     else:
-        rows = ((where, line if isinstance(line, InputError) else {"text": line}) for where, line in read_lines(path))
-    any_row = False
+        rows = converted(read_lines(path), lambda line, _: {"text": line})
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{path}: the file has no rows.")
+    yield first
+    yield from rows
+
+
+def hub_rows(arguments: Mapping[str, Any], *, split: str, revision: str | None = None) -> SourceRows:
+    """("name[split]: row 1", row) of a dataset on the hub; `arguments` are those of `datasets.load_dataset`."""
+    import datasets
+
+    path = arguments["path"]
+    try:
+        table = datasets.load_dataset(**arguments, split=split, revision=revision)
+    except Exception as error:  # the hub's client raises many kinds of exceptions
+        failed = f"loading it from the hub failed ({type(error).__name__}: {first_line(error)})"
+        raise InputError(
+            f"{path}: there is no such local file, and {failed}; check the name and the network, or give a local file "
+            f"({', '.join(SUFFIXES)})."
+        ) from error
+    for number, row in enumerate(table, start=1):
+        yield f"{path}[{split}]: row {number}", dict(row)
+
+
+def converted(rows: Iterable[tuple[str, Any | InputError]], convert: Callable[[Any, str], SourceRow]) -> SourceRows:
+    """Each row through `convert(row, where)`; its `InputError` comes in the row's place."""
     for where, row in rows:
-        any_row = True
-        yield where, row
-    if not any_row:
-        raise InputError(f"{path}: the file holds no rows.")
+        result = row
+        if not isinstance(row, InputError):
+            try:
+                result = convert(row, where)
+            except InputError as error:
+                result = error
+        yield where, result
 
 
-def _as_row(value: object, where: str) -> SourceRow | InputError:
-    if isinstance(value, dict):
-        return value
-    return InputError(f"{where}: this row is a {type(value).__name__}; it must be a JSON object with named fields.")
+def _as_row(value: object, where: str) -> SourceRow:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: this row is {a_kind(value)}; it must be a JSON object with named fields.")
+    return value
 
 
 def _json_lines(path: Path) -> SourceRows:
-    for where, line in read_lines(path):
-        if isinstance(line, InputError):
-            yield where, line
-            continue
-        try:
-            value = parse_json(line, where)
-        except InputError as error:
-            yield where, error
-            continue
-        yield where, _as_row(value, where)
+    return converted(read_lines(path), lambda line, where: _as_row(parse_json(line, where), where))
 
 
 def _json(path: Path, reading: Reading) -> SourceRows:
@@ -109,9 +128,8 @@ def _json(path: Path, reading: Reading) -> SourceRows:
     if isinstance(value, dict):
         yield from _rows_of_object(value, path, reading)
         return
-    for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
-        where = f"{path}: item {number}"
-        yield where, _as_row(item, where)
+    items = value if isinstance(value, list) else [value]
+    yield from converted(((f"{path}: item {number}", item) for number, item in enumerate(items, start=1)), _as_row)
 
 
 def _is_lines(text: str) -> bool:
@@ -130,23 +148,16 @@ def _rows_of_object(value: SourceRow, path: Path, reading: Reading) -> SourceRow
     {"a": {"prompt": ...}, "b": {"prompt": ...}}        an object of rows; a row without "id" gets its key
     {"version": 1, "data": [{"prompt": ...}]}           an object with one list of rows
     """
-    known = reading.fits is not None
-    lists = [
-        name
-        for name, held in value.items()
-        if isinstance(held, list) and held and all(isinstance(one, dict) for one in held)
-    ]
-    if reading.fits is None or not reading.fits(list(value)):
-        if (
-            value
-            and all(isinstance(held, Mapping) for held in value.values())
-            and (reading.fits is None or any(map(reading.fits, map(list, value.values()))))
-        ):
+    fits = reading.fits
+    if fits is None or not fits(list(value)):
+        rows = [row for row in value.values() if isinstance(row, Mapping)]
+        if rows and len(rows) == len(value) and (fits is None or any(fits(list(row)) for row in rows)):
             reading.say(f"{path.name} is an object of {len(value):,} rows")
             for name, row in value.items():
                 yield f"{path}: {named(name)}", {"id": name, **row}
             return
-        if len(lists) == 1 and (known or len(value) == 1):
+        lists = [name for name, inner in value.items() if is_messages(inner)]
+        if len(lists) == 1 and (fits is not None or len(value) == 1):
             reading.say(f"the rows of {path.name} are its list {named(lists[0])}")
             for number, row in enumerate(value[lists[0]], start=1):
                 yield f"{path}: {named(lists[0])}, item {number}", row
@@ -157,35 +168,33 @@ def _rows_of_object(value: SourceRow, path: Path, reading: Reading) -> SourceRow
 def _parquet(path: Path) -> SourceRows:
     import pyarrow.parquet
 
-    with open_bytes(path) as file:
-        try:
-            # Parquet's footer is at the end, so a compressed file is decompressed in memory
-            table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.suffix.lower() in PACKED else file)
-            # of row groups: asking a damaged file for its columns crashes the process
-            check_unpacked(
-                path, sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
-            )
-            names = table.schema_arrow.names
-            if len(set(names)) < len(names):
-                raise InputError(f"{path}: two columns have the same name ({named(', '.join(names))}).")
-            yield from _rows_of_batches(path, table.iter_batches(batch_size=64))
-        except InputError:
-            raise
-        except Exception as error:  # pyarrow raises many kinds of exceptions for a damaged file
-            raise InputError(f"{path}: this is not a complete Parquet file ({first_line(error)}).") from error
+    with open_bytes(path) as file, _damage_refused(path, "Parquet"):
+        # Parquet's footer is at the end, so a compressed file is decompressed in memory
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.suffix.lower() in PACKED else file)
+        # of row groups: reading the columns of a damaged file crashes the process
+        groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+        check_unpacked(path, sum(group.total_byte_size for group in groups))
+        check_names(table.schema_arrow.names, str(path))
+        yield from _rows_of_batches(path, table.iter_batches(batch_size=ROWS))
 
 
 def _arrow(path: Path) -> SourceRows:
     import pyarrow
 
-    with open_bytes(path) as file:
-        try:
-            content = file.read() if path.suffix.lower() in PACKED else pyarrow.memory_map(str(path)).read_buffer()
-            yield from _rows_of_batches(path, arrow_batches(path, content))
-        except InputError:
-            raise
-        except Exception as error:  # as above
-            raise InputError(f"{path}: this is not a complete Arrow file ({first_line(error)}).") from error
+    with open_bytes(path) as file, _damage_refused(path, "Arrow"):
+        content = file.read() if path.suffix.lower() in PACKED else pyarrow.memory_map(str(path)).read_buffer()
+        yield from _rows_of_batches(path, arrow_batches(path, content))
+
+
+@contextmanager
+def _damage_refused(path: Path, kind: str) -> Iterator[None]:
+    """Turns the many kinds of exceptions that pyarrow raises for a damaged file into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: this is not a complete {kind} file ({first_line(error)}).") from error
 
 
 def _saved(folder: Path) -> SourceRows:
@@ -203,9 +212,8 @@ def _saved(folder: Path) -> SourceRows:
                 continue
             yield where, row
     except Exception as error:  # of many kinds
-        raise InputError(
-            f"{folder}: this folder of a saved dataset can't be read ({type(error).__name__}: {first_line(error)})."
-        ) from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{folder}: this folder of a saved dataset can't be read ({reason}).") from error
 
 
 def _rows_of_batches(path: Path, batches: Iterator[Any]) -> SourceRows:
@@ -220,7 +228,7 @@ def _rows_of_batches(path: Path, batches: Iterator[Any]) -> SourceRows:
 
 
 def _rows_of_batch(batch: Any) -> list[SourceRow | str]:
-    """The rows of a batch; for a row without a Python value (text that is not UTF-8, a date out of range) the reason."""
+    """The rows of a batch; the reason for a row that Python can't represent (not UTF-8, a date out of range)."""
     try:
         return batch.to_pylist()
     except Exception:  # find the bad rows one by one

@@ -1,6 +1,6 @@
 """Which files a path means: one file, those that match a pattern, or those of one split in a folder.
 
-folder/README.md                      passed over: no kind of file that is read
+folder/README.md                      passed over: not a data file
 folder/.cache/train.jsonl             passed over: the name begins with a dot
 folder/dataset_info.json              passed over: it describes the data
 folder/train-00000-of-00002.parquet   read for the split "train"
@@ -19,8 +19,15 @@ from pathlib import Path
 
 from coh_lightning.errors import InputError, did_you_mean, named
 from coh_lightning.feedback.compressed import PACKED
-from coh_lightning.feedback.sources.file_names import MOST_NAMES, NUMBERED, SUFFIXES, data_suffix, first_names, stem_of
-from coh_lightning.feedback.sources.splits import files_of_split
+from coh_lightning.feedback.sources.file_names import (
+    MOST_NAMES,
+    NUMBERED,
+    SUFFIXES,
+    data_suffix,
+    files_of_split,
+    first_names,
+    stem_of,
+)
 
 DESCRIPTIONS = frozenset(
     "dataset_info.json dataset_infos.json dataset_dict.json state.json config.json metadata.json croissant.json "
@@ -42,7 +49,7 @@ class Chosen:
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` means local files: it exists, or is a pattern, has a data suffix, or can't be a name on the hub."""
+    """Whether `path` means local files: it exists, is a pattern, has a data suffix, or can't be a name on the hub."""
     here = Path(path).expanduser()
     looks_local = (
         path.startswith(("/", "./", "../", "~")) or _GLOB.search(path) is not None or data_suffix(here) is not None
@@ -53,10 +60,10 @@ def is_local(path: str) -> bool:
 def chosen_files(path: str, *, subset: str | None = None, split: str = "train", plain_text: bool = False) -> Chosen:
     """The data files that `path` names.
 
-    A file or a pattern ignores `split`. A folder stands for its data files (or those of its subfolder `subset`), and
-    only those of one split if their names say splits (train-00000.parquet, data/test.jsonl.gz, train/part-1.csv). A
-    folder saved by `datasets` counts as one file. Hidden files are passed over, and so is plain text beside files of
-    rows unless `plain_text` asks for it.
+    A file or a pattern ignores `split`. A folder means its data files (or those of its subfolder `subset`), and only
+    those of one split if their names have splits (train-00000.parquet, data/test.jsonl.gz, train/part-1.csv). A folder
+    saved by `datasets` counts as one file. Hidden files are passed over, and, without `plain_text`, plain text beside
+    files of rows.
 
     Raises:
         InputError: nothing is there, no file of this split, an ambiguous split, a missing part of a set, or the same
@@ -73,9 +80,7 @@ def chosen_files(path: str, *, subset: str | None = None, split: str = "train", 
         raise InputError(f"{path}: there is no subfolder {subset!r}{did_you_mean(str(subset), inside)}")
     chosen = _listed(folder, plain_text)
     if not chosen.files:
-        raise InputError(
-            f"{folder}: no data file in this folder ({', '.join(SUFFIXES)}, also with {', '.join(PACKED)})."
-        )
+        raise InputError(f"{folder}: no data file here ({', '.join(SUFFIXES)}, also with {', '.join(PACKED)}).")
     chosen.files, others = files_of_split(chosen.files, folder, split, chosen.passed_over)
     chosen.passed_over |= others
     _refuse_missing_parts(chosen, folder)
@@ -98,9 +103,8 @@ def _of_pattern(path: str, here: Path) -> Chosen:
     if not chosen.files:
         raise InputError(f"{path}: no file matches this pattern.")
     for name, first, count, total in _missing_parts(chosen.files):
-        chosen.notes.append(
-            f"the pattern takes {total - count} of the {total} parts of {name} (not {_parts(first, count)})"
-        )
+        parts = f"{total - count} of the {total} parts of {name} (not {_parts(first, count)})"
+        chosen.notes.append(f"the pattern takes {parts}")
     return chosen
 
 
@@ -116,27 +120,19 @@ def _listed(folder: Path, plain_text: bool) -> Chosen:
         elif file.is_file() and not any(file.is_relative_to(other) for other in saved):
             if file.name == SAVED and is_saved(file.parent):
                 saved.append(file.parent)
-                chosen.files = [other for other in chosen.files if not other.is_relative_to(file.parent)] + [
-                    file.parent
-                ]
+                chosen.files = [one for one in chosen.files if not one.is_relative_to(file.parent)] + [file.parent]
             elif file.name.lower() in DESCRIPTIONS:
                 chosen.passed_over[str(file)] = "it describes data or a model"
             elif data_suffix(file) is None:
-                chosen.passed_over[str(file)] = "no kind of file that is read"
+                chosen.passed_over[str(file)] = "not a data file"
             else:
                 chosen.files.append(file)
-    chosen.passed_over = {
-        name: why
-        for name, why in chosen.passed_over.items()
-        if not any(Path(name).is_relative_to(other) for other in saved)
-    }
+    for name in [one for one in chosen.passed_over if any(Path(one).is_relative_to(other) for other in saved)]:
+        del chosen.passed_over[name]
     rows = [file for file in chosen.files if data_suffix(file) != ".txt"]
     if rows and not plain_text:
-        chosen.passed_over |= {
-            str(file): "plain text beside files of rows"
-            for file in chosen.files
-            if data_suffix(file) == ".txt" and file not in rows
-        }
+        texts = [file for file in chosen.files if file not in rows]
+        chosen.passed_over |= dict.fromkeys(map(str, texts), "plain text beside files of rows")
         chosen.files = rows
     return chosen
 
@@ -152,8 +148,8 @@ def is_saved(folder: Path) -> bool:
 
 
 def _missing_parts(files: Iterable[Path]) -> list[tuple[str, list[int], int, int]]:
-    """(name, first missing numbers, count of missing ones, number of parts) of each incomplete set NAME-00000-of-00003,
-    numbered from 0 or 1.
+    """(name, first missing numbers, number of missing ones, number of parts) of each incomplete set, numbered from 0 or
+    1.
     """
     sets: dict[tuple[Path, str, int], set[int]] = {}
     for file in files:
@@ -181,16 +177,12 @@ def _refuse_missing_parts(chosen: Chosen, folder: Path) -> None:
     for (parent, stem), several in totals.items():
         if len(several) > 1:
             listed = " and ".join(f"of {total}" for total in sorted(several))
-            raise InputError(
-                f"{parent}: there are two sets of parts of {stem}, {listed}; remove one, or give a pattern."
-            )
+            raise InputError(f"{parent}: {stem} has two sets of parts, {listed}; remove one, or give a pattern.")
     for name, first, count, total in _missing_parts(chosen.files):
         unread = [other for other in chosen.passed_over if re.search(rf"\d-of-0*{total}\b", other)]
         hint = f" ({named(Path(unread[0]).name)} is there, but {chosen.passed_over[unread[0]]})" if unread else ""
-        raise InputError(
-            f"{folder}: {count} of the {total} parts of {name} {'is' if count == 1 else 'are'} missing, number "
-            f"{_parts(first, count)}{hint}; download them, or give a pattern to read what is there."
-        )
+        gone = f"{name} has {total - count} of its {total} parts, not number {_parts(first, count)}{hint}"
+        raise InputError(f"{folder}: {gone}; download them, or give a pattern to read the others.")
 
 
 def _refuse_two_kinds(chosen: Chosen, folder: Path) -> None:
@@ -202,23 +194,19 @@ def _refuse_two_kinds(chosen: Chosen, folder: Path) -> None:
         by_folder.setdefault(file.parent, {}).setdefault(kind, []).append(file.name)
         twin = stems.setdefault((file.parent, stem_of(file) if not file.is_dir() else file.name + "/"), file.name)
         if twin != file.name:
-            raise InputError(
-                f"{file.parent}: {twin} and {file.name} look like the same rows twice; remove one, or give a "
-                "pattern or one file."
-            )
+            same = f"{twin} and {file.name} look like the same rows twice"
+            raise InputError(f"{file.parent}: {same}; remove one, or give a pattern or one file.")
     for parent, kinds in by_folder.items():
         if len(kinds) > 1:
-            listed = "; ".join(
-                f"{kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" for kind, names in kinds.items()
-            )
+            listed = "; ".join(f"{kind}: {first_names(names, '')}" for kind, names in kinds.items())
+            pattern = f"{parent}/*{next(iter(kinds))}"
             raise InputError(
-                f"{parent}: files of several kinds could be meant ({listed}); give a pattern such as "
-                f"{parent}/*{next(iter(kinds))}."
+                f"{parent}: there are files of several kinds ({listed}); give a pattern such as {pattern}."
             )
 
 
 def file_notes(chosen: Chosen, path: str) -> list[str]:
-    """Notes on what was read and what was passed over; none if the path is one file."""
+    """Notes on the files read and passed over; none if the path is one file."""
     lines = list(chosen.notes)
     if len(chosen.files) > 1 or chosen.passed_over:
         files = "1 file was read" if len(chosen.files) == 1 else f"{len(chosen.files)} files were read"

@@ -10,7 +10,7 @@ from coh_lightning.feedback.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.feedback.sources.base import Source, text_column
 from coh_lightning.feedback.sources.dialogue import difference, spans_of
 from coh_lightning.feedback.sources.files import SourceRow
-from coh_lightning.feedback.turns import Part, Turn
+from coh_lightning.feedback.turns import Turn, plain_turn
 
 HUMAN = "\n\nHuman:"
 ASSISTANT = "\n\nAssistant:"
@@ -46,11 +46,9 @@ class HH(Source):
         if difference(contexts[0], contexts[1]) is not None:
             return self.rejected("the two dialogues differ before the last answer", where)
         candidates = (RatedCompletion(answers[0], rank=1.0), RatedCompletion(answers[1], rank=2.0))
-        return self.record(contexts[0], candidates, where=where, task="response", aspect=self._aspect_of_folder())
-
-    def _aspect_of_folder(self) -> str | None:
         kind = (self.subset or "").split("-")[0]
-        return kind if kind in ("helpful", "harmless") else None
+        aspect = kind if kind in ("helpful", "harmless") else None
+        return self.record(contexts[0], candidates, where=where, task="response", aspect=aspect)
 
 
 def split_transcript(text: str) -> tuple[tuple[Turn, ...], str] | None:
@@ -73,5 +71,5 @@ def split_transcript(text: str) -> tuple[tuple[Turn, ...], str] | None:
     answer = at + len(ASSISTANT)
     if spans[-1].role == "assistant":  # two answers in a row: the last turn began with the first of them
         answer = spans.pop().start
-    turns = tuple(Turn(span.role, (Part(body[span.start : span.stop].removeprefix(" "), "front"),)) for span in spans)
+    turns = tuple(plain_turn(span.role, body[span.start : span.stop].removeprefix(" ")) for span in spans)
     return turns, body[answer:].removeprefix(" ")

@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, a_kind
+from coh_lightning.feedback.sources.base import column
 from coh_lightning.feedback.sources.dialogue import is_messages, turn_of_message, turns_of_messages, turns_of_text
 from coh_lightning.feedback.sources.fields import Piece
 from coh_lightning.feedback.sources.files import SourceRow
-from coh_lightning.feedback.sources.history import turns_of_history
+from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.feedback.sources.paths import has_column, value_at
 from coh_lightning.feedback.sources.reader import Reader
-from coh_lightning.feedback.turns import Part, Turn, is_typed_parts, user_turn
+from coh_lightning.feedback.turns import Part, Turn, is_typed_parts, joined_parts, plain_turn, user_turn
+
+if TYPE_CHECKING:
+    from coh_lightning.feedback.sources.mapping import Mapping as Settings
 
 
 class PromptReader:
-    """Reads prompts; the arguments are `Mapping`'s settings of these names.
+    """Reads prompts. Raises InputError unless there are two turn markers and two keys."""
 
-    Args:
-        reader: reads the values.
-        owner: whose settings these are, for messages.
-
-    Raises:
-        InputError: not two turn markers, or not two keys.
-    """
-
-    def __init__(
-        self,
-        prompt: str | list[Piece],
-        *,
-        system: str | None,
-        history: str | None,
-        history_keys: Sequence[str],
-        turn_markers: Sequence[str] | None,
-        reader: Reader,
-        owner: str,
-    ) -> None:
-        if turn_markers is not None and (len(turn_markers) != 2 or not all(turn_markers)):
-            raise InputError(
-                f"{owner}: turn_markers has {len(turn_markers)} entries; give the user's and the assistant's marker."
-            )
-        if len(history_keys) != 2:
-            raise InputError(
-                f"{owner}: history_keys has {len(history_keys)} entries; give the user's and the assistant's key."
-            )
-        self.prompt, self.system, self.history, self.history_keys = prompt, system, history, history_keys
-        self.turn_markers, self.reader = turn_markers, reader
+    def __init__(self, settings: Settings, reader: Reader) -> None:
+        self.prompt, self.system, self.history = settings.prompt, settings.system, settings.history
+        self.turn_markers, self.history_keys, self.reader = settings.turn_markers, settings.history_keys, reader
+        for name, pair in (("turn_markers", self.turn_markers), ("history_keys", self.history_keys)):
+            if pair is not None and (len(pair) != 2 or not all(pair)):
+                raise InputError(
+                    f"{reader.owner}: {name} has {len(pair)} entries; give the user's and the assistant's."
+                )
 
     def columns(self) -> list[str]:
         """The paths that every row has."""
@@ -57,14 +41,13 @@ class PromptReader:
         """The turns, and the texts that a completion may repeat at its front: the whole prompt, its last turn."""
         turns, raw = self._last_turns(row, where)
         fronts = [text for text in (raw, turns[-1].text if turns else "") if text.strip()]
-        notes = self.reader.notes
         if self.history is not None:
             earlier = value_at(row, self.history, where)
-            turns = (*turns_of_history(earlier, self.history_keys, self.history, where, notes), *turns)
-        system = (
-            None if self.system is None else self.reader.text(value_at(row, self.system, where), self.system, where)
-        )
-        return turns if system is None else (Turn("system", (Part(system, "never"),)), *turns), fronts
+            turns = (*turns_of_history(earlier, self.history_keys, self.history, where, self.reader.notes), *turns)
+        if self.system is not None:
+            system = self.reader.text(value_at(row, self.system, where), self.system, where)
+            turns = turns if system is None else (plain_turn("system", system), *turns)
+        return turns, fronts
 
     def _last_turns(self, row: SourceRow, where: str) -> tuple[tuple[Turn, ...], str]:
         """The turns of `prompt`, and its text if it is one text."""
@@ -92,3 +75,45 @@ class PromptReader:
         if not piece.optional:
             raise InputError(f"{where}: {piece.field} is empty; mark the piece of the prompt as optional if it may be.")
         return []
+
+
+def turns_of_history(value: Any, keys: Sequence[str], path: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
+    """Earlier turns, the user's first: pairs, objects with the two `keys`, messages, or alternating texts; none for
+    null or an empty list::
+
+        [["Hi", "Hello!"], ["And?", "So."]]      [{"user": "Hi", "assistant": "Hello!"}, ...]      ["Hi", "Hello!", ...]
+
+    Raises:
+        InputError: anything else, naming the entry.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {path} is {a_kind(value)}; it must be a list of earlier turns.")
+    if value and all(isinstance(one, str) for one in value):
+        if len(value) % 2:
+            raise InputError(
+                f"{where}: {path} has {len(value)} texts; user and assistant alternate, so give an even number."
+            )
+        return tuple(_turn(text, place % 2, f"{path}[{place}]", where) for place, text in enumerate(value))
+    turns: list[Turn] = []
+    for number, entry in enumerate(value):
+        at = f"{path}[{number}]"
+        if isinstance(entry, dict) and not ({"role", "from"} & set(entry)):
+            for side, key in enumerate(keys):
+                turns.append(_turn(column(entry, key, f"{where}, {at}"), side, f"{at}.{key}", where))
+        elif isinstance(entry, dict):
+            turns.append(turn_of_message(entry, at, where, notes))
+        elif isinstance(entry, list | tuple) and len(entry) == 2:
+            turns += [_turn(text, side, f"{at}[{side}]", where) for side, text in enumerate(entry)]
+        else:
+            raise InputError(f"{where}: {at} is {entry!r:.60}; give [user's text, assistant's text], or a message.")
+    return tuple(turns)
+
+
+def _turn(text: Any, side: int, key: str, where: str) -> Turn:
+    if is_typed_parts(text):
+        text = joined_parts(text, key, where)
+    if not isinstance(text, str):
+        raise InputError(f"{where}: {key} is {text!r:.60}, a {type(text).__name__}; it must be text.")
+    return plain_turn("assistant" if side else "user", text)

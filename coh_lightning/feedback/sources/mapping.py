@@ -1,6 +1,4 @@
-"""Any other format, by a mapping: paths to the prompt, the completions and the feedback in a row. `conf/data/` has
-worked examples.
-"""
+"""Any other format: paths to the prompt, the completions and the feedback in a row. `conf/data/` has examples."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from coh_lightning.feedback.sources.files import SourceRow
 from coh_lightning.feedback.sources.mapped_completions import CompletionReader
 from coh_lightning.feedback.sources.mapped_prompt import PromptReader
 from coh_lightning.feedback.sources.paths import has_column, steps_of, value_at
-from coh_lightning.feedback.sources.preferences import NO_VOTE, Preferences
+from coh_lightning.feedback.sources.preferences import Preferences
 from coh_lightning.feedback.sources.reader import Reader
 from coh_lightning.feedback.sources.values import normal
 from coh_lightning.feedback.sources.votes import PairVotes
@@ -53,7 +51,7 @@ class Mapping(Source):
         completions: [{text: text, author: .key}]
         votes: [best]
 
-    How strongly several raters preferred one of two, and what they said of the winner::
+    How strongly several raters preferred one of two, and their critiques of the winner::
 
         {"context": [{"role": "user", "content": "Hi"}], "response1": "Hello!", "response2": "What?",
          "raters": [{"score": -3, "why": "Kind."}, {"score": -1, "why": "Fits."}]}
@@ -65,8 +63,7 @@ class Mapping(Source):
 
     Entries of `values`, `vote_for`, `up`, `down` and `missing`, and the paths of `equal`, are compared by value
     whatever their types (`sources/values.py`): 1, "1" and 1.0 are equal, and so are yes, "yes", true and a cell "True".
-    Equal entries with different meanings are refused. Values without an entry are counted, and entries that no row uses
-    are named, on the screen and in data.json.
+    Values without an entry, and entries that no row uses, are noted on the screen and in data.json.
 
     Texts are kept exactly (`strip` removes whitespace at their ends). The turns of a conversation in one text
     (`turn_markers`) lose their markers, one space after a marker and one line end before it, and no other whitespace.
@@ -90,7 +87,7 @@ class Mapping(Source):
         strength: path of a number, or of several that are averaged: how strongly one of two completions was preferred;
             0 is a tie. The record's `extra` keeps its absolute value as `margin`.
         strength_for: the place, 0 or 1, of the completion that a positive `strength` prefers.
-        winner_critique: path or paths of what was said of the winner. In a tie it is left out and counted.
+        winner_critique: path or paths of a critique of the winner. In a tie it is left out and counted.
         loser_critique: the same for the losers.
         rater_preference: path of each rater's preference, as a `strength` or a vote, in the order of their critiques;
             not needed if `strength` or `votes` is a list of the same length. The critique of a rater who did not prefer
@@ -136,7 +133,7 @@ class Mapping(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        owner = self._owner
+        owner = self._reader.owner
         if not self.prompt or not self.completions:
             raise InputError(f"{owner}: set 'prompt' and 'completions' to where they are in a row.")
         rated = self._completions.rated()  # making the readers checks their settings
@@ -146,63 +143,29 @@ class Mapping(Source):
                 raise InputError(f"{owner}: the scale of {attribute!r} has {len(scale)} entries; give [worst, best].")
         if unused := sorted(set(self.scales) - rated):
             known = f"the attributes are {', '.join(sorted(rated))}" if rated else "no completion has ratings"
-            raise InputError(
-                f"{owner}: 'scales' has {unused[0]!r:.60}, which nothing rates; {known} (a `rating` is 'overall')."
-            )
+            raise InputError(f"{owner}: 'scales' has {unused[0]!r:.60}; {known} (a `rating` is 'overall').")
         if self._preferences.given and any(one.rank is not None for one in self.completions):
-            raise InputError(
-                f"{owner}: both a 'rank' of 'completions' and votes, pairs, a matrix or a strength say which "
-                "completion is better; give one of them."
-            )
-
-    @property
-    def _owner(self) -> str:
-        return f"Mapping of {self.path}"
+            raise InputError(f"{owner}: both a 'rank' and votes, pairs, a matrix or a strength rank; give one of them.")
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader(
-            self.values, self.missing, scalars_as_text=self.scalars_as_text, notes=self.notes, owner=self._owner
-        )
+        return Reader(self)
 
     @cached_property
     def _prompt(self) -> PromptReader:
-        return PromptReader(
-            self.prompt,
-            system=self.system,
-            history=self.history,
-            history_keys=self.history_keys,
-            turn_markers=self.turn_markers,
-            reader=self._reader,
-            owner=self._owner,
-        )
+        return PromptReader(self, self._reader)
 
     @cached_property
     def _completions(self) -> CompletionReader:
-        return CompletionReader(
-            self.completions, each=self.each, drop_prompt=self.drop_prompt, reader=self._reader, owner=self._owner
-        )
+        return CompletionReader(self, self._reader)
 
     @cached_property
     def _preferences(self) -> Preferences:
-        return Preferences(
-            votes=self.votes,
-            vote_for=self.vote_for,
-            pairs=self.pairs,
-            matrix=self.matrix,
-            strength=self.strength,
-            strength_for=self.strength_for,
-            rater_preference=self.rater_preference,
-            reader=self._reader,
-            count=None if self.each is not None else len(self.completions),
-            owner=self._owner,
-        )
+        return Preferences(self, self._reader)
 
     @cached_property
     def _critiques(self) -> CritiqueReader:
-        return CritiqueReader(
-            self.winner_critique, self.loser_critique, preferences=self._preferences, reader=self._reader
-        )
+        return CritiqueReader(self, self._preferences, self._reader)
 
     def columns(self) -> Sequence[str]:
         """The paths of the prompt and the completions, which every row has."""
@@ -247,12 +210,11 @@ class Mapping(Source):
         extra = {path: _as_json(value_at(row, path, where)) for path in self.keep}
         if self._preferences.given:
             preference = self._preferences.of(row, candidates, where)
-            if preference.ranks is None:
-                return self.rejected(NO_VOTE, where)
-            candidates = [
-                dataclasses.replace(one, rank=rank) for one, rank in zip(candidates, preference.ranks, strict=True)
-            ]
-            extra |= preference.extra
+            if preference is None:
+                return self.rejected("nobody said which completion is better", where)
+            ranks, kept = preference
+            candidates = [dataclasses.replace(one, rank=rank) for one, rank in zip(candidates, ranks, strict=True)]
+            extra |= kept
         id, reference = (None if path is None else value_at(row, path, where) for path in (self.id, self.reference))
         return self.record(
             prompt,

@@ -33,13 +33,12 @@ def load(
     noticed: list[SourceNotes] | None = None,
     max_unusable_fraction: float = 0.5,
 ) -> list[Feedback]:
-    """The records of all sources, in an order that depends only on the seed and their ids, not on the order of sources
-    or rows.
+    """The records of all sources, in an order that depends only on the seed and their ids.
 
     Ids are unique: "<label of the source>/<the record's own id>". Every row is a record, part of one (`merge_prompts`),
     or in `rejected` with its reason. Without weights each record comes once. With a weight on every source, their
-    shares in the mixture follow the weights and no record is lost: the source that needs the fewest repetitions comes
-    once, the others are repeated as whole copies and a seeded choice for the rest::
+    shares follow the weights and no record is lost: the source that needs the fewest repetitions comes once, the others
+    as whole copies and a seeded choice for the rest::
 
         source          a: 1000 records, weight 1    b: 100 records, weight 1    c: 100 records, weight 3
         repetitions     1 -> 1000                    10 -> 1000                  30 -> 3000
@@ -48,8 +47,7 @@ def load(
     training split.
 
     Args:
-        on_bad_record: "stop" raises the InputError of a row that can't be read or is not in its format; "skip" adds it
-            to `rejected`.
+        on_bad_record: "stop" raises the InputError of a row that can't be read; "skip" adds it to `rejected`.
         rejected: gets every row that was left out; without it their counts are logged.
         noticed: gets the notes of each source; without it they are logged.
         max_unusable_fraction: the largest fraction of rows that may be left out.
@@ -64,21 +62,15 @@ def load(
         raise InputError("sources is empty; name at least one source of feedback.")
     with_weight = sum(source.weight is not None for source in sources)
     if with_weight not in (0, len(sources)):
-        raise InputError(
-            f"{with_weight} of {len(sources)} sources have a weight; give one to each, or to none to mix by size."
-        )
+        given = f"{with_weight} of {len(sources)} sources have a weight"
+        raise InputError(f"{given}; give one to each, or to none to mix by size.")
     lost: list[Rejected] = []
     notes: list[SourceNotes] = []
     by_label: dict[str, list[Feedback]] = {}
     rows = 0
     console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("reading {task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,} rows"),
-        TimeElapsedColumn(),
-    )
+    name, done = TextColumn("reading {task.description}"), TextColumn("{task.completed:,} rows")
+    columns = (SpinnerColumn(), name, BarColumn(), done, TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for source in sources:
             label = _free_label(source.label, by_label)
@@ -154,14 +146,11 @@ def _read(
 
 
 def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_unusable_fraction: float = 0.5) -> None:
-    """Raises InputError if more than `max_unusable_fraction` of `total` rows were left out: then the settings are probably
-    wrong.
-    """
+    """Raises InputError if more than `max_unusable_fraction` of `total` rows were left out: then settings are wrong."""
     if len(lost) > max_unusable_fraction * total:
-        raise InputError(
-            f"{len(lost)} of {total} rows can't be used, {most_often(lost)}; check that the source's settings fit the "
-            f"file, or raise data.max_unusable_fraction ({max_unusable_fraction:g})."
-        )
+        remedy = "check that the source's settings fit the file, or raise data.max_unusable_fraction"
+        found = f"{len(lost)} of {total} rows can't be used, {most_often(lost)}"
+        raise InputError(f"{found}; {remedy} ({max_unusable_fraction:g}).")
 
 
 def most_often(lost: Sequence[Rejected]) -> str:
@@ -169,28 +158,23 @@ def most_often(lost: Sequence[Rejected]) -> str:
     alike = [re.sub(r"\d+", "0", one.reason) for one in lost]  # "812 tokens" and "900 tokens" are the same reason
     (reason, times), *_ = Counter(alike).most_common(1)
     first = lost[alike.index(reason)]
-    return f"most often ({times} times, first {first.where or first.id}) because of: {first.reason}" + (
-        f" ({first.detail})" if first.detail else ""
-    )
+    detail = f" ({first.detail})" if first.detail else ""
+    return f"most often ({times} times, first {first.where or first.id}) because of: {first.reason}{detail}"
 
 
 def _refuse_equal_ids(by_label: Mapping[str, list[Feedback]]) -> None:
-    """Refuses equal ids of different sources, which a label "a/b" and a label "a" with ids "b/..." could have."""
+    """Refuses equal ids of two sources, as a label "a/b" and a label "a" with ids "b/..." may have."""
     owner: dict[str, str] = {}
     for label, records in by_label.items():
         for one in records:
             if owner.setdefault(one.id, label) != label:
-                raise InputError(
-                    f"the sources {owner[one.id]!r} and {label!r} both have a record {one.id!r:.60}; give one of "
-                    "them another name."
-                )
+                found = f"the sources {owner[one.id]!r} and {label!r} both have a record {one.id!r:.60}"
+                raise InputError(f"{found}; give one of them another name.")
 
 
 def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
-    """Records of the same prompt and task merged into one with all their completions, in the order of their first row.
-
-    Ratings, thumbs and critiques stay with their completion; ranks of different rows can't be compared and are
-    refused::
+    """Records of the same prompt and task merged into one, in the order of their first row. Feedback stays with its
+    completion; ranks of different rows can't be compared and are refused::
 
         q -> a (4)     q -> b (2)     r -> c (3)          becomes          q -> a (4), b (2)     r -> c (3)
 
@@ -200,10 +184,8 @@ def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
     groups: dict[tuple[Any, ...], list[Feedback]] = {}
     for one in records:
         if any(candidate.rank is not None for candidate in one.candidates):
-            raise InputError(
-                f"{one.where}: merge_prompts can't merge rankings of different rows; turn it off for sources with "
-                "ranks or pairs."
-            )
+            remedy = "turn it off for sources with ranks or pairs"
+            raise InputError(f"{one.where}: merge_prompts can't merge rankings of different rows; {remedy}.")
         groups.setdefault((one.prompt, one.task, one.aspect), []).append(one)
     return [_joined(group) for group in groups.values()]
 
@@ -216,9 +198,8 @@ def _joined(group: list[Feedback]) -> Feedback:
     for one in group:
         for attribute, scale in one.scales.items():
             if scales.setdefault(attribute, scale) != scale:
-                raise InputError(
-                    f"{one.where}: the scale of {attribute!r} differs from that of the same prompt at {first.where}."
-                )
+                other = f"that of the same prompt at {first.where}"
+                raise InputError(f"{one.where}: the scale of {attribute!r} differs from {other}.")
     return dataclasses.replace(
         first,
         candidates=tuple(candidate for one in group for candidate in one.candidates),
@@ -262,10 +243,10 @@ def counts(feedback: Iterable[Feedback], rejected: Iterable[Rejected] = ()) -> d
     def entry(label: str) -> dict[str, Any]:
         return out.setdefault(label, {"records": 0, "copies": 0, "completions": 0, "rejected": {}})
 
-    for one in feedback:
-        of_source = entry(one.source)
-        of_source["copies" if one.copy > 1 else "records"] += 1
-        of_source["completions"] += len(one.candidates)
+    for record in feedback:
+        of_source = entry(record.source)
+        of_source["copies" if record.copy > 1 else "records"] += 1
+        of_source["completions"] += len(record.candidates)
     for left_out in rejected:
         reasons = entry(left_out.source)["rejected"]
         reason = "unreadable" if left_out.unreadable else left_out.reason

@@ -1,19 +1,17 @@
-"""Notes on a source that are not errors: values without an entry, ignored keys, files that were not read.
+"""Notes on a source that are not errors, for the screen and data.json: values without an entry, ignored keys, ...
 
-    notes.count("the key 'id' of messages is ignored", "f.csv:3")
-    -> "f: the key 'id' of messages is ignored (12 times in 500 rows, first f.csv:3)"
-
-They are shown on the screen and kept in data.json.
+notes.count("the key 'id' of messages is ignored", "f.csv:3")
+-> "f: the key 'id' of messages is ignored (12 times in 500 rows, first f.csv:3)"
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coh_lightning.errors import visible
+from coh_lightning.errors import counted, visible
 
 MOST_LINES = 40
-"""Different notes of one source that are shown; a column of free text mistaken for categories would give thousands."""
+"""Different notes of one source that are shown; free text taken for categories would give thousands."""
 MOST_KEPT = 10_000
 
 
@@ -24,8 +22,6 @@ class _Count:
 
 
 class SourceNotes:
-    """The notes of one source."""
-
     def __init__(self) -> None:
         self.start("")
 
@@ -59,14 +55,12 @@ class SourceNotes:
 
     def lines(self) -> list[str]:
         """The notes, most frequent first, one printable line each."""
-        counted = sorted(self._counts.items(), key=lambda item: -item[1].times)
-        said = [
-            f"{message} ({found.times:,} {'time' if found.times == 1 else 'times'} in {self.rows:,} rows, first "
-            f"{found.first})"
-            for message, found in counted[:MOST_LINES]
-        ]
-        rest = sum(found.times for _, found in counted[MOST_LINES:]) + self._others
+        by_times = sorted(self._counts.items(), key=lambda item: -item[1].times)
+        lines = list(self._said)
+        for message, found in by_times[:MOST_LINES]:
+            times = f"{counted(found.times, 'time')} in {self.rows:,} rows"
+            lines.append(f"{message} ({times}, first {found.first})")
+        rest = sum(found.times for _, found in by_times[MOST_LINES:]) + self._others
         if rest:
-            said.append(f"and other notes of this kind ({rest:,} times)")
-        lines = [f"{self.label}: {message}" for message in [*self._said, *said]]
-        return [visible(line) for line in lines]
+            lines.append(f"and other notes of this kind ({rest:,} times)")
+        return [visible(f"{self.label}: {line}") for line in lines]

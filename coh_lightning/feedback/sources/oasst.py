@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from coh_lightning.checks import number
-from coh_lightning.errors import InputError, named, shown
+from coh_lightning.errors import InputError, a_kind, named, shown
 from coh_lightning.feedback.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.feedback.sources.base import Source, column, text_column
 from coh_lightning.feedback.sources.dialogue import turns_of_messages
-from coh_lightning.feedback.sources.files import SourceRow, SourceRows
+from coh_lightning.feedback.sources.files import SourceRow, SourceRows, converted
 from coh_lightning.feedback.turns import refuse_beside_content
 
 
@@ -39,19 +39,17 @@ class OASST(Source):
 
     def rows(self) -> SourceRows:
         """One row for each human message that has answers: {"id", "messages", "removed", "replies"}."""
-        for where, tree in super().rows():
+
+        def questions(tree: SourceRow, where: str) -> SourceRow:
+            return {"questions": list(_questions(column(tree, "prompt", where), [], where))}
+
+        for where, tree in converted(super().rows(), questions):
             if isinstance(tree, InputError):
                 yield where, tree
-                continue
-            try:
-                rows = list(_questions(column(tree, "prompt", where), [], where))
-            except InputError as error:
-                yield where, error
-                continue
-            if not rows:
+            elif not tree["questions"]:
                 yield where, {"replies": []}
-            for row in rows:
-                yield f"{where} ({named(row['id'])})", row
+            else:
+                yield from ((f"{where} ({named(row['id'])})", row) for row in tree["questions"])
 
     def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         if not row["replies"]:
@@ -67,34 +65,23 @@ class OASST(Source):
                 raise InputError(f"{where}: emojis is {shown(emojis)}; it must be an object.")
             balance = number(emojis.get("+1", 0), "emojis.+1", where) - number(emojis.get("-1", 0), "emojis.-1", where)
             rank = reply.get("rank")
-            text = text_column(reply, "text", where)
-            candidates.append(
-                RatedCompletion(
-                    text,
-                    rank=None if rank is None else number(rank, "rank", where),
-                    thumb=None if balance == 0 else balance > 0,
-                    author=_author(reply),
-                )
+            one = RatedCompletion(
+                text_column(reply, "text", where),
+                rank=None if rank is None else number(rank, "rank", where),
+                thumb=None if balance == 0 else balance > 0,
+                author=str(reply.get("model_name") or "model") if reply.get("synthetic") else "human",
             )
+            candidates.append(one)
         if not candidates:
             return self.rejected("all answers were deleted or failed review", where)
         if all(candidate.rank is None and candidate.thumb is None for candidate in candidates):
             return self.rejected("answers without a rank and without a clear thumb", where)
-        return self.record(
-            turns_of_messages(row["messages"], "messages", where, self.notes),
-            candidates,
-            where=where,
-            task="response",
-            id=row["id"],
-        )
+        prompt = turns_of_messages(row["messages"], "messages", where, self.notes)
+        return self.record(prompt, candidates, where=where, task="response", id=row["id"])
 
 
 def _removed(message: SourceRow) -> bool:
     return bool(message.get("deleted")) or message.get("review_result") is False
-
-
-def _author(reply: SourceRow) -> str | None:
-    return str(reply.get("model_name") or "model") if reply.get("synthetic") else "human"
 
 
 def _questions(node: SourceRow, before: list[SourceRow], where: str, removed: bool = False) -> Iterator[SourceRow]:
@@ -102,7 +89,7 @@ def _questions(node: SourceRow, before: list[SourceRow], where: str, removed: bo
     was removed.
     """
     if not isinstance(node, dict):
-        raise InputError(f"{where}: a message of the tree is a {type(node).__name__}; it must be an object.")
+        raise InputError(f"{where}: a message of the tree is {a_kind(node)}; it must be an object.")
     refuse_beside_content(node, "a message of the tree", where)
     removed = removed or _removed(node)
     path = [*before, {"role": text_column(node, "role", where), "content": text_column(node, "text", where)}]

@@ -16,7 +16,7 @@ from coh_lightning.feedback.turns import DEVELOPER
 
 @dataclass(frozen=True)
 class Records(Source):
-    """Feedback records as JSON lines (or a JSON list). Read strictly: an empty completion is an error, not a rejection."""
+    """Feedback records as JSON lines (or a JSON list), read strictly: an empty completion is an error, not rejected."""
 
     def columns(self) -> Sequence[str]:
         return ("prompt", "completions")
@@ -28,19 +28,13 @@ class Records(Source):
         feedback = Feedback.from_json(row, where)
         if isinstance(row["prompt"], list) and any(message.get("role") == DEVELOPER for message in row["prompt"]):
             self.notes.count(READ_AS_SYSTEM, where)
-        for place, passed_over in feedback.extra.items():
-            if (
-                place.startswith(("prompt[", "completions["))
-                and place not in row.get("extra", {})
-                and isinstance(passed_over, dict)
-            ):
-                for name in passed_over:
-                    self.notes.count(
-                        f"the key {named(name)!r} of {place.split('[')[0]} is kept in the record and not used", where
-                    )
+        unused = feedback.extra.keys() - row.get("extra", {}).keys()
+        for place in sorted(one for one in unused if one.startswith(("prompt[", "completions["))):
+            for name in feedback.extra[place] if isinstance(feedback.extra[place], dict) else ():
+                message = f"the key {named(name)!r} of {place.split('[')[0]} is kept in the record and not used"
+                self.notes.count(message, where)
         bare = self.stripped(feedback)
         if self.strip and feedback.id == content_id(feedback):  # it was made from the content, which has changed
             bare = dataclasses.replace(bare, id=content_id(bare))
-        return dataclasses.replace(
-            bare, source=self.label, task=self.task or feedback.task, aspect=self.aspect or feedback.aspect
-        )
+        task, aspect = self.task or feedback.task, self.aspect or feedback.aspect
+        return dataclasses.replace(bare, source=self.label, task=task, aspect=aspect)

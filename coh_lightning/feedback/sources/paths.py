@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from coh_lightning.errors import InputError, did_you_mean, named
+from coh_lightning.errors import InputError, a_kind, did_you_mean, named
 from coh_lightning.feedback.sources.base import column
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?=\.|$)|' + r"'((?:[^']|'')*)'(?=\.|$)")
@@ -44,10 +44,7 @@ def steps_of(path: str) -> tuple[Step, ...]:
         if path[start : start + 1] in ('"', "'"):
             quoted = _QUOTED.match(path, start)
             if quoted is None:
-                raise InputError(
-                    f"the path {path!r:.80} has a quote at character {start + 1} that is not closed before a dot or "
-                    "the end."
-                )
+                raise InputError(f"the path {path!r:.80} has a quote at character {start + 1} that is not closed.")
             mark = path[start]
             steps.append(Step(quoted[0][1:-1].replace(mark * 2, mark), literal=True))
             start = quoted.end() + 1
@@ -79,7 +76,7 @@ def value_at(item: Any, path: str, where: str) -> Any:
 
 
 def _walk(value: Any, steps: Sequence[Step], done: list[str], path: str, where: str) -> Any:
-    """The value that the steps lead to, from one that the steps `done` have led to."""
+    """The value that the steps lead to from `value`, to which the steps `done` have led."""
     for depth, step in enumerate(steps):
         if value is None:
             return None
@@ -96,32 +93,19 @@ def _walk(value: Any, steps: Sequence[Step], done: list[str], path: str, where: 
                 near = did_you_mean(step.name, map(str, value))
                 raise InputError(f"{where}: {_so_far(done)} has no {step.name!r:.60}{near}")
             value = column(value, step.name, where)
-        elif (
-            a_list
-            and not step.literal
-            and (_PLACE.fullmatch(step.name) or (step.name != ":" and _SLICE.fullmatch(step.name)))
-        ):
-            value = _of_list(value, step.name, done, path, where)
+        elif a_list and not step.literal and _PLACE.fullmatch(step.name):
+            if not -len(value) <= int(step.name) < len(value):
+                wanted = f"{named(path)} needs element {step.name} (counted from 0)"
+                raise InputError(f"{where}: {_so_far(done)} has {len(value)} elements; {wanted}.")
+            value = value[int(step.name)]
+        elif a_list and not step.literal and step.name != ":" and (bounds := _SLICE.fullmatch(step.name)):
+            value = list(value[slice(*(None if bound is None else int(bound) for bound in bounds.groups()))])
         else:
-            what = f"{_so_far(done) or 'the element'} is a {type(value).__name__}"
-            raise InputError(f"{where}: {what}; there is no {step.name!r:.60} in it.")
+            place = _so_far(done) or "the element"
+            raise InputError(f"{where}: {place} is {a_kind(value)}, which has no {step.name!r:.60}.")
         done = [*done, step.name]
     return value
 
 
-def _of_list(value: Sequence[Any], step: str, done: list[str], path: str, where: str) -> Any:
-    part = _SLICE.fullmatch(step)
-    if part is not None:
-        return list(value[slice(*(None if bound is None else int(bound) for bound in part.groups()))])
-    place = int(step)
-    if not -len(value) <= place < len(value):
-        raise InputError(
-            f"{where}: {_so_far(done)} has {len(value)} elements; {named(path)} asks for element {step} (counted from "
-            "0)."
-        )
-    return value[place]
-
-
 def _so_far(done: Sequence[str]) -> str:
-    """The path so far, for a message."""
     return ".".join(map(named, done))

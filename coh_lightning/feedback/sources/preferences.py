@@ -3,126 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from coh_lightning.errors import InputError, named
+from coh_lightning.errors import InputError, a_kind, named
 from coh_lightning.feedback.judgments import TIE
 from coh_lightning.feedback.records import RatedCompletion
 from coh_lightning.feedback.sources.files import SourceRow
 from coh_lightning.feedback.sources.paths import value_at
 from coh_lightning.feedback.sources.reader import Reader
 from coh_lightning.feedback.sources.values import ValueTable, is_number, normal, object_of
-from coh_lightning.feedback.sources.votes import PairVotes, ranks_by_votes, ranks_by_wins
+from coh_lightning.feedback.sources.votes import ranks_by_votes, ranks_by_wins
 
-NO_VOTE = "nobody said which completion is better"
+if TYPE_CHECKING:
+    from coh_lightning.feedback.sources.mapping import Mapping as Settings
+    from coh_lightning.feedback.sources.votes import PairVotes
+
+Wins = dict[tuple[int, int], float]
+"""(place, other place) -> how often, or how strongly, the first was preferred to the second."""
 
 
 class Preference(NamedTuple):
-    """The ranks of a row's completions (None if nobody gave any), and what the record's `extra` keeps of it."""
+    """The ranks of a row's completions, and what the record's `extra` keeps of the votes."""
 
-    ranks: Sequence[float | None] | None
+    ranks: Sequence[float | None]
     extra: dict[str, Any]
 
 
 class Preferences:
-    """How a mapping says which completion is better; the arguments are `Mapping`'s settings of these names.
+    """How a mapping says which completion is better. Raises InputError for settings that contradict each other."""
 
-    Args:
-        reader: reads the values; its notes count votes without an entry.
-        count: the number of completions, if it is the same in all rows.
-        owner: whose settings these are, for messages.
-
-    Raises:
-        InputError: settings that contradict each other.
-    """
-
-    def __init__(
-        self,
-        *,
-        votes: Sequence[str],
-        vote_for: Mapping[Any, Any],
-        pairs: Sequence[PairVotes],
-        matrix: str | None,
-        strength: str | None,
-        strength_for: int,
-        rater_preference: str | None,
-        reader: Reader,
-        count: int | None,
-        owner: str,
-    ) -> None:
-        self.votes, self.matrix, self.reader = votes, matrix, reader
-        self.strength, self.strength_for = strength, strength_for
-        ways = [
-            name
-            for name, given in (("votes", votes), ("pairs", pairs), ("matrix", matrix), ("strength", strength))
-            if given
-        ]
+    def __init__(self, settings: Settings, reader: Reader) -> None:
+        owner, votes, strength = reader.owner, settings.votes, settings.strength
+        count = None if settings.each is not None else len(settings.completions)
+        ways = [name for name in ("votes", "pairs", "matrix", "strength") if getattr(settings, name)]
         if len(ways) > 1:
-            raise InputError(
-                f"{owner}: {' and '.join(repr(way) for way in ways)} each say which completion is better; give one "
-                "of them."
-            )
-        if vote_for and not votes:
+            raise InputError(f"{owner}: {' and '.join(map(repr, ways))} each rank the completions; give one of them.")
+        if settings.vote_for and not votes:
             raise InputError(f"{owner}: 'votes' and 'vote_for' go together.")
-        if votes and not vote_for and count is not None:
-            raise InputError(
-                f"{owner}: 'votes' and 'vote_for' go together (without it, votes are authors of the elements of "
-                "'each')."
-            )
-        if (matrix or pairs) and count == 1:
+        if votes and not settings.vote_for and count is not None:
+            alone = "without it, votes are authors of the elements of 'each'"
+            raise InputError(f"{owner}: 'votes' and 'vote_for' go together ({alone}).")
+        if (settings.matrix or settings.pairs) and count == 1:
             raise InputError(f"{owner}: {ways[0]!r} needs two completions or more; 'completions' has 1.")
-        if strength and (count not in (2, None) or strength_for not in (0, 1)):
-            raise InputError(
-                f"{owner}: 'strength' is about two completions, and strength_for is the place of one, 0 or 1; there "
-                f"are {count or 'any number of'}."
-            )
-        self.vote_for = ValueTable("vote_for", _places(vote_for, "vote_for", count, owner), owner)
-        self.pairs = [
-            (
-                one,
-                ValueTable(
-                    f"pairs[{number}].vote_for", _places(one.vote_for, f"pairs[{number}].vote_for", 2, owner), owner
-                ),
-            )
-            for number, one in enumerate(pairs)
-        ]
-        for number, one in enumerate(pairs):
+        if strength and (count not in (2, None) or settings.strength_for not in (0, 1)):
+            found = f"there are {count or 'any number'}, and strength_for is {settings.strength_for}"
+            raise InputError(f"{owner}: 'strength' compares two completions, 0 and 1; {found}.")
+        self.vote_for = ValueTable("vote_for", _places(settings.vote_for, "vote_for", count, owner), owner)
+        self.pairs: list[tuple[PairVotes, ValueTable]] = []
+        for number, one in enumerate(settings.pairs):
+            key = f"pairs[{number}]"
             if len(one.sides) != 2 or not all(isinstance(side, str) or _is_place(side, count) for side in one.sides):
-                raise InputError(
-                    f"{owner}: pairs[{number}].sides is {one.sides!r:.80}; give two, each the path of an author or "
-                    "the place of a completion, counted from 0."
-                )
-        if rater_preference and not (votes or strength):
-            raise InputError(
-                f"{owner}: 'rater_preference' is what each rater preferred, as votes or strengths; there are no "
-                "'votes' and no 'strength'."
-            )
+                wanted = "give two, each the path of an author or the place of a completion, counted from 0"
+                raise InputError(f"{owner}: {key}.sides is {one.sides!r:.80}; {wanted}.")
+            key += ".vote_for"
+            self.pairs.append((one, ValueTable(key, _places(one.vote_for, key, 2, owner), owner)))
+        if settings.rater_preference and not (votes or strength):
+            raise InputError(f"{owner}: 'rater_preference' needs 'votes' or a 'strength'; there is neither.")
+        self.votes, self.matrix, self.reader = votes, settings.matrix, reader
+        self.strength, self.strength_for = strength, settings.strength_for
         # without the setting, a row's own votes or strengths may be those of the raters
-        self.rater_preference = rater_preference or strength or (votes[0] if len(votes) == 1 else None)
-        self.rater_preference_is_set = rater_preference is not None
+        self.rater_preference = settings.rater_preference or strength or (votes[0] if len(votes) == 1 else None)
+        self.rater_preference_is_set = settings.rater_preference is not None
         self.given = bool(ways)
         self.tables = [self.vote_for, *(table for _, table in self.pairs)]
 
-    def of(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Preference:
-        """The preference of a row among these completions.
-
-        Raises:
-            InputError: a vote without an entry, a side that is no completion, a table that is not square.
+    def of(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Preference | None:
+        """The preference of a row among these completions, if there is any. Raises InputError for a vote without an
+        entry, a side that is not a completion, or a table that is not square.
         """
         if self.votes:
             return self._by_votes(row, candidates, where)
         if self.strength:
             return self._by_strength(row, len(candidates), where)
-        wins = (
-            self._wins_of_matrix(row, candidates, where) if self.matrix else self._wins_of_pairs(row, candidates, where)
-        )
+        wins = (self._wins_of_matrix if self.matrix else self._wins_of_pairs)(row, candidates, where)
         if not wins:
-            return Preference(None, {})
+            return None
         ranks, complete = ranks_by_wins(wins, len(candidates))
         if not complete:
-            self.reader.notes.count(
-                "not all pairs of completions were compared; they are ranked by those that were", where
-            )
+            message = "not all pairs of completions were compared; they are ranked by those that were"
+            self.reader.notes.count(message, where)
         return Preference(ranks, {})
 
     def agree(
@@ -139,15 +98,12 @@ class Preferences:
         own = None if path is None else value_at(row, path, where)
         if not isinstance(own, list) or len(own) != raters:
             if self.rater_preference_is_set:
-                found = f"a list of {len(own)}" if isinstance(own, list) else f"a {type(own).__name__}"
-                raise InputError(
-                    f"{where}: {path} is {found}; it must have one preference for each of the {raters} raters."
-                )
+                wanted = f"one preference for each of the {raters} raters"
+                raise InputError(f"{where}: {path} is {a_kind(own)}; it must have {wanted}.")
             return [True] * raters
         if self.strength:
             strengths = [self.reader.number(one, str(path), where, only_words=True) for one in own]
-            places = [(self.strength_for if one > 0 else 1 - self.strength_for) if one else None for one in strengths]
-            return [place in best for place in places]
+            return [bool(one) and self._preferred(one or 0.0) in best for one in strengths]
         authors = _authors(candidates)
         return [
             bool(votes := self._given(one))
@@ -155,21 +111,22 @@ class Preferences:
             for one in own
         ]
 
-    def _by_votes(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Preference:
+    def _preferred(self, strength: float) -> int:
+        return self.strength_for if strength > 0 else 1 - self.strength_for
+
+    def _by_votes(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Preference | None:
         votes = [vote for path in self.votes for vote in self._given(value_at(row, path, where))]
         if not votes:
-            return Preference(None, {})
-        authors = _authors(candidates)
+            return None
+        count, authors = len(candidates), _authors(candidates)
         places = [self._place(vote, self.vote_for, authors, where) for vote in votes]
         for vote, place in zip(votes, places, strict=True):
-            if place != TIE and not (isinstance(place, int) and place < len(candidates)):
-                raise InputError(
-                    f"{where}: the vote {vote!r:.60} is for completion {place} (counted from 0); there are "
-                    f"{len(candidates)}."
-                )
-        return Preference(ranks_by_votes(places, len(candidates)), {"votes": [str(vote) for vote in votes]})
+            if place != TIE and not (isinstance(place, int) and place < count):
+                found = f"the vote {vote!r:.60} is for completion {place} (counted from 0)"
+                raise InputError(f"{where}: {found}; there are {count}.")
+        return Preference(ranks_by_votes(places, count), {"votes": [str(vote) for vote in votes]})
 
-    def _by_strength(self, row: SourceRow, count: int, where: str) -> Preference:
+    def _by_strength(self, row: SourceRow, count: int, where: str) -> Preference | None:
         path = str(self.strength)
         if count != 2:
             raise InputError(
@@ -177,15 +134,12 @@ class Preferences:
             )
         strength = self.reader.number(value_at(row, path, where), path, where, only_words=True)
         if strength is None:
-            return Preference(None, {})
-        better = self.strength_for if strength > 0 else 1 - self.strength_for
-        ranks = [1.0 if not strength or place == better else 2.0 for place in range(2)]
+            return None
+        ranks = [1.0 if not strength or place == self._preferred(strength) else 2.0 for place in range(2)]
         return Preference(ranks, {"margin": abs(strength)})
 
-    def _wins_of_pairs(
-        self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str
-    ) -> dict[tuple[int, int], float]:
-        wins: dict[tuple[int, int], float] = {}
+    def _wins_of_pairs(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Wins:
+        wins: Wins = {}
         authors = _authors(candidates)
         for pair, table in self.pairs:
             for item, at in _comparisons(row, pair.each, where):
@@ -196,42 +150,36 @@ class Preferences:
                 one, other = (self._side(side, authors, len(candidates), at) for side in sides)
                 if one == other:
                     raise InputError(f"{at}: both sides of a comparison are the completion {sides[0]!r:.60}.")
-                named = {normal(side): place for place, side in enumerate(sides)} | {
-                    normal(candidates[side].author): n for n, side in enumerate((one, other))
-                }
+                by_name = {normal(side): place for place, side in enumerate(sides)}
+                by_name |= {normal(candidates[side].author): place for place, side in enumerate((one, other))}
                 for vote in votes:
-                    place = self._place(vote, table, named, at)
+                    place = self._place(vote, table, by_name, at)
                     wins[one, other] = wins.get((one, other), 0.0) + (place == 0)
                     wins[other, one] = wins.get((other, one), 0.0) + (place == 1)
         return wins
 
-    def _wins_of_matrix(
-        self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str
-    ) -> dict[tuple[int, int], float]:
+    def _wins_of_matrix(self, row: SourceRow, candidates: Sequence[RatedCompletion], where: str) -> Wins:
         path, count = str(self.matrix), len(candidates)
         table = value_at(row, path, where)
         if self.reader.is_missing(table):
             return {}
-        lines = _in_order(table, candidates, path, where)
         numbers = [
             [
                 self.reader.number(cell, path, where, only_words=True) if one != other else None
                 for other, cell in enumerate(_in_order(line, candidates, path, where))
             ]
-            for one, line in enumerate(lines)
+            for one, line in enumerate(_in_order(table, candidates, path, where))
         ]
         signed = any(number is not None and number < 0 for line in numbers for number in line)
-        wins: dict[tuple[int, int], float] = {}
+        wins: Wins = {}
         for one in range(count):
             for other in range(one + 1, count):
                 there, back = numbers[one][other], numbers[other][one]
                 if (there is None and back is None) or (not signed and not there and not back):
                     continue  # counts of 0 and 0: nobody compared the two
                 if there is None or back is None:
-                    raise InputError(
-                        f"{where}: {path} has a number for completions {one} and {other} in only one direction; "
-                        "give both."
-                    )
+                    found = f"a number for completions {one} and {other} in only one direction"
+                    raise InputError(f"{where}: {path} has {found}; give both.")
                 wins[one, other], wins[other, one] = there, back
         return wins
 
@@ -248,10 +196,8 @@ class Preferences:
             if normal(vote) in authors:
                 return authors[normal(vote)]
             self.reader.notes.count(f"vote {vote!r:.60} is in no entry of {table.name!r} or 'missing'", where)
-        raise InputError(
-            f"{where}: a vote is {vote!r:.60}; {table.name} knows "
-            f"{table.shown or 'none, and no completion has this author'}."
-        )
+        known = table.shown or "none, and no completion has this author"
+        raise InputError(f"{where}: a vote is {vote!r:.60}; {table.name} has {known}.")
 
     def _side(self, side: Any, authors: Mapping[Any, int], count: int, where: str) -> int:
         if not isinstance(side, list | Mapping):
@@ -259,20 +205,15 @@ class Preferences:
                 return place
             if is_number(side) and float(side) in range(count):
                 return int(float(side))
-        raise InputError(
-            f"{where}: a side of a comparison is {side!r:.60}; it is neither the author of a completion nor a place, "
-            f"0 to {count - 1}."
-        )
+        wanted = f"the author of a completion, or a place, 0 to {count - 1}"
+        raise InputError(f"{where}: a side of a comparison is {side!r:.60}; it must be {wanted}.")
 
 
 def _authors(candidates: Sequence[RatedCompletion]) -> dict[Any, int]:
     """Author -> place, for authors of exactly one completion."""
-    forms = [normal(candidate.author) for candidate in candidates]
-    return {
-        form: place
-        for place, form in enumerate(forms)
-        if candidates[place].author is not None and forms.count(form) == 1
-    }
+    forms = [normal(one.author) for one in candidates]
+    known = [place for place, one in enumerate(candidates) if one.author is not None]
+    return {forms[place]: place for place in known if forms.count(forms[place]) == 1}
 
 
 def _comparisons(row: SourceRow, path: str | None, where: str) -> Iterator[tuple[Any, str]]:
@@ -281,7 +222,7 @@ def _comparisons(row: SourceRow, path: str | None, where: str) -> Iterator[tuple
         return
     found = value_at(row, path, where)
     if not isinstance(found, list | Mapping) and found is not None:
-        raise InputError(f"{where}: {path} is a {type(found).__name__}; it must be a list of comparisons.")
+        raise InputError(f"{where}: {path} is {a_kind(found)}; it must be a list of comparisons.")
     for key, item in found.items() if isinstance(found, Mapping) else enumerate(found or []):
         yield item, f"{where}, {path}[{named(str(key))}]"
 
@@ -290,18 +231,16 @@ def _in_order(line: Any, candidates: Sequence[RatedCompletion], path: str, where
     """One value per completion, from a list of the same length or an object by author (None if it is missing)."""
     if isinstance(line, Mapping):
         by_author = {normal(key): value for key, value in line.items()}
-        unknown = [key for key in line if normal(key) not in {normal(candidate.author) for candidate in candidates}]
+        forms = [normal(one.author) for one in candidates]
+        unknown = [key for key in line if normal(key) not in forms]
         if unknown:
             raise InputError(f"{where}: {path} is about {unknown[0]!r:.60}, which is the author of no completion.")
-        return [by_author.get(normal(candidate.author)) for candidate in candidates]
+        return [by_author.get(form) for form in forms]
     if line is None:
         return [None] * len(candidates)
     if not isinstance(line, list) or len(line) != len(candidates):
-        what = f"a list of {len(line)}" if isinstance(line, list) else f"a {type(line).__name__}"
-        raise InputError(
-            f"{where}: {path} holds {what}; it must have a line and a column for each of the {len(candidates)} "
-            "completions."
-        )
+        wanted = f"a line and a column for each of the {len(candidates)} completions"
+        raise InputError(f"{where}: {path} has {a_kind(line)}; it must have {wanted}.")
     return line
 
 

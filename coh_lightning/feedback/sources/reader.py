@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError, shown
 from coh_lightning.feedback.sources.dialogue import is_messages
-from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.feedback.sources.values import ValueTable, is_number, object_of
 from coh_lightning.feedback.turns import is_typed_parts, joined_parts
 
+if TYPE_CHECKING:
+    from coh_lightning.feedback.sources.mapping import Mapping as Settings
+
 
 class Reader:
-    """Reads values by the tables of a mapping, and counts those without an entry.
-
-    Args:
-        values: rating as it stands in the file -> its number.
-        missing: values that mean "not given".
-        scalars_as_text: whether numbers and booleans are converted where a text is needed.
-        notes: count values without an entry.
-        owner: whose settings these are, for messages.
-
-    Raises:
-        InputError: entries that contradict each other, or a non-finite number in `values`.
+    """Reads values by the tables of a mapping, and counts those without an entry. Raises InputError for entries that
+    contradict each other, or a non-finite number in `values`.
     """
 
-    def __init__(
-        self,
-        values: Mapping[Any, Any],
-        missing: Sequence[Any],
-        *,
-        scalars_as_text: bool,
-        notes: SourceNotes,
-        owner: str,
-    ) -> None:
-        self.scalars_as_text = scalars_as_text
-        self.notes = notes
-        self.missing = ValueTable("missing", missing, owner)
-        self.values = ValueTable(
-            "values",
-            {entry: _finite(number, entry, owner) for entry, number in object_of(values, "values", owner).items()},
-            owner,
-        )
+    def __init__(self, settings: Settings) -> None:
+        self.owner = f"Mapping of {settings.path}"
+        self.scalars_as_text, self.notes = settings.scalars_as_text, settings.notes
+        self.missing = ValueTable("missing", settings.missing, self.owner)
+        entries = object_of(settings.values, "values", self.owner)
+        numbers = {entry: _finite(number, entry, self.owner) for entry, number in entries.items()}
+        self.values = ValueTable("values", numbers, self.owner)
 
     def is_missing(self, value: Any) -> bool:
         """Whether a value is null, blank, or an entry of `missing`."""
@@ -52,11 +34,7 @@ class Reader:
         return bool(self.missing) and not isinstance(value, list | dict) and value in self.missing
 
     def text(self, value: Any, path: str, where: str) -> str | None:
-        """The text exactly as it is (a list of text parts is joined), or None if it is missing.
-
-        Raises:
-            InputError: the value is not text.
-        """
+        """The exact text (a list of text parts is joined); None if missing. Raises InputError if it is not text."""
         if is_typed_parts(value):
             value = joined_parts(value, path, where)
         if self.is_missing(value):
@@ -67,12 +45,10 @@ class Reader:
         if self.scalars_as_text and scalar and not _is_nan(value):
             return str(value)
         hint = f" ('{path}.-1.content' is the text of its last message)" if is_messages(value) else ""
-        if scalar:
-            hint = (
-                " ('missing: [.nan]' treats it as missing)"
-                if _is_nan(value)
-                else " (scalars_as_text: true converts it)"
-            )
+        if _is_nan(value):
+            hint = " ('missing: [.nan]' treats it as missing)"
+        elif scalar:
+            hint = " (scalars_as_text: true converts it)"
         raise InputError(f"{where}: {path} is {value!r:.60}, a {type(value).__name__}; it must be text{hint}.")
 
     def texts(self, value: Any, path: str, where: str) -> list[str]:
@@ -91,9 +67,8 @@ class Reader:
             InputError: neither a number nor an entry; or a number without an entry in a table that has numbers.
         """
         if isinstance(value, list):
-            numbers = [
-                number for one in value if (number := self.number(one, path, where, only_words=only_words)) is not None
-            ]
+            read = [self.number(one, path, where, only_words=only_words) for one in value]
+            numbers = [number for number in read if number is not None]
             return sum(numbers) / len(numbers) if numbers else None
         if self.is_missing(value):
             return None
@@ -110,13 +85,11 @@ class Reader:
             return number
         if self.values and not isinstance(value, dict):
             self.notes.count(f"value {value!r:.60} of {path!r} is in no entry of 'values' or 'missing'", where)
-        raise InputError(f"{where}: {path} is {value!r:.60}; {self._number_hint(value)}.")
-
-    def _number_hint(self, value: Any) -> str:
-        known = f" ('values' knows {self.values.shown})" if self.values else ""
+        known = f" ('values' has {self.values.shown})" if self.values else ""
+        remedy = f"it must be a number, or an entry of 'values' or 'missing'{known}"
         if _is_nan(value):
-            return "that is not a number: 'missing: [.nan]' treats it as missing"
-        return f"it must be a number, or an entry of 'values' or 'missing'{known}"
+            remedy = "that is not a number: 'missing: [.nan]' treats it as missing"
+        raise InputError(f"{where}: {path} is {value!r:.60}; {remedy}.")
 
     def thumb(self, value: Any, path: str, up: ValueTable, down: ValueTable, where: str) -> bool | None:
         """Whether the thumb is up; None if it is missing. Raises InputError for a value in neither list."""

@@ -14,10 +14,8 @@ LOOKED_AT = 20
 
 
 def recognized(path: str) -> tuple[Source, str | None]:
-    """The source that reads a file, and a sentence about it unless it is `Records`.
-
-    Raises:
-        InputError: the file is missing, empty or damaged as a whole.
+    """The source that reads a file, and a sentence about it unless it is `Records`. Raises InputError if the file is
+    missing, empty or damaged as a whole.
     """
     for kind, form in (
         (Records, None),
@@ -27,11 +25,7 @@ def recognized(path: str) -> tuple[Source, str | None]:
         source = kind(path)
         row = next((row for _, row in islice(source.all_rows(), LOOKED_AT) if isinstance(row, dict)), {})
         if source.fits(list(row)):
-            if (
-                "prompt" not in row
-                and isinstance(row.get("chosen"), str)
-                and row["chosen"].lstrip().startswith(HUMAN.lstrip())
-            ):
+            if "prompt" not in row and str(row.get("chosen")).lstrip().startswith(HUMAN.lstrip()):
                 return HH(path), f"{path} is read as dialogues of HH, by the first row's '{HUMAN.strip()}'."
             return source, None if form is None else f"{path} is read as {form}, by the columns of its first row."
     return Records(path), None

@@ -1,6 +1,4 @@
-"""openai/summarize_from_feedback, `comparisons`: two summaries of a Reddit post (or a CNN/DM article) and the labeler's
-choice.
-"""
+"""openai/summarize_from_feedback, `comparisons`: two summaries of a post (or an article) and the labeler's choice."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from typing import Any
 from coh_lightning.errors import InputError, shown
 from coh_lightning.feedback.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.feedback.sources.base import Source, column, text_column
+from coh_lightning.feedback.sources.dialogue import is_messages
 from coh_lightning.feedback.sources.files import SourceRow
 from coh_lightning.feedback.turns import Part, Turn
 
@@ -44,12 +43,7 @@ class Summarize(Source):
         info = column(row, "info", where)
         summaries = column(row, "summaries", where)
         choice = column(row, "choice", where)
-        if (
-            not isinstance(info, dict)
-            or not isinstance(summaries, list)
-            or len(summaries) != 2
-            or not all(isinstance(one, dict) for one in summaries)
-        ):
+        if not isinstance(info, dict) or not is_messages(summaries) or len(summaries) != 2:
             raise InputError(f"{where}: 'info' must be an object and 'summaries' a list of two objects.")
         if isinstance(choice, bool) or choice not in (0, 1):
             raise InputError(f"{where}: choice is {choice!r:.60}; it must be 0 or 1.")
@@ -61,19 +55,11 @@ class Summarize(Source):
                 raise InputError(f"{where}: info.{name} is {shown(info[name])}; it must be text.")
         head = [f"Subreddit: r/{info['subreddit']}"] if kind == "post" and info.get("subreddit") else []
         head += [f"Title: {info['title']}"] if info.get("title") else []
-        task_sentence = (
-            f"Write a summary of the following {kind}.\n\n"
-            + "".join(line + "\n" for line in head)
-            + ("\n" if head else "")
-        )
-        candidates = [
-            RatedCompletion(
-                text_column(summary, "text", where).removeprefix(" "),
-                rank=1.0 if index == choice else 2.0,
-                author=summary.get("policy"),
-            )
-            for index, summary in enumerate(summaries)
-        ]
+        task_sentence = "\n".join([f"Write a summary of the following {kind}.\n", *head, *([""] if head else []), ""])
+        candidates = []
+        for index, summary in enumerate(summaries):
+            text, rank = text_column(summary, "text", where).removeprefix(" "), 1.0 if index == choice else 2.0
+            candidates.append(RatedCompletion(text, rank=rank, author=summary.get("policy")))
         extra = {name: row[name] for name in ("worker", "batch") if row.get(name) is not None}
         if isinstance(row.get("extra"), dict) and row["extra"].get("confidence") is not None:
             extra["confidence"] = row["extra"]["confidence"]

@@ -15,6 +15,7 @@ from coh_lightning.feedback.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.feedback.sources.base import Source, column
 from coh_lightning.feedback.sources.dialogue import (
     Unlike,
+    common_beginning,
     is_messages,
     prompt_and_answers,
     turn_of_message,
@@ -22,7 +23,7 @@ from coh_lightning.feedback.sources.dialogue import (
 )
 from coh_lightning.feedback.sources.files import SourceRow
 from coh_lightning.feedback.sources.notes import SourceNotes
-from coh_lightning.feedback.turns import BESIDE_PROMPT, Part, Turn, refuse_beside_content, user_turn
+from coh_lightning.feedback.turns import BESIDE_PROMPT, Turn, plain_turn, refuse_beside_content, user_turn
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,13 @@ class TRLPairs(Source):
         sides = {name: column(row, name, where) for name in self.columns()}
         given = row.get("prompt")
         if given is not None and all(isinstance(side, str) for side in sides.values()):
-            prompt, texts = _prompt(given, "prompt", where, self.notes), [*sides.values()]
+            prompt, texts = _prompt(given, where, self.notes), [*sides.values()]
         elif all(isinstance(side, str) for side in sides.values()):
             # the common beginning up to the last space: a word that both begin alike belongs to the completions, and
             # so does the whitespace before it
-            one, other = sides.values()
-            begin = one[
-                : next(
-                    (place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right),
-                    min(len(one), len(other)),
-                )
-            ]
-            common = len(begin[: max(begin.rfind(" "), begin.rfind("\n")) + 1].rstrip(" \n"))
-            prompt, texts = (user_turn(one[:common]),), [side[common:] for side in sides.values()]
+            begin = common_beginning(*sides.values())
+            begin = begin[: max(begin.rfind(" "), begin.rfind("\n")) + 1].rstrip(" \n")
+            prompt, texts = (user_turn(begin),), [side[len(begin) :] for side in sides.values()]
         elif given is None and not all(is_messages(side) for side in sides.values()):
             raise InputError(f"{where}: 'chosen' and 'rejected' must both be text or both be lists of messages.")
         else:
@@ -86,57 +81,43 @@ class TRLUnpaired(Source):
 
     def feedback(self, row: SourceRow, where: str) -> Feedback | Rejected:
         label = column(row, "label", where)
-        if not isinstance(label, bool):
-            named = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(
-                str(label).lower()
-            )
-            if named is None:
-                raise InputError(f"{where}: label is {label!r:.60}; it must be true or false.")
-            label = named
+        thumb = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(str(label).lower())
+        if thumb is None:
+            raise InputError(f"{where}: label is {label!r:.60}; it must be true or false.")
         messages = "messages" if row.get("messages") is not None and row.get("completion") is None else "completion"
         _count_others(self, row, ("prompt", messages, "label"), where)
         given = row.get("prompt") if messages == "messages" else column(row, "prompt", where)
         value = column(row, messages, where)
-        turns = (
-            turns_of_messages(value, messages, where, self.notes)
-            if messages == "messages"
-            else _turns(value, messages, where, self.notes)
-        )
+        read = turns_of_messages if messages == "messages" else _turns
+        turns = read(value, messages, where, self.notes)
         try:
             prompt, (text,) = prompt_and_answers(_given(given, where, self.notes), {messages: turns})
         except Unlike as unlike:
             return self.rejected(unlike.reason, where, unlike.detail)
-        return self.record(prompt, [RatedCompletion(text, thumb=label)], where=where, task="response")
+        return self.record(prompt, [RatedCompletion(text, thumb=thumb)], where=where, task="response")
 
 
-def _prompt(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
-    if isinstance(value, str):
-        return (user_turn(value),)
-    return turns_of_messages(value, key, where, notes)
+def _prompt(value: object, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
+    return (user_turn(value),) if isinstance(value, str) else turns_of_messages(value, "prompt", where, notes)
 
 
 def _given(value: object, where: str, notes: SourceNotes) -> tuple[Turn, ...] | None:
     """The turns of the prompt column, or None if it is null or blank."""
-    return (
-        None
-        if value is None or (isinstance(value, str) and not value.strip())
-        else _prompt(value, "prompt", where, notes)
-    )
+    blank = value is None or (isinstance(value, str) and not value.strip())
+    return None if blank else _prompt(value, where, notes)
 
 
 def _turns(value: object, key: str, where: str, notes: SourceNotes) -> tuple[Turn, ...]:
     """A side as turns: a text or one message is the answer; a list of messages may be the whole conversation."""
     if isinstance(value, str):
-        return (Turn("assistant", (Part(value, "front"),)),)
+        return (plain_turn("assistant", value),)
     if isinstance(value, dict):
         return (turn_of_message(value, key, where, notes),)
     return turns_of_messages(value, key, where, notes)
 
 
 def _count_others(source: Source, row: SourceRow, read: Sequence[str], where: str) -> None:
-    """Count the columns that are not read. A row with tools is refused, since a template would put them into the
-    prompt.
-    """
+    """Count the columns that are not read; refuse a row with tools, which a template would put into the prompt."""
     refuse_beside_content(row, "the row", where, BESIDE_PROMPT)
     for name, value in row.items():
         if name not in read and value not in (None, "", [], {}):

@@ -1,6 +1,4 @@
-"""When a value of a row and an entry of a setting are equal, whatever types YAML, JSON, CSV or the command line gave
-them.
-"""
+"""Whether a value of a row equals an entry of a setting, whatever types YAML, JSON, CSV or a command line gave them."""
 
 from __future__ import annotations
 
@@ -70,16 +68,14 @@ def is_number(value: object) -> bool:
 class ValueTable:
     """Entries of a setting, looked up by `normal`; remembers which were found.
 
-        ValueTable("values", {1: 5, "Good": 4})["1.0"]  ->  5
+        ValueTable("values", {1: 5, "Good": 4}, owner)["1.0"]  ->  5
 
     Args:
-        name: of the setting, for messages.
         entries: value -> meaning; or a list of values, which all mean true.
         owner: whose setting it is, for messages.
 
     Raises:
-        InputError: two equal entries mean different things, an entry is a list or an object, or the entries are not a
-            list.
+        InputError: equal entries with different meanings, or an entry that is a list or an object.
     """
 
     def __init__(self, name: str, entries: Mapping[Any, Any] | Iterable[Any], owner: str) -> None:
@@ -95,10 +91,8 @@ class ValueTable:
                 raise InputError(f"{owner}: an entry of '{name}' is {entry!r:.60}; give a text, a number or a boolean.")
             other, known = self._by_form.setdefault(normal(entry), (entry, meaning))
             if known != meaning:
-                raise InputError(
-                    f"{owner}: the entries {_shown(other)} and {_shown(entry)} of '{name}' are the same value, but "
-                    f"mean {known!r} and {meaning!r}; keep one of them."
-                )
+                same = f"the entries {_shown(other)} and {_shown(entry)} of '{name}' are the same value"
+                raise InputError(f"{owner}: {same}, but mean {known!r} and {meaning!r}; keep one of them.")
 
     def __contains__(self, value: object) -> bool:
         """Whether there is an entry for the value, which then counts as found."""
@@ -116,7 +110,6 @@ class ValueTable:
 
     @property
     def has_numbers(self) -> bool:
-        """Whether any entry is a number."""
         return any(isinstance(form, tuple) and form[0] == "number" for form in self._by_form)
 
     def never_found(self) -> list[str]:
@@ -127,11 +120,9 @@ class ValueTable:
 
 
 def object_of(value: Any, name: str, owner: str) -> Mapping[Any, Any]:
-    """A setting that must be an object. Raises InputError otherwise."""
+    """The setting. Raises InputError unless it is an object."""
     if not isinstance(value, Mapping):
-        raise InputError(
-            f"{owner}: '{name}' is {value!r:.60}; give an object, as in '{name}: {{a value: what it means}}'."
-        )
+        raise InputError(f"{owner}: '{name}' is {value!r:.60}; give an object, as in '{name}: {{value: meaning}}'.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""openai/webgpt_comparisons: two long answers to a question, each written from quotes of web pages, with a preference."""
+"""openai/webgpt_comparisons: two long answers to a question, written from quotes of web pages, and a preference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coh_lightning.checks import number
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, a_kind
 from coh_lightning.feedback.records import Feedback, RatedCompletion, Rejected
 from coh_lightning.feedback.sources.base import Source, column, text_column
 from coh_lightning.feedback.sources.files import SourceRow, SourceRows
@@ -60,18 +60,15 @@ class WebGPT(Source):
     def all_rows(self) -> SourceRows:
         """The rows of this split."""
         for where, row in super().all_rows():
-            if not isinstance(row, InputError):
-                try:
-                    held_out = (
-                        key64(self.held_out_seed, "webgpt held out", prompt_key(_question(row, where)))
-                        < self.held_out * 2**64
-                    )
-                except InputError as error:
-                    yield where, error
-                    continue
-                if held_out != (self.split == "validation"):
-                    continue
-            yield where, row
+            try:
+                if isinstance(row, InputError) or self._split_of(_question(row, where)) == self.split:
+                    yield where, row
+            except InputError as error:
+                yield where, error
+
+    def _split_of(self, question: str) -> str:
+        place = key64(self.held_out_seed, "webgpt held out", prompt_key(question))
+        return "validation" if place < self.held_out * 2**64 else "train"
 
     def columns(self) -> Sequence[str]:
         return ("question", "answer_0", "answer_1", "score_0", "score_1")
@@ -90,10 +87,8 @@ class WebGPT(Source):
             answers = [renumbered(answer, own, listed) for answer, own in zip(answers, quotes, strict=True)]
             if listed:
                 parts.append(Part("\n\nYou may use the following sources:", "never"))
-                parts += [
-                    Part(f"\n[{number}] {title}\n{extract}", "back")
-                    for number, (title, extract) in enumerate(listed, start=1)
-                ]
+            for number_there, (title, extract) in enumerate(listed, start=1):
+                parts.append(Part(f"\n[{number_there}] {title}\n{extract}", "back"))
         ranks = (1.0, 1.0) if scores[0] == scores[1] else (1.0, 2.0) if scores[0] > scores[1] else (2.0, 1.0)
         candidates = [RatedCompletion(answer, rank=rank) for answer, rank in zip(answers, ranks, strict=True)]
         return self.record(
@@ -103,18 +98,15 @@ class WebGPT(Source):
 
 def _question(row: SourceRow, where: str) -> str:
     question = column(row, "question", where)
-    return (
-        question
-        if isinstance(question, str)
-        else text_column(question if isinstance(question, dict) else {}, "full_text", where)
-    )
+    if isinstance(question, str):
+        return question
+    return text_column(question if isinstance(question, dict) else {}, "full_text", where)
 
 
 def _quotes(value: object, key: str, where: str) -> list[Quote]:
     if not isinstance(value, dict):
-        raise InputError(
-            f"{where}: {key} is a {type(value).__name__}; it must be an object with the lists 'title' and 'extract'."
-        )
+        wanted = "an object with the lists 'title' and 'extract'"
+        raise InputError(f"{where}: {key} is {a_kind(value)}; it must be {wanted}.")
     titles, extracts = column(value, "title", where), column(value, "extract", where)
     if not isinstance(titles, list) or not isinstance(extracts, list) or len(titles) != len(extracts):
         raise InputError(f"{where}: the lists 'title' and 'extract' of {key} differ in length.")
