@@ -1,7 +1,7 @@
 """`coh COMMAND`, or `python -m coh_lightning COMMAND`: finds the command and imports only what it needs.
 
-fit, validate, test and predict are LightningCLI's (cli.py), whose import takes seconds; our own commands answer at
-once, and so do --help of any command and the completion of shells.
+fit, validate, test and predict need LightningCLI, whose import takes seconds; our own commands answer at once, and so
+do --help of any command and the completion of shells.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ LIGHTNING = {
 }
 OWN = {
     "preview": ("coh_lightning.cli.preview", "show what feedback becomes: its chains, and which tokens are learned"),
-    "convert": (
-        "coh_lightning.cli.convert",
-        "turn feedback of any source into records, or into TRL's forms (pairs, unpaired), and back",
-    ),
+    "convert": ("coh_lightning.cli.convert", "turn feedback into records, or TRL's pairs or unpaired rows, and back"),
     "export": (
         "coh_lightning.export.huggingface",
-        "make a Hugging Face folder of a checkpoint, with the good sentence built in",
+        "write a checkpoint as a Hugging Face folder, good sentence built in",
     ),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
     "sweep": ("coh_lightning.cli.sweep", "search settings: each trial a fit, its study in a local file"),
@@ -41,10 +38,9 @@ OWN = {
 
 
 def usage() -> str:
-    """The answer to --help."""
-    rows = "\n".join(
-        f"  {name:<12}{what}" for name, what in [*LIGHTNING.items(), *((name, what) for name, (_, what) in OWN.items())]
-    )
+    """The text of --help."""
+    commands = LIGHTNING | {name: what for name, (_, what) in OWN.items()}
+    rows = "\n".join(f"  {name:<12}{what}" for name, what in commands.items())
     return f"""usage: coh COMMAND [options]          (or: python -m coh_lightning COMMAND [options])
 
 Chain of Hindsight: fine-tune a causal language model on human feedback of any kind.
@@ -62,32 +58,27 @@ coh COMMAND --help lists the options of a command; --version prints the version;
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 2 for an error in the input, 130 after Ctrl-C.
+    """Runs one command and returns its exit status: 2 for an error in the input, 130 after Ctrl-C.
 
     Args:
-        argv: The arguments; None takes those of the process, which then also ends like other commands when nobody reads
-            its output any longer (`--help | head -1`).
+        argv: The arguments. None: those of the process, which ends as others do if its output is closed (`| head -1`).
     """
-    if argv is not None:
-        return _run(list(argv), own_process=False)
+    own = argv is None
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        status = _run(sys.argv[1:], own_process=True)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at its end
-        return 128 + signal.SIGPIPE
-    return status
-
-
-def _run(words: list[str], *, own_process: bool) -> int:
-    try:
-        return _command(words, own_process=own_process)
+        status = _command(words, own_process=own)
+        if own:
+            sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        raise
+        if not own:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python writes once more at exit
+        return 128 + signal.SIGPIPE
     except Exception as error:
-        mistake = _mistake(error)
+        mistake = input_error(error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
@@ -128,26 +119,22 @@ def _command(words: list[str], *, own_process: bool) -> int:
         return run(None if own_process else words)
     if words[0].startswith("-"):
         raise InputError(f"{words[0]} was given before the command; the command comes first: coh fit {words[0]} ...")
-    raise InputError(
-        f"there is no command {words[0]}{did_you_mean(words[0], [*LIGHTNING, *OWN], '; coh --help lists them.')}"
-    )
+    near = did_you_mean(words[0], [*LIGHTNING, *OWN], "; coh --help lists them.")
+    raise InputError(f"there is no command {words[0]}{near}")
 
 
-def _mistake(error: BaseException | None) -> Exception | None:
-    """The `InputError` that an exception is or comes from (configuration libraries wrap what a constructor raises in
-    words of their own), or what the disk refuses.
-    """
+def input_error(error: BaseException | None) -> Exception | None:
+    """The `InputError` behind an exception (libraries wrap what a constructor raises), or what the disk refuses."""
     while error is not None and not isinstance(error, InputError):
         if isinstance(error, PermissionError):  # to read or to write
             return InputError(f"{error.filename}: {error.strerror}; change its permissions, or name another.")
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            return InputError(
-                f"{error.filename!s:.60}... has {len(str(error.filename))} characters, too many for the name of a file."
-            )
-        if isinstance(error, OSError) and isinstance(
-            refused := explain_os_error(error.filename or "a file", error), InputError
-        ):
-            return refused
+            name = str(error.filename)
+            return InputError(f"{name:.60}... has {len(name)} characters, too many for the name of a file.")
+        if isinstance(error, OSError):
+            refused = explain_os_error(error.filename or "a file", error)
+            if isinstance(refused, InputError):
+                return refused
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
 

@@ -1,6 +1,4 @@
-"""Callbacks that Lightning doesn't have: `CompletionWriter` keeps what the model wrote, `HumanEvalExport` makes a blind
-rating study of it, `HuggingFaceExport` exports the model.
-"""
+"""Callbacks that write completions, a blind rating study of them, and the model as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -31,19 +29,14 @@ ROUNDS = "completions"
 
 
 class CompletionWriter(pl.Callback):
-    """Keeps all ranks' completions in the run folder, in the order of prompt, ask and sample, and a page of them
-    (`samples.html`).
+    """Writes all ranks' completions into the run folder, ordered by prompt, condition and sample.
 
-        completions.jsonl            of `test` and `predict`
-        completions/step=400.jsonl   of each round of writing during `fit` (`model.generation.generate_every_n_validations`)
-        samples.html                 completions under each feedback sentence, side by side, the newest round first
+        completions.jsonl            of `test` and `predict` (`file`)
+        completions/step=400.jsonl   of each round during `fit` (`model.generation.generate_every_n_validations`)
+        samples.html                 completions under each feedback sentence, side by side (if `page`)
 
-    Each rank appends to a file of its own, batch by batch, so that a run that is interrupted leaves what it had; these
-    are merged at the end. A W&B logger gets the same rows as a table.
-
-    Args:
-        file: Name of the file of `test` and `predict`.
-        page: Whether `samples.html` is written.
+    Each rank appends to its own file, batch by batch, so that an interrupted run leaves what it had; these are merged
+    at the end. A W&B logger gets the same rows as a table.
     """
 
     def __init__(self, file: str = "completions.jsonl", page: bool = True) -> None:
@@ -72,12 +65,9 @@ class CompletionWriter(pl.Callback):
             self._merge(trainer, pl_module, Path(ROUNDS) / f"step={trainer.global_step}.jsonl")
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        new = (
-            pl_module.writer.written[self._kept :]
-            if isinstance(pl_module, CoHModule) and is_writer_rank(trainer)
-            else []
-        )
-        if not new:
+        if not isinstance(pl_module, CoHModule) or not is_writer_rank(trainer):
+            return
+        if not (new := pl_module.writer.written[self._kept :]):
             return
         self._kept += len(new)
         part = self._part(trainer, trainer.global_rank)
@@ -97,7 +87,7 @@ class CompletionWriter(pl.Callback):
             torch.distributed.barrier()
         if trainer.is_global_zero:
             self._merge_all(trainer, name)
-        if trainer.world_size > 1:  # callbacks that run next read the file
+        if trainer.world_size > 1:  # the next callbacks read the file
             torch.distributed.barrier()
 
     def _merge_all(self, trainer: pl.Trainer, name: Path) -> None:
@@ -106,49 +96,43 @@ class CompletionWriter(pl.Callback):
         if not every:
             return
         every.sort(key=lambda one: (one.prompt_id, one.ask))  # samples of one prompt stay in their order
-        folder = Path(trainer.default_root_dir)
+        folder, label = Path(trainer.default_root_dir), name.stem.replace("=", " ")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / name, every)
         for part in parts:
             part.unlink()
         if self.page:
-            write_samples(
-                folder / "samples.html",
-                [(name.stem.replace("=", " "), every)] if name == Path(self.file) else _rounds(folder),
-            )
+            rounds = [(label, every)] if name == Path(self.file) else _rounds(folder)
+            write_samples(folder / "samples.html", rounds)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                columns, rows = sample_rows(every, label=name.stem.replace("=", " "))
+                columns, rows = sample_rows(every, label=label)
                 logger.log_table(key="completions", columns=columns, data=rows, step=trainer.global_step)
         if name == Path(self.file):
             print(f"{len(every)} completions in {folder / name}")
 
 
 def _rounds(folder: Path) -> list[tuple[str, Sequence[Completion]]]:
-    """The completions of `fit`, round by round, the newest last."""
+    """The completions of `fit` by round, the newest last."""
     files = sorted((folder / ROUNDS).glob("step=*.jsonl"), key=lambda path: int(path.stem.removeprefix("step=")))
     return [(path.stem.replace("=", " "), list(read_jsonl(path, Completion))) for path in files]
 
 
 class HumanEvalExport(pl.Callback):
     """Makes a blind rating study of the model against another system, as `human-eval export` does, at the end of
-    `test`, `predict` or `fit`.
-
-    A study needs two systems, so `against` has no default:
+    `test`, `predict` or `fit`. `against` is one of:
 
         references      the data's references
-        before          the model before training (`fit` alone: it writes for the held-out prompts at its start and end)
-        bad             this model under the bad sentence: a control of steering, not a comparison of two systems
+        before          the model before training (only `fit`: it writes for the held-out prompts at its start and end)
+        bad             this model under the bad sentence: a check of steering, not a comparison of two systems
         FILE            completions of another system (`completions.jsonl` of its run), matched by prompt id and hash
 
     Args:
-        against: As above.
-        raters: How many sheets to write.
+        raters: Number of sheets.
         overlap: Items that every rater gets; each of the others goes to one.
-        attributes: What is asked of each pair.
+        attributes: The questions about each pair.
         seed: Of sides, order and checks.
-        forms: Further forms of the same sheets: xlsx, label-studio, potato.
-        folder: Name of the folder in the run folder.
+        forms: More formats of the same sheets: xlsx, label-studio, potato.
     """
 
     def __init__(
@@ -163,16 +147,13 @@ class HumanEvalExport(pl.Callback):
     ) -> None:
         if against not in ("references", "before", "bad") and not Path(against).is_file():
             raise InputError(
-                f"HumanEvalExport.against is '{against}', and there is no such file; give a completions file of "
+                f"HumanEvalExport.against is '{against}', and there is no such file; give completions of "
                 "another system, or references, before or bad."
             )
         self.against = against
-        self.raters = raters
-        self.overlap = overlap
-        self.attributes = tuple(attributes)
-        self.seed = seed
-        self.forms = tuple(forms)
         self.folder = folder
+        self.settings: dict[str, Any] = {"raters": raters, "overlap": overlap, "attributes": tuple(attributes)}
+        self.settings |= {"seed": seed, "forms": tuple(forms)}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.against == "before":
@@ -186,20 +167,12 @@ class HumanEvalExport(pl.Callback):
         self._export(trainer, "completions.jsonl")
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._export(
-            trainer, "completions.jsonl", dialogues=isinstance(pl_module, CoHModule) and pl_module.generation.dialogues
-        )
+        dialogues = isinstance(pl_module, CoHModule) and pl_module.generation.dialogues
+        self._export(trainer, "completions.jsonl", dialogues=dialogues)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, when: str) -> None:
-        """The held-out prompts of the test split, by all ranks, into completions_before.jsonl or
-        completions_after.jsonl.
-        """
-        if not isinstance(pl_module, CoHModule):
-            raise InputError(
-                f"HumanEvalExport needs a CoHModule and got {type(pl_module).__name__}; it writes with the module's "
-                "own prompts."
-            )
-        every = pl_module.write_share("test")
+        """Completions for the test split, by all ranks, into completions_before.jsonl or completions_after.jsonl."""
+        every = _checked(self, pl_module).write_share("test")
         if self.against == "before":
             every = [replace(one, system=when) for one in every]
         if trainer.is_global_zero:
@@ -211,15 +184,13 @@ class HumanEvalExport(pl.Callback):
         folder = Path(trainer.default_root_dir)
         own = folder / name
         if not own.is_file():
-            raise InputError(
-                f"HumanEvalExport finds no {own}; put a CompletionWriter before it among the trainer's callbacks."
-            )
+            raise InputError(f"HumanEvalExport: there is no {own}; put a CompletionWriter before it in the callbacks.")
         files, before = [own], folder / "completions_before.jsonl"  # the first is the baseline
         if self.against == "before":
             if not before.is_file():
                 raise InputError(
-                    f"HumanEvalExport.against is 'before', but {before} is not there: only a fit writes it; use "
-                    "`fit`, or give a completions file."
+                    f"HumanEvalExport.against is 'before', but there is no {before}, which only fit writes; use "
+                    "fit, or give a completions file."
                 )
             files.insert(0, before)
         elif self.against not in ("references", "bad"):
@@ -227,31 +198,24 @@ class HumanEvalExport(pl.Callback):
         study = export_study(
             files,
             folder / self.folder,
-            raters=self.raters,
-            overlap=self.overlap,
-            attributes=self.attributes,
-            seed=self.seed,
+            **self.settings,
             against_references=self.against == "references",
             control=("bad", "good") if self.against == "bad" else None,
             dialogues=dialogues,
-            forms=self.forms,
             overwrite=True,  # but never a study that has judgments
         )
-        print(
-            f"{len(study.items)} items for {self.raters} rater(s) in {folder / self.folder}; key.json there says "
-            "which side is whose, so send only the sheets"
-        )
+        size = f"{len(study.items)} items for {self.settings['raters']} rater(s)"
+        print(f"{size} in {folder / self.folder}; send only the sheets: key.json says which side is whose")
 
 
 class HuggingFaceExport(pl.Callback):
     """Writes the model as a Hugging Face folder, as `export` does, at the end of `fit`: huggingface/step=N in the run
-    folder. Each folder is loaded again and compared with the trained model (export_check.py), which takes memory for
-    one more copy on the CPU of rank 0.
+    folder. Each folder is loaded again and compared with the trained model, which takes memory for one more copy on the
+    CPU of rank 0.
 
     Args:
         every_validation: After each validation too.
-        adapter: Of a model with LoRA, write the adapters alone, for peft; else they are merged.
-        folder: Name of the folder in the run folder.
+        adapter: Of a model with LoRA, write only the adapters, for peft, instead of merging them.
     """
 
     def __init__(self, every_validation: bool = False, adapter: bool = False, folder: str = "huggingface") -> None:
@@ -269,23 +233,21 @@ class HuggingFaceExport(pl.Callback):
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By rank 0; the others give it their parts of the model and wait."""
-        if not isinstance(pl_module, CoHModule):
-            raise InputError(
-                f"HuggingFaceExport needs a CoHModule and got {type(pl_module).__name__}; it writes what that module "
-                "was trained with."
-            )
-        if trainer.global_step == self._written:
+        module, step = _checked(self, pl_module), trainer.global_step
+        if step == self._written:
             return
-        self._written = trainer.global_step
-        checkpoint = {
-            "state_dict": full_state(pl_module.lm),
-            "global_step": trainer.global_step,
-            "epoch": trainer.current_epoch,
-        }
-        pl_module.on_save_checkpoint(checkpoint)
+        self._written = step
+        checkpoint = {"state_dict": full_state(module.lm), "global_step": step, "epoch": trainer.current_epoch}
+        module.on_save_checkpoint(checkpoint)
         if trainer.is_global_zero:
             run = Path(trainer.default_root_dir)
-            folder = run / self.folder / f"step={trainer.global_step}"
-            write_folder(folder, checkpoint, pl_module.data.tokenizer, run=run, adapter=self.adapter)
+            folder = run / self.folder / f"step={step}"
+            write_folder(folder, checkpoint, module.data.tokenizer, run=run, adapter=self.adapter)
             print(f"exported to {folder}")
         trainer.strategy.barrier()
+
+
+def _checked(callback: pl.Callback, module: pl.LightningModule) -> CoHModule:
+    if not isinstance(module, CoHModule):
+        raise InputError(f"{type(callback).__name__} needs a CoHModule and got {type(module).__name__}.")
+    return module

@@ -1,7 +1,7 @@
-"""`CoHDataModule`: feedback in, rows of trees out. Each stage of the road is a call to the file that knows how:
+"""`CoHDataModule`: feedback in, rows of trees out. Each stage is a call to the file that does it:
 
     sources -> splits -> Feedback -> cut prompt, chains -> plan           once, at set-up
-    plan.step(epoch, step) -> chains -> Tokens -> Tree -> Row -> batch    for each micro-batch, from ids that are there
+    plan.step(epoch, step) -> chains -> Tokens -> Tree -> Row -> batch    for each micro-batch, from ids in memory
 
 Only the ids of distinct texts are cached on disk; wording, method and layout are choices of the run.
 """
@@ -9,7 +9,7 @@ Only the ids of distinct texts are cached on disk; wording, method and layout ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from coh_lightning.dataset.loaders import BatchTable, TrainLoader
 from coh_lightning.dataset.pretraining import TEXT, read_pieces
 from coh_lightning.dataset.report import SplitCounts
 from coh_lightning.dataset.row_builder import RowBuilder
-from coh_lightning.dataset.splits import SplitReader, Stage, rated_attributes, tasks_of
+from coh_lightning.dataset.splits import Stage, rated_attributes, read_splits, tasks_of
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source, counts
 from coh_lightning.generation.prompter import Prompter, turns_before_answers
@@ -52,8 +52,7 @@ class CoHDataModule(LightningDataModule):
     """Feedback of any kind, laid out for a causal language model.
 
     Lightning's `limit_val_batches` and the like apply to each held-out loader on its own: losses, comparisons and, in
-    `test` and `predict`, prompts to write for. What is written during validation is limited by
-    `max_validation_prompts`.
+    `test` and `predict`, prompts to write for. `max_validation_prompts` limits what is written during validation.
 
     Args:
         feedback: A file of our own records (JSON lines), or of TRL's pairs or unpaired rows; `world` is the feedback of
@@ -61,8 +60,7 @@ class CoHDataModule(LightningDataModule):
         sources: The sources of the feedback, instead of `feedback`.
         validation_sources: Separate held-out feedback; None takes `validation_share` of the prompts of `sources`.
         test_sources: The same for `test` and `predict`.
-        validation_share, test_share: Shares of the prompts, by a hash of the normalized prompt, so that no prompt is in
-            two splits.
+        validation_share, test_share: Shares of the prompts, by a hash of the normalized prompt: none is in two splits.
         tokenizer: Name or folder; None is the model's own, or that of the embedded world with the world's feedback and
             no model. A named one is compared with the model's, id for id. A data module without a model (a notebook)
             needs a name for your own feedback; `world` is the embedded world's.
@@ -73,18 +71,18 @@ class CoHDataModule(LightningDataModule):
         rows_per_step: Rows of feedback in one optimizer step, over all ranks; accumulation follows from it.
         layout: `tree` packs the chains of a record as one tree, and trees side by side; `separate` is one chain per
             row, for every architecture.
-        fcm_range: Minimum and maximum share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
+        fcm_range: Least and largest share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
         fcm_on_pretraining: Hide tokens of the pretraining text too.
-        pretraining_text: Files of plain text (.txt: one piece per paragraph; or a column "text"), or names of data sets on
-            the hub; `world` is the embedded world's text.
+        pretraining_text: Files of plain text (.txt: one piece per paragraph; or a column "text"), or names of data sets
+            on the hub; `world` is the embedded world's text.
         pretraining_rows_per_step: Rows of it in each step (paper: four times the feedback).
         pretraining_weight: lambda of equation 3 (paper 1.5, its code 0.01).
         conditions: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
         max_test_prompts: Prompts that `test` writes completions for; the losses are over all. None: all.
-        max_validation_prompts: Prompts that `fit` writes completions for (`model.generation.generate_every_n_validations`). None: all.
+        max_validation_prompts: The same for `fit` (`model.generation.generate_every_n_validations`). None: all.
         on_bad_record: Stop at an unreadable row, or skip and count it.
-        max_unusable_fraction: Stop if more than this share is lost: of the rows that sources read, and of the training records
-            that the method can't use. Raise it for a method that is meant to choose few.
+        max_unusable_fraction: Stop if more than this share is lost: of the rows that sources read, and of the training
+            records that the method can't use. Raise it for a method that is meant to choose few.
         seed: Of all random numbers of the data: order, packing, wording, hiding.
         num_workers: Processes that build rows; 0 is enough unless rows are long.
         cache_dir: Keeps ids of texts, and the embedded world's feedback, between runs.
@@ -123,60 +121,40 @@ class CoHDataModule(LightningDataModule):
         cache_dir: str = "~/.cache/coh_lightning",
     ) -> None:
         super().__init__()
-        self.feedback = feedback
-        self.sources = sources
-        self.validation_sources = validation_sources
-        self.test_sources = test_sources
-        self.validation_share = validation_share
-        self.test_share = test_share
+        self.feedback, self.sources = feedback, sources
+        self.validation_sources, self.test_sources = validation_sources, test_sources
+        self.validation_share, self.test_share = validation_share, test_share
         self.tokenizer_name = tokenizer
-        self.method = method
-        self.wording = wording
-        self.prompt_format = prompt_format
-        self.max_prompt_tokens = max_prompt_tokens
-        self.max_chain_tokens = max_chain_tokens
-        self.row_tokens = row_tokens
-        self.rows_per_step = rows_per_step
-        self.layout = layout
-        self.fcm_range = fcm_range
-        self.fcm_on_pretraining = fcm_on_pretraining
+        self.method, self.wording, self.prompt_format = method, wording, prompt_format
+        self.max_prompt_tokens, self.max_chain_tokens = max_prompt_tokens, max_chain_tokens
+        self.row_tokens, self.rows_per_step, self.layout = row_tokens, rows_per_step, layout
+        self.fcm_range, self.fcm_on_pretraining = fcm_range, fcm_on_pretraining
         self.pretraining_text = pretraining_text
         self.pretraining_rows_per_step = pretraining_rows_per_step
         self.pretraining_weight = pretraining_weight
         self.conditions = conditions
-        self.max_test_prompts = max_test_prompts
-        self.max_validation_prompts = max_validation_prompts
+        self.max_test_prompts, self.max_validation_prompts = max_test_prompts, max_validation_prompts
         self.on_bad_record = on_bad_record
         self.max_unusable_fraction = max_unusable_fraction
-        self.seed = seed
-        self.num_workers = num_workers
+        self.seed, self.num_workers = seed, num_workers
         self.cache_dir = Path(cache_dir).expanduser()
-        self.spec: ModelSpec | None = None
-        """The model whose tokenizer is used where no Trainer says which it is."""
-        self._matched: list[ModelSpec | None] = []
-        """The models that the tokenizer is known to belong to."""
+        self.spec: ModelSpec | None = None  # the model whose tokenizer is used if no Trainer says which
+        self._matched: list[ModelSpec | None] = []  # the models that the tokenizer is known to belong to
         self.rejected: list[Rejected] = []
-        self.rejected_of: dict[Stage, list[Rejected]] = {}
-        """The same by split; unreadable rows of `sources`, which belong to no split yet, stand under train."""
+        self.rejected_of: dict[Stage, list[Rejected]] = {}  # unreadable rows of `sources` are under train
         self.copies_left_out: dict[Stage, int] = {}
-        self.files: dict[str, dict[str, Any]] = {}
-        """For each source, the local files that were read, and those beside them that were not, with the reason."""
+        self.files: dict[str, dict[str, Any]] = {}  # by source: files that were read, and those that were not
         self.counts: dict[Stage, SplitCounts] = {}
         self.notes: list[str] = []
-        self.splits: dict[Stage, list[PlannedRecord]] = {}
-        """The records that the method can use, after set-up."""
+        self.splits: dict[Stage, list[PlannedRecord]] = {}  # records that the method can use, after set-up
         check_arguments(self)
-
-    # Set-up
 
     def prepare_data(self) -> None:
         """On one process per machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts)."""
         self._build()
 
     def setup(self, stage: str | None = None) -> None:
-        """Builds everything once; Lightning calls this before each stage. On rank 0 of a `fit`, `data.json` and
-        `rejected.jsonl` are written to its folder.
-        """
+        """Builds everything once, before each stage; rank 0 of a `fit` writes `data.json` and `rejected.jsonl`."""
         self._build()
         if self.trainer is not None:
             check_trainer(self.trainer)
@@ -224,36 +202,23 @@ class CoHDataModule(LightningDataModule):
         tokens, separate = self.prompter.tokens, self.layout == "separate"
         self.notes += tokens.notes
         if separate and self.fcm_range[1] > 0:
-            self.notes.append(
-                "layout: separate uses the model's own mask, so no past tokens are hidden at random (data.fcm_range)."
-            )
+            self.notes.append("layout: separate uses the model's own mask, so data.fcm_range hides no past tokens.")
         splits = self.records_by_split()
         every = (record for records in splits.values() for record in records)
         cache_fields(tokens.encoder, (field for record in every for field in tokens.fields(record)), self.cache_dir)
         train = splits["train"]
         self.prompter = replace(self.prompter, attributes=rated_attributes(train), tasks=tasks_of(train))
-        self.preparer = RecordPlanner(
-            tokens,
-            self.method,
-            self.wording,
-            seed=self.seed,
-            max_chain_tokens=self.max_chain_tokens,
-            row_tokens=None if separate else self.row_tokens,
+        row, limit = None if separate else self.row_tokens, self.max_chain_tokens
+        self.planner = RecordPlanner(
+            tokens, self.method, self.wording, seed=self.seed, max_chain_tokens=limit, row_tokens=row
         )
-        prepared = {stage: self._prepare(stage, records) for stage, records in splits.items()}
+        planned = {stage: self._plan(stage, records) for stage, records in splits.items()}
         self.source_counts = {stage: counts(records, self.rejected_of[stage]) for stage, records in splits.items()}
-        texts = read_pieces(
-            (self.pretraining_text or []) if self.pretraining_rows_per_step else [],
-            tokens,
-            piece_tokens=self.row_tokens,
-            seed=self.seed,
-            cache_dir=self.cache_dir,
-            notes=self.notes,
-        )
+        texts = read_pieces(self, tokens)
         self.notes += tokens.notes_on_texts()
-        self.rows = RowBuilder.of(
-            self.preparer,
-            prepared,
+        self.rows = RowBuilder(
+            self.planner,
+            planned,
             texts,
             row_tokens=self.row_tokens,
             rows_per_step=self.rows_per_step,
@@ -263,43 +228,36 @@ class CoHDataModule(LightningDataModule):
             fcm_on_pretraining=self.fcm_on_pretraining,
             pad_id=self.prompter.pad_id,
         )
-        for one in prepared["train"][:1]:
-            self.prompter.conditions(one.record)  # a wrong name in `conditions` is refused now and not after training
+        for first in planned["train"][:1]:
+            self.prompter.conditions(first.record)  # refuses a wrong name in `conditions` now, not after training
         for stage, items in self.rows.items.items():
             self.counts[stage].tokens_tree = sum(item.length for item in items)
             self.counts[stage].rows = self.plan.num_rows if stage == "train" else len(self.rows.held_out_rows(stage))
-        self.splits = prepared
+        self.splits = planned
         if note := note_on_outputs(tokens.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains())):
             self.notes.append(note)
 
     def records_by_split(self) -> dict[Stage, list[Feedback]]:
         """The records of each split as they are read; what is left out goes to `rejected`."""
-        found = SplitReader(**{field.name: getattr(self, field.name) for field in fields(SplitReader)}).read()
+        found = read_splits(self)
         self.notes += found.notes
         self.files |= found.files
-        for stage in found.records:
-            self.rejected += found.rejected[stage]
-            self.rejected_of[stage] = found.rejected[stage]
-            self.copies_left_out[stage] = found.copies_left_out[stage]
+        self.copies_left_out |= {stage: found.copies_left_out[stage] for stage in found.records}
+        self.rejected_of |= found.rejected
+        self.rejected += [row for rows in found.rejected.values() for row in rows]
         return found.records
 
-    def _prepare(self, stage: Stage, records: Sequence[Feedback]) -> list[PlannedRecord]:
+    def _plan(self, stage: Stage, records: Sequence[Feedback]) -> list[PlannedRecord]:
         """The records that the method can use; the others are noted in `rejected` with their reason."""
         most = self.max_unusable_fraction if stage == "train" else 1.0
-        prepared, lost = self.preparer.prepare_all(
+        planned, lost = self.planner.plan_all(
             records, f"chains of {stage}", max_unusable_fraction=most, row_tokens=self.row_tokens
         )
-        self.counts[stage] = SplitCounts.of(
-            records,
-            prepared,
-            copies_left_out=self.copies_left_out[stage],
-            comparer=None if stage == "train" else self.comparer,
-        )
+        comparer = None if stage == "train" else self.comparer
+        self.counts[stage] = SplitCounts.of(records, planned, comparer, self.copies_left_out[stage])
         self.rejected += lost
         self.rejected_of[stage] = [*self.rejected_of[stage], *lost]
-        return prepared
-
-    # For the module
+        return planned
 
     @property
     def plan(self) -> Plan:
@@ -316,34 +274,33 @@ class CoHDataModule(LightningDataModule):
 
     @property
     def comparer(self) -> Comparer:
-        """Makes the comparisons of held-out records."""
-        return Comparer(self.preparer, self.prompter.attributes)
+        return Comparer(self.planner, self.prompter.attributes)
 
     @property
     def largest_id(self) -> int:
         return int(max(self.tokenizer.get_vocab().values()))
 
     def settings(self) -> dict[str, Any]:
-        """What a model must be asked with as it was trained with; plain JSON, stored in the checkpoint."""
+        """What a model must be prompted with, as in training; plain JSON, stored in the checkpoint."""
         return self.prompter.settings()
 
     def plan_settings(self) -> dict[str, Any]:
-        """What decides which rows stand in which step, whatever the ranks; plain JSON, stored in the checkpoint."""
+        """What decides which rows are in which step, whatever the ranks; plain JSON, stored in the checkpoint."""
         names = ("seed", "layout", "row_tokens", "rows_per_step", "pretraining_rows_per_step")
         return {name: getattr(self, name) for name in names} | {"rows": self.plan.digest}
 
     def agree_with(self, saved: Mapping[str, Any]) -> None:
-        """Takes the attributes that a checkpoint asks for. Raises InputError if other settings differ from its own."""
+        """Takes the attributes of a checkpoint. Raises InputError if other settings differ from its own."""
         self.prompter = self.prompter.agreeing_with(saved)
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
         """Each held-out prompt under each of its conditions, sorted by length."""
-        return self.prompter.requests(one.record for one in self.splits[stage][:limit])
+        return self.prompter.requests(planned.record for planned in self.splits[stage][:limit])
 
     @property
     def most_replies(self) -> int:
         """Answers in the longest dialogue of the test split, the same on all ranks."""
-        return max((len(turns_before_answers(one.record.prompt)) for one in self.splits["test"]), default=0)
+        return max((len(turns_before_answers(it.record.prompt)) for it in self.splits["test"]), default=0)
 
     # Loaders. Every rank has the same number of batches in each, and Lightning's `limit_*_batches` apply to each alone.
 
@@ -355,7 +312,7 @@ class CoHDataModule(LightningDataModule):
         return self.rows.train_batch(self.planned(*key), key[0])
 
     def planned(self, epoch: int, index: int) -> PlannedRow:
-        """What stands in this rank's micro-batch of that number."""
+        """What is in this rank's micro-batch of that number."""
         ranks, rank = self._ranks()
         micro_batches = self.plan.accumulate(ranks)
         return self.plan.step(epoch, index // micro_batches)[index % micro_batches * ranks + rank]
@@ -370,20 +327,20 @@ class CoHDataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Losses, comparisons where there are any, and what to write."""
-        refuse_empty(self.splits["test"], self.test_share)
-        return self._loaders(*self.held_out("test"), self._writing("test", self.max_test_prompts))
+        write = self._writing(self.max_test_prompts)
+        return self._loaders(*self.held_out("test"), write)
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """What to write."""
-        refuse_empty(self.splits["test"], self.test_share)
-        return self._loaders(self._writing("test", None))
+        return self._loaders(self._writing(None))
 
     def held_out(self, stage: Stage) -> list[BatchTable]:
         """The batches of a held-out split."""
         return self.rows.held_out(stage, self.comparer, ranks=self._ranks()[0])
 
-    def _writing(self, stage: Stage, limit: int | None) -> BatchTable:
-        return writing(self.splits[stage][:limit], self.prompter, ranks=self._ranks()[0])
+    def _writing(self, limit: int | None) -> BatchTable:
+        refuse_empty(self.splits["test"], self.test_share)
+        return writing(self.splits["test"][:limit], self.prompter, ranks=self._ranks()[0])
 
     def _loaders(self, *tables: BatchTable) -> list[DataLoader[Any]]:
         return [table.loader(*self._ranks()) for table in tables]
@@ -395,19 +352,9 @@ class CoHDataModule(LightningDataModule):
         """Requests stay on the CPU: Lightning can't move frozen dataclasses, and the module moves their ids itself."""
         return batch if "requests" in batch else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    # For people
-
-    def report(self) -> dict[str, Any]:
-        """Everything that was counted: the content of data.json."""
-        return data_report.report(self)
-
-    def summary(self) -> list[tuple[str, str]]:
-        """The report in a few lines, for the screen before training."""
-        return data_report.summary(self)
-
-    def write_report(self, folder: Path) -> None:
-        """`data.json` and, where anything was left out, `rejected.jsonl`."""
-        data_report.write_report(self, folder)
+    report = data_report.report
+    summary = data_report.summary
+    write_report = data_report.write_report
 
     def largest_batches(self) -> list[tuple[Batch, bool]]:
         """The rows that take the most memory (`RowBuilder.largest_batches`)."""
@@ -419,4 +366,5 @@ class CoHDataModule(LightningDataModule):
         return str(self.prompter.tokens.boundary_report(self._some_chains()))
 
     def _some_chains(self) -> list[tuple[CutPrompt, Chain]]:
-        return [(one.prompt, chain) for one in self.splits["train"][:50] for chain in self.preparer.chains(one)]
+        first = self.splits["train"][:50]
+        return [(planned.prompt, chain) for planned in first for chain in self.planner.chains(planned)]

@@ -1,5 +1,4 @@
-"""`CoHModule`: a causal language model of transformers, trained on rows of trees. It doesn't know which method is
-running: that is in the rows.
+"""`CoHModule`: a causal language model of transformers, trained on rows of trees, whatever the method that made them.
 
 The coefficients in a row are final (plan.py), so a step's loss is a sum over its rows and ranks. Lightning divides by
 the micro-batches of a step, and the ranks' gradients are averaged; the module multiplies by both once. Nothing else is
@@ -29,15 +28,16 @@ from coh_lightning.generation.figures import headline
 from coh_lightning.generation.request import OpaqueList
 from coh_lightning.generation.writing import Generation, Writer
 from coh_lightning.model.attention import row_logits
-from coh_lightning.model.build import build, check_sizes, check_trees, checked, config_settings, shard_if_whole
+from coh_lightning.model.build import build, check_sizes, checked, config_settings, shard_if_whole
 from coh_lightning.model.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
+from coh_lightning.model.layout_check import check_layout
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA, adapters
 from coh_lightning.model.losses import row_loss
 from coh_lightning.model.sharding import clip_gradients, replicas
 from coh_lightning.rng import key64
 from coh_lightning.runs.preemption import check_same_plan, recount, to_step_start
-from coh_lightning.training.held_out_figures import PREFERENCES, LossFigures, PreferenceFigures
+from coh_lightning.training.held_out_figures import LossFigures, PreferenceFigures, names_in_fit
 from coh_lightning.training.run_summary import RunSummary
 from coh_lightning.training.schedule import OptimizerSettings, steps_of_epoch, total_steps
 from coh_lightning.training.training_figures import TrainingFigures
@@ -45,25 +45,22 @@ from coh_lightning.worlds import WORLD
 
 
 class CoHModule(pl.LightningModule):
-    """A causal language model: its loss on rows of trees, its held-out figures, and what it writes under a feedback
-    sentence.
+    """A causal language model: its loss on rows of trees, its held-out figures, and what it writes.
 
     Args:
-        name_or_path: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the small base model
-            of the embedded world (a folder of that name is `./world`). Give it, or `from_config`, wherever the
-            feedback is not the embedded world's own.
-        from_config: Instead of `name_or_path`: the settings of a new model with random weights, `model_type` among them.
+        name_or_path: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the base model
+            of the embedded world (a folder of that name is `./world`). Your own feedback needs it, or `from_config`.
+        from_config: Instead of `name_or_path`: the settings of a new model with random weights, with `model_type`.
         attention: `auto` is sdpa where the architecture has it, else eager; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
-        dropout: Keep the dropout of the model's config. Off by default, as in the paper (App. B); with it a tree no
-            longer equals its plain chains exactly.
+        dropout: Keep the dropout of the model's config (paper, App. B: off); with it, trees differ from plain chains.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
         compile: Compile the layers (torch.compile) for training. It takes a minute, and pays off on a GPU. Held-out
             rows and writing are not compiled: their shapes change too often.
         lr: Peak learning rate. The paper states none.
         optimizer: AdamW, and the schedule of the learning rate.
         generation: How and when the model writes, and what scores it.
-        lora: Train adapters in place of the model's own weights (models.py); a checkpoint with adapters brings its own.
+        lora: Train adapters instead of the model's own weights; a checkpoint with adapters brings its own.
         trust_remote_code: Run code that comes with the model. Only for models that you trust.
 
     Raises:
@@ -71,6 +68,7 @@ class CoHModule(pl.LightningModule):
     """
 
     lm: PreTrainedModel
+    _step: TrainingFigures
 
     def __init__(
         self,
@@ -93,19 +91,14 @@ class CoHModule(pl.LightningModule):
             raise InputError(f"model.lr is {lr}; it must be > 0.")
         loading = {"dtype": getattr(torch, dtype), "attention": attention, "trust_remote_code": trust_remote_code}
         self.spec = checked(ModelSpec(name_or_path, from_config, dropout=dropout, lora=lora, **loading))
-        """All that decides the model before its first step."""
-        self.gradient_checkpointing = gradient_checkpointing
-        self.compile_blocks = compile
-        self.lr = lr
-        self.optimizer = optimizer
-        self.generation = generation
+        self.gradient_checkpointing, self.compile_blocks = gradient_checkpointing, compile
+        self.lr, self.optimizer, self.generation = lr, optimizer, generation
         self.base = None if from_config is not None else name_or_path or WORLD
         """The name of the model that training began from, through all checkpoints; None: random weights."""
         self.trained_with: dict[str, Any] | None = None
-        """What the loaded checkpoint stores of wording, method, prompt format and tokenizer."""
+        """The loaded checkpoint's settings of wording, method, prompt format and tokenizer."""
         self.writer = Writer(generation, trust_remote_code=trust_remote_code)
         self._trees_checked = False
-        self._step: TrainingFigures
         self._step_lr = 0.0
         self._stop_after_step = False
         self._validations = 0
@@ -114,13 +107,13 @@ class CoHModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Builds the model once; Lightning calls this again before validation and test."""
+        trainer = self._trainer
         if "lm" in self._modules:
-            shard_if_whole(self.lm, self._trainer)
+            shard_if_whole(self.lm, trainer)
         else:
             self._build()
-        trainer = self._trainer
         if trainer is not None and (trainer.testing or trainer.predicting) and not trainer.ckpt_path:
-            self._agree()  # before the loaders are made, which ask for the checkpoint's attributes
+            self._agree()  # before the loaders are made, which need the checkpoint's attributes
 
     def _build(self) -> None:
         if (checkpoint := self.spec.checkpoint) is not None:
@@ -130,7 +123,7 @@ class CoHModule(pl.LightningModule):
         if self._elsewhere:
             self.strict_loading = False  # of a checkpoint, only what it was trained with is read
             return
-        self.strict_loading = self.lora is None or self.lora.quantize is None  # else checkpoints hold adapters alone
+        self.strict_loading = self.lora is None or self.lora.quantize is None  # else checkpoints have only adapters
         modes = {"gradient_checkpointing": self.gradient_checkpointing, "compile": self.compile_blocks}
         built = build(self.spec, self._trainer, **modes)
         self.lm, self._vocabulary, self._matrices = built.lm, built.vocabulary, built.matrices
@@ -143,12 +136,12 @@ class CoHModule(pl.LightningModule):
 
     @property
     def lora(self) -> LoRA | None:
-        """The adapters that are trained; None where all weights are."""
+        """The adapters that are trained; None: all weights are."""
         return self.spec.lora
 
     @property
     def _elsewhere(self) -> bool:
-        """Whether this is a `predict` that needs no model."""
+        """Whether this is a `predict` without a model."""
         return self.generation.elsewhere and self._trainer is not None and self.trainer.predicting
 
     @property
@@ -156,10 +149,8 @@ class CoHModule(pl.LightningModule):
         """The data module of the run. InputError if it is not ours: the rows' coefficients come from its plan."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, CoHDataModule):
-            raise InputError(
-                f"CoHModule needs a CoHDataModule and got {type(data).__name__}; call trainer.fit(model, "
-                "datamodule=CoHDataModule(...))."
-            )
+            what = f"CoHModule needs a CoHDataModule and got {type(data).__name__}"
+            raise InputError(f"{what}; call trainer.fit(model, datamodule=CoHDataModule(...)).")
         return data
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -170,10 +161,10 @@ class CoHModule(pl.LightningModule):
         self.writer.check(self.trainer)
 
     def _check_fit(self) -> None:
-        """Refuses data that the model can't take, before the first row of a stage: else logits would be wrong."""
+        """Refuses data that the model can't take, before the first row of a stage."""
         check_sizes(self.lm, self._vocabulary, self.data)
         if self.data.layout == "tree" and not self._trees_checked:
-            check_trees(self.lm, self.data)
+            check_layout(self.lm, row_tokens=self.data.row_tokens)
             self._trees_checked = True
 
     def _agree(self) -> None:
@@ -225,10 +216,8 @@ class CoHModule(pl.LightningModule):
             clip_gradients(self.lm, gradient_clip_val)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps = total_steps(self.trainer, self.data.plan.steps_per_epoch)
-        optimizer, schedule = self.optimizer.build(
-            self.lm.named_parameters(), matrices=self._matrices, lr=self.lr, steps=steps
-        )
+        steps, parameters = total_steps(self.trainer, self.data.plan.steps_per_epoch), self.lm.named_parameters()
+        optimizer, schedule = self.optimizer.build(parameters, matrices=self._matrices, lr=self.lr, steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Held-out data
@@ -255,9 +244,7 @@ class CoHModule(pl.LightningModule):
             self._log_written("test")
 
     def _held_out(self, stage: str, batch: dict[str, Any], *, last: bool) -> None:
-        """A row of held-out chains, or one record's completions, which the model compares. Figures are logged with the
-        last batch of their loader, so that each has one column of Lightning's table.
-        """
+        """Figures are logged with the last batch of their loader, so that each has one column of Lightning's table."""
         losses, preferences = self._figures
         figures = preferences if "pairs" in batch else losses
         with torch.compiler.set_stance("force_eager"):
@@ -266,11 +253,10 @@ class CoHModule(pl.LightningModule):
             self._log_figures(stage, figures.compute(self.trainer))
 
     def on_validation_epoch_end(self) -> None:
-        every = self.generation.generate_every_n_validations
-        if self.trainer.sanity_checking or not every:
+        if self.trainer.sanity_checking or not self.generation.generate_every_n_validations:
             return
         self._validations += 1
-        if self._validations % every == 0:
+        if self._validations % self.generation.generate_every_n_validations == 0:
             self.writer.write_split("validation")
             self._log_written("val")
 
@@ -279,18 +265,13 @@ class CoHModule(pl.LightningModule):
         self._log_figures(stage, figures, shown=headline(figures))
 
     def _log_figures(self, stage: str, figures: Mapping[str, Tensor | float], *, shown: Sequence[str] = ()) -> None:
-        """Figures that are the same on all ranks, without a loader's number behind their names."""
+        """Figures that are the same on all ranks, without a loader's number in their names."""
         for name, value in figures.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in shown, add_dataloader_idx=False, batch_size=1)
 
     def figures(self) -> list[str] | None:
         """The names of what this module logs in `fit`, except of what it writes; None for a subclass."""
-        if type(self) is not CoHModule:
-            return None
-        kinds = ["nll", *(f"nll_{name}" for name in self.data.kinds)]
-        held_out = [*kinds, "nll_records", *PREFERENCES, "preference_pairs", "preference_records"]
-        training = [f"train/{name}" for name in ("loss", "learned_share", *kinds)]
-        return [*(f"val/{name}" for name in held_out), *training, "lr"]
+        return names_in_fit(self.data.kinds) if type(self) is CoHModule else None
 
     # Writing
 
@@ -316,7 +297,7 @@ class CoHModule(pl.LightningModule):
         return None if trained else self.spec.name_or_path
 
     def write_share(self, stage: Literal["validation", "test"]) -> list[Completion]:
-        """Completions of a held-out split, written by all ranks together; on each of them."""
+        """Completions of a held-out split, written by all ranks and returned on each."""
         self.writer.begin(self.trainer, self.data, self.lm)
         self.writer.write_split(stage)
         self.writer.left_out()
@@ -347,16 +328,11 @@ class CoHModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if CHECKPOINT_KEY not in checkpoint:
-            raise InputError(
-                f"The checkpoint has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give it as "
-                "model.name_or_path if it holds a Hugging Face model."
-            )
+            raise InputError(f"The checkpoint has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule.")
         saved = json.loads(checkpoint[CHECKPOINT_KEY])
         if adapters(saved) != self.lora and not self._elsewhere:
-            raise InputError(
-                f"model.lora is {self.lora}, but the checkpoint holds {adapters(saved)}; use the config.yaml of its "
-                "run folder, or set it alike."
-            )
+            what = f"model.lora is {self.lora}, but the checkpoint holds {adapters(saved)}"
+            raise InputError(f"{what}; use the config.yaml of its run folder.")
         self.trained_with, self._validations = saved["data"], saved["validations"]
         if self._trainer is None or not isinstance(getattr(self.trainer, "datamodule", None), CoHDataModule):
             return
@@ -368,14 +344,7 @@ class CoHModule(pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = None, **kwargs: Any) -> CoHModule:  # type: ignore[override]
-        """The model of a checkpoint (a file, or a folder of shards), with the wording and method that it was trained
-        with in `trained_with`.
-
-        Args:
-            checkpoint_path: It is loaded as plain data only.
-            map_location: The device that the model is put on; None: the CPU.
-            kwargs: Arguments of the module.
-        """
+        """The model of a checkpoint (a file or a folder of shards, read as plain data only); see `trained_with`."""
         module = cls(str(checkpoint_path), **kwargs)
         module.configure_model()
         return module if map_location is None else module.to(map_location)

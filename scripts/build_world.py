@@ -43,7 +43,7 @@ BUCKET_BATCHES = 16
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausalLM:
-    """The untrained base model: its weights depend on the seed alone."""
+    """The untrained base model: its weights depend only on the seed."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     special = tokenizer.get_vocab()

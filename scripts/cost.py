@@ -5,7 +5,7 @@ every assumption stated.
                                                                activations and logits of one row
                                        -> seconds of a row     the slower of arithmetic and communication
 
-docs/cost.md is what it prints. Arithmetic alone: nothing is measured, and neither torch nor transformers is imported.
+docs/cost.md is what it prints. Only arithmetic: nothing is measured, and neither torch nor transformers is imported.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def read_feedback(file: Path) -> Feedback:
     """The sizes of a run's own feedback, from its data.json.
 
     Raises:
-        InputError: there is none, or it holds no counts.
+        InputError: there is none, or it has no counts.
     """
     try:
         report = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""`python scripts/help.py`: write coh_lightning/help.txt, the text of `coh fit --help`, from the parser of `fit`."""
+"""`python scripts/help.py`: write coh_lightning/cli/help.txt, the text of `coh fit --help`, from the parser."""
 
 from __future__ import annotations
 

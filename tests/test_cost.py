@@ -39,7 +39,7 @@ def test_parameters_are_counted_as_transformers_makes_them(kind: str, tied: bool
     assert read_model(tmp_path).parameters == lm.num_parameters()
 
 
-def test_the_models_of_the_page_have_the_sizes_that_are_known_of_them() -> None:
+def test_models_of_the_page_have_their_known_sizes() -> None:
     """As their authors state them: 1.54, 7.61 and 70.6 billion."""
     assert [model.parameters for model in MODELS] == [1_543_714_304, 7_615_616_512, 70_553_706_496]
 

@@ -1,6 +1,4 @@
-"""The data module: what is learned is what people's records say, rows carry it once, and nothing is left out in
-silence.
-"""
+"""The data module: rows carry every output of the records once, with its weight, and report what is left out."""
 
 from __future__ import annotations
 
@@ -61,7 +59,7 @@ def train(data: CoHDataModule) -> list[PlannedRecord]:
 
 
 def tokens_of(data: CoHDataModule, one: PlannedRecord, epoch: int = 0) -> list[Tokens]:
-    return [data.prompter.tokens.chain(one.prompt, chain) for chain in data.preparer.chains(one, epoch)]
+    return [data.prompter.tokens.chain(one.prompt, chain) for chain in data.planner.chains(one, epoch)]
 
 
 def runs(weights: np.ndarray) -> list[tuple[int, int]]:
@@ -87,7 +85,7 @@ def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: 
     found: Counter[str] = Counter()
     for epoch in range(epochs):
         for one in train(data):
-            for chain, tokens in zip(data.preparer.chains(one, epoch), tokens_of(data, one, epoch), strict=True):
+            for chain, tokens in zip(data.planner.chains(one, epoch), tokens_of(data, one, epoch), strict=True):
                 for sort, weights in (("learned", tokens.learned), ("unlearned", tokens.unlearned)):
                     wanted = [link.text for link in chain if getattr(link, sort)]
                     stretches = [tokens.ids[start:stop].tolist() for start, stop in runs(weights)]
@@ -102,9 +100,9 @@ def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: 
 
 
 @pytest.mark.parametrize("of", METHODS)
-@pytest.mark.parametrize("spoken", WORDINGS)
-def test_the_learned_tokens_are_the_outputs_and_one_end_token_each(of: str, spoken: str, tmp_path: Path) -> None:
-    data = built(usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(spoken))
+@pytest.mark.parametrize("words", WORDINGS)
+def test_the_learned_tokens_are_the_outputs_and_one_end_token_each(of: str, words: str, tmp_path: Path) -> None:
+    data = built(usable(EVERY_KIND, method(of)), tmp_path, method=method(of), wording=wording(words))
     found = check_every_output_is_learned_and_nothing_else(data, epochs=3)
     assert found["learned"] >= 3 * len(train(data)) or of == "unlikelihood"
     assert (found["unlearned"] > 0) == (of == "unlikelihood")
@@ -112,7 +110,7 @@ def test_the_learned_tokens_are_the_outputs_and_one_end_token_each(of: str, spok
 
 @pytest.mark.parametrize("place", ["user", "system"])
 @pytest.mark.parametrize("style", sorted(TEMPLATES))
-def test_the_same_holds_under_every_chat_template(
+def test_the_same_is_true_under_every_chat_template(
     style: str, place: str, tokenizers: dict[str, str], tmp_path: Path
 ) -> None:
     for of in METHODS:
@@ -130,7 +128,7 @@ def test_the_same_holds_under_every_chat_template(
         check_every_output_is_learned_and_nothing_else(data, epochs=2)
 
 
-def test_the_same_holds_for_a_tokenizer_that_puts_a_false_space_before_every_text(
+def test_the_same_is_true_for_a_tokenizer_that_adds_a_space_before_every_text(
     tokenizers: dict[str, str], tmp_path: Path
 ) -> None:
     for of in METHODS:
@@ -183,12 +181,12 @@ def test_training_begins_with_exactly_the_ids_of_inference(
     by_record = {one.record.id: one for one in data.splits["test"]}
     for request in requests:
         one = by_record[request.prompt_id]
-        for chain in data.preparer.chains(one):
+        for chain in data.planner.chains(one):
             tokens = data.prompter.tokens.chain(one.prompt, chain)
             begin = tokens.ids[: tokens.spans[0].start].tolist()
             assert (begin == request.prompt_ids.tolist()) == (chain[0].marker == request.marker)
             compared += chain[0].marker == request.marker
-    if chosen.sentences in ("none", "polarity", "ranking"):  # rated and criticized outputs stand under their own words
+    if chosen.sentences in ("none", "polarity", "ranking"):  # rated and criticized outputs have sentences of their own
         assert compared >= len(by_record)
 
 
@@ -202,13 +200,13 @@ def paths_of(row: Row, start: int, stop: int) -> dict[tuple[int, ...], int]:
     for token in range(start, stop):
         parent = int(row.parents[token])
         at[token] = (*(at[parent] if parent != token else ()), int(row.ids[token]))
-        assert at[token] not in paths, "a token of the tree stands there twice"
+        assert at[token] not in paths, "a token is twice in the tree"
         paths[at[token]] = token
     return paths
 
 
 def check_row(data: CoHDataModule, planned: PlannedRow, row: Row, epoch: int, *, weigh: float) -> Counter[str]:
-    """Each tree of the row holds its chains, every prefix once, with the sum of their weights; gives the weight of each
+    """Each tree of the row has its chains, every prefix once, with the sum of their weights; returns the weight of each
     record.
     """
     weights: Counter[str] = Counter()
@@ -236,8 +234,8 @@ def check_row(data: CoHDataModule, planned: PlannedRow, row: Row, epoch: int, *,
 
 
 def check_epochs(data: CoHDataModule, epochs: int) -> int:
-    """Every epoch: the coefficients of a step add up to 1, those of its pretraining text to lambda, and every record's whole
-    weight is there once. Counts empty rows.
+    """Every epoch: the coefficients of a step add up to 1, those of its pretraining text to lambda, and every record's
+    whole weight is there once. Counts empty rows.
     """
     empty = 0
     for epoch in range(epochs):
@@ -288,17 +286,15 @@ def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_ow
     check_epochs(data, 2)
 
 
-@pytest.mark.parametrize("spoken", ["varied", "paper", "attributes"])
+@pytest.mark.parametrize("words", ["varied", "paper", "attributes"])
 @pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_ratings", "coh_critique"])
-def test_no_wording_drawn_in_any_epoch_overflows_the_rows_that_were_planned(
-    of: str, spoken: str, tmp_path: Path
-) -> None:
+def test_no_wording_of_any_epoch_overflows_the_planned_rows(of: str, words: str, tmp_path: Path) -> None:
     chosen = method(of)
     data = built(
         [*usable(EVERY_KIND, chosen), *(pairs(12) if of == "coh" else [])],
         tmp_path,
         method=chosen,
-        wording=wording(spoken),
+        wording=wording(words),
         row_tokens=300,
         rows_per_step=3,
     )
@@ -317,12 +313,12 @@ def rankings(n: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_an_order_shuffled_anew_never_overflows_the_rows_that_were_planned(tmp_path: Path) -> None:
+def test_shuffled_orders_never_overflow_the_planned_rows(tmp_path: Path) -> None:
     data = built(rankings(12), tmp_path, method=method("coh_ranking"), row_tokens=256, rows_per_step=3)
     check_epochs(data, 5)
 
 
-def test_an_order_shuffled_anew_keeps_its_weight_where_chains_are_cut(tmp_path: Path) -> None:
+def test_shuffled_orders_keep_their_weight_where_chains_are_cut(tmp_path: Path) -> None:
     data = built(
         rankings(12),
         tmp_path,
@@ -337,7 +333,7 @@ def test_an_order_shuffled_anew_keeps_its_weight_where_chains_are_cut(tmp_path: 
 
 
 @pytest.mark.parametrize("layout", ["tree", "separate"])
-def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where_only_the_last_is_learned(
+def test_with_loss_on_the_last_output_a_shuffled_chain_weighs_what_that_output_weighs(
     layout: Any, tmp_path: Path
 ) -> None:
     settings = {
@@ -346,7 +342,7 @@ def test_a_shuffled_chain_weighs_what_its_last_output_weighs_in_each_epoch_where
         "row_tokens": 256,
         "rows_per_step": 3,
         "layout": layout,
-        "hide": (0.0, 0.0),
+        "fcm_range": (0.0, 0.0),
     }
     data = built(rankings(12), tmp_path, method=method("coh_ranking", loss_on="last"), **settings)
     check_epochs(data, 3)
@@ -367,7 +363,7 @@ def test_two_orders_cut_to_the_same_first_output_share_its_sentence(tmp_path: Pa
     one = train(data)[0]
     assert [first for _, first in one.kept] == [1, 1]
     middle = ("A fair answer:", "2" * 30)
-    assert [[(link.marker, link.text) for link in chain] for chain in data.preparer.chains(one)] == [
+    assert [[(link.marker, link.text) for link in chain] for chain in data.planner.chains(one)] == [
         [middle, ("The best answer:", "1" * 30)],
         [middle, ("The worst answer:", "3" * 30)],
     ]
@@ -378,11 +374,9 @@ def test_two_orders_cut_to_the_same_first_output_share_its_sentence(tmp_path: Pa
 COMPARED = ("better", "worse", "equal", "say of it")
 
 
-@pytest.mark.parametrize("spoken", ["default", "varied"])
+@pytest.mark.parametrize("words", ["default", "varied"])
 @pytest.mark.parametrize("of", ["coh_ranking", "coh_critique", "revised"])
-def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(
-    of: str, spoken: str, tmp_path: Path
-) -> None:
+def test_no_chain_begins_with_a_comparison_to_a_missing_output(of: str, words: str, tmp_path: Path) -> None:
     """Cut or not, in every epoch, in the plan and in the tokens alike."""
     critiques = [
         {
@@ -396,19 +390,19 @@ def test_no_chain_begins_with_a_sentence_about_an_output_that_is_not_there(
     settings = {"max_chain_tokens": 110, "max_prompt_tokens": 32, "row_tokens": 256, "rows_per_step": 3}
     pairs_of_words = Wording(pairs=(MarkerPair("Good:", "Bad:"), MarkerPair("A really good one:", "A really bad one:")))
     chosen = Method(orders=("revised",), sentences="critique") if of == "revised" else method(of)
-    data = built(rows, tmp_path, method=chosen, wording=pairs_of_words if spoken == "varied" else Wording(), **settings)
+    data = built(rows, tmp_path, method=chosen, wording=pairs_of_words if words == "varied" else Wording(), **settings)
     count = data.counts["train"]
     assert (count.chains_dropped if of == "coh_critique" else count.links_cut) > 3, (
         "cut revisions are then the same as single ones of coh_critique"
     )
     for epoch in range(4):
         for one in train(data):
-            for chain in data.preparer.chains(one, epoch):
+            for chain in data.planner.chains(one, epoch):
                 assert not any(word in chain[0].marker for word in COMPARED)
     check_epochs(data, 4)
 
 
-def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp_path: Path) -> None:
+def test_without_feedback_sentences_the_prompt_still_has_its_room(tmp_path: Path) -> None:
     """Here the prompt's end is longer before an output than before a sentence."""
     data = built(
         pairs(4),
@@ -422,11 +416,11 @@ def test_room_is_left_for_the_prompt_as_it_stands_without_feedback_sentences(tmp
 def test_a_chain_that_is_cut_to_another_of_its_record_is_dropped_whatever_the_order(tmp_path: Path) -> None:
     for orders in (("pn", "n"), ("n", "pn")):
         data = built(pairs(1), tmp_path, method=Method(orders=orders), max_chain_tokens=45, max_prompt_tokens=30)
-        assert [len(chain) for chain in data.preparer.chains(train(data)[0])] == [1]
+        assert [len(chain) for chain in data.planner.chains(train(data)[0])] == [1]
         assert data.counts["train"].chains_dropped == 1
 
 
-def test_long_chains_lose_links_from_their_front_and_the_rows_still_hold(tmp_path: Path) -> None:
+def test_long_chains_lose_links_from_their_front_and_rows_still_fit(tmp_path: Path) -> None:
     data = built(
         pairs(10),
         tmp_path,
@@ -439,7 +433,7 @@ def test_long_chains_lose_links_from_their_front_and_the_rows_still_hold(tmp_pat
     assert data.counts["train"].chains_dropped > 0
     check_epochs(data, 3)
     for one in train(data):
-        for chain, tokens in zip(data.preparer.chains(one), tokens_of(data, one), strict=True):
+        for chain, tokens in zip(data.planner.chains(one), tokens_of(data, one), strict=True):
             assert len(tokens) <= 90
             assert tokens.learned[tokens.spans[-1].start :].all(), "the last output is never cut"
             assert len(chain) == len(tokens.spans)
@@ -490,7 +484,7 @@ def test_held_out_trees_share_rows_and_separate_chains_do_not(layout: Any, tmp_p
         )
 
 
-def test_separate_rows_hold_one_chain_each_of_exactly_its_length(tmp_path: Path) -> None:
+def test_separate_rows_have_one_chain_each_of_exactly_its_length(tmp_path: Path) -> None:
     data = built(EVERY_KIND, tmp_path, layout="separate", rows_per_step=4)
     check_epochs(data, 2)
     together = built(EVERY_KIND, tmp_path, rows_per_step=4)
@@ -531,7 +525,7 @@ def hidden_shares(data: CoHDataModule, epochs: int) -> list[float]:
     return shares
 
 
-def test_past_tokens_are_hidden_at_rates_drawn_between_nought_and_five_percent(tmp_path: Path) -> None:
+def test_past_tokens_are_hidden_at_rates_between_0_and_5_percent(tmp_path: Path) -> None:
     data = built(
         pairs(60, good="The long answer is {i} " + "word " * 20),
         tmp_path,
@@ -641,7 +635,7 @@ def reasons(data: CoHDataModule) -> dict[str, str]:
     return {one.id.split("/")[-1]: one.reason for one in data.rejected}
 
 
-def test_what_a_method_can_not_use_is_rejected_with_its_reason(tmp_path: Path) -> None:
+def test_records_that_a_method_can_not_use_are_rejected_with_the_reason(tmp_path: Path) -> None:
     long_prompt = {
         "id": "long",
         "prompt": [{"text": "word " * 200, "cut": "never"}],
@@ -681,7 +675,7 @@ def test_a_record_with_nothing_to_learn_is_rejected_not_silently_kept(tmp_path: 
             assert len(runs(tokens.learned)) == 1 and runs(tokens.learned)[0][1] == len(tokens)
 
 
-def test_more_than_half_lost_stops_with_the_commonest_reason(tmp_path: Path) -> None:
+def test_more_than_half_lost_stops_with_the_most_common_reason(tmp_path: Path) -> None:
     rows = [*pairs(3), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))]
     with pytest.raises(
         InputError,
@@ -698,7 +692,7 @@ def test_tokens_in_the_loss_are_counted_whatever_their_weight(tmp_path: Path) ->
     )
 
 
-def test_completions_that_no_chain_holds_are_counted(tmp_path: Path) -> None:
+def test_completions_in_no_chain_are_counted(tmp_path: Path) -> None:
     middle = {
         "id": "middle",
         "prompt": "Rank.",
@@ -707,13 +701,12 @@ def test_completions_that_no_chain_holds_are_counted(tmp_path: Path) -> None:
     unrated = {"id": "unrated", "prompt": "Rate.", "completions": [{"text": "a", "thumb": True}, {"text": "b"}]}
     data = built([middle, unrated], tmp_path)
     assert (
-        data.counts["train"].completions_unused == 2
-        and "(2 completions stand in none)" in dict(data.summary())["chains"]
+        data.counts["train"].completions_unused == 2 and "(2 completions are in none)" in dict(data.summary())["chains"]
     )
     assert built([middle], tmp_path, method=method("coh_ranking")).counts["train"].completions_unused == 0
 
 
-def test_a_completion_too_long_to_be_compared_takes_only_its_own_pairs_out_of_the_preference_accuracy_and_is_counted(
+def test_a_completion_too_long_to_compare_drops_only_its_own_pairs_and_is_counted(
     tmp_path: Path,
 ) -> None:
     texts = ["fine", "so so", "long " * 100]
@@ -725,7 +718,7 @@ def test_a_completion_too_long_to_be_compared_takes_only_its_own_pairs_out_of_th
     assert list(map(list, batch["pairs"])) == [[0, 1]] and [row["outputs"] for row in batch["rows"]] == [4]
 
 
-def test_ties_are_spoken_of_where_the_method_says_so(tmp_path: Path) -> None:
+def test_ties_get_their_sentence_where_the_method_says_so(tmp_path: Path) -> None:
     data = built([*pairs(3), TIE], tmp_path, method=Method(ties="sentence"))
     assert not data.rejected and "tie_1" in data.kinds
     check_epochs(data, 1)
@@ -777,7 +770,7 @@ def test_the_pretraining_text_may_mix_files_with_the_embedded_worlds_text(
     assert all(ids[-1] == data.prompter.stop_ids[0] for ids in data.rows.texts)
 
 
-def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) -> None:
+def test_counts_of_a_split_are_sums_over_its_records(tmp_path: Path) -> None:
     ranking = [
         {
             "id": f"k{i}",
@@ -800,7 +793,7 @@ def test_what_is_counted_of_a_split_is_the_sum_over_its_records(tmp_path: Path) 
     for stage in ("train", "validation"):
         count, records = data.counts[stage], data.splits[stage]
         assert count.records == count.used + count.rejected and count.rejected == len(data.rejected_of[stage])
-        assert (count.used, count.chains) == (len(records), sum(len(data.preparer.chains(one)) for one in records))
+        assert (count.used, count.chains) == (len(records), sum(len(data.planner.chains(one)) for one in records))
         assert count.chains > count.used > 4
         assert count.tokens_plain >= sum(len(tokens.ids) for one in records for tokens in tokens_of(data, one))
         assert (
@@ -832,7 +825,7 @@ def test_settings_of_another_shape_in_a_checkpoint_are_refused_with_both(tmp_pat
             data.agree_with({**data.settings(), "method": other})
 
 
-def test_rows_that_are_compared_hold_no_pads(tmp_path: Path) -> None:
+def test_rows_of_comparisons_have_no_padding(tmp_path: Path) -> None:
     data = built(pairs(12), tmp_path, train_only=False, validation_share=0.5, test_share=0.0)
     rows = data.held_out("validation")[1].build(0)["rows"]
     outputs = sum(row["outputs"] for row in rows)
@@ -883,7 +876,7 @@ def test_prompts_of_held_out_sources_are_taken_out_of_the_training_data(tmp_path
     assert Counter(one.reason for one in data.rejected) == {"the prompt is also in the held-out data": 3}
 
 
-def test_no_record_is_gone_from_the_counts_whatever_its_id(tmp_path: Path) -> None:
+def test_every_record_is_counted_whatever_its_id(tmp_path: Path) -> None:
     """Ids that look like those of copies; a source that its weight repeats; rows that can't be read, and records that
     the method can't use.
     """
@@ -953,7 +946,7 @@ def test_a_file_of_trl_is_recognized_by_its_keys(tmp_path: Path) -> None:
     assert sum(map(len, data.records_by_split().values())) == 6 and data.notes == []
 
 
-def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path) -> None:
+def test_the_message_for_long_records_names_limits_that_fit(tmp_path: Path) -> None:
     rows = [row | {"prompt": "word " * 300 + row["prompt"]} for row in pairs(6)]
     with pytest.raises(InputError) as caught:
         built(rows, tmp_path, max_prompt_tokens=120, max_chain_tokens=122, row_tokens=512)
@@ -993,7 +986,7 @@ def test_too_long_records_are_told_by_which_limit_they_would_fit(tmp_path: Path)
         built([*pairs(1), *({**TIE, "id": f"tie{i}", "prompt": f"Pick {i}."} for i in range(4))], tmp_path)
 
 
-def test_the_cache_holds_ids_for_every_wording_and_method(tmp_path: Path) -> None:
+def test_one_cache_serves_every_wording_and_method(tmp_path: Path) -> None:
     built(EVERY_KIND, tmp_path)
     files = sorted((tmp_path / "cache").glob("*.npz"))
     stamps = [file.stat().st_mtime_ns for file in files]
@@ -1004,12 +997,12 @@ def test_the_cache_holds_ids_for_every_wording_and_method(tmp_path: Path) -> Non
 # Asking
 
 
-def test_an_unknown_ask_is_refused_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_condition_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'good'"):
         built(pairs(4), tmp_path, conditions=["goood"])
 
 
-def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
+def test_bad_may_be_the_only_condition(tmp_path: Path) -> None:
     data = built(pairs(20), tmp_path, train_only=False, test_share=0.4, conditions=["bad"])
     assert list(data.prompter.conditions(data.splits["test"][0].record)) == ["bad"]
     comparisons = list(data.test_dataloader()[1])
@@ -1018,7 +1011,7 @@ def test_only_bad_may_be_asked_for(tmp_path: Path) -> None:
     )
 
 
-def test_single_attributes_can_be_asked_for(tmp_path: Path) -> None:
+def test_single_attributes_can_be_conditions(tmp_path: Path) -> None:
     rows = [EVERY_KIND[4] | {"id": str(i), "prompt": f"Post {i}"} for i in range(20)]
     data = built(
         rows,
@@ -1054,7 +1047,7 @@ def test_a_checkpoints_settings_that_disagree_are_refused_with_both(tmp_path: Pa
         assert message in str(refused.value)
 
 
-def test_the_attributes_asked_for_are_those_of_the_checkpoint_whatever_is_rated_now(tmp_path: Path) -> None:
+def test_the_attributes_of_the_checkpoint_are_used_whatever_is_rated_now(tmp_path: Path) -> None:
     rows = [EVERY_KIND[4] | {"id": str(i), "prompt": f"Post {i}"} for i in range(6)]
     saved = json.loads(json.dumps(built(rows, tmp_path, method=method("coh_ratings")).settings()))
     other = [
@@ -1084,10 +1077,10 @@ def test_a_tokenizer_other_than_the_checkpoints_is_refused(tokenizers: dict[str,
     [
         ({"max_prompt_tokens": 256}, "the prompt must leave room"),
         ({"max_prompt_tokens": 0}, "the prompt must leave room"),
-        ({"row_tokens": 200}, "a row must hold the longest chain"),
-        ({"hide": (0.1, 0.05)}, "it must be .low, high"),
-        ({"hide": (-0.1, 0.05)}, "it must be .low, high"),
-        ({"hide": (0.1, 1.0)}, "it must be .low, high"),
+        ({"row_tokens": 200}, "data.row_tokens 200"),
+        ({"fcm_range": (0.1, 0.05)}, "it must be .low, high"),
+        ({"fcm_range": (-0.1, 0.05)}, "it must be .low, high"),
+        ({"fcm_range": (0.1, 1.0)}, "it must be .low, high"),
         ({"validation_share": 0.6, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": 0.5, "test_share": 0.5}, "leave something to train on"),
         ({"validation_share": -0.1, "test_share": 0.5}, "leave something to train on"),
@@ -1107,8 +1100,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
     "settings",
     [
         {"max_prompt_tokens": 255},
-        {"hide": (0.0, 0.0)},
-        {"hide": (0.3, 0.99)},
+        {"fcm_range": (0.0, 0.0)},
+        {"fcm_range": (0.3, 0.99)},
         {"validation_share": 0.0, "test_share": 0.99},
         {"pretraining_weight": 0.0},
     ],

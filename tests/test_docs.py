@@ -1,4 +1,4 @@
-"""The README and the pages of docs/ are true: their records are read, their files exist, their commands run as written."""
+"""The README and the pages of docs/ are true: records are read, files exist, commands run as they are written."""
 
 import json
 import os
@@ -9,16 +9,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+import coh_lightning
 from coh_lightning.feedback.records import Feedback
+from test_imports import WINGS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SITES = r"https?://[^\s)]*"
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
+    return code_blocks(PAGES[page], language)
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands(page: str) -> list[str]:
@@ -28,7 +35,7 @@ def commands(page: str) -> list[str]:
 
 
 def first_line(command: str) -> list[str]:
-    """The words of a command, with this interpreter in the place of `coh` and `python`."""
+    """The words of a command, with this interpreter instead of `coh` and `python`."""
     words = shlex.split(command)
     if words[0] == "coh":
         return [sys.executable, "-m", "coh_lightning", *words[1:]]
@@ -68,12 +75,12 @@ def test_the_readme_is_short() -> None:
     lines = PAGES["README"].splitlines()
     assert len(lines) <= 150
     prose = re.sub(r"```.*?```", "", PAGES["README"], flags=re.DOTALL)
-    assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+    assert [line for line in prose.splitlines() if len(line) > 100 and not line.startswith("|")] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_exists(page: str) -> None:
-    text = PAGES[page]
+    text = re.sub(SITES, "", PAGES[page])
     named = {name.rstrip(".") for name in re.findall(r"(?:conf|docs|scripts|notebooks|tests)/[\w/.-]*\w/?", text)}
     if page == "feedback":
         named |= {f"conf/data/{name}" for name in re.findall(r"`(\w+\.yaml)`", text)}
@@ -98,16 +105,63 @@ def test_every_method_and_wording_of_the_tables_is_a_file() -> None:
         assert names == files
 
 
-def test_every_command_on_many_ranks_shares_its_rows_out_evenly() -> None:
-    many = [c for c in commands("many_gpus") if re.search(r"--nproc-per-node|^srun |trainer/fsdp", c)]
-    assert len(many) >= 4
-    for command in many:
-        [config] = [word for word in re.findall(r"--config (\S+)", command) if "/trainer/" not in word]
-        base = yaml.safe_load((ROOT / config).read_text(encoding="utf-8"))["data"]
-        rows = re.search(r"--data\.rows_per_step=(\d+)", command)
-        assert rows, command
-        for ranks in (1, 2, 4, 8, 16):
-            assert (int(rows[1]) + base["pretraining_rows_per_step"]) % ranks == 0, f"{command}: {ranks} ranks"
+def test_the_tree_of_the_readme_names_every_folder() -> None:
+    tree = next(block for block in PAGES["README"].split("```")[1::2] if "├" in block)
+    named = re.findall(r"[\w.]+(?:/|\.py)", tree)
+    assert [
+        name for name in named if not any((folder / name).exists() for folder in (ROOT, ROOT / "coh_lightning"))
+    ] == []
+    folders = {path.parent.name for path in (ROOT / "coh_lightning").glob("*/__init__.py")}
+    assert folders <= {name.rstrip("/") for name in named}
+
+
+def test_the_map_is_the_order_of_imports() -> None:
+    table = CONTRIBUTING[CONTRIBUTING.index("| place |") :].split("\n\n")[0]
+    named = [name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)(?:/|\.py)`", line.split("|")[1])]
+    assert named == [name for line in WINGS if line != "__main__" for name in line.split()]
+
+
+def test_every_file_that_contributing_names_exists() -> None:
+    named = set(re.findall(r"`((?:[\w.]+/)+(?:\w+\.\w+)?)`", CONTRIBUTING))
+    assert [
+        name for name in named if not any((folder / name).exists() for folder in (ROOT, ROOT / "coh_lightning"))
+    ] == []
+
+
+def test_the_recipe_for_a_source_makes_records(tmp_path: Path) -> None:
+    [recipe] = code_blocks(CONTRIBUTING, "python")
+    assert len([line for line in recipe.splitlines() if line]) < 10
+    (tmp_path / "stars.py").write_text(recipe, encoding="utf-8")
+    rows = [{"question": "Name a fruit.", "answer": "An apple.", "stars": 5}]
+    rows += [{"question": "Name a tree.", "answer": "A dog.", "stars": 1}]
+    (tmp_path / "reviews.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    source = "data: {sources: [{class_path: stars.Stars, init_args: {path: reviews.jsonl}}]}"
+    (tmp_path / "reviews.yaml").write_text(source, encoding="utf-8")
+    printed = run(first_line("coh preview --config reviews.yaml --json"), tmp_path, seconds=120)
+    chains = [[part["text"] for part in json.loads(line)["segments"]] for line in printed.splitlines()]
+    assert [chain[1].strip() for chain in chains] == ["A helpful answer:", "An unhelpful answer:"]
+    assert [chain[2].strip() for chain in chains] == ["An apple.", "A dog."]
+
+
+def test_the_recipe_for_a_method_makes_chains(tmp_path: Path) -> None:
+    [recipe] = code_blocks(CONTRIBUTING, "yaml")
+    assert len(recipe.splitlines()) < 10
+    (tmp_path / "good_first.yaml").write_text(recipe, encoding="utf-8")
+    record = {
+        "prompt": "Name a fruit.",
+        "completions": [{"text": "A stone.", "rank": 2}, {"text": "An apple.", "rank": 1}],
+    }
+    (tmp_path / "feedback.jsonl").write_text(json.dumps(record), encoding="utf-8")
+    command = re.search(r"`(coh preview feedback.jsonl --data.method=\S+)`", CONTRIBUTING)
+    assert command
+    [line] = run(first_line(command[1] + " --json"), tmp_path, seconds=120).splitlines()
+    learned = [part["text"].strip() for part in json.loads(line)["segments"] if part["weight"]]
+    assert learned == ["An apple.", "<|end|>", "A stone.", "<|end|>"]
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    documented = re.findall(r"auto\w+:: coh_lightning\.(\w+)", PAGES["api"])
+    assert sorted(documented) == sorted(coh_lightning.__all__)
 
 
 @pytest.mark.slow
@@ -197,7 +251,7 @@ def test_dpo_and_kto_are_trained_and_tested_as_written(tmp_path: Path) -> None:
         "fit": ["--trainer.max_steps=3", "--model.generation.generate_every_n_validations=0"],
         "test": ["--data.max_test_prompts=4"],
     }
-    for command in block.splitlines():
+    for command in block.replace("\\\n", " ").splitlines():
         words = first_line(command.replace("--max_steps 100", "--max_steps 2"))
         if words[0] == "trl":
             words = [sys.executable, "-c", "from trl.cli import main; main()", *words[1:]]

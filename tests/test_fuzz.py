@@ -53,15 +53,15 @@ from coh_lightning.feedback.sources.texts import read_texts
 from coh_lightning.generation.answers import PendingCompletion
 from coh_lightning.generation.offline_inference import read_completions
 from coh_lightning.human_eval.export import export_study
-from coh_lightning.human_eval.gold import read_gold
-from coh_lightning.human_eval.items import match, read_systems
+from coh_lightning.human_eval.items import match, read_gold
 from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
 from coh_lightning.human_eval.ratings import import_ratings
 from coh_lightning.human_eval.report import report_numbers
 from coh_lightning.human_eval.results import read_results
 from coh_lightning.human_eval.study import read_study
+from coh_lightning.human_eval.systems import read_systems
 from coh_lightning.judge.client import Endpoint
-from coh_lightning.judge.prompts import Comparison, comparisons_of_study, questions
+from coh_lightning.judge.prompts import JudgedPair, comparisons_of_study, questions
 from coh_lightning.judge.report import show
 from coh_lightning.judge.run import Reply, judge
 from coh_lightning.sequences.chain_tokenizer import ChainTokenizer
@@ -170,27 +170,27 @@ def found(what: str, seed: int, lines: Sequence[str], check: Callable[[Sequence[
         raise AssertionError(f"{what}, seed {seed}: {type(error).__name__}: {error}") from error
 
 
-PREPARERS: list[RecordPlanner] = []
+PLANNERS: list[RecordPlanner] = []
 
 
 def go_on(record: Feedback, number: int, _: object = None) -> bool:
     """Chains, tokens and trees of a record, with methods and wordings in turn; whether it could be used."""
-    if not PREPARERS:
+    if not PLANNERS:
         tokens = ChainTokenizer(Encoder(byte_level()), PromptFormat(), max_prompt_tokens=128)
         spoken = [(one, other) for one in METHODS for other in WORDINGS]
-        PREPARERS.extend(
+        PLANNERS.extend(
             RecordPlanner(tokens, method(one), wording(other), seed=0, max_chain_tokens=256, row_tokens=300)
             for one, other in spoken
         )
-    preparer = PREPARERS[number % len(PREPARERS)]
+    planner = PLANNERS[number % len(PLANNERS)]
     try:
-        one = preparer.prepare(record)
+        one = planner.plan(record)
     except Unusable as unusable:
         assert str(unusable).isprintable()
         return False
-    for item in preparer.items(0, one):
+    for item in planner.items(0, one):
         for epoch in (0, 1):
-            tree = preparer.tree(one, item, epoch)
+            tree = planner.tree(one, item, epoch)
             assert 0 < tree.tokens <= 300 and math.isfinite(tree.learned.sum() + tree.unlearned.sum())
     return True
 
@@ -405,8 +405,8 @@ def told(error: InputError, path: Path, *, lines: int = 1) -> None:
     """A refusal names a file of the folder, and has no more lines than it may, each of bounded length."""
     assert (
         str(path) in str(error)
-        or str(error).startswith(("No prompt id", "None of the completions"))
-        or " ids stand for different prompts" in str(error)
+        or str(error).startswith("None of the completions")
+        or any(words in str(error) for words in (" no prompt id in common", " ids have different prompts"))
     ), error
     assert len(str(error).split("\n")) <= lines and all(
         line.isprintable() and len(line) < 1500 for line in str(error).split("\n")
@@ -736,7 +736,7 @@ def test_a_study_with_a_damaged_file_is_read_or_refused(cases: int, a_study: Pat
 
 @share("replies")
 def test_changed_judge_records_are_read_or_refused(cases: int, tmp_path: Path) -> None:
-    compared = [Comparison(f"i{n}", f"p{n}", f"Question {n}?", ("x", "y"), (f"x {n}", f"y {n}")) for n in range(3)]
+    compared = [JudgedPair(f"i{n}", f"p{n}", f"Question {n}?", ("x", "y"), (f"x {n}", f"y {n}")) for n in range(3)]
     asked = questions(compared, {"overall": "Which is better?"}, model="m", seed=0)
     nobody = Endpoint("http://127.0.0.1:1/v1", attempts=1, timeout=0.1)
     output = tmp_path / "judgments.jsonl"
@@ -748,7 +748,7 @@ def test_changed_judge_records_are_read_or_refused(cases: int, tmp_path: Path) -
             if path != kept:
                 path.unlink(missing_ok=True)
         try:
-            show(judge(asked, nobody, model="m", output=output, progress=False))
+            show(judge(asked, nobody, {"model": "m"}, output=output, progress=False))
         except InputError as error:
             if "can't be reached" not in str(error):  # a lost reply is requested again
                 raise

@@ -125,7 +125,7 @@ def test_imports_go_down(name: str) -> None:
     assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
-def test_no_imports_go_round_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     folders = {name for name, path in FILES.items() if path.name == "__init__.py"}  # they gather names of their files
     graphlib.TopologicalSorter({name: IMPORTS[name] - folders for name in FILES.keys() - folders}).prepare()
 
@@ -147,7 +147,7 @@ def test_studies_know_nothing_of_models() -> None:
             assert {wing(other) for other in IMPORTS[name]} <= allowed, name
 
 
-def test_nothing_imports_the_world_but_its_own_commands() -> None:
+def test_only_the_demo_imports_the_world() -> None:
     others = {name for name in FILES if wing(name) != "world" and any(wing(it) == "world" for it in IMPORTS[name])}
     assert others == {"cli.demo"}
 
@@ -170,7 +170,7 @@ def loads(code: str) -> tuple[set[str], float]:
     return set(done.stdout.splitlines()[-1].split()), time.perf_counter() - start
 
 
-def test_what_only_touches_files_does_not_import_torch() -> None:
+def test_file_only_modules_do_not_import_torch() -> None:
     names = [name for name in FILES if wing(name) in LIGHT_WINGS or LEVEL[wing(name)] > LEVEL["pages"]]
     found, _ = loads("\n".join(f"import coh_lightning.{name}" for name in [*names, *LIGHT]))
     assert found & HEAVY == set()
@@ -215,7 +215,7 @@ def test_the_top_help_lists_every_command() -> None:
     ]
 
 
-def test_what_nobody_reads_any_longer_ends_without_a_traceback() -> None:
+def test_closed_stdout_ends_without_a_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

@@ -1,6 +1,4 @@
-"""The module: a step's loss and gradient are those of the plain chains one by one; checkpoints, held-out losses,
-writing, and what is refused.
-"""
+"""The module: a step's loss and gradient equal those of the plain chains; checkpoints, held-out losses, writing."""
 
 from __future__ import annotations
 
@@ -74,7 +72,7 @@ def plain_loss(
         for number in planned.members:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
-            chains = data.preparer.chains(one, epoch)
+            chains = data.planner.chains(one, epoch)
             for tokens in (data.prompter.tokens.chain(one.prompt, chains[i]) for i in item.chains):
                 nll, unlikelihood = _nll(lm, tokens.ids)
                 learned, unlearned = torch.from_numpy(tokens.learned[1:]), torch.from_numpy(tokens.unlearned[1:])
@@ -145,7 +143,7 @@ def test_the_same_in_single_precision(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("of", ["coh", "unlikelihood"])
 def test_trees_and_separate_chains_make_the_same_step(of: str, tmp_path: Path) -> None:
-    """All records stand in one step, so both layouts sum over the same chains; the rest of the step is empty rows."""
+    """All records are in one step, so both layouts sum over the same chains; the rest of the step is empty rows."""
     rows = usable(EVERY_KIND, method(of))
     found = [
         fitted(
@@ -182,7 +180,7 @@ def test_clipping_sees_the_true_gradient(tmp_path: Path) -> None:
         torch.testing.assert_close(value, steps[1].before[1][name], rtol=1e-7, atol=1e-9)
 
 
-def test_hiding_is_on_in_training_and_changes_the_loss(tmp_path: Path) -> None:
+def test_forgetful_masking_is_on_in_training_and_changes_the_loss(tmp_path: Path) -> None:
     losses = [
         fitted(data_of(pairs(8), tmp_path, fcm_range=hide), gpt2(), tmp_path, precision="64-true", max_steps=1).losses[
             0
@@ -195,11 +193,11 @@ def test_hiding_is_on_in_training_and_changes_the_loss(tmp_path: Path) -> None:
 # Learning
 
 
-def test_the_layout_is_tried_once_however_often_a_module_is_used_and_only_for_trees(
+def test_the_layout_is_checked_once_per_module_and_only_for_trees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr("coh_lightning.model.build.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
+    monkeypatch.setattr("coh_lightning.module.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
     for layout, times in (("tree", [256]), ("separate", [256])):
         data, model = (
             data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout),
@@ -223,7 +221,7 @@ def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monke
         assert float(sum_over_replicas(run, torch.tensor(3.0))) == 3.0 * copies
 
 
-def test_a_toy_model_learns_eight_chains_by_heart(tmp_path: Path) -> None:
+def test_a_toy_model_memorizes_eight_chains(tmp_path: Path) -> None:
     data = data_of(pairs(2), tmp_path, fcm_range=(0.0, 0.0), rows_per_step=1, row_tokens=512)
     watch = fitted(data, tiny(), tmp_path, max_steps=150)
     assert watch.losses[0] > 4
@@ -271,7 +269,7 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
             item = data.plan.items[number]
             one = data.splits["train"][item.record]
             for i in item.chains:
-                tokens = data.prompter.tokens.chain(one.prompt, data.preparer.chains(one)[i])
+                tokens = data.prompter.tokens.chain(one.prompt, data.planner.chains(one)[i])
                 nll = _nll(lm, tokens.ids)[0]
                 for span in tokens.spans:
                     sums.setdefault(f"train/nll_{span.kind}_{span.place + 1}", []).extend(
@@ -283,7 +281,7 @@ def test_the_loss_per_kind_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
     assert "train/nll_pretraining" in watch.metrics[0]
 
 
-def test_dropout_is_off_unless_asked_for(tmp_path: Path) -> None:
+def test_dropout_is_off_by_default(tmp_path: Path) -> None:
     batch = torch.arange(3, 20)[None]
     for dropout, same in ((False, True), (True, False)):
         module = gpt2(dropout=dropout)
@@ -292,9 +290,7 @@ def test_dropout_is_off_unless_asked_for(tmp_path: Path) -> None:
         assert torch.equal(module.lm(input_ids=batch).logits, module.lm(input_ids=batch).logits) == same
 
 
-def test_every_micro_batch_of_every_epoch_drops_out_by_a_draw_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_micro_batch_of_every_epoch_has_its_own_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where ranks differ: row 5 of an epoch is the same draw as micro-batch 5 of one rank and as micro-batch 2 of
     the second of two.
     """
@@ -318,7 +314,7 @@ def test_every_micro_batch_of_every_epoch_drops_out_by_a_draw_of_its_own(
     assert torch.initial_seed() == seeds.seen[len(seeds.seen) // 2 + 5]
 
 
-def test_a_copy_of_a_module_leaves_the_trainer_behind(tmp_path: Path) -> None:
+def test_a_copy_of_a_module_has_no_trainer(tmp_path: Path) -> None:
     model = tiny(sampling=Sampling(max_new_tokens=2))
     trainer(tmp_path).test(model, datamodule=held_out_data(tmp_path), verbose=False)
     again = copy.deepcopy(model)
@@ -365,7 +361,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> No
     assert found[0].losses == pytest.approx(found[1].losses, rel=1e-10)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights_and_names_its_rows(
+def test_a_non_finite_loss_stops_the_run_before_the_weights_change_and_names_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, model, weights = data_of(pairs(12), tmp_path, rows_per_step=3), tiny(), []
@@ -407,7 +403,7 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
     right: dict[str, list[float]] = {name: [] for name in ("sum", "mean", "swapped_sum", "swapped_mean", "marker")}
     with torch.no_grad():
         for one in data.splits["validation"]:
-            for chain in data.preparer.chains(one):
+            for chain in data.planner.chains(one):
                 tokens = data.prompter.tokens.chain(one.prompt, chain)
                 nll = _nll(model.lm, tokens.ids)[0]
                 for span in tokens.spans:
@@ -416,7 +412,7 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
                     )
             scores: dict[str, list[Tensor]] = {"good": [], "bad": []}
             for kind in scores:
-                link = next(chain for chain in data.preparer.chains(one) if chain[0].kind == kind)[0]
+                link = next(chain for chain in data.planner.chains(one) if chain[0].kind == kind)[0]
                 for candidate in one.record.candidates:
                     tokens = data.prompter.tokens.chain(one.prompt, (type(link)(link.marker, candidate.text),))
                     begin, end, *_ = tokens.spans[0]
@@ -437,7 +433,7 @@ def test_held_out_losses_and_preferences_are_those_of_the_chains_one_by_one(layo
         assert metrics[f"val/preference_accuracy_{name}"] == pytest.approx(sum(shares) / len(shares))
 
 
-def test_pairs_are_ranked_by_likelihood_by_the_other_sentence_and_by_their_ratio() -> None:
+def test_pairs_are_ranked_under_the_good_sentence_the_bad_one_and_their_ratio() -> None:
     total, mean = (
         torch.tensor([-4.0, -5.0, -9.0, -4.0]),
         torch.tensor([-2.0, -1.0, -2.0, -2.0]),
@@ -455,7 +451,7 @@ def test_pairs_are_ranked_by_likelihood_by_the_other_sentence_and_by_their_ratio
     assert preferences([], total, mean) == {}
 
 
-def test_test_and_predict_write_every_prompt_under_every_ask(tmp_path: Path) -> None:
+def test_test_and_predict_write_every_prompt_under_every_condition(tmp_path: Path) -> None:
     data, model = held_out_data(tmp_path), tiny(sampling=Sampling(max_new_tokens=6, temperature=1.0, samples=2))
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
     run.fit(model, datamodule=data)
@@ -484,7 +480,7 @@ def test_predictions_come_back_as_completions(tmp_path: Path) -> None:
     assert {one.prompt_id for batch in predictions for one in batch} == {one.record.id for one in data.splits["test"]}
 
 
-def test_nothing_held_out_is_refused_by_test_and_predict(tmp_path: Path) -> None:
+def test_test_and_predict_refuse_an_empty_held_out_split(tmp_path: Path) -> None:
     for command in ("test", "predict"):
         with pytest.raises(InputError, match=r"No record is held out for test and predict \(data.test_share is 0\)"):
             getattr(trainer(tmp_path), command)(tiny(), datamodule=data_of(pairs(4), tmp_path))
@@ -558,7 +554,7 @@ def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
     }  # fmt: skip
 
 
-def test_a_checkpoint_of_quantised_weights_holds_the_adapters_alone(tmp_path: Path) -> None:
+def test_a_checkpoint_of_quantized_weights_has_only_the_adapters(tmp_path: Path) -> None:
     model = tiny(lora=LoRA(rank=2, targets=("q_proj",)))
     trainer(tmp_path, max_steps=1).fit(model, datamodule=data_of(pairs(4), tmp_path))
     whole = {"state_dict": model.state_dict()}
@@ -605,7 +601,7 @@ def test_training_starts_from_a_hugging_face_folder(
     ],
 )
 @pytest.mark.parametrize("road", ["ckpt_path", "load_from_checkpoint", "model"])
-def test_other_settings_than_the_checkpoints_are_refused_whichever_way_it_comes(
+def test_settings_that_differ_from_the_checkpoints_are_refused_however_it_is_loaded(
     road: str, changes: dict[str, Any], message: str, checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path
 ) -> None:
     path = checkpoint[0]
@@ -624,7 +620,7 @@ def test_other_settings_than_the_checkpoints_are_refused_whichever_way_it_comes(
 
 
 @pytest.mark.parametrize("road", ["ckpt_path", "load_from_checkpoint", "model"])
-def test_the_attributes_asked_for_are_the_checkpoints_whichever_way_it_comes(road: str, tmp_path: Path) -> None:
+def test_attributes_come_from_the_checkpoint_however_it_is_loaded(road: str, tmp_path: Path) -> None:
     def data(attribute: str, folder: str) -> CoHDataModule:
         (tmp_path / folder).mkdir()
         rated = [{"text": text, "rating": {attribute: value}} for text, value in (("yes", 1), ("no", 0))]
@@ -655,7 +651,7 @@ def test_the_attributes_asked_for_are_the_checkpoints_whichever_way_it_comes(roa
     }
 
 
-def test_a_model_trained_further_is_asked_as_it_was_trained_last(
+def test_a_model_trained_further_is_prompted_as_in_its_last_training(
     checkpoint: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path
 ) -> None:
     model = CoHModule(str(checkpoint[0]), generation=Generation(Sampling(max_new_tokens=3)))
@@ -665,7 +661,7 @@ def test_a_model_trained_further_is_asked_as_it_was_trained_last(
     run.test(model, datamodule=other, verbose=False)
 
 
-def test_a_run_that_is_gone_on_with_is_the_run_without_a_break(tmp_path: Path) -> None:
+def test_a_resumed_run_of_the_module_equals_the_uninterrupted_run(tmp_path: Path) -> None:
     def data() -> CoHDataModule:
         return data_of(pairs(24), tmp_path, wording=wording("varied"))
 
@@ -684,7 +680,7 @@ def test_a_run_that_is_gone_on_with_is_the_run_without_a_break(tmp_path: Path) -
     assert steps > 2 and rest.losses == whole.losses[steps + 2 :]
 
 
-def test_a_file_that_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     (tmp_path / "broken.ckpt").write_bytes(b"PK\x03\x04 cut short")
     for name, message in (
@@ -711,7 +707,7 @@ def test_a_tokenizer_larger_than_the_models_vocabulary_is_refused(tmp_path: Path
     data = held_out_data(tmp_path, tokenizer=str(tmp_path / "tokenizer"), max_prompt_tokens=200)
     for command in ("fit", "validate", "test", "predict"):
         with pytest.raises(
-            InputError, match=r"ids up to \d+, but the model's embedding ends at 299; name the tokenizer"
+            InputError, match=r"ids up to \d+, but the model's embedding ends at 299; name the model's tokenizer"
         ):
             getattr(trainer(tmp_path, max_steps=1), command)(tiny(vocab_size=300), datamodule=data)
 
@@ -729,7 +725,7 @@ def test_another_data_module_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, max_steps=1).fit(tiny(), train_dataloaders=[{}])
 
 
-def test_accumulation_set_by_hand_is_refused_and_the_plans_own_taken(tmp_path: Path) -> None:
+def test_accumulation_that_differs_from_the_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
         match=r"accumulate_grad_batches is 4, but data.rows_per_step and the 1 ranks make it 3; leave it out",
@@ -742,12 +738,12 @@ def test_accumulation_set_by_hand_is_refused_and_the_plans_own_taken(tmp_path: P
     assert run.accumulate_grad_batches == 3
 
 
-def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_max_steps_or_max_epochs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Neither trainer.max_steps nor trainer.max_epochs says where training ends"):
         trainer(tmp_path, max_epochs=-1).fit(tiny(), datamodule=data_of(pairs(4), tmp_path))
 
 
-def test_rows_that_the_ranks_can_not_share_are_refused(tmp_path: Path) -> None:
+def test_rows_that_the_ranks_cannot_share_are_refused(tmp_path: Path) -> None:
     data = built(pairs(4), tmp_path, rows_per_step=3)
     with pytest.raises(InputError, match=r"together 3, which 2 ranks can't share evenly"):
         data.plan.accumulate(2)
@@ -760,7 +756,7 @@ def test_lightnings_own_sampler_changes_nothing_on_one_rank(tmp_path: Path) -> N
 
 
 class StopsAt(pl.Callback):
-    """Asks for an end after a micro-batch, as a clock does."""
+    """Requests a stop after a micro-batch, as a clock does."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -773,7 +769,7 @@ class StopsAt(pl.Callback):
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 1), (4, 2), (5, 2)])
-def test_an_end_asked_for_within_a_step_comes_after_it(batch: int, steps: int, tmp_path: Path) -> None:
+def test_a_stop_requested_within_a_step_comes_after_it(batch: int, steps: int, tmp_path: Path) -> None:
     stop, watch = StopsAt(batch), Watch()
     run = trainer(tmp_path, stop, watch, max_steps=4)
     run.fit(tiny(), datamodule=data_of(pairs(24), tmp_path, rows_per_step=3))
@@ -796,7 +792,7 @@ def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": "x", "from_config": TINY}, "give one of them"),
+        ({"name_or_path": "x", "from_config": TINY}, "give one of them"),
         ({"from_config": {"hidden_size": 3}}, "no model_type"),
         ({"lr": 0.0}, "it must be > 0"),
         ({"lr": -1.0}, "it must be > 0"),
@@ -806,7 +802,7 @@ def test_lightnings_own_sampler_for_several_ranks_is_refused(tmp_path: Path, mon
         ({"min_lr_ratio": 1.1}, "they must be"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CoHModule(**grouped(settings))
 
@@ -819,7 +815,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
         {"generate_every_n_validations": 0, "refine": 0},
     ],
 )
-def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
+def test_the_limits_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
     for name, group in grouped(settings).items():
         assert getattr(CoHModule(**grouped(settings)), name) == group
 
@@ -827,11 +823,11 @@ def test_the_ends_of_their_ranges_are_allowed(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": "/no/such/folder"}, "there is no such folder"),
+        ({"name_or_path": "/no/such/folder"}, "there is no such folder"),
         ({"from_config": {"model_type": "lama"}}, "did you mean"),
     ],
 )
-def test_a_model_that_can_not_be_made_is_refused_in_one_sentence(settings: dict[str, Any], message: str) -> None:
+def test_an_impossible_model_is_refused_in_one_sentence(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CoHModule(**settings).configure_model()
 

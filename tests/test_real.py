@@ -96,9 +96,7 @@ def test_a_pretrained_model_learns_from_real_feedback(
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("limit", [320, 1024])
-def test_no_real_ranking_begins_with_a_comparison_however_it_is_cut(
-    limit: int, real_data: Path, tmp_path: Path
-) -> None:
+def test_truncated_real_rankings_never_begin_with_a_comparison(limit: int, real_data: Path, tmp_path: Path) -> None:
     sources: list[Source] = [OASST(str(real_data / "oasst_en_100_trees.jsonl.gz"))]
     sizes = {
         "max_prompt_tokens": limit // 2,
@@ -118,5 +116,5 @@ def test_no_real_ranking_begins_with_a_comparison_however_it_is_cut(
     wording = data.wording
     for one in data.splits["train"]:
         for epoch in (0, 1):
-            heads = {chain[0].marker for chain in data.preparer.chains(one, epoch)}
+            heads = {chain[0].marker for chain in data.planner.chains(one, epoch)}
             assert heads <= {wording.best, wording.middle, wording.worst}

@@ -298,7 +298,7 @@ READ = """
 import pathlib, resource, sys
 from coh_lightning.errors import InputError
 from coh_lightning.generation.offline_inference import read_completions
-from coh_lightning.human_eval.items import read_systems
+from coh_lightning.human_eval.systems import read_systems
 from coh_lightning.human_eval.workbook import check_workbook
 from coh_lightning.feedback.records import Judgment, read_jsonl
 from coh_lightning.feedback.sources import TRLPairs, load

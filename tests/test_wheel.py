@@ -69,7 +69,7 @@ def test_every_file_of_the_package_is_installed(call: Callable[..., str]) -> Non
     assert names(there) == names(ROOT / "coh_lightning") | {f"conf/{name}" for name in names(ROOT / "conf")}
 
 
-def test_its_commands_run_from_an_empty_folder(call: Callable[..., str], tmp_path: Path) -> None:
+def test_installed_commands_run_from_an_empty_folder(call: Callable[..., str], tmp_path: Path) -> None:
     feedback = tmp_path / "feedback.jsonl"
     feedback.write_text(
         '{"prompt": "Name a fruit.", "completions": [{"text": "An apple.", "rank": 1}, {"text": "A stone.", "rank": '

@@ -1,7 +1,7 @@
 """Errors of the configuration in one sentence: the key, what is wrong with it, the nearest right key, file and line.
 
-jsonargparse reports an error as a tree of lines, with one branch for each type of a union that did not match. The line
-that matters is picked out of it here; a message of another form is passed on, on one line.
+jsonargparse reports an error as a tree of lines, with one branch for each type of a union. The line that matters is
+picked out here; a message of another form is passed on, on one line.
 
     Subcommand 'fit' does not accept option 'data.row_token'
       -> there is no key data.row_token; did you mean data.row_tokens? (conf/quickstart.yaml:4)
@@ -28,9 +28,8 @@ from coh_lightning.cli.key_synonyms import OURS
 from coh_lightning.errors import InputError, did_you_mean, first_line
 
 UNKNOWN = re.compile(
-    r"unrecognized arguments: (?P<word>.+)"
+    r"unrecognized arguments: (?P<word>.+)|Option '(?P<key>[^']+)' is not accepted$"
     r"|(?:Subcommand|Group) '(?P<group>[^']+)' does not accept option '(?P<option>[^']+)'"
-    r"|Option '(?P<key>[^']+)' is not accepted$"
 )
 EARLY = re.compile(r"Option '([^']+)' is not accepted before subcommand '?(\w+)")
 KEY = re.compile(r'Parser key "([^"]+)"')
@@ -45,22 +44,15 @@ LITERAL = re.compile(r"Literal\[(.*?)\]")
 VALUE = re.compile(r"(?:Got value|Given value): (.*)")
 LONGEST_NAME = 255
 """Bytes in the name of a file, at most."""
-KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "tuple": "a list",
-    "dict": "keys with values",
-}
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+KINDS |= {"list": "a list", "tuple": "a list", "dict": "keys with values"}
 
 
 def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
-    """The keys that a class takes from a configuration, those of nested dataclasses with dots."""
+    """The keys of a class in a configuration, those of nested dataclasses with dots."""
     try:
         hints = typing.get_type_hints(thing.__init__ if inspect.isclass(thing) else thing)
-    except NameError:  # a name that is imported for type checkers alone
+    except NameError:  # a name imported only for type checkers
         hints = {}
     for name in inspect.signature(thing).parameters:
         yield prefix + name
@@ -70,8 +62,7 @@ def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str | None:
-    """The known key nearest to a mistyped one, part by part; where a part has no near one, a known key with the same or
-    nearly the same last part.
+    """The known key nearest to a mistyped one, part by part; else one whose last part is nearly the same.
 
     With `model.lr` and `data.method.loss_on` known:
       modle.lr -> model.lr    data.metod.loss_onn -> data.method.loss_on    lr -> model.lr
@@ -93,7 +84,7 @@ def nearest_key(key: str, known: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Typed:
-    """The command line, and the working folder: jsonargparse changes into the folder of the file that it reads."""
+    """The command line and its working folder; jsonargparse changes into the folder of the file that it reads."""
 
     argv: Sequence[str] = ()
     folder: Path = Path()
@@ -130,7 +121,7 @@ class Typed:
         return ""
 
     def broken(self) -> str | None:
-        """What is wrong with the first of the files that is not YAML, or that holds no settings."""
+        """What is wrong with the first file that isn't YAML or has no settings."""
         for file in self.configs():
             shown = self.shown(file)
             try:
@@ -144,36 +135,28 @@ class Typed:
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 return f"{shown}: this is not UTF-8 text: {first_line(error)}."
             if not isinstance(found, yaml.CollectionNode):
-                holds = "nothing" if found is None else "no settings"
-                return f"{shown}: this file holds {holds}; settings are written as key: value."
+                what = "is empty" if found is None else "has no settings"
+                return f"{shown}: this file {what}; settings are written as key: value."
         return None
 
 
 def broken_reference(error: BaseException) -> InputError:
     """For a `${...}` in a configuration that names no setting."""
-    return InputError(
-        f"a reference in the configuration can't be resolved: {first_line(error).rstrip('.')}; ${{...}} stands for the "
-        "setting that it names, and the text itself is written \\${...}."
-    )
+    reason = first_line(error).rstrip(".")
+    return InputError(f"a reference in the configuration can't be resolved: {reason}; the text ${{ is written \\${{.")
 
 
 def complaint(message: str, *, known: Sequence[str], typed: Typed) -> str:
     """One sentence for a message of jsonargparse; `known` are the right keys of this command."""
     lines = message.split("\n")
-    if "Problems parsing config" in message or message.startswith("Unexpected config"):
-        found = typed.broken() or (
-            "a file given with --config must hold settings, written as key: value."
-            if message.startswith("Unexpected config")
-            else None
-        )
+    if message.startswith("Unexpected config"):
+        found: str | None = typed.broken() or "a file given with --config must hold settings, written as key: value."
+    elif "Problems parsing config" in message:
+        found = typed.broken()
     else:
-        found = (
-            _unknown_key(lines, known, typed)
-            or _missing_file(lines, typed)
-            or _unknown_class(lines)
-            or _wrong_value(lines)
-        )
-    return re.sub(r"\S{200,}", lambda word: f"{word[0][:80]}...", found or _shortened(lines))
+        found = _unknown_key(lines, known, typed) or _missing_file(lines, typed)
+        found = found or _unknown_class(lines) or _wrong_value(lines)
+    return re.sub(r"\S{200,}", lambda word: f"{word[0][:80]}...", found or _on_one_line(lines))
 
 
 def _unknown_key(lines: Sequence[str], known: Sequence[str], typed: Typed) -> str | None:
@@ -222,14 +205,14 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
     file = Path.cwd() / word  # jsonargparse is in the folder of the file that names it
     if file.is_file():
         return Typed([f"--config={file}"], typed.folder).broken() or f"{key}: {word} can't be read as settings."
-    # a bare word in the place of a file is most likely the name of one of ours
+    # a bare word is most likely the name of one of our files
     last = key.split(".")[-1]
     folder = file.parent if file.suffix else typed.folder / "conf" / last
     shown = PurePath(typed.shown(folder))
-    there = _yaml_files([(folder, shown)])
+    there = _yaml_files(folder, shown)
     for name in (shown, PurePath(word).parent):
-        there = _yaml_files([(configurations.ours(name), name)]) | there
-    ours = _yaml_files([(configurations.CONF / last, PurePath("conf", last))]) | there
+        there = _yaml_files(configurations.ours(name), name) | there
+    ours = _yaml_files(configurations.CONF / last, PurePath("conf", last)) | there
     near = difflib.get_close_matches(file.stem, list(ours), n=1, cutoff=0.6)
     if near:
         return f"{key}: there is no file {typed.shown(file)}; did you mean {ours[near[0]]}?"
@@ -237,13 +220,9 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
     return f"{key}: there is no file {typed.shown(file)}{listed}."
 
 
-def _yaml_files(places: Sequence[tuple[Path | None, PurePath]]) -> dict[str, str]:
-    """The names, without their endings, of the settings in some folders, and how a user would write each."""
-    return {
-        path.stem: str(shown / path.name)
-        for folder, shown in places
-        for path in (sorted(folder.glob("*.yaml")) if folder is not None else ())
-    }
+def _yaml_files(folder: Path | None, shown: PurePath) -> dict[str, str]:
+    """The YAML files of a folder: name without ending -> path as the user would write it."""
+    return {path.stem: str(shown / path.name) for path in sorted(folder.glob("*.yaml"))} if folder else {}
 
 
 def _unknown_class(lines: Sequence[str]) -> str | None:
@@ -260,7 +239,7 @@ def _unknown_class(lines: Sequence[str]) -> str | None:
         key = _key(lines[:index])
         if match[4]:
             return f"{key}: there is no module {match[4]}."
-        if match[2]:  # the parser has imported what the configuration names; a message alone imports nothing
+        if match[2]:  # the parser has imported the module; nothing is imported for a message
             module = vars(sys.modules.get(match[2], object))
             near = did_you_mean(match[3], [name for name, value in module.items() if inspect.isclass(value)])
             return f"{key}: there is no class {match[2]}.{match[3]}{near}"
@@ -270,14 +249,11 @@ def _unknown_class(lines: Sequence[str]) -> str | None:
 
 
 def _wrong_value(lines: Sequence[str]) -> str | None:
-    wrong = [
-        index
-        for index, line in enumerate(lines)
-        if "Expected a " in line and "NoneType" not in line and "Expected a path" not in line
-    ]
-    if not wrong:
+    other = re.compile("NoneType|Expected a path")
+    first = next((index for index, line in enumerate(lines) if "Expected a " in line and not other.search(line)), None)
+    if first is None:
         return None
-    key, rest = _key(lines[: wrong[0]]), lines[wrong[0] :]
+    key, rest = _key(lines[:first]), lines[first:]
     value = next((found[1] for line in rest if (found := VALUE.search(line))), "")
     depth = len(rest[0]) - len(rest[0].lstrip())
     same = [line for line in rest if len(line) - len(line.lstrip()) == depth]  # one line for each type of a union
@@ -287,28 +263,29 @@ def _wrong_value(lines: Sequence[str]) -> str | None:
         return f"{key} is {value!r}; it must be one of {', '.join(dict.fromkeys(words))}{near}"
     kinds = [KINDS.get(found[1], f"a {found[1]}") for line in same if (found := EXPECTED.search(line))]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind != "a NoneType"]
-    if kinds == [KINDS["str"]] and not isinstance(_as_yaml(value), str):
+    if kinds == [KINDS["str"]] and not isinstance(as_yaml(value), str):
         return f"{key} is {value}, and it must be text; in a file, write it in quotes."
     return f"{key} is {value!r}; it must be {' or '.join(kinds)}." if kinds else None
 
 
-def _as_yaml(value: str) -> object:
+def as_yaml(text: str) -> object:
+    """The value of a setting in YAML, or the text itself if it isn't YAML."""
     try:
-        return yaml_text.load(value)
-    except yaml.YAMLError:
-        return value
+        return yaml_text.load_setting(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
 
 
 def _key(lines: Sequence[str]) -> str:
-    """The dotted key that the `Parser key` lines so far lead to; jsonargparse repeats some."""
+    """The dotted key of the `Parser key` lines so far; jsonargparse repeats some."""
     path: list[str] = []
     for line in lines:
         path += [part for part in KEY.findall(line) if path[-1:] != [part]]
     return ".".join(path).replace("init_args.", "")
 
 
-def _shortened(lines: Sequence[str]) -> str:
-    """A message of another form on one line, without what says only that a union's other types did not match."""
+def _on_one_line(lines: Sequence[str]) -> str:
+    """A message of another form, without the lines about a union's other types."""
     noise = ("Does not validate against", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
     return " ".join(line.strip() for line in lines if line.strip() and not line.strip().startswith(noise))
 

@@ -1,5 +1,5 @@
-"""LightningCLI's parser as our commands use it: no abbreviated keys, errors in one sentence, our keys first in the
-help, and absolute paths in what it writes.
+"""LightningCLI's parser for our commands: no abbreviated keys, errors in one sentence, our keys first in the help, and
+absolute paths in the files that it writes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import _ActionConfigLoad
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf.errors import OmegaConfBaseException
 
 from coh_lightning.cli import typed_values as parsing
-from coh_lightning.cli.config_errors import Typed, complaint, keys_of
+from coh_lightning.cli.config_errors import Typed, broken_reference, complaint, keys_of
 from coh_lightning.errors import InputError
 
 HEAD = """usage: coh COMMAND [--config FILE ...] [--KEY=VALUE ...]
@@ -30,13 +31,10 @@ Paths in a file are relative to that file, paths on the command line to the work
 
 
 class CoHParser(LightningArgumentParser):
-    """LightningCLI's parser with the habits of our commands."""
-
     known: Sequence[str] = ()
     typed: Typed = Typed()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # an abbreviated key is a mistyped one
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self.classes: dict[str, type] = {}
 
@@ -50,24 +48,29 @@ class CoHParser(LightningArgumentParser):
         return added
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        with parsing.paths_from(Path.cwd()):
-            return super().parse_args(*args, **kwargs)
+        try:
+            with parsing.paths_from(Path.cwd()):
+                return super().parse_args(*args, **kwargs)
+        except OmegaConfBaseException as error:
+            raise broken_reference(error) from error
+        except UnicodeDecodeError as error:
+            raise InputError(CoHParser.typed.broken() or f"a configuration file is not UTF-8: {error}") from error
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """The settings as YAML that reads back as these settings, in any folder."""
         return parsing.written(self, super().dump(*args, **kwargs))
 
     def keys(self) -> list[str]:
-        """Every key that may stand in a configuration file of this command."""
+        """Every key of a configuration file of this command."""
         nested = {f"{key}.{name}" for key, kind in self.classes.items() for name in keys_of(kind)}
         return sorted({action.dest for action in self._actions} - {"help", "config", "print_config"} | nested)
 
     def check_groups(self, config: Namespace) -> None:
-        """Raises an `InputError` where a group of settings is set to something else, which jsonargparse lets pass."""
+        """Raises an `InputError` if a group of settings is something else, which jsonargparse lets pass."""
         groups = [action.dest for action in self._actions if isinstance(action, _ActionConfigLoad)]
         for key in [*groups, *(["run"] if "run.name" in self.keys() else [])]:
             if not isinstance(value := config.get(key), Namespace):
-                raise InputError(f"{key} is {value!r:.60}; it holds settings, written as key: value.")
+                raise InputError(f"{key} is {value!r:.60}; it must be settings, written as key: value.")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         # argparse would take the value of --key=-- for the end of the options
@@ -75,52 +78,39 @@ class CoHParser(LightningArgumentParser):
         return arg_strings[0] if plain else super()._get_values(action, arg_strings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """One sentence as `InputError`; parsers of nested classes pass their message on to the one that holds them.
-
-        Raises:
-            InputError: always, for the parser of a command.
-        """
+        """Raises one sentence as `InputError`; parsers of nested classes pass their message on to the outer one."""
         if not self.exit_on_error:
             super().error(message, ex)
         cause: BaseException | None = ex
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__ or cause.__context__
-        raise InputError(
-            str(cause) if cause else complaint(message, known=CoHParser.known, typed=CoHParser.typed)
-        ) from ex
-
-    # Help
+        message = str(cause) if cause else complaint(message, known=CoHParser.known, typed=CoHParser.typed)
+        raise InputError(message) from ex
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """All keys, ours first."""
-        ours, theirs = self._groups()
-        return self._listed([*ours, *theirs])
+        return self._help_of(sorted(self._action_groups, key=_is_trainers))
 
     def short_help(self) -> str:
-        """Our keys with their help, which are those of all four commands, and the names of the Trainer's."""
-        ours, _ = self._groups()
+        """Our keys with their help, which are the same for all four commands, and the names of the Trainer's."""
+        ours = [group for group in self._action_groups if not _is_trainers(group)]
         # Lightning's function has a group too: ckpt_path and others that differ from command to command
         same = [group for group in ours if not any(one.dest == "ckpt_path" for one in group._group_actions)]
         names = sorted({action.dest for action in self._actions if action.dest.startswith("trainer.")})
         keys = textwrap.fill(" ".join(f"--{name}" for name in names if not name.endswith(".help")), 98)
-        return f"{HEAD}\n{self._listed(same)}\nThe Trainer's keys:\n{textwrap.indent(keys, '  ')}\n"
+        return f"{HEAD}\n{self._help_of(same)}\nThe Trainer's keys:\n{textwrap.indent(keys, '  ')}\n"
 
-    def _groups(self) -> tuple[list[Any], list[Any]]:
-        """The groups of our keys and of the Trainer's."""
-        theirs = [
-            group
-            for group in self._action_groups
-            if any(action.dest.startswith("trainer") for action in group._group_actions)
-        ]
-        return [group for group in self._action_groups if group not in theirs], theirs
-
-    def _listed(self, groups: list[Any]) -> str:
+    def _help_of(self, groups: list[Any]) -> str:
         kept = self._action_groups, self.usage, self.description
         self._action_groups, self.usage, self.description = groups, argparse.SUPPRESS, ""
         try:
             return f"{ArgumentParser.format_help(self).strip()}\n"
         finally:
             self._action_groups, self.usage, self.description = kept
+
+
+def _is_trainers(group: Any) -> bool:
+    return any(action.dest.startswith("trainer") for action in group._group_actions)
 
 
 def _plain(value: Any) -> Any:

@@ -24,32 +24,19 @@ CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if
 """The folder of the configurations that come with the package."""
 
 SOURCES = ("data.sources", "data.validation_sources", "data.test_sources")
-INPUTS = frozenset(
-    {
-        "ckpt_path",
-        "model.name_or_path",
-        "model.generation.reward_model",
-        "model.generation.completions_from",
-        "data.feedback",
-        "data.tokenizer",
-        "data.pretraining_text",
-        *(f"{key}.path" for key in SOURCES),
-    }
-)
-"""The settings that may be paths of something that is read. Each may also be a name: on the hub, or `world`."""
+MODEL_INPUTS = ("model.name_or_path", "model.generation.reward_model", "model.generation.completions_from")
+DATA_INPUTS = ("data.feedback", "data.tokenizer", "data.pretraining_text", *(f"{key}.path" for key in SOURCES))
+INPUTS = {"ckpt_path", *MODEL_INPUTS, *DATA_INPUTS}
+"""The settings that may be paths of inputs, or names: on the hub, or `world`."""
 
 
 def ours(path: PurePath) -> Path | None:
-    """Where a path that begins with conf/ would lie among the configurations of the package; None for any other
-    path.
-    """
+    """The place in the package of a path that begins with conf/; None for any other path."""
     return CONF.joinpath(*path.parts[1:]) if path.parts[:1] == ("conf",) else None
 
 
 def found(words: Sequence[str]) -> list[str]:
-    """The arguments of a command, where each conf/....yaml that is not in the current folder is replaced by the
-    package's; says so in one line on stderr.
-    """
+    """The arguments of a command, with each missing conf/....yaml replaced by the package's; says so on stderr."""
     new, taken = [], []
     for word in words:
         key, equals, value = word.rpartition("=")
@@ -59,18 +46,16 @@ def found(words: Sequence[str]) -> list[str]:
             taken.append(value)
         new.append(word)
     if taken:
-        print(
-            f"not in this folder, so taken from {CONF}: {', '.join(dict.fromkeys(taken))}", file=sys.stderr, flush=True
-        )
+        names = ", ".join(dict.fromkeys(taken))
+        print(f"not in this folder, so taken from {CONF}: {names}", file=sys.stderr, flush=True)
     return new
 
 
 def beside_its_file(key: str, value: Any, folder: Path) -> Any:
-    """The value of a setting in a file, whose folder is the current one: a path there, seen from the working folder;
-    anything else unchanged.
+    """The value of a setting in a file, whose folder is the current one: a path there, as seen from the working folder.
 
     Raises:
-        InputError: there is something of that name in the working folder alone.
+        InputError: only the working folder has something of that name.
     """
 
     def seen(path: str) -> str:
@@ -80,7 +65,7 @@ def beside_its_file(key: str, value: Any, folder: Path) -> Any:
         if _exists(str(folder / path)):
             raise InputError(
                 f"{key.replace('init_args.', '')} is '{path}', and a path in a file is relative to that file: there is "
-                f"no {Path.cwd() / path}, but {folder / path}; write '{os.path.relpath(folder / path)}'."
+                f"no {Path.cwd() / path}; for {folder / path} write '{os.path.relpath(folder / path)}'."
             )
         return path
 
@@ -88,7 +73,7 @@ def beside_its_file(key: str, value: Any, folder: Path) -> Any:
 
 
 def absolute(config: Any, key: str = "") -> Any:
-    """A configuration with the paths of its inputs, as far as they exist, made absolute."""
+    """A configuration with the paths of its inputs that exist made absolute."""
     if isinstance(config, Mapping):
         return {name: absolute(value, f"{key}.{name}" if key else str(name)) for name, value in config.items()}
     if isinstance(config, list) and key in SOURCES:
@@ -97,7 +82,7 @@ def absolute(config: Any, key: str = "") -> Any:
 
 
 def _changed(key: str, value: Any, change: Callable[[str], str]) -> Any:
-    """The value of a setting, with the relative paths in it changed where it is one of the inputs."""
+    """The value of a setting; of an input, with its relative paths changed."""
     if key.replace("init_args.", "") not in INPUTS:
         return value
     if isinstance(value, list):

@@ -1,5 +1,4 @@
-"""`python -m coh_lightning convert`: feedback of any source as records, or in the two preference formats of TRL (for
-DPO, KTO, ...), and back.
+"""`coh convert`: feedback of any source as records or in the preference formats of TRL (for DPO, KTO, ...), and back.
 
     records       {"id": "7", "prompt": "Hi",
                    "completions": [{"text": "Hello!", "rank": 1}, {"text": "What?", "rank": 2}]}
@@ -8,7 +7,7 @@ DPO, KTO, ...), and back.
                   {"prompt": [user "Hi"], "completion": [assistant "What?"], "label": false, "id": "7#2"}
 
 Which completion is better, and which is good or bad, is decided as for Chain of Hindsight (chains.py). Texts are kept
-exactly; what a format can't hold is counted by reading the output back.
+exactly; what a format has no place for is counted by reading the output back.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coh_lightning.cli.preview import configured, sorted_words
 from coh_lightning.command_line import CommandParser
@@ -33,9 +32,6 @@ from coh_lightning.sequences.chains import Link, Unusable, build_chains
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.wording import Wording
 
-if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
-
 OPTIONS = {"--to": True, "--output": True, "--help": False, "-h": False}
 FORMS = ("records", "trl-pairs", "trl-unpaired")
 CARRIED = ("task", "aspect", "reference")
@@ -44,34 +40,22 @@ CARRIED = ("task", "aspect", "reference")
 
 @dataclass(frozen=True)
 class TRLRow:
-    """One line in a format of TRL."""
-
     columns: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         return self.columns
 
 
-# --- the command
-
-
 def main(argv: Sequence[str]) -> int:
-    """The command `convert`; returns its exit status.
-
-    Raises:
-        InputError: something that the user can fix.
-    """
+    """Runs the command and returns its exit status; raises InputError for what the user can fix."""
     own, settings = sorted_words(argv, OPTIONS, "convert")
     options = _options().parse_args(own)
-    if options.help:
-        print(_options().format_help(), end="")
-        return 0
     for name in ("to", "output"):
         if getattr(options, name) is None:
             raise InputError(f"convert: --{name} is missing; see --help.")
     output = Path(options.output)
     if options.file is not None and settings:
-        raise InputError(f"convert: both the file {options.file} and {settings[0]} say what to convert; give only one.")
+        raise InputError(f"convert: {options.file} and {settings[0]} both say what to convert; give only one.")
     if options.file is not None and output.exists() and output.samefile(options.file):
         raise InputError(f"convert: {output} is the input file; give another --output.")
     method = Method()
@@ -80,7 +64,11 @@ def main(argv: Sequence[str]) -> int:
     else:
         with contextlib.redirect_stdout(sys.stderr):
             data = configured(settings)
-            records, method = _training_records(data), data.method
+            splits, method = data.records_by_split(), data.method
+        held_out = ", ".join(f"{len(splits[name]):,} for {name}" for name in splits if name != "train")
+        left_out = f"held out and not converted: {held_out}; left out: {len(data.rejected):,}"
+        print(left_out, *data.notes, sep="\n", file=sys.stderr)
+        records = splits["train"]
     if options.to == "records":
         print(f"{write_jsonl(output, records)} records in {output}", file=sys.stderr)
         return 0
@@ -94,14 +82,11 @@ def main(argv: Sequence[str]) -> int:
 def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m coh_lightning convert",
-        usage=(
-            "%(prog)s [FILE] --to {records,trl-pairs,trl-unpaired} --output FILE [--config FILE ...] "
-            "[--data.KEY=VALUE ...]"
-        ),
+        usage=f"%(prog)s [FILE] --to {{{','.join(FORMS)}}} --output FILE [--config FILE ...] [--data.KEY=VALUE ...]",
         description="Feedback of any source as records, or in the preference formats of TRL, and back.",
         epilog="""trl-pairs: every pair of completions of which one is better, as messages (prompt, chosen, rejected).
 trl-unpaired: completions that are good or bad (prompt, completion, label): those with a thumb, else the best and worst.
-What the format can't hold is counted on the screen; so are the records that give no row.
+Feedback that has no place in the format is counted on the screen; so are the records that give no row.
 
 settings, as for fit, instead of FILE:
   --config FILE         a configuration; only the training records of its data are converted
@@ -112,39 +97,22 @@ examples:
   python -m coh_lightning convert pairs/train.jsonl --to records --output again.jsonl
   python -m coh_lightning convert --config conf/data/hh.yaml --to trl-unpaired --output unpaired/train.jsonl""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-        allow_abbrev=False,
     )
-    parser.add_argument(
-        "file", nargs="?", metavar="FILE", help="records, pairs or unpaired rows of TRL, recognized by the first row"
-    )
+    parser.add_argument("file", nargs="?", metavar="FILE", help="records, or TRL's rows (the first row decides)")
     parser.add_argument("--to", choices=FORMS, help="output format")
     parser.add_argument("--output", metavar="FILE", help="output file (.jsonl or .jsonl.gz)")
-    parser.add_argument("-h", "--help", action="store_true", help="show this and exit")
     return parser
-
-
-def _training_records(data: CoHDataModule) -> list[Feedback]:
-    splits = data.records_by_split()
-    held_out = [f"{len(records):,} for {name}" for name, records in splits.items() if name != "train"]
-    print(f"held out and not converted: {', '.join(held_out)}; left out: {len(data.rejected):,}", file=sys.stderr)
-    for note in data.notes:
-        print(note, file=sys.stderr)
-    return splits["train"]
-
-
-# --- reading
 
 
 def read_file(path: str) -> Iterator[Feedback]:
     """The records of a file in one of the three formats, in order, with their ids.
 
     Raises:
-        InputError: a row that can't be read or used; naming file and line.
+        InputError: a row that can't be read or used; names file and line.
     """
-    source, said_of_it = recognized(path)
-    if said_of_it is not None:
-        print(said_of_it, file=sys.stderr)
+    source, note = recognized(path)
+    if note is not None:
+        print(note, file=sys.stderr)
     source.notes.start(source.label)
     seen: dict[str, str] = {}
     for where, row in source.rows():
@@ -164,32 +132,26 @@ def read_file(path: str) -> Iterator[Feedback]:
         print(line, file=sys.stderr)
 
 
-# --- writing
-
-
 class Report:
     """What was lost in the conversion to a format of TRL."""
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
+        """Records without a row, by reason."""
         self.lost: Counter[str] = Counter()
-        """Feedback that the format can't hold, by kind."""
+        """Feedback without a place in the format, by kind."""
 
     def lines(self) -> Iterator[str]:
-        if self.left_out:
-            yield f"{self.left_out.total():,} records give no row: " + ", ".join(
-                f"{times:,} {reason}" for reason, times in self.left_out.most_common()
-            )
-        if self.lost:
-            yield "the format can't hold: " + ", ".join(f"{times:,} {what}" for what, times in self.lost.most_common())
+        left_out = f"{self.left_out.total():,} records give no row"
+        for head, counts in ((left_out, self.left_out), ("the format can't hold", self.lost)):
+            if counts:
+                yield f"{head}: " + ", ".join(f"{times:,} {what}" for what, times in counts.most_common())
 
 
 def rows(records: Iterable[Feedback], form: str, method: Method, report: Report) -> Iterator[TRLRow]:
-    """The rows of the records in a format of TRL, `trl-pairs` or `trl-unpaired`.
+    """The rows of the records in `form`, `trl-pairs` or `trl-unpaired`; what is lost is added to `report`.
 
-    Args:
-        method: How completions are judged (`judge`, `good_above`, `bad_below`).
-        report: Counts the records that give no row, and what the rows can't hold.
+    `method` says which completions are better or good (`preference_from`, `good_above`, `bad_below`).
     """
     source = TRLPairs("rows") if form == "trl-pairs" else TRLUnpaired("rows")
     taken: set[str] = set()
@@ -199,7 +161,7 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
         except Unusable as unusable:
             report.left_out[str(unusable)] += 1
             continue
-        prompt = [_message(turn.role, turn.text) for turn in record.prompt]
+        prompt = [{"role": turn.role, "content": turn.text} for turn in record.prompt]
         carried = {name: value for name in CARRIED if (value := getattr(record, name)) is not None}
         back = []
         for number, columns in enumerate(made, start=1):
@@ -210,39 +172,39 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
             row = {"prompt": prompt, **columns, "id": id, **carried}
             back.append(source.feedback(row, record.where))
             yield TRLRow(row)
-        kept = said(one for one in back if isinstance(one, Feedback))
-        report.lost += Counter(kind for kind, *_ in said([record]) - kept)
+        kept = judgments(one for one in back if isinstance(one, Feedback))
+        report.lost += Counter(kind for kind, *_ in judgments([record]) - kept)
 
 
 def _pairs(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
     """Every pair of completions of which one is better."""
     for better, worse in _chains(record, method, orders=("pn",), pairs="all"):
-        yield {"chosen": [_message("assistant", better.text)], "rejected": [_message("assistant", worse.text)]}
+        yield {"chosen": _answer(better.text), "rejected": _answer(worse.text)}
 
 
 def _unpaired(record: Feedback, method: Method) -> Iterator[dict[str, Any]]:
     """Good and bad completions: by their thumb, or else the best is good and the worst is bad."""
-    judge = "thumb" if any(candidate.thumb is not None for candidate in record.candidates) else method.preference_from
-    for (link,) in _chains(record, method, orders=("p", "n"), pairs="best_vs_worst", judge=judge):
-        yield {"completion": [_message("assistant", link.text)], "label": link.kind == "good"}
+    thumbs = any(candidate.thumb is not None for candidate in record.candidates)
+    judge = "thumb" if thumbs else method.preference_from
+    for (link,) in _chains(record, method, orders=("p", "n"), pairs="best_vs_worst", preference_from=judge):
+        yield {"completion": _answer(link.text), "label": link.kind == "good"}
 
 
 def _chains(record: Feedback, method: Method, **changes: Any) -> tuple[tuple[Link, ...], ...]:
-    """The chains of another method that judges completions as `method` does."""
+    """The chains of `method` with changes."""
     return build_chains(record, replace(method, sentences="polarity", ties="skip", **changes), Wording())
 
 
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+def _answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
 
 
-def said(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
+def judgments(records: Iterable[Feedback]) -> Counter[tuple[Any, ...]]:
     """All feedback in records of one prompt, as (kind, ...) tuples that can be compared; rankings pair by pair."""
     found: list[tuple[Any, ...]] = []
     for record in records:
-        found += [
-            ("limits of truncation", turn.role, index) for index, turn in enumerate(record.prompt) if not turn.is_plain
-        ]
+        special = [(turn.role, index) for index, turn in enumerate(record.prompt) if not turn.is_plain]
+        found += [("limits of truncation", *turn) for turn in special]
         found += [("further keys", name) for name in record.extra]
         for candidate in record.candidates:
             found += [("ratings", candidate.text, name, value) for name, value in candidate.ratings.items()]

@@ -1,18 +1,21 @@
-"""What other trainers call our settings, so that a key written from habit is answered with ours."""
+"""Names of our settings in other trainers and in earlier versions, so that a key written from habit is answered with
+ours.
+"""
 
 SYNONYMS = {
     "model.name_or_path": (
-        "model_name_or_path model_name model_path name_or_path pretrained_model_name_or_path base_model checkpoint"
+        "model model_name_or_path model_name model_path pretrained_model_name_or_path base_model checkpoint"
     ),
     "model.lr": "learning_rate base_lr max_lr peak_lr",
-    "model.optimizer.warmup_ratio": "warmup_ratio warmup_steps num_warmup_steps",
-    "model.optimizer.min_lr_ratio": "min_lr min_lr_ratio lr_scheduler_type",
+    "model.optimizer.warmup_ratio": "warmup_ratio warmup_share warmup_steps num_warmup_steps",
+    "model.optimizer.min_lr_ratio": "min_lr min_lr_ratio final_lr_share lr_scheduler_type",
     "model.optimizer.betas": "adam_beta1 adam_beta2",
     "model.dtype": "torch_dtype",
     "model.attention": "attn_implementation",
     "model.lora.rank": "lora_r lora_rank use_peft use_lora",
     "model.lora.alpha": "lora_alpha",
-    "model.lora.quantize": "load_in_4bit load_in_8bit quantize",
+    "model.lora.quantize": "load_in_4bit load_in_8bit quantize quantise",
+    "model.generation.generate_every_n_validations": "write_every",
     "model.generation.sampling.max_new_tokens": "max_completion_length max_tokens",
     "model.generation.sampling.temperature": "temperature",
     "data.feedback": "dataset dataset_name dataset_path data_path train_file train_data data_files",
@@ -25,6 +28,14 @@ SYNONYMS = {
         "max_length max_seq_length max_seq_len max_sequence_length model_max_length seq_length cutoff_len block_size"
     ),
     "data.max_prompt_tokens": "max_prompt_length",
+    "data.method.preference_from": "judge",
+    "data.conditions": "asks",
+    "data.fcm_range": "hide fcm fcm_ratio",
+    "data.fcm_on_pretraining": "hide_regulariser hide_regularizer",
+    "data.pretraining_text": "regulariser regularizer pretraining",
+    "data.pretraining_rows_per_step": "regulariser_rows_per_step regularizer_rows_per_step",
+    "data.pretraining_weight": "regulariser_weight regularizer_weight",
+    "data.max_unusable_fraction": "max_lost_share",
     "data.num_workers": "dataloader_num_workers",
     "trainer.max_epochs": "num_train_epochs num_epochs epochs n_epochs",
     "trainer.max_steps": "max_train_steps num_steps num_training_steps total_steps train_steps",

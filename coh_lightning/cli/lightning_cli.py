@@ -1,9 +1,7 @@
-"""`fit`, `validate`, `test` and `predict`: LightningCLI over `CoHModule` and `CoHDataModule`, each run in a folder of
-its own (runs.py).
+"""`fit`, `validate`, `test` and `predict`: LightningCLI with `CoHModule` and `CoHDataModule`, a folder per run.
 
 Added to LightningCLI: `run.name`, `run.folder` and `run.wandb`; the resolved configuration beside the results; the same
-command resumes a run that stopped; errors of the configuration in one sentence (complaints.py). Our other commands
-don't import this file (__main__.py), since that takes seconds.
+command resumes a run that stopped; errors of the configuration in one sentence. Importing this file takes seconds.
 """
 
 from __future__ import annotations
@@ -29,37 +27,35 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf.errors import OmegaConfBaseException
 
 from coh_lightning.callbacks import CompletionWriter
-from coh_lightning.cli.config_errors import Typed, broken_reference
+from coh_lightning.cli.config_errors import Typed
 from coh_lightning.cli.config_parser import CoHParser
 from coh_lightning.cli.environment_errors import environment_error
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.io import exclusive_lock
 from coh_lightning.model.sharded_checkpoint import METADATA, check_shards
 from coh_lightning.runs.launch import as_launched
-from coh_lightning.runs.metrics_file import MetricsFile
+from coh_lightning.runs.loggers import MetricsFile, connect, keep_in, wandb_logger
 from coh_lightning.runs.monitors import MonitorsKnown
 from coh_lightning.runs.preemption import RunTrainer, StopOnSignal
 from coh_lightning.runs.run_config import RunConfig
 from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, Run, checked_checkpoint, new_folder, open_fit
-from coh_lightning.runs.wandb_run import connect, keep_in, wandb_logger
 from coh_lightning.yaml_text import load
 
 RUN_FOLDER = "COH_RUN_FOLDER"
-"""Environment variable that tells the processes which Lightning starts for the first one where the run is kept."""
+"""Environment variable with the run folder, for the processes that Lightning starts for the other ranks."""
 
 TRAINER_DEFAULTS = {
-    "default_root_dir": "runs",  # the folder of all runs; the Trainer itself is given the folder of this one
-    "use_distributed_sampler": False,  # the plan gives each rank its rows; Lightning's sampler would shuffle them
+    "default_root_dir": "runs",  # of all runs; the Trainer itself gets the folder of this one
+    "use_distributed_sampler": False,  # the plan gives each rank its rows
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
 }
 CHECKPOINT_EVERY = 100
-"""Steps between the checkpoints on the way, unless the configuration has a ModelCheckpoint of its own."""
+"""Steps between checkpoints, unless the configuration has its own ModelCheckpoint."""
 SPECIAL_CHECKPOINTS = (None, "best", "last", "hpc", "registry")
-"""Values of ckpt_path that are no paths."""
+"""Values of ckpt_path that aren't paths."""
 
 
 class Stopped(SystemExit):
@@ -67,10 +63,12 @@ class Stopped(SystemExit):
 
 
 class CoHCLI(LightningCLI):
-    """LightningCLI with a folder for each run. `run` is known once the arguments are parsed."""
+    """LightningCLI with a folder for each run."""
 
     run: Run
+    """Known once the arguments are parsed, as is `text`."""
     text: str
+    """The resolved configuration, as YAML."""
     stop_on_signal: StopOnSignal
     _new: Sequence[Path] = ()
     """The folders that this process made, the innermost first."""
@@ -79,49 +77,27 @@ class CoHCLI(LightningCLI):
         with ExitStack() as self._held:
             super().__init__(*args, **kwargs)
 
-    # The configuration
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         run = parser.add_argument_group("Where the run is kept")
-        run.add_argument(
-            "--run.name",
-            type=str,
-            default="run",
-            help="Kind of run: it is kept in ROOT/NAME/<time>-<hash>, ROOT being trainer.default_root_dir.",
+        name = "The run is kept in trainer.default_root_dir/NAME/<time>-<hash>."
+        folder = "Keep the run exactly here. A fit that stopped here resumes; a finished one is never overwritten."
+        wandb = (
+            "Log to W&B too, into wandb/ of the run folder; online sends it as well. WANDB_PROJECT, WANDB_RUN_GROUP, "
+            "... are W&B's own variables."
         )
-        run.add_argument(
-            "--run.folder",
-            type=str | None,
-            default=None,
-            help="Keep the run exactly here. A fit that stopped here resumes; a finished one is never overwritten.",
-        )
-        run.add_argument(
-            "--run.wandb",
-            type=Literal["offline", "online"] | None,
-            default=None,
-            help=(
-                "Log to W&B too, into wandb/ of the run folder; online sends it as well. WANDB_PROJECT, "
-                "WANDB_RUN_GROUP, ... are W&B's own variables."
-            ),
-        )
+        run.add_argument("--run.name", type=str, default="run", help=name)
+        run.add_argument("--run.folder", type=str | None, default=None, help=folder)
+        run.add_argument("--run.wandb", type=Literal["offline", "online"] | None, default=None, help=wandb)
 
-    def setup_parser(
-        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
-    ) -> None:
-        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
         parsers = [parser for parser in self._subcommand_parsers.values() if isinstance(parser, CoHParser)]
         for parser in parsers:
             parser.set_defaults({"weights_only": True})  # Lightning would take a pickle from an address
         CoHParser.known = sorted({key for parser in parsers for key in parser.keys()})
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        try:
-            super().parse_arguments(parser, args)
-        except UnicodeDecodeError as error:
-            raise InputError(CoHParser.typed.broken() or f"a configuration file is not UTF-8: {error}") from error
-
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the hyperparameters of a checkpoint silently overrule the command line."""
+        """Does nothing: Lightning would let hyperparameters in a checkpoint override the command line."""
 
     def before_instantiate_classes(self) -> None:
         config, parser = self.config[self.subcommand], self._parser(self.subcommand)
@@ -129,10 +105,7 @@ class CoHCLI(LightningCLI):
         parser.check_groups(config)
         given = [word for word in CoHParser.typed.argv if word.startswith("--data.sources=")]
         if given and config.data.get("sources") is None:
-            raise InputError(
-                f"{given[-1]}: there is no source in it; name a YAML list of sources, or give a file of records as "
-                "--data.feedback."
-            )
+            raise InputError(f"{given[-1]} has no source; give a YAML list of sources, or records as --data.feedback.")
         named = config.run.folder
         shown = config.clone()
         shown.run.folder = None  # so that the file can be run again
@@ -141,7 +114,7 @@ class CoHCLI(LightningCLI):
         if config.ckpt_path not in SPECIAL_CHECKPOINTS and "://" not in config.ckpt_path:
             checked_checkpoint(Path(config.ckpt_path))
         if not _first():
-            # the first process has made the folder; one that it did not start hears of it later (RunConfig.setup)
+            # rank 0 makes the folder; ranks that it did not start learn its name later (RunConfig.setup)
             folder = Path(os.environ.get(RUN_FOLDER) or named or config.trainer.default_root_dir)
             fit = named and self.subcommand == "fit"
             self.run = open_fit(load(self.text), folder=folder) if fit else Run(folder)
@@ -152,10 +125,8 @@ class CoHCLI(LightningCLI):
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             keep_in(self.run.folder, logger)
 
-    # The run folder
-
     def _open_folder(self, named: str | None, root: Path, name: str) -> None:
-        """Make the folder of this run, or open the one that `run.folder` names; a fit locks it."""
+        """Makes the folder of this run, or opens the one that `run.folder` names; a fit locks it."""
         folder = Path(named) if named else root / name
         new = [path for path in (folder, *folder.parents) if not path.exists()]
         if not named:
@@ -163,19 +134,16 @@ class CoHCLI(LightningCLI):
             new.insert(0, self.run.folder)
         elif self.subcommand == "fit":
             self.run = open_fit(load(self.text), folder=folder)
-            message = (
-                f"run.folder is {folder}, where another process is training this run; wait until it ends, or name "
-                "another folder."
-            )
-            self._held.enter_context(exclusive_lock(folder, message))
+            busy = f"run.folder is {folder}, where another process is training this run; wait, or name another folder."
+            self._held.enter_context(exclusive_lock(folder, busy))
         else:
             self.run = Run(folder)
             folder.mkdir(parents=True, exist_ok=True)
         self._new = new
 
     @rank_zero_only
-    def _leave_nothing_empty(self) -> None:
-        """A command that wrote nothing (it failed early, or was a fast_dev_run) leaves no folder behind."""
+    def _remove_empty_folders(self) -> None:
+        """After a command that wrote nothing (it failed early, or was a fast_dev_run)."""
         self._held.close()
         for path in self._new:
             if not path.is_dir():
@@ -184,15 +152,12 @@ class CoHCLI(LightningCLI):
                 return
             path.rmdir()
 
-    # The Trainer
-
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         fit = self.subcommand == "fit"
         config = self._get(self.config_init, "trainer")
         if config.get("barebones"):
             raise InputError(
-                "trainer.barebones is true, but a run keeps its metrics and checkpoints, which that forbids; leave "
-                "it out."
+                "trainer.barebones is true, which forbids the metrics and checkpoints of a run; remove it."
             )
         file = "metrics.csv" if fit else f"{self.subcommand}.csv"
         loggers: list[Logger] = [MetricsFile(self.run.folder, file, append=self.run.resume is not None)]
@@ -200,7 +165,7 @@ class CoHCLI(LightningCLI):
         if (mode := self.config_init[self.subcommand].run.wandb) is not None and _first():
             loggers.append(wandb_logger(self.run.folder, mode))
         keep = not config.get("fast_dev_run")
-        # what the model wrote is kept first: callbacks of the configuration (HumanEvalExport) read it
+        # CompletionWriter is first: callbacks of the configuration (HumanEvalExport) read its file
         callbacks = [
             CompletionWriter(),
             MonitorsKnown(),
@@ -212,14 +177,14 @@ class CoHCLI(LightningCLI):
             callbacks.append(self.stop_on_signal)
         own = any(isinstance(callback, Checkpoint) for callback in callbacks)
         if config.get("enable_checkpointing") is not False and not own:
-            checkpoints = self.run.folder / CHECKPOINTS
-            callbacks.append(ModelCheckpoint(checkpoints, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
+            folder = self.run.folder / CHECKPOINTS
+            callbacks.append(ModelCheckpoint(folder, filename="{step}", every_n_train_steps=CHECKPOINT_EVERY))
         try:
             return super().instantiate_trainer(
                 **kwargs, default_root_dir=str(self.run.folder), logger=loggers, callbacks=callbacks
             )
         except (MisconfigurationException, TypeError, ValueError) as error:
-            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+            raise _refused(error) from error
 
     def instantiate_classes(self) -> None:
         try:
@@ -228,54 +193,59 @@ class CoHCLI(LightningCLI):
             sharded = isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy))
             if given is not None and Path(given).is_dir() and not sharded:
                 raise InputError(
-                    f"ckpt_path: {given} is a folder of shards, which needs the strategy that wrote it; set "
-                    "trainer.strategy, or give the folder as model.name_or_path and no ckpt_path."
+                    f"ckpt_path: {given} is a folder of shards, so set trainer.strategy to the one that wrote it, or "
+                    "give the folder as model.name_or_path instead."
                 )
             for path in (given, self.run.resume):
                 if path is not None and (Path(path) / METADATA).is_file():
                     check_shards(Path(path))  # before torch reads it, which unpickles the metadata
         except BaseException as error:
-            self._leave_nothing_empty()
-            # the parser takes null for any key; what a class says of it is in the middle of the parser's words
+            self._remove_empty_folders()
+            # the parser accepts null for any key; the class's own error is in the middle of the parser's
             pattern = r"Problem with given class_path '([^']+)':\s+([^\n]*'NoneType'[^\n]*)"
             if isinstance(error, ValueError) and (null := re.findall(pattern, str(error))):
+                name, reason = null[-1]
                 raise InputError(
-                    f"{null[-1][0]} can't be made: one of its keys is null and needs a value ({null[-1][1].strip()})."
+                    f"{name} can't be made: one of its keys is null and needs a value ({reason.strip()})."
                 ) from error
             raise
-
-    # The command
 
     def before_fit(self) -> None:
         if self.run.resume is not None:
             self.config_init["fit"]["ckpt_path"] = str(self.run.resume)
-            self._say(f"resumed from {self.run.resume}")
+            _say(f"resumed from {self.run.resume}")
         elif (self.run.folder / CONFIG).exists():
-            self._say(f"{self.run.folder} has no checkpoint yet: the run starts again")
+            _say(f"{self.run.folder} has no checkpoint yet: the run starts again")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        self._say(f"run folder: {self.run.folder}")
+        _say(f"run folder: {self.run.folder}")
         try:
             if _first():
-                connect(self.trainer.loggers, self.run.folder, self._say)
+                connect(self.trainer.loggers, self.run.folder, _say)
             super()._run_subcommand(subcommand)
         except BaseException as error:
-            self._leave_nothing_empty()
+            self._remove_empty_folders()
             if isinstance(error, SIGTERMException):  # Lightning would exit with 0, which a scheduler takes for success
                 number = self.stop_on_signal.received or signal.SIGTERM
-                self._say(f"stopped by {signal.Signals(number).name}: {self.run.folder}")
+                _say(f"stopped by {signal.Signals(number).name}: {self.run.folder}")
                 raise Stopped(128 + number) from error
             if (sentence := environment_error(error)) is not None:
                 raise InputError(sentence) from error
             if isinstance(error, MisconfigurationException):
-                raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+                raise _refused(error) from error
             raise
-        self._say(f"finished: {self.run.folder}")
-        self._leave_nothing_empty()
+        _say(f"finished: {self.run.folder}")
+        self._remove_empty_folders()
 
-    @rank_zero_only
-    def _say(self, line: str) -> None:
-        print(line, flush=True)
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _refused(error: Exception) -> InputError:
+    """Lightning's error about the Trainer's settings, on one line."""
+    return InputError(f"trainer: {' '.join(str(error).split())}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -284,12 +254,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _first() -> bool:
-    """Whether this is the process of rank 0, asked before there is a Trainer."""
+    """Whether this is the process of rank 0, before there is a Trainer."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def _quieten() -> None:
-    """Silences notes of libraries to each other, and an advertisement."""
+def _silence_libraries() -> None:
     noise = ("litlogger", "`weights_only` was not set")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
         logging.getLogger(name).addFilter(lambda record: not any(words in record.getMessage() for words in noise))
@@ -304,22 +273,19 @@ def build(
     open_classes: Sequence[type] = (),
     args: list[str] | None = None,
 ) -> CoHCLI:
-    """Parse the command line and run it.
+    """Parses the arguments (None: those of the process) and runs the command.
 
-    Args:
-        model_class, data_class: What the keys under `model` and `data` make.
-        open_classes: Dataclasses whose subclasses may be named in a configuration.
-        args: The arguments; None takes those of the process.
+    `model` and `data` make the two classes; subclasses of the dataclasses `open_classes` may be named in a file.
     """
     CoHParser.typed = Typed(sys.argv[1:] if args is None else args, Path.cwd())
-    _quieten()
+    _silence_libraries()
     set_parsing_settings(subclasses_enabled=list(open_classes))
     command = CoHParser.typed.argv[0] if CoHParser.typed.argv else "fit"
 
     class OneCommand(CoHCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
-            """The command that was asked for alone: a parser takes a third of a second to make."""
+            """Only the one that is run: a parser takes a third of a second to make."""
             every = LightningCLI.subcommands()
             return {command: every[command]} if command in every else every
 
@@ -347,21 +313,13 @@ def ours() -> tuple[type[pl.LightningModule], type[pl.LightningDataModule], Sequ
 
 
 def run(args: list[str] | None = None) -> int:
-    """The commands as a user calls them, with an exit status.
-
-    Raises:
-        InputError: something that the user can put right.
-    """
+    """Runs a command with our classes and returns the exit status; raises InputError for what the user can fix."""
     model_class, data_class, open_classes = ours()
     try:
         build(model_class, data_class, open_classes=open_classes, args=args)
-    except OmegaConfBaseException as error:
-        raise broken_reference(error) from error
     except UnpicklingError as error:
-        raise InputError(
-            "ckpt_path: the checkpoint holds more than plain data, so that loading it could run code "
-            f"({first_line(error)})."
-        ) from error
+        why = "the checkpoint holds more than plain data, so that loading it could run code"
+        raise InputError(f"ckpt_path: {why} ({first_line(error)}).") from error
     except Stopped as stop:
         return int(stop.code or 0)
     except SystemExit as stop:

@@ -1,5 +1,5 @@
-"""`python -m coh_lightning preview`: what feedback becomes before anything is trained: records, their chains, each
-token with its weight in the loss, and the tree.
+"""`coh preview`: what feedback becomes before training: records, their chains, each token with its weight in the loss,
+and the tree.
 
     record 1 of 1 · f/7 · f.jsonl:1
     answer 1     Apple
@@ -9,9 +9,8 @@ token with its weight in the loss, and the tree.
       sentence        3     read  A helpful answer:↵
       good            2  learn 1  Apple</s>
 
-It reads and prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration, but makes neither
-model nor trainer. The arguments are parsed before torch and Lightning are imported, so that --help and a mistyped
-option answer at once.
+It prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration, without a model or a trainer.
+The arguments are parsed before torch and Lightning are imported, so that --help and a mistyped option answer at once.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.cli.preview_records import record_views
-from coh_lightning.cli.preview_terminal import print_preview
-from coh_lightning.cli.preview_totals import REASONS, rejections, totals
+from coh_lightning.cli.preview_view import REASONS, rejections, totals
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.pages.page import write_page
@@ -42,38 +40,29 @@ if TYPE_CHECKING:
 OWN = {"--num": True, "--html": True, "--json": False, "--help": False, "-h": False}
 """Our own options, and whether a value follows."""
 OTHERS = ("trainer", "run", "seed_everything", "ckpt_path", "weights_only")
-"""Keys of a configuration of fit that don't concern the data."""
+"""Root keys of fit that don't concern the data."""
 SETTINGS = ("config", "data", "model", *OTHERS)
-"""What may stand first in a key of a configuration, as for fit."""
-PREVIEW_RECORDS = 3
-
-
-# --- the command
+"""Root keys of fit."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `preview`; gives its exit status.
-
-    Raises:
-        InputError: something that the user can fix.
-    """
+    """Runs the command and returns its exit status; raises InputError for what the user can fix."""
     own, settings = sorted_words(argv, OWN, "preview")
     options = _options().parse_args(own)
-    if options.help:
-        print(_options().format_help(), end="")
-        return 0
     page = None if options.html is None else Path(options.html)
-    if page is not None:
-        _check_page(page)
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):  # `--html feedback.jsonl` would overwrite it
+        raise InputError(f"--html is {page}; give the page a name that ends in .html.")
+    if page is not None and not page.parent.is_dir():
+        raise InputError(f"--html is {page}, but there is no folder {page.parent}; make it first.")
     if options.num < 0:
         raise InputError(f"--num is {options.num}; give the number of records to show, or 0 for all.")
-    if options.file is not None:
-        _check_feedback(options.file)
+    if options.file is not None and not re.search(r"[*?\[]", options.file):
+        if not Path(options.file).expanduser().exists():  # said before libraries load, which takes seconds
+            raise InputError(f"{options.file}: there is no such file.")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # what libraries print while they work must not end up among the lines of --json
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr):  # what libraries print must not be among the lines of --json
             data = _prepared(options.file, settings)
         records = islice(record_views(data), options.num or None)
         if options.json:
@@ -86,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
             write_page(page, "preview.html.j2", records=shown, used=used, totals=totals(data))
             print(f"wrote {page}: {len(shown)} of {used} records", file=sys.stderr)
         elif not options.json:
+            from coh_lightning.cli.preview_terminal import print_preview
+
             print_preview(records, totals(data))
         sys.stdout.flush()
     except BrokenPipeError:  # `preview ... | head`
@@ -97,14 +88,10 @@ def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m coh_lightning preview",
         usage="%(prog)s [FEEDBACK_FILE] [--config FILE ...] [--data.KEY=VALUE ...] [--num N] [--json] [--html FILE]",
-        description=(
-            "Show what feedback becomes: its records, their chains, the tokens with what is learned, read and "
-            "unlearned, and the tree."
-        ),
+        description="Show what feedback becomes: records, chains, tokens (learned, read or unlearned), and the tree.",
         epilog="""A feedback file alone uses the method coh and the default wording, and all of its records
 are training data. The tokens are those of the model's tokenizer (--model.name_or_path=NAME), or of
-the embedded world's where no model is named. Without a file the data come from the
-configuration, and without one from the embedded world.
+the embedded world's if no model is named. Without a file the data come from the configuration.
 
 settings, as for fit:
   --config FILE         a configuration; several are merged, the later one wins
@@ -120,30 +107,18 @@ examples:
 --json prints one line per chain, in which an unlearned token has a negative weight:
   {"record", "chain", "segments": [{"text", "weight"}], "ids", "weights"}""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-        allow_abbrev=False,
     )
-    parser.add_argument(
-        "file",
-        nargs="?",
-        metavar="FEEDBACK_FILE",
-        help="records, or rows of TRL (.jsonl, .json, .csv, .parquet, ..., also packed)",
-    )
-    parser.add_argument(
-        "--num", type=int, default=PREVIEW_RECORDS, metavar="N", help="records to show (default: %(default)s; 0: all)"
-    )
+    formats = "records, or rows of TRL (.jsonl, .json, .csv, .parquet, ..., also packed)"
+    number = "records to show (default: %(default)s; 0: all)"
+    parser.add_argument("file", nargs="?", metavar="FEEDBACK_FILE", help=formats)
+    parser.add_argument("--num", type=int, default=3, metavar="N", help=number)
     parser.add_argument("--json", action="store_true", help="one JSON line per chain, and nothing else")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained page (.html) instead")
-    parser.add_argument("-h", "--help", action="store_true", help="show this and exit")
     return parser
 
 
 def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str) -> tuple[list[str], list[str]]:
-    """Splits the arguments of a command: its own options, and those of the configuration with their values.
-
-    Args:
-        options: The command's own options, and whether a value follows.
-        command: Its name.
+    """Splits the arguments of a command: its own options (and whether a value follows), and those of the configuration.
 
     Raises InputError for an unknown option, with the nearest known one.
     """
@@ -155,30 +130,14 @@ def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str)
         name = word.split("=", 1)[0]
         mine = name in options or not word.startswith("--")
         if not mine and name.lstrip("-").split(".")[0].rstrip("+") not in SETTINGS:
-            raise InputError(
-                f"{command} has no option "
-                f"{name}{did_you_mean(name, [*options, *(f'--{key}' for key in SETTINGS)], '; --help lists them.')}"
-            )
+            known = [*options, *(f"--{key}" for key in SETTINGS)]
+            raise InputError(f"{command} has no option {name}{did_you_mean(name, known, '; --help lists them.')}")
         target = own if mine else settings
         target.append(word)
         takes_value = options[name] if name in options else not mine
         if takes_value and "=" not in word and words and not words[0].startswith("--"):
             target.append(words.pop(0))
     return own, settings
-
-
-def _check_feedback(path: str) -> None:
-    """Raises InputError where there is nothing to read, before libraries are loaded (which takes seconds)."""
-    if re.search(r"[*?\[]", path) is None and not Path(path).expanduser().exists():
-        raise InputError(f"{path}: there is no such file.")
-
-
-def _check_page(page: Path) -> None:
-    # so that `--html feedback.jsonl` can't overwrite what it should read
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--html is {page}; give the page a name that ends in .html.")
-    if not page.parent.is_dir():
-        raise InputError(f"--html is {page}, but there is no folder {page.parent}; make it first.")
 
 
 def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
@@ -193,10 +152,8 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         data.validation_share = data.test_share = 0.0
     if data.spec is None and data.tokenizer_name is None and data.own_feedback is not None:
         data.tokenizer_name = WORLD
-        data.notes.append(
-            "no model is named, so the tokens are those of the embedded world's tokenizer; see those of yours with "
-            "--model.name_or_path=NAME"
-        )
+        note = "no model is named, so the tokens are those of the embedded world's tokenizer; name yours:"
+        data.notes.append(f"{note} --model.name_or_path=NAME")
     data.pretraining_rows_per_step = 0  # pretraining text has no feedback, and takes time to read
     data.max_unusable_fraction = 1.0  # a preview should show what can't be used, and why
     try:
@@ -205,21 +162,17 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         train = data.counts.get("train")
         if train is None or train.used or not data.rejected:
             raise
-        reasons = ", ".join(
-            f"{len(places)} {reason} (first: {places[0]})" for reason, places in rejections(data)[:REASONS]
-        )
-        raise InputError(
-            f"none of the {train.records:,} records gives a chain with the method {data.method.name}: {reasons}."
-        ) from error
+        reasons = [f"{len(places)} {reason} (first: {places[0]})" for reason, places in rejections(data)[:REASONS]]
+        what = f"none of the {train.records:,} records gives a chain with the method {data.method.name}"
+        raise InputError(f"{what}: {', '.join(reasons)}.") from error
     return data
 
 
 def configured(settings: Sequence[str]) -> CoHDataModule:
-    """Parses the settings with the parser of `fit`, and makes the data module alone."""
+    """Parses the settings with the parser of `fit`, and makes only the data module."""
     from jsonargparse import ActionConfigFile, set_parsing_settings
-    from omegaconf.errors import OmegaConfBaseException
 
-    from coh_lightning.cli.config_errors import Typed, broken_reference
+    from coh_lightning.cli.config_errors import Typed
     from coh_lightning.cli.config_parser import CoHParser
     from coh_lightning.data import CoHDataModule
     from coh_lightning.feedback.sources import Source
@@ -236,17 +189,11 @@ def configured(settings: Sequence[str]) -> CoHDataModule:
     parser.add_class_arguments(CoHDataModule, "data", sub_configs=True)
     CoHParser.typed = Typed(settings, Path.cwd())
     CoHParser.known = parser.keys()
-    try:
-        config = parser.parse_args(list(settings))
-    except OmegaConfBaseException as error:
-        raise broken_reference(error) from error
-    except UnicodeDecodeError as error:
-        raise InputError(CoHParser.typed.broken() or f"a configuration file is not UTF-8: {error}") from error
+    config = parser.parse_args(list(settings))
     parser.check_groups(config)
     model = config.model
     data: CoHDataModule = parser.instantiate(config)["data"]
-    if model.get("name_or_path") is not None or model.get("from_config") is not None:
-        data.spec = ModelSpec(
-            model.get("name_or_path"), model.get("from_config"), trust_remote_code=bool(model.get("trust_remote_code"))
-        )
+    name, from_config = model.get("name_or_path"), model.get("from_config")
+    if name is not None or from_config is not None:
+        data.spec = ModelSpec(name, from_config, trust_remote_code=bool(model.get("trust_remote_code")))
     return data

@@ -1,4 +1,4 @@
-"""From the prepared training data to what `preview` shows of it (preview_view)."""
+"""From prepared training data to the views that `preview` shows (preview_view.py)."""
 
 from __future__ import annotations
 
@@ -19,46 +19,40 @@ if TYPE_CHECKING:
 
 
 def record_views(data: CoHDataModule) -> Iterator[RecordView]:
-    """The records of the training split, in the order of a single feedback file or else of the mixture."""
+    """The training records, in the order of a single feedback file or else of the mixture."""
     items: dict[int, list[Any]] = {}
     for item in data.plan.items:
         items.setdefault(item.record, []).append(item)
+
+    def place_in_file(numbered: tuple[int, PlannedRecord]) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", numbered[1].record.where.removeprefix(str(data.feedback)))]
+
     prepared = list(enumerate(data.splits["train"]))
-    if data.feedback is not None:  # one file: in its order, not in the mixture's
-        prepared.sort(
-            key=lambda numbered: [
-                int(digits) for digits in re.findall(r"\d+", numbered[1].record.where.removeprefix(str(data.feedback)))
-            ]
-        )
+    if data.feedback is not None:
+        prepared.sort(key=place_in_file)
     for place, (number, one) in enumerate(prepared, start=1):
         yield _viewed(data, place, one, items.get(number, []))
 
 
 def _viewed(data: CoHDataModule, place: int, one: PlannedRecord, items: Sequence[Any]) -> RecordView:
-    chains: list[ChainView] = []
-    labels: list[list[str]] = []
-    for chain in data.preparer.chains(one):
-        view, of_tokens = _chain_view(data, one, chain)
-        chains.append(view)
-        labels.append(of_tokens)
+    shown = [_chain_view(data, one, chain) for chain in data.planner.chains(one)]
+    chains = tuple(view for view, _ in shown)
     trees = []
     parts = items if data.layout == "tree" and len(chains) > 1 else ()
     for number, item in enumerate(parts, start=1):
         tree = data.rows.tree(item, "train")
-        # a node that several chains hold may have several roles: a good and a bad output that begin alike
+        # a node of several chains may have several roles: a good and a bad output that begin alike
         roles: list[dict[str, None]] = [{} for _ in range(tree.tokens)]
         for chain_number, path in zip(item.chains, tree.paths, strict=True):
-            for node, label in zip(path.tolist(), labels[chain_number], strict=True):
+            for node, label in zip(path.tolist(), shown[chain_number][1], strict=True):
                 roles[node][label] = None
         root = _branch(data.prompter.tokens.encoder, tree, list(map("/".join, roles)))
         trees.append(TreeView(tree, root, f" {number} of {len(parts)}" if len(parts) > 1 else ""))
-    return RecordView(place, data.counts["train"].used, one.record, one.prompt, tuple(chains), tuple(trees))
+    return RecordView(place, data.counts["train"].used, one.record, one.prompt, chains, tuple(trees))
 
 
 def _chain_view(data: CoHDataModule, one: PlannedRecord, chain: Chain) -> tuple[ChainView, list[str]]:
-    """The chain, and the role of each of its tokens. Weights and ids are those that training gets, not the segments'
-    own.
-    """
+    """The chain, and the role of each token. Weights and ids are those of training, not the segments' own."""
     encoder = data.prompter.tokens.encoder
     tokens = data.prompter.tokens.chain(one.prompt, chain)
     parts: list[tuple[str, float, float, tuple[str | Cut, ...], int]] = []
@@ -76,28 +70,19 @@ def _chain_view(data: CoHDataModule, one: PlannedRecord, chain: Chain) -> tuple[
         if len(ids):
             texts.append((encoder.decode(ids), learned - unlearned))
     if len(labels) != len(tokens):
-        raise RuntimeError(
-            f"the segments of a chain of record {one.record.id} have {len(labels)} tokens, the chain has {len(tokens)}"
-        )
+        raise RuntimeError(f"record {one.record.id}: {len(labels)} tokens in the segments, {len(tokens)} in the chain")
     strips = []
     for (label, learned, unlearned), group in groupby(parts, key=lambda part: part[:3]):
         listed = list(group)
-        strips.append(
-            Strip(
-                label,
-                tuple(piece for part in listed for piece in part[3]),
-                sum(part[4] for part in listed),
-                learned,
-                unlearned,
-            )
-        )
+        pieces = tuple(piece for part in listed for piece in part[3])
+        strips.append(Strip(label, pieces, sum(part[4] for part in listed), learned, unlearned))
     return ChainView(tokens, tuple(texts), tuple(strips)), labels
 
 
 def _gaps(encoder: Encoder, segment: Segment) -> dict[int, int]:
     """Where truncation removed tokens from a segment: position among the tokens that are left -> how many.
 
-    Each range loses tokens in one run, so the first place where the ids before and after differ is where it was.
+    Each cut removes one run of tokens, which begins where the ids before and after first differ.
     """
     gaps: dict[int, int] = {}
     if not segment.cut:
@@ -117,20 +102,18 @@ def _pieces(encoder: Encoder, ids: Sequence[int], gaps: Mapping[int, int]) -> tu
     """The text of each token; bytes that only together spell a character make one piece."""
     pieces: list[str | Cut] = []
     waiting: list[int] = []
-    for place in range(len(ids) + 1):
-        if place in gaps or place == len(ids):
-            if waiting:
-                pieces.append(encoder.decode(waiting))
-                waiting = []
-            if place in gaps:
-                pieces.append(Cut(gaps[place]))
-            if place == len(ids):
-                break
-        waiting.append(ids[place])
-        text = encoder.decode(waiting)
-        if not text.endswith("\ufffd") or len(waiting) >= 4:  # a character has at most four bytes
-            pieces.append(text)
+    for place, token in enumerate([*ids, None]):
+        if waiting and (token is None or place in gaps):
+            pieces.append(encoder.decode(waiting))
             waiting = []
+        if place in gaps:
+            pieces.append(Cut(gaps[place]))
+        if token is not None:
+            waiting.append(token)
+            text = encoder.decode(waiting)
+            if not text.endswith("\ufffd") or len(waiting) >= 4:  # a character has at most four bytes
+                pieces.append(text)
+                waiting = []
     return tuple(pieces)
 
 
@@ -139,21 +122,19 @@ def _branch(encoder: Encoder, tree: Tree, roles: Sequence[str], start: int = 0) 
     nodes = [start]
     while (children := _children(tree, nodes[-1])) and len(children) == 1:
         nodes.append(children[0])
+
+    def look(node: int) -> tuple[str, float, float]:
+        return roles[node], float(tree.learned[node]), float(tree.unlearned[node])
+
     strips = []
-    for (role, learned, unlearned), group in groupby(
-        nodes, key=lambda node: (roles[node], float(tree.learned[node]), float(tree.unlearned[node]))
-    ):
-        listed = list(group)
-        strips.append(
-            Strip(role, _pieces(encoder, [int(tree.ids[node]) for node in listed], {}), len(listed), learned, unlearned)
-        )
+    for (role, learned, unlearned), group in groupby(nodes, key=look):
+        ids = [int(tree.ids[node]) for node in group]
+        strips.append(Strip(role, _pieces(encoder, ids, {}), len(ids), learned, unlearned))
     return Branch(tuple(strips), tuple(_branch(encoder, tree, roles, child) for child in children))
 
 
 def _children(tree: Tree, node: int) -> list[int]:
-    """The children stand depth first: the first right behind the node, each further one where the one before it
-    ends.
-    """
+    """Depth first: the first child is right after the node, each further one where the one before it ends."""
     found = []
     child = node + 1
     while child < tree.subtree_end[node]:

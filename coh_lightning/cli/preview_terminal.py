@@ -1,18 +1,16 @@
-"""`preview` in the terminal. Color tells what the loss does with a token, and the text is as wide as the screen."""
+"""`preview` in the terminal. The color of a token says what the loss does with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from coh_lightning.cli.preview_view import Branch, RecordView, Strip
 from coh_lightning.errors import visible
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.text import Text
-    from rich.tree import Tree as RichTree
-
-    from coh_lightning.cli.preview_view import Branch, RecordView, Strip
 
 STYLES = {
     "learned": ("color(34)", "color(71)"),
@@ -21,17 +19,15 @@ STYLES = {
     "read": ("dim", "dim"),
     "cut": ("magenta", "magenta"),
 }
-"""Neighboring tokens take turns, so that their bounds can be seen; shades that show on dark and on light screens."""
+"""Two shades, readable on dark and on light screens, alternate from token to token."""
 FACTS = {"text": "", "said": "italic yellow", "note": "magenta"}
 PLAIN_WIDTH = 100
-"""Columns where the output is not a terminal."""
+"""Columns if the output isn't a terminal."""
 SHORT = 400
-"""Characters of a text of the record that the terminal shows; the page shows all."""
+"""Characters of a record's text that the terminal shows; the page shows all."""
 
 
 def print_preview(records: Iterable[RecordView], totals: Sequence[tuple[str, str]]) -> None:
-    from rich.console import Console
-
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console = Console(markup=False, emoji=False, highlight=False, width=PLAIN_WIDTH, color_system=None)
@@ -64,8 +60,6 @@ def _print_record(console: Console, view: RecordView) -> None:
 
 
 def _text(words: str, style: str = "") -> Text:
-    from rich.text import Text
-
     return Text(visible(words.replace("\t", "⇥"), line_ends=True), style=style)
 
 
@@ -77,9 +71,7 @@ def _shortened(text: str) -> str:
 
 
 def _grid(rows: Sequence[Sequence[RenderableType]], widths: Sequence[int], *, one_line: bool = False) -> RenderableType:
-    """Columns of these widths, and the last one as wide as there is room."""
-    from rich.table import Table
-
+    """Columns of these widths, and a last one that fills the line."""
     grid = Table.grid(padding=(0, 1), expand=True)
     for place, width in enumerate(widths):
         grid.add_column(width=width, justify="right" if place else "left", overflow="ellipsis", no_wrap=True)
@@ -107,11 +99,9 @@ def _painted(strip: Strip, *, one_line: bool) -> Text:
     return words
 
 
-def _branches(branch: Branch, tree: RichTree | None = None) -> RichTree:
-    from rich.tree import Tree as RichTree
-
+def _branches(branch: Branch, tree: Tree | None = None) -> Tree:
     label = _strips(branch.strips, one_line=True)
-    here = RichTree(label, guide_style="dim") if tree is None else tree.add(label)
+    here = Tree(label, guide_style="dim") if tree is None else tree.add(label)
     for child in branch.branches:
         _branches(child, here)
     return here

@@ -1,5 +1,5 @@
-"""What `preview` shows of a record: its chains as strips of tokens that the loss treats alike, and their tree. Terminal
-and page print the same views.
+"""What `preview` shows, in the terminal and on the page: each record with its chains as strips of tokens that the loss
+treats alike, and their tree; below them the totals of the training data.
 
     RecordView ──> ChainView ──> Strip   "good", 2 tokens, learn 1, pieces "Apple" "</s>"
         └────────> TreeView  ──> Branch ──> Strip, Branch, ...
@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coh_lightning.errors import counted
 
 if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
     from coh_lightning.feedback.records import Feedback, RatedCompletion
     from coh_lightning.sequences.chain_tokenizer import CutPrompt
     from coh_lightning.sequences.tokens import Tokens
     from coh_lightning.sequences.trees import Tree
 
+REASONS = 8
+"""Reasons for rejection that are listed; the others are summed up."""
+
 
 class Cut(NamedTuple):
-    """In the place of tokens that truncation removed."""
+    """Tokens that truncation removed."""
 
     tokens: int
 
@@ -34,7 +38,7 @@ class Strip:
     label: str
     """prompt, sentence, or the kind of the output (good, bad, ...); good/bad in a tree where outputs begin alike."""
     pieces: tuple[str | Cut, ...]
-    """The text of each token; tokens that only together spell a character share one."""
+    """The text of each token; tokens that spell one character together share a piece."""
     tokens: int
     learned: float
     unlearned: float
@@ -50,15 +54,15 @@ class Strip:
 
     @property
     def color(self) -> str:
-        """The name of its color; both: learned in one chain and unlearned in another."""
+        """Name of its color; both: learned in one chain and unlearned in another."""
         if self.learned and self.unlearned:
             return "both"
         return "learned" if self.learned else "unlearned" if self.unlearned else "read"
 
     @property
     def shown(self) -> list[tuple[str, bool]]:
-        """(text, whether it is a cut) of each piece. A line end is written ↵, a tab ⇥; ↵ breaks the line only inside
-        the text, so that a sentence stays on one.
+        """(text, whether it is a cut) of each piece, with ↵ for a line end and ⇥ for a tab; only ↵ inside the text
+        breaks the line.
         """
         whole = "".join(piece for piece in self.pieces if isinstance(piece, str))
         first, last = len(whole) - len(whole.lstrip("\n")), len(whole.rstrip("\n"))
@@ -87,7 +91,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class TreeView:
-    """One tree; more than one of a record where its tree is longer than a row."""
+    """One tree of a record; a tree longer than a row becomes several."""
 
     tree: Tree
     root: Branch
@@ -98,12 +102,12 @@ class TreeView:
     def heading(self) -> str:
         plain = sum(len(path) for path in self.tree.paths)
         fewer = f"{plain / self.tree.tokens:.1f}x fewer"
-        return f"tree{self.part} · {counted(self.tree.tokens, 'token')} in the place of {plain:,} ({fewer})"
+        return f"tree{self.part} · {counted(self.tree.tokens, 'token')} instead of {plain:,} ({fewer})"
 
 
 @dataclass(frozen=True)
 class ChainView:
-    """One chain: its tokens, and the same as segments and as strips."""
+    """The tokens of a chain, also as segments and as strips."""
 
     tokens: Tokens
     segments: tuple[tuple[str, float], ...]
@@ -118,8 +122,6 @@ class ChainView:
 
 
 class Fact(NamedTuple):
-    """A line of a record."""
-
     name: str
     text: str
     kind: str = "text"
@@ -128,8 +130,6 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordView:
-    """A record with all that became of it."""
-
     place: int
     """Counted from 1, `used` in all."""
     used: int
@@ -141,8 +141,7 @@ class RecordView:
 
     @property
     def heading(self) -> str:
-        # an id begins with its source; of the place the end says enough
-        where = Path(self.record.where).name
+        where = Path(self.record.where).name  # the id begins with the source
         return " · ".join(part for part in (f"record {self.place:,} of {self.used:,}", self.record.id, where) if part)
 
     @property
@@ -190,3 +189,47 @@ def _said(candidate: RatedCompletion, record: Feedback) -> list[str]:
     if candidate.author is not None:
         words.append(f"by {candidate.author}")
     return words
+
+
+def totals(data: CoHDataModule) -> list[tuple[str, str]]:
+    """(what, how much) of the whole training data."""
+    report, train = data.report(), data.counts["train"]
+    settings = f"method {data.method.name}, wording {data.wording.name}, format {data.prompt_format.kind}"
+    records = f"{train.records:,}, of which {train.used:,} are used"
+    held_out = [
+        f"{data.counts[name].records:,} for {name}" for name in ("validation", "test") if data.counts[name].records
+    ]
+    if held_out:
+        records += f" (besides {' and '.join(held_out)})"
+    chains = f"{train.chains:,}"
+    if train.completions_unused:
+        chains += f"; {counted(train.completions_unused, 'completion')} in none of them"
+    as_trees = "which `layout: separate` keeps"
+    if data.layout == "tree":
+        as_trees = f"{train.tokens_tree:,} as trees ({report['tree_saves']:.1f}x fewer)"
+    cut = f"{counted(train.prompts_cut, 'prompt')} lost {counted(train.prompt_tokens_cut, 'token')}"
+    dropped = f"{counted(train.links_cut, 'link')} and {counted(train.chains_dropped, 'whole chain')}"
+    rows = [
+        ("settings", f"{settings}, tokenizer {report['tokenizer']}"),
+        ("records", records),
+        ("chains", chains),
+        ("tokens", f"{train.tokens_plain:,} in plain chains, {as_trees}"),
+        ("in the loss", f"{train.tokens_in_loss:,} of the tokens in plain chains ({report['share_in_loss']:.1%})"),
+        ("cut", f"{cut} (data.max_prompt_tokens {data.max_prompt_tokens})"),
+        ("dropped", f"{dropped} (data.max_chain_tokens {data.max_chain_tokens})"),
+        ("rejected", f"{len(data.rejected):,}"),
+    ]
+    reasons = rejections(data)
+    rows += [("", f"{len(places):,}  {reason} (first: {places[0]})") for reason, places in reasons[:REASONS]]
+    if others := reasons[REASONS:]:
+        rows.append(("", f"{sum(len(places) for _, places in others):,}  for {len(others)} other reasons"))
+    return rows + [("note", note) for note in [report["boundaries"], *report["notes"]]]
+
+
+def rejections(data: CoHDataModule) -> list[tuple[str, list[str]]]:
+    """(reason, places with their details) of all rejected records, the commonest reason first."""
+    reasons: dict[str, list[str]] = {}
+    for one in data.rejected:
+        place = (one.where or one.id) + (f": {one.detail}" if one.detail else "")
+        reasons.setdefault("unreadable" if one.unreadable else one.reason, []).append(place)
+    return sorted(reasons.items(), key=lambda item: -len(item[1]))

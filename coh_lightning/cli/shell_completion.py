@@ -1,5 +1,5 @@
-"""Completion of commands and keys in shells, by shtab. The keys are read from the text of `coh fit --help`, which
-scripts/help.py writes, so that nothing heavy is imported.
+"""Completion of commands and keys in shells, by shtab. The keys are read from the text of `coh fit --help` (help.txt),
+so that nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KEY = re.compile(r"(?<=[\s,])(--[\w.-]+\+?)(?: \{([^}]*)\})?")
 
 
 def keys(text: str) -> dict[str, list[str]]:
-    """The keys in a text of help, each with the values that it may have, where they are few.
+    """The keys in a text of help, each with its choices, if it has any.
 
     "  --data.layout {tree,separate}"   ->   {"--data.layout": ["tree", "separate"]}
     """
@@ -30,16 +30,13 @@ def keys(text: str) -> dict[str, list[str]]:
 
 
 def script(shell: str, lightning: Mapping[str, str], own: Mapping[str, tuple[str, str]]) -> str:
-    """What completes `coh` in a shell.
+    """The completion script of a shell.
 
-    Args:
-        lightning: The commands that take the keys, and what each does.
-        own: Our other commands, each with its module and what it does.
+    `lightning` are the commands that take the keys, and what each does; `own` the others, each with its module.
     """
     if shell not in shtab.SUPPORTED_SHELLS:
-        raise InputError(
-            f"--print-completion needs the name of a shell: {', '.join(shtab.SUPPORTED_SHELLS)}; it is '{shell}'."
-        )
+        known = ", ".join(shtab.SUPPORTED_SHELLS)
+        raise InputError(f"--print-completion needs the name of a shell: {known}; it is '{shell}'.")
     parser = argparse.ArgumentParser(prog="coh")
     commands = parser.add_subparsers()
     listed = keys(HELP.read_text(encoding="utf-8"))

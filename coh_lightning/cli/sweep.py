@@ -1,4 +1,4 @@
-"""`python -m coh_lightning sweep FILE`: the search that a W&B sweep file describes (conf/sweep/), without any service.
+"""`coh sweep FILE`: the search that a W&B sweep file describes (conf/sweep/), without any service.
 
     runs/sweep/bayes/
       sweep.yaml        the file as the search began with it
@@ -8,16 +8,11 @@
       history.png  slices.png  importance.png
 
 A trial is the command that a W&B agent would run, in its own process; its metric is the last value in the metrics.csv
-of its run folder, as it is for W&B. Start the same command several times to run several trials at once. A trial whose
-agent was killed is run again in its folder, where `fit` resumes from the newest checkpoint.
+of its run folder, as for W&B. Start the same command several times to run several trials at once. A trial whose agent
+was killed is run again in its folder, where `fit` resumes from the newest checkpoint.
 
-Optuna keeps the study, draws the settings and prunes. Two of its parts are not used, because they give less:
-
-    heartbeat      a killed trial counts as running until a grace period has passed, for ever if it never sent a
-                   heartbeat, and its process may still be writing to its folder. Here the trial's process holds a lock
-                   on its log, so the moment it ends is known.
-    GridSampler    runs a combination twice when an agent asks while the last ones are still running. Here the
-                   combinations are queued once (`enqueue_trial`).
+Optuna keeps the study, draws the settings and prunes. A trial's process locks its log, which says the moment it ends,
+as optuna's heartbeats don't; a grid's combinations are queued once, since GridSampler may run one twice.
 """
 
 from __future__ import annotations
@@ -48,18 +43,16 @@ if TYPE_CHECKING:
 TRIALS = 20
 """Trials of a search whose file has no `run_cap`; a grid has as many as there are combinations."""
 FAILURES = 3
-"""If an agent's trials fail this often and no trial of the search has done anything else, the search ends: the command
-is wrong, not the settings.
-"""
+"""The search ends if an agent's trials fail this often and no trial has succeeded: the command is wrong."""
 INTERRUPTIONS = 10
-"""A trial that was killed with its agent this often has failed."""
+"""A trial that was killed with its agent more often than this has failed."""
 
 
 def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.Study:
-    """Run trials until there are `trials`; those of earlier calls and of other agents count.
+    """Runs trials until there are `trials`, with those of earlier calls and of other agents.
 
     Raises:
-        InputError: the folder contains another sweep or something else; the first trials all fail.
+        InputError: the folder contains something else, or the first trials all fail.
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -77,23 +70,19 @@ def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.
             now = counts(study)
             if failures >= FAILURES and now.failed == now.done:
                 raise InputError(
-                    f"the first {now.failed} trials failed, the last because of: {failed}; see {folder}/*.log, correct "
-                    "the command, and give a new --folder."
+                    f"the first {now.failed} trials failed, the last with: {failed}; see {folder}/*.log, correct the "
+                    "command, and give a new --folder."
                 )
     return study
 
 
 def _study(sweep: Sweep, folder: Path) -> optuna.Study:
     optuna = _optuna()
-    early = sweep.source.get("early_terminate")
+    pruner, database = optuna.pruners.NopPruner(), f"sqlite:///{folder / 'study.db'}"
+    if early := sweep.source.get("early_terminate"):
+        pruner = optuna.pruners.SuccessiveHalvingPruner(early.get("min_iter", 1), early.get("eta", 3))
     study = optuna.create_study(
-        storage=f"sqlite:///{folder / 'study.db'}",
-        study_name="sweep",
-        direction=sweep.goal,
-        load_if_exists=True,
-        pruner=optuna.pruners.SuccessiveHalvingPruner(early.get("min_iter", 1), early.get("eta", 3))
-        if early
-        else optuna.pruners.NopPruner(),
+        storage=database, study_name="sweep", direction=sweep.goal, load_if_exists=True, pruner=pruner
     )
     for settings in sweep.combinations if sweep.method == "grid" else ():
         study.enqueue_trial(settings, skip_if_exists=True)
@@ -108,14 +97,16 @@ def _next_trial(
     with _in_turn(folder):
         _requeue_killed(study, folder)
         now = counts(study)
-        if now.done + now.running >= trials or _is_reached(sweep, study):
+        complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        reached = any(sweep.is_reached(trial.value) for trial in complete if trial.value is not None)
+        if reached or now.done + now.running >= trials:
             return None
-        # seeded by the number of the draw: an interrupted search draws the same settings, and no two agents draw alike
+        # seeded by the number of the draw: an interrupted search draws the same settings, and agents never draw alike
         draw = len(study.get_trials(deepcopy=False)) - now.interrupted
         kind = optuna.samplers.TPESampler if sweep.method == "bayes" else optuna.samplers.RandomSampler
         study.sampler = kind(seed=seed + draw)
         trial = study.ask(distributions(sweep))
-        name = trial.user_attrs.get("folder", _name(trial.number))
+        name = trial.user_attrs.get("folder", f"trial-{trial.number:04d}")
         trial.set_user_attr("folder", name)
         log = (folder / f"{name}.log").open("a", encoding="utf-8")
         fcntl.flock(log, fcntl.LOCK_EX)
@@ -123,15 +114,15 @@ def _next_trial(
 
 
 def _requeue_killed(study: optuna.Study, folder: Path) -> None:
-    """Queue each trial again that counts as running although nobody holds the lock on its log."""
+    """Queues each trial again that counts as running although no process locks its log."""
     state = _optuna().trial.TrialState
     waiting = {trial.user_attrs.get("folder") for trial in study.get_trials(deepcopy=False, states=(state.WAITING,))}
     for trial in study.get_trials(states=(state.RUNNING,)):
-        name = trial.user_attrs.get("folder", _name(trial.number))
+        name = trial.user_attrs.get("folder", f"trial-{trial.number:04d}")
         with (folder / f"{name}.log").open("a") as log:
             try:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # its agent is alive, or its process has outlived the agent
+            except BlockingIOError:  # its agent or its process is alive
                 continue
             if name not in waiting:
                 again = {"folder": name, "interruptions": trial.user_attrs.get("interruptions", 0) + 1}
@@ -139,22 +130,16 @@ def _requeue_killed(study: optuna.Study, folder: Path) -> None:
             study.tell(trial.number, state=state.FAIL)
 
 
-def _is_reached(sweep: Sweep, study: optuna.Study) -> bool:
-    complete = study.get_trials(deepcopy=False, states=(_optuna().trial.TrialState.COMPLETE,))
-    return any(sweep.is_reached(trial.value) for trial in complete if trial.value is not None)
-
-
 def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, log: IO[str]) -> str | None:
-    """Run one trial to its end and tell the study. Gives the reason if it failed."""
+    """Runs one trial to its end and tells the study; returns the reason if it failed."""
     optuna = _optuna()
     run = folder / trial.user_attrs["folder"]
     settings = {key: {**sweep.constants, **trial.params}[key] for key in sweep.source["parameters"]}
     print(f"trial {trial.number}: " + " ".join(f"{key}={value}" for key, value in settings.items()), flush=True)
     interruptions = trial.user_attrs.get("interruptions", 0)
-    reason, values = None, []
-    if interruptions > INTERRUPTIONS:
-        reason = f"it was interrupted {counted(interruptions, 'time')}"
-    else:
+    values: list[float] = []
+    reason: str | None = f"it was interrupted {counted(interruptions, 'time')}"
+    if interruptions <= INTERRUPTIONS:
         # later options win: the run is kept here, and no service is needed
         words = [*command_words(sweep, settings, interpreter=sys.executable), f"--run.folder={run}", "--run.wandb=null"]
         try:
@@ -176,11 +161,11 @@ def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, l
 
 
 def _wait(sweep: Sweep, trial: optuna.Trial, words: Sequence[str], run: Path, log: IO[str]) -> int:
-    """Run the command of a trial; gives its exit status. Raises optuna.TrialPruned after stopping it, if its metric is
-    behind that of other trials at the same validation.
+    """Runs the command of a trial and returns its exit status. Raises optuna.TrialPruned after stopping it, if its
+    metric is behind that of other trials at the same validation.
     """
     environment = {key: value for key, value in os.environ.items() if key != "COH_RUN_FOLDER"}
-    # in its own process group, so that Ctrl-C reaches us alone; its output keeps the log locked while it runs
+    # in its own process group, so that only the agent gets Ctrl-C; its output keeps the log locked while it runs
     process = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
     )
@@ -191,13 +176,13 @@ def _wait(sweep: Sweep, trial: optuna.Trial, words: Sequence[str], run: Path, lo
         while running:
             try:
                 process.wait(timeout=1)
-                running = False  # its last values are still reported, for the comparison with others
+                running = False  # its last values are still reported
             except subprocess.TimeoutExpired:
                 pass
             values = metric_values(run, sweep.metric)
             for step, value in enumerate(values[seen:], start=seen + 1):
                 trial.report(value, step)
-                # asked after every value, since optuna compares only trials that were asked about
+                # called after every value, since optuna compares only trials that it was called for
                 if trial.should_prune() and running:
                     raise _optuna().TrialPruned
             seen = len(values)
@@ -227,9 +212,8 @@ def _unusable(values: Sequence[float], run: Path, metric: str) -> str | None:
 def _last_line(log: Path) -> str:
     """The last error line of a log, else its last line."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
-    return next(
-        (line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "it printed nothing"
-    )
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it printed nothing"])[-1]
 
 
 def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -239,17 +223,11 @@ def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistributi
     for name in sweep.source["parameters"]:
         if name in sweep.choices:
             found[name] = kinds.CategoricalDistribution(sweep.choices[name])
-        elif name in sweep.ranges:
-            one = sweep.ranges[name]
-            if one.whole:
-                found[name] = kinds.IntDistribution(int(one.low), int(one.high))
-            else:
-                found[name] = kinds.FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+        elif (one := sweep.ranges.get(name)) is not None and one.whole:
+            found[name] = kinds.IntDistribution(int(one.low), int(one.high))
+        elif one is not None:
+            found[name] = kinds.FloatDistribution(one.low, one.high, log=one.log, step=one.step)
     return found
-
-
-def _name(number: int) -> str:
-    return f"trial-{number:04d}"
 
 
 def _optuna() -> Any:
@@ -267,10 +245,8 @@ def _keep_sweep_file(sweep: Sweep, folder: Path) -> None:
     if kept.exists():
         old = load(kept.read_text(encoding="utf-8"))
         old, new = ({key: value for key, value in one.items() if key != "run_cap"} for one in (old, sweep.source))
-        if changed := differences(old, new):
-            raise InputError(
-                f"{folder} contains another sweep; it differs in {', '.join(changed[:8])}; give another --folder."
-            )
+        if changed := ", ".join(differences(old, new)[:8]):
+            raise InputError(f"{folder} contains another sweep; it differs in {changed}; give another --folder.")
     elif others:
         raise InputError(f"{folder} contains no sweep, but {others[0]}; give another --folder.")
     with atomic_write(kept) as aside:
@@ -300,7 +276,7 @@ def _sigterm_as_exit() -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command `sweep`. Gives its exit status: 1 if no trial is complete."""
+    """Runs the command and returns its exit status: 1 if no trial is complete."""
     parser = CommandParser(
         prog="python -m coh_lightning sweep",
         description="Search settings as a W&B sweep file describes it, without any service. Start the same command "
@@ -308,12 +284,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="a W&B sweep file: method, metric, parameters, command (conf/sweep/)")
-    add(
-        "--trials",
-        type=int,
-        metavar="N",
-        help=f"trials in all, including earlier ones (default: run_cap of the file, else {TRIALS})",
-    )
+    total = f"trials in all, including earlier ones (default: run_cap of the file, else {TRIALS})"
+    add("--trials", type=int, metavar="N", help=total)
     add("--folder", type=Path, metavar="FOLDER", help="for the study and its runs (default: runs/sweep/<file name>)")
     add("--seed", type=int, default=0, help="for drawing the settings (default %(default)s)")
     args = parser.parse_args(argv)

@@ -25,69 +25,36 @@ import yaml
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.yaml_text import DuplicateKeyError, load
 
-KEYS = (
-    "command",
-    "description",
-    "early_terminate",
-    "entity",
-    "method",
-    "metric",
-    "name",
-    "parameters",
-    "program",
-    "project",
-    "run_cap",
-)
 TEXTS = ("description", "entity", "name", "program", "project")
+KEYS = (*TEXTS, "command", "early_terminate", "method", "metric", "parameters", "run_cap")
 METRIC = ("name", "goal", "target")
-EARLY = ("type", "min_iter", "eta")
 
-DISTRIBUTIONS = {
-    "constant": ("value",),
-    "categorical": ("values",),
-    "uniform": ("min", "max"),
-    "int_uniform": ("min", "max"),
-    "q_uniform": ("min", "max", "q"),
-    "log_uniform": ("min", "max"),
-    "log_uniform_values": ("min", "max"),
-    "inv_log_uniform": ("min", "max"),
-    "inv_log_uniform_values": ("min", "max"),
-}
+RANGES = ("uniform", "int_uniform", "log_uniform", "log_uniform_values", "inv_log_uniform", "inv_log_uniform_values")
+DISTRIBUTIONS = {"constant": ("value",), "categorical": ("values",), "q_uniform": ("min", "max", "q")}
+DISTRIBUTIONS |= dict.fromkeys(RANGES, ("min", "max"))
 """The distributions that optuna and W&B share, and the keys that each needs."""
 
-NOT_DRAWN = (
-    "beta",
-    "categorical_w_probabilities",
-    "log_normal",
-    "normal",
-    "q_beta",
-    "q_log_normal",
-    "q_log_uniform",
-    "q_log_uniform_values",
-    "q_normal",
-)
+NOT_DRAWN = "beta log_normal normal q_beta q_log_normal q_log_uniform q_log_uniform_values q_normal".split()
+NOT_DRAWN += ["categorical_w_probabilities"]
 """The other distributions of W&B; they are refused."""
 
 PARAMETER = ("distribution", "value", "values", "min", "max", "q")
 NOT_KEPT = {
     "probabilities": "all values are equally likely here; leave it out",
     "parameters": "nested parameters are written with dots here (data.method: {values: ...})",
-    "mu": "normal distributions are not supported; use min and max",
-    "sigma": "normal distributions are not supported; use min and max",
-    "a": "beta distributions are not supported; use min and max",
-    "b": "beta distributions are not supported; use min and max",
+    **dict.fromkeys(("mu", "sigma"), "normal distributions are not supported; use min and max"),
+    **dict.fromkeys(("a", "b"), "beta distributions are not supported; use min and max"),
 }
-"""Keys of a parameter that W&B knows and this search refuses, and why."""
+"""Keys of a parameter that W&B has and this search refuses, and why."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, inclusive."""
+    """Numbers from `low` to `high`, inclusive; `log`: uniform in the logarithm."""
 
     low: float
     high: float
     log: bool = False
-    """Uniform in the logarithm."""
     step: float | None = None
     whole: bool = False
 
@@ -113,17 +80,12 @@ class Sweep:
         return [dict(zip(self.choices, values, strict=True)) for values in itertools.product(*self.choices.values())]
 
     def is_reached(self, value: float) -> bool:
-        """Whether there is a target and a value of the metric is as good."""
+        """Whether there is a target, and this value of the metric is as good."""
         return self.target is not None and (value <= self.target if self.goal == "minimize" else value >= self.target)
 
 
 def read_sweep(file: Path) -> Sweep:
-    """Read a W&B sweep file.
-
-    Raises:
-        InputError: there is no such file, or it asks for something that W&B or this search doesn't support; the message
-            names the key.
-    """
+    """Reads a W&B sweep file; raises InputError, with the key, for anything that W&B or this search doesn't support."""
     if not file.is_file():
         raise InputError(f"there is no sweep file {file}; conf/sweep/ has examples.")
     try:
@@ -154,10 +116,7 @@ def read_sweep(file: Path) -> Sweep:
     if not isinstance(command, list) or not all(isinstance(word, (str, int, float)) for word in command):
         raise InputError(f"{file}: command is {command!r:.80}; it must be a list of words.")
     if not isinstance(source["parameters"], dict):
-        raise InputError(
-            f"{file}: parameters is {source['parameters']!r:.80}; it must be a mapping of settings, written as key: "
-            "{values: [...]}."
-        )
+        raise InputError(f"{file}: parameters is {source['parameters']!r:.80}; it must be key: {{values: [...]}}, ...")
     constants: dict[str, Any] = {}
     choices: dict[str, Sequence[Any]] = {}
     ranges: dict[str, Range] = {}
@@ -169,9 +128,7 @@ def read_sweep(file: Path) -> Sweep:
         elif kind == "categorical":
             choices[name] = _checked_values(about["values"], where)
         elif source["method"] == "grid":
-            raise InputError(
-                f"{where} is a range, and a grid needs values; list them, or let the method be random or bayes."
-            )
+            raise InputError(f"{where} is a range, but a grid needs values; list them, or use random or bayes.")
         else:
             ranges[name] = _range(kind, about, where)
     sweep = Sweep(
@@ -189,14 +146,12 @@ def read_sweep(file: Path) -> Sweep:
     if "${program}" in sweep.command and sweep.program is None:
         raise InputError(f"{file}: command has ${{program}}, but there is no program; write program: coh_lightning.")
     if "fit" not in sweep.command or "coh_lightning" not in command_words(sweep, {}):
-        raise InputError(
-            f"{file}: command is not `python -m coh_lightning fit`, so its trials would write no metrics.csv."
-        )
+        raise InputError(f"{file}: command is not `python -m coh_lightning fit`, so trials would have no metrics.csv.")
     return sweep
 
 
 def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str = "python") -> list[str]:
-    """The command of one trial, filled in as a W&B agent would (except for null, which W&B writes as None).
+    """The command of one trial, as a W&B agent would fill it in (except for null, which W&B writes as None).
 
     [${env}, ${interpreter}, -m, ${program}, fit, ${args}] and {model.lr: 0.1}
         ->   /usr/bin/env python -m coh_lightning fit --model.lr=0.1
@@ -211,10 +166,8 @@ def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str
     for word in sweep.command:
         name = word[2:-1] if re.fullmatch(r"\$\{.*\}", word) else None
         if name is not None and name not in filled:
-            raise InputError(
-                f"the sweep's command has {word}, and only {', '.join('${' + known + '}' for known in filled)} are "
-                "known."
-            )
+            known = ", ".join(f"${{{key}}}" for key in filled)
+            raise InputError(f"the sweep's command has {word}; it may have {known}.")
         words += filled[name] if name is not None else [interpreter if word == "python" else word]
     return words
 
@@ -222,12 +175,9 @@ def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str
 def _metric(metric: Any, file: Path) -> Mapping[str, Any]:
     if isinstance(metric, dict) and (unknown := [key for key in metric if key not in METRIC]):
         raise InputError(f"{file}: there is no key metric.{unknown[0]}{did_you_mean(str(unknown[0]), METRIC)}")
-    if (
-        not isinstance(metric, dict)
-        or not isinstance(metric.get("name"), str)
-        or metric.get("goal") not in ("minimize", "maximize")
-    ):
-        raise InputError(f"{file}: metric is {metric}; it needs a name, and as its goal minimize or maximize.")
+    named = isinstance(metric, dict) and isinstance(metric.get("name"), str)
+    if not named or metric.get("goal") not in ("minimize", "maximize"):
+        raise InputError(f"{file}: metric is {metric}; it needs a name, and a goal (minimize or maximize).")
     if metric.get("target") is not None and not _is_number(metric["target"]):
         raise InputError(f"{file}: metric.target is {metric['target']!r}; it must be a number.")
     return metric
@@ -236,13 +186,11 @@ def _metric(metric: Any, file: Path) -> Mapping[str, Any]:
 def _check_early(early: Any, file: Path) -> None:
     if early is None:
         return
-    if not isinstance(early, dict) or early.get("type") != "hyperband" or set(early) - set(EARLY):
+    if not isinstance(early, dict) or early.get("type") != "hyperband" or early.keys() - {"type", "min_iter", "eta"}:
         raise InputError(f"{file}: early_terminate is {early}; it may be type: hyperband, with min_iter and eta.")
     for key, least in (("min_iter", 1), ("eta", 2)):
         if key in early and not _is_whole(early[key], least=least):
-            raise InputError(
-                f"{file}: early_terminate.{key} is {early[key]!r}; it must be an integer of at least {least}."
-            )
+            raise InputError(f"{file}: early_terminate.{key} is {early[key]!r}; it must be an integer >= {least}.")
 
 
 def _distribution(about: Any, where: str) -> str:
@@ -253,24 +201,14 @@ def _distribution(about: Any, where: str) -> str:
         if key in NOT_KEPT:
             raise InputError(f"{where}.{key}: {NOT_KEPT[key]}.")
         if key not in PARAMETER:
-            raise InputError(
-                f"{where}: there is no key "
-                f"{key}{did_you_mean(str(key), PARAMETER) or '; it needs value, values, or min and max.'}"
-            )
+            raise InputError(f"{where}: there is no key {key}{did_you_mean(str(key), PARAMETER)}")
     kind = about.get("distribution")
     if kind is None:
+        implied = {"value": "constant", "values": "categorical"}
         whole = _is_whole(about.get("min")) and _is_whole(about.get("max"))
-        kind = (
-            "constant"
-            if "value" in about
-            else "categorical"
-            if "values" in about
-            else "int_uniform"
-            if whole
-            else "uniform"
-        )
+        kind = next((implied[key] for key in implied if key in about), "int_uniform" if whole else "uniform")
     if kind not in DISTRIBUTIONS:
-        known = " (which W&B has and this search has not)" if kind in NOT_DRAWN else ""
+        known = " (which only W&B has)" if kind in NOT_DRAWN else ""
         raise InputError(f"{where}.distribution is '{kind}'{known}; it must be one of {', '.join(DISTRIBUTIONS)}.")
     needed = DISTRIBUTIONS[kind]
     if missing := [key for key in needed if key not in about]:
@@ -282,10 +220,8 @@ def _distribution(about: Any, where: str) -> str:
 
 def _checked_values(values: Any, where: str) -> Sequence[Any]:
     if not isinstance(values, list) or not values:
-        raise InputError(
-            f"{where}.values is {values!r:.80}; it must be a list, as in "
-            f"[{values if values and not isinstance(values, dict) else 'a, b'}]."
-        )
+        example = values if values and not isinstance(values, dict) else "a, b"
+        raise InputError(f"{where}.values is {values!r:.80}; it must be a list, as in [{example}].")
     if wrong := [value for value in values if not isinstance(value, (str, int, float, bool, type(None)))]:
         text = yaml.dump(wrong[0], default_flow_style=True, sort_keys=False, width=math.inf).strip().replace("'", "''")
         raise InputError(f"{where} has the value {wrong[0]!r}; quote a list or a mapping: '{text}'.")
@@ -302,9 +238,8 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
             raise InputError(f"{where}.{key} is {value!r}; it must be a number{text}.")
     positive = kind in ("log_uniform_values", "inv_log_uniform_values")
     if low >= high or (positive and low <= 0):
-        raise InputError(
-            f"{where} is from {low} to {high}; min must be below max" + (" and above 0." if positive else ".")
-        )
+        more = " and above 0" if positive else ""
+        raise InputError(f"{where} is from {low} to {high}; min must be below max{more}.")
     if kind == "int_uniform":
         if not (_is_whole(low) and _is_whole(high)):
             raise InputError(f"{where} is from {low} to {high}; int_uniform needs integers.")
@@ -312,10 +247,7 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
     if kind == "q_uniform":
         q = about["q"]
         if q <= 0 or any(abs(value / q - round(value / q)) > 1e-9 for value in (low, high)):
-            raise InputError(
-                f"{where} is from {low} to {high} by q = {q}; q must be above 0, and min and max must be multiples "
-                "of it."
-            )
+            raise InputError(f"{where} is from {low} to {high}, q {q}; q must be above 0 and divide min and max.")
         return Range(low, high, step=q)
     if kind in ("log_uniform", "inv_log_uniform"):  # min and max are exponents
         sign = -1 if kind == "inv_log_uniform" else 1
@@ -324,10 +256,8 @@ def _range(kind: str, about: Mapping[str, Any], where: str) -> Range:
         except OverflowError:
             low, high = 0.0, math.inf
         if low == 0 or math.isinf(high):
-            raise InputError(
-                f"{where} is from e^{about['min']} to e^{about['max']}; {kind} takes exponents, {kind}_values the "
-                "numbers themselves."
-            )
+            ends = f"from e^{about['min']} to e^{about['max']}"
+            raise InputError(f"{where} is {ends}; {kind} takes exponents, {kind}_values the numbers themselves.")
         return Range(low, high, log=True)
     return Range(low, high, log=positive)
 

@@ -1,4 +1,4 @@
-"""What a search has found so far: counts, `trials.csv`, plots, and the table on the screen."""
+"""Results of a search so far: counts, `trials.csv`, plots, and the table on the screen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
 IMPORTANCE_FROM = 10
-"""Complete trials from which on the importance of settings is estimated."""
+"""Complete trials that an estimate of the settings' importance needs."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,16 @@ class Counts:
     def __str__(self) -> str:
         more = f", {self.interrupted} interrupted and run again" if self.interrupted else ""
         more += f", {self.running} still running" if self.running else ""
-        return (
-            f"{counted(self.done, 'trial')}: {self.complete} complete, {self.pruned} stopped early, "
-            f"{self.failed} failed{more}"
-        )
+        done = f"{self.complete} complete, {self.pruned} stopped early, {self.failed} failed"
+        return f"{counted(self.done, 'trial')}: {done}{more}"
 
 
 def counts(study: optuna.Study) -> Counts:
     every = study.get_trials(deepcopy=False)
     states = [trial.state.name for trial in every]
     failed = sum(trial.state.name == "FAIL" and "reason" in trial.user_attrs for trial in every)
-    return Counts(
-        complete=states.count("COMPLETE"),
-        pruned=states.count("PRUNED"),
-        failed=failed,
-        interrupted=states.count("FAIL") - failed,
-        running=states.count("RUNNING"),
-    )
+    complete, pruned, running = (states.count(state) for state in ("COMPLETE", "PRUNED", "RUNNING"))
+    return Counts(complete, pruned, failed, states.count("FAIL") - failed, running)
 
 
 def table(study: optuna.Study, sweep: Sweep) -> pandas.DataFrame:
@@ -76,8 +69,8 @@ def write_table(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
 
 
 def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
-    """The metric trial by trial, the metric against each setting, and how much each setting matters (PED-ANOVA); each
-    if there are enough trials for it.
+    """The metric trial by trial, the metric against each setting, and how much each setting matters (PED-ANOVA), as far
+    as there are enough trials.
     """
     import warnings
 
@@ -86,9 +79,8 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
 
     matplotlib.use("Agg")
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    varied = [
-        name for name in (complete[0].params if complete else ()) if len({trial.params[name] for trial in complete}) > 1
-    ]
+    names = complete[0].params if complete else ()
+    varied = [name for name in names if len({trial.params[name] for trial in complete}) > 1]
     draw = optuna.visualization.matplotlib
     plots: dict[str, Any] = {}
     with warnings.catch_warnings():

@@ -1,19 +1,15 @@
 """How jsonargparse reads the value of a setting, where its own rules would change what people wrote. Importing this
 file activates these rules.
 
-    a text of a file            is kept if the setting may be text: ["1", "yes"] in a list of numbers or texts stays
-                                two texts
-    a text of the command line  is taken literally if the setting is text, else read as YAML (1 is a number,
-                                ["1"] a list with a text)
-    a file of settings          ends in .yaml, .yml or .json, and is read if the setting is more than text, so that a
-                                file named `cpu` is never read for --trainer.accelerator=cpu; conf/... is looked for
-                                in the package too
-    a path of an input          (data.feedback, model.name_or_path, ...) in a file is relative to that file; what is written
-                                holds absolute ones (configurations.py)
-    null                        is null; "None" is refused where null is allowed
-    ${data.tokenizer}           is the value of that setting, whatever sets it; \\${ is the text ${
+    text in a file            is kept if the setting may be text: ["1", "yes"] in a list of numbers or texts stays text
+    text on the command line  is taken literally if the setting is text, else read as YAML (["1"] is a list of a text)
+    a file of settings        ends in .yaml, .yml or .json, and is read if the setting is more than text: a file `cpu`
+                              is never read for --trainer.accelerator=cpu; conf/... may also be the package's
+    a path of an input        (data.feedback, ...) in a file is relative to that file; written files have absolute ones
+    null                      is null; "None" is refused where null is allowed
+    ${data.tokenizer}         is the value of that setting, whatever sets it; \\${ is the text ${
 
-jsonargparse has no public hooks for this, so several of its functions are wrapped here; tests/test_parsing.py fails if
+jsonargparse has no public hooks for this, so some of its functions are wrapped; tests/cli/test_typed_values.py fails if
 a new version no longer calls our wrappers.
 """
 
@@ -33,21 +29,22 @@ from jsonargparse._typehints import ActionTypeHint, NestedArg
 from omegaconf import OmegaConf
 
 from coh_lightning.cli import config_paths as configurations
+from coh_lightning.cli.config_errors import as_yaml
 from coh_lightning.errors import InputError
 from coh_lightning.yaml_text import dump, escaped, load, load_setting
 
 SETTINGS = (".yaml", ".yml", ".json")
-"""The endings of files whose content may replace a value."""
+"""Files with these endings may be read in place of a value."""
 
 PLAIN = (bool, int, float, complex, types.NoneType)
-"""What jsonargparse converts a text to before it tries the text itself."""
+"""Types that jsonargparse tries before text."""
 
 _given: ContextVar[str | None] = ContextVar("given", default=None)
 """The value that is being read from the command line."""
 _read_paths: ContextVar[bool] = ContextVar("read_paths", default=True)
 _keep_text: ContextVar[bool] = ContextVar("keep_text", default=False)
 _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
-"""The keys that lead to the setting that is being read."""
+"""The keys down to the setting that is being read."""
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 """The working folder, while a command line is read; jsonargparse changes into the folder of each file."""
 
@@ -68,15 +65,15 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 
 
 def paths_from(folder: Path) -> AbstractContextManager[None]:
-    """While a command line is read: the working folder, which its paths are relative to."""
+    """Sets the working folder, which paths on the command line are relative to."""
     return _set(_folder, folder)
 
 
 def written(parser: ArgumentParser, text: str) -> str:
-    """What a parser dumps, to be read in any folder: paths of inputs are absolute, and texts that hold `${` escaped,
-    since once settings are resolved nothing in them is a reference.
+    """A parser's dump, readable in any folder: paths of inputs are absolute, and `${` is escaped, since resolved
+    settings have no references.
     """
-    if not parser.exit_on_error:  # the parser of a class writes for the one that holds it
+    if not parser.exit_on_error:  # a class's parser writes for the outer one
         return text
     comments = [f"{line}\n" for line in text.split("\n") if line.startswith("#")]
     return "".join(comments) + dump(escaped(configurations.absolute(load(text))))
@@ -88,11 +85,11 @@ def _kinds(typehint: Any) -> tuple[Any, ...]:
 
 
 def _found(path: str) -> str:
-    """A path of settings, relative to the file that names it (jsonargparse is in its folder now). One that begins with
-    conf/ may also lie in the conf/ which that file is in, or in the package's.
+    """A path of settings, relative to the file that names it (the current folder). conf/... may also be in the conf/
+    around that file, or in the package's.
     """
     if "\0" in path:
-        raise InputError(f"{path!r:.60} can't be the name of a file of settings: it holds a null character.")
+        raise InputError(f"{path!r:.60} can't be the name of a file of settings: it has a null character.")
     packaged = configurations.ours(PurePath(path))
     if packaged is None or Path(path).exists():
         return path
@@ -102,7 +99,7 @@ def _found(path: str) -> str:
 
 def _read(value: Any, enable_path: bool = True, simple_types: bool = False) -> tuple[Any, Any]:
     """Replaces jsonargparse's `parse_value_or_config` for settings with a type."""
-    if isinstance(value, NestedArg):  # the parser of the class that holds the key reads it
+    if isinstance(value, NestedArg):  # the class's own parser reads it
         return value, None
     if enable_path and _read_paths.get() and isinstance(value, str) and PurePath(value).suffix in SETTINGS:
         return _parse(_found(value), enable_path, simple_types)
@@ -119,34 +116,22 @@ def _read_group(value: Any, enable_path: bool = True, simple_types: bool = False
 def _adapted(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
     """Replaces jsonargparse's `adapt_typehints`."""
     kinds = _kinds(typehint)
-    if isinstance(val, NestedArg) and typing.get_origin(typehint) in (
-        dict,
-        typing.Mapping,
-        *_typehints.mapping_origin_types,
-    ):
-        text = val.val
-        with _set(_given, text):
-            return _adapt(NestedArg(val.key, _parse(text, False)[0]), typehint, *args, **kwargs)
+    origin = typing.get_origin(typehint)
+    if isinstance(val, NestedArg) and origin in (dict, typing.Mapping, *_typehints.mapping_origin_types):
+        with _set(_given, val.val):
+            return _adapt(NestedArg(val.key, _parse(val.val, False)[0]), typehint, *args, **kwargs)
     if isinstance(val, str):
-        if kwargs.get("enable_path") and (
-            PurePath(val).suffix not in SETTINGS or typing.get_origin(typehint) in _typehints.sequence_origin_types
-        ):
+        is_file = PurePath(val).suffix in SETTINGS and origin not in _typehints.sequence_origin_types
+        if kwargs.get("enable_path") and not is_file:
             kwargs["enable_path"] = False
         if _typehints.accepts_any_value(typehint) and val is not _given.get():
             return val
-        if len(kinds) > 1 and str in kinds and not (val is _given.get() and not isinstance(_as_yaml(val), str)):
+        if len(kinds) > 1 and str in kinds and not (val is _given.get() and not isinstance(as_yaml(val), str)):
             kinds = tuple(kind for kind in kinds if kind not in PLAIN)
             if kinds == (str,):
                 return str(val)
             typehint = Union[kinds]  # noqa: UP007 - of a tuple
     return _adapt(val, typehint, *args, **kwargs)
-
-
-def _as_yaml(text: str) -> Any:
-    try:
-        return load_setting(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
 
 
 def _checked(self: ActionTypeHint, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:
@@ -158,19 +143,14 @@ def _checked(self: ActionTypeHint, value: Any, append: bool = False, cfg: Any = 
     if (folder := _folder.get()) is not None and Path.cwd() != folder:
         value = configurations.beside_its_file(".".join(path), value, folder)
     text = str in kinds
-    with (
-        _set(_path, path),
-        _set(_keep_text, text),
-        _set(_read_paths, not text or any(_typehints.ActionTypeHint.is_subclass_typehint(kind) for kind in kinds)),
-    ):
+    read_paths = not text or any(ActionTypeHint.is_subclass_typehint(kind) for kind in kinds)
+    with _set(_path, path), _set(_keep_text, text), _set(_read_paths, read_paths):
         return _check(self, value, append=append, cfg=cfg, mode=mode)
 
 
 def _called(self: ActionTypeHint, *args: Any, **kwargs: Any) -> Any:
     """Replaces `ActionTypeHint.__call__`, which gets the command line's values."""
-    if not args:
-        return _call(self, *args, **kwargs)
-    with _set(_given, args[2]):
+    with _set(_given, args[2] if args else _given.get()):
         return _call(self, *args, **kwargs)
 
 
@@ -180,11 +160,8 @@ def _loaded(value: str, simple_types: bool = False, **kwargs: Any) -> Any:
 
 
 def _resolved(parser: ArgumentParser, cfg: Namespace) -> Namespace:
-    """Replaces jsonargparse's `omegaconf_apply`: references are resolved once, when everything is set, and are paths
-    from the root of the configuration.
-
-    Raises:
-        omegaconf.errors.OmegaConfBaseException: there is no such setting.
+    """Replaces jsonargparse's `omegaconf_apply`: references start at the root of the configuration and are resolved
+    once, when everything is set. Raises OmegaConfBaseException for a setting that doesn't exist.
     """
     if getattr(parser, "_inner_parser", False) or "${" not in str(cfg):
         return cfg

@@ -1,4 +1,4 @@
-"""Loaders of batches that are built when they are asked for: nothing is kept, and nothing depends on who asks.
+"""Loaders of batches that are built when they are needed: nothing is kept.
 
     TrainLoader    one rank's rows of one epoch after another; resumes at the very next step
     BatchTable     a fixed number of held-out batches, shared out over the ranks
@@ -57,9 +57,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class TrainLoader(DataLoader[Any]):
-    """One rank's rows of one epoch after another; `row` takes (epoch, index). Its state is (epoch, whole steps handed
-    out), so a resumed run gets the very next row, whatever workers had built ahead and however many ranks there are
-    now.
+    """One rank's rows of one epoch after another; `row` takes (epoch, index). Its state is (epoch, whole steps done),
+    so a resumed run gets the very next row, whatever workers had built ahead and however many ranks there are now.
 
     torchdata's StatefulDataLoader lets workers build rows before Lightning has set the epoch of a resumed run, and
     takes an epoch that was used up for one that is still to come.
@@ -67,20 +66,15 @@ class TrainLoader(DataLoader[Any]):
 
     sampler: EpochSampler
 
-    def __init__(
-        self, row: Callable[[tuple[int, int]], Any], steps: int, micro_batches: int, *, num_workers: int
-    ) -> None:
-        super().__init__(
-            Built(row), batch_size=None, sampler=EpochSampler(steps * micro_batches), num_workers=num_workers
-        )
+    def __init__(self, row: Callable[[tuple[int, int]], Any], steps: int, micro_batches: int, *, num_workers: int):
+        sampler = EpochSampler(steps * micro_batches)
+        super().__init__(Built(row), batch_size=None, sampler=sampler, num_workers=num_workers)
         self._micro_batches = micro_batches
         self._handed_out = 0
         self._stopped_at: tuple[int, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """A generator, so that nothing is built before the first row is asked for: by then Lightning has set the
-        epoch.
-        """
+        """A generator: nothing is built before the first row is needed, when Lightning has set the epoch."""
         (epoch, step), self._stopped_at = self._stopped_at or (0, 0), None
         self.sampler.start = self._handed_out = step * self._micro_batches if epoch == self.sampler.epoch else 0
         for batch in super().__iter__():
@@ -88,7 +82,7 @@ class TrainLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """An unfinished step counts as not begun, since a checkpoint holds no gradients."""
+        """An unfinished step counts as not begun, since a checkpoint has no gradients."""
         return {"epoch": self.sampler.epoch, "step": self._handed_out // self._micro_batches}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:

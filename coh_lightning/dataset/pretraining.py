@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,29 +14,26 @@ from coh_lightning.sequences.tokens import Ids, OutputSpan, Tokens
 from coh_lightning.sequences.trees import Tree
 from coh_lightning.worlds import WORLD, resolve
 
-WORLD_TEXTS = 4000
-"""Pieces of text of the embedded world (`pretraining_text: [world]`)."""
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
 
-TEXT = ("text", 0)
-"""The kind of this text in the loss curves."""
+WORLD_TEXTS = 4000  # pieces of text of the embedded world (`pretraining_text: [world]`)
+
+TEXT = ("text", 0)  # the kind of this text in the loss curves
 
 
-def read_pieces(
-    names: Sequence[str], tokens: ChainTokenizer, *, piece_tokens: int, seed: int, cache_dir: Path, notes: list[str]
-) -> list[Ids]:
-    """The ids of the texts of some files or data sets: each text begins with BOS, ends with the end token, and is cut
-    into pieces of at most `piece_tokens`. `notes` gets what the user should know.
-    """
+def read_pieces(data: CoHDataModule, tokens: ChainTokenizer) -> list[Ids]:
+    """The ids of `data.pretraining_text`: each with BOS and end token, in pieces of `data.row_tokens`."""
     texts: list[str] = []
-    for name in names:
-        texts += resolve("text")(WORLD_TEXTS, seed=seed) if name == WORLD else read_texts(name, notes)
+    for name in (data.pretraining_text or []) if data.pretraining_rows_per_step else []:
+        texts += resolve("text")(WORLD_TEXTS, seed=data.seed) if name == WORLD else read_texts(name, data.notes)
     encoder = tokens.encoder
-    cache_fields(encoder, [Field(text, "head") for text in texts], cache_dir)
+    cache_fields(encoder, [Field(text, "head") for text in texts], data.cache_dir)
     begin, end = np.array(encoder.bos_ids, np.int32), np.array(tokens.stop_ids[:1], np.int32)
     pieces: list[Ids] = []
     for text in texts:
         ids = np.concatenate([begin, *encoder.encode_fields([Field(text, "head")]), end])
-        pieces += [ids[start : start + piece_tokens] for start in range(0, len(ids), piece_tokens)]
+        pieces += [ids[start : start + data.row_tokens] for start in range(0, len(ids), data.row_tokens)]
     return [piece for piece in pieces if len(piece) > 1]
 
 

@@ -25,65 +25,51 @@ class SplitCounts:
 
     records: int = 0
     used: int = 0
-    rejected: int = 0
-    """Records that the method can't use; with `used`, all."""
-    copies: int = 0
-    """Records that a source's weight repeats (training records only), ..."""
-    copies_left_out: int = 0
-    """... and repetitions that are left out because the split is held out."""
+    rejected: int = 0  # records that the method can't use; with `used`, all
+    copies: int = 0  # records that a source's weight repeats (training only), ...
+    copies_left_out: int = 0  # ... and repetitions that are left out because the split is held out
     chains: int = 0
-    completions_unused: int = 0
-    """Completions of the used records that stand in none of their chains."""
+    completions_unused: int = 0  # completions of the used records in none of their chains
     prompts_cut: int = 0
     prompt_tokens_cut: int = 0
-    links_cut: int = 0
-    """Links that were left out at the front of chains longer than max_chain_tokens, ..."""
-    chains_dropped: int = 0
-    """... and chains that were still too long then, or the same as another."""
-    pairs: int = 0
-    """Held-out data only: pairs of completions for preference accuracy, ..."""
-    pairs_too_long: int = 0
-    """... and pairs left out of it because one of the two is longer than max_chain_tokens."""
+    links_cut: int = 0  # left out at the front of chains longer than max_chain_tokens, ...
+    chains_dropped: int = 0  # ... and chains that were still too long then, or the same as another
+    pairs: int = 0  # held-out data only: for preference accuracy, ...
+    pairs_too_long: int = 0  # ... and left out: a completion is longer than max_chain_tokens
     tokens_plain: int = 0
     tokens_tree: int = 0
     rows: int = 0
-    tokens_in_loss: int = 0
-    """Learned or unlearned, whatever their weight; a token in two chains counts twice, as it does in `tokens_plain`."""
+    tokens_in_loss: int = 0  # learned or unlearned; a token in two chains counts twice, also in `tokens_plain`
 
     @classmethod
     def of(
-        cls,
-        records: Sequence[Feedback],
-        used: Sequence[PlannedRecord],
-        *,
-        copies_left_out: int,
-        comparer: Comparer | None,
+        cls, records: Sequence[Feedback], used: Sequence[PlannedRecord], comparer: Comparer | None, copies_left_out: int
     ) -> SplitCounts:
-        """All but `tokens_tree` and `rows`. `comparer`: that of a held-out split."""
-        pairs = [comparer.pairs(one) for one in used] if comparer is not None else []
+        """All but `tokens_tree` and `rows`; `comparer` for a held-out split."""
+        pairs = [comparer.pairs(planned) for planned in used] if comparer is not None else []
         return cls(
             pairs=sum(len(compared) for compared, _ in pairs),
             pairs_too_long=sum(too_long for _, too_long in pairs),
             records=len(records),
             used=len(used),
             rejected=len(records) - len(used),
-            copies=sum(one.copy > 1 for one in records),
+            copies=sum(record.copy > 1 for record in records),
             copies_left_out=copies_left_out,
-            chains=sum(len(one.kept) for one in used),
-            completions_unused=sum(one.completions_unused for one in used),
-            prompts_cut=sum(one.prompt.cut > 0 for one in used),
-            prompt_tokens_cut=sum(one.prompt.cut for one in used),
-            links_cut=sum(one.links_cut for one in used),
-            chains_dropped=sum(one.chains_dropped for one in used),
-            tokens_plain=sum(one.tokens_plain for one in used),
-            tokens_in_loss=sum(one.tokens_in_loss for one in used),
+            chains=sum(len(planned.kept) for planned in used),
+            completions_unused=sum(planned.completions_unused for planned in used),
+            prompts_cut=sum(planned.prompt.cut > 0 for planned in used),
+            prompt_tokens_cut=sum(planned.prompt.cut for planned in used),
+            links_cut=sum(planned.links_cut for planned in used),
+            chains_dropped=sum(planned.chains_dropped for planned in used),
+            tokens_plain=sum(planned.tokens_plain for planned in used),
+            tokens_in_loss=sum(planned.tokens_in_loss for planned in used),
         )
 
 
 def report(data: CoHDataModule) -> dict[str, Any]:
     """Everything that was counted: the content of data.json."""
     train = data.counts["train"]
-    rejected = Counter("unreadable" if one.unreadable else one.reason for one in data.rejected)
+    rejected = Counter("unreadable" if row.unreadable else row.reason for row in data.rejected)
     return {
         "sources": data.source_counts,
         "files": data.files,
@@ -115,31 +101,21 @@ def summary(data: CoHDataModule) -> list[tuple[str, str]]:
         f"{train.prompts_cut:,} prompts cut by {train.prompt_tokens_cut:,} tokens, {train.links_cut:,} links "
         f"and {train.chains_dropped:,} chains left out"
     )
-    unused = f" ({train.completions_unused:,} completions stand in none)" if train.completions_unused else ""
+    unused = f" ({train.completions_unused:,} completions are in none)" if train.completions_unused else ""
+    chains = f"{train.chains:,} by the method '{data.method.name}' in the wording '{data.wording.name}'{unused}; {cut}"
+    tokens = f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out"
+    rows = f"{train.rows:,} of {data.row_tokens} tokens, {found['fill']:.1%} full"
+    steps = f"{data.plan.steps_per_epoch:,} steps an epoch, {data.rows_per_step} rows a step"
     lines = [
         ("records", f"{train.used:,} to train on, {held_out}; left out: {left_out}"),
-        (
-            "chains",
-            f"{train.chains:,} by the method '{data.method.name}' in the wording '{data.wording.name}'{unused}; {cut}",
-        ),
-        (
-            "tokens",
-            f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out "
-            f"({found['tree_saves']:.2f}x fewer); {found['share_in_loss']:.1%} in the loss",
-        ),
-        (
-            "rows",
-            f"{train.rows:,} of {data.row_tokens} tokens, {found['fill']:.1%} full; "
-            f"{data.plan.steps_per_epoch:,} steps an epoch, {data.rows_per_step} rows a step",
-        ),
+        ("chains", chains),
+        ("tokens", f"{tokens} ({found['tree_saves']:.2f}x fewer); {found['share_in_loss']:.1%} in the loss"),
+        ("rows", f"{rows}; {steps}"),
         ("tokenizer", f"{found['tokenizer']}; {found['boundaries']}"),
     ]
     if data.pretraining_rows_per_step:
-        text = (
-            f"{found['pretraining']['tokens']:,} tokens of text, {data.pretraining_rows_per_step} rows a step, weight "
-            f"{data.pretraining_weight:g}"
-        )
-        lines.append(("pretraining", text))
+        rows = f"{data.pretraining_rows_per_step} rows a step, weight {data.pretraining_weight:g}"
+        lines.append(("pretraining", f"{found['pretraining']['tokens']:,} tokens of text, {rows}"))
     return [*lines, *(("note", note) for note in data.notes)]
 
 

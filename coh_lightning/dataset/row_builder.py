@@ -6,7 +6,8 @@ plan.step(epoch, step)[k] ── trees in this epoch's words ── Row ── h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,59 +28,54 @@ from coh_lightning.sequences.trees import Tree
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """Rows of one plan. Everything depends on the seed, the epoch and the records alone."""
+    """Rows of one plan, by the seed, the epoch and the records alone."""
 
-    plan: Plan
-    preparer: RecordPlanner
+    planner: RecordPlanner
     records: Mapping[Stage, Sequence[PlannedRecord]]
-    items: Mapping[Stage, Sequence[PlannedTree]]
-    texts: Sequence[Ids]
-    """Pieces of pretraining text."""
-    kinds: Mapping[tuple[str, int], int]
-    """(kind, place in the chain) of an output -> its number in the loss curves."""
-    pad_id: int
+    texts: Sequence[Ids]  # pieces of pretraining text
+    _: KW_ONLY
+    row_tokens: int
+    rows_per_step: int
+    pretraining_rows_per_step: int
+    pretraining_weight: float
     fcm_range: tuple[float, float]
     fcm_on_pretraining: bool
-    pretraining_weight: float
+    pad_id: int
 
-    @classmethod
-    def of(
-        cls,
-        preparer: RecordPlanner,
-        records: Mapping[Stage, Sequence[PlannedRecord]],
-        texts: Sequence[Ids],
-        *,
-        row_tokens: int,
-        rows_per_step: int,
-        pretraining_rows_per_step: int,
-        **fields: Any,
-    ) -> RowBuilder:
-        """The rows of these records and texts; `fields`: further ones of the class."""
-        items = {
-            stage: [item for number, one in enumerate(found) for item in preparer.items(number, one)]
-            for stage, found in records.items()
+    @cached_property
+    def items(self) -> dict[Stage, list[PlannedTree]]:
+        """The trees of each split."""
+        return {
+            stage: [item for number, it in enumerate(records) for item in self.planner.items(number, it)]
+            for stage, records in self.records.items()
         }
-        plan = Plan(
-            items["train"],
-            seed=preparer.seed,
-            row_tokens=row_tokens,
-            rows_per_step=rows_per_step,
-            separate=preparer.row_tokens is None,
-            documents=[len(ids) for ids in texts],
-            pretraining_rows_per_step=pretraining_rows_per_step,
-            weigh=(lambda item, epoch: preparer.weight(records["train"][item.record], item, epoch))
-            if preparer.weight_varies
-            else None,
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan(
+            self.items["train"],
+            seed=self.planner.seed,
+            row_tokens=self.row_tokens,
+            rows_per_step=self.rows_per_step,
+            separate=self.planner.row_tokens is None,
+            documents=[len(ids) for ids in self.texts],
+            pretraining_rows_per_step=self.pretraining_rows_per_step,
+            weigh=self._weight if self.planner.weight_varies else None,
         )
-        kinds = {kind for found in records.values() for one in found for kind in one.kinds}
-        numbered = [*sorted(kinds, key=lambda kind: (kind[1], kind[0])), TEXT]
-        return cls(
-            plan, preparer, records, items, texts, {kind: number for number, kind in enumerate(numbered)}, **fields
-        )
+
+    def _weight(self, item: PlannedTree, epoch: int) -> float:
+        return self.planner.weight(self.records["train"][item.record], item, epoch)
+
+    @cached_property
+    def kinds(self) -> dict[tuple[str, int], int]:
+        """(kind, place in the chain) of an output -> its number in the loss curves."""
+        kinds = {kind for records in self.records.values() for planned in records for kind in planned.kinds}
+        ordered = [*sorted(kinds, key=lambda kind: (kind[1], kind[0])), TEXT]
+        return {kind: number for number, kind in enumerate(ordered)}
 
     def tree(self, item: PlannedTree, stage: Stage, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch."""
-        return self.preparer.tree(self.records[stage][item.record], item, epoch)
+        return self.planner.tree(self.records[stage][item.record], item, epoch)
 
     # Training
 
@@ -102,14 +98,12 @@ class RowBuilder:
         return hide(row, self.fcm_range, [np.random.default_rng(key64(seed, "hiding", epoch, *key)) for key in keys])
 
     def train_batch(self, planned: PlannedRow, epoch: int) -> Batch:
-        """The row as tensors, and `feedback_tokens`: how many of its tokens are feedback, not padding or pretraining
-        text.
-        """
+        """The row as tensors, and `feedback_tokens`: how many tokens are feedback, not padding or pretraining text."""
         row = self.train_row(planned, epoch)
         return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.pretraining else int(row.bounds[-1]))}
 
     def names(self, planned: PlannedRow) -> list[str]:
-        """What stands in a row, for a message: the ids of records, the numbers of the pretraining text's texts."""
+        """What is in a row, for a message: ids of records, numbers of pretraining texts."""
         if planned.pretraining:
             return [f"text {number} of the pretraining text" for number in planned.members]
         items = [self.plan.items[number] for number in planned.members]
@@ -128,9 +122,7 @@ class RowBuilder:
         return [rows, compared] if compared.count else [rows]
 
     def held_out_rows(self, stage: Stage) -> list[list[int]]:
-        """Items of a held-out split by row. The order is drawn: packing begins with the longest items, and a limit on
-        batches should not.
-        """
+        """Items of a held-out split by row, shuffled: packing begins with the longest, limits on batches shouldn't."""
         lengths = [item.length for item in self.items[stage]]
         rows = [[number] for number in range(len(lengths))] if self.plan.separate else pack(lengths, self.row_tokens)
         return [rows[i] for i in np.random.default_rng(key64(self.plan.seed, "held out", stage)).permutation(len(rows))]
@@ -139,13 +131,13 @@ class RowBuilder:
         return self._row([self.tree(self.items[stage][number], stage) for number in members], [1.0] * len(members))
 
     def _scored_batch(self, trees: Sequence[Tree], row_tokens: int | None) -> dict[str, Any]:
-        """A row whose outputs are scored and nothing else, and how many they are (`outputs`)."""
+        """A row whose outputs are scored and nothing else, and how many there are (`outputs`)."""
         row = self._row(trees, [0.0] * len(trees), scored=True, row_tokens=row_tokens)
         return to_batch(row) | {"outputs": row.outputs}
 
     def largest_batches(self, comparer: Comparer) -> list[tuple[Batch, bool]]:
-        """The rows that take the most memory, one of each kind that any stage runs, and whether it is trained on: of
-        feedback, of pretraining text, held out, compared. The same on all ranks.
+        """The rows that take the most memory, one of each kind (feedback, pretraining text, held out, compared),
+        and whether it is trained on. The same on all ranks.
         """
         trained = [next(row for row in self.plan.step(0, 0) if not row.pretraining)]
         if self.plan.pretraining_rows_per_step:
@@ -160,27 +152,12 @@ class RowBuilder:
                 found.append((self._scored_batch([tree], tree.tokens), False))
         return found
 
-    @property
-    def row_tokens(self) -> int:
-        return self.plan.row_tokens
-
     def _row(
-        self,
-        trees: Sequence[Tree],
-        coefficients: Sequence[float],
-        *,
-        scored: bool = False,
-        row_tokens: int | None = None,
+        self, trees: Sequence[Tree], coefficients: Sequence[float], scored: bool = False, row_tokens: int | None = None
     ) -> Row:
+        if self.plan.separate and trees:
+            return lay_out_alone(trees[0], coefficients[0], kinds=self.kinds, scored=scored)
         if self.plan.separate:
-            if trees:
-                return lay_out_alone(trees[0], coefficients[0], kinds=self.kinds, scored=scored)
             return replace(lay_out([], [], row_tokens=2, pad_id=self.pad_id), causal=True)
-        return lay_out(
-            trees,
-            coefficients,
-            row_tokens=row_tokens or self.row_tokens,
-            pad_id=self.pad_id,
-            kinds=self.kinds,
-            scored=scored,
-        )
+        length = row_tokens or self.row_tokens
+        return lay_out(trees, coefficients, row_tokens=length, pad_id=self.pad_id, kinds=self.kinds, scored=scored)

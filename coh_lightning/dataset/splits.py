@@ -1,20 +1,21 @@
-"""Sources -> the records of each split, before any method has looked at them. No prompt stands in two splits."""
+"""Sources -> the records of each split, before any method has looked at them. No prompt is in two splits."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source, load, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.worlds import WORLD, resolve
 
-WORLD_POSTS = 800
-"""Posts in the embedded world's feedback."""
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
+
+WORLD_POSTS = 800  # posts in the embedded world's feedback
 
 Stage = Literal["train", "validation", "test"]
 
@@ -23,9 +24,9 @@ Stage = Literal["train", "validation", "test"]
 class RecordSplits:
     """The records of each split, and what reading them left out and found."""
 
-    records: dict[Stage, list[Feedback]]
-    rejected: dict[Stage, list[Rejected]]
-    """Rows of the training sources that can't be read belong to no split yet and stand under train."""
+    records: dict[Stage, list[Feedback]] = field(default_factory=dict)
+    rejected: dict[Stage, list[Rejected]] = field(default_factory=lambda: {"train": [], "validation": [], "test": []})
+    """Unreadable rows of the training sources, which belong to no split yet, are under train."""
     copies_left_out: Counter[str] = field(default_factory=Counter)
     """Repetitions (a source's weight) that are left out of the held-out splits."""
     notes: list[str] = field(default_factory=list)
@@ -33,70 +34,53 @@ class RecordSplits:
     """Of each source, the local files that were read, and those beside them that were not, with the reason."""
 
 
-@dataclass(frozen=True)
-class SplitReader:
-    """Reads the sources of all splits; see `CoHDataModule` for its arguments."""
+def read_splits(data: CoHDataModule) -> RecordSplits:
+    """Read the sources of all splits, as the arguments of the data module say."""
+    found = RecordSplits()
+    noticed: list[SourceNotes] = []
 
-    feedback: str | None
-    sources: Sequence[Source] | None
-    validation_sources: Sequence[Source] | None
-    test_sources: Sequence[Source] | None
-    validation_share: float
-    test_share: float
-    on_bad_record: Literal["stop", "skip"]
-    max_unusable_fraction: float
-    seed: int
-    cache_dir: Path
-
-    def read(self) -> RecordSplits:
-        found = RecordSplits({}, {"train": [], "validation": [], "test": []})
-        noticed: list[SourceNotes] = []
-        records = self._training_records(found, noticed)
-        own: dict[Stage, list[Feedback]] = {}
-        shares: dict[str, float] = {}
-        held_out: tuple[tuple[Stage, Sequence[Source] | None, float], ...] = (
-            ("test", self.test_sources, self.test_share),
-            ("validation", self.validation_sources, self.validation_share),
-        )
-        for stage, sources, share in held_out:
-            if sources is None:
-                shares = {stage: share} | shares  # validation first: the order decides who gets which prompts
-                continue
-            own[stage] = self._load(stage, sources, found, noticed)
-            records, lost = without_prompts_of(records, own[stage])
-            found.rejected["train"] += lost
-        for notes in noticed:
-            found.notes += notes.lines()
-            if notes.files:
-                of_source = found.files.setdefault(notes.label, {"read": [], "passed_over": {}})
-                of_source["read"] += notes.files
-                of_source["passed_over"] |= notes.passed_over
-        splits = split_by_prompt(records, shares, seed=self.seed, copies_left_out=found.copies_left_out)
-        found.records["train"] = splits["train"]
-        found.records["validation"] = own.get("validation") or splits.get("validation", [])
-        found.records["test"] = own.get("test") or splits.get("test", [])
-        return found
-
-    def _training_records(self, found: RecordSplits, noticed: list[SourceNotes]) -> list[Feedback]:
-        if self.feedback is not None and self.feedback != WORLD:
-            source, note = recognized(self.feedback)
-            found.notes += [] if note is None else [note]
-            return self._load("train", [source], found, noticed)
-        if self.sources is None:
-            return list(resolve("feedback")(posts=WORLD_POSTS, samples=4, seed=self.seed, cache_dir=self.cache_dir))
-        return self._load("train", self.sources, found, noticed)
-
-    def _load(
-        self, stage: Stage, sources: Sequence[Source], found: RecordSplits, noticed: list[SourceNotes]
-    ) -> list[Feedback]:
+    def read(stage: Stage, sources: Sequence[Source]) -> list[Feedback]:
         return load(
             list(sources),
-            seed=self.seed,
-            on_bad_record=self.on_bad_record,
+            seed=data.seed,
+            on_bad_record=data.on_bad_record,
             rejected=found.rejected[stage],
             noticed=noticed,
-            max_unusable_fraction=self.max_unusable_fraction,
+            max_unusable_fraction=data.max_unusable_fraction,
         )
+
+    if data.feedback is not None and data.feedback != WORLD:
+        source, note = recognized(data.feedback)
+        found.notes += [] if note is None else [note]
+        records = read("train", [source])
+    elif data.sources is not None:
+        records = read("train", data.sources)
+    else:
+        records = list(resolve("feedback")(posts=WORLD_POSTS, samples=4, seed=data.seed, cache_dir=data.cache_dir))
+    own: dict[Stage, list[Feedback]] = {}
+    shares: dict[str, float] = {}
+    held_out: tuple[tuple[Stage, Sequence[Source] | None, float], ...] = (
+        ("test", data.test_sources, data.test_share),
+        ("validation", data.validation_sources, data.validation_share),
+    )
+    for stage, sources, share in held_out:
+        if sources is None:
+            shares = {stage: share} | shares  # validation first: the order decides who gets which prompts
+            continue
+        own[stage] = read(stage, sources)
+        records, lost = without_prompts_of(records, own[stage])
+        found.rejected["train"] += lost
+    for notes in noticed:
+        found.notes += notes.lines()
+        if notes.files:
+            of_source = found.files.setdefault(notes.label, {"read": [], "passed_over": {}})
+            of_source["read"] += notes.files
+            of_source["passed_over"] |= notes.passed_over
+    splits = split_by_prompt(records, shares, seed=data.seed, copies_left_out=found.copies_left_out)
+    found.records["train"] = splits["train"]
+    found.records["validation"] = own.get("validation") or splits.get("validation", [])
+    found.records["test"] = own.get("test") or splits.get("test", [])
+    return found
 
 
 def rated_attributes(records: Sequence[Feedback]) -> tuple[str, ...]:
@@ -106,6 +90,6 @@ def rated_attributes(records: Sequence[Feedback]) -> tuple[str, ...]:
 
 
 def tasks_of(records: Sequence[Feedback]) -> tuple[tuple[str, str | None], ...]:
-    """(task, aspect) of the records, the commonest first."""
+    """(task, aspect) of the records, the most common first."""
     count = Counter((record.task, record.aspect) for record in records)
     return tuple(sorted(count, key=lambda key: (-count[key], key[0], key[1] or "")))

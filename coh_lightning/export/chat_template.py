@@ -1,18 +1,17 @@
-"""A chat template that asks as in training: `apply_chat_template(messages)` of an exported model gives, id for id, the
-training prompt under the good sentence.
+"""A chat template that prompts as in training: `apply_chat_template(messages)` of an exported model gives, id for id,
+the training prompt under the good sentence.
 
-    ask = tokenizer.apply_chat_template
-    ask(messages, add_generation_prompt=True)                                        the good sentence
-    ask(messages, add_generation_prompt=True, feedback="bad")                        another, by its name in `data.conditions`
-    ask(messages, add_generation_prompt=True, feedback_sentence="A short answer:")   any sentence; "" for none
+    apply = tokenizer.apply_chat_template
+    apply(messages, add_generation_prompt=True)                                        the good sentence
+    apply(messages, add_generation_prompt=True, feedback="bad")                        another name in `data.conditions`
+    apply(messages, add_generation_prompt=True, feedback_sentence="A short answer:")   any sentence; "" for none
 
 In chat, the feedback sentence is written into the messages and the tokenizer's own template does the rest; what it puts
 before an output in training but not in its own generation prompt follows. In plain, the template is `PlainLayout`. If
-the conversation ends with the assistant's turn, the same prompt comes first, then that turn with its end: what TRL and
-others need who train on it.
+the conversation ends with the assistant's turn, the same prompt comes first, then that turn with its end, as TRL needs.
 
 Content may be a text or a list of text parts, which are joined. Everything that no training conversation has raises:
-roles other than system, user and assistant, content that is null or holds an image, tools and tool calls.
+roles other than system, user and assistant, content that is null or has an image, tools and tool calls.
 """
 
 from __future__ import annotations
@@ -24,60 +23,41 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coh_lightning.errors import InputError
-from coh_lightning.feedback.turns import Part, Turn
+from coh_lightning.feedback.turns import Part, Role, Turn
 from coh_lightning.sequences.chains import Unusable
 from coh_lightning.sequences.chat_layout import ChatLayout
 from coh_lightning.sequences.layout import Layout, split_spaces
 from coh_lightning.sequences.prompt_format import BLANK_LINE
-from coh_lightning.sequences.sentinels import first_difference
 from coh_lightning.sequences.template_check import Rewritten
+from coh_lightning.sequences.tokenizer_template import first_difference
 
 if TYPE_CHECKING:
     from coh_lightning.sequences.chain_tokenizer import ChainTokenizer
 
-PROBES: tuple[tuple[Turn, ...], ...] = tuple(
-    tuple(Turn(role, (Part(text),)) for role, text in turns)  # type: ignore[arg-type]
-    for turns in (
-        [("user", "Name a fruit.")],
-        [("system", "Be brief."), ("user", "Why?\nAnd how? ")],
-        [("user", "Hi"), ("assistant", "Hello, you."), ("user", "How are you?")],
-        [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello!\n"), ("user", "7 of 8 (or so)...")],
-    )
+
+def _turns(roles: str, *texts: str) -> tuple[Turn, ...]:
+    """A conversation; `roles` names each turn's role by its first letter."""
+    named: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
+    return tuple(Turn(named[role], (Part(text),)) for role, text in zip(roles, texts, strict=True))
+
+
+PROBES = (
+    _turns("u", "Name a fruit."),
+    _turns("su", "Be brief.", "Why?\nAnd how? "),
+    _turns("uau", "Hi", "Hello, you.", "How are you?"),
+    _turns("suau", "Be brief.", "Hi", "Hello!\n", "7 of 8 (or so)..."),
 )
 """Conversations of every shape, on which a new template is compared with the training prompts."""
 
-ODD_PROBES: dict[str, tuple[Turn, ...]] = {
-    what: tuple(Turn(role, (Part(text),)) for role, text in turns)  # type: ignore[arg-type]
-    for what, turns in {
-        "texts that begin with a space": [
-            ("system", " Be brief."),
-            ("user", " Hi"),
-            ("assistant", " Hello."),
-            ("user", " Why?"),
-        ],
-        "texts that begin with a line end": [
-            ("system", "\nBe brief."),
-            ("user", "\nHi"),
-            ("assistant", "\n\nHello."),
-            ("user", "\nWhy?"),
-        ],
-        "texts that end in white space": [
-            ("system", "Be brief. "),
-            ("user", "Hi\n"),
-            ("assistant", "Hello. \n"),
-            ("user", "Why?\n\n"),
-        ],
-        "an empty system turn": [("system", ""), ("user", "Why?")],
-        "an empty earlier turn": [("user", "Hi"), ("assistant", ""), ("user", "Why?")],
-        "earlier turns that think": [
-            ("user", "Hi"),
-            ("assistant", "<think>\nA greeting.\n</think>\n\nHello."),
-            ("user", "2 + 2?"),
-            ("assistant", "<think>Four.</think>4"),
-            ("user", "Why?"),
-        ],
-        "texts with markup": [("system", 'Use <b> & "it\'s".'), ("user", "{{ x }} \\n <i>1 < 2</i>")],
-    }.items()
+_THINKING = ("<think>\nA greeting.\n</think>\n\nHello.", "2 + 2?", "<think>Four.</think>4")
+ODD_PROBES = {
+    "texts that begin with a space": _turns("suau", " Be brief.", " Hi", " Hello.", " Why?"),
+    "texts that begin with a line end": _turns("suau", "\nBe brief.", "\nHi", "\n\nHello.", "\nWhy?"),
+    "texts that end in white space": _turns("suau", "Be brief. ", "Hi\n", "Hello. \n", "Why?\n\n"),
+    "an empty system turn": _turns("su", "", "Why?"),
+    "an empty earlier turn": _turns("uau", "Hi", "", "Why?"),
+    "earlier turns that think": _turns("uauau", "Hi", *_THINKING, "Why?"),
+    "texts with markup": _turns("su", 'Use <b> & "it\'s".', "{{ x }} \\n <i>1 < 2</i>"),
 }
 """Conversations that a template may treat differently from training, each with what is odd about it."""
 
@@ -85,19 +65,15 @@ _ABOUT = """\
 {#- The feedback sentence before an answer: `feedback` names one of these, `feedback_sentence` gives any other (an \
 empty one: none). -#}
 """
-_CALLS = ["tool_calls", "function_call"]
-"""Keys of a message that no training conversation has."""
+Pair = tuple[tuple[str, ...], tuple[str, ...]]
+_CALLS = ["tool_calls", "function_call"]  # keys of a message that no training conversation has
 
 
-def asking_template(layout: Layout, asks: Mapping[str, str]) -> str:
-    """The chat template of a model that was trained in this layout.
-
-    Args:
-        conditions: Feedback sentences by name, `good` among them: the one that is asked under by default.
-    """
+def exported_template(layout: Layout, conditions: Mapping[str, str]) -> str:
+    """The chat template of a model trained in this layout; `conditions`: sentences by name, `good` by default."""
     format = layout.format
     settings: dict[str, object] = {
-        "feedback_sentences": dict(asks),
+        "feedback_sentences": dict(conditions),
         "before_marker": format.before_marker,
         "blank_line": BLANK_LINE,
         "unread": _CALLS,
@@ -119,30 +95,25 @@ def asking_template(layout: Layout, asks: Mapping[str, str]) -> str:
 
 
 def _own_template(layout: ChatLayout) -> str:
-    """The tokenizer's own template. One that asks already (of a model that was trained once more) adds no sentence."""
+    """The tokenizer's own template. One that we exported earlier (the model was trained again) adds no sentence."""
     generation, rest = layout.generation
-    asked = "wants_answer" if generation else "false"
-    start = f"{{%- set feedback_sentence = '' -%}}\n{{%- set add_generation_prompt = {asked} %}}\n"
+    wanted = "wants_answer" if generation else "false"
+    start = f"{{%- set feedback_sentence = '' -%}}\n{{%- set add_generation_prompt = {wanted} %}}\n"
     end = "{{ " + _literal(rest) + " if wants_answer else '' }}" if rest else ""
     return start + layout.template.text.removesuffix("\n") + end
 
 
 def _part(name: str) -> str:
-    """A template file of this package."""
     return resources.files("coh_lightning.export").joinpath(f"{name}.jinja").read_text(encoding="utf-8")
 
 
 class Difference(NamedTuple):
-    """A conversation with the text but not the ids of training, because the tokenizer encodes the whole differently
-    from its parts.
-    """
+    """A conversation with other ids than in training: the tokenizer encodes the whole differently from its parts."""
 
     what: str
-    given: tuple[str, ...]
-    trained: tuple[str, ...]
-    """The tokens that differ, from the template and in training."""
-    untrained: str = ""
-    """Why training left such conversations out; no tokens are compared then."""
+    given: tuple[str, ...]  # the tokens that differ, from the template ...
+    trained: tuple[str, ...]  # ... and in training
+    untrained: str = ""  # why training left such conversations out; no tokens are compared then
 
     def __str__(self) -> str:
         if self.untrained:
@@ -150,7 +121,7 @@ class Difference(NamedTuple):
         return f"{self.what} ({' '.join(map(repr, self.given))} instead of {' '.join(map(repr, self.trained))})"
 
 
-def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str]) -> list[Difference]:
+def check_template(tokens: ChainTokenizer, template: str, conditions: Mapping[str, str]) -> list[Difference]:
     """Compare a template's prompts with the training prompts, on conversations of every shape that training could have,
     under every sentence, with contents as texts and as lists of parts.
 
@@ -164,7 +135,7 @@ def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str
     different = []
     named = [(", ".join(turn.role for turn in probe), probe) for probe in PROBES]
     for what, probe in [*named, *ODD_PROBES.items()]:
-        for name, marker in asks.items():
+        for name, marker in conditions.items():
             try:
                 prompt = tokens.cut_prompt(probe)
                 wanted = "".join(segment.text for segment in tokens.layout.before_output(prompt.turns, marker)[0])
@@ -182,9 +153,8 @@ def check_template(tokens: ChainTokenizer, template: str, asks: Mapping[str, str
                 if text != wanted:
                     here, there = first_difference(wanted, text)
                     raise InputError(
-                        f"The exported chat template would not ask as in training ({what}): it gives {there!r}, but "
-                        "the "
-                        f"training prompt is {here!r}; export with the tokenizer and the chat template of the training."
+                        f"The exported chat template does not prompt as in training ({what}): it gives {there!r}, but "
+                        f"the training prompt is {here!r}; export with the tokenizer and template of the training."
                     )
             ids = list(tokens.encoder.tokenizer.apply_chat_template(messages, return_dict=False, **given))
             trained = tokens.inference_prompt(prompt, marker).tolist()
@@ -199,27 +169,23 @@ def _parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": piece} for piece in (text[:half], text[half:])]
 
 
-def _differing(
-    tokens: ChainTokenizer, ids: Sequence[int], trained: Sequence[int]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The tokens at the first place where two lists of ids differ, from each list."""
-    for tag, *bounds in SequenceMatcher(None, ids, trained, autojunk=False).get_opcodes():
-        if tag != "equal":
-            start, stop, begin, end = bounds
-            convert = tokens.encoder.tokenizer.convert_ids_to_tokens
-            return tuple(convert(list(ids[start:stop]))), tuple(convert(list(trained[begin:end])))
-    return (), ()
+def _differing(tokens: ChainTokenizer, ids: Sequence[int], trained: Sequence[int]) -> Pair:
+    """The tokens at the first place where two different lists of ids differ, from each list."""
+    codes = SequenceMatcher(None, ids, trained, autojunk=False).get_opcodes()
+    _, start, stop, begin, end = next(code for code in codes if code[0] != "equal")
+    convert = tokens.encoder.tokenizer.convert_ids_to_tokens
+    return tuple(convert(list(ids[start:stop]))), tuple(convert(list(trained[begin:end])))
 
 
 def notes_on(tokens: ChainTokenizer, different: Sequence[Difference]) -> list[str]:
     """What `check_template` found, a sentence each."""
     notes = []
-    if ids := [one for one in different if not one.untrained]:
+    if ids := [it for it in different if not it.untrained]:
         notes.append(
             "This tokenizer encodes a whole prompt differently from its parts, so some prompts differ from training by "
             f"some ids: {_some(ids)}."
         )
-    if left_out := [one for one in different if one.untrained]:
+    if left_out := [it for it in different if it.untrained]:
         notes.append(
             "Training left out conversations that the chat template shows as something other than their turns: "
             f"{_some(left_out)}."
@@ -231,9 +197,8 @@ def notes_on(tokens: ChainTokenizer, different: Sequence[Difference]) -> list[st
 
 
 def _some(different: Sequence[Difference], number: int = 4) -> str:
-    return "; ".join(map(str, different[:number])) + (
-        f"; and {len(different) - number} more" if len(different) > number else ""
-    )
+    more = len(different) - number
+    return "; ".join(map(str, different[:number])) + (f"; and {more} more" if more > 0 else "")
 
 
 def _set(values: Mapping[str, object]) -> str:
@@ -241,5 +206,5 @@ def _set(values: Mapping[str, object]) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value as Jinja reads it: JSON, whose escapes are a part of Jinja's."""
+    """A value as Jinja reads it: JSON, whose escapes are also Jinja's."""
     return json.dumps(value, ensure_ascii=False)

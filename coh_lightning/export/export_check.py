@@ -1,5 +1,4 @@
-"""Whether an exported folder is the model that was trained: it is loaded afresh, and its logits on a probe are compared
-with those of the trained model.
+"""Whether an exported folder is the model that was trained: load it afresh and compare its logits on a probe.
 
     trained model (adapters attached)  ── probe ──> logits ─┐
     folder, loaded from disk           ── probe ──> logits ─┴─> largest difference <= tolerance x largest logit
@@ -19,23 +18,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.model.tokenizer import first_difference, load_tokenizer
 
-PROBE = 32
-"""Tokens of the probe."""
+PROBE = 32  # tokens of the probe
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of two logits, relative to the largest logit, by the type of the weights: the rounding of adapters
-when they are merged, or loaded by peft in float32. Measured with large adapters: 1e-15, 2e-6, 7e-3, 6e-2."""
-
-COPIED = 1e-4
-"""The same for weights that are copied, of any type: on the machine that wrote it, such a folder gives bit-identical
-logits.
+when they are merged, or loaded by peft in float32. Measured with large adapters: 1e-15, 2e-6, 7e-3, 6e-2.
 """
+
+COPIED = 1e-4  # the same for weights that are copied: such a folder gives identical logits on the machine that wrote it
 
 
 def probe_logits(lm: Any) -> Tensor:
-    """The logits (PROBE, vocabulary) of ids spread over the vocabulary, float32 or float64, on the CPU. The model stays
-    in evaluation mode.
-    """
+    """The logits (PROBE, vocabulary) of ids spread over the vocabulary, float32 or float64; `lm` stays in eval mode."""
     rows = lm.get_input_embeddings().weight.shape[0]
     longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None) or PROBE
     ids = torch.linspace(0, rows - 1, min(PROBE, longest)).long().clamp_(max=rows - 1)
@@ -50,24 +44,19 @@ def load_folder(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
     Raises:
         InputError: it can't be loaded, or its weights don't match its configuration.
     """
-    settings: dict[str, Any] = {
-        "dtype": like.dtype,
-        "attn_implementation": like.config._attn_implementation,
-        "local_files_only": True,
-    }
+    settings: dict[str, Any] = {"dtype": like.dtype, "attn_implementation": like.config._attn_implementation}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            folder, **settings, local_files_only=True, output_loading_info=True
+        )
     except Exception as error:  # whatever it is, the folder is useless
-        raise InputError(
-            f"The exported folder can't be loaded ({type(error).__name__}: {first_line(error)}), so it is not kept."
-        ) from error
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"The exported folder can't be loaded ({why}), so it is not kept.") from error
     lm, found = cast(tuple[Any, dict[str, Any]], loaded)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(map(str, found.get(what) or ())):
-            raise InputError(
-                f"The exported folder has {what.replace('_', ' ')} ({len(keys)}, the first is {keys[0]}), so it is "
-                "not kept."
-            )
+            wrong = f"{what.replace('_', ' ')} ({len(keys)}, the first is {keys[0]})"
+            raise InputError(f"The exported folder has {wrong}, so it is not kept.")
     return cast(PreTrainedModel, lm)
 
 
@@ -75,18 +64,14 @@ def compare(wanted: Tensor, got: Tensor, tolerance: float) -> None:
     """Refuse logits that differ from those of the trained model.
 
     Args:
-        wanted: `probe_logits` of the trained model.
-        got: Those of the folder.
+        wanted, got: `probe_logits` of the trained model and of the folder.
         tolerance: Largest difference allowed, relative to the largest logit.
 
     Raises:
         InputError: they differ by more, or the trained model's are NaN.
     """
     if bool(wanted.isnan().any()):
-        raise InputError(
-            "The trained model's logits are NaN: its weights are non-finite, so it is not exported; take an earlier "
-            "checkpoint."
-        )
+        raise InputError("The trained model has non-finite weights (its logits are NaN); export an earlier checkpoint.")
     finite = wanted.isfinite()  # some models set logits to -inf
     scale = float(wanted[finite].abs().max())
     if wanted.shape != got.shape or not torch.equal(finite, got.isfinite()):
@@ -102,12 +87,11 @@ def compare(wanted: Tensor, got: Tensor, tolerance: float) -> None:
 
 
 def check_tokenizer(folder: Path, own: PreTrainedTokenizerBase) -> None:
-    """Raise `InputError` for a folder whose tokenizer, as transformers loads it, gives other ids than in training: for
-    some model types transformers picks another class.
+    """Raise `InputError` if the folder's tokenizer, as transformers loads it, gives other ids than in training (it
+    picks another class for some types of model).
     """
     if (difference := first_difference(own, load_tokenizer(str(folder)))) is not None:
         raise InputError(
             "The tokenizer of the exported folder, as transformers loads it, is not that of the training: "
-            f"{difference}, so the folder is not kept; "
-            "train with the model's own tokenizer."
+            f"{difference}, so the folder is not kept; train with the model's own tokenizer."
         )

@@ -3,13 +3,13 @@ under the good sentence wherever it is loaded.
 
     config.json, model.safetensors          the model, its adapters (LoRA) merged; with --adapter instead
                                             adapter_config.json, adapter_model.safetensors
-    tokenizer.json, chat_template.jinja     the tokenizer, and a chat template that asks as in training
+    tokenizer.json, chat_template.jinja     the tokenizer, and a chat template that prompts as in training
     generation_config.json                  the ids that end an output, and the cache on
     README.md                               the model card (model_card.py)
 
 The folder is written under a temporary name, loaded afresh, compared with the trained model on a probe
-(export_check.py), and renamed. That takes memory for one more copy of the model on the CPU, in the callback too. torch
-and transformers are imported only when there is something to do.
+(export_check.py), and renamed: this needs one more copy of the model in memory, on the CPU. torch and transformers are
+imported only when needed.
 """
 
 from __future__ import annotations
@@ -25,41 +25,24 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, first_line
-from coh_lightning.export.chat_template import asking_template, check_template, notes_on
+from coh_lightning.export.chat_template import check_template, exported_template, notes_on
 from coh_lightning.export.model_card import model_card
 from coh_lightning.io import atomic_write
 from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, newest_checkpoint
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-# --- the command
-
-
 def main(argv: Sequence[str]) -> int:
-    """The command `export`; gives its exit status.
-
-    Raises:
-        InputError: something that the user can fix.
-    """
-    options = _options().parse_args(argv)
-    path, folder = Path(options.checkpoint), Path(options.folder)
-    for note in export_checkpoint(path, folder, tokenizer=options.tokenizer, adapter=options.adapter):
-        print(f"note: {note}", file=sys.stderr)
-    print(f"{path} exported to {folder}")
-    return 0
-
-
-def _options() -> argparse.ArgumentParser:
+    """The command `export`; returns its exit status. Raises `InputError` for what the user can fix."""
     parser = CommandParser(
         prog="python -m coh_lightning export",
         description=(
             "Make a Hugging Face folder from a checkpoint: safetensors, tokenizer, generation settings, a chat "
-            "template that asks as in training, a model card."
+            "template that prompts as in training, a model card."
         ),
         epilog="""examples:
   python -m coh_lightning export runs/mine/checkpoints/last.ckpt my-model
@@ -69,31 +52,26 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file, or a folder of shards (FSDP)")
     parser.add_argument("folder", metavar="FOLDER", help="the folder to make; new or empty")
-    parser.add_argument(
-        "--adapter",
-        action="store_true",
-        help="write only the adapters (LoRA) of the model, for peft; without it they are merged",
-    )
-    parser.add_argument(
-        "--tokenizer", metavar="NAME", help="where the tokenizer is now, if it has moved since training"
-    )
-    return parser
-
-
-# --- the work
+    only = "write only the adapters (LoRA) of the model, for peft; without it they are merged"
+    parser.add_argument("--adapter", action="store_true", help=only)
+    moved = "where the tokenizer is now, if it has moved since training"
+    parser.add_argument("--tokenizer", metavar="NAME", help=moved)
+    options = parser.parse_args(argv)
+    path, folder = Path(options.checkpoint), Path(options.folder)
+    for note in export_checkpoint(path, folder, tokenizer=options.tokenizer, adapter=options.adapter):
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{path} exported to {folder}")
+    return 0
 
 
 def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None, adapter: bool = False) -> list[str]:
-    """Make the folder of a checkpoint.
+    """Make the folder of a checkpoint; returns what the user should know about it, a sentence each.
 
     Args:
         path: A file, or a folder of shards.
         folder: New or empty.
         tokenizer: Name or folder; None: the name in training.
         adapter: Write only the adapters.
-
-    Returns:
-        What the user should know about it, a sentence each.
 
     Raises:
         InputError: not one of our checkpoints, a folder that is not empty, another tokenizer than in training, adapters
@@ -103,10 +81,8 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
         raise InputError(f"{folder} already exists and is not empty; name a new folder.")
     if path.is_dir() and not (path / ".metadata").exists():
         other = newest_checkpoint(path)
-        raise InputError(
-            f"{path} is a folder and no checkpoint"
-            + (f"; there is one at {other}." if other else "; look into the checkpoints/ folder of a run.")
-        )
+        hint = f"there is one at {other}." if other else "look into the checkpoints/ folder of a run."
+        raise InputError(f"{path} is a folder and not a checkpoint; {hint}")
     from coh_lightning.model.checkpoints import read_checkpoint, read_checkpoint_info
     from coh_lightning.model.tokenizer import load_tokenizer
 
@@ -123,16 +99,13 @@ def write_folder(
     run: Path | None = None,
     adapter: bool = False,
 ) -> list[str]:
-    """Make the folder of a checkpoint that is in memory, under a temporary name, and rename it.
+    """Make the folder of a checkpoint in memory, under a temporary name, and rename it; returns notes as above.
 
     Args:
         folder: Replaced if it exists.
         checkpoint: `state_dict` and `CHECKPOINT_KEY` of one of our checkpoints.
         tokenizer: That of the training; it is not changed.
         run: Run folder, whose data and figures go into the model card.
-
-    Returns:
-        What the user should know about it, a sentence each.
 
     Raises:
         InputError: see `export_checkpoint`.
@@ -144,12 +117,11 @@ def write_folder(
     from coh_lightning.model.checkpoints import CHECKPOINT_KEY
 
     saved = json.loads(checkpoint[CHECKPOINT_KEY])
-    settings = saved["data"]
-    prompter = Prompter.from_settings(settings, tokenizer)
-    tokens, asks = prompter.tokens, prompter.conditions_by_task()
-    sentences = next(iter(asks.values()))
+    prompter = Prompter.from_settings(saved["data"], tokenizer)
+    tokens, conditions = prompter.tokens, prompter.conditions_by_task()
+    sentences = next(iter(conditions.values()))
     exported = copy.deepcopy(tokenizer)
-    exported.chat_template = asking_template(tokens.layout, sentences)
+    exported.chat_template = exported_template(tokens.layout, sentences)
     spelled = sorted(tokens.encoder.added.control)
     if hasattr(exported, "chat_control_tokens"):  # what newer transformers spell out with sanitize_control_tokens
         exported.chat_control_tokens = spelled
@@ -169,7 +141,7 @@ def write_folder(
         if adapter:
             compare(wanted, probe_logits(_write_adapters(aside, lm, saved)), tolerance)
         else:
-            lm = _merged(lm)
+            lm = merged(lm)
             lm.config.use_cache = True
             lm.save_pretrained(aside)
             compare(wanted, probe_logits(load_folder(aside, like=lm)), tolerance)
@@ -177,15 +149,7 @@ def write_folder(
         check_tokenizer(aside, tokenizer)
         generation.save_pretrained(aside)
         card = model_card(
-            folder.name,
-            saved,
-            checkpoint,
-            asks,
-            parameters=parameters,
-            notes=notes,
-            run=run,
-            adapter=adapter,
-            spelled=spelled,
+            folder.name, saved, checkpoint, conditions, spelled, notes, parameters=parameters, run=run, adapter=adapter
         )
         (aside / "README.md").write_text(card, encoding="utf-8")
     return notes
@@ -198,32 +162,27 @@ def _model(saved: Mapping[str, Any], state: Mapping[str, Tensor]) -> PreTrainedM
 
     lora = adapters(saved)
     weights = {key.removeprefix("lm."): value for key, value in state.items()}
-    if lora is not None and lora.quantize:  # the checkpoint holds the adapters alone
+    if lora is not None and lora.quantize:  # the checkpoint has only the adapters
         lm = ModelSpec(saved["base"], lora=replace(lora, quantize=None)).build()
         lm.load_state_dict(weights, strict=False)
     else:
-        lm = ModelSpec(from_config=saved["model"], dtype=_dtype(weights), lora=lora).outline(buffers=True)
+        dtype = next(it.dtype for key, it in weights.items() if it.is_floating_point() and "lora_" not in key)
+        lm = ModelSpec(from_config=saved["model"], dtype=dtype, lora=lora).outline(buffers=True)
         try:
             lm.load_state_dict(weights, assign=True)
         except RuntimeError as error:
-            raise InputError(
-                f"the checkpoint has other weights than its own configuration ({first_line(error)}); it is damaged."
-            ) from error
-        # layers with adapters hold their weights under other names, where transformers would miss or overwrite them
+            found = f"the checkpoint has other weights than its own configuration ({first_line(error)})"
+            raise InputError(f"{found}; it is damaged.") from error
+        # layers with adapters have their weights under other names, where transformers would miss or overwrite them
         if lora is None:
             lm.tie_weights()
     return lm.eval()
 
 
-def _dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
-    return next(value.dtype for key, value in weights.items() if value.is_floating_point() and "lora_" not in key)
-
-
-def _merged(lm: PreTrainedModel) -> PreTrainedModel:
+def merged(lm: PreTrainedModel) -> PreTrainedModel:
     """The model with its adapters added to its weights, as a plain model; one without adapters as it is.
 
-    Weights that were tied are written separately if adapters changed one of the layers: the configuration then says
-    that nothing is tied.
+    Weights that were tied are written separately, and the configuration says so, if adapters changed one of the layers.
     """
     if not getattr(lm, "_hf_peft_config_loaded", False):
         return lm
@@ -237,7 +196,7 @@ def _merged(lm: PreTrainedModel) -> PreTrainedModel:
             # untied, since merging changes it in place
             own.weight = nn.Parameter(own.weight.detach(), requires_grad=False)
             layer.merge(safe_merge=True)  # into a copy: the weights may be those of a model in training
-    weights = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
+    weights = _without_adapters(lm)
     plain = _plain(lm, weights, lm.config)
     if any(not torch.equal(weights[one], weights[other]) for one, other in plain.all_tied_weights_keys.items()):
         config = copy.deepcopy(lm.config)
@@ -245,6 +204,11 @@ def _merged(lm: PreTrainedModel) -> PreTrainedModel:
         return _plain(lm, weights, config)
     plain.tie_weights()
     return plain
+
+
+def _without_adapters(lm: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights of a model under the names of its base model, adapters left out."""
+    return {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
 
 
 def _plain(lm: PreTrainedModel, weights: Mapping[str, Tensor], config: PreTrainedConfig) -> PreTrainedModel:
@@ -259,10 +223,7 @@ def _plain(lm: PreTrainedModel, weights: Mapping[str, Tensor], config: PreTraine
 
 
 def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any]) -> PeftModel:
-    """Write the adapters in peft's form, with the name of their base model.
-
-    Returns:
-        The base model with the adapters as peft loads them.
+    """Write the adapters in peft's form, with the name of their base model, and load that model with them.
 
     Raises:
         InputError: there are no adapters, or their base model has no name.
@@ -278,18 +239,13 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
         raise InputError("the model has no adapters (LoRA); export it without --adapter.")
     base = saved.get("base")
     if base is None:
-        raise InputError(
-            "the adapters belong to a model with random weights (model.from_config), which nobody else has; export it "
-            "without --adapter."
-        )
-    own = {key.replace(".base_layer.", "."): value for key, value in lm.state_dict().items() if ".lora_" not in key}
-    loaded = ModelSpec(base, dtype=lm.dtype).build()
+        what = "the adapters belong to a model with random weights (model.from_config), which is not published"
+        raise InputError(f"{what}; export it without --adapter.")
+    own, loaded = _without_adapters(lm), ModelSpec(base, dtype=lm.dtype).build()
     theirs = loaded.state_dict()
     if own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
-        raise InputError(
-            f"the adapters were trained on other weights than those of '{base}' (perhaps on another checkpoint); "
-            "export them without --adapter."
-        )
+        what = f"the adapters were trained on other weights than those of '{base}' (perhaps on another checkpoint)"
+        raise InputError(f"{what}; export them without --adapter.")
     (config,) = lm.peft_config.values()
     config.base_model_name_or_path = str(resolve("model")) if base == WORLD else base
     # transformers' own writer adds the whole embedding if it has adapters, and fails if it is tied to the head

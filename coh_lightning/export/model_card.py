@@ -1,12 +1,12 @@
-"""The model card of an exported folder (model_card.jinja): what the model is, how to prompt it, its data and method,
-its figures, its limits. Reads files only.
+"""The model card of an exported folder (model_card.jinja): the model, how to prompt it, its data, method, figures and
+limits. Reads files only.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +24,13 @@ def model_card(
     name: str,
     saved: Mapping[str, Any],
     checkpoint: Mapping[str, Any],
-    asks: Mapping[tuple[str, str | None], Mapping[str, str]],
+    conditions: Mapping[tuple[str, str | None], Mapping[str, str]],
+    spelled: Sequence[str],
+    notes: Sequence[str],
     *,
     parameters: int,
-    notes: Sequence[str],
     run: Path | None,
     adapter: bool,
-    spelled: Sequence[str] = (),
 ) -> str:
     """The card, in Markdown with the YAML header that the hub reads.
 
@@ -38,12 +38,11 @@ def model_card(
         name: Of the folder.
         saved: What the checkpoint says about its model.
         checkpoint: Its `global_step` and `epoch`, if any.
-        asks: Feedback sentences by name for each (task, aspect), the most common first.
-        parameters: Number of parameters.
+        conditions: Feedback sentences by name for each (task, aspect), the most common first.
+        spelled: Added tokens that were spelled out in people's text, without the special ones.
         notes: What the user should know about its template, a sentence each.
         run: Run folder, for data and figures.
-        adapter: Whether the folder holds adapters only.
-        spelled: Added tokens that were spelled out in people's text, without the special ones.
+        adapter: Whether the folder has only adapters.
     """
     from jinja2 import Environment
 
@@ -52,7 +51,7 @@ def model_card(
     if base and base != WORLD and not Path(base).exists():  # a name on the hub
         header["base_model"] = base
     header["tags"] = ["chain-of-hindsight", "coh_lightning"]
-    (first, sentences), *others = asks.items()
+    (first, sentences), *others = conditions.items()
     figures, held_out = _figures(run)
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"cell": _cell, "plain": _plain, "code": _code}
@@ -69,7 +68,7 @@ def model_card(
         sentences=sentences,
         task=_task(*first),
         others=[(_task(*key), theirs) for key, theirs in others if theirs != sentences],
-        report=_report(run),
+        report=_read(run, "data.json", json.loads),
         facts=_facts(saved, checkpoint, run),
         figures=figures,
         held_out=held_out,
@@ -82,9 +81,10 @@ def _task(task: str, aspect: str | None) -> str:
     return f"the task `{task}`" + (f", rated for `{aspect}`" if aspect else "")
 
 
-def _report(run: Path | None) -> Any:
-    file = run / "data.json" if run is not None else None
-    return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
+def _read(run: Path | None, name: str, parse: Callable[[str], Any]) -> Any:
+    """The content of a file of a run; None: there is no such file."""
+    file = run / name if run is not None else None
+    return parse(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
 
 
 def _facts(saved: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Path | None) -> dict[str, object]:
@@ -96,37 +96,28 @@ def _facts(saved: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Path | 
     for key, name in (("global_step", "optimizer steps"), ("epoch", "epoch")):
         if key in checkpoint:
             facts[name] = checkpoint[key]
-    file = run / "config.yaml" if run is not None else None
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else {}
-    model = config.get("model") or {}
+    model = (_read(run, "config.yaml", yaml.safe_load) or {}).get("model") or {}
     return facts | {name: model[name] for name in OPTIMIZATION if name in model}
 
 
 def _figures(run: Path | None) -> tuple[dict[str, str], str]:
     """The last value of each held-out figure, and where it comes from."""
+    selecting = "the validation split (`metrics.csv` of the run), which may have selected the checkpoint"
     for name, prefix, source in (
         ("test.csv", "test/", "the held-out test split (`test.csv` of the run)"),
-        (
-            "metrics.csv",
-            "val/",
-            "the validation split (`metrics.csv` of the run), which may have selected the checkpoint",
-        ),
+        ("metrics.csv", "val/", selecting),
     ):
         if run is not None and (run / name).is_file():
             with (run / name).open(newline="", encoding="utf-8") as opened:
-                rows = list(csv.DictReader(opened))
-            found = {
-                key: value for row in rows for key, value in row.items() if key and key.startswith(prefix) and value
-            }
-            if found:
+                cells = [cell for row in csv.DictReader(opened) for cell in row.items()]
+            if found := {key: value for key, value in cells if key and key.startswith(prefix) and value}:
                 return found, source
     return {}, ""
 
 
 def _code(tokens: Sequence[str], number: int = 8) -> str:
-    return ", ".join(f"`{token}`" for token in tokens[:number]) + (
-        f" and {len(tokens) - number} more" if len(tokens) > number else ""
-    )
+    more = len(tokens) - number
+    return ", ".join(f"`{token}`" for token in tokens[:number]) + (f" and {more} more" if more > 0 else "")
 
 
 def _plain(value: object) -> str:

@@ -115,6 +115,16 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str | InputError]]:
         raise InputError(f"{path}: the file is empty.")
 
 
+def read_values(path: Path | str) -> Iterator[tuple[str, Any]]:
+    """("file:line", value) of each line of a JSON-lines file. Raises InputError for a line that can't be read or
+    has an object with a key twice.
+    """
+    for where, line in read_lines(path):
+        if isinstance(line, InputError):
+            raise line
+        yield where, parse_json(line, where, unique=True)
+
+
 def parse_json(text: str, where: str, *, whole: bool = False, unique: bool = False) -> Any:
     """The value of one line of JSON, or of a `whole` file.
 

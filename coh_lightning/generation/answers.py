@@ -1,11 +1,10 @@
-"""One line of a file of completions made elsewhere -> what it answers, once it has proved that it belongs to a prompt
-of ours.
+"""Reads one line of a file of completions made elsewhere, and checks that it belongs to a prompt of ours.
 
     of a script          {"id": "7:good:0", "prompt_sha": ..., "completion": "Apple", "finish_reason": "stop"}
     of a batch service   {"custom_id": ..., "response": {"body": {"choices": [{"text": "Apple", ...}], "usage": {...}}}}
 
-A line has an `id` or `custom_id`, a proof that it belongs to this very prompt (`prompt_sha` or `sha`; a `custom_id` is
-one by itself), and the text. Whatever else it repeats of the prompt's line must be as it was written.
+A line has an `id` or `custom_id`, a proof that it belongs to this prompt (`prompt_sha` or `sha`; a `custom_id` is one),
+and the text. Whatever else it repeats from the prompt's line must be unchanged.
 """
 
 from __future__ import annotations
@@ -29,42 +28,34 @@ ENDS = {
 
 @dataclass(frozen=True)
 class PendingCompletion:
-    """One completion that is to be made elsewhere."""
+    """A completion to be made elsewhere: its record, whose text is still empty, and the exact ids of its prompt."""
 
     completion: Completion
-    """Its whole record, the text still empty."""
     prompt_ids: tuple[int, ...]
-    """The exact prompt, BOS and feedback sentence included."""
     lead: str = ""
-    """The spaces that an output begins with in training, to be removed from the text (`ChainTokenizer.output_lead`)."""
+    """The spaces that an output begins with in training, removed from the text (`ChainTokenizer.output_lead`)."""
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The settings that change what is written."""
+        """The settings that change the text."""
         settings = self.completion.sampling
         return {name: value for name, value in settings.items() if name not in ("batch_size", "max_seconds")}
 
     @property
     def sha(self) -> str:
-        """A hash of what is asked: id, prompt, ids and settings. A line that repeats it belongs to this completion and
-        to no other.
-        """
+        """A hash of id, prompt, ids and settings, so it names this completion and no other."""
         one = self.completion
-        asked = json.dumps(
-            [one.id, one.prompt_sha, one.prompt, list(self.prompt_ids), self.sampling], sort_keys=True, default=str
-        )
-        return hashlib.sha256(asked.encode("ascii")).hexdigest()
+        parts = [one.id, one.prompt_sha, one.prompt, list(self.prompt_ids), self.sampling]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode("ascii")).hexdigest()
 
     @property
     def custom_id(self) -> str:
-        """Its name in a batch: at most 64 characters, as batch services demand."""
+        """At most 64 characters, the limit of batch services."""
         return f"coh-{self.sha[:40]}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a line says."""
-
     id: str
     text: str
     stop: str
@@ -75,66 +66,51 @@ class Answer:
 def read_answer(
     line: object, wanted: Mapping[str, PendingCompletion], by_custom_id: Mapping[str, str], where: str
 ) -> Answer:
-    """The answer of a line of either kind.
+    """The answer in a line of either kind, parsed from JSON.
 
     Args:
-        line: As parsed from JSON.
-        wanted: The completions that were asked for, by id.
+        wanted: The completions to be made, by id.
         by_custom_id: Their ids by custom id.
         where: File and line, for messages.
 
-    Raises:
-        InputError: the line is not an answer to any of them.
+    Raises InputError if it is not an answer to any of them.
     """
     if not isinstance(line, dict):
-        raise InputError(
-            f"{where}: the line is not a JSON object; a completion has an 'id', a 'prompt_sha' and a 'completion'."
-        )
+        raise InputError(f"{where}: the line is not a JSON object with an 'id', a 'prompt_sha' and a 'completion'.")
     if "response" in line or "error" in line:
-        return _of_batch(line, by_custom_id, where)
+        return _batch_answer(line, by_custom_id, where)
     if "id" not in line and "custom_id" not in line:
         raise InputError(f"{where}: the key 'id' is missing; it says which prompt was completed.")
     given = line.get("id", line.get("custom_id"))
     id = str(given) if "id" in line else by_custom_id.get(str(given), "")
     if id not in wanted:
-        raise InputError(f"{where}: nobody asked for the completion {shown(given)}{did_you_mean(str(given), wanted)}")
+        raise InputError(f"{where}: the completion {shown(given)} was not requested{did_you_mean(str(given), wanted)}")
     _prove(line, wanted[id], where)
     keys = [key for key in ("completion", "text") if key in line]
     if len(keys) != 1:
-        raise InputError(
-            f"{where}: the line of '{id}' has {'both' if keys else 'neither'} 'completion' "
-            f"{'and' if keys else 'nor'} 'text'; give its text as 'completion'."
-        )
-    usage = _usage(line)
-    return Answer(
-        id,
-        checked_text(line[keys[0]], keys[0], where),
-        _stop(line, where),
-        _count(line.get("completion_tokens", usage.get("completion_tokens")), "completion_tokens", where),
-        _count(line.get("prompt_tokens", usage.get("prompt_tokens")), "prompt_tokens", where),
-    )
+        found = "both 'completion' and 'text'" if keys else "neither 'completion' nor 'text'"
+        raise InputError(f"{where}: the line of '{id}' has {found}; give its text as 'completion'.")
+    counts = _usage(line) | line
+    tokens = [_count(counts.get(name), name, where) for name in ("completion_tokens", "prompt_tokens")]
+    return Answer(id, checked_text(line[keys[0]], keys[0], where), _stop(line, where), *tokens)
 
 
 def _prove(line: Mapping[str, Any], blank: PendingCompletion, where: str) -> None:
-    """What the line repeats of its prompt must be right, and must be enough."""
+    """What the line repeats of its prompt must be right and enough to recognize it."""
     one = blank.completion
     if not {"prompt_sha", "sha", "custom_id"} & line.keys():
-        raise InputError(
-            f"{where}: the line of '{one.id}' has no 'prompt_sha', so nothing says that it belongs to this prompt; "
-            "copy it from the prompt's line."
-        )
+        raise InputError(f"{where}: the line of '{one.id}' has no 'prompt_sha'; copy it from the prompt's line.")
     known = {"sha": blank.sha, "custom_id": blank.custom_id, "prompt_ids": list(blank.prompt_ids)}
     known |= {name: getattr(one, name) for name in ("prompt_sha", "prompt_id", "ask", "marker", "prompt")}
     for name, value in (known | {"sampling": blank.sampling}).items():
         if name in line and line[name] != value:
             raise InputError(
-                f"{where}: the {name} of '{one.id}' is {shown(line[name])}, but {shown(value)} is asked for; it is the "
-                "completion of another prompt or was made under other settings: write the prompts again and complete "
-                "those."
+                f"{where}: the {name} of '{one.id}' is {shown(line[name])}, not {shown(value)}, so it is for another "
+                "prompt or other settings; write the prompts again and complete those."
             )
 
 
-def _of_batch(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: str) -> Answer:
+def _batch_answer(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: str) -> Answer:
     """A line of a batch service's output. Its `id` is the service's own; `custom_id` is ours."""
     custom_id = line.get("custom_id")
     if not isinstance(custom_id, str):
@@ -142,46 +118,40 @@ def _of_batch(line: Mapping[str, Any], by_custom_id: Mapping[str, str], where: s
     if custom_id not in by_custom_id:
         changed = "; its prompt or its settings have changed since the batch was written: write the batch again."
         ending = changed if custom_id.startswith("coh-") else did_you_mean(custom_id, by_custom_id)
-        raise InputError(f"{where}: nobody asked for the completion {shown(custom_id)}{ending}")
+        raise InputError(f"{where}: the completion {shown(custom_id)} was not requested{ending}")
     id = by_custom_id[custom_id]
     response = line.get("response") or {}
     status = response.get("status_code", 200) if isinstance(response, dict) else None
     body = response.get("body", response) if isinstance(response, dict) else None
     if line.get("error") or status != 200 or not isinstance(body, dict) or not isinstance(body.get("choices"), list):
         raise InputError(
-            f"{where}: the server failed at '{id}' (status {status!r:.20}: {shown(line.get('error') or body)}); "
-            "complete it again."
+            f"{where}: the server failed at '{id}' (status {status!r:.20}: {shown(line.get('error') or body)}); retry."
         )
     if len(body["choices"]) != 1 or not isinstance(body["choices"][0], dict):
         raise InputError(
-            f"{where}: there are {len(body['choices'])} choices for '{id}', which asks for one; samples have ids of "
-            "their own."
+            f"{where}: there are {len(body['choices'])} choices for '{id}', not one; each sample has its own id."
         )
     choice, usage = body["choices"][0], _usage(body)
     message = choice.get("message")
-    key, text = (
-        ("message.content", message.get("content")) if isinstance(message, dict) else ("text", choice.get("text"))
-    )
+    key, text = "text", choice.get("text")
+    if isinstance(message, dict):
+        key, text = "message.content", message.get("content")
     tokens = [_count(usage.get(name), f"usage.{name}", where) for name in ("completion_tokens", "prompt_tokens")]
-    return Answer(id, checked_text(text, key, where), _stop(choice, where), tokens[0], tokens[1])
+    return Answer(id, checked_text(text, key, where), _stop(choice, where), *tokens)
 
 
 def _stop(choice: Mapping[str, Any], where: str) -> str:
-    """Why it ended. vLLM names the text that ended it (`stop_reason`), unless it was a token: that is a marker, not an
-    end.
-    """
+    """Why it ended. vLLM gives the text at which it stopped as `stop_reason` (a marker), or the id of a stop token."""
     reason = choice.get("finish_reason")
     if reason is None:
         return ""
     if not isinstance(reason, str) or reason not in ENDS:
-        raise InputError(
-            f"{where}: finish_reason is {shown(reason)}, so the text may be cut short; complete it again (known: "
-            f"{', '.join(ENDS)})."
-        )
+        known = ", ".join(ENDS)
+        raise InputError(f"{where}: finish_reason is {shown(reason)}, not one of {known}; complete the text again.")
     return "marker" if ENDS[reason] == "end" and isinstance(choice.get("stop_reason"), str) else ENDS[reason]
 
 
-def _usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def _usage(body: Mapping[str, Any]) -> dict[str, Any]:
     usage = body.get("usage")
     return usage if isinstance(usage, dict) else {}
 

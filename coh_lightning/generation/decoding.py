@@ -1,18 +1,18 @@
 """Decoding: prompts go in as token ids, completions come out, greedy or sampled, in left-padded batches with a
 key-value cache.
 
-The decoding loop is our own, over the model's forward pass, for four things that `transformers.generate` doesn't do:
+The decoding loop is our own, because `transformers.generate` doesn't do four things:
 
-* a sample is keyed by (seed, prompt, ask, sample number), so it doesn't depend on the rest of its batch, on the rank or
-  on the global generator;
-* a finished row makes room for the next prompt at once (slots.py) instead of being padded to the end of the longest;
-* a time budget, after which no completion starts;
-* ranks that share one sharded model may hold different numbers of prompts, of different lengths, and still make the
-  same number of forward passes.
+* a sample is keyed by (seed, prompt, ask, sample number), so it doesn't depend on its batch, its rank or the global
+  generator;
+* a finished row is replaced by the next prompt at once (kv_cache.py) instead of being padded to the longest;
+* after a time budget, no completion starts;
+* ranks that share a sharded model may have different numbers and lengths of prompts, and still make the same number of
+  forward passes.
 
 A batch of three rows; `.` is a masked pad, `|` where generation begins, `#` the stop id:
 
-    . . P P P | a b #            done after 3 tokens: the next prompt takes its place
+    . . P P P | a b #            done after 3 tokens: the next prompt replaces it
     P P P P P | a b c d #
     . P P P P | a b c d e f      max_new_tokens reached: stop = "length"
 """
@@ -38,10 +38,10 @@ from coh_lightning.generation.sampling import Sampling, next_tokens
 from coh_lightning.rng import generator, key64
 
 SLACK = 32
-"""Columns of the cache that may be unused by all rows before the rows are shifted to the left over them."""
+"""Columns of the cache that all rows may leave unused before they are shifted left over them."""
 
 LOOK = 8
-"""How often `generate` asks `should_stop`, in tokens."""
+"""`should_stop` is called every so many tokens."""
 
 
 def generate(
@@ -57,27 +57,23 @@ def generate(
 ) -> list[Written[R]]:
     """`sampling.samples` completions of each request, in the order of the requests, then of the samples.
 
-    Works on a model in training mode, with gradient checkpointing on, or with `use_cache=False` in its config, and
-    leaves all of these as they were. A prompt so long that the model has fewer than `max_new_tokens` positions left is
-    continued up to the last position (stop "length"), and such prompts are counted in a warning.
+    The model's mode, gradient checkpointing and `use_cache` may be anything, and stay as they were. A prompt that
+    leaves fewer than `max_new_tokens` of the model's positions is continued to the last (stop "length"), and warned of.
 
     Args:
-        lm: A causal model of transformers (or a sharded or adapted one around it); its root is called, so that FSDP's
-            hooks run.
+        lm: A causal model of transformers, or a sharded or adapted one around it; its root is called, for FSDP's hooks.
         stop_ids: Generation stops at any of these; empty: only at the length.
         pad_id: Any id of the vocabulary; pads are masked.
-        should_stop: (request, ids so far) -> whether the text has ended without a stop id, as where the model continued with
-            another feedback sentence. Asked every `LOOK` tokens, so a few ids too many may come (stop "length"): the
-            caller cuts them.
-        until: When `time.monotonic()` is past it, no further completion starts, and fewer come back.
-        everyone_done: For a model whose ranks must run in step (FSDP): an all-reduce that gives True when every rank
-            says True, as `lambda done: trainer.strategy.reduce_boolean_decision(done, all=True)`. It is called before
-            each forward pass; a rank that is done (or had no request) runs empty passes until all are done. Ranks may
-            have different numbers of requests. None: ranks are independent.
+        should_stop: (request, ids so far) -> whether the text has ended without a stop id, for instance because another
+            feedback sentence follows. Called every `LOOK` tokens, so there may be a few ids too many (stop "length"),
+            which the caller cuts.
+        until: No completion starts once `time.monotonic()` is past it, so fewer come back.
+        everyone_done: For ranks that must run in step (FSDP): an all-reduce that gives True when every rank says True,
+            such as `trainer.strategy.reduce_boolean_decision`. It is called before each forward pass; a rank without
+            work runs empty passes until all are done. None: ranks are independent.
 
     Raises:
-        InputError: a prompt fills all positions of the model, the model has no key-value cache, or its logits are
-            non-finite.
+        InputError: a prompt fills all positions, the model has no key-value cache, or its logits are non-finite.
     """
     rooms = _rooms(lm, requests, sampling.max_new_tokens)
     jobs = [
@@ -87,7 +83,7 @@ def generate(
     ]
     if until is None:  # the longest first: memory runs out at once or not at all
         queue = sorted(jobs, key=lambda job: -job.prompt_tokens)
-    else:  # all asks of a prompt together, for differences between them
+    else:  # all conditions of a prompt together, for differences between them
         queue = sorted(jobs, key=lambda job: key64(sampling.seed, "budget", job.request.prompt_id))
     with generating(lm):
         forward = Forward(lm, pad_id, everyone_done)
@@ -102,8 +98,6 @@ def generate(
 
 @dataclass(frozen=True)
 class _Limits:
-    """What ends a completion, and all of them."""
-
     stops: frozenset[int]
     should_stop: Callable[[Any, Sequence[int]], bool] | None
     until: float | None
@@ -119,10 +113,9 @@ class _Job:
 
     request: Any  # of the kind that the caller made
     sample: int
-    room: int
-    """The most new tokens."""
+    max_new_tokens: int
     chance: random.Random
-    """Its own, one draw per token, so that a longer `max_new_tokens` only adds tokens."""
+    """One draw per token, so that a higher `max_new_tokens` only adds tokens."""
     ids: list[int] = field(default_factory=list)
     ended: bool = False
 
@@ -140,7 +133,7 @@ class _Job:
         if self.ended:
             return False
         self.ids.append(token)
-        if len(self.ids) >= self.room:
+        if len(self.ids) >= self.max_new_tokens:
             return False
         return limits.should_stop is None or len(self.ids) % LOOK > 0 or not limits.should_stop(self.request, self.ids)
 
@@ -154,8 +147,8 @@ def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> l
         if len(request.prompt_ids) >= positions:
             raise InputError(
                 f"The prompt '{request.prompt_id}' ({request.ask}) has {len(request.prompt_ids)} tokens and the model "
-                f"has {positions} positions, which leaves none for a completion; shorten prompts to at most "
-                f"{max(1, positions - max_new_tokens)} tokens (max_prompt_tokens)."
+                f"has {positions} positions; shorten prompts to at most {max(1, positions - max_new_tokens)} tokens "
+                "(max_prompt_tokens)."
             )
     rooms = [min(max_new_tokens, positions - len(request.prompt_ids)) for request in requests]
     clipped = sum(room < max_new_tokens for room in rooms)
@@ -169,15 +162,12 @@ def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> l
 
 
 def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Limits) -> None:
-    """Run the jobs of the queue, in its order, as long as there is time. A finished row leaves the batch; where the
-    model's cache lets rows join (`Slots`), others take its place, else the next batch begins when all rows are done.
-    """
+    """Run the queue in order, until the time is over; a finished row is replaced at once if the cache allows it."""
     size = sampling.batch_size
-    # samples of one prompt start together, as they share its prefill; and a few prompts at once are cheaper than one by
-    # one
+    # samples of one prompt start together and share its prefill; a few prompts at once are cheaper than one by one
     group = min(sampling.samples, size)
     enough = max(group, size // 4)
-    columns = max((job.prompt_tokens + job.room for job in queue), default=0) + SLACK
+    columns = max((job.prompt_tokens + job.max_new_tokens for job in queue), default=0) + SLACK
     alive: list[_Job] = []
     starts: list[int] = []  # the column of each row's first token
     length = 0  # columns in use
@@ -252,7 +242,7 @@ def _prefill(forward: Forward, jobs: Sequence[_Job]) -> tuple[Any, list[int], Te
 
 
 def _draws(jobs: Sequence[_Job], sampling: Sampling, device: torch.device) -> Tensor:
-    """A uniform number for each job, (jobs,): the next of its own."""
+    """Each job's next uniform number, (jobs,)."""
     if sampling.temperature == 0:
         return torch.zeros(len(jobs), device=device)
     precise = torch.float32 if device.type == "mps" else torch.float64

@@ -1,5 +1,5 @@
-"""What a model writes, as numbers: means for each feedback sentence, control gaps, and whether a second answer is
-better than another first one.
+"""What a model writes, as numbers: means for each condition, control gaps, and whether a second answer is better than
+another first one.
 
     ask                              completions of the held-out prompts under ...
     good, bad, good accuracy, ...    one feedback sentence (`data.conditions`)
@@ -8,8 +8,7 @@ better than another first one.
     fresh 2                          the good sentence alone, drawn anew: the control of `refined 2`
 
 If first answers are picked for being poor, second answers are better on average without any refining (regression to
-the mean). So the improvement is `refined` minus `fresh`, prompt by prompt. Beside it stand the regression, `fresh`
-minus first, and how much each copies from the first answer.
+the mean). So the improvement is `refined` minus `fresh`, prompt by prompt; `fresh` minus first is the regression.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from coh_lightning.generation.text_metrics import completion_values, copied, dis
 from coh_lightning.intervals import compared_with, paired_difference, per_prompt
 
 FIRST = "good"
-"""The ask whose answers are refined."""
+"""The condition whose answers are refined."""
 
 
 @dataclass(frozen=True)
 class Valued:
-    """The numbers of one completion: small enough to be gathered from all ranks."""
+    """The numbers of one completion, small enough to be gathered from all ranks."""
 
     id: str
     prompt_id: str
@@ -36,7 +35,7 @@ class Valued:
 
 
 def valued(completion: Completion) -> Valued:
-    """Length, repetition, ROUGE against the reference if there is one, and the scorers' numbers."""
+    """Its `completion_values` and scores."""
     values = completion_values(
         completion.text,
         tokens=completion.completion_tokens,
@@ -47,9 +46,7 @@ def valued(completion: Completion) -> Valued:
 
 
 def with_samples(completions: Sequence[Completion]) -> list[Valued]:
-    """All completions of one rank. The first of several samples of a prompt carries `distinct`: distinct 2-grams over
-    all samples of that prompt and ask.
-    """
+    """All completions of one rank. `distinct` is in the first of several samples of a prompt and condition."""
     groups: dict[tuple[str, str], list[str]] = {}
     for one in completions:
         groups.setdefault((one.prompt_id, one.ask), []).append(one.text)
@@ -62,25 +59,21 @@ def with_samples(completions: Sequence[Completion]) -> list[Valued]:
 
 
 def with_copies(first: Sequence[Completion], second: Sequence[Completion]) -> list[Valued]:
-    """`second` answers, each with `copied`: the share of its 3-grams that stand in the first answer to the same
-    prompt.
-    """
+    """`second` answers, each with `copied`, from the first answer to the same prompt."""
     texts = {one.prompt_id: one.text for one in first}
     rows = [(valued(one), copied(one.text, texts[one.prompt_id])) for one in second]
     return [replace(row, values={**row.values, "copied": share}) for row, share in rows]
 
 
 def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
-    """Every figure of a round of writing; the same for the same rows in any order. Means are over completions,
-    differences over prompts.
+    """All figures of a round of writing, whatever the order of the rows. Means are over completions, differences over
+    prompts, with 95 % intervals bootstrapped over prompts.
 
         {value}_{ask}                         mean of a value (words, ended, rouge, a scorer's accuracy, ...)
-        gap_{value}, ..._low, ..._high        control gap: good minus bad, prompt by prompt, with a 95 % interval
+        gap_{value}, ..._low, ..._high        control gap: good minus bad, prompt by prompt
         gap_{attribute}_{value}, ...          the same of "good {attribute}" minus "bad {attribute}"
         improvement_{n}_{value}, ...          the n-th answer, refined, minus a fresh draw for the same prompt
         regression_{n}_{value}                the fresh draw minus the first answer: a false improvement
-
-    Intervals are bootstrapped over prompts.
     """
     ordered = sorted(rows, key=lambda row: row.id)
     by_ask: dict[str, list[Valued]] = {}
@@ -128,11 +121,8 @@ def _key(ask: str) -> str:
 
 
 def headline(figures: Mapping[str, float]) -> list[str]:
-    """The figures for the progress bar: the control gap of what the last scorer says, else of ROUGE."""
+    """The figures for the progress bar: the control gap of the last scorer, else of ROUGE."""
     gaps = [name for name in figures if name.startswith("gap_") and not name.endswith(("_low", "_high"))]
-    chosen = [
-        name
-        for name in gaps
-        if name.removeprefix("gap_") not in ("tokens", "words", "repetition", "ended", "empty", "distinct")
-    ]
+    plain = {f"gap_{name}" for name in ("tokens", "words", "repetition", "ended", "empty", "distinct")}
+    chosen = [name for name in gaps if name not in plain]
     return ([name for name in chosen if "rouge" not in name] or chosen)[-1:]

@@ -17,9 +17,9 @@ from coh_lightning.errors import InputError
 def generating(lm: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, without gradients and gradient checkpointing; afterwards each module is as it was.
 
-    In training mode with checkpointing, transformers drops the cache inside a layer and the tokens come out wrong.
-    `no_grad`, not `inference_mode`: what a model keeps from a forward pass (a grown RoPE table) must still be usable in
-    training.
+    With checkpointing in training mode, transformers drops the cache inside a layer and the tokens are wrong.
+    `no_grad`, not `inference_mode`: training must be able to use what a model keeps from a forward pass (a grown RoPE
+    table).
     """
     modules = list(lm.modules())
     training = [module.training for module in modules]
@@ -39,17 +39,13 @@ def generating(lm: nn.Module) -> Iterator[None]:
 
 
 def plain_model(lm: nn.Module) -> Any:
-    """The transformers model under PEFT's adapters or FSDP1; only read, never called: hooks sit on the root."""
+    """The transformers model under PEFT's adapters or FSDP1; never call it: hooks are on the root."""
     inner = getattr(lm, "get_base_model", None)
     return getattr(lm, "_fsdp_wrapped_module", lm) if inner is None else inner()
 
 
 class Forward:
-    """The model's forward pass. See `generate` for `everyone_done`.
-
-    Raises:
-        InputError: the model has no key-value cache.
-    """
+    """The model's forward pass. See `generate` for `everyone_done`. Raises InputError without a key-value cache."""
 
     def __init__(self, lm: nn.Module, pad_id: int, everyone_done: Callable[[bool], bool] | None) -> None:
         plain = plain_model(lm)
@@ -57,10 +53,8 @@ class Forward:
         # transformers calls it cache from 5.24 on, instead of the other two
         cache_names = [name for name in ("past_key_values", "cache_params", "cache") if name in accepted]
         if not cache_names:
-            raise InputError(
-                f"{type(plain).__name__} keeps no key-value cache that this package knows, so it can't generate; use a "
-                "causal model with one."
-            )
+            name = type(plain).__name__
+            raise InputError(f"{name} has no key-value cache that this package knows; use a causal model with one.")
         self.lm = lm
         self.pad_id = pad_id
         self.device = next(lm.parameters()).device
@@ -73,9 +67,7 @@ class Forward:
         self._everyone_done = everyone_done
 
     def __call__(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Logits (batch, vocabulary) after the last of `ids` (batch, n), and the longer cache; `mask` is (batch, past +
-        n), `positions` (batch, n).
-        """
+        """Logits (batch, vocabulary) after `ids` (batch, n), and the longer cache; `mask` is (batch, past + n)."""
         if self._everyone_done is not None:
             self._everyone_done(False)
         return self._run(ids, mask, positions, cache)
@@ -87,15 +79,10 @@ class Forward:
             self._run(one * self.pad_id, one, one - 1, None)
 
     def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        inputs: dict[str, Any] = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            self._cache_name: cache,
-            "use_cache": True,
-            "return_dict": True,
-        }
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True, "return_dict": True}
+        inputs[self._cache_name] = cache
         if self._recurrent and cache is not None:
-            # a state has no past to mask; Mamba would apply the mask to the new token and give wrong logits
+            # a state has no past to mask, and Mamba would apply the mask to the new token
             inputs["attention_mask"] = None
         if self._has_positions:
             inputs["position_ids"] = positions

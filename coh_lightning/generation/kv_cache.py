@@ -1,8 +1,8 @@
-"""A key-value cache whose rows are removed and replaced one by one while the others continue: a finished completion
-makes room for the next prompt at once.
+"""A key-value cache whose rows are replaced one by one while the others continue, so that the next prompt starts when a
+completion is finished.
 
-All rows end at the same column; the columns before a row's beginning are masked (`.`), so each is a left-padded row of
-one batch. The first row is done, and Q is prefilled alone and inserted so that it ends where the others end:
+All rows end at the same column; the columns before a row are masked (`.`), so each is a left-padded row of one batch.
+Here the first row is done, and Q is prefilled alone and inserted so that it ends where the others end:
 
     . . P P P a b             . . Q Q Q Q x
     . P P P P a b      ->     . P P P P a b
@@ -25,15 +25,13 @@ MOVABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 class _SlotLayer(CacheLayerMixin):
-    """The keys and values of one layer, (slots, heads, columns, size) each, allocated once. All columns are kept: the
-    mask does sliding windows.
-    """
+    """The keys and values of one layer, (slots, heads, columns, size) each. The mask does sliding windows."""
 
     is_sliding = False
 
     def __init__(self, slots: int, columns: int, like: Any) -> None:
         super().__init__()
-        # zeros, not uninitialized memory: a masked column still takes part as 0 x value, and NaN would spread
+        # zeros: a masked column still takes part as 0 x value, and NaN would spread
         self.keys: Tensor = like.keys.new_zeros((slots, like.keys.shape[1], columns, like.keys.shape[3]))
         self.values: Tensor = like.values.new_zeros((slots, like.values.shape[1], columns, like.values.shape[3]))
         self.rows = self.length = 0
@@ -61,13 +59,7 @@ class _SlotLayer(CacheLayerMixin):
 
 
 class Slots(Cache):
-    """See the top of the file.
-
-    Args:
-        slots: Most rows.
-        columns: Most columns.
-        like: The cache of a prefill, for the number of layers and their shapes.
-    """
+    """At most `slots` rows and `columns` columns, with the layers and shapes of `like`, the cache of a prefill."""
 
     layers: list[_SlotLayer]  # type: ignore[assignment]
 
@@ -83,8 +75,8 @@ class Slots(Cache):
         )
 
     def admit(self, source: Any, rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """Append rows of a left-padded prefill, each with its last `lengths` columns; they end where the present rows
-        end. The longest must fit into the columns in use (`shift` adds some), unless there is no row yet.
+        """Append rows of a left-padded prefill, each with its last `lengths` columns. The longest must fit into the
+        columns in use (`shift` adds some), unless there is no row yet.
         """
         for layer, given in zip(self.layers, source.layers, strict=True):
             if not layer.rows:
@@ -96,9 +88,7 @@ class Slots(Cache):
                 layer.rows += 1
 
     def keep(self, order: Sequence[int]) -> None:
-        """Keep these rows, in this order; each comes from its own place or from further back (`order[i] >= i`, no row
-        twice).
-        """
+        """Keep these rows, in this order; `order[i] >= i`, and no row twice."""
         for layer in self.layers:
             for row, of in enumerate(order):
                 if row != of:

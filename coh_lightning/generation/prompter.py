@@ -1,12 +1,9 @@
-"""`Prompter`: the one maker of prompts. Records become requests (token ids), and what the model wrote becomes
-completions.
+"""`Prompter` makes all prompts: records become requests (token ids), and what the model wrote becomes completions.
 
-    record ── conditions ── request            P F+           the very ids that a training chain begins with
-                         ── refinement         P F- a F+      ... that a chain of one more link begins with
-                         ── reply              U1 a1 U2 F+    ... of a pseudo-dialogue with the model's own answers
-    request, ids ── completion                 the text, cut where the model goes on with the next feedback sentence
-
-What a checkpoint stores is enough to make one: `Prompter.from_settings(settings, tokenizer)`.
+record ── conditions ── request            P F+           the exact ids that a training chain begins with
+                     ── refinement         P F- a F+      ... that a chain of one more link begins with
+                     ── reply              U1 a1 U2 F+    ... of a pseudo-dialogue with the model's own answers
+request, ids ── completion                 the text, cut where the model continues with the next feedback sentence
 """
 
 from __future__ import annotations
@@ -26,13 +23,12 @@ from coh_lightning.feedback.records import Feedback, RatedCompletion, prompt_sha
 from coh_lightning.feedback.turns import Part, Turn, as_messages, read_prompt
 from coh_lightning.generation.answers import PendingCompletion
 from coh_lightning.generation.request import RecordRequest, Written
-from coh_lightning.generation.settings_agreement import check_agreement, check_tokenizer
 from coh_lightning.sequences.chain_tokenizer import ChainTokenizer, CutPrompt
 from coh_lightning.sequences.chains import Link, Unusable
 from coh_lightning.sequences.encoder import Encoder
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.prompt_format import PromptFormat
-from coh_lightning.sequences.wording import Wording, asked, markers
+from coh_lightning.sequences.wording import Wording, conditions_for, markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,10 +44,10 @@ class Prompter:
         tokens: Tokenizer and prompt format.
         method: Its sentences decide which conditions there are.
         wording: The feedback sentences.
-        attributes: Rated attributes to ask for, for a method whose sentences speak of ratings.
-        tasks: (task, aspect) of the training records, the commonest first.
-        conditions: Conditions to write under, by name; None: good and bad where the method has sentences.
-        max_chain_tokens: A refinement whose prompt leaves no room within it is not made; None: no limit.
+        attributes: Rated attributes, for a method whose sentences name ratings.
+        tasks: (task, aspect) of the training records, the most frequent first.
+        condition_names: Conditions to write under; None: good and bad where the method has sentences.
+        max_chain_tokens: Longest prompt of a refinement; None: no limit.
     """
 
     tokens: ChainTokenizer
@@ -73,7 +69,7 @@ class Prompter:
         max_prompt_tokens: int,
         **fields: Any,
     ) -> Prompter:
-        """`fields`: those of the class."""
+        """`fields`: those of the class that the other arguments don't give."""
         encoder = Encoder(tokenizer, keep=prompt_format.kept_tokens)
         marked = method.sentences != "none"
         tokens = ChainTokenizer(encoder, prompt_format, max_prompt_tokens=max_prompt_tokens, marked=marked)
@@ -95,26 +91,23 @@ class Prompter:
             attributes=tuple(settings["attributes"]),
             tasks=tuple((task, aspect) for task, aspect in settings["tasks"]),
         )
-        check_tokenizer(prompter.settings(), settings, tokenizer.name_or_path)
+        _check_agreement(prompter.settings(), settings, tokenizer.name_or_path)
         return prompter
 
     def settings(self) -> dict[str, Any]:
-        """What a model must be asked with as it was trained with; plain JSON, stored in the checkpoint."""
-        return json.loads(  # tuples become lists, as they will be when read
-            json.dumps(
-                {
-                    "method": asdict(self.method),
-                    "wording": asdict(self.wording),
-                    "prompt_format": asdict(self.tokens.layout.format),
-                    "max_prompt_tokens": self.tokens.max_prompt_tokens,
-                    "attributes": self.attributes,
-                    "tasks": self.tasks,
-                    "tokenizer": self.tokens.encoder.tokenizer_hash,
-                    "chat_template": self.tokens.layout.template_hash,
-                    "stop_ids": self.stop_ids,
-                }
-            )
-        )
+        """What must be the same at inference as in training; plain JSON, stored in the checkpoint."""
+        settings = {
+            "method": asdict(self.method),
+            "wording": asdict(self.wording),
+            "prompt_format": asdict(self.tokens.layout.format),
+            "max_prompt_tokens": self.tokens.max_prompt_tokens,
+            "attributes": self.attributes,
+            "tasks": self.tasks,
+            "tokenizer": self.tokens.encoder.tokenizer_hash,
+            "chat_template": self.tokens.layout.template_hash,
+            "stop_ids": self.stop_ids,
+        }
+        return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read
 
     def agreeing_with(self, saved: Mapping[str, Any]) -> Prompter:
         """This prompter, with the attributes of a checkpoint's settings.
@@ -122,25 +115,24 @@ class Prompter:
         Raises:
             InputError: another setting differs from the checkpoint's; names the key and both values.
         """
-        check_agreement(self.settings(), saved, self.tokens.encoder.tokenizer.name_or_path)
+        _check_agreement(self.settings(), saved, self.tokens.encoder.tokenizer.name_or_path)
         return replace(self, attributes=tuple(saved["attributes"]))
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The ids that end an output."""
         return self.tokens.stop_ids
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's own where it has one; else any id will do, since pads are masked."""
+        """The tokenizer's own, or any id: pads are masked."""
         own: int | None = self.tokens.encoder.tokenizer.pad_token_id
         return own if own is not None else self.stop_ids[0]
 
     # Conditions
 
     def all_conditions(self, record: Feedback) -> dict[str, str]:
-        """Every feedback sentence that a record's output can be asked for under, by name."""
-        return asked(self.wording, self.method.sentences, record, self.attributes)
+        """Every feedback sentence that can stand before an output of this record at inference, by name."""
+        return conditions_for(self.wording, self.method.sentences, record, self.attributes)
 
     def conditions(self, record: Feedback) -> dict[str, str]:
         """The feedback sentences to write under, by name: those of `condition_names`, by default good and bad.
@@ -149,21 +141,19 @@ class Prompter:
             InputError: `condition_names` has a name that the method and wording don't have.
         """
         known = self.all_conditions(record)
-        names = (
-            self.condition_names
-            if self.condition_names is not None
-            else [name for name in ("good", "bad") if name in known]
-        )
+        names = self.condition_names
+        if names is None:
+            names = tuple(name for name in ("good", "bad") if name in known)
         for name in names:
             if name not in known:
                 raise InputError(
-                    f"data.conditions names '{name}', but the method '{self.method.name}' can be asked for "
+                    f"data.conditions names '{name}', but the method '{self.method.name}' has the conditions "
                     f"{', '.join(known)}{did_you_mean(name, known)}"
                 )
         return {name: known[name] for name in names}
 
     def conditions_by_task(self) -> dict[tuple[str, str | None], dict[str, str]]:
-        """All conditions for each (task, aspect) of the training records, the commonest first."""
+        """All conditions for each (task, aspect) of the training records, the most frequent first."""
         turns, candidates = (Turn("user", (Part("any"),)),), (RatedCompletion("any"),)
         return {
             (task, aspect): self.all_conditions(Feedback("any", turns, candidates, task=task, aspect=aspect))
@@ -185,7 +175,7 @@ class Prompter:
         return sorted(found, key=lambda request: (len(request.prompt_ids), request.prompt_id, request.ask))
 
     def request(self, record: Feedback, name: str, marker: str) -> RecordRequest:
-        """A prompt under a feedback sentence, with the very ids that training chains begin with."""
+        """A prompt under a feedback sentence, with the exact ids that training chains begin with."""
         return self._request(record, self.tokens.cut_prompt(record.prompt), name, marker)
 
     def _request(self, record: Feedback, prompt: CutPrompt, name: str, marker: str) -> RecordRequest:
@@ -197,18 +187,16 @@ class Prompter:
         """The prompt of the next answer: all `answers` so far, each under the bad sentence, then the good sentence
         (paper section 4.4).
 
-        A remark, what was said of an answer, stands where the method has critiques: between the answer and the next
-        (orders with `revised`), else before it. None where the prompt leaves no room within `max_chain_tokens`.
+        A critic's remark is put where the method has critiques: between the answer and the next (orders with
+        `revised`), or before it. None if the prompt leaves no room within `max_chain_tokens`.
         """
-        known = self.all_conditions(record)
+        known, wording = self.all_conditions(record), self.wording
         if "revised" in self.method.orders:
-            said = [self.wording.revised(record, remark or self.wording.blame) for remark in remarks]
-            markers = [self.wording.polarity(record, False)[0], *said]
+            critiques = [wording.revised(record, remark or wording.blame) for remark in remarks]
+            markers = [wording.polarity(record, False)[0], *critiques]
         elif self.method.sentences == "critique":
-            markers = [
-                *(self.wording.criticized(record, remark) if remark else known["bad"] for remark in remarks),
-                known["good"],
-            ]
+            critiques = [wording.criticized(record, remark) if remark else known["bad"] for remark in remarks]
+            markers = [*critiques, known["good"]]
         else:
             markers = [*[known["bad"]] * len(answers), known["good"]]
         links = tuple(Link(marker, text) for marker, text in zip(markers, answers, strict=False))
@@ -218,7 +206,7 @@ class Prompter:
         return RecordRequest(record.id, name, ids, markers[-1], record, place=len(links))
 
     def replies(self, record: Feedback) -> int:
-        """Answers in the pseudo-dialogue of a prompt; 0 where a user turn is empty or longer than a prompt may be."""
+        """Answers in the pseudo-dialogue of a prompt; 0 where a user turn is empty or too long for a prompt."""
         said = turns_before_answers(record.prompt)
         system = tuple(turn for turn in record.prompt[:1] if turn.role == "system")
         try:
@@ -229,8 +217,8 @@ class Prompter:
         return len(said) if all(turns[-1].text.strip() for turns in said) else 0
 
     def reply(self, request: RecordRequest, answers: Sequence[str]) -> RecordRequest:
-        """The prompt of the next answer of a pseudo-dialogue (paper section 3): the user's turns as they were, and the
-        model's own `answers` between them. `request`: that of the whole record, as `requests` makes it.
+        """The prompt of the next answer of a pseudo-dialogue (paper section 3): the user's turns, and the model's own
+        `answers` between them. `request`: that of the whole record, from `requests`.
 
         user 1, assistant 1, user 2, assistant 2, user 3   after the answer "A"   ->   user 1, "A", user 2   (ID#2)
         """
@@ -245,19 +233,17 @@ class Prompter:
     # What was written
 
     def text(self, request: RecordRequest, ids: Sequence[int] | NDArray[np.int32]) -> str:
-        """The text of an output's ids, special tokens and the spaces that all outputs begin with left out."""
+        """The text of an output's ids, without special tokens and the spaces that all outputs begin with."""
         return self.tokens.encoder.decode(ids, skip_special_tokens=True).removeprefix(self._lead(request))
 
     def should_stop(self, request: RecordRequest, ids: Sequence[int]) -> bool:
-        """Whether the model went on with another feedback sentence, and beyond it, so that nothing further counts."""
+        """Whether the text continues beyond another feedback sentence, so that nothing further counts."""
         text = self.text(request, ids)
         marker = self.next_marker(request.record).search(text)
         return marker is not None and marker.end() < len(text)
 
     def next_marker(self, record: Feedback) -> re.Pattern[str]:
-        """Where an output is over because the model went on with the next feedback sentence. A marker of one word (a
-        control token) counts only framed as in training.
-        """
+        """Matches the next feedback sentence; one of a single word (a control token) only framed as in training."""
         form = self.tokens.layout.format
         framed = [
             rf"\s*(?:^|(?<=\s)){re.escape(text)}(?=\s|$)"
@@ -268,13 +254,11 @@ class Prompter:
         return re.compile("|".join(framed) or r"(?!)")
 
     def stop_texts(self, records: Iterable[Feedback]) -> list[str]:
-        """Feedback sentences at which a server stops; those of one word would end an ordinary text."""
+        """Feedback sentences at which a server stops, without those of one word, which occur in ordinary text."""
         return sorted({text for record in records for text in self.markers(record) if " " in text})
 
     def completion(self, written: Written[RecordRequest], sampling: Sampling, *, system: str) -> Completion:
-        """The record of one completion, with the exact prompt and settings; a text that goes on with another feedback
-        sentence is cut there.
-        """
+        """The record of one completion; its text is cut where another feedback sentence begins."""
         request = written.request
         text = self.text(request, written.ids)
         marker = self.next_marker(request.record).search(text)
@@ -286,16 +270,13 @@ class Prompter:
         return replace(pending, text=text, stop="marker", completion_tokens=tokens)
 
     def blanks(self, requests: Iterable[RecordRequest], sampling: Sampling, *, system: str) -> list[PendingCompletion]:
-        """The completions of these requests, to be written elsewhere (exchange.py)."""
-        return [
-            PendingCompletion(
-                self._pending(request, sample, sampling, system=system),
-                tuple(request.prompt_ids.tolist()),
-                self._lead(request),
-            )
-            for request in requests
-            for sample in range(sampling.samples)
-        ]
+        """The completions of these requests, to be written elsewhere (offline_inference.py)."""
+        blanks = []
+        for request in requests:
+            ids, lead = tuple(request.prompt_ids.tolist()), self._lead(request)
+            for sample in range(sampling.samples):
+                blanks.append(PendingCompletion(self._pending(request, sample, sampling, system=system), ids, lead))
+        return blanks
 
     def _lead(self, request: RecordRequest) -> str:
         return self.tokens.output_lead(request.marker, request.place)
@@ -325,9 +306,7 @@ class Prompter:
 
 
 def turns_before_answers(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
-    """What stands before each answer of a dialogue, the answers themselves left out; a system turn and an opening by
-    the assistant belong to the first.
-    """
+    """The turns before each answer of a dialogue; an opening by system or assistant belongs to the first."""
     pieces: list[list[Turn]] = [[]]
     for turn in prompt:
         if turn.role != "assistant" or (len(pieces) == 1 and not any(before.role == "user" for before in pieces[0])):
@@ -335,3 +314,23 @@ def turns_before_answers(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
         elif pieces[-1]:
             pieces.append([])
     return [tuple(piece) for piece in pieces]
+
+
+def _check_agreement(now: Mapping[str, Any], saved: Mapping[str, Any], tokenizer: str) -> None:
+    """Refuses the first of the settings that differs from the checkpoint's (attributes and tasks come from the records
+    at hand and may). `tokenizer`: the present one's name.
+    """
+    same = {"tokenizer": f"'{tokenizer}' is not the tokenizer"}
+    same["chat_template"] = f"The chat template of the tokenizer '{tokenizer}' is not the one"
+    for key in [*same, *(key for key in now if key not in (*same, "attributes", "tasks"))]:
+        value, was = now[key], saved.get(key)
+        if was == value:
+            continue
+        if key in same:
+            remedy = "give the tokenizer of the training (data.tokenizer, --tokenizer)"
+            raise InputError(f"{same[key]} that the checkpoint was trained with; {remedy}.")
+        if isinstance(value, dict) and isinstance(was, dict):
+            part = next(part for part in value if was.get(part) != value[part])
+            key, value, was = f"{key}.{part}", value[part], was.get(part)
+        what = f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}"
+        raise InputError(f"{what}; use the config.yaml of its run folder, or set it back.")

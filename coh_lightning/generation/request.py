@@ -1,6 +1,4 @@
-"""What is asked of a model, and what it wrote: token ids in, token ids out. `decoding.generate` turns one into the
-other.
-"""
+"""Requests to a model and what it wrote, as token ids; `decoding.generate` turns one into the other."""
 
 from __future__ import annotations
 
@@ -17,34 +15,28 @@ from coh_lightning.feedback.records import Feedback
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One prompt, as ids. `prompt_id` and `ask` key the random numbers: two requests that share both get the same
-    draws.
-    """
+    """One prompt. Requests with the same `prompt_id` and `ask` (the condition: good, bad, ...) get the same draws."""
 
     prompt_id: str
     ask: str
-    """The condition, by name: good, bad, ..."""
     prompt_ids: NDArray[np.int32]
     """The exact inference prompt, BOS and feedback sentence included; shape (n,), n >= 1."""
 
     def __post_init__(self) -> None:
         if self.prompt_ids.ndim != 1 or not len(self.prompt_ids):
-            raise InputError(
-                f"The prompt '{self.prompt_id}' ({self.ask}) has ids of shape {self.prompt_ids.shape}; a prompt "
-                "needs at least one token."
-            )
+            shape = self.prompt_ids.shape
+            raise InputError(f"The prompt '{self.prompt_id}' ({self.ask}) has shape {shape}, not at least one token.")
 
 
 @dataclass(frozen=True, eq=False)
 class RecordRequest(Request):
-    """A record's prompt under a feedback sentence."""
+    """A record's prompt under a feedback sentence (`marker`, empty for a method without sentences)."""
 
     marker: str
-    """The feedback sentence, as it stands in the prompt; empty for a method without sentences."""
     record: Feedback
-    """Of a pseudo-dialogue: the record of this very turn, with the model's own answers in its prompt."""
+    """In a pseudo-dialogue, the record of this turn, with the model's own answers in its prompt."""
     place: int = 0
-    """Outputs that stand before it in the prompt (refinement)."""
+    """Outputs before it in the prompt (refinement)."""
     human: str | None = None
     """In a pseudo-dialogue, what the user said last."""
 
@@ -60,15 +52,10 @@ class Written(Generic[R]):
 
     request: R
     sample: int
-    """0, 1, ... `Sampling.samples` - 1."""
     ids: NDArray[np.int32]
     """Without the stop id."""
     stop: Literal["end", "length"]
     """end: the model wrote a stop id; length: `max_new_tokens` or the model's last position came first."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.request.prompt_ids)
 
     @property
     def new_tokens(self) -> int:
@@ -77,9 +64,7 @@ class Written(Generic[R]):
 
 
 class OpaqueList(Generic[T]):
-    """A list that Lightning doesn't look into: it moves batches and predictions between devices item by item, and
-    refuses frozen dataclasses there.
-    """
+    """A list that Lightning doesn't look into: it refuses frozen dataclasses in batches and predictions."""
 
     def __init__(self, items: Sequence[T]) -> None:
         self._items = tuple(items)

@@ -1,6 +1,4 @@
-"""A reward model of transformers (sequence classification) as a scorer. Imports torch and transformers only when a
-model is built.
-"""
+"""A reward model of transformers (sequence classification) as a scorer. Imports torch only when a model is built."""
 
 from __future__ import annotations
 
@@ -24,21 +22,19 @@ Row = dict[str, list[int]]
 
 
 class RewardModel:
-    """Scores completions with a sequence classification model. One label gives the score `reward`; several labels give
-    one score each, under their names.
+    """Scores completions with a sequence classification model: one label gives the score `reward`, several give one
+    score each, under their names. The feedback sentence is never part of what is scored.
 
     A tokenizer with a chat template gets the prompt's messages and the completion as the assistant's; one without gets
-    the two as a pair of texts. The feedback sentence is never part of what is scored.
+    the two as a pair of texts. Scores are the model's raw outputs, or probabilities where `problem_type` in its config
+    is `single_label_classification` (they sum to 1) or `multi_label_classification` (one each).
 
-    Scores are the model's raw outputs, unless `problem_type` in its config says otherwise:
-    `single_label_classification` gives probabilities that sum to 1, `multi_label_classification` one probability each.
-
-    A batch gives each completion the score that it gets alone. Rows are padded on the right. The first batch of unequal
-    lengths tests whether the architecture allows that; if not, only completions of equal length share a batch.
+    A completion's score doesn't depend on its batch. The first batch of unequal lengths tests whether the architecture
+    allows padding on the right; if not, only completions of equal length share a batch.
 
     What is longer than the model's positions is cut as training prompts are: whole old turns first, then the front of
-    the last turn, and the end of the completion only if nothing else is left. `prompts_cut` and `completions_cut` count
-    them; the first cut gives a warning.
+    the last turn, then the end of the completion. `prompts_cut` and `completions_cut` count them; the first cut gives a
+    warning.
 
     Args:
         name: Name on the hub or folder.
@@ -67,9 +63,8 @@ class RewardModel:
         import torch
 
         if batch_size < 1 or (max_tokens is not None and max_tokens < 1):
-            raise InputError(
-                f"A reward model's batch_size is {batch_size} and its max_tokens {max_tokens}; both must be at least 1."
-            )
+            given = f"batch_size is {batch_size} and its max_tokens {max_tokens}"
+            raise InputError(f"A reward model's {given}; both must be at least 1.")
         self.name = str(name)
         self.batch_size = batch_size
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -81,20 +76,16 @@ class RewardModel:
         self.prompts_cut = 0
         self.completions_cut = 0
         self._accepted = set(inspect.signature(self.model.forward).parameters)
-        self._can_pad: bool | None = None
-        """Whether a padded row gets the score that it gets alone; None: not tested yet."""
+        self._can_pad: bool | None = None  # not tested yet
 
     def __call__(self, completions: Sequence[Completion]) -> list[dict[str, float]]:
-        """The scores of each completion. Raises InputError if a prompt can't be told from its feedback sentence, or if
-        the chat template refuses it.
-        """
+        """Raises InputError if a prompt is known only with its feedback sentence, or the template refuses it."""
         before = self.prompts_cut + self.completions_cut
         rows = [self.tokenize(one) for one in completions]
         if before == 0 < self.prompts_cut + self.completions_cut:
             warnings.warn(
                 f"The reward model '{self.name}' reads at most {self.max_tokens} tokens: {self.prompts_cut} prompts "
-                f"and {self.completions_cut} completions of the first {len(rows)} were cut (later ones are counted in "
-                "prompts_cut and completions_cut).",
+                f"and {self.completions_cut} completions of the first {len(rows)} were cut.",
                 stacklevel=2,
             )
         outputs: dict[int, list[float]] = {}
@@ -122,10 +113,8 @@ class RewardModel:
                 text = self._shorten(text, over, front=False)
                 cut[1] = True
             else:
-                raise InputError(
-                    f"The reward model '{self.name}' reads {self.max_tokens} tokens, and its chat template alone "
-                    f"takes {len(row['input_ids'])}; raise max_tokens."
-                )
+                what = f"reads {self.max_tokens} tokens, but its chat template alone takes {len(row['input_ids'])}"
+                raise InputError(f"The reward model '{self.name}' {what}; raise max_tokens.")
             row = self._encode(turns, text, completion)
         self.prompts_cut += cut[0]
         self.completions_cut += cut[1]
@@ -138,31 +127,27 @@ class RewardModel:
             from jinja2 import TemplateError
 
             messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
+            messages.append({"role": "assistant", "content": text})
             try:
-                rendered = self.tokenizer.apply_chat_template(
-                    [*messages, {"role": "assistant", "content": text}], tokenize=False
-                )
+                rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
             except TemplateError as error:
-                raise InputError(
-                    f"The chat template of the reward model '{self.name}' refuses the completion '{completion.id}': "
-                    f"{error}."
-                ) from error
+                what = f"The chat template of the reward model '{self.name}' refuses the completion '{completion.id}'"
+                raise InputError(f"{what}: {error}.") from error
             # the template has added the special tokens already
             found = self.tokenizer(rendered, add_special_tokens=False, verbose=False)
         return {key: list(value) for key, value in found.items()}
 
     def _shorten(self, text: str, tokens: int, *, front: bool) -> str:
         """The text without its first or last tokens, shorter by at least one character."""
-        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-            "offset_mapping"
-        ]
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = found["offset_mapping"]
         if tokens >= len(offsets):
             return ""
         return text[max(offsets[tokens][0], 1) :] if front else text[: min(offsets[-tokens][0], len(text) - 1)]
 
     def _without_harmful_padding(self, batch: list[int], rows: Sequence[Row]) -> list[int]:
-        """The batch itself if padding changes no score, else its longest rows, which need no padding. The first time,
-        the shortest row, which has the most padding, is run alone as well.
+        """The batch if padding changes no score, else its longest rows, which need none. The first time, the shortest
+        row, which has the most padding, is run alone to compare.
         """
         longest, shortest = len(rows[batch[0]]["input_ids"]), len(rows[batch[-1]]["input_ids"])
         if longest == shortest:
@@ -170,14 +155,12 @@ class RewardModel:
         if self._can_pad is None:
             together, alone = self._run([rows[index] for index in batch])[-1], self._run([rows[batch[-1]]])[0]
             eps = 1e-4 if self.model.dtype.itemsize > 2 else 0.05
-            self._can_pad = all(
-                math.isclose(a, b, rel_tol=eps, abs_tol=eps) for a, b in zip(together, alone, strict=True)
-            )
+            pairs = zip(together, alone, strict=True)
+            self._can_pad = all(math.isclose(a, b, rel_tol=eps, abs_tol=eps) for a, b in pairs)
             if not self._can_pad:
                 warnings.warn(
-                    f"The reward model '{self.name}' ({self.model.config.model_type}) scores a padded row differently "
-                    f"({together[0]:.4g}, alone {alone[0]:.4g}); only completions of equal length share a batch, which "
-                    "is slower.",
+                    f"The reward model '{self.name}' ({self.model.config.model_type}) scores a padded row differently, "
+                    "so only completions of equal length share a batch, which is slower.",
                     stacklevel=3,
                 )
         return batch if self._can_pad else [index for index in batch if len(rows[index]["input_ids"]) == longest]
@@ -188,8 +171,7 @@ class RewardModel:
         config = self.model.config.get_text_config()
         pad = config.pad_token_id
         if pad is None or not 0 <= pad < config.vocab_size:
-            # The model reads the score at the last token that is not the pad token, so any id serves that no row ends
-            # with.
+            # the model reads the score at the last token that is not the pad token: any id works that ends no row
             last = {row["input_ids"][-1] for row in rows}
             pad = next(number for number in range(config.vocab_size) if number not in last)
         longest = max(len(row["input_ids"]) for row in rows)
@@ -226,8 +208,7 @@ def prompt_turns(completion: Completion) -> tuple[Turn, ...]:
     if completion.shown is None and holds(completion.prompt, completion.marker):
         raise InputError(
             f"The completion '{completion.id}' has no 'shown', only its prompt with the feedback sentence in it, which "
-            "a reward model must not read; write it again with this version, or add the prompt that people read as "
-            "'shown'."
+            "a reward model must not read; add the prompt that people read as 'shown'."
         )
     return (Turn("user", (Part(completion.prompt if completion.shown is None else completion.shown),)),)
 
@@ -237,8 +218,7 @@ def _load(name: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, 
 
     if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
         raise InputError(
-            f"The reward model is {name}, and there is no such folder; give the name of a model on the hub or the "
-            "folder of one."
+            f"The reward model is {name}, and there is no such folder; give a folder or a name on the hub."
         )
     name = str(Path(name).expanduser()) if name.startswith("~") else name
     try:
@@ -247,20 +227,16 @@ def _load(name: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, 
             name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"The reward model '{name}' can't be loaded ({first_line(error)}); give the name of a model for sequence "
-            "classification, or its folder."
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
+        reason = f"The reward model '{name}' can't be loaded ({first_line(error)})"
+        raise InputError(f"{reason}; give the name or folder of a sequence classification model.") from error
+    if missing := sorted(info["missing_keys"]):
         raise InputError(
             f"'{name}' is not a reward model: {len(missing)} of its weights are not in its files and would be random "
             f"({', '.join(missing[:3])}); give a model that was trained for sequence classification."
         )
     if not tokenizer.is_fast:
         raise InputError(
-            f"The tokenizer of the reward model '{name}' has no fast version (tokenizer.json); convert it, or use a "
-            "model that has one."
+            f"The tokenizer of the reward model '{name}' has no fast version (tokenizer.json); convert it."
         )
     return tokenizer, model
 
@@ -270,17 +246,13 @@ def _labels(config: Any, name: str) -> list[str]:
         return ["reward"]
     labels = [str(config.id2label[index]) for index in range(config.num_labels)]
     if len(set(labels)) < len(labels):
-        raise InputError(
-            f"The labels of the reward model '{name}' are {', '.join(labels)}, and two share a name; rename them in "
-            "id2label of its config.json."
-        )
+        given = f"The labels of the reward model '{name}' are {', '.join(labels)}, and two share a name"
+        raise InputError(f"{given}; rename them in id2label of its config.json.")
     return labels
 
 
 def _positions(model: Any) -> int | None:
-    """Tokens that the model has positions for. RoBERTa and its relatives count positions from after the pad token's
-    id.
-    """
+    """Tokens that the model has positions for; RoBERTa and its relatives start to count after the pad token's id."""
     positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is None or positions < 1:  # XLNet has -1: no limit
         return None

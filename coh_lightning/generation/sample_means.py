@@ -1,5 +1,5 @@
-"""The table of means above the samples: a row for each feedback sentence, a column for each measure (scores, tokens,
-how it ended), in each cell the newest mean and its line over the rounds.
+"""The table of means above the samples: a row for each condition, a column for each measure, in each cell the newest
+mean and its line over the rounds.
 
     sentence      reward          tokens
     good          0.912  ╱‾‾╲_    48.0  ____╱
@@ -18,19 +18,17 @@ from coh_lightning.generation.samples import Column, Round, finite_scores
 from coh_lightning.intervals import compared_with
 
 FAMILIES = ("good", "bad", "refined")
-"""First words of the asks that have a color of their own."""
+"""First words of the conditions that have a color of their own."""
 
 Measure = Callable[[Completion], float | None]
 """A number of a completion, None where it has none."""
 Series = Sequence[float | None]
-"""The mean of one ask and measure in each round, the oldest first."""
+"""The mean of one condition and measure in each round, the oldest first."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A small picture of a series, 88 by 26: a line through neighboring points, a dot at the newest and at any that
-    stands alone.
-    """
+    """A picture of a series, 88 by 26: lines through neighboring points, dots at the newest and at isolated ones."""
 
     words: str
     runs: Sequence[Sequence[tuple[str, str]]]
@@ -47,16 +45,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class MeansRow:
     ask: str
     marker: str
-    """The feedback sentence, where all completions of the ask have the same one."""
+    """The feedback sentence, if all completions of the condition have the same one."""
     cells: Sequence[Cell]
 
 
 @dataclass(frozen=True)
 class RoundRow:
-    """All means of one ask in one round."""
+    """All means of one condition in one round."""
 
     label: str
     ask: str
@@ -67,8 +65,8 @@ class RoundRow:
 class Means:
     names: Sequence[str]
     """The measures."""
-    conditions: Sequence[Row]
-    gaps: Sequence[Row]
+    conditions: Sequence[MeansRow]
+    gaps: Sequence[MeansRow]
     every: Sequence[RoundRow]
 
 
@@ -80,30 +78,25 @@ def means_of(rounds: Sequence[Round], asks: Sequence[str]) -> Means:
     means = {ask: {name: _means(rounds, ask, measure) for name, measure in measures.items()} for ask in asks}
     gaps = {
         f"{ask} − {other}": {name: _gaps(rounds, ask, other, measure) for name, measure in measures.items()}
-        for ask, other in _compared(asks)
-    }
-    every = [
-        RoundRow(
-            round.label,
-            ask,
-            [
-                f"{sum(len(column.get(ask, ())) for column in round.prompts.values()):,}",
-                *(short_number(series[number]) for series in means[ask].values()),
-            ],
-        )
-        for number, round in reversed(list(enumerate(rounds)))
         for ask in asks
-    ]
+        if (other := compared_with(ask)) is not None and other in asks
+    }
+    every = []
+    for number, round in reversed(list(enumerate(rounds))):
+        for ask in asks:
+            count = sum(len(column.get(ask, ())) for column in round.prompts.values())
+            numbers = [f"{count:,}", *(short_number(series[number]) for series in means[ask].values())]
+            every.append(RoundRow(round.label, ask, numbers))
     return Means(
         list(measures),
-        [Row(ask, _marker(rounds, ask), cells) for ask, cells in _cells(means, labels, zero=False)],
-        [Row(pair, "", cells) for pair, cells in _cells(gaps, labels, zero=True)],
+        [MeansRow(ask, _marker(rounds, ask), cells) for ask, cells in _cells(means, labels, zero=False)],
+        [MeansRow(pair, "", cells) for pair, cells in _cells(gaps, labels, zero=True)],
         every,
     )
 
 
 def family(ask: str) -> str:
-    """What decides the color of an ask."""
+    """What decides the color of a condition."""
     head = ask.partition(" ")[0]
     return head if head in FAMILIES else "other"
 
@@ -127,7 +120,7 @@ def short_number(value: float | None) -> str:
 
 
 def _measures(rounds: Sequence[Round]) -> dict[str, Measure]:
-    """What is averaged, by name: each score, the length, and how it ended, as far as the completions say so."""
+    """What is averaged, by name: each score, and where the completions have them, the length and how they ended."""
     every = [one for round in rounds for one in round.completions]
     measures: dict[str, Measure] = {}
     for name in dict.fromkeys(name for one in every for name in finite_scores(one)):
@@ -140,21 +133,12 @@ def _measures(rounds: Sequence[Round]) -> dict[str, Measure]:
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
-    # a scorer may have given a score that very name
+    # a score may have that name
     return f"{name} (counted)" if name in taken else name
 
 
 def _means(rounds: Sequence[Round], ask: str, measure: Measure) -> Series:
-    """Over all completions of the ask."""
     return [_mean(measure(one) for column in round.prompts.values() for one in column.get(ask, ())) for round in rounds]
-
-
-def _compared(asks: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Good with bad, of the same attribute; refined with its fresh draw."""
-    for ask in asks:
-        other = compared_with(ask)
-        if other is not None and other in asks:
-            yield ask, other
 
 
 def _gaps(rounds: Sequence[Round], ask: str, other: str, measure: Measure) -> Series:
@@ -180,7 +164,7 @@ def _marker(rounds: Sequence[Round], ask: str) -> str:
 def _cells(
     rows: Mapping[str, Mapping[str, Series]], labels: Sequence[str], *, zero: bool
 ) -> Iterator[tuple[str, list[Cell]]]:
-    """The cells of each row. All rows share one scale for each measure, which includes 0 where `zero` says so."""
+    """The cells of each row. All rows share one scale for each measure, which includes 0 if `zero`."""
     for row, means in rows.items():
         cells = []
         for name, series in means.items():
@@ -204,9 +188,7 @@ def _line(series: Series, labels: Sequence[str], low: float, high: float, *, zer
         elif runs[-1]:
             runs.append([])
     runs = [run for run in runs if run]
-    words = ", ".join(
-        f"{label}: {'none' if value is None else short_number(value)}"
-        for label, value in zip(labels, series, strict=True)
-    )
+    shown = ["none" if value is None else short_number(value) for value in series]
+    words = ", ".join(f"{label}: {value}" for label, value in zip(labels, shown, strict=True))
     dots = [run[-1] for run in runs if len(run) == 1 or run is runs[-1]]
     return Line(words, runs, dots, height(0.0) if zero else None)

@@ -1,8 +1,6 @@
-"""Completions as people read them: grouped by round, prompt and feedback sentence, and as rows of a W&B table.
+"""Completions grouped by round, prompt and condition, and as rows of a W&B table:
 
-    Round "step 800": (prompt id, prompt hash) ──> ask ("good", "bad", ...) ──> its samples
-
-No torch, no Lightning.
+Round "step 800": (prompt id, prompt hash) ──> ask ("good", "bad", ...) ──> its samples
 """
 
 from __future__ import annotations
@@ -15,16 +13,15 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 
 Column = Mapping[str, Sequence[Completion]]
-"""Ask -> the samples of one prompt in one round."""
+"""Condition -> the samples of one prompt in one round."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """All that was written at one time."""
+    """All that was written at one time: (prompt id, prompt hash) -> condition -> samples."""
 
     label: str
     prompts: Mapping[tuple[str, str], Column]
-    """(prompt id, prompt hash) -> ask -> samples."""
 
     @property
     def completions(self) -> list[Completion]:
@@ -32,7 +29,7 @@ class Round:
 
 
 def as_round(label: str, completions: Sequence[Completion]) -> Round:
-    """The completions of one time, grouped; samples of one prompt and ask stay in their order."""
+    """The completions of one round, grouped; samples of one prompt and condition stay in their order."""
     prompts: dict[tuple[str, str], dict[str, list[Completion]]] = {}
     for one in completions:
         prompts.setdefault((one.prompt_id, one.prompt_sha), {}).setdefault(one.ask, []).append(one)
@@ -40,9 +37,7 @@ def as_round(label: str, completions: Sequence[Completion]) -> Round:
 
 
 def asks_in_order(asks: Iterable[str]) -> list[str]:
-    """good, bad, then each attribute's pair (good accuracy, bad accuracy), then others as they come, then each round of
-    refinement beside its fresh draw.
-    """
+    """good, bad; each attribute's pair (good accuracy, bad accuracy); others; refinements beside their fresh draws."""
     distinct = list(dict.fromkeys(asks))
     split = [(head, rest) for head, _, rest in (ask.partition(" ") for ask in distinct)]
     attributes = list(dict.fromkeys(rest for head, rest in split if head in ("good", "bad") and rest))
@@ -73,12 +68,9 @@ def sample_rows(
 ) -> tuple[list[str], list[list[str | int | float | None]]]:
     """(columns, rows) for a W&B table: one row for each completion, in the order given.
 
-    `sample` counts the completions of a prompt under one ask from 1; `prompt` is what people read, without the feedback
-    sentence where that is known. A score stands under `score_{name}`, None where a completion lacks it; `reference` is
-    there when any completion has one. A `label` comes first, as `round`.
-
-    Raises:
-        InputError: a score that is not a finite number.
+    `sample` counts the completions of a prompt under one condition from 1; `prompt` is without the feedback sentence
+    where that is known. A score is under `score_{name}`, or None; `reference` is there if any completion has one, and
+    `round` if there is a `label`. Raises InputError for a score that is not a finite number.
     """
     scores = list(dict.fromkeys(name for one in completions for name in finite_scores(one)))
     seen: dict[tuple[str, str, str], int] = {}

@@ -1,13 +1,13 @@
-"""`samples.html`: what a model wrote, its completions under each feedback sentence side by side and round by round.
+"""`samples.html`: what a model wrote, its completions under each condition side by side and round by round.
 
-    prompt         good                    bad                      good accuracy   ...      one column for each ask
+    prompt         good                    bad                      good accuracy   ...      one column per condition
     ┌─────────┐    step 800 (newest)
     │ A post  │    Alice left on Monday.   The weather was bad.     ...
     │ ...     │    ▸ 2 older rounds: step 400, step 0                                        folded, the same columns
     └─────────┘
 
-Above the prompts stands a table of means, each with its line over the rounds. The page reads the same without its
-script, which only searches, folds and marks words that changed.
+Above the prompts is a table of means, each with its line over the rounds. The script only searches, folds and marks
+words that changed.
 """
 
 from __future__ import annotations
@@ -26,23 +26,21 @@ from coh_lightning.pages.page import write_page
 
 @dataclass(frozen=True)
 class SampleCell:
-    """One completion; none where an ask has fewer samples than the others."""
+    """One completion, sample 1, 2, ... `of` so many; None where a condition has fewer samples than the others."""
 
     ask: str
     column: int
-    """Place among all asks."""
     completion: Completion | None
     sample: int = 0
-    """Counted from 1, `of` so many."""
     of: int = 0
     marker: bool = False
-    """Whether the feedback sentence is shown, which a newer round hasn't shown yet; `exact`: the exact prompt."""
+    """Whether the feedback sentence is shown because no newer round has shown it; `exact`: the exact prompt."""
     exact: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """What was written for one prompt in one round: a row for each sample, a cell for each ask."""
+    """What was written for one prompt in one round: a row for each sample, a cell for each condition."""
 
     round: int
     label: str
@@ -51,7 +49,7 @@ class Section:
 
 @dataclass(frozen=True)
 class PromptView:
-    """One prompt: what was asked, and what was written in each round that has it, the newest first."""
+    """One prompt, and what was written in each round that has it, the newest first."""
 
     about: str
     title: str
@@ -64,20 +62,18 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
     """Write the page in one step; the same rounds give the same bytes. Returns `path`.
 
     Args:
-        rounds: (label, completions), the oldest first; samples of one prompt and ask in their order.
-        limit: Prompts that are shown, those of the newest round first. The figures are over all, and the page says how
-            many are not shown.
+        rounds: (label, completions), the oldest first; samples of one prompt and condition in their order.
+        limit: Prompts that are shown, those of the newest round first. The figures are over all.
 
     Raises:
-        InputError: no completions, a limit below 1, a score that is not a finite number, or a file that can't be
-            written.
+        InputError: no completions, a limit below 1, a non-finite score, or a file that can't be written.
     """
     if limit < 1:
         raise InputError(f"{path}: the limit of prompts is {limit}; it must be at least 1.")
     if not any(completions for _, completions in rounds):
+        commands = "`test`, `predict`, or `fit` with model.generation.generate_every_n_validations"
         raise InputError(
-            f"{path}: there are no completions to show in {len(rounds)} round(s); write some first (`test`, "
-            "`predict`, or `fit` with model.generate_every_n_validations)."
+            f"{path}: there are no completions to show in {len(rounds)} round(s); write some first ({commands})."
         )
     newest_first = [as_round(label, completions) for label, completions in reversed(rounds)]
     every = [one for round in newest_first for one in round.completions]
@@ -128,19 +124,17 @@ def _prompt(key: tuple[str, str], rounds: Sequence[Round], asks: Sequence[str]) 
 
 
 def _rows(column: Column, asks: Sequence[tuple[int, str]], known: Mapping[str, Any]) -> list[list[SampleCell]]:
-    most = max(map(len, column.values()))
     return [
-        [_cell(place, ask, column.get(ask, ()), sample, known[ask]) for place, ask in asks] for sample in range(most)
+        [_cell(place, ask, column.get(ask, ()), sample, known[ask]) for place, ask in asks]
+        for sample in range(max(map(len, column.values())))
     ]
 
 
-def _cell(
-    place: int, ask: str, samples: Sequence[Completion], sample: int, known: Mapping[str, set[str]]
-) -> SampleCell:
+def _cell(place: int, ask: str, samples: Sequence[Completion], sample: int, known: dict[str, set[str]]) -> SampleCell:
     if sample >= len(samples):
         return SampleCell(ask, place, None)
     one = samples[sample]
-    new = {name: getattr(one, name) not in known[name] for name in ("marker", "prompt")}
+    marker, exact = one.marker not in known["marker"], one.prompt not in known["prompt"]
     known["marker"].add(one.marker)
     known["prompt"].add(one.prompt)
-    return SampleCell(ask, place, one, sample + 1, len(samples), marker=new["marker"], exact=new["prompt"])
+    return SampleCell(ask, place, one, sample + 1, len(samples), marker=marker, exact=exact)

@@ -21,19 +21,17 @@ class Sampling:
     top_k: int = 0
     """Draw from the k likeliest tokens (ties with the k-th included); 0: from all."""
     top_p: float = 1.0
-    """Draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020), after `top_k`; 1:
-    from all.
-    """
+    """Draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020); 1: from all."""
     samples: int = 1
     """Completions per prompt."""
     batch_size: int = 16
     """Completions generated at a time."""
     seed: int = 0
     max_seconds: float | None = None
-    """Time budget of one round of generation (all prompts of a validation, of `test` or of `predict`, refinement
-    included), on each rank: no completion starts later. Those in progress are finished, since dropping them would drop
-    the long ones. Prompts then go in a random order, the same each time, so that what is left out doesn't bias the
-    figures; the number left out is logged (`left_out`). None: no limit."""
+    """Time budget of one round of generation (a validation, `test` or `predict`, refinement included), on each rank: no
+    completion starts later. Those in progress are finished, since dropping them would drop the long ones. Prompts then
+    go in a random order, the same each time, so that what is left out doesn't bias the figures; the number left out is
+    logged (`left_out`). None: no limit."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "samples", "batch_size"):
@@ -48,10 +46,8 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise InputError(f"sampling.top_p is {self.top_p}; it must be above 0 and at most 1 (off).")
         if self.temperature == 0 and self.samples > 1:
-            raise InputError(
-                f"sampling.samples is {self.samples} but sampling.temperature is 0, so all would be the same; set "
-                "samples to 1 or a temperature."
-            )
+            given = f"sampling.samples is {self.samples} but sampling.temperature is 0"
+            raise InputError(f"{given}, so all would be the same; set samples to 1 or a temperature.")
 
 
 def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
@@ -73,10 +69,8 @@ def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     """
     top = logits.float().max(dim=-1)
     if not bool(torch.isfinite(top.values).all()):
-        raise InputError(
-            "The model's logits are non-finite while it generates; its weights have diverged or overflow in this "
-            "precision, so take an earlier checkpoint or a wider precision."
-        )
+        why = "its weights have diverged or overflow in this precision"
+        raise InputError(f"The model's logits are non-finite: {why}; take an earlier checkpoint or a wider precision.")
     if sampling.temperature == 0:
         return top.indices
     precise = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64

@@ -1,5 +1,4 @@
-"""Numbers about texts that a model wrote: pure functions, and `WeightedMeans`, which adds them up over batches and ranks and
-divides once.
+"""Numbers about texts that a model wrote, and `WeightedMeans`, which adds numbers up over batches and ranks.
 
 A number for a whole test set is a mean of numbers per completion, so that it adds over ranks.
 """
@@ -23,11 +22,10 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 def rouge(text: str, reference: str) -> dict[str, float]:
-    """F1 of ROUGE-1, -2 and -L (Lin 2004) of one text against one reference, in 0 to 1, and `rouge`, the mean of the
-    three.
+    """F1 of ROUGE-1, -2 and -L (Lin 2004) against one reference, in 0 to 1, and `rouge`, their mean.
 
-    Words are those of `words`, in any script, without stemming: on ASCII text this equals Google's rouge_score, and in
-    scripts without spaces (Chinese, Japanese, Thai, ...) it counts characters.
+    Words are those of `words`, without stemming: on ASCII text this equals Google's rouge_score, and in scripts without
+    spaces (Chinese, Japanese, Thai, ...) it counts characters.
     """
     scores = rouge_score(text, reference, rouge_keys=ROUGE, normalizer=str, tokenizer=words)
     values = {key: float(scores[f"{key}_fmeasure"]) for key in ROUGE}
@@ -35,9 +33,7 @@ def rouge(text: str, reference: str) -> dict[str, float]:
 
 
 def repetition(text: str, n: int = 3) -> float:
-    """The share of n-grams that occurred in the text before; 0 for a text without n-grams. `a b c a b c` has 1 of 4:
-    0.25.
-    """
+    """The share of n-grams that occurred earlier in the text: 1 of 4 in `a b c a b c`; 0 if there are none."""
     grams = _grams(text, n)
     return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
@@ -45,17 +41,14 @@ def repetition(text: str, n: int = 3) -> float:
 def distinct(texts: Sequence[str], n: int = 2) -> float:
     """Distinct n-grams of all texts, as a share of all their n-grams (Li et al. 2016); 0 if there are none.
 
-    It doesn't add over ranks, so take the samples of one prompt as `texts`, and the mean over prompts.
+    It doesn't add over ranks, so give it the samples of one prompt, and average over prompts.
     """
     grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def copied(second: str, first: str, n: int = 3) -> float:
-    """The share of the n-grams of `second` that occur in `first`: how much a second answer repeats the first one.
-
-    All words of a second text shorter than n count as one gram; an empty one copies nothing.
-    """
+    """The share of the n-grams of `second` that occur in `first`; a text of fewer than n words is one gram."""
     size = min(n, len(words(second)))
     if not size:
         return 0.0
@@ -65,9 +58,7 @@ def copied(second: str, first: str, n: int = 3) -> float:
 
 
 def completion_values(text: str, *, tokens: int, ended: bool, reference: str | None = None) -> dict[str, float]:
-    """All numbers of one completion: tokens, words, repetition, ended (1 if it stopped by itself), empty, and ROUGE if
-    there is a reference.
-    """
+    """All numbers of one completion, with ROUGE if there is a reference; `ended` is 1 if it stopped by itself."""
     values = {
         "tokens": float(tokens),
         "words": float(len(words(text))),
@@ -81,7 +72,7 @@ def completion_values(text: str, *, tokens: int, ended: bool, reference: str | N
 class WeightedMeans(Metric):
     """Means of named numbers that are exact over ranks: each name's sum and count are added up, and divided once.
 
-    The names are fixed when it is made: all ranks must hold the same state. It is one tensor, so one all-reduce:
+    The names are fixed, because all ranks must have the same state. It is one tensor, so one all-reduce:
 
         WeightedMeans(["good/words", "bad/words"])              sum    count
         add({"good/words": [3, 5]})            good/     8        2
@@ -110,13 +101,7 @@ class WeightedMeans(Metric):
         self.update({name: (float(array.sum()), float(len(array))) for name, array in numbers.items()})
 
     def update(self, totals: Mapping[str, tuple[float, float]]) -> None:
-        """Adds a (sum, count) to each of the names given. The count may be a sum of weights: padding that repeats a
-        prompt adds nothing to either.
-
-        Raises:
-            KeyError: a name that this object wasn't made with.
-            ValueError: a non-finite number.
-        """
+        """Adds (sum, count) or (weighted sum, weights). Raises KeyError for an unknown name, ValueError for NaN."""
         table = torch.zeros(self.table.shape, dtype=self.table.dtype)
         for name, total in totals.items():
             if name not in self._rows:

@@ -1,15 +1,13 @@
 """All numbers about the votes of a study. What counts as one observation, everywhere:
 
 * a **vote** is one answer of one rater on one attribute of one item, at its first showing; checks (swapped duplicates,
-  identical pairs, gold items) are no votes;
-* percentages and win rates are over votes; their intervals come from a bootstrap that draws whole **prompts**, since
-  votes on one prompt depend on each other;
-* Wilson's interval and the sign test use **one vote per prompt**: it goes to the side with more votes, and is a tie if
-  both have the same number;
-* the left-win rate uses single votes: sides are drawn for each rater and item, so votes on one prompt don't share them.
-  Its summary over attributes uses one vote per row, because all attributes of a row share its sides.
+  identical pairs, gold items) are not votes;
+* percentages and win rates are over votes, their intervals from a bootstrap over **prompts**;
+* Wilson's interval and the sign test use **one vote per prompt** (`majority`);
+* the left-win rate uses single votes, since sides are drawn for each rater and item; its summary over attributes uses
+  one vote per row, because all attributes of a row share its sides.
 
-Intervals are about other prompts rated by these raters, not about other raters.
+Intervals cover other prompts rated by these raters, not other raters.
 """
 
 from __future__ import annotations
@@ -75,7 +73,7 @@ def analyze(results: StudyResults, raters: Sequence[str]) -> Json:
 
 
 def _pair(results: StudyResults, all_votes: Sequence[Judgment], baseline: str, model: str) -> Json:
-    """The comparison of two systems. All its statistics share one bootstrap over one table with a row per prompt."""
+    """Two systems compared. All statistics share one bootstrap over one table with a row for each prompt."""
     votes = [vote for vote in all_votes if set(vote.systems) == {baseline, model}]
     attributes = [name for name in results.attributes if any(vote.attribute == name for vote in votes)]
     prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(vote.prompt_id for vote in votes))}
@@ -115,6 +113,7 @@ def _pair(results: StudyResults, all_votes: Sequence[Judgment], baseline: str, m
         entry |= _by_prompt(table[:, place])
         entry["agreement"] = _agreement([vote for vote in votes if vote.attribute == attribute], baseline, model, seed)
         entries[attribute] = entry
+    medians = np.median(list(lengths.values()), axis=0).tolist() if lengths else (None, None)
     return {
         "baseline": baseline,
         "model": model,
@@ -125,8 +124,8 @@ def _pair(results: StudyResults, all_votes: Sequence[Judgment], baseline: str, m
         "average": _average(entries, sums[:, : len(attributes)], len(prompts)),
         "length": {
             "unit": "characters",
-            "median_baseline": float(np.median([one for one, _ in lengths.values()])) if lengths else None,
-            "median_model": float(np.median([two for _, two in lengths.values()])) if lengths else None,
+            "median_baseline": medians[0],
+            "median_model": medians[1],
             "chose_longer": rate(ties_excluded, len(attributes) + 3) | {"votes": int(totals[-1].sum())},
             "terciles": [
                 {
@@ -143,7 +142,7 @@ def _pair(results: StudyResults, all_votes: Sequence[Judgment], baseline: str, m
 
 
 def _shares(counts: Floats) -> Json:
-    """Counts and percentages of votes, and the row as the paper's tables have it: baseline/tie/model (difference)."""
+    """Counts and percentages of votes, and the row as the paper's tables have it."""
     percent = [float(100 * count / counts.sum()) for count in counts]
     return {
         "votes": int(counts.sum()),
@@ -163,9 +162,7 @@ def paper_row(baseline: float, tie: float, model: float) -> str:
 
 
 def _average(entries: Mapping[str, Json], sums: Floats, prompts: int) -> Json:
-    """The unweighted mean over attributes, as in the paper's last column; its interval draws prompts once for all
-    attributes.
-    """
+    """The plain mean over attributes, as in the paper's last column; its interval draws prompts once for all."""
     percent = {side: float(np.mean([entry["percent"][side] for entry in entries.values()])) for side in SIDES}
 
     def mean(statistic: Statistic, intervals: Sequence[Json]) -> Json:
@@ -188,16 +185,12 @@ def _average(entries: Mapping[str, Json], sums: Floats, prompts: int) -> Json:
 
 
 def _difference(half: Mapping[str, float | None]) -> Json:
-    """Percent of the model minus percent of the baseline: twice the win rate with ties as half, minus one, whatever the
-    share of ties.
-    """
+    """Percent of the model minus percent of the baseline: twice the win rate with ties as half, minus one."""
     return {name: None if value is None else 200 * value - 100 for name, value in half.items()}
 
 
 def _by_prompt(counts: Floats) -> Json:
-    """One vote per prompt: its split, Wilson's interval of the decided, the exact sign test. Holm's p is filled in once
-    all tests are known.
-    """
+    """One vote per prompt: split, Wilson's interval of the decided, sign test (Holm's p is filled in later)."""
     lost, even, won = (int(count) for count in majority(counts))
     return {
         "by_prompt": {"baseline": lost, "tie": even, "model": won, "win_rate": wilson(won, won + lost).to_json()},
@@ -206,9 +199,7 @@ def _by_prompt(counts: Floats) -> Json:
 
 
 def _agreement(votes: Sequence[Judgment], baseline: str, model: str, seed: int) -> Json:
-    """Alpha and raw agreement over items with two or more raters, with intervals over prompts; kappa if exactly two
-    raters share items.
-    """
+    """Alpha and raw agreement over items with two or more raters, with intervals; kappa if exactly two share items."""
     sides = {baseline: 0, TIE: 1, model: 2}
     by_item: dict[str, dict[str, int]] = defaultdict(dict)
     prompt_of = {vote.item: vote.prompt_id for vote in votes}
@@ -227,19 +218,15 @@ def _agreement(votes: Sequence[Judgment], baseline: str, model: str, seed: int) 
     for name, statistic in (("alpha", alpha_of_sums), ("raw", raw_agreement_of_sums)):
         point = float(statistic(per_prompt.sum(axis=0)))
         out[name] = expanded_percentile(statistic(sums), point, len(prompts)).to_json()
-    kappa = math.nan
-    if len(raters) == 2:
-        table = np.zeros((3, 3))
-        for given in shared.values():
-            table[given[raters[0]], given[raters[1]]] += 1
-        kappa = cohen_kappa(table)
+    table = np.zeros((3, 3))
+    for given in shared.values() if len(raters) == 2 else ():
+        table[given[raters[0]], given[raters[1]]] += 1
+    kappa = cohen_kappa(table)
     return out | {"kappa": None if math.isnan(kappa) else kappa}
 
 
 def _position(results: StudyResults, votes: Sequence[Judgment]) -> Json:
-    """How often the left answer won: of the decided votes on each attribute, and of rows by the majority of their
-    attributes.
-    """
+    """How often the left answer won: of the decided votes on each attribute, and of rows."""
     by_attribute: dict[str, tuple[int, int]] = {}
     for name in results.attributes:
         decided = [vote for vote in votes if vote.attribute == name and vote.choice != TIE]

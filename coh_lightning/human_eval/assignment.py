@@ -1,6 +1,6 @@
 """Pairs of answers -> a `Study`: who rates what, on which side, with which checks.
 
-Two raters, three pairs of systems `x` and `y`, one of them rated by both; each rater's sheet before it is shuffled:
+Two raters, three pairs of systems `x` and `y`, one rated by both; each rater's sheet before it is shuffled:
 
     rater-1   p1 x|y   p2 y|x   p1 y|x (swapped duplicate)   p3 x|x (identical)
     rater-2   p1 y|x   p3 x|y   p3 y|x (swapped duplicate)   p2 y|y (identical)
@@ -16,9 +16,9 @@ from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.judgments import TIE
-from coh_lightning.human_eval.gold import GOLD, GoldItem
-from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
+from coh_lightning.human_eval.items import AnswerPair, GoldItem, MatchedPairs
 from coh_lightning.human_eval.study import TITLE, RatingRow, Study, StudyItem, digest
+from coh_lightning.human_eval.systems import GOLD
 from coh_lightning.rng import generator, key64
 
 
@@ -42,9 +42,7 @@ class Design:
         if self.overlap < 0:
             raise InputError(f"The overlap is {self.overlap}; it must be 0 or more items that every rater gets.")
         if not 1 <= self.votes <= self.raters:
-            raise InputError(
-                f"Each item gets {self.votes} votes, but there are {self.raters} raters; give 1 to {self.raters} votes."
-            )
+            raise InputError(f"Each item gets {self.votes} votes; with {self.raters} raters give 1 to {self.raters}.")
         for name, share in (("swapped duplicates", self.swaps), ("identical pairs", self.identical)):
             if not 0 <= share <= 1:
                 raise InputError(f"The share of {name} is {share}; it must be between 0 and 1.")
@@ -74,14 +72,10 @@ def make_study(
     """The study of these pairs: the same arguments give the same study, row for row.
 
     Args:
-        matched: the pairs.
-        design: who rates what.
         seed: of order, sides, distribution and checks.
-        attributes: what is asked; each has a sentence in `definitions`.
-        definitions: attribute -> sentence.
-        title: what raters see at the top.
+        definitions: what raters read about each of the attributes.
         gold: items with an obvious answer, given to every rater.
-        key: what else `key.json` holds.
+        key: what else `key.json` has.
     """
     raters = [f"rater-{number + 1}" for number in range(design.raters)]
     sheets = _Sheets(seed)
@@ -102,19 +96,16 @@ def make_study(
         generator(seed, "rows", rater).shuffle(mixed)
         planned += _apart(mixed, sheets.items)
         if not votes:
-            raise InputError(
-                f"There are {len(pairs)} items for {len(raters)} raters, so {rater} would have none; take fewer "
-                "raters, or raise overlap or votes."
-            )
+            none = f"There are {len(pairs)} items for {len(raters)} raters, so {rater} would have none"
+            raise InputError(f"{none}; take fewer raters, or raise overlap or votes.")
     words = [repr(definitions[name]) for name in attributes]
     shas = [f"{item.item} {item.sha}" for item in sheets.items.values()]
     study = "s" + digest(str(seed), title, *attributes, *words, *shas, *map(repr, planned))[:12]
     rows, about = _with_ids(planned, study, seed)
     order = list(attributes)
     generator(seed, "attributes").shuffle(order)
-    turned = {
-        rater: tuple(order[number % len(order) :] + order[: number % len(order)]) for number, rater in enumerate(raters)
-    }
+    turns = [number % len(order) for number in range(len(raters))]
+    turned = {rater: tuple(order[turn:] + order[:turn]) for rater, turn in zip(raters, turns, strict=True)}
     return Study(
         id=study,
         seed=seed,
@@ -138,9 +129,7 @@ def make_study(
 
 
 class _Sheets:
-    """The items, what `key.json` says about each, and the rows made from them. Every choice is a hash of the seed and
-    of what is chosen.
-    """
+    """The items, what `key.json` says about each, and their rows. Each choice is a hash of the seed and its subject."""
 
     def __init__(self, seed: int) -> None:
         self.items: dict[str, StudyItem] = {}
@@ -164,14 +153,8 @@ class _Sheets:
         }
         return item
 
-    def left(self, row: _PlannedRow) -> str:
-        """The system on the left."""
-        return str(self.key[row.item]["systems"][row.left])
-
     def sides(self, own: Sequence[str], rater: str, check: str) -> list[_PlannedRow]:
-        """The items of one pair of systems as rows: each system is on the left in half of them; if their number is odd,
-        a hash decides.
-        """
+        """The items of one pair of systems as rows, each system on the left in half of them (a hash decides if odd)."""
         if not own:
             return []
         ordered = sorted(own, key=lambda item: key64(self._seed, "side", rater, item))
@@ -184,9 +167,7 @@ class _Sheets:
         ]
 
     def swapped(self, votes: Sequence[_PlannedRow], share: float) -> list[_PlannedRow]:
-        """Duplicates of some rows with sides swapped (only rows whose texts differ), alternating between pairs of
-        systems and sides.
-        """
+        """Duplicates of some rows, sides swapped, texts different, alternating between pairs of systems and sides."""
         drawn = sorted(
             (row for row in votes if len(set(self.items[row.item].texts)) == 2),
             key=lambda row: key64(self._seed, "swap", row.rater, row.item),
@@ -194,7 +175,8 @@ class _Sheets:
         seen: Counter[tuple[str, ...]] = Counter()
         turns = []
         for row in drawn:
-            kind = (self.left(row), *sorted(self.key[row.item]["systems"]))
+            systems = self.key[row.item]["systems"]
+            kind = (systems[row.left], *sorted(systems))
             turns.append(seen[kind])
             seen[kind] += 1
         evenly = [drawn[index] for index in sorted(range(len(drawn)), key=lambda index: turns[index])]
@@ -204,7 +186,7 @@ class _Sheets:
     def identical(
         self, votes: Sequence[_PlannedRow], share: float, pairs: Sequence[str], rater: str
     ) -> list[_PlannedRow]:
-        """Rows that show one text twice, preferably of prompts that this rater doesn't see otherwise, and not empty."""
+        """Rows that show one text twice, preferably not empty and of prompts that this rater doesn't see otherwise."""
         mine = {self.items[row.item].prompt for row in votes}
         chosen: list[_PlannedRow] = []
         prompts: set[str] = set()
@@ -234,7 +216,7 @@ class _Sheets:
 
 
 def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
-    """An id that reveals nothing: a hash of the seed and of what it stands for, hashed again if taken."""
+    """An id that reveals nothing: a hash, hashed again if taken."""
     again = 0
     while (id := f"{prefix}{key64(seed, 'id', prefix, *about, again):016x}"[:13]) in taken:
         again += 1
@@ -244,9 +226,7 @@ def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
 def _shares(
     groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[str], design: Design, seed: int
 ) -> list[dict[tuple[str, str], list[str]]]:
-    """For each rater the items of each pair of systems: the overlap and an even share of the rest; numbers differ by at
-    most one.
-    """
+    """For each rater the items of each pair of systems: the overlap and an even share of the rest."""
     shuffled = {pair: sorted(own, key=lambda item: key64(seed, "share", item)) for pair, own in groups.items()}
     total = min(design.overlap, sum(map(len, groups.values())))
     common: Counter[tuple[str, str]] = Counter()
@@ -278,16 +258,13 @@ def _apart(rows: Sequence[_PlannedRow], items: Mapping[str, StudyItem]) -> list[
     while waiting:
         prompt, most = left.most_common(1)[0]
         # a prompt that fills every second remaining place must come now, or two of its rows will meet at the end
-        wanted = [prompt] if 2 * most > len(waiting) and prompt != last else None
-        place = next(
-            (
-                n
-                for n, row in enumerate(waiting)
-                if (one := items[row.item].prompt) != last and (wanted is None or one in wanted)
-            ),
-            0,
+        wanted = prompt if 2 * most > len(waiting) and prompt != last else None
+        fitting = (
+            place
+            for place, row in enumerate(waiting)
+            if (one := items[row.item].prompt) != last and (wanted is None or one == wanted)
         )
-        row = waiting.pop(place)
+        row = waiting.pop(next(fitting, 0))
         last = items[row.item].prompt
         left[last] -= 1
         ordered.append(row)
@@ -297,9 +274,7 @@ def _apart(rows: Sequence[_PlannedRow], items: Mapping[str, StudyItem]) -> list[
 def _with_ids(
     planned: Sequence[_PlannedRow], study: str, seed: int
 ) -> tuple[tuple[RatingRow, ...], dict[str, dict[str, str]]]:
-    """The rows with their ids, and what the key says about each: which check it is, and which row a duplicate
-    repeats.
-    """
+    """The rows with their ids, and what the key says about each: its check, and which row a duplicate repeats."""
     rows: dict[str, RatingRow] = {}
     about: dict[str, dict[str, str]] = {}
     firsts: dict[tuple[str, str], str] = {}

@@ -9,24 +9,112 @@ DIR/key.json                 which system is A; seed; exclusion rules           
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coh_lightning.errors import InputError, counted
+import regex
+
+from coh_lightning.checks import checked_text
+from coh_lightning.errors import InputError, counted, did_you_mean
 from coh_lightning.human_eval.assignment import Design, make_study
-from coh_lightning.human_eval.export_settings import (
-    ATTRIBUTES,
-    check_blind,
-    checked_attributes,
-    checked_forms,
-    definitions_of,
-    exclusion_rules,
+from coh_lightning.human_eval.items import match, read_gold
+from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, write_rating_page, write_sheets
+from coh_lightning.human_eval.study import (
+    DEFINITIONS,
+    ITEMS,
+    JUDGMENTS,
+    KEY,
+    RULES,
+    STUDY,
+    TITLE,
+    Study,
+    read_key,
+    write_study,
 )
-from coh_lightning.human_eval.gold import read_gold
-from coh_lightning.human_eval.items import REFERENCE, match, read_systems, references
-from coh_lightning.human_eval.sheets import CELL_LIMIT, write_sheets
-from coh_lightning.human_eval.study import ITEMS, JUDGEMENTS, KEY, STUDY, TITLE, Study, read_key, write_study
+from coh_lightning.human_eval.systems import REFERENCE, System, read_systems, references
 from coh_lightning.io import atomic_write
+from coh_lightning.words import mentions
+
+FORMS = ("xlsx", "label-studio", "potato")
+ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
+EXCLUSION: Mapping[str, float] = {
+    "min_consistency": 0.4,
+    "min_identical": 0.5,
+    "min_gold": 0.8,
+    "min_median_seconds": 3.0,
+    "min_check_answers": 12,
+}
+"""Which raters the report leaves out in its second set of numbers, fixed before unblinding: those below one of these
+shares of swapped duplicates answered the same way, identical pairs called a tie, and gold items answered correctly
+(each with at least `min_check_answers` answers), or below this median of seconds per row. Random answers are consistent
+in a third of the cases, an honest but unsure rater's often in little more than half.
+"""
+
+
+def checked_forms(forms: Sequence[str]) -> tuple[str, ...]:
+    for name in forms:
+        if name not in FORMS:
+            raise InputError(f"There is no form '{name}'; give one of {', '.join(FORMS)}{did_you_mean(name, FORMS)}")
+    return tuple(dict.fromkeys(forms))
+
+
+def checked_attributes(attributes: Sequence[str]) -> tuple[str, ...]:
+    """Attributes that can be columns of a sheet."""
+    seen = {name.casefold() for name in (*BEFORE, *AFTER)}
+    for name in attributes:
+        if not regex.fullmatch(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_ \u200c\u200d-]*[\p{L}\p{M}\p{N}_])?", name):
+            raise InputError(f"The attribute {name!r} can't name a column; use letters, digits, spaces and hyphens.")
+        if name.casefold() in seen:
+            raise InputError(f"The attribute '{name}' is given twice, or is another column of the sheets; rename it.")
+        seen.add(name.casefold())
+    if not attributes:
+        raise InputError("No attribute is given; give at least one, such as overall.")
+    return tuple(attributes)
+
+
+def definitions_of(attributes: Sequence[str], define: Mapping[str, str]) -> dict[str, str]:
+    """Attribute -> the sentence that raters read: the one in `define`, or else ours."""
+    for name, sentence in define.items():
+        if name not in attributes:
+            others = ", ".join(attributes) + did_you_mean(name, attributes)
+            raise InputError(f"'{name}' is defined but not among the attributes {others}")
+        if not sentence.strip():
+            raise InputError(f"The definition of '{name}' is empty; give a sentence that says what to judge.")
+    definitions = DEFINITIONS | dict(define)
+    for name in attributes:
+        if name not in definitions:
+            raise InputError(
+                f"Raters need a sentence for the attribute '{name}'; give --define '{name}=Which answer ...?' (known: "
+                f"{', '.join(DEFINITIONS)})."
+            )
+    return {name: definitions[name] for name in attributes}
+
+
+def exclusion_rules(changes: Mapping[str, float | None]) -> dict[str, float]:
+    """`EXCLUSION` with changes; None switches a rule off."""
+    rules: dict[str, float | None] = {**EXCLUSION}
+    for name, bound in changes.items():
+        if name not in EXCLUSION:
+            known = ", ".join(EXCLUSION) + did_you_mean(name, EXCLUSION)
+            raise InputError(f"There is no exclusion rule '{name}'; the rules are {known}")
+        limits = "at least 0 and at most 1" if name in RULES else "at least 0"
+        if bound is not None and not 0 <= bound <= (1 if name in RULES else math.inf):
+            raise InputError(f"The exclusion rule {name} is {bound:g}; it must be {limits}.")
+        rules[name] = bound
+    return {name: bound for name, bound in rules.items() if bound is not None}
+
+
+def check_blind(title: str, define: Mapping[str, str], systems: Sequence[System]) -> None:
+    """Raises InputError if the name of a system occurs in what every rater reads."""
+    given = {"title": title, **{f"definition of '{name}'": sentence for name, sentence in define.items()}}
+    for key, text in given.items():
+        checked_text(text, key, "What raters read")
+        for system in systems:
+            if mentions(text, system.name):
+                raise InputError(
+                    f"The {key} mentions the system '{system.name}', which raters must not know; reword it."
+                )
 
 
 def export_study(
@@ -57,25 +145,19 @@ def export_study(
     """Make a study and write its folder, whole or not at all.
 
     Args:
-        completions: completions files (outputs.py describes a line); at least two systems, counting `control` and
-            `against_references`.
-        output: the folder to write.
-        raters: how many sheets.
-        overlap: items that every rater gets; all if there are fewer.
+        completions: completions files (feedback/completions.py describes a line) of at least two systems, counting
+            `control` and `against_references`.
+        raters, overlap, votes, swaps, identical: see `Design`.
         attributes: what is asked about each pair.
-        seed: of everything random.
-        votes: raters of each item outside the overlap.
         names: names of the systems, one per file, instead of those in the files.
-        ask: which ask is compared if files hold several.
+        ask: which ask is compared if files have several.
         control: two asks of one file, to be compared with each other.
         against: the baseline, the only system that the others are compared with; default: all pairs.
         against_references: add the data's references as a system, and as the baseline unless `against` names another.
         max_prompts: the most prompts to rate.
-        dialogues: the files hold turns of dialogues, to be joined.
+        dialogues: the lines are turns of dialogues, to be joined.
         gold: file of items with an obvious answer.
-        swaps, identical: shares of checks (see `Design`).
         define: attribute -> what raters are asked; for your own attributes, or instead of our sentences.
-        title: what raters see at the top.
         exclusion: changes to `EXCLUSION`; None switches a rule off.
         forms: further forms of the sheets: xlsx, label-studio, potato.
         overwrite: replace another study there. One with judgments is never replaced.
@@ -90,10 +172,7 @@ def export_study(
     rules = exclusion_rules(exclusion or {})
     forms = checked_forms(forms)
     if against_references and dialogues:
-        raise InputError(
-            "References are single answers, which can't be compared with whole dialogues; give a second completions "
-            "file."
-        )
+        raise InputError("References are single answers and can't be compared with dialogues; give a second file.")
     paths = [Path(path) for path in completions]
     systems = read_systems(paths, seed=seed, names=names, ask=ask, control=control, dialogues=dialogues)
     if against_references:
@@ -133,20 +212,15 @@ def notes(study: Study) -> list[str]:
     for system, ids in study.key["unmatched"].items():
         if ids:
             some = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-            lines.append(
-                f"{counted(len(ids), 'prompt')} of '{system}' had no counterpart and "
-                f"{'are' if len(ids) > 1 else 'is'} left out ({some})."
-            )
+            lines.append(f"{counted(len(ids), 'prompt')} of '{system}' had no counterpart; left out: {some}.")
     votes = [item for item in study.items if study.key["items"][item.item]["kind"] == "pair"]
     same = sum(item.texts[0] == item.texts[1] for item in votes)
     if same:
-        lines.append(
-            f"In {same} of {len(votes)} items both systems wrote the same text; raters should call them a tie."
-        )
+        lines.append(f"In {same} of {len(votes)} items both systems wrote the same text, which is a tie.")
     long = sum(any(len(text) > CELL_LIMIT for text in (item.prompt, *item.texts)) for item in study.items)
     if long:
         lines.append(
-            f"{long} of {len(study.items)} items hold a text of more than {CELL_LIMIT:,} characters, which Excel cuts "
+            f"{long} of {len(study.items)} items have a text of more than {CELL_LIMIT:,} characters, which Excel cuts "
             "off; have them rated in rate.html."
         )
     return lines
@@ -157,33 +231,28 @@ def _check_output(output: Path, study: Study, *, overwrite: bool) -> None:
         raise InputError(f"{output}: this is not a folder; choose another name for the study.")
     if not output.exists() or not any(output.iterdir()):
         return
-    if not any((output / name).exists() for name in (KEY, STUDY, ITEMS, JUDGEMENTS)):
-        raise InputError(f"{output}: the folder holds other files and no study; choose a new one.")
-    if (output / JUDGEMENTS).exists() and (output / JUDGEMENTS).stat().st_size:
-        raise InputError(
-            f"{output}: the study there has judgments, which would lose their key in a new export; choose a new folder."
-        )
+    if not any((output / name).exists() for name in (KEY, STUDY, ITEMS, JUDGMENTS)):
+        raise InputError(f"{output}: the folder has other files and no study; choose a new one.")
+    if (output / JUDGMENTS).exists() and (output / JUDGMENTS).stat().st_size:
+        raise InputError(f"{output}: the study there has judgments, which would lose their key; choose a new folder.")
     if not overwrite and not (output / KEY).exists():
-        raise InputError(f"{output}: the folder holds a study without {KEY}; choose a new folder, or --overwrite it.")
+        raise InputError(f"{output}: the folder has a study without {KEY}; choose a new folder, or --overwrite it.")
     if not overwrite and read_key(output)["study"] != study.id:
         raise InputError(
-            f"{output}: another study is there, and sheets already sent out could not be imported without its {KEY}; "
-            "choose a new folder, or --overwrite it."
+            f"{output}: another study is there, whose sheets couldn't be imported without its {KEY}; choose a new "
+            "folder, or --overwrite it."
         )
 
 
 def _write_folder(study: Study, output: Path, forms: Sequence[str]) -> None:
     """Write everything beside the folder and rename at the end, so that there is never half a study."""
-    from coh_lightning.human_eval.rating_page import write_rating_page
-
     with atomic_write(output.absolute()) as aside:
         aside.mkdir()
         write_study(study, aside)
         write_sheets(study, aside / "sheets")
         write_rating_page(study, aside / "rate.html")
         if forms:
-            from coh_lightning.human_eval.label_studio import write_label_studio
-            from coh_lightning.human_eval.potato import write_potato
+            from coh_lightning.human_eval.annotation_tools import write_label_studio, write_potato
             from coh_lightning.human_eval.workbook import write_xlsx
 
             (aside / "forms").mkdir()

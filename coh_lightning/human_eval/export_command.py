@@ -3,63 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.export import export_study, notes
-from coh_lightning.human_eval.export_settings import ATTRIBUTES, EXCLUSION, FORMS
+from coh_lightning.human_eval.export import ATTRIBUTES, EXCLUSION, FORMS, export_study, notes
 from coh_lightning.human_eval.study import KEY, TITLE, Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `human-eval export`."""
     add = parser.add_argument
-    add(
-        "completions",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="completions of a system: JSON lines with id, prompt and completion, or our completions.jsonl",
-    )
+    what = "completions of a system: JSON lines with id, prompt and completion, or our completions.jsonl"
+    add("completions", type=Path, nargs="+", metavar="FILE", help=what)
     add("--output", "-o", type=Path, required=True, metavar="DIR", help="folder to write the study to")
     add = parser.add_argument_group("what is compared").add_argument
     add("--names", nargs="+", metavar="NAME", help="system names, one per file (default: key 'system', or file name)")
-    add("--ask", metavar="NAME", help="which ask to compare if files hold several (default: good, or else the first)")
+    add("--ask", metavar="NAME", help="which ask to compare if files have several (default: good, or else the first)")
     add("--against", metavar="NAME", help="the baseline that the others are compared with (default: all pairs)")
     add("--against-references", action="store_true", help="compare with the data's references, as the baseline")
-    add(
-        "--control",
-        nargs=2,
-        metavar=("ASK", "ASK"),
-        help="compare two asks of the one file given, such as good and bad: a control, not a comparison of systems",
-    )
+    what = "compare two asks of the one file given, such as good and bad: a control, not a comparison of systems"
+    add("--control", nargs=2, metavar=("ASK", "ASK"), help=what)
     add("--prompts", dest="max_prompts", type=int, metavar="N", help="rate at most N prompts, drawn by the seed")
     add("--dialogues", action="store_true", help="the lines are turns of dialogues, ids DIALOGUE#TURN: join them")
     add = parser.add_argument_group("who rates what").add_argument
     add("--raters", type=int, default=3, metavar="N", help="sheets to write (default: %(default)s)")
     add("--overlap", type=int, default=50, metavar="M", help="items that every rater gets (default: %(default)s)")
     add("--votes", type=int, default=1, metavar="K", help="raters of each other item (default: %(default)s)")
-    add(
-        "--attributes",
-        nargs="+",
-        default=list(ATTRIBUTES),
-        metavar="NAME",
-        help=f"what is asked (default: {' '.join(ATTRIBUTES)})",
-    )
-    add(
-        "--define",
-        action="append",
-        default=[],
-        metavar="NAME=SENTENCE",
-        help="what raters read about an attribute; repeat for each",
-    )
+    what = f"what is asked (default: {' '.join(ATTRIBUTES)})"
+    add("--attributes", nargs="+", default=list(ATTRIBUTES), metavar="NAME", help=what)
+    what = "what raters read about an attribute; repeat for each"
+    add("--define", action="append", default=[], metavar="NAME=SENTENCE", help=what)
     add("--title", default=TITLE, help="what raters see at the top (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="S", help="of order, sides and checks (default: %(default)s)")
     add("--forms", nargs="+", default=[], metavar="FORM", help=f"further forms of the sheets: {', '.join(FORMS)}")
-    add = parser.add_argument_group(
-        "checks and exclusion, fixed before anyone knows which system is which"
-    ).add_argument
+    add = parser.add_argument_group("checks and exclusion, fixed before unblinding").add_argument
     add("--gold", type=Path, metavar="FILE", help="items with an obvious answer: lines with id, prompt, good and bad")
     for name, default, help in (
         ("--swaps", 0.05, "duplicates with sides swapped, at least 2 per rater"),
@@ -73,36 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("min_median_seconds", "S", "median seconds per row"),
         ("min_check_answers", "N", "answers to checks before their share counts"),
     ):
-        add(
-            f"--{name.replace('_', '-')}",
-            type=float,
-            default=EXCLUSION[name],
-            metavar=metavar,
-            help=f"exclude raters below: {help} (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace another study in DIR, unless it has judgments"
-    )
+        help = f"exclude raters below: {help} (default: %(default)s)"
+        add(f"--{name.replace('_', '-')}", type=float, default=EXCLUSION[name], metavar=metavar, help=help)
+    what = "replace another study in DIR, unless it has judgments"
+    parser.add_argument("--overwrite", action="store_true", help=what)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the study and print the next steps; returns the exit status. Raises InputError as `export_study` does."""
     options = {name: value for name, value in vars(args).items() if name not in ("part", *EXCLUSION)}
-    options["define"] = _definitions(args.define)
+    options["define"] = {}
+    for given in args.define:
+        name, equals, sentence = given.partition("=")
+        if not equals:
+            raise InputError(f"--define {given!r} has no '='; give NAME=SENTENCE.")
+        options["define"][name.strip()] = sentence.strip()
     options["control"] = tuple(args.control) if args.control else None
     study = export_study(**options, exclusion={name: getattr(args, name) for name in EXCLUSION})
     print(summary(study, args.output))
     return 0
-
-
-def _definitions(given: Sequence[str]) -> dict[str, str]:
-    define = {}
-    for one in given:
-        name, equals, sentence = one.partition("=")
-        if not equals:
-            raise InputError(f"--define {one!r} has no '='; give NAME=SENTENCE.")
-        define[name.strip()] = sentence.strip()
-    return define
 
 
 def summary(study: Study, output: Path) -> str:

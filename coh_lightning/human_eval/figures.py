@@ -1,8 +1,6 @@
-"""The figures of a human study, from the numbers of its report: votes as stacked bars, win rates as a forest plot,
-position and length, ranking.
+"""The figures of a human study, from the numbers of its report. One accent color is the model's; the rest is gray.
 
-One accent color stands for the model; everything else is gray. Drawn without pyplot, with names as plain text: a
-system called `$x$` is not a formula.
+Drawn without pyplot, with names as plain text: a system called `$x$` is not a formula.
 """
 
 from __future__ import annotations
@@ -42,9 +40,7 @@ LONGEST_NAME = 28
 
 
 def draw_figures(numbers: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Draw what the numbers of a report allow into the folder, as PNG and SVG; returns name -> caption of those that
-    were drawn.
-    """
+    """Draw what the numbers of a report allow into the folder, as PNG and SVG; returns name -> caption."""
     analysis = numbers["analyses"]["all"]
     folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, tuple[Callable[[Mapping[str, Any]], Figure], str]] = {
@@ -72,15 +68,11 @@ def draw_figures(numbers: Mapping[str, Any], folder: Path) -> dict[str, str]:
     for name in ("votes", "win_rates", "position_length", "ranking"):
         for ending in (".png", ".svg"):
             if name in drawn:
-                _draw(drawn[name][0], analysis, folder / f"{name}{ending}")
+                with styled():
+                    save_figure(drawn[name][0](analysis), folder / f"{name}{ending}")
             else:
                 (folder / f"{name}{ending}").unlink(missing_ok=True)
     return {name: words for name, (_, words) in drawn.items()}
-
-
-def _draw(draw: Callable[[Mapping[str, Any]], Figure], analysis: Mapping[str, Any], path: Path) -> None:
-    with styled():
-        save_figure(draw(analysis), path)
 
 
 def styled() -> AbstractContextManager[None]:
@@ -92,7 +84,7 @@ def styled() -> AbstractContextManager[None]:
 
 
 def new_figure(width: float, height: float, panels: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """An empty figure of this size in inches, with panels side by side; frames only where they help."""
+    """An empty figure of this size in inches, with panels side by side and a frame only below."""
     from coh_lightning.human_eval.statistics import needed
 
     figure = needed("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
@@ -105,20 +97,12 @@ def new_figure(width: float, height: float, panels: int = 1, **options: Any) -> 
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of its file's ending, in one step; the same figure gives the same bytes. Raises
-    InputError if it can't be written.
-    """
+    """Write a figure in the format of its file's ending; the same figure gives the same bytes."""
     kind = path.suffix.removeprefix(".")
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with atomic_write(path) as aside, warnings.catch_warnings():
-        # a box stands for it; the tables have the name itself
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(
-            aside,
-            format=kind,
-            dpi=DOTS_PER_INCH,
-            metadata={"Date": None} if kind == "svg" else {"Software": None},
-            facecolor="white",
-        )
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the tables have the name itself
+        figure.savefig(aside, format=kind, dpi=DOTS_PER_INCH, metadata=metadata, facecolor="white")
 
 
 # --- the figures
@@ -172,17 +156,13 @@ def win_rates_figure(analysis: Mapping[str, Any]) -> Figure:
         sharex=True,
         height_ratios=[len(each) + 1.4 for each in rows],
     )
-    low, high = _limits(
-        [entry[kind] for each in rows for _, entry in each for kind in ("ties_as_half", "ties_excluded")]
-    )
+    limits = _limits([entry[kind] for each in rows for _, entry in each for kind in ("ties_as_half", "ties_excluded")])
     for axes, pair, entries in zip(grid, pairs, rows, strict=True):
-        axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
         for place, (_, entry) in enumerate(entries):
             _mark(axes, _percent(entry["ties_as_half"]), place - 0.13, ACCENT)
             _mark(axes, _percent(entry["ties_excluded"]), place + 0.17, ACCENT, filled=False)
         _name_rows(axes, [name for name, _ in entries])
-        axes.set_xlim(low, high)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
+        _percent_axis(axes, limits)
         axes.set_title(f"win rate of {plain(pair['model'])} over {plain(pair['baseline'])}")
     grid[-1].set_xlabel("●  ties as half a win      ○  ties left out")
     return figure
@@ -200,26 +180,17 @@ def position_length_figure(analysis: Mapping[str, Any]) -> Figure:
     for pair in pairs:
         for third in pair["length"]["terciles"]:
             extent = " {:+,} to {:+,}".format(*third["longer_by"]) if third["longer_by"] and not several else ""
-            who = (
-                f"{plain(pair['model'], 14)} / {plain(pair['baseline'], 14)}  "
-                if several and third["name"] == "shorter"
-                else ""
-            )
-            thirds.append(
-                (
-                    who + {"shorter": "shorter", "alike": "middle", "longer": "longer"}[third["name"]] + extent,
-                    third["ties_as_half"],
-                )
-            )
+            who = f"{plain(pair['model'], 14)} / {plain(pair['baseline'], 14)}  "
+            name = "middle" if third["name"] == "alike" else third["name"]
+            label = (who if several and name == "shorter" else "") + name + extent
+            thirds.append((label, third["ties_as_half"]))
     figure, (left, right) = new_figure(8.2, max(2.2, 0.34 * max(len(sides), len(thirds)) + 0.9), 2)
     limits = _limits([entry for _, entry in [*sides, *thirds]], around=12)
     for axes, rows, title in ((left, sides, "left answer wins"), (right, thirds, "model wins, by thirds of length")):
-        axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
         for place, (_, entry) in enumerate(rows):
             _mark(axes, _percent(entry), place, ACCENT if axes is right else INK if place == len(rows) - 1 else MIDDLE)
         _name_rows(axes, [name for name, _ in rows], after=len(rows) - 1 if axes is left else None)
-        axes.set_xlim(*limits)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
+        _percent_axis(axes, limits)
         axes.set_title(title)
     for place in range(3, len(thirds), 3):
         right.axhline(place - 0.5, color=GRAY, linewidth=0.8)
@@ -235,12 +206,10 @@ def ranking_figure(analysis: Mapping[str, Any]) -> Figure:
     figure, grid = new_figure(2.7 * across + 0.6, (0.4 * systems + 0.85) * down + 0.2, across, rows=down, sharex=True)
     limits = _limits([entry["win_rate"] for entries in ranked.values() for entry in entries], around=15)
     for axes, (attribute, entries) in zip(grid, ranked.items(), strict=False):
-        axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
         for place, entry in enumerate(entries):
             _mark(axes, _percent(entry["win_rate"]), place, ACCENT if place == 0 else MIDDLE)
         _name_rows(axes, [plain(entry["system"], 18) for entry in entries])
-        axes.set_xlim(*limits)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
+        _percent_axis(axes, limits)
         axes.set_title(plain(attribute))
     for axes in grid[len(ranked) :]:
         axes.set_visible(False)
@@ -281,7 +250,7 @@ def _percent(interval: Mapping[str, Any]) -> list[float | None]:
 
 
 def _mark(axes: Axes, interval: Sequence[float | None], place: float, color: str, *, filled: bool = True) -> None:
-    """A dot with its interval; nothing where there is no number."""
+    """A dot with its interval, if there is a number."""
     value, low, high = interval
     if value is None:
         return
@@ -291,8 +260,15 @@ def _mark(axes: Axes, interval: Sequence[float | None], place: float, color: str
     axes.plot(value, place, "o", markersize=6, color=color, markerfacecolor=face, markeredgewidth=1.4, zorder=5)
 
 
+def _percent_axis(axes: Axes, limits: tuple[float, float]) -> None:
+    """Percent from left to right, with a line at 50 behind the marks."""
+    axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
+    axes.set_xlim(*limits)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
+
+
 def _limits(intervals: Sequence[Mapping[str, Any]], around: float = 10) -> tuple[float, float]:
-    """Percent limits that hold all intervals, and 50 with some room on both sides."""
+    """Percent limits around all intervals and 50."""
     values = [value for interval in intervals for value in _percent(interval) if value is not None]
     low = min([50 - around, *(value - 3 for value in values)])
     high = max([50 + around, *(value + 3 for value in values)])

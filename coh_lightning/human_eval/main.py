@@ -11,7 +11,7 @@ PARTS = {
     "plan": ("plan", "how many prompts a study needs"),
     "export": ("export_command", "completions of two or more systems -> blind sheets and a page to rate in"),
     "import": ("ratings", "what raters sent back -> checked judgments"),
-    "report": ("report_files", "judgments -> which system is better, with intervals, tests and agreement"),
+    "report": ("report", "judgments -> which system is better, with intervals, tests and agreement"),
 }
 """Subcommand -> its module in this package, with `add_arguments(parser)` and `run(arguments) -> exit status`; and what
 it does.

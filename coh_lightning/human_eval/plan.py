@@ -4,17 +4,16 @@
     true win share          0.55  0.575    0.6   0.65    0.7   0.75
     80 % power               820    367    210     97     54     35
 
-The power of the exact test is a sawtooth in n (its size can't be exactly 5 %), so the number given is the smallest from
-which the power *stays* at or above the target: at a share of .55 it first reaches 80 % at 786 and falls below it for
-the last time at 819. Ties decide nothing: divide by (1 - share of ties). One item is one prompt: more raters make its
-vote more reliable but don't count as more items.
+The power of the exact test is a sawtooth in n, so the number given is the smallest from which the power *stays* at or
+above the target: at a share of .55 it first reaches 80 % at 786 and falls below it for the last time at 819. Ties
+decide nothing: divide by (1 - share of ties). One item is one prompt, however many raters it has.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +56,7 @@ class StudyPlan:
 
 
 def power(n: ArrayLike, share: float, alpha: float = ALPHA) -> Floats:
-    """Power of the exact two-sided sign test at level alpha for a true win share of `share`, for each number n of
-    decided items.
+    """Power of the exact two-sided sign test for a true win share, for each number n of decided items.
 
     >>> power(10, 0.9).round(4)   # rejects at 0, 1, 9 or 10 wins of 10: .9**10 + 10 * .9**9 * .1 + almost nothing
     np.float64(0.7361)
@@ -79,7 +77,7 @@ def power(n: ArrayLike, share: float, alpha: float = ALPHA) -> Floats:
 
 def smallest(share: float, mark: float, alpha: float = ALPHA) -> int:
     """The smallest number of decided items from which the power stays at or above `mark`. Raises InputError if it is
-    larger than `LARGEST`.
+    above `LARGEST`.
 
     >>> smallest(0.6, 0.8), smallest(0.75, 0.9)
     (210, 42)
@@ -110,23 +108,14 @@ def plan_table(
     alpha: float = ALPHA,
     items: Sequence[int] = ITEMS,
 ) -> StudyPlan:
-    """How many items each effect needs at each power, and how wide the intervals of some numbers of items are.
-
-    Args:
-        shares: true win shares among decided votes, each above 0.5 and below 1.
-        powers: probabilities of detecting the effect, each above 0 and below 1.
-        ties: expected share of ties.
-        alpha: level of the two-sided test.
-        items: numbers of decided items whose Wilson interval is given.
-
-    Raises:
-        InputError: a value outside its range.
+    """How many items each effect needs at each power, and how wide the Wilson intervals of some numbers of decided
+    `items` are. `shares` are true win shares among decided votes. Raises InputError for a value outside its range.
     """
     from coh_lightning.human_eval.statistics import wilson
 
     for share in shares:
         if not 0.5 < share < 1:
-            raise InputError(f"--shares has {share:g}; a win share to detect lies above 0.5 and below 1.")
+            raise InputError(f"--shares has {share:g}; a win share to detect is above 0.5 and below 1.")
     for mark in powers:
         if not 0.05 <= mark <= 0.999:
             raise InputError(f"--power has {mark:g}; give a power between 0.05 and 0.999, such as 0.8.")
@@ -138,12 +127,13 @@ def plan_table(
         if not 1 <= n <= LARGEST:
             raise InputError(f"--items has {n:,}; give numbers from 1 to {LARGEST:,}.")
     decided = {mark: {share: smallest(share, mark, alpha) for share in shares} for mark in powers}
-    # 1e-9: the float 0.7 is below seven tenths, and 210 / 0.7 must stay 300
-    with_ties = {
-        mark: {share: math.ceil(n / (1 - ties) - 1e-9) for share, n in row.items()} for mark, row in decided.items()
-    }
+
+    def with_ties(n: int) -> int:
+        return math.ceil(n / (1 - ties) - 1e-9)  # the float 0.7 is below seven tenths, and 210 / 0.7 must stay 300
+
+    every = {mark: {share: with_ties(n) for share, n in row.items()} for mark, row in decided.items()}
     widths = {n: wilson(n / 2, n).high - 0.5 for n in items}
-    return StudyPlan(tuple(shares), tuple(powers), ties, alpha, decided, with_ties, widths)
+    return StudyPlan(tuple(shares), tuple(powers), ties, alpha, decided, every, widths)
 
 
 # --- as text
@@ -153,24 +143,18 @@ def plan_text(plan: StudyPlan) -> str:
     """The plan for the terminal: two tables, the half widths, and the power as curves."""
     level = f"{plan.alpha * 100:g} %"
     heads = _line("true win share", [f"{share:g}" for share in plan.shares])
-    lines = [
-        f"decided items for the exact two-sided sign test at {level} (smallest n from which the power stays above "
-        "the target)",
-        "",
-        heads,
-    ]
-    lines += [_line(f"{mark * 100:g} % power", [f"{n:,}" for n in plan.decided[mark].values()]) for mark in plan.powers]
+    stays = "smallest n from which the power stays above the target"
+    lines = [f"decided items for the exact two-sided sign test at {level} ({stays})"]
+
+    def table(rows: Mapping[float, Mapping[float, int]]) -> list[str]:
+        counts = {mark: [f"{n:,}" for n in row.values()] for mark, row in rows.items()}
+        return ["", heads, *(_line(f"{mark * 100:g} % power", row) for mark, row in counts.items()), ""]
+
+    lines += table(plan.decided)
     if plan.ties:
-        lines += ["", f"all items, with {plan.ties * 100:g} % ties", "", heads]
-        lines += [
-            _line(f"{mark * 100:g} % power", [f"{n:,}" for n in plan.items[mark].values()]) for mark in plan.powers
-        ]
-    lines += [
-        "",
-        "95 % interval (Wilson) of a win share near 0.5",
-        "",
-        _line("decided items", [f"{n:,}" for n in plan.half_widths]),
-    ]
+        lines += [f"all items, with {plan.ties * 100:g} % ties", *table(plan.items)]
+    lines += ["95 % interval (Wilson) of a win share near 0.5", ""]
+    lines.append(_line("decided items", [f"{n:,}" for n in plan.half_widths]))
     lines.append(_line("plus or minus", [f"{width:.3f}" for width in plan.half_widths.values()]))
     lines += ["", "power by decided items (a full block is 100 %)", "", *_curves(plan)]
     lines += ["", "An item is a prompt: more raters make its vote more reliable but don't count as more items."]
@@ -202,9 +186,8 @@ def _curves(plan: StudyPlan) -> list[str]:
 
 def write_curve(plan: StudyPlan, path: Path) -> None:
     """Power over the number of decided items, one curve for each share, as PNG or SVG by the file's name. Raises
-    InputError for another ending, a missing folder, or if matplotlib isn't installed.
+    InputError if matplotlib isn't installed.
     """
-    _check_curve(path)
     from coh_lightning.human_eval.figures import save_figure, styled
 
     with styled():
@@ -218,9 +201,8 @@ def _curve_figure(plan: StudyPlan) -> Figure:
 
     last = max(1000, max(max(row.values()) for row in plan.decided.values()))
     shown = np.unique(np.round(np.geomspace(10, last, 400)).astype(int))
-    every = np.unique(
-        np.concatenate([np.arange(10, min(last, 5000)), shown, np.geomspace(10, 1.1 * last, 2000).astype(int)])
-    )  # all visible teeth
+    beyond = np.geomspace(10, 1.1 * last, 2000).astype(int)
+    every = np.unique(np.concatenate([np.arange(10, min(last, 5000)), shown, beyond]))  # all visible teeth
     figure, (axes,) = new_figure(7.2, 3.9)
     for mark in plan.powers:
         axes.axhline(mark, color=GRAY, linewidth=0.8, zorder=1)
@@ -244,7 +226,8 @@ def _curve_figure(plan: StudyPlan) -> Figure:
     return figure
 
 
-def _check_curve(path: Path) -> None:
+def check_curve(path: Path) -> None:
+    """Raises InputError for a figure with another ending or in a missing folder."""
     if path.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"--curve is {path}; give a name that ends in .png or .svg.")
     if not path.absolute().parent.is_dir():
@@ -256,43 +239,23 @@ def _check_curve(path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `human-eval plan`."""
-    parser.add_argument(
-        "--shares",
-        type=float,
-        nargs="+",
-        default=list(SHARES),
-        metavar="P",
-        help="true win shares among decided votes (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--power",
-        type=float,
-        nargs="+",
-        default=list(POWERS),
-        metavar="P",
-        help="probabilities of detecting the effect (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--ties", type=float, default=TIES, metavar="SHARE", help="expected share of ties (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--alpha", type=float, default=ALPHA, metavar="LEVEL", help="level of the two-sided test (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--items",
-        type=int,
-        nargs="+",
-        default=list(ITEMS),
-        metavar="N",
-        help="numbers of decided items whose interval is given",
-    )
+    for name, metavar, default, what in (
+        ("--shares", "P", list(SHARES), "true win shares among decided votes (default: %(default)s)"),
+        ("--power", "P", list(POWERS), "probabilities of detecting the effect (default: %(default)s)"),
+        ("--ties", "SHARE", TIES, "expected share of ties (default: %(default)s)"),
+        ("--alpha", "LEVEL", ALPHA, "level of the two-sided test (default: %(default)s)"),
+        ("--items", "N", list(ITEMS), "numbers of decided items whose interval is given"),
+    ):
+        several = "+" if isinstance(default, list) else None
+        kind = int if name == "--items" else float
+        parser.add_argument(name, type=kind, nargs=several, default=default, metavar=metavar, help=what)
     parser.add_argument("--curve", type=Path, metavar="FILE", help="also draw the power as a curve (.png or .svg)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan, and draw it with --curve; returns the exit status. Raises InputError for values out of range."""
     if args.curve is not None:
-        _check_curve(args.curve)
+        check_curve(args.curve)
     plan = plan_table(args.shares, args.power, ties=args.ties, alpha=args.alpha, items=args.items)
     print(plan_text(plan))
     if args.curve is not None:

@@ -14,17 +14,11 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import wilson
-
-RULES = {
-    "min_gold": ("gold", "gold items answered correctly"),
-    "min_identical": ("identical", "identical pairs called a tie"),
-    "min_consistency": ("swap", "swapped duplicates answered the same way"),
-}
-"""Exclusion rule -> the check whose share must reach it, and what that share counts."""
+from coh_lightning.human_eval.study import RULES
 
 
 def rater_table(results: StudyResults) -> dict[str, dict[str, Any]]:
-    """For each rater: rows and votes given, seconds per row, rows that the left answer won, results of the checks."""
+    """For each rater: rows, votes, seconds per row, rows won by the left answer, results of the checks."""
     table = {}
     for rater in results.raters:
         own = [one for one in results.judgments if one.rater == rater]
@@ -43,9 +37,7 @@ def rater_table(results: StudyResults) -> dict[str, dict[str, Any]]:
 
 
 def seconds_per_row(judgments: Iterable[Judgment]) -> dict[str, float | int | None]:
-    """Number of rows with a time, and the quartiles of their seconds. All answers of a row carry the same time, which
-    counts once.
-    """
+    """Number of rows with a time, and the quartiles of their seconds; a row's time counts once."""
     times = {one.row: one.seconds for one in judgments if one.seconds is not None}
     if not times:
         return {"rows": 0, "median": None, "lower_quartile": None, "upper_quartile": None}
@@ -54,9 +46,7 @@ def seconds_per_row(judgments: Iterable[Judgment]) -> dict[str, float | int | No
 
 
 def left_by_row(votes: Iterable[Judgment]) -> tuple[int, int]:
-    """(rows that the left answer won, rows decided) by the majority of each row's attributes, which share their
-    sides.
-    """
+    """(rows won by the left answer, rows decided), by the majority of each row's attributes, which share sides."""
     lead: Counter[str] = Counter()
     for vote in votes:
         lead[vote.row] += 0 if vote.choice == TIE else 1 if vote.choice == vote.systems[0] else -1
@@ -64,9 +54,7 @@ def left_by_row(votes: Iterable[Judgment]) -> tuple[int, int]:
 
 
 def _checks(judgments: Sequence[Judgment]) -> dict[str, dict[str, Any]]:
-    """Check -> how many of its answers were right, as import recorded it (a swapped duplicate is right if it got the
-    same answer as the first showing).
-    """
+    """Check -> how many of its answers were right, as import recorded it."""
     passed: dict[str, list[bool]] = {"swap": [], "identical": [], "gold": []}
     for one in judgments:
         if one.check in passed and one.passed is not None:
@@ -78,10 +66,8 @@ def _checks(judgments: Sequence[Judgment]) -> dict[str, dict[str, Any]]:
 
 
 def excluded_raters(table: Mapping[str, Mapping[str, Any]], rules: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Rater -> reasons why the rules exclude them. A check that a rater never met excludes nobody.
-
-    Raises:
-        InputError: an unknown rule; a report that ignored it silently would be worse than none.
+    """Rater -> reasons why the rules exclude them. A check that a rater didn't have excludes nobody. Raises InputError
+    for an unknown rule.
     """
     reasons: dict[str, list[str]] = defaultdict(list)
     fewest = int(rules.get("min_check_answers", 1))
@@ -89,10 +75,8 @@ def excluded_raters(table: Mapping[str, Mapping[str, Any]], rules: Mapping[str, 
         if bound is None or name in ("min_check_answers", "note"):
             continue
         if name not in (*RULES, "min_median_seconds"):
-            raise InputError(
-                f"key.json: unknown exclusion rule {name!r:.60}; this report knows "
-                f"{', '.join((*RULES, 'min_median_seconds', 'min_check_answers'))}."
-            )
+            known = ", ".join((*RULES, "min_median_seconds", "min_check_answers"))
+            raise InputError(f"key.json: unknown exclusion rule {name!r:.60}; this report knows {known}.")
         for rater, row in table.items():
             if name == "min_median_seconds":
                 median = row["seconds"]["median"]
@@ -102,8 +86,6 @@ def excluded_raters(table: Mapping[str, Mapping[str, Any]], rules: Mapping[str, 
                 check, what = RULES[name]
                 found = row["checks"][check]
                 if found["of"] >= max(1, fewest) and found["share"] < bound:
-                    reasons[rater].append(
-                        f"{found['right']} of {found['of']} {what} ({100 * found['share']:.0f} %), below "
-                        f"{100 * bound:.0f} %"
-                    )
+                    share = f"{100 * found['share']:.0f} %), below {100 * bound:.0f} %"
+                    reasons[rater].append(f"{found['right']} of {found['of']} {what} ({share}")
     return dict(reasons)

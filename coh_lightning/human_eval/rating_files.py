@@ -1,6 +1,5 @@
-"""Raters' files -> submitted rows, as spreadsheets and annotation tools save them: separated by commas, semicolons,
-tabs or bars; in UTF-8, UTF-16 or Windows-1252; with other quotes or line ends, columns moved or added, rows sorted,
-guards stripped, empty rows at the end; as xlsx; or what Label Studio and potato write.
+"""Raters' files -> submitted rows, as spreadsheets and annotation tools save them: any common separator, encoding,
+quote and line end; columns moved or added, rows sorted, guards stripped; as xlsx; from Label Studio or potato.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coh_lightning.errors import InputError, did_you_mean, first_line
-from coh_lightning.human_eval.guard import unguard
-from coh_lightning.human_eval.sheets import AFTER, BEFORE
+from coh_lightning.human_eval.sheets import AFTER, BEFORE, unguard
 from coh_lightning.human_eval.study import Study
-from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow
-from coh_lightning.human_eval.text_match import mismatch
+from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow, mismatch
 
 SEPARATORS = ",;\t|"
 QUOTES = "\"'"
@@ -27,9 +24,9 @@ def read_rating_file(path: Path, study: Study) -> list[SubmittedRow]:
     """The rows of one file of a rater (a folder is potato's output). Raises InputError if it is missing, empty, or of
     no known form.
     """
-    if path.is_dir():
-        from coh_lightning.human_eval.potato import read_potato
+    from coh_lightning.human_eval.annotation_tools import read_label_studio, read_potato
 
+    if path.is_dir():
         return read_potato(path, study)
     if not path.is_file():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -41,12 +38,8 @@ def read_rating_file(path: Path, study: Study) -> list[SubmittedRow]:
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
     if text.lstrip().startswith("["):
-        from coh_lightning.human_eval.label_studio import read_label_studio
-
         return read_label_studio(path, study)
     if path.suffix.lower() in (".json", ".jsonl") or text.lstrip().startswith("{"):
-        from coh_lightning.human_eval.potato import read_potato
-
         return read_potato(path, study)
     return _read_table(text, path, study)
 
@@ -58,10 +51,8 @@ def _decoded(content: bytes, path: Path) -> str:
             try:
                 return content.decode(name)
             except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}: the file begins as {name} but is damaged at byte {error.start + 1}; save it again as CSV "
-                    "UTF-8."
-                ) from error
+                where = f"the file begins as {name} but is damaged at byte {error.start + 1}"
+                raise InputError(f"{path}: {where}; save it again as CSV UTF-8.") from error
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -90,14 +81,13 @@ def _read_table(text: str, path: Path, study: Study) -> list[SubmittedRow]:
     if not readings:
         first = re.split(r"[\r\n]", text, maxsplit=1)[0]
         raise InputError(
-            f"{path}: the first line, {first[:60]!r}, has no column row_id, so this is not a sheet of a study; send "
-            "the sheet with its header."
+            f"{path}: the first line, {first[:60]!r}, has no column row_id; send the sheet with its header."
         )
     return max(readings, key=lambda reading: reading[0])[1]
 
 
 def _fit(lines: Sequence[_SheetLine], submitted: Sequence[SubmittedRow], study: Study) -> int:
-    """How well a reading fits: rows as wide as the header, plus rows that hold the texts of a row of the study."""
+    """How well a reading fits: rows as wide as the header, plus rows with the texts of a row of the study."""
     items = {item.item: item for item in study.items}
     rows = {row.row: row for row in study.rows}
     matching = (
@@ -118,9 +108,8 @@ def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> I
                 yield _SheetLine(f"{path}:{start + skipped}", cells)
             start = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(
-            f"{path}:{reader.line_num + skipped}: the sheet can't be read ({first_line(error)}); save it again as CSV."
-        ) from error
+        where = f"{path}:{reader.line_num + skipped}"
+        raise InputError(f"{where}: the sheet can't be read ({first_line(error)}); save it again as CSV.") from error
     finally:
         csv.field_size_limit(limit)
 
@@ -133,32 +122,27 @@ def _workbook(path: Path) -> list[_SheetLine]:
         lines = [_SheetLine(f"{path}:{number}", cells) for number, cells in sheet]
         if lines and "row_id" in _header(lines[0].cells):
             return lines
-    raise InputError(
-        f"{path}: no sheet of the workbook has a column row_id in its first row; send the sheet with its header."
-    )
+    raise InputError(f"{path}: no worksheet has a column row_id in its first row; send the sheet with its header.")
 
 
 def _header(cells: Iterable[str]) -> list[str]:
-    """Names of columns as they are compared: in lower case, whitespace as one underscore."""
+    """Names of columns in lower case, whitespace as one underscore."""
     return [re.sub(r"[\s_]+", "_", unguard(cell).strip("\ufeff \t'\"")).casefold() for cell in cells]
 
 
 def _submitted(lines: Sequence[_SheetLine], study: Study) -> list[SubmittedRow]:
-    """The rows below the header. Raises InputError if the header lacks what a sheet needs, or has it twice."""
+    """The rows below the header, which must have what a sheet needs, once."""
     header, where = _header(lines[0].cells), lines[0].where
     attributes = {name: _header([name])[0] for name in study.attributes}
     for name in [*BEFORE, *AFTER, *attributes.values()]:
         if header.count(name) > 1:
             raise InputError(
-                f"{where}: there are {header.count(name)} columns named {name}; keep the one that was filled in."
+                f"{where}: {header.count(name)} columns are named {name}; keep the one that was filled in."
             )
     if not any(name in header for name in attributes.values()):
         raise InputError(f"{where}: none of the columns {', '.join(attributes)} is there; send the whole sheet.")
     if "text_hash" not in header and not all(name in header for name in TEXTS):
-        raise InputError(
-            f"{where}: neither text_hash nor all of the texts are there, so nothing shows what was rated; send the "
-            "whole sheet."
-        )
+        raise InputError(f"{where}: neither text_hash nor all of the texts are there; send the whole sheet.")
     submitted = []
     for line in lines[1:]:
         cells = dict(zip(header, line.cells, strict=False))

@@ -1,8 +1,8 @@
 """`python -m coh_lightning human-eval import DIR FILES...`: what raters send back -> `judgments.jsonl`, with every
 answer that can't be used reported by file and line.
 
-A row counts if its `row_id` is of this study, its texts are those that were exported (or, if the sheet holds none, its
-`text_hash` is), and each choice is one of these words, in any case:
+A row counts if its `row_id` is of this study, its texts (or else its `text_hash`) are those that were exported, and
+each choice is one of these words, in any case:
 
     A, a, left, answer a      tie, t, =, neutral, equal, same, both, draw      B, b, right, answer b
 
@@ -18,20 +18,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
 from coh_lightning.feedback.judgments import TIE, Judgment
-from coh_lightning.human_eval.guard import unguard
 from coh_lightning.human_eval.rating_files import read_rating_file
-from coh_lightning.human_eval.study import JUDGEMENTS, Study, read_study
-from coh_lightning.human_eval.submitted import SubmittedRow
-from coh_lightning.human_eval.text_match import mismatch
+from coh_lightning.human_eval.sheets import unguard
+from coh_lightning.human_eval.study import JUDGMENTS, Study, read_study
+from coh_lightning.human_eval.submitted import SubmittedRow, mismatch
 
-Choice = Literal["A", "tie", "B"]
-
-WORDS: Mapping[str, Choice] = {
+WORDS = {
     **dict.fromkeys(("a", "left", "answer a", "answer_a"), "A"),
     **dict.fromkeys(("tie", "t", "=", "neutral", "equal", "same", "both", "draw"), "tie"),
     **dict.fromkeys(("b", "right", "answer b", "answer_b"), "B"),
@@ -69,16 +65,15 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     the bad ones.
 
     Args:
-        folder: what export wrote.
         files: sheets (csv, tsv, txt, xlsx), Label Studio's JSON export, potato's output; a folder is potato's.
-        replace: if a file differs from what was imported before, take the file. By default the first answer stays.
+        replace: where a file differs from what was imported before, take the file instead of the first answer.
 
     Raises:
         InputError: a file that is missing or has no known form, or a damaged study; nothing is written then.
     """
     folder = Path(folder)
     study = read_study(folder)
-    path = folder / JUDGEMENTS
+    path = folder / JUDGMENTS
     before = {(one.row, one.attribute): one for one in _imported_before(path, study)}
     merge = _Merge(study, before, replace=replace)
     for file in files:
@@ -107,15 +102,13 @@ def _imported_before(path: Path, study: Study) -> Iterator[Judgment]:
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for number, judgment in enumerate(read_jsonl(path, Judgment), start=1):
         if judgment.row not in rows:
-            raise InputError(
-                f"{path}: judgment {number} is of row {judgment.row!r:.60}, which study {study.id} doesn't have; is "
-                "the file of another study?"
-            )
+            other = f"judgment {number} is of row {judgment.row!r:.60}, which study {study.id} doesn't have"
+            raise InputError(f"{path}: {other}; is the file of another study?")
         first, choice = seen.setdefault((judgment.row, judgment.attribute), (number, judgment.choice))
         if choice != judgment.choice:
             raise InputError(
                 f"{path}: judgments {first} and {number} give different choices, {choice!r:.60} and "
-                f"{judgment.choice!r:.60}, for '{judgment.attribute}' of row '{judgment.row}'; keep one of the two."
+                f"{judgment.choice!r:.60}, for '{judgment.attribute}' of row '{judgment.row}'; keep one."
             )
         yield judgment
 
@@ -137,18 +130,13 @@ class _Merge:
         self._blank: dict[tuple[str, str], str] = {}
 
     def take(self, submitted: SubmittedRow) -> None:
-        """Add the answers of a row to the judgments, or note what is wrong with them."""
+        """Add a row's answers to the judgments, or note what is wrong with them."""
         where = submitted.where
         row = self._rows.get(submitted.row_id)
         if row is None:
-            other = (
-                f"but of {named(submitted.study_id)}"
-                if submitted.study_id not in ("", self.study.id)
-                else "nor of a known one"
-            )
-            self.foreign.append(
-                f"{where}: row {submitted.row_id[:40]!r} is not of study {self.study.id}, {other}; it is not counted."
-            )
+            other = submitted.study_id not in ("", self.study.id)
+            this = self.study.id + (f" but of {named(submitted.study_id)}" if other else "")
+            self.foreign.append(f"{where}: row {submitted.row_id[:40]!r} is not of study {this}; it is not counted.")
             return
         wrong = mismatch(submitted, row, self._items[row.item], self.study)
         if wrong:
@@ -159,9 +147,8 @@ class _Merge:
         systems = tuple(about["systems"][place] for place in (row.left, 1 - row.left))
         for attribute, several in submitted.unclear.items():
             answers = " and ".join(f"{written[:40]!r}" for written in several)
-            self.invalid.append(
-                f"{where}: {attribute} of row '{row.row}' has {len(several)} answers, {answers}; none is counted."
-            )
+            unclear = f"{attribute} of row '{row.row}' has {len(several)} answers, {answers}"
+            self.invalid.append(f"{where}: {unclear}; none is counted.")
         for attribute, written in submitted.choices.items():
             word = _plain(unguard(written)).lstrip("'").casefold()
             if not word:
@@ -193,19 +180,16 @@ class _Merge:
             return
         if old.choice == new.choice and (not new.comment or not old.comment or new.comment == old.comment):
             if came_from is not None:
-                self.duplicates.append(
-                    f"{where}: {new.attribute} of row '{new.row}' has the same answer at {came_from}; it counts once."
-                )
+                same = f"{new.attribute} of row '{new.row}' has the same answer at {came_from}"
+                self.duplicates.append(f"{where}: {same}; it counts once.")
             self.judgments[place] = replace(
                 old, comment=old.comment or new.comment, seconds=new.seconds if old.seconds is None else old.seconds
             )
             return
         sides = {TIE: "tie", **dict(zip(new.systems, ("A", "B"), strict=True))}
-        differs = (
-            f"another choice ({sides.get(old.choice, old.choice)} there, {sides[new.choice]} here)"
-            if old.choice != new.choice
-            else "another comment"
-        )
+        differs = "another comment"
+        if old.choice != new.choice:
+            differs = f"another choice ({sides.get(old.choice, old.choice)} there, {sides[new.choice]} here)"
         outcome = "this one is taken." if self._replace else "the first is kept (--replace takes this one)."
         self.conflicts.append(
             f"{where}: {new.attribute} of row '{new.row}' was answered before, at "
@@ -223,15 +207,13 @@ class _Merge:
         except ValueError:
             seconds = math.nan
         if not (math.isfinite(seconds) and seconds >= 0):
-            self.invalid.append(
-                f"{submitted.where}: {unguard(submitted.seconds)[:40]!r} is not a number of seconds; the row counts "
-                "without its time."
-            )
+            given = f"{submitted.where}: {unguard(submitted.seconds)[:40]!r}"
+            self.invalid.append(f"{given} is not a number of seconds; the row counts without its time.")
             return None
         return seconds
 
     def missing(self) -> Iterator[str]:
-        """One sentence for each partly answered row, then one for each rater with unanswered rows."""
+        """A sentence for each partly answered row, then one for each rater with unanswered rows."""
         for row in self.study.rows:
             lacking = [name for name in self.study.attributes if (row.row, name) not in self.judgments]
             if 0 < len(lacking) < len(self.study.attributes):
@@ -276,16 +258,10 @@ def _with_checks(study: Study, given: Mapping[tuple[str, str], Judgment]) -> lis
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `human-eval import`."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that export wrote")
-    parser.add_argument(
-        "files",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="what raters sent: csv, xlsx, Label Studio's JSON, potato's output",
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="take the file's answer if it differs from an earlier import"
-    )
+    what = "what raters sent: csv, xlsx, Label Studio's JSON, potato's output"
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=what)
+    what = "take the file's answer if it differs from an earlier import"
+    parser.add_argument("--replace", action="store_true", help=what)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,15 +1,23 @@
-"""The ratings of a study as numbers: the content of report.json. Everything that the report shows, with and without the
-raters that the study's rules exclude.
+"""`python -m coh_lightning human-eval report DIR`: the ratings of a study, unblinded, with intervals: report.json,
+report.md, report.html and figures.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import counted, listed
-from coh_lightning.human_eval.results import StudyResults
+from coh_lightning.human_eval.figures import draw_figures, plain
+from coh_lightning.human_eval.report_blocks import Picture, Words, facts, findings, report_blocks, title
+from coh_lightning.human_eval.report_tables import Numbers, Table, votes_table, win_table
+from coh_lightning.human_eval.results import StudyResults, read_results
+from coh_lightning.io import atomic_write
+from coh_lightning.pages.page import render
 
 LEVEL = 0.95
 
@@ -57,8 +65,7 @@ def _warnings(
     known = {system: sampling[system] for system in results.systems if sampling.get(system)}
     if unknown and known:
         lines.append(
-            f"The sampling settings of {listed(unknown)} are unknown, so they can't be compared with those of "
-            f"{listed(list(known))}."
+            f"The sampling settings of {listed(unknown)} are unknown and can't be compared with {listed([*known])}."
         )
     # export has already compared the settings if it wrote warnings
     settings = {name for values in known.values() for name in values} if results.key.get("warnings") is None else ()
@@ -69,13 +76,96 @@ def _warnings(
             lines.append(f"Sampling differs in {setting}: {given}; the comparison is of model and sampling together.")
     for system, ids in (results.key.get("unmatched") or {}).items():
         if ids:
-            lines.append(
-                f"{counted(len(ids), 'prompt')} of {system} had no counterpart and "
-                f"{'was' if len(ids) == 1 else 'were'} not rated (first: {ids[0]})."
-            )
+            lines.append(f"{counted(len(ids), 'prompt')} of {system} had no counterpart; not rated (first: {ids[0]}).")
     answered = {one.row for one in results.judgments}
     if len(answered) < len(rows):
         lines.append(f"{len(rows) - len(answered):,} of {len(rows):,} rows are not answered yet.")
     if excluded and not kept:
         lines.append("The exclusion rules exclude every rater; the numbers are those of all raters.")
     return lines
+
+
+# --- as a page, as Markdown, for the terminal; people's names are escaped in each
+
+
+def report_page(numbers: Numbers, folder: Path, figures: Mapping[str, str]) -> str:
+    """The page, with the figures of the folder in it."""
+    return render(
+        "report.html.j2",
+        title=title(numbers),
+        blocks=report_blocks(numbers, figures),
+        images={name: folder / f"{name}.svg" for name in figures},
+    )
+
+
+def report_markdown(numbers: Numbers, figures: Mapping[str, str]) -> str:
+    """The report as Markdown, with figures by their paths below the folder."""
+    styles = {"heading": "## {}", "finding": "**{}**", "warning": "> {}"}
+    lines = [f"# {_md(title(numbers))}", ""]
+    for block in report_blocks(numbers, figures):
+        match block:
+            case Words(text, kind):
+                lines.append(styles.get(kind, "{}").format(_md(text)))
+            case Picture(name, caption):
+                lines.append(f"![{_md(caption)}](figures/{name}.png)")
+            case Table(head, rows, names):
+                lines.append("| " + " | ".join(map(_md, head)) + " |")
+                lines.append("|" + "|".join("---" if place < names else "---:" for place in range(len(head))) + "|")
+                lines += ["| " + " | ".join(map(_md, row)) + " |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is: no emphasis, link, HTML or new cell comes of it."""
+    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", text.replace("\n", " "))
+
+
+def report_terminal(numbers: Numbers) -> str:
+    """The findings, the warnings and the two main tables."""
+    analysis = numbers["analyses"]["all"]
+    warnings = (f"warning: {warning}" for warning in numbers["warnings"])
+    parts = [facts(numbers), *findings(analysis), *warnings]
+    tables = [_columns(votes_table(numbers, analysis)), _columns(win_table(analysis))]
+    return "\n".join([*(plain(part, 2000) for part in parts), "", *tables[0], "", *tables[1]])
+
+
+def _columns(table: Table) -> list[str]:
+    every = (table.head, *table.rows)
+    widths = [max(len(row[place]) for row in every) for place in range(len(table.head))]
+    return [
+        "  ".join(
+            f"{cell:<{width}}" if place < table.names else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in every
+    ]
+
+
+def write_report(folder: Path | str) -> Mapping[str, Any]:
+    """Write report.json, report.md, report.html and figures/ into the folder of a study; returns the numbers. Raises
+    InputError for a missing or damaged file, or an extra that isn't installed.
+    """
+    folder = Path(folder)
+    numbers = report_numbers(read_results(folder))
+    figures = draw_figures(numbers, folder / "figures")
+    for name, text in (
+        ("report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
+        ("report.md", report_markdown(numbers, figures)),
+        ("report.html", report_page(numbers, folder / "figures", figures)),
+    ):
+        with atomic_write(folder / name) as aside:
+            aside.write_text(text, encoding="utf-8", newline="\n")
+    return numbers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `human-eval report`."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that export wrote and import filled")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report and print its main tables; returns the exit status. Raises InputError as `write_report` does."""
+    print(report_terminal(write_report(args.folder)))
+    print(f"\nwrote {args.folder / 'report.html'}, report.md, report.json and figures/")
+    return 0

@@ -1,6 +1,4 @@
-"""The report of a human study in words: headings, sentences, tables and figures, in the order of the page. The page,
-the Markdown file and the terminal show the same blocks.
-"""
+"""The report of a human study in words: headings, sentences, tables and figures, the same for page and Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ from dataclasses import dataclass
 
 from coh_lightning.errors import counted, listed
 from coh_lightning.human_eval.figures import plain
-from coh_lightning.human_eval.rater_checks import RULES
 from coh_lightning.human_eval.report_tables import (
     Numbers,
     Table,
@@ -23,6 +20,7 @@ from coh_lightning.human_eval.report_tables import (
     votes_table,
     win_table,
 )
+from coh_lightning.human_eval.study import RULES
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
         *_picture("position_length", figures),
         position_table(analysis),
         length_table(analysis),
-        *_lengths(analysis),
+        *map(_length, analysis["pairs"]),
         Words("Raters and checks", "heading"),
         rater_table(numbers),
         Words(_rules(numbers), "note"),
@@ -109,9 +107,7 @@ def facts(numbers: Numbers) -> str:
 
 
 def findings(analysis: Numbers) -> list[str]:
-    """One sentence for each pair: where the sign test finds a difference (Holm's p of at most 0.05), and where none;
-    each with its win rate, a tie as half.
-    """
+    """One sentence for each pair: where the sign test finds a difference (Holm's p of at most 0.05), and where none."""
     sentences = []
     for pair in analysis["pairs"]:
         found: dict[str, list[str]] = {"is preferred on": [], "loses on": [], "shows no clear difference on": []}
@@ -131,7 +127,7 @@ def _picture(name: str, figures: Mapping[str, str]) -> list[Block]:
 
 
 def _exclusions(numbers: Numbers) -> list[Block]:
-    """What changes without the raters that the rules leave out; nothing where they leave out nobody."""
+    """What changes without the raters that the rules leave out, if any."""
     excluded = numbers["exclusion"]["excluded"]
     if not excluded:
         return []
@@ -140,9 +136,8 @@ def _exclusions(numbers: Numbers) -> list[Block]:
     if kept := numbers["analyses"].get("kept"):
         blocks += [Words(f"Without: {sentence}", "finding") for sentence in findings(kept)]
         blocks.append(exclusion_table(numbers))
-        blocks.append(
-            Words(f"Without: {counted(kept['votes'], 'vote')} on {counted(kept['prompts'], 'prompt')}.", "note")
-        )
+        counts = f"{counted(kept['votes'], 'vote')} on {counted(kept['prompts'], 'prompt')}"
+        blocks.append(Words(f"Without: {counts}.", "note"))
     return blocks
 
 
@@ -169,20 +164,12 @@ def _ranking(analysis: Numbers, figures: Mapping[str, str]) -> list[Block]:
     return blocks
 
 
-def _lengths(analysis: Numbers) -> list[Block]:
-    blocks: list[Block] = []
-    for pair in analysis["pairs"]:
-        length = pair["length"]
-        blocks.append(
-            Words(
-                f"{plain(pair['model'])} against {plain(pair['baseline'])}: the median answer has "
-                f"{length['median_model']:,.0f} and {length['median_baseline']:,.0f} characters; the longer answer "
-                f"won {percent(length['chose_longer'])} of {counted(length['chose_longer']['votes'], 'decided vote')}, "
-                "all attributes together.",
-                "note",
-            )
-        )
-    return blocks
+def _length(pair: Numbers) -> Words:
+    length, longer = pair["length"], pair["length"]["chose_longer"]
+    medians = f"{length['median_model']:,.0f} and {length['median_baseline']:,.0f} characters"
+    won = f"{percent(longer)} of {counted(longer['votes'], 'decided vote')}, all attributes together"
+    names = f"{plain(pair['model'])} against {plain(pair['baseline'])}"
+    return Words(f"{names}: the median answer has {medians}; the longer answer won {won}.", "note")
 
 
 def _rules(numbers: Numbers) -> str:
@@ -209,7 +196,7 @@ def _method(numbers: Numbers) -> list[Block]:
             "widened as a t interval's are (Hesterberg 2015). They cover other prompts rated by these raters, not "
             "other raters.",
             "Wilson's interval and the exact two-sided sign test assume independent observations, so they take one "
-            "vote per prompt: the side with more votes has it.",
+            "vote per prompt, that of its majority.",
             "Left-win rates: Wilson's interval over single votes, because sides are drawn anew for each rater and "
             "item; over attributes together, one vote per row.",
             "Every number of this page, unrounded, is in report.json; every answer is in judgments.jsonl.",

@@ -109,17 +109,11 @@ def exclusion_table(numbers: Numbers) -> Table:
 
 
 def ranking_table(analysis: Numbers) -> Table:
-    rows = [
-        (
-            plain(attribute),
-            f"{each['rank']}",
-            plain(each["system"]),
-            bracketed(each["log_strength"], "{:+.2f}"),
-            percent(each["win_rate"]),
-        )
-        for attribute, entry in analysis["ranking"].items()
-        for each in entry.get("systems", ())
-    ]
+    rows = []
+    for attribute, entry in analysis["ranking"].items():
+        for each in entry.get("systems", ()):
+            numbers = bracketed(each["log_strength"], "{:+.2f}"), percent(each["win_rate"])
+            rows.append((plain(attribute), f"{each['rank']}", plain(each["system"]), *numbers))
     return Table(("attribute", "rank", "system", "log strength", "expected win rate"), tuple(rows), names=3)
 
 
@@ -163,14 +157,10 @@ def rater_table(numbers: Numbers) -> Table:
             time = f"{seconds['median']:.0f} ({seconds['lower_quartile']:.0f}–{seconds['upper_quartile']:.0f})"
         ties = f"{100 * each['ties'] / each['votes']:.0f} %" if each["votes"] else NONE
         checks = [each["checks"][name] for name in ("swap", "identical", "gold")]
+        right = [f"{check['right']} of {check['of']}" if check["of"] else NONE for check in checks]
         excluded = "yes" if rater in numbers["exclusion"]["excluded"] else ""
-        rows.append(
-            (
-                *(plain(rater), f"{each['rows']:,}", ties, percent(each["left"]), time),
-                *(f"{check['right']} of {check['of']}" if check["of"] else NONE for check in checks),
-                *(f"{each['comments']:,}", excluded),
-            )
-        )
+        given = (plain(rater), f"{each['rows']:,}", ties, percent(each["left"]), time)
+        rows.append((*given, *right, f"{each['comments']:,}", excluded))
     head = ("rater", "rows", "ties", "left-win rate", "seconds a row", "swap alike", "identical tied", "gold right")
     return Table((*head, "comments", "excluded"), tuple(rows))
 
@@ -180,7 +170,7 @@ def _rates(entry: Numbers) -> tuple[str, str]:
 
 
 def _by_pair(analysis: Numbers, head: tuple[str, ...], rows: Iterable[tuple[Numbers, tuple[str, ...]]]) -> Table:
-    """A table of (pair, cells); where there are several pairs, the pair stands in a column of its own."""
+    """A table of (pair, cells); if there are several pairs, the pair has a column of its own."""
     if len(analysis["pairs"]) <= 1:
         return Table(head, tuple(cells for _, cells in rows))
     return Table(("pair", *head), tuple((versus(pair), *cells) for pair, cells in rows), names=2)

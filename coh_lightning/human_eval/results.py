@@ -1,6 +1,4 @@
-"""The judgments of a study, unblinded: `judgments.jsonl` with `key.json` and `items.jsonl`, checked against each
-other.
-"""
+"""The judgments of a study, unblinded: `judgments.jsonl`, `key.json` and `items.jsonl`, checked against each other."""
 
 from __future__ import annotations
 
@@ -10,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.feedback.jsonl import parse_json, read_lines
+from coh_lightning.feedback.jsonl import read_values
 from coh_lightning.feedback.judgments import TIE, Judgment
-from coh_lightning.human_eval.study import JUDGEMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
+from coh_lightning.human_eval.study import JUDGMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What a report is made of."""
-
     key: Mapping[str, Any]
     items: Mapping[str, StudyItem]
     judgments: tuple[Judgment, ...]
@@ -46,9 +42,7 @@ class StudyResults:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(baseline, model) of each comparison: the system of `against` is always the baseline, else the one that was
-        given first.
-        """
+        """(baseline, model) of each comparison: the baseline is the system `against`, or else the first."""
         names = sorted(self.systems, key=lambda name: name != self.key.get("against"))
         compared = {frozenset(self.key["items"][one.item]["systems"]) for one in self.judgments if not one.check}
         return [
@@ -59,7 +53,6 @@ class StudyResults:
         ]
 
     def text(self, item: str, system: str) -> str:
-        """What the system wrote in this item."""
         return self.items[item].texts[list(self.key["items"][item]["systems"]).index(system)]
 
 
@@ -69,40 +62,30 @@ def rater_order(name: str) -> tuple[int, str]:
 
 
 def read_results(folder: Path | str) -> StudyResults:
-    """The judgments of a study with its key.
-
-    Raises:
-        InputError: a missing or damaged file, an item or system that the key doesn't have, or two answers to the same
-            question; naming file and line.
+    """The judgments of a study with its key. Raises InputError, naming file and line, for a missing or damaged file, an
+    item or system that the key doesn't have, or two answers to one question.
     """
     folder = Path(folder)
     key, items = read_key(folder), {item.item: item for item in read_items(folder)}
     study = read_study(folder) if (folder / STUDY).exists() else None
-    path = folder / JUDGEMENTS
+    path = folder / JUDGMENTS
     if not path.exists():
         raise InputError(f"{path}: no such file; import the raters' files first: human-eval import {folder} FILES.")
     first_at: dict[tuple[str, str], str] = {}
     judgments = []
-    for where, line in read_lines(path):
-        if isinstance(line, InputError):
-            raise line
-        judgment = Judgment.from_json(parse_json(line, where, unique=True), where)
+    for where, value in read_values(path):
+        judgment = Judgment.from_json(value, where)
         if judgment.item not in key["items"] or judgment.item not in items:
-            raise InputError(
-                f"{where}: item {judgment.item!r:.60} is not in this study's key.json and items.jsonl; import only "
-                "answers of this study."
-            )
+            wrong = f"item {judgment.item!r:.60} is not in key.json and items.jsonl"
+            raise InputError(f"{where}: {wrong}; import only answers of this study.")
         known = set(key["items"][judgment.item]["systems"])
         if set(judgment.systems) != known or judgment.choice not in known | {TIE}:
-            raise InputError(
-                f"{where}: the choice {judgment.choice!r:.60} between {list(judgment.systems)!r:.80} doesn't fit "
-                f"item {judgment.item!r:.60}, which compares {sorted(known)!r:.80}; import the raters' files again."
-            )
+            choice = f"the choice {judgment.choice!r:.60} between {list(judgment.systems)!r:.80}"
+            fits = f"item {judgment.item!r:.60}, which compares {sorted(known)!r:.80}"
+            raise InputError(f"{where}: {choice} doesn't fit {fits}; import the raters' files again.")
         if (first := first_at.setdefault((judgment.row, judgment.attribute), where)) != where:
-            raise InputError(
-                f"{where}: row {judgment.row!r:.60} has two answers to {judgment.attribute!r:.60}, the first at "
-                f"{first}; keep one of the two lines."
-            )
+            two = f"row {judgment.row!r:.60} has two answers to {judgment.attribute!r:.60}, the first at {first}"
+            raise InputError(f"{where}: {two}; keep one of the two lines.")
         judgments.append(judgment)
     if all(judgment.check for judgment in judgments):
         raise InputError(f"{path}: all {len(judgments):,} answers are checks, none is a vote; import more sheets.")

@@ -1,22 +1,33 @@
-"""A study's sheets: one CSV per rater, and a page of instructions.
+r"""A study's sheets: a CSV per rater with instructions, and `rate.html`, one offline page that saves the same CSV.
 
     row_id,study_id,rater,text_hash,prompt,answer_a,answer_b,coherence,accuracy,comment,seconds
     r3f...,s81...,rater-1,0c4...,"Why?","Because.","'- It is so.",,,,
 
-RFC 4180 with CRLF, UTF-8 with a byte order mark (without it, Excel uses the local code page). Every cell is quoted
-and guarded (guard.py). All rows look alike: nothing in them reveals a system or a check.
+RFC 4180 with CRLF, UTF-8 with a byte order mark (without it, Excel uses the local code page). All rows look alike: no
+sheet and no page has systems or checks.
+
+Every cell is quoted and guarded against formulas (CWE-1236): a text gets one leading apostrophe if a spreadsheet could
+run it, that is if its own leading apostrophes and whitespace end in one of `DANGEROUS`::
+
+    =1+1    ->  '=1+1           - a list item  ->  '- a list item
+    '=1+1   ->  ''=1+1          'quoted'       ->  'quoted'          (not dangerous, no guard)
+    Well.   ->  Well.           (blank)＝1     ->  '(blank)＝1
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from coh_lightning.human_eval.guard import guard
+from coh_lightning.errors import InputError
 from coh_lightning.human_eval.study import Study
 from coh_lightning.io import atomic_write
+from coh_lightning.pages.page import write_page
 
 BEFORE = ("row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b")
 AFTER = ("comment", "seconds")
@@ -26,6 +37,28 @@ ROW_LIMIT = 1_048_576
 """Rows of a sheet in Excel."""
 CELL_LIMIT = 32_767
 """Characters of a cell in Excel, which cuts off longer texts (50,000 in Google Sheets)."""
+DANGEROUS = "=+-@\t\r\n\0＝＋－＠"
+"""OWASP's list, and the full-width forms, which spreadsheets treat alike in East Asian locales."""
+
+_BLANKS = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u180e\u2000-\u200d\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+"""What spreadsheets may trim: Unicode whitespace and zero-width characters."""
+
+_CODES = "".join(rf"\u{ord(character):04x}" for character in DANGEROUS)
+
+PATTERN = f"^'*[{_BLANKS}]*[{_CODES}]"
+"""Matches what is guarded, before and after. ASCII, and the same in JavaScript, so that the page guards alike."""
+
+_pattern = re.compile(PATTERN)
+
+
+def guard(text: str) -> str:
+    """The text as it may appear in a cell: `unguard(guard(text)) == text` for every text."""
+    return f"'{text}" if _pattern.match(text) else text
+
+
+def unguard(cell: str) -> str:
+    """The text that `guard` turned into this cell."""
+    return cell[1:] if cell.startswith("'") and _pattern.match(cell) else cell
 
 
 def columns(study: Study, rater: str) -> list[str]:
@@ -57,7 +90,7 @@ def instructions(study: Study) -> str:
     asked = "\n".join(f"  {name}: {study.definitions[name]}" for name in study.attributes)
     return f"""{study.title}
 
-Each row holds a prompt and two answers, A and B. Read all three, then say for each question which answer is better:
+Each row has a prompt and two answers, A and B. Read all three, then say for each question which answer is better:
 
 {asked}
 
@@ -65,8 +98,8 @@ Each row holds a prompt and two answers, A and B. Read all three, then say for e
   {CHOICES[1]}  both are about equally good (or equally bad): choose it whenever they are
   {CHOICES[2]}    answer B is better
 
-Each question stands for itself: an answer may be better in one and worse in another. Judge what is written, not its
-length, and not what you guess about where it comes from; which of two answers stands on the left is chance. Some rows
+Judge each question on its own: an answer may be better in one and worse in another. Judge what is written, not its
+length, and not what you guess about where it comes from; which answer is on the left is chance. Some rows
 may look familiar; answer each as if it were the first. A comment is welcome where a choice was hard. Don't change the
 other columns; leave a row empty that you can't judge.
 """
@@ -78,3 +111,34 @@ def write_sheets(study: Study, folder: Path) -> None:
     for name, content in {**contents, "instructions.txt": instructions(study).encode("utf-8")}.items():
         with atomic_write(folder / name) as aside:
             aside.write_bytes(content)
+
+
+# --- the page
+
+
+def write_rating_page(study: Study, path: Path | str) -> Path:
+    """Write the page for all raters; returns its path. Raises InputError for a text with a lone surrogate."""
+    path, data = Path(path), rating_data(study)
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        broken = ascii(error.object[error.start : error.end])
+        raise InputError(f"{path}: a text has the lone surrogate {broken}; repair that completion.") from error
+    return write_page(path, "rating.html.j2", data=data)
+
+
+def rating_data(study: Study) -> dict[str, Any]:
+    """What the page gets: items [prompt, text 0, text 1]; rows [id, text hash, number of the item, index of text A]."""
+    numbers = {item.item: number for number, item in enumerate(study.items)}
+    raters = []
+    for name, order in study.orders.items():
+        rows = [[row.row, row.text_hash(item), numbers[item.item], row.left] for row, item in study.rater_rows(name)]
+        raters.append({"name": name, "order": list(order), "rows": rows})
+    return {
+        "study": study.id,
+        "title": study.title,
+        "definitions": dict(study.definitions),
+        "guard": PATTERN,
+        "items": [[item.prompt, *item.texts] for item in study.items],
+        "raters": raters,
+    }

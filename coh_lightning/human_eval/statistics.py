@@ -1,12 +1,10 @@
 """Statistics of a human study: intervals, tests, agreement. Pure functions of counts, on numpy and scipy.
 
-Raters who read the same prompt don't answer independently, so it matters what counts as one observation:
+Raters of one prompt don't answer independently, so it matters what counts as one observation:
 
-* a rate over all votes gets a **cluster bootstrap over prompts**: whole prompts are drawn, with all votes on them
-  (`bootstrap_sums`); statistics are functions of sums over prompts, so that thousands of resamples are one matrix
-  product;
-* the **Wilson interval** and the **sign test** assume independent observations, so they get one vote per prompt
-  (`majority`).
+* a rate over all votes gets a **cluster bootstrap over prompts** (`bootstrap_sums`): whole prompts are drawn, with all
+  votes on them; statistics are functions of sums over prompts, so thousands of resamples are one matrix product;
+* the **Wilson interval** and the **sign test** assume independent observations: one vote per prompt (`majority`).
 
 The percentile interval of a bootstrap is too narrow by about sqrt(n / (n - 1)) and by the normal's lighter tails;
 `expanded_percentile` corrects both (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
@@ -28,7 +26,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.intervals import UNKNOWN, Floats, Interval
 
 Statistic = Callable[[Floats], Floats]
-"""WeightedMeans over prompts, shape (..., columns) -> values, shape (...); nan where the denominator is 0."""
+"""Sums over prompts, shape (..., columns) -> values, shape (...); nan where the denominator is 0."""
 
 LEVEL = 0.95
 RESAMPLES = 4000
@@ -41,7 +39,7 @@ def needed(module: str) -> Any:
     except ImportError as error:
         name = module.split(".")[0]
         raise InputError(
-            f"{name} is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
+            f"{name} is not installed; human-eval needs it: pip install 'coh_lightning[study]'."
         ) from error
 
 
@@ -69,8 +67,7 @@ def wilson(wins: float, n: float, level: float = LEVEL) -> Interval:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """p of the exact two-sided sign test: the probability of a split at least this uneven if both sides are equally
-    likely. Leave ties out before.
+    """p of the exact two-sided sign test: the chance of a split at least this uneven between equal sides, without ties.
 
     >>> round(sign_test(9, 1) * 2**10, 9)  # 2 * (1 + 10)
     22.0
@@ -81,9 +78,8 @@ def sign_test(wins: int, losses: int) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order of the tests: rejecting at 5 % keeps the family-wise error rate at 5 %,
-    however the tests depend on each other (Holm, Scandinavian Journal of Statistics 6, 1979). scipy has no such
-    function.
+    """Holm's adjusted p values, in the order of the tests; they control the family-wise error rate however the tests
+    depend on each other (Holm, Scandinavian Journal of Statistics 6, 1979). scipy has no such function.
 
     >>> holm([0.01, 0.04, 0.03])  # 3 x 0.01; 2 x 0.03; never smaller than the one before
     [0.03, 0.06, 0.06]
@@ -97,10 +93,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def majority(votes: ArrayLike) -> NDArray[np.int64]:
-    """One vote per prompt: votes of shape (prompts, 3), columns baseline, tie, model -> counts of prompts, same
-    columns.
-
-    A prompt goes to the side with more votes, and is a tie if both have the same number; votes for "tie" take no side.
+    """One vote per prompt: votes (prompts, 3), columns baseline, tie, model -> counts of prompts, same columns. A
+    prompt goes to the side with more votes, and is a tie if both have the same number; votes for "tie" take no side.
 
     >>> majority([[0, 1, 2], [1, 0, 1], [0, 2, 1], [3, 0, 0], [0, 1, 0]])  # model, even, model, baseline, tie
     array([1, 2, 2])
@@ -114,8 +108,7 @@ def majority(votes: ArrayLike) -> NDArray[np.int64]:
 
 
 def expanded_percentile(values: ArrayLike, point: float, clusters: int, level: float = LEVEL) -> Interval:
-    """The percentile interval of a bootstrap, its tails widened like those of a t interval (Hesterberg 2015): with few
-    clusters the plain one covers too little.
+    """The percentile interval of a bootstrap, its tails widened like those of a t interval (Hesterberg 2015).
 
     `values` are the statistic's resamples; nan ones are left out. The bounds are nan with fewer than two clusters, and
     if all resamples agree: then the bootstrap can't tell how uncertain the value is.
@@ -136,8 +129,7 @@ def expanded_percentile(values: ArrayLike, point: float, clusters: int, level: f
 
 
 def rate_interval(values: ArrayLike, rate: float, clusters: int, level: float = LEVEL) -> Interval:
-    """`expanded_percentile` for a rate; Wilson's interval over the prompts if all resamples agree (every prompt said
-    the same).
+    """`expanded_percentile` for a rate; Wilson's interval over the prompts if all resamples agree.
 
     >>> [round(float(x), 3) for x in rate_interval([1.0, 1.0, 1.0], 1.0, clusters=50)]
     [1.0, 0.929, 1.0]
@@ -180,10 +172,8 @@ def share_of(side: int) -> Statistic:
 
 def agreement_totals(counts: ArrayLike) -> Floats:
     """What each item adds to alpha and raw agreement: counts of raters, shape (items, categories) -> columns to sum,
-    shape (items, 3 + categories).
-
-    Columns: agreeing pairs of votes / (votes - 1), agreeing pairs, pairs, then the counts. Items with fewer than two
-    votes add nothing.
+    shape (items, 3 + categories): agreeing pairs of votes / (votes - 1), agreeing pairs, pairs, then the counts. Items
+    with fewer than two votes add nothing.
 
     >>> agreement_totals([[2, 1], [1, 0]])
     array([[1., 2., 6., 2., 1.],
@@ -239,8 +229,7 @@ def cohen_kappa(table: ArrayLike) -> float:
 
 
 def terciles(differences: ArrayLike) -> NDArray[np.int64]:
-    """0, 1 or 2 for each difference: the lowest, middle and highest third. Equal differences stay together, so
-    thirds may be uneven.
+    """0, 1 or 2 for each difference: lowest, middle, highest third. Equal differences stay together.
 
     >>> terciles([-30, -20, -1, 0, 5, 40])
     array([0, 0, 1, 1, 2, 2])

@@ -1,7 +1,6 @@
-"""A study: who rates which pair of answers, on which side; and its files, `items.jsonl`, `study.json` and `key.json`.
+"""A study: who rates which pair of answers, on which side; and its files `items.jsonl`, `study.json` and `key.json`.
 
-A rater sees ids, prompts and texts. Which system wrote which text, and which rows are checks, is in `key.json` alone;
-so is the seed, from which one could find it out.
+Which system wrote which text, which rows are checks, and the seed (which would tell both) are in `key.json` alone.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from typing import Any
 from coh_lightning.checks import number
 from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.compressed import read_text
-from coh_lightning.feedback.jsonl import parse_json, read_lines, write_jsonl
+from coh_lightning.feedback.jsonl import parse_json, read_values, write_jsonl
 from coh_lightning.feedback.judgments import TIE
 from coh_lightning.io import atomic_write
 
-ITEMS, STUDY, KEY, JUDGEMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
+ITEMS, STUDY, KEY, JUDGMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
 
 DEFINITIONS = {
     "accuracy": (
@@ -43,23 +42,26 @@ DEFINITIONS = {
 
 TITLE = "Which answer is better?"
 
+RULES = {
+    "min_gold": ("gold", "gold items answered correctly"),
+    "min_identical": ("identical", "identical pairs called a tie"),
+    "min_consistency": ("swap", "swapped duplicates answered the same way"),
+}
+"""Exclusion rule -> the check whose share must reach it, and what that share counts."""
+
 
 def digest(*texts: str) -> str:
-    """First 16 hex digits of the SHA-256 of the texts as an ASCII JSON list: ties an answer to the texts that were
-    shown.
-    """
+    """First 16 hex digits of the SHA-256 of the texts as an ASCII JSON list: ties an answer to the texts shown."""
     return hashlib.sha256(json.dumps(list(texts)).encode("ascii")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class StudyItem:
-    """Two answers to one prompt, in a canonical order that reveals nothing: one line of `items.jsonl`. Blind: no
-    system, no marker.
-    """
+    """Two answers to one prompt, in an order that reveals nothing: one line of `items.jsonl`."""
 
     item: str
     prompt: str
-    """What the rater reads: the prompt without any feedback sentence."""
+    """Without any feedback sentence."""
     texts: tuple[str, str]
     sha: str
     """`digest(prompt, *texts)`."""
@@ -70,10 +72,10 @@ class StudyItem:
 
 @dataclass(frozen=True)
 class RatingRow:
-    """One item shown once to one rater: a row of a sheet, a screen of the page."""
+    """One item shown once to one rater."""
 
     row: str
-    """Opaque and unique in the study: it reveals neither kind nor systems."""
+    """Unique in the study; reveals neither kind nor systems."""
     item: str
     rater: str
     left: int
@@ -84,7 +86,7 @@ class RatingRow:
         return item.texts[self.left], item.texts[1 - self.left]
 
     def text_hash(self, item: StudyItem) -> str:
-        """`digest` of the prompt, A and B, as the sheets hold it."""
+        """`digest` of the prompt, A and B, as on the sheets."""
         return digest(item.prompt, *self.shown(item))
 
 
@@ -104,7 +106,7 @@ class Study:
     rows: tuple[RatingRow, ...]
     """In each rater's order."""
     key: Mapping[str, Any]
-    """The content of `key.json`: the only place that knows which system is A."""
+    """The content of `key.json`."""
 
     @property
     def raters(self) -> tuple[str, ...]:
@@ -136,30 +138,25 @@ def write_study(study: Study, folder: Path) -> None:
 
 
 def read_items(folder: Path) -> list[StudyItem]:
-    """The items of a study. Raises InputError if the file is missing or damaged, or a text was changed."""
+    """The items of a study, their texts compared with their hashes."""
     path = _existing(folder, ITEMS)
     items: dict[str, StudyItem] = {}
-    for where, line in read_lines(path):
-        if isinstance(line, InputError):
-            raise line
-        match parse_json(line, where, unique=True):
+    for where, value in read_values(path):
+        match value:
             case {"item": str(id), "prompt": str(prompt), "texts": [str(first), str(second)], "sha": str(sha)}:
-                found = digest(prompt, first, second)
-                if found != sha:
-                    raise InputError(
-                        f"{where}: the texts of item {id!r:.60} differ from those of the export (their hash is "
-                        f"{found}, not {sha!r:.20}); restore the file."
-                    )
+                if (found := digest(prompt, first, second)) != sha:
+                    changed = f"the texts of item {id!r:.60} were changed (their hash is {found}, not {sha!r:.20})"
+                    raise InputError(f"{where}: {changed}; restore the file.")
                 if id in items:
                     raise _not_exported(where, f"it repeats item {id!r:.60}")
                 items[id] = StudyItem(id, prompt, (first, second), sha)
             case _:
-                raise _not_exported(where, "the line is no item with item, prompt, two texts and sha")
+                raise _not_exported(where, "the line doesn't have item, prompt, two texts and sha")
     return list(items.values())
 
 
 def read_key(folder: Path) -> dict[str, Any]:
-    """The content of key.json. Raises InputError if it is missing or damaged."""
+    """The content of key.json, checked."""
     path = _existing(folder, KEY)
     key = _read_object(path)
     for name, kind in (("study", str), ("seed", int), ("systems", list), ("items", dict), ("rows", dict)):
@@ -197,9 +194,7 @@ def read_key(folder: Path) -> dict[str, Any]:
 
 
 def read_study(folder: Path) -> Study:
-    """The study of a folder that export wrote. Raises InputError if one of its files is missing, damaged, or of another
-    study.
-    """
+    """The study in a folder. Raises InputError if one of its files is missing, damaged, or of another study."""
     items, key, path = read_items(folder), read_key(folder), _existing(folder, STUDY)
     study = _read_object(path)
     match study:
@@ -217,9 +212,7 @@ def read_study(folder: Path) -> Study:
         case _:
             raise _not_exported(path, "it lacks id, title, attributes, definitions, orders or rows")
     if study["id"] != key["study"]:
-        raise _mixed(
-            path, f"it is of study {named(study['id'])}, but the {KEY} beside it of study {named(key['study'])}"
-        )
+        raise _mixed(path, f"it is of study {named(study['id'])}, the {KEY} beside it of {named(key['study'])}")
     return Study(
         id=study["id"],
         seed=key["seed"],
@@ -243,7 +236,7 @@ def _rows(study: Mapping[str, Any], items: set[str], key: Mapping[str, Any], pat
         if item not in items or item not in key["items"] or row not in key["rows"] or rater not in study["orders"]:
             raise _mixed(path, f"rows[{place}], {row!r:.60}, has no item in {ITEMS} and {KEY}, or no rater")
         if key["rows"][row]["check"] in ("identical", "gold") and key["items"][item].get("expected") is None:
-            raise _mixed(path, f"rows[{place}], {row!r:.60}, is a check, but {KEY} doesn't say which answer is right")
+            raise _mixed(path, f"rows[{place}], {row!r:.60}, is a check without a right answer in {KEY}")
         yield RatingRow(row, item, rater, left)
 
 
@@ -258,14 +251,12 @@ def _mixed(path: Path, what: str) -> InputError:
 def _existing(folder: Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; give the folder that human-eval export wrote, with its {ITEMS}, {STUDY} and {KEY}."
-        )
+        raise InputError(f"{path}: no such file; give the folder that human-eval export wrote, with all its files.")
     return path
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     value = parse_json(read_text(path), str(path), whole=True, unique=True)
     if not isinstance(value, dict):
-        raise _not_exported(path, "it holds no JSON object")
+        raise _not_exported(path, "it is not a JSON object")
     return value

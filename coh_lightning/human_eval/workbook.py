@@ -1,6 +1,4 @@
-"""Sheets as workbooks (xlsx): RATER.xlsx with drop-downs, whose texts are locked and never formulas; and any workbook
-read back as text.
-"""
+"""Sheets as workbooks (xlsx) with drop-downs, whose texts are locked and never formulas; any workbook read as text."""
 
 from __future__ import annotations
 
@@ -13,35 +11,23 @@ from typing import Any
 
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.feedback.compressed import check_unpacked
-from coh_lightning.human_eval.sheets import BEFORE, CELL_LIMIT, CHOICES, ROW_LIMIT, instructions, sheet_cells
+from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, CHOICES, ROW_LIMIT, instructions, sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS
 from coh_lightning.io import atomic_write
 
 ILLEGAL = "\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff"
-"""Characters that XML can't hold, for a character class."""
+"""Characters that XML can't have, for a character class."""
 _ESCAPED = re.compile(f"[{ILLEGAL}]|_(?=x[0-9A-Fa-f]{{4}}[_{ILLEGAL}])")
-"""What XML can't hold or changes (CR), and an underscore that would begin an escape."""
+"""What XML can't have or changes (CR), and an underscore that would begin an escape."""
 
-COLUMNS = {
-    "row_id": 15,
-    "study_id": 15,
-    "rater": 10,
-    "text_hash": 18,
-    "prompt": 60,
-    "answer_a": 60,
-    "answer_b": 60,
-    "comment": 40,
-    "seconds": 10,
-}
+COLUMNS = dict(zip((*BEFORE, *AFTER), (15, 15, 10, 18, 60, 60, 60, 40, 10), strict=True))
 """Widths in characters; a column of choices has 14."""
 
 
 def escaped(text: str) -> str:
-    """A text as a cell of a workbook holds it: control characters as `_x0007_` (OOXML's convention).
-
-    Text that already looks like such an escape gets its underscore escaped, `_x0007_` -> `_x005F_x0007_`, so that
-    `unescaped(escaped(text)) == text` for every text.
+    """A text as a cell of a workbook has it: control characters as `_x0007_`, and a text that looks like such an escape
+    as `_x005F_x0007_` (OOXML's convention). `unescaped(escaped(text)) == text` for every text.
     """
     return _ESCAPED.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
 
@@ -52,13 +38,8 @@ def unescaped(cell: str) -> str:
 
 
 def write_xlsx(study: Study, folder: Path) -> None:
-    """Write RATER.xlsx for each rater: the columns of the CSV sheets, with drop-downs for the choices.
-
-    Every text is a string cell, so none runs as a formula, and all but choices and comment are locked (without a
-    password).
-
-    Raises:
-        InputError: a text is longer than a cell may be, or openpyxl isn't installed.
+    """Write RATER.xlsx for each rater: the columns of the CSV sheets, with drop-downs for the choices. All cells but
+    choices, comment and seconds are locked. Raises InputError if a text is longer than a cell may be.
     """
     for rater in study.raters:
         _check_lengths(study, rater)
@@ -72,10 +53,9 @@ def _check_lengths(study: Study, rater: str) -> None:
         for name, text in zip(TEXTS.values(), (item.prompt, *row.shown(item)), strict=True):
             length = len(text.encode("utf-16-le", "surrogatepass")) // 2
             if length > CELL_LIMIT:
-                raise InputError(
-                    f"Item '{item.item}' (row '{row.row}' of {rater}): {name} has {length:,} characters, and a cell of "
-                    f"a workbook holds {CELL_LIMIT:,}; leave out that prompt, or use another form than xlsx."
-                )
+                where = f"Item '{item.item}' (row '{row.row}' of {rater})"
+                fact = f"{name} has {length:,} characters, and a cell has room for {CELL_LIMIT:,}"
+                raise InputError(f"{where}: {fact}; leave out that prompt, or use another form than xlsx.")
 
 
 def _workbook(study: Study, rater: str) -> Any:
@@ -109,13 +89,8 @@ def _workbook(study: Study, rater: str) -> Any:
         sheet.column_dimensions[letter].hidden = name in ("study_id", "rater", "text_hash")
         if name in study.definitions and len(cells) > 1:
             sentence = study.definitions[name]
-            rule = DataValidation(
-                type="list",
-                formula1=f'"{",".join(CHOICES)}"',
-                allow_blank=True,
-                showErrorMessage=True,
-                showInputMessage=True,
-            )
+            choices, show = f'"{",".join(CHOICES)}"', {"showErrorMessage": True, "showInputMessage": True}
+            rule = DataValidation(type="list", formula1=choices, allow_blank=True, **show)
             rule.errorTitle, rule.error = "A, tie or B", "Choose A, tie or B, or leave the cell empty."
             rule.promptTitle, rule.prompt = name[:32], (sentence if len(sentence) <= 255 else sentence[:254] + "…")
             rule.add(f"{letter}2:{letter}{len(cells)}")
@@ -133,9 +108,7 @@ def _workbook(study: Study, rater: str) -> Any:
 
 
 def read_sheets(path: Path) -> Iterator[list[tuple[int, list[str]]]]:
-    """For each worksheet the rows with anything in them: (number of the row, its cells as text). Raises InputError if
-    the file is not a workbook, is damaged, or unpacks to far too much.
-    """
+    """For each worksheet the rows that are not empty: (number of the row, its cells as text)."""
     openpyxl = _openpyxl()
     check_workbook(path)
     try:
@@ -148,10 +121,8 @@ def read_sheets(path: Path) -> Iterator[list[tuple[int, list[str]]]]:
                 if any(cell is not None and str(cell).strip() for cell in cells)
             ]
     except Exception as error:  # openpyxl raises anything on a damaged archive
-        raise InputError(
-            f"{path}: the workbook can't be read ({type(error).__name__}: {first_line(error)}); save it again, or as CSV "
-            "UTF-8."
-        ) from error
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{path}: the workbook can't be read ({why}); save it again, or as CSV UTF-8.") from error
 
 
 def check_workbook(path: Path) -> None:
@@ -169,6 +140,6 @@ def _openpyxl() -> Any:
         import openpyxl
     except ImportError as error:
         raise InputError(
-            "Workbooks need openpyxl; install it with: pip install 'coh_lightning[study]', or use the CSV sheets."
+            "Workbooks need openpyxl: pip install 'coh_lightning[study]', or use the CSV sheets."
         ) from error
     return openpyxl

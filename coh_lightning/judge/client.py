@@ -1,5 +1,5 @@
-"""An OpenAI-compatible server, asked through the `openai` client: its retries with growing waits, `Retry-After`, and
-connections that stay open. What is added here keeps texts and key safe:
+"""An OpenAI-compatible server, asked through the `openai` client with its retries. What is added here keeps texts and
+key safe:
 
     the key             is added to each request as it leaves; the client, its log and our messages never see it
     environment         nothing of OPENAI_API_KEY, OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and the like is sent
@@ -26,7 +26,7 @@ from coh_lightning.errors import InputError
 LARGEST_REPLY = 4 * 2**20
 """The most bytes of a reply that are read."""
 KEPT_HEADERS = {"accept", "connection", "content-length", "content-type", "host"}
-"""Headers of the client that are sent; the others tell about this machine or come from the environment."""
+"""Of the client; the others tell about this machine or come from the environment."""
 COMPLETIONS = "/chat/completions"
 
 
@@ -47,13 +47,7 @@ class Endpoint:
     """
 
     def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        timeout: float = 60.0,
-        attempts: int = 5,
-        allow_http: bool = False,
+        self, url: str, key: str | None = None, *, timeout: float = 60.0, attempts: int = 5, allow_http: bool = False
     ) -> None:
         self.url = _address(url, allow_http=allow_http)
         parts = urllib.parse.urlsplit(self.url)
@@ -79,7 +73,7 @@ class Endpoint:
         """The server's JSON for a request, and the seconds that the last attempt took.
 
         Raises:
-            InputError: what no further attempt can fix: no connection, a wrong key, path or model, a redirect.
+            InputError: what another attempt can't fix: no connection, a wrong key, path or model, a redirect.
             Unanswered: all attempts failed.
         """
         failed = f"{self._attempts} attempts failed; in the last,"
@@ -130,12 +124,10 @@ class Endpoint:
         if 300 <= code < 400:
             target = self._clean(str(response.headers.get("Location")))
             raise InputError(f"{self.shown} redirects to {target}; if you trust that address, give it as --endpoint.")
-        remedy = {
-            401: "set the variable named by --api-key-env to a valid key",
-            403: "the key may not use this model",
-            400: "the server doesn't take this request; change or drop its fields with --body",
-            422: "the server doesn't take this request; change or drop its fields with --body",
-        }.get(code, "check --endpoint and --model")
+        fields = "the server doesn't take this request; change or drop its fields with --body"
+        key = "set the variable named by --api-key-env to a valid key"
+        remedies = {400: fields, 401: key, 403: "the key may not use this model", 422: fields}
+        remedy = remedies.get(code, "check --endpoint and --model")
         raise InputError(f"{self.shown} answers with {status}; {remedy}.")
 
     def _clean(self, text: str) -> str:
@@ -167,30 +159,21 @@ class _LimitedStream(httpx2.SyncByteStream):
 
 
 def _address(url: str, *, allow_http: bool) -> str:
-    """The address of chat/completions. Raises InputError for one that would send texts and key unencrypted, or that
-    contains a password.
-    """
+    """The address of chat/completions. Raises InputError for one that is unencrypted or contains a password."""
     try:
         parts = urllib.parse.urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
     if not valid:
-        raise InputError(
-            f"--endpoint is {url.partition('?')[0]!r}; give the address of an OpenAI-compatible server, such as "
-            "https://host/v1 or http://localhost:8000/v1."
-        )
+        given = url.partition("?")[0]
+        raise InputError(f"--endpoint is {given!r}; give the address of a server, such as http://localhost:8000/v1.")
     assert parts.hostname is not None
     if parts.username or parts.password:
-        raise InputError(
-            "--endpoint contains a user name or password; give the key in an environment variable, and the variable's "
-            "name with --api-key-env."
-        )
+        raise InputError("--endpoint contains a user name or password; give the key with --api-key-env.")
     if parts.scheme == "http" and not _is_loopback(parts.hostname) and not allow_http:
-        raise InputError(
-            f"--endpoint is http://{parts.hostname}, which sends texts and key unencrypted; use https, or add "
-            "--allow-http in a network that you trust."
-        )
+        unencrypted = f"--endpoint is http://{parts.hostname}, which sends texts and key unencrypted"
+        raise InputError(f"{unencrypted}; use https, or add --allow-http in a network that you trust.")
     path = parts.path.rstrip("/")
     if not path.endswith(COMPLETIONS):
         path = f"{path or '/v1'}{COMPLETIONS}"

@@ -7,11 +7,11 @@ check, not the truth.
 
 Every pair is judged in both orders, since judges favor a side; the report gives the share of pairs on which both orders
 agree and the share of verdicts for the left side, with their intervals. The answers are rows of `judgments.jsonl`, as
-people's are, of the rater `judge:MODEL`: one order counts, the other is the check "swap", and which one is drawn.
+people's are, of the rater `judge:MODEL`: one order, drawn by the seed, counts; the other is the check "swap".
 
-Of a human study (`judge STUDY ...`) the judge rates the items that people rate. Written to the study's own
-`judgments.jsonl`, `human-eval report` takes it as one more rater, whose votes count as a person's. To report it alone,
-copy the study's folder without its `judgments.jsonl`.
+In a human study (`judge STUDY ...`) the judge rates the items that people rate. Written to the study's own
+`judgments.jsonl`, it counts as one more rater in `human-eval report`. To report it alone, copy the study's folder
+without its `judgments.jsonl`.
 """
 
 from __future__ import annotations
@@ -45,44 +45,24 @@ Prompts and completions are sent to the endpoint. No question is asked twice: th
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "inputs",
-        nargs="+",
-        type=Path,
-        metavar="COMPLETIONS",
-        help="two or more completions files, or the folder of a human study",
-    )
+    what = "two or more completions files, or the folder of a human study"
+    add("inputs", nargs="+", type=Path, metavar="COMPLETIONS", help=what)
     add("--endpoint", required=True, metavar="URL", help="an OpenAI-compatible server, such as https://host/v1")
     add("--model", required=True, metavar="NAME", help="the judge's name on the server")
-    add(
-        "--output",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help="judgments.jsonl; every reply goes word for word to FILE.replies.jsonl",
-    )
-    add(
-        "--attributes",
-        nargs="+",
-        metavar="NAME",
-        help=f"what to judge: {', '.join(DEFINITIONS)}, or NAME=DEFINITION (default: overall, or the study's)",
-    )
-    add(
-        "--api-key-env",
-        metavar="VARIABLE",
-        help="the environment variable that holds the API key (default: no key is sent)",
-    )
+    what = "judgments.jsonl; every reply goes word for word to FILE.replies.jsonl"
+    add("--output", required=True, type=Path, metavar="FILE", help=what)
+    what = f"what to judge: {', '.join(DEFINITIONS)}, or NAME=DEFINITION (default: overall, or the study's)"
+    add("--attributes", nargs="+", metavar="NAME", help=what)
+    what = "the environment variable with the API key (default: no key is sent)"
+    add("--api-key-env", metavar="VARIABLE", help=what)
     add("--names", nargs="+", metavar="NAME", help="a name for the system of each file")
     add("--ask", help="which ask to compare if files have several (default: good)")
     add("--max-prompts", type=int, metavar="N", help="judge at most N prompts, drawn by the seed")
     add("--seed", type=int, default=0, help="draws the prompts and which order counts (default 0)")
     add("--temperature", type=float, default=0.0, help="(default 0)")
     add("--max-tokens", type=int, default=1024, metavar="N", help="the longest reply (default 1024)")
-    add(
-        "--body",
-        metavar="JSON",
-        help='more fields of each request; null drops one: \'{"temperature": null, "max_completion_tokens": 2000}\'',
-    )
+    what = 'more fields of each request; null drops one: \'{"temperature": null, "max_completion_tokens": 2000}\''
+    add("--body", metavar="JSON", help=what)
     add("--parallel", type=int, default=4, metavar="N", help="requests at a time (default 4)")
     add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one attempt (default 60)")
     add("--attempts", type=int, default=5, metavar="N", help="for one question (default 5)")
@@ -91,21 +71,15 @@ Prompts and completions are sent to the endpoint. No question is asked twice: th
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `judge`. Gives its exit status: 1 if questions are left without an answer.
-
-    Raises:
-        InputError: something that the user can fix.
-    """
+    """The command `judge`; returns its exit status: 1 if questions are left without an answer. Raises InputError."""
     options = _parser().parse_args(argv)
     for name in ("max_tokens", "parallel", "attempts", "max_prompts"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
     if not options.timeout > 0 or options.temperature < 0:
-        raise InputError(
-            f"--timeout is {options.timeout:g} and --temperature {options.temperature:g}; they must be above 0 and "
-            "at least 0."
-        )
+        given = f"--timeout is {options.timeout:g} and --temperature {options.temperature:g}"
+        raise InputError(f"{given}; they must be above 0 and at least 0.")
     try:
         from coh_lightning.judge.client import Endpoint
     except ImportError as error:
@@ -124,10 +98,8 @@ def main(argv: Sequence[str]) -> int:
     warnings: list[str] = []
     if len(options.inputs) == 1 and options.inputs[0].is_dir():
         if options.names or options.ask or options.max_prompts:
-            raise InputError(
-                f"{options.inputs[0]} is a study, whose pairs are fixed; --names, --ask and --max-prompts are for "
-                "completions files."
-            )
+            fixed = f"{options.inputs[0]} is a study, whose pairs are fixed"
+            raise InputError(f"{fixed}; --names, --ask and --max-prompts are for completions files.")
         study = read_study(options.inputs[0])
         comparisons = comparisons_of_study(study)
         attributes = _attributes(options.attributes or study.attributes, {**DEFINITIONS, **study.definitions})
@@ -144,16 +116,8 @@ def main(argv: Sequence[str]) -> int:
         f"{options.model} at {endpoint.shown}",
         file=sys.stderr,
     )
-    outcome = judge(
-        asked,
-        endpoint,
-        model=options.model,
-        output=options.output,
-        body=body,
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        parallel=options.parallel,
-    )
+    fields = {"model": options.model, "temperature": options.temperature, "max_tokens": options.max_tokens, **body}
+    outcome = judge(asked, endpoint, fields, output=options.output, parallel=options.parallel)
     print(show(outcome))
     print(f"{len(outcome.judgments)} judgments in {options.output} ({outcome.asked} questions answered now)")
     return 1 if outcome.left else 0
@@ -170,8 +134,7 @@ def _key(variable: str | None) -> str | None:
         raise InputError("The environment variable named by --api-key-env is not set or empty; export it first.")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise InputError(
-            "The environment variable named by --api-key-env contains spaces, control or non-ASCII characters, which "
-            "no key has; set it again."
+            "The key in --api-key-env's variable has spaces, control or non-ASCII characters; set it again."
         )
     return key
 
@@ -182,13 +145,9 @@ def _body(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise InputError(
-            f"--body is not JSON ({error}); give an object, such as '{{\"temperature\": null}}'."
-        ) from error
+        raise InputError(f"--body is not JSON ({error}); give an object, as in --help.") from error
     if not isinstance(value, dict) or {"messages", "model", "stream", "n"} & value.keys():
-        raise InputError(
-            "--body must be a JSON object without messages, model, stream and n, which the judge sets itself."
-        )
+        raise InputError("--body must be a JSON object without messages, model, stream and n, set by the judge itself.")
     return value
 
 
@@ -198,9 +157,7 @@ def _attributes(given: Sequence[str], definitions: Mapping[str, str]) -> dict[st
     for text in given:
         name, mark, words = text.partition("=")
         if not name or (not mark and name not in definitions) or (mark and not words.strip()):
-            raise InputError(
-                f"The attribute '{name}' has no definition; say what the judge should look for: --attributes "
-                f"'{name or 'brevity'}=Which answer is ...?'"
-            )
+            remedy = f"--attributes '{name or 'brevity'}=Which answer is ...?'"
+            raise InputError(f"The attribute '{name}' has no definition; say what to judge: {remedy}")
         found[name] = words.strip() if mark else definitions[name]
     return found

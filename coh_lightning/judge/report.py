@@ -1,4 +1,4 @@
-"""What a judge came to: wins of each system, and how often the side decided instead of the answers."""
+"""The result of a judge: wins of each system, and how often the side decided instead of the answers."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ class Tally:
 
 
 def tally(judgments: Iterable[Judgment]) -> list[Tally]:
-    """Counts by attribute and pair of systems, from pairs with a verdict in both orders. Equal texts, which nobody
-    judged, are left out.
-    """
+    """Counts by attribute and pair of systems, from pairs with a verdict in both orders; equal texts are left out."""
     orders: dict[tuple[str, tuple[str, str], str], dict[str, Judgment]] = {}
     for one in judgments:
         first, second = sorted(one.systems)

@@ -1,7 +1,7 @@
 """A run of the judge: asks what has no answer yet, keeps each reply at once, and writes the judgments.
 
 OUTPUT                 rows of this judge, and those of other raters that were there before
-OUTPUT.replies.jsonl   every reply word for word, as it came: a run that breaks off loses nothing
+OUTPUT.replies.jsonl   every reply word for word, at once: an interrupted run loses nothing
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from coh_lightning.checks import number
 from coh_lightning.errors import InputError
-from coh_lightning.feedback.jsonl import parse_json, read_jsonl, read_lines, write_jsonl
+from coh_lightning.feedback.jsonl import read_jsonl, read_values, write_jsonl
 from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.io import atomic_write
 from coh_lightning.judge.client import Endpoint, Unanswered
@@ -70,25 +70,22 @@ class Outcome:
 def judge(
     asked: Sequence[Question],
     endpoint: Endpoint,
+    fields: Mapping[str, Any],
     *,
-    model: str,
     output: Path,
-    body: Mapping[str, Any] | None = None,
-    max_tokens: int = 1024,
-    temperature: float = 0.0,
     parallel: int = 4,
     progress: bool = True,
 ) -> Outcome:
     """Ask all questions that `output` has no answer to yet, and write the judgments there; rows of other raters stay.
 
-    A reply without a verdict is not asked for again. Pairs of equal texts are ties and are not asked.
+    A question whose reply has no verdict is not asked again. Pairs of equal texts are ties and are not asked.
 
     Args:
-        body: More fields of the request; None drops one that the server doesn't take, as in {"temperature": None}.
-        parallel: Requests at a time.
+        fields: of each request besides its messages (model, temperature, ...); those that are None are left out.
+        parallel: requests at a time.
 
     Raises:
-        InputError: `output` contains rows of this judge on other questions; the endpoint can't be used.
+        InputError: `output` has rows of this judge on other questions; the endpoint can't be used.
     """
     by_row = {question.row: question for question in asked}
     if len(by_row) < len(asked):
@@ -96,7 +93,6 @@ def judge(
     others, known = _earlier(output, by_row)
     log = output.with_name(f"{output.name}.replies.jsonl")
     replies = {row: reply for row, reply in _replies(log).items() if row in by_row}
-    fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, **(body or {})}
     fields = {name: value for name, value in fields.items() if value is not None}
     waiting = []
     for row, question in by_row.items():
@@ -130,7 +126,7 @@ def judge(
 
 
 def _earlier(output: Path, by_row: Mapping[str, Question]) -> tuple[list[Judgment], dict[str, Judgment]]:
-    """What the output holds already: other raters' judgments, and this judge's by row."""
+    """What the output has already: other raters' judgments, and this judge's by row."""
     raters = {question.rater for question in by_row.values()}
     others: list[Judgment] = []
     known: dict[str, Judgment] = {}
@@ -140,18 +136,15 @@ def _earlier(output: Path, by_row: Mapping[str, Question]) -> tuple[list[Judgmen
         elif judgment.row in by_row:
             before = known.get(judgment.row, judgment)
             if before.choice != judgment.choice:
+                two = f"{judgment.item}, '{judgment.attribute}': {before.choice} and {judgment.choice}"
                 raise InputError(
-                    f"{output}: {judgment.rater} has two answers to item {judgment.item}, '{judgment.attribute}': "
-                    f"{before.choice} and {judgment.choice}; keep one of the two lines, or give another --output."
+                    f"{output}: {judgment.rater} has two answers to item {two}; keep one, or give another --output."
                 )
             # with another seed the other order may count
             known[judgment.row] = replace(judgment, check=by_row[judgment.row].check)
         else:
-            raise InputError(
-                f"{output}: {judgment.rater} has answers to other questions (item {judgment.item}, "
-                f"'{judgment.attribute}'): texts, attributes or definitions differ; give another --output, or move "
-                "the file away."
-            )
+            other = f"answers to other questions (item {judgment.item}, '{judgment.attribute}')"
+            raise InputError(f"{output}: {judgment.rater} has {other}; give another --output, or move the file away.")
     return others, known
 
 
@@ -164,13 +157,8 @@ def _replies(log: Path) -> dict[str, Reply]:
         with atomic_write(log) as aside:
             aside.write_bytes(raw[: raw.rfind(b"\n") + 1])
         return _replies(log)
-    found = {}
-    for where, line in read_lines(log):
-        if isinstance(line, InputError):
-            raise line
-        reply = Reply.from_json(parse_json(line, where, unique=True), where)
-        found[reply.row] = reply
-    return found
+    replies = (Reply.from_json(value, where) for where, value in read_values(log))
+    return {reply.row: reply for reply in replies}
 
 
 def _ask_all(
@@ -219,7 +207,7 @@ def _ask_all(
 
 
 def read_reply(question: Question, body: object, seconds: float) -> Reply:
-    """The server's answer to a question. Raises Unanswered where it is not what an OpenAI-compatible server gives."""
+    """The server's answer to a question. Raises Unanswered if it is not a chat completion."""
     match body:
         case {"choices": [{"message": {**message}, **choice}, *_]} if isinstance(message.get("content"), str | None):
             content: Any = message.get("content")

@@ -1,4 +1,4 @@
-"""Attention masks: which tokens of a row attend to which, in the form that the model's back end takes.
+"""Attention masks over rows of trees, in the form that the model's back end takes.
 
 The rule of rows.py: token j is visible to token q exactly when j <= q < seen_until[j] and, in a layer with a sliding
 window, depth[q] - depth[j] < window.
@@ -12,7 +12,7 @@ window, depth[q] - depth[j] < window.
 e is beside b in the row, but attends to P and itself only. With a window of 2, b (depth 2) no longer attends to P
 (depth 0), while e (depth 1) still does, though it is 3 places away in the row.
 
-Not every architecture obeys an explicit mask: layout_check.py finds out.
+Not every architecture obeys an explicit mask: layout_check.py tests it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ REMEDY = "use `layout: separate` (one chain a row, the model's own causal mask),
 
 
 def attention_implementation(config: PreTrainedConfig) -> str:
-    """The default back end for this architecture: "sdpa" where transformers has it, else "eager" (Gemma-2, GPT-Neo,
-    ...).
-    """
+    """The default back end: "sdpa" where transformers has it for the model, else "eager" (Gemma-2, GPT-Neo, ...)."""
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     # sdpa caps no logits, and yet some versions of transformers offer it for Gemma-2
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
@@ -45,11 +43,10 @@ def attention_implementation(config: PreTrainedConfig) -> str:
 def attention_mask(
     config: PreTrainedConfig, seen_until: Tensor, depth: Tensor, *, dtype: torch.dtype
 ) -> Mask | dict[str, Mask]:
-    """The mask of one row of T tokens for a model with this config; seen_until and depth (1, T) or (T,), on the model's
-    device.
+    """The mask of one row of T tokens; seen_until and depth (1, T) or (T,), on the model's device.
 
-    A float additive (1, 1, T, T) mask for sdpa and eager (a bool one is silently wrong under eager), a `BlockMask` for
-    FlexAttention; where layers differ, a dict from the layer types of transformers to masks.
+    An additive float mask (1, 1, T, T) for sdpa and eager (a bool one is silently wrong under eager), a `BlockMask` for
+    FlexAttention; where layers differ, a dict from their types in transformers to masks.
 
     Raises:
         InputError: a back end that takes no explicit mask, or layers with another kind of attention.
@@ -58,19 +55,15 @@ def attention_mask(
     seen_until, depth = seen_until.reshape(-1), depth.reshape(-1)
     back_end = text._attn_implementation or "eager"
     if back_end not in ("sdpa", "eager", "flex_attention"):
-        raise InputError(
-            f"attn_implementation {back_end} takes no explicit mask, which trees need: choose sdpa, eager or "
-            f"flex_attention, or {REMEDY}."
-        )
+        what = f"attn_implementation {back_end} takes no explicit mask, which trees need"
+        raise InputError(f"{what}: choose sdpa, eager or flex_attention, or {REMEDY}.")
     windows = layer_windows(text)
     built: dict[int | None, Mask] = {}
-    for window in windows.values():
-        if window not in built:
-            built[window] = (
-                _block_mask(seen_until, depth, window)
-                if back_end == "flex_attention"
-                else _additive_mask(seen_until, depth, window, dtype=dtype)
-            )
+    for window in dict.fromkeys(windows.values()):
+        if back_end == "flex_attention":
+            built[window] = _block_mask(seen_until, depth, window)
+        else:
+            built[window] = _additive_mask(seen_until, depth, window, dtype=dtype)
     if len(windows) == 1:  # models whose layers are all alike take the mask itself
         return built[next(iter(windows.values()))]
     return {kind: built[window] for kind, window in windows.items()}
@@ -89,17 +82,13 @@ def layer_windows(config: PreTrainedConfig) -> dict[str, int | None]:
     known: dict[str, int | None] = {"full_attention": None, "sliding_attention": window}
     unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise InputError(
-            f"{config.model_type} has layers of type {', '.join(unknown)}, which can't hold trees or packed "
-            f"documents: {REMEDY}."
-        )
+        what = f"{config.model_type} has layers of type {', '.join(unknown)}"
+        raise InputError(f"{what}, which don't work with trees or packed documents: {REMEDY}.")
     return {kind: known[kind] for kind in sorted(set(kinds))}
 
 
 def row_logits(lm: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """The logits (U, V) of the batch's `keep`, each distinct source projected once. It calls the root module, so that
-    FSDP's hooks run, and never uses a cache.
-    """
+    """The logits (U, V) of the batch's `keep`, without a cache. Calls the root module, so that FSDP's hooks run."""
     config = model_config(lm)
     inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False}
     if "seen_until" in batch:
@@ -109,25 +98,20 @@ def row_logits(lm: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         )
     keep = batch["keep"]
     parameters = inspect.signature(lm.forward).parameters
-    if "logits_to_keep" in parameters or any(
-        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
-    ):
+    if "logits_to_keep" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         inputs["logits_to_keep"] = keep
     logits: Tensor = lm(**inputs).logits[0]
     return logits if len(logits) == len(keep) else logits.index_select(0, keep)
 
 
 def _additive_mask(seen_until: Tensor, depth: Tensor, window: int | None, *, dtype: torch.dtype) -> Tensor:
-    """(1, 1, T, T), 0 where q (row) attends to j (column), else the lowest number of the type. Each token attends to
-    itself, so no softmax is empty.
-    """
+    """(1, 1, T, T): 0 where q (row) attends to j (column), at least itself, else the type's lowest number."""
     own = torch.arange(len(seen_until), device=seen_until.device)
     sees = (own[None, :] <= own[:, None]) & (own[:, None] < seen_until[None, :])
     if window is not None:
         sees &= depth[:, None] - depth[None, :] < window
-    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, torch.finfo(dtype).min)[
-        None, None
-    ]
+    mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, torch.finfo(dtype).min)
+    return mask[None, None]
 
 
 def _block_mask(seen_until: Tensor, depth: Tensor, window: int | None) -> BlockMask:
@@ -137,9 +121,8 @@ def _block_mask(seen_until: Tensor, depth: Tensor, window: int | None) -> BlockM
         visible = (j <= q) & (q < seen_until[j])
         return visible if window is None else visible & (depth[q] - depth[j] < window)
 
-    return create_block_mask(
-        sees, B=None, H=None, Q_LEN=len(seen_until), KV_LEN=len(seen_until), device=seen_until.device.type
-    )
+    tokens = len(seen_until)
+    return create_block_mask(sees, B=None, H=None, Q_LEN=tokens, KV_LEN=tokens, device=seen_until.device.type)
 
 
 def mask_dtype(lm: nn.Module, device: torch.device) -> torch.dtype:
@@ -153,7 +136,5 @@ def model_config(lm: nn.Module) -> PreTrainedConfig:
     """The config of a transformers model. Raises `InputError` for another model."""
     config = lm.config
     if not isinstance(config, PreTrainedConfig):
-        raise InputError(
-            f"{type(lm).__name__} has no transformers config: give a causal language model of transformers."
-        )
+        raise InputError(f"{type(lm).__name__} has no transformers config: give a causal model of transformers.")
     return config

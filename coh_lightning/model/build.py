@@ -1,6 +1,4 @@
-"""The model of a run, on the ranks that train it: built whole on each, or laid out over them, and held against the
-data before its first row.
-"""
+"""Builds a run's model, whole on each rank or sharded over them, and checks that it fits the data."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -16,7 +13,6 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from coh_lightning.errors import InputError
-from coh_lightning.model.layout_check import check_layout
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.sharding import blocks, broadcast_weights, shard, wrap_blocks
 
@@ -25,57 +21,40 @@ if TYPE_CHECKING:
 
 
 def checked(spec: ModelSpec) -> ModelSpec:
-    """The spec, if it names one model.
-
-    Raises:
-        InputError: `model` and `from_config` both given, or a `from_config` without an architecture.
-    """
-    if spec.name_or_path is not None and spec.from_config is not None:
+    """The spec. Raises InputError if it names two models, or has a `from_config` without an architecture."""
+    name, config = spec.name_or_path, spec.from_config
+    if name is not None and config is not None:
+        raise InputError(f"model.name_or_path is '{name}' and model.from_config is set too; give one of them.")
+    if config is not None and "model_type" not in config:
         raise InputError(
-            f"model.name_or_path is '{spec.name_or_path}' and model.from_config is set too; give one of them."
-        )
-    if spec.from_config is not None and "model_type" not in spec.from_config:
-        raise InputError(
-            f"model.from_config has the keys {sorted(spec.from_config)} but no model_type; name the architecture "
-            "(llama, gpt2, ...)."
+            f"model.from_config has the keys {sorted(config)} but no model_type (llama, gpt2, ...); add it."
         )
     return spec
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model, and what is read off it before it is sharded."""
+    """A model, and what must be read from it before it is sharded."""
 
     lm: PreTrainedModel
     vocabulary: int
     """Rows of the embedding."""
     matrices: frozenset[str]
-    """Names of the parameters of two or more dimensions (under FSDP1 a rank's part of a matrix is a vector)."""
+    """Parameters of two or more dimensions (under FSDP1 a rank's part of a matrix is a vector)."""
 
 
 def build(
     spec: ModelSpec, trainer: pl.Trainer | None, *, gradient_checkpointing: bool = False, compile: bool = False
 ) -> BuiltModel:
-    """The model under the Trainer's strategy; whole and on the CPU without a Trainer.
-
-    Args:
-        spec: Which model. Its `lora` is that of the checkpoint where it names one.
-        gradient_checkpointing: Recompute activations in the backward pass.
-        compile: Compile the blocks (torch.compile).
-
-    Raises:
-        InputError: quantized weights can't be sharded.
+    """The model under the Trainer's strategy; whole and on the CPU without a Trainer. If `spec` names a checkpoint, its
+    `lora` must be the checkpoint's. Raises InputError for quantized weights that would be sharded.
     """
     strategy, mesh = trainer.strategy if trainer is not None else None, mesh_of(trainer)
     quantize = spec.lora.quantize if spec.lora is not None else None
     if quantize and isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)):
-        raise InputError(
-            f"model.lora.quantize is '{quantize}', which can't be sharded; use the strategy ddp, or leave it out."
-        )
-    if mesh is not None:
-        lm = spec.outline()
-    else:
-        lm = spec.build(strategy.root_device if strategy is not None else None)
+        raise InputError(f"model.lora.quantize is '{quantize}', which can't be sharded; use the strategy ddp.")
+    device = strategy.root_device if strategy is not None else None
+    lm = spec.build(device) if mesh is None else spec.outline()
     vocabulary = int(cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[0])
     matrices = frozenset(name for name, parameter in lm.named_parameters() if parameter.ndim >= 2)
     if gradient_checkpointing:
@@ -84,61 +63,43 @@ def build(
         for _, block in blocks(lm):
             block.compile()
     if mesh is not None:
-        assert trainer is not None
+        assert trainer is not None and device is not None
         shard(lm, mesh)
-        broadcast_weights(lm, spec.build() if trainer.global_rank == 0 else None, trainer.strategy.root_device)
+        broadcast_weights(lm, spec.build() if trainer.global_rank == 0 else None, device)
     elif isinstance(strategy, FSDPStrategy):
         lm = cast(PreTrainedModel, wrap_blocks(lm))
     return BuiltModel(lm, vocabulary, matrices)
 
 
 def mesh_of(trainer: pl.Trainer | None) -> DeviceMesh | None:
-    """The ranks that the model is laid out over; None where each rank has all of it, or FSDP1 shards it."""
+    """The ranks that the model is sharded over; None where each rank has all of it, or FSDP1 shards it."""
     strategy = trainer.strategy if trainer is not None else None
     return strategy.device_mesh if isinstance(strategy, ModelParallelStrategy) else None
 
 
 def shard_if_whole(lm: PreTrainedModel, trainer: pl.Trainer | None) -> None:
-    """Shards a model that was built before there was a Trainer, so that each rank has all of it."""
+    """Shards a model that was built whole, before there was a Trainer."""
     mesh = mesh_of(trainer)
     if mesh is not None and not any(isinstance(parameter, DTensor) for parameter in lm.parameters()):
         shard(lm, mesh)
 
 
 def config_settings(lm: PreTrainedModel) -> dict[str, Any]:
-    """A model's configuration for its checkpoint: what differs from the architecture's defaults, without what the
-    loader decides.
-    """
+    """The model's configuration for its checkpoint: what differs from the defaults, except what the loader decides."""
     left_out = ("dtype", "transformers_version", "quantization_config")
     settings = {key: value for key, value in lm.config.to_diff_dict().items() if key not in left_out}
     return settings | {"model_type": lm.config.model_type}
 
 
 def check_sizes(lm: PreTrainedModel, vocabulary: int, data: CoHDataModule) -> None:
-    """Token ids and positions that the model doesn't have.
-
-    Raises:
-        InputError: the vocabulary or the positions are too few.
-    """
+    """Raises InputError if the data has token ids or positions that the model doesn't have."""
     if data.largest_id >= vocabulary:
         raise InputError(
             f"The tokenizer '{data.tokenizer_name}' has ids up to {data.largest_id}, but the model's embedding ends at "
-            f"{vocabulary - 1}; name the tokenizer that belongs to the model (data.tokenizer), or enlarge the "
-            "embedding (transformers' resize_token_embeddings) and save it."
+            f"{vocabulary - 1}; name the model's tokenizer (data.tokenizer), or enlarge the embedding (transformers' "
+            "resize_token_embeddings) and save the model."
         )
     longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and data.max_chain_tokens > longest:
-        raise InputError(
-            f"data.max_chain_tokens is {data.max_chain_tokens}, but the model has {longest} positions; lower it to "
-            "that (and data.max_prompt_tokens below it)."
-        )
-
-
-def check_trees(lm: PreTrainedModel, data: CoHDataModule) -> None:
-    """Tries on the real model whether rows of trees give what plain chains give (attention.py).
-
-    Raises:
-        InputError: they don't; the message has the remedy.
-    """
-    with torch.compiler.set_stance("force_eager"):
-        check_layout(lm, row_tokens=data.row_tokens)
+        what = f"data.max_chain_tokens is {data.max_chain_tokens}, but the model has {longest} positions"
+        raise InputError(f"{what}; lower it to that (and data.max_prompt_tokens below it).")

@@ -1,6 +1,6 @@
 """Our checkpoints: a file, or a folder of shards (what `ModelParallelStrategy` and a sharded `FSDPStrategy` write).
 
-Nothing in them is executed: files are read as plain data, and the metadata of a folder, which torch pickles, only if it
+Nothing in them is executed: files are read as plain data, and the metadata of a folder, which is a pickle, only if it
 names nothing but what torch writes there.
 """
 
@@ -16,20 +16,16 @@ from coh_lightning.errors import InputError, first_line
 from coh_lightning.model.sharded_checkpoint import read_shards
 
 CHECKPOINT_KEY = "coh_lightning"
-"""The entry that holds, as plain JSON, what the model was trained with: `model` (its config), `data` (settings of the
-data module), `tokenizer` (its name; null, in older ones: the embedded world's), `lora` (the fields of `LoRA`, or null)
-and `base` (the name of the model that it started from; null: random weights)."""
+"""The entry with what the model was trained with, as plain JSON: `model` (its config), `data` (settings of the data
+module), `tokenizer` (its name), `lora` (the fields of `LoRA`, or null) and `base` (the name of the model that training
+started from; null: random weights)."""
 
 META = "meta.pt"
 """File of a checkpoint that is a folder: everything in it that is not a tensor."""
 
 
 def read_checkpoint_info(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint says about its model: the entries of `CHECKPOINT_KEY`. Reads no weights.
-
-    Raises:
-        InputError: there is no such checkpoint, or it is not one of ours.
-    """
+    """The entry `CHECKPOINT_KEY` of a checkpoint, without its weights. Raises like `read_checkpoint`."""
     found: dict[str, Any] = json.loads(_read(Path(path))[CHECKPOINT_KEY])
     return found
 
@@ -47,21 +43,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file as it is; of a folder, everything that is not a tensor."""
+    """The content of a file; of a folder, everything except tensors."""
     if not path.is_file() and not (path / META).is_file():
         raise InputError(f"There is no checkpoint file {path}; look into the checkpoints/ folder of the run.")
     try:
-        checkpoint = torch.load(
-            path / META if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=True
-        )
+        file = path / META if path.is_dir() else path
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise InputError(
-            f"{path} can't be read as a checkpoint ({type(error).__name__}: {first_line(error)}); it may be damaged, or "
-            "hold more than plain data."
-        ) from error
+        reason = f"{path} can't be read as a checkpoint ({type(error).__name__}: {first_line(error)})"
+        raise InputError(f"{reason}; it may be damaged, or hold more than plain data.") from error
     if CHECKPOINT_KEY not in checkpoint:
-        raise InputError(
-            f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule; give a Hugging Face folder "
-            "instead."
-        )
+        what = f"{path} has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule"
+        raise InputError(f"{what}; give a Hugging Face folder instead.")
     return dict(checkpoint)

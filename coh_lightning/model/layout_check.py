@@ -1,7 +1,7 @@
 """The check at set-up that a model gives a tree in a packed row the logits of its plain chains.
 
-It doesn't hold for every architecture: an explicit mask replaces sliding windows silently, and recurrent layers, ALiBi,
-chunked attention, local layers by row index and RoPE that depends on the length give wrong logits without any error.
+Not every architecture does: an explicit mask silently replaces sliding windows, and recurrent layers, ALiBi, chunked
+attention, local layers by row index and RoPE that depends on the length give wrong logits without any error.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from coh_lightning.sequences.trees import Ints, Tree
 
 
 def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
-    """Check this model once at set-up, before any training in `layout: tree`.
+    """Check this model once at set-up, before any training in `layout: tree`; under FSDP, on all ranks.
 
-    A small tree of several branches beside a second one, longer than any window or length limit in the config that a
-    row of `row_tokens` can exceed, is compared with its chains under the model's own causal mask; then the second
-    document is changed beside the first. The model's mode, its parameters and the global random state stay as they
-    were. Under FSDP all ranks must call it.
+    Two small trees in a row, longer than any window or length limit in the config that a row of `row_tokens` can
+    exceed, are compared with their chains under the model's own causal mask; then the second tree is changed beside the
+    first. The model's mode, its parameters and the global random state stay as they were.
 
     Returns:
         The largest difference, relative to the spread of the logits.
@@ -46,50 +45,46 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
     lm.eval()
     torch.set_float32_matmul_precision("highest")  # TF32 rounds as coarsely as float16 and would need its tolerance
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+            torch.compiler.set_stance("force_eager"),
+        ):
             plain = [_logits(lm, chain) for chain in probe.chains]
             try:
                 together, changed = _logits(lm, probe.row), _logits(lm, probe.changed)
             except (TypeError, ValueError, IndexError, RuntimeError) as error:
                 if isinstance(error, (torch.OutOfMemoryError, InputError)):
                     raise
-                reason = first_line(error)
-                raise InputError(
-                    f"{name} can't run a row of several trees ({type(error).__name__}: {reason}): {REMEDY}."
-                ) from error
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                raise InputError(f"{name} can't run a row of several trees ({reason}): {REMEDY}.") from error
     finally:
         lm.train(training)
         torch.set_float32_matmul_precision(precision)
     spread = torch.cat(plain).double().std().item()
     tolerance = _TOLERANCE[together.dtype]
     found = max(_difference(together[path], alone) / spread for path, alone in zip(probe.paths, plain, strict=True))
-    if not found <= tolerance:  # not "found > tolerance", so that NaN is refused too
-        raise InputError(
-            f"{name} does not give a tree the logits of its plain chains (they differ by {found:.2g} of their "
-            "spread, and "
-            f"at most {tolerance:g} is rounding): {REMEDY}."
-        )
     beside = _difference(together[: probe.first], changed[: probe.first]) / spread
-    if not beside <= tolerance:
-        raise InputError(
-            f"in {name} a document changes the logits of the one beside it in a row (by {beside:.2g} of their "
-            "spread, and "
-            f"at most {tolerance:g} is rounding): {REMEDY}."
-        )
+    for wrong, difference in (
+        (f"{name} does not give a tree the logits of its plain chains", found),
+        (f"in {name} a document changes the logits of the one beside it in a row", beside),
+    ):
+        if not difference <= tolerance:  # not ">", so that NaN is refused too
+            share = f"{difference:.2g} of their spread, and at most {tolerance:g} is rounding"
+            raise InputError(f"{wrong} (they differ by {share}): {REMEDY}.")
     return max(found, beside)
 
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""How far rounding alone may move the logits at one place: root mean square over the vocabulary, relative to the spread
-of the logits. Measured with random weights and two layers: float64 4e-16, but 1e-7 where a model computes its softmax
-in float32 (Gemma-2); float32 6e-7, bfloat16 0.012, float16 0.002; more layers add to it. What must be found: ALiBi by
-row index 0.2, local layers by row index 0.7, recurrent layers 1."""
+"""How much rounding may change the logits at one place: root mean square over the vocabulary, relative to their spread.
+Measured with random weights and two layers: float64 4e-16, but 1e-7 where a model computes its softmax in float32
+(Gemma-2); float32 6e-7, bfloat16 0.012, float16 0.002; more layers add to it. What must be found: ALiBi by row index
+0.2, local layers by row index 0.7, recurrent layers 1."""
 
 
 def _refuse_moving_rope(config: PreTrainedConfig, row_tokens: int) -> None:
     """Dynamic-NTK and long RoPE change all frequencies with the longest position in the row, so documents in a row are
-    not independent. Their effect on a random model (0.0004 to 0.006) is below the rounding of half precision, so the
-    config decides.
+    not independent. On a random model the effect (0.0004 to 0.006) is below half precision, so the config decides.
     """
     text = config.get_text_config()
     parameters = getattr(text, "rope_parameters", None) or {}
@@ -100,22 +95,19 @@ def _refuse_moving_rope(config: PreTrainedConfig, row_tokens: int) -> None:
         limit = int(rope.get("original_max_position_embeddings") or text.max_position_embeddings)
         if row_tokens > limit:
             raise InputError(
-                f"{text.model_type} has {kind} RoPE, which changes with the length beyond {limit} tokens, and rows "
-                "have "
-                f"{row_tokens}: lower row_tokens to {limit}, or {REMEDY}."
+                f"{text.model_type} has {kind} RoPE, which changes with the length beyond {limit} tokens, but rows "
+                f"have {row_tokens}: lower row_tokens to {limit}, or {REMEDY}."
             )
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """A row of two trees, the same row with the second one changed, all chains alone, and where each chain lies in the
-    row.
-    """
-
     row: Row
     changed: Row
+    """The same row with the second tree changed."""
     chains: tuple[Tensor, ...]
     paths: tuple[Tensor, ...]
+    """Places of each chain in the row."""
     first: int
     """Tokens of the first tree."""
 
@@ -128,14 +120,10 @@ def _probe(config: PreTrainedConfig, row_tokens: int) -> _Probe:
     limits = [limit for limit in _limits(config.to_dict()) if limit < row_tokens]
     length = min(max(limits, default=0) + 96, max(row_tokens, 64))
     vocabulary = int(config.get_text_config().vocab_size)
-    special = {
-        value
-        for key in ("pad_token_id", "bos_token_id", "eos_token_id")
-        if isinstance(value := getattr(config, key, None), int)
-    }
-    draw = np.random.default_rng(0)
-    letters = np.setdiff1d(np.arange(min(vocabulary, 4096)), sorted(special))
-    ids = draw.choice(letters, size=length).astype(np.int32)
+    named = [getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos")]
+    special = [id for id in named if isinstance(id, int)]
+    letters = np.setdiff1d(np.arange(min(vocabulary, 4096)), special)
+    ids = np.random.default_rng(0).choice(letters, size=length).astype(np.int32)
     good, bad, other, again = ids[:8], ids[8:16], ids[16:24], ids[24:32]
     short, left, right = ids[32:36], ids[36:40], ids[40:44]
     prompt = ids[51:]  # the branches and the second tree take 40 + 11 tokens, so that the row is `length` long
@@ -164,11 +152,7 @@ def _limits(settings: Mapping[str, Any]) -> list[int]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             found += _limits(value)
-        elif (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and any(word in key for word in ("window", "chunk", "max_position_embeddings"))
-        ):
+        elif type(value) is int and any(word in key for word in ("window", "chunk", "max_position_embeddings")):
             found.append(value)
     return found
 

@@ -1,8 +1,8 @@
-"""Which model: one of transformers by name or folder, a configuration with random weights, or one of our checkpoints;
-with adapters (LoRA) where asked for.
+"""Loads a model: one of transformers by name or folder, a configuration with random weights, or one of our checkpoints,
+with or without adapters.
 
     ModelSpec("gpt2", lora=LoRA(rank=8)).build()
-        ->  GPT2LMHeadModel whose linear layers hold lora_A and lora_B, everything else frozen
+        ->  GPT2LMHeadModel whose linear layers have lora_A and lora_B, everything else frozen
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ModelSpec:
     dropout: bool = False
     """Keep the dropout of the model's config."""
     lora: LoRA | None = None
-    """None: that of the checkpoint, if `name_or_path` is one with adapters."""
+    """None: that of the checkpoint, if it has adapters."""
     trust_remote_code: bool = False
 
     def build(self, device: torch.device | None = None) -> PreTrainedModel:
@@ -51,10 +51,8 @@ class ModelSpec:
             return self._from_checkpoint(self.checkpoint, device)
         if self.from_config is not None:
             if self.lora is not None and self.lora.quantize:
-                raise InputError(
-                    f"model.lora.quantize is '{self.lora.quantize}', but model.from_config has random weights; give "
-                    "a pretrained model as model.name_or_path."
-                )
+                what = f"model.lora.quantize is '{self.lora.quantize}', but model.from_config has random weights"
+                raise InputError(f"{what}; give a pretrained model as model.name_or_path.")
             return self._finished(self._bare(), self.lora)
         quantized = {} if self.lora is None else self.lora.quantization(self.dtype, device)
         settings = {"config": self.config(), "dtype": self.dtype, "trust_remote_code": self.trust_remote_code}
@@ -69,10 +67,8 @@ class ModelSpec:
         saved = read_checkpoint_info(path)
         lora = adapters(saved)
         if lora is not None and self.lora not in (None, lora):
-            raise InputError(
-                f"model.lora is {self.lora}, but {path} holds {lora}; leave model.lora out to train these further, or "
-                "export the model merged first."
-            )
+            what = f"model.lora is {self.lora}, but {path} holds {lora}"
+            raise InputError(f"{what}; leave it out to train these further, or export the model merged first.")
         if lora is not None and lora.quantize:
             lm = replace(self, name_or_path=saved["base"], lora=lora).build(device)
         else:
@@ -81,23 +77,15 @@ class ModelSpec:
         try:
             missing, unexpected = lm.load_state_dict(state, strict=False)
         except RuntimeError as error:  # sizes are checked even so
-            raise InputError(
-                f"{path} has weights of other sizes than its own configuration ({first_line(error)}); it is damaged."
-            ) from error
+            what = f"{path} has weights of other sizes than its own configuration ({first_line(error)})"
+            raise InputError(f"{what}; it is damaged.") from error
         if unexpected or [key for key in missing if not (lora and lora.quantize and "lora_" not in key)]:
-            raise InputError(
-                f"{path} has other weights than its own configuration ({len(missing)} missing, {len(unexpected)} too "
-                "many); it is damaged."
-            )
+            counts = f"{len(missing)} missing, {len(unexpected)} too many"
+            raise InputError(f"{path} has other weights than its own configuration ({counts}); it is damaged.")
         return lm if lora is not None or self.lora is None else self._finished(lm, self.lora)
 
     def outline(self, *, buffers: bool = False) -> PreTrainedModel:
-        """The same model without its weights, on the meta device, for ranks that receive them.
-
-        Args:
-            buffers: Compute the buffers (frequencies of rotary positions, ...) on the CPU, so that it runs once it has
-                weights.
-        """
+        """The model on the meta device, for ranks that receive its weights; `buffers`: with real buffers on the CPU."""
         lora = self.lora
         if lora is None and self.checkpoint is not None:
             lora = adapters(read_checkpoint_info(self.checkpoint))
@@ -105,21 +93,15 @@ class ModelSpec:
             return self._finished(self._bare(), lora)
 
     def config(self) -> PreTrainedConfig:
-        """The model's configuration, with the requested attention and dropout.
-
-        Raises:
-            InputError: there is no such model.
-        """
+        """The model's configuration, with the requested attention and dropout. Raises InputError if there is none."""
         if self.checkpoint is not None:
             config = AutoConfig.for_model(**read_checkpoint_info(self.checkpoint)["model"])
         elif self.from_config is not None:
             settings = dict(self.from_config)
             kind = settings.pop("model_type")
             if kind not in CONFIG_MAPPING:
-                raise InputError(
-                    f"model.from_config.model_type is {kind!r}, which transformers doesn't "
-                    f"know{did_you_mean(kind, CONFIG_MAPPING)}"
-                )
+                what = f"model.from_config.model_type is {kind!r}, which transformers doesn't know"
+                raise InputError(f"{what}{did_you_mean(kind, CONFIG_MAPPING)}")
             config = AutoConfig.for_model(kind, **settings)
         else:
             with _explained(self._name):
@@ -128,17 +110,14 @@ class ModelSpec:
             for key, value in config.to_dict().items():
                 if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
                     setattr(config, key, 0.0)
-        config._attn_implementation = {"auto": attention_implementation(config), "flex": "flex_attention"}.get(
-            self.attention, self.attention
-        )
+        implementations = {"auto": attention_implementation(config), "flex": "flex_attention"}
+        config._attn_implementation = implementations.get(self.attention, self.attention)
         config.use_cache = False  # with a cache, documents in one row would attend to each other
         return config
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint of ours that `model` names: a file, a folder named .ckpt, or a folder of shards of any
-        name.
-        """
+        """The checkpoint of ours that `name_or_path` names: a file, a folder of shards, or anything named .ckpt."""
         if self.name_or_path in (None, WORLD):
             return None
         path = Path(self.name_or_path)
@@ -148,18 +127,14 @@ class ModelSpec:
     def _name(self) -> str:
         name = str(resolve("model")) if self.name_or_path in (None, WORLD) else self.name_or_path
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
-            raise InputError(
-                f"model.name_or_path is {name}, and there is no such folder; give the name of a model on the hub or the "
-                "folder "
-                "of one."
-            )
+            what = f"model.name_or_path is {name}, and there is no such folder"
+            raise InputError(f"{what}; give the name of a model on the hub or an existing folder.")
         return name
 
     def _bare(self) -> PreTrainedModel:
         """With random weights, or none."""
-        return AutoModelForCausalLM.from_config(
-            self.config(), dtype=self.dtype, trust_remote_code=self.trust_remote_code
-        )
+        trust = self.trust_remote_code
+        return AutoModelForCausalLM.from_config(self.config(), dtype=self.dtype, trust_remote_code=trust)
 
     def _finished(self, lm: PreTrainedModel, lora: LoRA | None) -> PreTrainedModel:
         if not self.dropout:
@@ -174,7 +149,7 @@ class ModelSpec:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Modules that are made here have their parameters on the meta device, their buffers where they are computed."""
+    """New modules have their parameters on the meta device, their buffers where they are computed."""
     register = nn.Module.register_parameter
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -191,7 +166,7 @@ def _parameters_on_meta() -> Iterator[None]:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turns whatever transformers raises for a model that it can't load into one sentence."""
+    """Whatever transformers raises for a model that it can't load, as an InputError of one sentence."""
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
@@ -199,30 +174,20 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as error:
         if "allocate memory" in str(error):
             raise
-        reason = (
-            first_line(error)
-            if isinstance(error, (OSError, ValueError))
-            else f"{type(error).__name__}: {first_line(error)}"
-        )
-        there = (Path(name).expanduser() / "config.json").is_file()
-        remedy = (
-            "its files are incomplete or damaged, so download it again"
-            if there
-            else "give the name of a model on the hub or an existing folder"
-        )
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        reason, remedy = kind + first_line(error), "give the name of a model on the hub or an existing folder"
+        if (Path(name).expanduser() / "config.json").is_file():
+            remedy = "its files are incomplete or damaged, so download it again"
         raise InputError(f"The model '{name}' can't be loaded ({reason}); {remedy}.") from error
 
 
 def _check_loaded(name: str, found: Mapping[str, Any]) -> None:
-    """Refuse (InputError) a model whose files lack weights, or hold some of another size: transformers would put random
-    ones in their place.
-    """
+    """Refuses a model whose files lack weights or have some of another size, which transformers would make random."""
     if mismatched := sorted(found.get("mismatched_keys") or ()):
         key, held, wanted = mismatched[0]
         raise InputError(
             f"The model '{name}' holds {len(mismatched)} weights of another size than its config.json asks for (the "
-            f"first is {key}: {list(held)} instead of {list(wanted)}); its files don't belong together, so download it "
-            "again."
+            f"first is {key}: {list(held)} instead of {list(wanted)}); download it again."
         )
     if missing := sorted(found.get("missing_keys") or ()):
         raise InputError(

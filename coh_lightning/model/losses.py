@@ -1,18 +1,18 @@
-"""Row -> batch of tensors; logits -> sums of losses and their counts. Nothing is averaged here: the plan's coefficients
-already are final.
+"""Row -> batch of tensors; logits -> sums of losses and their counts. Nothing is averaged: the plan's coefficients are
+final.
 
-What is predicted from where (the shift by one of a tree). Each distinct source goes through the head once, and its
-normalizer is computed once:
+In a tree, the shift by one becomes: each token is predicted from its parent, its source. Each distinct source goes
+through the head once:
 
     token       P  F  g  b          F, and both g and b, have a source: the parent in the tree
     parents     0  0  1  1          g and b are two branches after F
     learned     0  0  2  1
-    keep        [1]                 the sources of whatever has a loss (F's own loss is not wanted), sorted, each once
+    keep        [1]                 the sources of all tokens with a loss (F has none), sorted, each once
     children    [[g, b]]            ids predicted from each source, filled up with id 0
     learned     [[2, 1]]            their coefficients, filled up with 0
 
-Indices that repeat would make the backward pass add in an order that differs from run to run, so `keep` and
-`unlearned_rows` hold no index twice.
+`keep` and `unlearned_rows` have no index twice: the backward pass would add repeated ones in an order that differs from
+run to run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from torch.nn.functional import logsigmoid
 from coh_lightning.sequences.rows import Row
 
 Batch = dict[str, Tensor]
-"""What `to_batch` gives. Coefficients travel as the bits of float64 in int64, because Lightning's `bf16-true` casts
-every float of a batch to bfloat16.
-"""
+"""What `to_batch` gives. Coefficients are the bits of float64 in int64: Lightning's `bf16-true` casts every float of a
+batch to bfloat16."""
 
 
 def to_batch(row: Row) -> Batch:
@@ -55,9 +54,7 @@ def to_batch(row: Row) -> Batch:
     if np.any(row.parents[tokens] == tokens):
         raise ValueError("A root or a padding token can't have a loss: nothing predicts it.")
     tokens = tokens[np.argsort(row.parents[tokens], kind="stable")]
-    # A row without any loss (filler, or a chain that is only read) still runs, so that every rank takes part: one
-    # source, coefficient 0.
-    keep, first, counts = (
+    keep, first, counts = (  # every rank must run its row, so one without a loss has one source with coefficient 0
         np.unique(row.parents[tokens], return_index=True, return_counts=True)
         if len(tokens)
         else (np.zeros(1, np.int64),) * 3
@@ -91,24 +88,20 @@ def to_batch(row: Row) -> Batch:
 
 
 def nll(logits: Tensor, children: Tensor) -> Tensor:
-    """-log p of each child given its source. logits (U, V), children (U, C) -> (U, C); half precision is raised to
-    float32 first.
-    """
+    """-log p of each child given its source: (U, V), (U, C) -> (U, C), at least in float32."""
     logits = _wide(logits)
     return logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, children)
 
 
 def unlikelihood(logits: Tensor, children: Tensor) -> Tensor:
-    """-log(1 - p) of each child given its source (Welleck et al., arXiv 1908.04319). logits (M, V), children (M, C) ->
-    (M, C).
+    """-log(1 - p) of each child given its source (Welleck et al., arXiv 1908.04319): (M, V), (M, C) -> (M, C).
 
     With d = the child's logit minus the log-sum-exp of all *other* logits, 1 - p = sigmoid(-d). So the value is
-    -logsigmoid(-d) and its gradient by d is p: exact and finite for every p, with nothing to clamp, where the
-    difference of 1 and a rounded p would be 0 for a token that the model is sure of.
+    -logsigmoid(-d) and its gradient by d is p, exact and finite for every p, with nothing to clamp.
     """
     logits = _wide(logits)
     columns = []
-    # one column at a time: mostly there is one; two need two unlearned outputs that diverge at the same token
+    # mostly one column: two need two unlearned outputs that diverge at the same token
     for child in children.split(1, dim=1):
         others = logits.scatter(1, child, -torch.inf).logsumexp(dim=-1, keepdim=True)
         columns.append(-logsigmoid(others - logits.gather(1, child)))
@@ -117,11 +110,10 @@ def unlikelihood(logits: Tensor, children: Tensor) -> Tensor:
 
 def row_loss(logits: Tensor, batch: Mapping[str, Tensor], *, kinds: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of one row, sum of coefficient * loss, from the logits (U, V) of `keep`; and detached float64 sums for
-    the curves.
+    the curves, to be divided only after adding them over rows and ranks.
 
     `learned` and `unlearned` are the two parts of the loss; `kind_nll` and `kind_weight`, both (kinds,), are sums of
     weight * nll and of weight per kind of segment (nll also where a segment is unlearned: how likely it still is).
-    Divide sums only after adding them over rows and ranks.
     """
     losses = nll(logits, batch["children"])
     learned = (_coefficients(batch["learned"]).to(losses.dtype) * losses).sum()
@@ -142,22 +134,17 @@ def row_loss(logits: Tensor, batch: Mapping[str, Tensor], *, kinds: int = 0) -> 
 
 
 def output_log_likelihoods(logits: Tensor, batch: Mapping[str, Tensor], *, outputs: int) -> tuple[Tensor, Tensor]:
-    """log p of each output of a row laid out with `scored`, as a sum along its path, and its number of tokens, end
-    included: float64, (outputs,) each.
-    """
+    """log p of each output of a row with `scored`, and its number of tokens, end included: float64, (outputs,) each."""
     log_likelihoods = -nll(logits.detach(), batch["children"]).flatten().double()[batch["score_cell"]]
-    zeros = log_likelihoods.new_zeros(outputs)
-    return zeros.index_add(0, batch["score_output"], log_likelihoods), zeros.index_add(
-        0, batch["score_output"], torch.ones_like(log_likelihoods)
-    )
+    zeros, output = log_likelihoods.new_zeros(outputs), batch["score_output"]
+    tokens = zeros.index_add(0, output, torch.ones_like(log_likelihoods))
+    return zeros.index_add(0, output, log_likelihoods), tokens
 
 
 def _unlearned(
     row: Row, tokens: NDArray[np.int64], source: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows of `keep` with something to unlearn, and its ids and coefficients; `tokens` are in the order of their
-    sources, `source` are rows of `keep`.
-    """
+    """Rows of `keep` with something to unlearn, and its ids and coefficients; `tokens` are sorted by `source`."""
     which = row.unlearned[tokens] != 0
     rows, first, counts = np.unique(source[which], return_index=True, return_counts=True)
     at, column = np.repeat(np.arange(len(rows)), counts), np.arange(int(which.sum())) - np.repeat(first, counts)
@@ -169,7 +156,7 @@ def _unlearned(
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """Half precision as float32: a log-sum-exp over a vocabulary needs it. float32 and float64 stay."""
+    """Half precision as float32, which a log-sum-exp over a vocabulary needs."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
@@ -182,5 +169,4 @@ def _bits(array: NDArray[np.float64]) -> Tensor:
 
 
 def _coefficients(bits: Tensor) -> Tensor:
-    """The float64 coefficients whose bits these are."""
     return bits.view(torch.float64)

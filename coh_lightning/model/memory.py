@@ -1,4 +1,4 @@
-"""What the backward pass keeps in memory, by arithmetic: for the screen at the start of a run, and for docs/cost.md.
+"""Arithmetic of what the backward pass keeps in memory, for the summary of a run and for scripts/cost.py.
 
 of a block, for each token     8 hidden and 4 intermediate vectors (query, key, value, norms, MLP, residuals)
 with gradient checkpointing    one hidden vector for each block; one block is recomputed, with its gradients

@@ -1,10 +1,9 @@
-"""A checkpoint that is a folder of shards, as torch's distributed checkpoint writes it: its weights, whole, in one
-process.
+"""Reads a checkpoint that is a folder of shards, as torch's distributed checkpoint writes it, whole and in one process.
 
     .metadata           which tensors there are, their sizes, and where each chunk lies: file, offset, length (a pickle)
     __0_0.distcp, ...   the chunks
 
-The metadata is untrusted: it is read as plain data, and compared with the files before any memory is allocated.
+The metadata is untrusted: it is read as plain data, and checked against the files before any memory is allocated.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ METADATA = ".metadata"
 
 
 def read_shards(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder of shards, whole and on the CPU, however many processes wrote it. Optimizer states are
-    left out.
+    """The weights in a folder of shards, whole and on the CPU, without optimizer states.
 
     Raises:
         InputError: the metadata is damaged or holds more than plain data, or the files don't match it.
@@ -38,7 +36,8 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
     reader = _Reader(folder)
     metadata = reader.read_metadata()
     with _explained(folder):
-        weights = _weights(metadata)
+        # `state_dict.` is ModelParallelStrategy's, `model.` FSDPStrategy's
+        weights = {key: one for key, one in _tensors(metadata).items() if key.startswith(("state_dict.", "model."))}
         _compare_with_files(folder, metadata, weights)
         whole: dict[str, Any] = {key: torch.empty(one.size, dtype=one.properties.dtype) for key, one in weights.items()}
         load(whole, storage_reader=reader, no_dist=True)
@@ -46,17 +45,10 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
 
 
 def check_shards(folder: Path) -> None:
-    """Compare the metadata with the files, for all tensors, without reading any.
-
-    Raises:
-        InputError: as `read_shards`.
-    """
+    """Compare the metadata with the files, for all tensors, without reading any. Raises like `read_shards`."""
     metadata = _Reader(folder).read_metadata()
     with _explained(folder):
-        tensors = {
-            key: one for key, one in metadata.state_dict_metadata.items() if isinstance(one, TensorStorageMetadata)
-        }
-        _compare_with_files(folder, metadata, tensors)
+        _compare_with_files(folder, metadata, _tensors(metadata))
 
 
 @contextmanager
@@ -69,40 +61,30 @@ def _explained(folder: Path) -> Iterator[None]:
     except (Exception, CheckpointException) as error:
         if "allocate memory" in str(error):  # the folder is fine
             raise
-        cause: BaseException = (
-            next(iter(error.failures.values()))[0]
-            if isinstance(error, CheckpointException) and error.failures
-            else error
-        )
-        raise InputError(
-            f"{folder} can't be read as a checkpoint ({type(cause).__name__}: {first_line(cause)}); it may be damaged."
-        ) from error
+        cause: BaseException = error
+        if isinstance(error, CheckpointException) and error.failures:
+            cause = next(iter(error.failures.values()))[0]
+        raise _unreadable(folder, f"{type(cause).__name__}: {first_line(cause)}") from error
 
 
-def _weights(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
-    # `state_dict.` is ModelParallelStrategy's, `model.` FSDPStrategy's
+def _unreadable(folder: Any, reason: str) -> InputError:
+    return InputError(f"{folder} can't be read as a checkpoint ({reason}); it may be damaged.")
+
+
+def _tensors(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
     stored = metadata.state_dict_metadata
-    return {
-        key: one
-        for key, one in stored.items()
-        if key.startswith(("state_dict.", "model.")) and isinstance(one, TensorStorageMetadata)
-    }
+    return {key: one for key, one in stored.items() if isinstance(one, TensorStorageMetadata)}
 
 
 def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, TensorStorageMetadata]) -> None:
-    """Every tensor is covered by its chunks, every chunk fits into the bytes stored for it, and those lie in the files
-    without overlap.
-    """
+    """Chunks must cover their tensors, fit into the bytes stored for them, and lie in the files without overlap."""
     stored = metadata.storage_data
     for key, one in tensors.items():
-        item = torch.empty((), dtype=one.properties.dtype).element_size()
-        if sum(prod(chunk.sizes) for chunk in one.chunks) != prod(one.size) or len(
-            {chunk.offsets for chunk in one.chunks}
-        ) != len(one.chunks):
-            raise InputError(
-                f"{folder}: the chunks of '{key}' don't add up to its size {list(one.size)}; a file of the "
-                "checkpoint is missing or damaged."
-            )
+        item = one.properties.dtype.itemsize
+        distinct = len({chunk.offsets for chunk in one.chunks}) == len(one.chunks)
+        if not distinct or sum(prod(chunk.sizes) for chunk in one.chunks) != prod(one.size):
+            what = f"the chunks of '{key}' don't add up to its size {list(one.size)}"
+            raise InputError(f"{folder}: {what}; a file of the checkpoint is missing or damaged.")
         for chunk in one.chunks:
             beyond = any(
                 not 0 <= start <= start + size <= end
@@ -111,26 +93,19 @@ def _compare_with_files(folder: Path, metadata: Metadata, tensors: dict[str, Ten
             place = stored.get(MetadataIndex(key, chunk.offsets))
             if place is None or beyond:
                 raise InputError(
-                    f"{folder}: a chunk of '{key}' is stored nowhere or lies outside the tensor; the metadata is "
-                    "damaged."
+                    f"{folder}: a chunk of '{key}' is stored nowhere or lies outside the tensor; it is damaged."
                 )
             if place.transform_descriptors:
-                raise InputError(
-                    f"{folder}: '{key}' is compressed ({', '.join(place.transform_descriptors)}); write the checkpoint "
-                    "without compression."
-                )
-            if prod(chunk.sizes) * item > place.length:
-                raise InputError(
-                    f"{folder}: the metadata names {prod(chunk.sizes) * item:,} bytes of '{key}' where "
-                    f"{place.length:,} are stored; the checkpoint is damaged."
-                )
+                how = ", ".join(place.transform_descriptors)
+                raise InputError(f"{folder}: '{key}' is compressed ({how}); write the checkpoint without compression.")
+            if (named := prod(chunk.sizes) * item) > place.length:
+                what = f"the metadata names {named:,} bytes of '{key}' where {place.length:,} are stored"
+                raise InputError(f"{folder}: {what}; the checkpoint is damaged.")
     held: Counter[str] = Counter()
     needed: dict[str, int] = {}
     for place in stored.values():
         if place.length < 0 or place.offset < 0 or Path(place.relative_path).name != place.relative_path:
-            raise InputError(
-                f"{folder}: the metadata names an impossible place ({place.relative_path!r}); it is damaged."
-            )
+            raise InputError(f"{folder}: the metadata names an impossible place ({place.relative_path!r}).")
         held[place.relative_path] += place.length
         needed[place.relative_path] = max(needed.get(place.relative_path, 0), place.offset + place.length)
     for name, end in needed.items():
@@ -167,33 +142,22 @@ _PLAIN = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name not in _PLAIN.get(module, ()):
-            raise InputError(
-                f"its metadata names {f'{module}.{name}'!r}, which torch never writes there and which could run any "
-                "code; it is not read."
-            )
+            what = f"its metadata names {f'{module}.{name}'!r}, which torch never writes there"
+            raise InputError(f"{what} and which could run any code; it is not read.")
         return PurePosixPath if module.startswith("pathlib") else super().find_class(module, name)
 
 
 class _Reader(FileSystemReader):
-    """Refuses metadata, which is pickled, that holds anything but what torch writes. torch itself reads the shards as
-    plain data.
-    """
+    """Refuses metadata (a pickle) with anything but what torch writes. torch reads the shards as plain data."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        path = Path(self.path) / METADATA
         try:
-            with path.open("rb") as file:
+            with (Path(self.path) / METADATA).open("rb") as file:
                 metadata = _Unpickler(file).load()
         except InputError as error:
             raise InputError(f"{self.path} can't be read as a checkpoint: {error}") from error
         except Exception as error:
-            raise InputError(
-                f"{self.path} can't be read as a checkpoint ({type(error).__name__}: {first_line(error)}); it may be "
-                "damaged."
-            ) from error
+            raise _unreadable(self.path, f"{type(error).__name__}: {first_line(error)}") from error
         if not isinstance(metadata, Metadata):
-            raise InputError(
-                f"{self.path} can't be read as a checkpoint: its metadata is a {type(metadata).__name__}; it may be "
-                "damaged."
-            )
+            raise _unreadable(self.path, f"its metadata is a {type(metadata).__name__}")
         return metadata

@@ -1,5 +1,4 @@
-"""One model over several processes: parts of its tensors on each, weights that come from rank 0, and whole tensors put
-together again.
+"""One model over several processes: sharded tensors, weights from rank 0, and whole tensors put together again.
 
     strategy                               a block's weight W on rank 0, rank 1      rows of a step
     ddp                                    W, W                                      half each
@@ -7,7 +6,7 @@ together again.
                                            before the block runs, freed after it)
     ModelParallelStrategy 1 x 2 (tensor)   W's rows or columns, never gathered       the same on both
 
-Always call the root of the model, never a part of it: the hooks that gather the root's own tensors are there.
+Always call the root of the model, never a part of it: its hooks gather the root's own tensors.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ DATA, TENSOR = "data_parallel", "tensor_parallel"
 
 
 def is_sharded(trainer: pl.Trainer) -> bool:
-    """Whether the ranks hold parts of one model, so that each must take part in every forward pass."""
+    """Whether ranks have parts of one model, so that each must take part in every forward pass."""
     return isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)) and trainer.world_size > 1
 
 
@@ -54,10 +53,8 @@ def replicas(trainer: pl.Trainer) -> tuple[int, int]:
 
 def is_writer_rank(trainer: pl.Trainer) -> bool:
     """Whether this rank writes files for those with the same rows."""
-    return (
-        not isinstance(trainer.strategy, ModelParallelStrategy)
-        or trainer.strategy.device_mesh[TENSOR].get_local_rank() == 0
-    )
+    strategy = trainer.strategy
+    return not isinstance(strategy, ModelParallelStrategy) or strategy.device_mesh[TENSOR].get_local_rank() == 0
 
 
 def from_replicas(trainer: pl.Trainer, own: Any) -> list[Any]:
@@ -78,19 +75,12 @@ def blocks(lm: PreTrainedModel) -> list[tuple[str, nn.Module]]:
 
 
 def shard(lm: PreTrainedModel, mesh: DeviceMesh) -> None:
-    """Distribute the model's tensors over the mesh (Lightning's two dimensions: data, tensor), in place: tensor
-    parallelism by the plan of transformers, then FSDP2.
-
-    Raises:
-        InputError: the mesh has a tensor dimension, and transformers has no plan for this architecture, or an
-            unsupported one.
-    """
+    """In place, over Lightning's mesh (data, tensor): tensor parallelism (`tensor_plan`), then FSDP2."""
     if mesh[TENSOR].size() > 1:
         parallelize_module(lm, mesh[TENSOR], tensor_plan(lm, mesh[TENSOR].size()))
     for _, block in blocks(lm):
         fully_shard(block, mesh=mesh[DATA])
-    # reshard the root too: by default it stays whole after a pass without gradients, and then no checkpoint can be
-    # loaded into it
+    # reshard the root too: no checkpoint can be loaded into a root that is whole after a pass without gradients
     fully_shard(lm, mesh=mesh[DATA], reshard_after_forward=True)
 
 
@@ -106,48 +96,33 @@ _STYLES: dict[str, ParallelStyle] = {
 
 def tensor_plan(lm: PreTrainedModel, size: int) -> dict[str, ParallelStyle]:
     """The plan of transformers for `size` ranks, as torch's styles. Embeddings, and a head tied to them, stay whole
-    (FSDP2 still shards them).
-
-    Raises:
-        InputError: there is no plan for this architecture, or an unsupported one.
+    (FSDP2 still shards them). Raises InputError if there is no plan for this architecture, or an unsupported one.
     """
-    name = lm.config.model_type
-    config = lm.config.get_text_config()
-    whole = {id(lm.get_input_embeddings())} | (
-        {id(lm.get_output_embeddings())} if config.tie_word_embeddings else set()
-    )
-    kept = {name for name, part in lm.named_modules() if id(part) in whole}
+    name, config, remedy = lm.config.model_type, lm.config.get_text_config(), "set the strategy's tensor_parallel_size"
+    whole = {id(lm.get_input_embeddings())}
+    if config.tie_word_embeddings:
+        whole.add(id(lm.get_output_embeddings()))
+    kept = {part_name for part_name, part in lm.named_modules() if id(part) in whole}
     plan = {key: style for key, style in (lm.tp_plan or {}).items() if key not in kept}
     unknown = sorted({style for style in plan.values() if style not in _STYLES})
     if unknown:
         raise InputError(
-            f"tensor parallelism of {name} needs {', '.join(unknown)}, which is not supported: set the strategy's "
-            "tensor_parallel_size to 1."
+            f"tensor parallelism of {name} needs {', '.join(unknown)}, which is not supported: {remedy} to 1."
         )
-    if not any(style == "rowwise" for style in plan.values()):
-        raise InputError(
-            f"transformers has no plan for tensor parallelism of {name}: set the strategy's tensor_parallel_size to 1."
-        )
-    heads = {
-        key: value for key in ("num_attention_heads", "num_key_value_heads") if (value := getattr(config, key, None))
-    }
+    if "rowwise" not in plan.values():
+        raise InputError(f"transformers has no plan for tensor parallelism of {name}: {remedy} to 1.")
+    names = ("num_attention_heads", "num_key_value_heads")
+    heads = {key: value for key in names if (value := getattr(config, key, None))}
     if any(value % size for value in heads.values()):
-        raise InputError(
-            f"{name} has {heads}, which can't be divided by {size} ranks: lower the strategy's tensor_parallel_size."
-        )
+        raise InputError(f"{name} has {heads}, which can't be divided by {size} ranks: lower tensor_parallel_size.")
     if any("lora_" in key for key, _ in lm.named_parameters()):
-        raise InputError(
-            "adapters (model.lora) have no plan for tensor parallelism: set the strategy's tensor_parallel_size to 1."
-        )
+        raise InputError(f"adapters (model.lora) have no plan for tensor parallelism: {remedy} to 1.")
     return {key: _STYLES[style] for key, style in plan.items()}
 
 
 def broadcast_weights(lm: PreTrainedModel, whole: PreTrainedModel | None, device: torch.device) -> None:
-    """Give a sharded model on the meta device its weights and buffers, those of `whole` on rank 0 (None elsewhere). All
-    ranks must call it.
-
-    Buffers that no checkpoint holds (frequencies of rotary positions, ...) are broadcast too: uninitialized, they would
-    be garbage without an error.
+    """Give a sharded model on the meta device the weights and buffers of `whole` on rank 0 (None elsewhere). All ranks
+    must call it. Buffers that no checkpoint has (frequencies of rotary positions, ...) would be garbage otherwise.
     """
     lm.to_empty(device=device)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -162,9 +137,7 @@ def broadcast_weights(lm: PreTrainedModel, whole: PreTrainedModel | None, device
 
 
 def wrap_blocks(lm: PreTrainedModel) -> nn.Module:
-    """The model for `FSDPStrategy`: each block, then the root, becomes a unit of FSDP1. Does nothing outside
-    Lightning's context for it.
-    """
+    """Each block, then the root, becomes a unit of FSDP1; does nothing outside the context of `FSDPStrategy`."""
     for name, block in reversed(blocks(lm)):
         parent, _, own = name.rpartition(".")
         setattr(lm.get_submodule(parent), own, wrap(block))
@@ -172,17 +145,13 @@ def wrap_blocks(lm: PreTrainedModel) -> nn.Module:
 
 
 def full_state(lm: nn.Module) -> dict[str, Tensor]:
-    """All weights of a model, sharded (FSDP1, FSDP2, tensor parallelism) or not, whole and on the CPU of rank 0; {} on
-    other ranks. All ranks must call it.
-    """
+    """All weights of a model, sharded or not, whole and on the CPU of rank 0; {} elsewhere. All ranks must call it."""
     state: dict[str, Any] = get_model_state_dict(lm, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return state
 
 
 def clip_gradients(lm: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients, whole or sharded, so that their norm over all ranks is at most `max_norm`; returns the norm
-    before.
-    """
+    """Scale all gradients so that their norm over all ranks is at most `max_norm`; returns the norm before."""
     if isinstance(lm, FullyShardedDataParallel):
         return lm.clip_grad_norm_(max_norm)
     # torch can't combine tensors of different meshes

@@ -1,4 +1,4 @@
-"""The tokenizer of a run: the model's own, unless one is named. A named one is compared with it, id for id.
+"""The tokenizer of a run: the model's own, or a named one that must equal it, id for id.
 
     model                        its own tokenizer
     NAME or FOLDER               the one beside the weights
@@ -7,7 +7,7 @@
     from_config                  none, so one must be given
 
 The embedding may have more rows than the tokenizer has tokens (many models pad it); fewer are refused once the model is
-built (module.py).
+built (`build.check_sizes`).
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ PROBES = (
     "Füße, naïve, Ελλάδα, Россия, हिन्दी, العربية, 日本語, 한국어, 👩‍🚀🏴",
     "",
 )
-"""Texts that two tokenizers of one model must encode alike, the special tokens around them included."""
+"""Texts that equal tokenizers must encode alike, with the special tokens around them."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The tokenizer of a run."""
+    """A tokenizer, and in `note` a warning if it could not be compared with the model's."""
 
     name: str
     tokenizer: PreTrainedTokenizerBase
     note: str | None = None
-    """For the user: why nothing could be compared."""
 
 
 def choose_tokenizer(named: str | None, spec: ModelSpec | None, feedback: str | None) -> Choice:
@@ -49,32 +48,24 @@ def choose_tokenizer(named: str | None, spec: ModelSpec | None, feedback: str | 
     Args:
         named: `data.tokenizer`: a name or folder, `world`, or None for the model's own.
         spec: The model; None where there is none (a preview, a data module alone).
-        feedback: What is trained on, in words; None where it is the embedded world's own.
+        feedback: A description of the training data; None for the embedded world's.
 
     Raises:
-        InputError: no model is named although the feedback is the user's own; there is no tokenizer; the named one is
-            not the model's.
+        InputError: no model is named for the user's own feedback; there is no tokenizer, or it is not the model's.
     """
     if spec is not None and spec.name_or_path is None and spec.from_config is None:
         if feedback is not None:
             raise InputError(
-                f"model.name_or_path is not set and the feedback is {feedback}; name a model (model.name_or_path=NAME or FOLDER), "
-                f"or model.name_or_path={WORLD} for the small base of the embedded world."
+                f"model.name_or_path is not set and the feedback is {feedback}; name a model (model.name_or_path=NAME "
+                f"or FOLDER), or model.name_or_path={WORLD} for the small base of the embedded world."
             )
         spec = replace(spec, name_or_path=WORLD)
     own = _own_name(spec)
     trust = spec is not None and spec.trust_remote_code
     if named is None:
         if own is None and feedback is not None:
-            why = (
-                "there is no model whose tokenizer it could be"
-                if spec is None
-                else "a model made by model.from_config has none of its own"
-            )
-            raise InputError(
-                f"data.tokenizer is not set, and {why}; name one (a name or a folder, or {WORLD} for that of the "
-                "embedded world)."
-            )
+            why = "there is no model to take it from" if spec is None else "a model made by model.from_config has none"
+            raise InputError(f"data.tokenizer is not set, and {why}; give a name, a folder or {WORLD}.")
         choice = Choice(own or WORLD, load_tokenizer(own or WORLD, trust_remote_code=trust))
         return _as_trained_with(choice, spec) if spec is not None and spec.checkpoint is not None else choice
     choice = Choice(named, load_tokenizer(named, trust_remote_code=trust))
@@ -86,72 +77,56 @@ def choose_tokenizer(named: str | None, spec: ModelSpec | None, feedback: str | 
         theirs = load_tokenizer(own, trust_remote_code=trust)
     except InputError as error:
         why = str(error).split("; ")[0].rstrip(".")
-        note = (
-            f"data.tokenizer is '{named}', and the model '{own}' has no tokenizer to compare it with ({why}); make "
-            "sure that they belong together."
-        )
-        return replace(choice, note=note)
+        note = f"data.tokenizer is '{named}', and the model '{own}' has no tokenizer to compare it with ({why})"
+        return replace(choice, note=f"{note}; make sure that they belong together.")
     if (difference := first_difference(theirs, choice.tokenizer)) is not None:
-        raise InputError(
-            f"data.tokenizer is '{named}', which is not that of the model '{own}': {difference}; leave "
-            "data.tokenizer out, to take the model's."
-        )
+        what = f"data.tokenizer is '{named}', which is not that of the model '{own}': {difference}"
+        raise InputError(f"{what}; leave data.tokenizer out, to take the model's.")
     return choice
 
 
 def _own_name(spec: ModelSpec | None) -> str | None:
-    """Where the model's own tokenizer is; None where it has none."""
+    """The model's own tokenizer, by name or folder; None where it has none."""
     if spec is None or spec.from_config is not None:
         return None
     return str(read_checkpoint_info(spec.checkpoint)["tokenizer"]) if spec.checkpoint is not None else spec.name_or_path
 
 
 def _as_trained_with(choice: Choice, spec: ModelSpec) -> Choice:
-    """The choice, where it is the tokenizer that the model's checkpoint was trained with: the checkpoint holds its
-    hash.
-    """
-    path = spec.checkpoint
-    assert path is not None
-    saved = read_checkpoint_info(path)
+    """The choice, if its hash is the one in the model's checkpoint."""
+    assert spec.checkpoint is not None
+    saved = read_checkpoint_info(spec.checkpoint)
     if Encoder(choice.tokenizer).tokenizer_hash == saved["data"]["tokenizer"]:
         return choice
-    name = saved["tokenizer"]
-    difference = None
+    name, why = saved["tokenizer"], ""
     if name != choice.name:
         try:
-            difference = first_difference(
-                load_tokenizer(name, trust_remote_code=spec.trust_remote_code), choice.tokenizer
-            )
+            own = load_tokenizer(name, trust_remote_code=spec.trust_remote_code)
+            difference = first_difference(own, choice.tokenizer)
+            why = f": {difference}" if difference else ""
         except InputError as error:
-            difference = f"its own can't be loaded to compare them ({error})"
-    why = f": {difference}" if difference else ""
+            why = f": its own can't be loaded to compare them ({error})"
     raise InputError(
-        f"The tokenizer '{choice.name}' is not the one that {path} was trained with{why}; set data.tokenizer to "
-        f"where that one is now (it was '{name}')."
+        f"The tokenizer '{choice.name}' is not the one that {spec.checkpoint} was trained with{why}; set "
+        f"data.tokenizer to where that one is now (it was '{name}')."
     )
 
 
 def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
-    """A tokenizer by name or folder; `world`, or None, is that of the embedded world.
-
-    Raises:
-        InputError: there is none, or it has no vocabulary (transformers makes an empty one for a folder with only
-            weights).
+    """A tokenizer by name or folder; `world`, or None, is that of the embedded world. Raises InputError if there is
+    none, or it has no vocabulary (transformers makes an empty one for a folder with only weights).
     """
+    place = resolve("tokenizer") if name in (None, WORLD) else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            resolve("tokenizer") if name in (None, WORLD) else name, trust_remote_code=trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise InputError(
-            f"The tokenizer '{name}' can't be loaded ({first_line(error)}); give a name on the hub or an existing folder."
-        ) from error
+        what = f"The tokenizer '{name}' can't be loaded ({first_line(error)})"
+        raise InputError(f"{what}; give a name on the hub or an existing folder.") from error
     except Exception as error:
-        if type(error) is not Exception:  # the back end has no class of its own for a tokenizer.json that it can't read
+        if type(error) is not Exception:  # the back end raises a bare Exception for a tokenizer.json that it can't read
             raise
-        raise InputError(
-            f"The tokenizer '{name}' can't be read ({first_line(error)}); it may be damaged, so fetch it again."
-        ) from error
+        what = f"The tokenizer '{name}' can't be read ({first_line(error)})"
+        raise InputError(f"{what}; it may be damaged, so fetch it again.") from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
         place = f"the folder {name}" if name and Path(name).is_dir() else f"'{name}'"
         raise InputError(f"There is no tokenizer in {place} (no vocabulary); name one with data.tokenizer.")
@@ -159,16 +134,11 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
 
 
 def first_difference(own: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
-    """How two tokenizers differ: the first token with another id, or the first probe with other ids. None if they
-    don't.
-    """
+    """How two tokenizers differ: the first token with another id, or the first probe with other ids; or None."""
     ours, theirs = own.get_vocab(), other.get_vocab()
     if ours != theirs:
-        ids = {
-            token: (ours.get(token), theirs.get(token))
-            for token in ours.keys() | theirs.keys()
-            if ours.get(token) != theirs.get(token)
-        }
+        pairs = {token: (ours.get(token), theirs.get(token)) for token in ours.keys() | theirs.keys()}
+        ids = {token: pair for token, pair in pairs.items() if pair[0] != pair[1]}
         token = min(ids, key=lambda one: (min(number for number in ids[one] if number is not None), one))
         here, there = ("is not in" if number is None else f"has id {number} in" for number in ids[token])
         return f"the token {token!r} {here} the model's and {there} this one ({len(ids):,} tokens differ)"

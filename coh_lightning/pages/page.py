@@ -3,9 +3,9 @@
     templates/base.html.j2 <── samples.html.j2, preview.html.j2, report.html.j2, rating.html.j2
               base.css         samples.css, samples.js, ...             put into the page, never linked
 
-All text in a page may be hostile, so it can't be forgotten anywhere: every value that a template prints is escaped,
-and characters that nobody sees become signs (U+202E). A page loads nothing and sends nothing; its
-Content-Security-Policy names its one style and its one script by their hashes, and the browser runs no other.
+All text in a page may be hostile: every value that a template prints is escaped, and invisible characters become signs
+(U+202E). A page loads nothing and sends nothing; its Content-Security-Policy names its one style and its one script by
+their hashes, and the browser runs no other.
 """
 
 from __future__ import annotations
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Render a template and write it in one step, so that nobody reads half a page; the same values give the same
-    bytes. Returns `path`.
-
-    Raises:
-        InputError: the file can't be written.
-    """
+    """Render a template and write it atomically; returns `path`. Raises InputError if it can't be written."""
     text = render(template, **values)
     with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="\n")
@@ -44,7 +39,7 @@ def render(template: str, **values: Any) -> str:
 
 
 class _Signs(dict[int, str]):
-    """Code point -> what stands for it in a page, for `str.translate`; each character is looked up once."""
+    """Code point -> how a page shows it, for `str.translate`; filled as characters occur."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -58,7 +53,7 @@ _SIGNS = _Signs()
 
 @lru_cache(maxsize=1)
 def environment() -> Environment:
-    """Jinja2's environment of all pages; Jinja2 is imported here, since most commands make no page."""
+    """Jinja2's environment of all pages, imported here since most commands make no page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -76,7 +71,7 @@ def environment() -> Environment:
 
 
 def _printed(value: Any) -> Any:
-    """What a template prints in the place of a value: text becomes HTML, HTML stays."""
+    """What a template prints for a value: text becomes HTML, HTML stays."""
     from markupsafe import Markup, escape
 
     if isinstance(value, str) and not isinstance(value, Markup):
@@ -106,5 +101,5 @@ def _asset(name: str) -> Markup:
 
 
 def _image(path: Path) -> str:
-    """An SVG file as the address of an image: whatever script it holds, an image runs none."""
+    """An SVG file as the address of an image, in which no script runs."""
     return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"

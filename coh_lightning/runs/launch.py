@@ -7,39 +7,33 @@ from typing import Any
 
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 
 
 def as_launched(devices: Any, nodes: int) -> tuple[Any, int]:
-    """trainer.devices and trainer.num_nodes under torchrun: `auto` is what torchrun started. Without torchrun they are
-    given back unchanged.
+    """trainer.devices and trainer.num_nodes, where under torchrun `auto` is what it started.
 
     Raises:
-        InputError: the configuration asks for another number of processes than torchrun started.
+        InputError: torchrun has started another number of processes.
     """
     if not TorchElasticEnvironment.detect():
         return devices, nodes
     every, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     machines = every // here
-    if str(devices) in ("auto", "-1"):
-        devices, asked = here, here
+    text, configured = str(devices), here
+    if text in ("auto", "-1"):
+        devices = here
     elif isinstance(devices, (list, tuple)):
-        asked = len(devices)
-    else:
-        text = str(devices)
-        asked = (
-            len([part for part in text.split(",") if part.strip()])
-            if "," in text
-            else int(text)
-            if text.isdecimal()
-            else here
-        )
-    if nodes == 1 and machines > 1 and asked == here:
+        configured = len(devices)
+    elif "," in text:
+        configured = sum(bool(part.strip()) for part in text.split(","))
+    elif text.isdecimal():
+        configured = int(text)
+    if nodes == 1 and configured == here:
         nodes = machines
-    if (asked, nodes) != (here, machines):
+    if (configured, nodes) != (here, machines):
         raise InputError(
-            f"torchrun has started {here} processes on each of {machines} machine{'s' * (machines > 1)}, and "
-            f"trainer.devices is {devices}, trainer.num_nodes {nodes}; leave both out, or set them to {here} and "
-            f"{machines}."
+            f"torchrun has started {here} processes on each of {counted(machines, 'machine')}, but trainer.devices is "
+            f"{devices} and trainer.num_nodes {nodes}; leave both out, or set them to {here} and {machines}."
         )
     return devices, nodes

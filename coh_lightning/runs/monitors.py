@@ -1,12 +1,12 @@
-"""The `monitor` of EarlyStopping and ModelCheckpoint: one that nothing logs is refused before training if that can be
-known, else when Lightning first misses it.
+"""The `monitor` of EarlyStopping and ModelCheckpoint: one that nothing logs is refused before training if that is known
+by then, else when Lightning first misses it.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import lightning.pytorch as pl
 
@@ -19,14 +19,14 @@ MISSED = re.compile(
     r"returned metrics: (?P<list>\[.*?\])\.",
     re.DOTALL,
 )
-"""Lightning's messages about it."""
+"""Lightning's messages about a missing metric."""
 
 WRITTEN = re.compile(r"val/.+_.+")
-"""Figures of what the model writes (val/VALUE_ASK, val/gap_VALUE, ...); scorers choose the names of their values."""
+"""Metrics of completions (val/VALUE_CONDITION, val/gap_VALUE, ...); scorers choose the names of their values."""
 
 
 class MonitorsKnown(pl.Callback):
-    """Refuses a `monitor` that the module never logs, before training (`figures()`, if the module has it)."""
+    """Refuses, before training, a `monitor` that isn't among the module's `figures()`."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = getattr(pl_module, "figures", lambda: None)()
@@ -43,31 +43,21 @@ class MonitorsKnown(pl.Callback):
 
 
 def unlogged(callback: str, monitor: str, figures: Iterable[str], *, writes: bool = False) -> str:
-    """The message about a figure that is not logged."""
-    known = sorted(set(figures) - {"epoch", "step"})
+    """The message about a metric that is not logged."""
+    known = sorted(set(figures) - {"epoch", "step", ""})
     near = did_you_mean(monitor, known, "")
     there = f"; there are {', '.join(known)}." if len(known) <= 12 else "; metrics.csv of a run has their names."
-    written = (
-        " Figures of what the model writes need model.generation.generate_every_n_validations=1."
-        if monitor.startswith("val/") and not near and not writes
-        else ""
-    )
-    return f"trainer.callbacks: the monitor of {callback} is '{monitor}', which nothing logs{near or there}{written}"
+    more = " Metrics of completions need model.generation.generate_every_n_validations=1."
+    more = more if monitor.startswith("val/") and not near and not writes else ""
+    return f"trainer.callbacks: the monitor of {callback} is '{monitor}', which nothing logs{near or there}{more}"
 
 
 def missed(error: BaseException) -> str | None:
-    """Our message for Lightning's exception about a missing figure; None for any other exception."""
+    """Our message for Lightning's exception about a missing metric; None for any other exception."""
     found = MISSED.search(str(error))
     if found is None:
         return None
     if found["early"] is not None:
-        return unlogged("EarlyStopping", found["early"], _names(found["known"].strip().strip("`").split("`, `")))
-    return unlogged(
-        "ModelCheckpoint",
-        ast.literal_eval(found["checkpoint"]),
-        _names(re.findall(r"['\"]([^'\"]+)['\"]", found["list"])),
-    )
-
-
-def _names(words: Sequence[str]) -> list[str]:
-    return [word for word in words if word]
+        return unlogged("EarlyStopping", found["early"], found["known"].strip().strip("`").split("`, `"))
+    known = re.findall(r"['\"]([^'\"]+)['\"]", found["list"])
+    return unlogged("ModelCheckpoint", ast.literal_eval(found["checkpoint"]), known)

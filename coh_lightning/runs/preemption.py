@@ -1,8 +1,8 @@
-"""How a run stops before its end so that it can be resumed, under any number of ranks: checkpoints that are whole or
-not there (`RunTrainer`), signals (`StopOnSignal`), and counters that stand at the end of an optimizer step.
+"""A run can stop early and resume, on any number of ranks: checkpoints are complete or absent (`RunTrainer`), signals
+end the run (`StopOnSignal`), and counters are saved as of the end of an optimizer step.
 
-Lightning counts the micro-batches of a rank. The plan gives every step the same rows whatever the ranks, so these are
-the same place:
+Lightning counts the micro-batches of a rank. The plan gives every step the same rows on any number of ranks, so
+these are the same place:
 
     2 ranks, 4 rows a step: 2 micro-batches      step 3 is over after micro-batch  6 of each rank
     1 rank,  4 rows a step: 4 micro-batches      step 3 is over after micro-batch 12
@@ -30,11 +30,9 @@ from coh_lightning.io import PART, explain_os_error, put_in_place, remove
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send to a run before they end it; SLURM's `--signal` is usually SIGUSR1."""
 
-# Checkpoints that are whole or not there
-
 
 class DirectCheckpointIO(TorchCheckpointIO):
-    """Writes straight to the file. Lightning's own serializes all of a checkpoint in memory first."""
+    """Writes straight to the file; Lightning's own serializes the whole checkpoint in memory first."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -43,16 +41,12 @@ class DirectCheckpointIO(TorchCheckpointIO):
 
 
 class RunTrainer(pl.Trainer):
-    """Lightning's Trainer, with checkpoints that are whole or not there, be it one file or a folder of shards."""
+    """Lightning's Trainer, with checkpoints (a file or a folder of shards) that are complete or absent."""
 
     def save_checkpoint(
         self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any = None
     ) -> None:
-        """As Lightning's, but written to a temporary name and renamed.
-
-        Raises:
-            InputError: the disk is full, or read-only, ...
-        """
+        """Writes to a temporary name and renames. Raises InputError if the disk is full, or read-only, ..."""
         path = Path(self.strategy.broadcast(str(filepath)))
         if "://" in str(filepath):  # not a file of this machine
             super().save_checkpoint(filepath, weights_only, storage_options)
@@ -62,7 +56,7 @@ class RunTrainer(pl.Trainer):
         aside = path.with_name(f".{path.name}{PART}")  # the same on all ranks
         try:
             if self.is_global_zero:
-                remove(aside)  # of a process that was killed
+                remove(aside)  # left by a process that was killed
             self.strategy.barrier()
             super().save_checkpoint(aside, weights_only, storage_options)
             if self.is_global_zero:
@@ -73,43 +67,29 @@ class RunTrainer(pl.Trainer):
         except (OSError, RuntimeError) as error:
             if self.is_global_zero:
                 remove(aside)
-            raise _unwritten(path, error) from error
-
-
-def _unwritten(path: Path, error: OSError | RuntimeError) -> Exception:
-    """The OSError behind torch's exception, as our error; torch's own where there is none."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return error if cause is None else explain_os_error(path, cause)
-
-
-# Signals
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):  # torch may wrap it
+                cause = cause.__cause__ or cause.__context__
+            raise (error if cause is None else explain_os_error(path, cause)) from error
 
 
 class StopOnSignal(pl.Callback):
-    """SIGTERM and SIGUSR1 end `fit` after the current step, on all ranks, with a checkpoint of it. A validation is
-    finished first.
+    """SIGTERM and SIGUSR1 end `fit` after the current step (and its validation), on all ranks, with a checkpoint
+    `step=N.ckpt` in `folder` of the run folder.
 
     Lightning alone stops within a step and saves nothing on SIGTERM, and dies of SIGUSR1. What it does on SIGUSR1 under
-    SLURM (a checkpoint `hpc_ckpt_N.ckpt` in the run folder, and the job queued again) is left to it, but happens at the
-    end of the step too.
-
-    Args:
-        folder: Name of the folder, in that of the run, for the checkpoint `step=N.ckpt`.
-
-    Attributes:
-        received: The signal that ended the run; None where none did.
+    SLURM (a checkpoint `hpc_ckpt_N.ckpt`, and the job queued again) is left to it, at the end of the step too.
     """
 
     def __init__(self, folder: str = "checkpoints") -> None:
         self.folder = folder
         self.received: int | None = None
+        """The signal that ended the run."""
         self._noted = 0
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning restores, at the end, the handlers that stood before its own
+        # at the end, Lightning restores the handlers that were there before its own
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
@@ -131,7 +111,7 @@ class StopOnSignal(pl.Callback):
             self._before[signal.SIGUSR1](self.received, None)
         else:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / self.folder / f"step={trainer.global_step}.ckpt")
-        # Lightning ends the run once the figures of this step are written
+        # Lightning ends the run once the metrics of this step are written
         self._before[signal.SIGTERM](signal.SIGTERM, None)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -139,14 +119,11 @@ class StopOnSignal(pl.Callback):
             raise SIGTERMException
 
 
-# The counters of a checkpoint
-
-
 def to_step_start(loops: dict[str, Any], micro_batches: int) -> None:
     """Moves the counters of a checkpoint that was saved within a step back to the end of the step before, in place.
 
     Lightning may save within a step: after an interval of time, at a validation there, and once more after the first
-    micro-batch of a resumed run. A checkpoint holds no gradients, and its weights are those of the step's beginning.
+    micro-batch of a resumed run. A checkpoint has no gradients, and its weights are those of the step's beginning.
     What is left is what Lightning saves when a step's last micro-batch is over: all counters at a whole step, except
     `completed` and `_batches_that_stepped`, which it raises later.
 
@@ -165,14 +142,10 @@ def to_step_start(loops: dict[str, Any], micro_batches: int) -> None:
 
 
 def recount(checkpoint: dict[str, Any], micro_batches: int) -> None:
-    """Counts a checkpoint's progress in this run's micro-batches, in place; the steps, epochs and rows stay what they
-    are.
+    """Counts a checkpoint's progress in this run's micro-batches (`micro_batches` per step and rank), in place; steps,
+    epochs and rows stay the same.
 
     How many micro-batches its own steps had follows from its totals. A second call changes nothing.
-
-    Args:
-        checkpoint: As Lightning loads it, of any number of ranks.
-        micro_batches: Micro-batches of a rank in one step of this run.
     """
     batches, steps = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], checkpoint["global_step"]
     before = batches["total"]["ready"] // steps if steps else micro_batches
@@ -187,19 +160,15 @@ def check_same_plan(saved: Mapping[str, Any] | None, now: Mapping[str, Any], mic
     """Refuses to resume with other rows than those that a checkpoint was trained on.
 
     Args:
-        saved: Of the checkpoint's run: `CoHDataModule.plan_settings`, and `steps_of_epoch`, its steps in an epoch.
-            None where the checkpoint holds weights only.
+        saved: Of the checkpoint's run: `CoHDataModule.plan_settings`, and `steps_of_epoch`. None for weights only.
         now: The same of this run.
         micro_batches: Micro-batches of a rank in one step of this run.
 
     Raises:
-        InputError: they differ; the message names the first difference.
+        InputError: they differ; names the first difference.
     """
     if saved is None:
-        raise InputError(
-            "ckpt_path: the checkpoint holds weights only, so no run can resume from it; start from its weights with "
-            "model.name_or_path."
-        )
+        raise InputError("ckpt_path: this checkpoint has only weights; start from them with model.name_or_path.")
     for key, value in now.items():
         was = saved[key]
         if was == value:
@@ -209,11 +178,8 @@ def check_same_plan(saved: Mapping[str, Any] | None, now: Mapping[str, Any], mic
                 f"trainer.limit_train_batches leaves {value} steps in an epoch, but the checkpoint's run had {was}; "
                 f"set it to {was * micro_batches}, which is as many steps of {micro_batches} micro-batches."
             )
-        changed = (
-            "the training records or their tokens have changed"
-            if key == "rows"
-            else f"data.{key} has changed from {was!r} to {value!r}"
-        )
+        changed = f"data.{key} has changed from {was!r} to {value!r}"
+        changed = "the training records or their tokens have changed" if key == "rows" else changed
         raise InputError(
             f"ckpt_path: {changed} since the checkpoint was written, so the rows that come next can't be found; set "
             "it back, or start from the checkpoint's weights with model.name_or_path."

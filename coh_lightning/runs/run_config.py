@@ -1,6 +1,4 @@
-"""What `fit` keeps in its run folder beside Lightning's files: the resolved configuration, the checkpoint of the end of
-training, and the mark of a finished run.
-"""
+"""What a run keeps besides Lightning's files: the resolved configuration, last.ckpt, and the mark of a finished run."""
 
 from __future__ import annotations
 
@@ -25,14 +23,9 @@ from coh_lightning.yaml_text import load
 
 
 class RunConfig(pl.Callback):
-    """Keeps the resolved configuration in the run folder, a checkpoint of the end of training, and the mark of a
-    finished run.
+    """Writes the resolved configuration `text` (YAML) as `file` of the run folder, and what this module names.
 
-    Args:
-        run: The run.
-        text: The resolved configuration, as YAML.
-        file: Its name in the run folder.
-        keep: Whether anything is written; a `fast_dev_run` keeps nothing.
+    Without `keep` (a `fast_dev_run`) nothing is written.
     """
 
     def __init__(self, run: Run, text: str, file: str, *, keep: bool) -> None:
@@ -54,9 +47,9 @@ class RunConfig(pl.Callback):
                 logger.log_hyperparams({**load(self.text), "versions": code_versions()})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """What fails before the first step (no such model, an option that Lightning refuses, too little memory, ...)
-        leaves nothing in a folder that it began, so that the same command, put right, may be given again. A run that
-        was interrupted keeps its folder."""
+        """A new run that fails before its first step (no such model, too little memory, ...) leaves nothing behind, so
+        that the corrected command may be given again; an interrupted one keeps its folder.
+        """
         begun = self.file == CONFIG and self.run.resume is None and trainer.global_step == 0
         if trainer.is_global_zero and begun and isinstance(exception, Exception):
             for name in (self.file, *FILES_OF_SETUP):
@@ -65,7 +58,7 @@ class RunConfig(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # the last step is always logged: a run shorter than log_every_n_steps has its metrics.csv too
+        # the last step is always logged: a run shorter than log_every_n_steps has a metrics.csv too
         last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch):
             self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -82,9 +75,7 @@ class RunConfig(pl.Callback):
             return
         folder = Path(trainer.default_root_dir)
         last = folder / CHECKPOINTS / LAST
-        if (
-            self.run.resume is not None and not last.exists()
-        ):  # it had stopped after its last step, so there was no training that could end
+        if self.run.resume is not None and not last.exists():  # it had stopped after its last step
             with atomic_write(last) as aside:
                 (shutil.copytree if self.run.resume.is_dir() else shutil.copyfile)(self.run.resume, aside)
         with atomic_write(folder / FINISHED) as aside:

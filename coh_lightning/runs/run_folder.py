@@ -1,4 +1,4 @@
-"""The run folder: where one run keeps everything, and whether a run in a folder that is named again may be resumed.
+"""The run folder: what is in it, and whether its run may be resumed.
 
     runs/<name>/<time>-<hash of the resolved configuration>/
       config.yaml                the resolved configuration; `fit --config` of it repeats the run in a new folder
@@ -8,7 +8,7 @@
       wandb/                     W&B's own files, with --run.wandb
       test.yaml, test.csv, ...   the same of validate, test and predict with --run.folder
 
-Files only: neither torch nor Lightning is imported here.
+Imports neither torch nor Lightning.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 FILES_OF_SETUP = ("data.json", "rejected.jsonl")
 LEFT_BY_SETUP = {*FILES_OF_SETUP, CHECKPOINTS, "wandb"}
-"""Files that a run that stopped before its first step may have left: such a folder may be used again."""
+"""Files of a run that stopped before its first step: such a folder may be used again."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, and the checkpoint that it resumes from; None: from the beginning."""
-
     folder: Path
     resume: Path | None = None
+    """The checkpoint that it resumes from."""
 
 
 def comparable(config: Mapping[str, Any], *, without: Collection[str] = ("default_root_dir",)) -> dict[str, Any]:
-    """A resolved configuration without what says where it runs: `run`, and the keys `without` of the trainer."""
+    """A resolved configuration without `run` and the keys `without` of the trainer, which say where it runs."""
     kept = {key: value for key, value in config.items() if key != "run"}
     if isinstance(kept.get("trainer"), Mapping):
         kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in without}
@@ -61,31 +60,28 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def code_versions() -> dict[str, str]:
-    """The versions of the packages that make a run, and this package's commit if it lies in a git checkout (`-dirty`:
-    with changes).
+    """The versions of Python and of the main packages, and this package's commit in a git checkout (`-dirty`: with
+    changes).
     """
-    found = {name: version(name) for name in ("coh_lightning", "torch", "lightning", "transformers")} | {
-        "python": platform.python_version()
-    }
+    found = {name: version(name) for name in ("coh_lightning", "torch", "lightning", "transformers")}
+    found["python"] = platform.python_version()
     here = Path(__file__)
-    # a package installed into somebody's project lies in their checkout, but isn't part of it
-    questions = (
-        ["ls-files", "--error-unmatch", here.name],
-        ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-    )
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        answers = [
-            subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True)
-            for words in questions
-        ]
+        git("ls-files", "--error-unmatch", here.name)  # fails in another project's checkout
+        found["commit"] = git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
-        return found
-    return found | {"commit": answers[-1].stdout.strip()}
+        pass
+    return found
 
 
 def with_versions(text: str, file: Path) -> str:
-    """A configuration under a comment with the versions that ran it; a run that was resumed with other code has one
-    line for each. `file` holds the lines so far.
+    """A configuration under a comment with the versions that ran it, and the earlier such lines of `file`: one for each
+    code that a resumed run had.
 
     # run with coh_lightning 0.1.0, torch 2.13.0, lightning 2.6.6, transformers 5.23.0, python 3.11.9, commit 1a2b3c4
     """
@@ -96,7 +92,7 @@ def with_versions(text: str, file: Path) -> str:
 
 
 def wandb_id(folder: Path) -> str | None:
-    """The last W&B id of a run folder's run, from the folders that W&B keeps in it; None if there is none.
+    """The last W&B id in a run folder, from the names of W&B's folders; None if there is none.
 
     wandb/offline-run-20260101_120000-a1b2c3d4   ->   a1b2c3d4
     """
@@ -116,16 +112,13 @@ def differences(old: Any, new: Any, *, key: str = "") -> list[str]:
             for name in names
             for line in differences(old.get(name), new.get(name), key=f"{key}.{name}" if key else str(name))
         ]
-    return [] if old == new else [f"{key} (was {_short(old)}, is {_short(new)})"]
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    was, now = (json.dumps(value, ensure_ascii=False, default=str) for value in (old, new))
+    was, now = (text if len(text) <= 60 else f"{text[:57]}..." for text in (was, now))
+    return [] if old == new else [f"{key} (was {was}, is {now})"]
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint is complete: a file whose closing index can be read, or a sharded folder with its index."""
+    """Whether a checkpoint is complete: a zip file with its index, or a sharded folder with its own."""
     if checkpoint.is_dir():
         return (checkpoint / ".metadata").is_file() and (checkpoint / "meta.pt").is_file()
     return zipfile.is_zipfile(checkpoint)
@@ -133,10 +126,8 @@ def is_whole(checkpoint: Path) -> bool:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """A run's newest complete checkpoint (hpc_ckpt_N.ckpt is Lightning's, under SLURM); None if there is none yet."""
-    whole = [
-        path for path in [*(folder / CHECKPOINTS).glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")] if is_whole(path)
-    ]
-    return max(whole, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+    found = [*(folder / CHECKPOINTS).glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")]
+    return max(filter(is_whole, found), key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def new_folder(config: Mapping[str, Any], *, root: Path, name: str) -> Path:
@@ -151,32 +142,27 @@ def new_folder(config: Mapping[str, Any], *, root: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise InputError(f"{root / name} already holds 999 runs named {stem}; give another run.name.")
+    raise InputError(f"{root / name} already has 999 runs named {stem}; give another run.name.")
 
 
 def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
-    """The run of a folder that the user named: new, or resumed from its newest checkpoint.
+    """The run in a folder that the user named: new, or resumed from its newest checkpoint.
 
     Raises:
-        InputError: the folder holds a finished run, a run of another configuration, or something else.
+        InputError: the folder has a finished run, a run of another configuration, or something else.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run.folder is {folder}, which is a file; name a folder.")
     if (folder / FINISHED).exists():
-        raise InputError(
-            f"run.folder is {folder}, where a run has finished ({(folder / FINISHED).read_text().strip()}); name "
-            "another folder, or none for a new one."
-        )
+        steps = (folder / FINISHED).read_text().strip()
+        raise InputError(f"run.folder is {folder}, where a run has finished ({steps}); name another folder, or none.")
     if (folder / CONFIG).exists():
+        ranks = ("default_root_dir", "devices", "num_nodes")  # a run may be resumed on another number of ranks
         old = load((folder / CONFIG).read_text(encoding="utf-8"))
-        # a run may be resumed on another number of ranks
-        changed = differences(
-            *(comparable(one, without=("default_root_dir", "devices", "num_nodes")) for one in (old, config))
-        )
-        if changed:
+        if changed := differences(comparable(old, without=ranks), comparable(config, without=ranks)):
             more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
             raise InputError(
-                f"run.folder is {folder}, where a run with another configuration was begun; it differs in "
+                f"run.folder is {folder}, whose run has another configuration; it differs in "
                 f"{', '.join(changed[:8])}{more}; name another folder."
             )
         return Run(folder, newest_checkpoint(folder))
@@ -184,8 +170,8 @@ def open_fit(config: Mapping[str, Any], *, folder: Path) -> Run:
         foreign = sorted({path.name for path in folder.iterdir() if path.suffix != PART} - LEFT_BY_SETUP)
         if foreign:
             raise InputError(
-                f"run.folder is {folder}, which is not a run folder: it has no {CONFIG} but holds {foreign[0]}; name "
-                "a new or an empty folder."
+                f"run.folder is {folder}, which is not a run folder: it has {foreign[0]} but no {CONFIG}; name a new "
+                "or an empty folder."
             )
     _make(folder)
     return Run(folder)
@@ -201,19 +187,11 @@ def _make(folder: Path, *, new: bool = False) -> None:
 
 
 def checked_checkpoint(path: Path) -> Path:
-    """The checkpoint that `--ckpt_path` names.
-
-    Raises:
-        InputError: there is none, or it was cut short.
-    """
+    """The checkpoint that `--ckpt_path` names; raises InputError if there is none, or it was cut short."""
     if not path.exists():
         other = newest_checkpoint(path.parent.parent if path.parent.name == CHECKPOINTS else path)
-        raise InputError(
-            f"ckpt_path: there is no checkpoint at {path}" + (f"; there is one at {other}." if other else ".")
-        )
+        near = f"; there is one at {other}" if other else ""
+        raise InputError(f"ckpt_path: there is no checkpoint at {path}{near}.")
     if not is_whole(path):
-        raise InputError(
-            f"ckpt_path: {path} is not a complete checkpoint ({path.stat().st_size} bytes): it was cut short, or is "
-            "something else."
-        )
+        raise InputError(f"ckpt_path: {path} is not a complete checkpoint ({path.stat().st_size} bytes).")
     return path

@@ -6,7 +6,7 @@
     word, spaces    "COVID-19", "\\n\\n", "  "     added to the vocabulary as text: a token wherever it occurs
 
 The second kind is ordinary text to `split_special_tokens`, and decoders show it, since models write it (the thinking of
-an answer); but in most people's texts it would be an instruction that nobody gave.
+an answer); but in most people's texts it would be an instruction that no user gave.
 """
 
 from __future__ import annotations
@@ -23,61 +23,41 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CONTROL = re.compile(r"[\s▁]*(?:<.*>|\[.*\]|\{.*\}|\|.*\||｜.*｜)[\s▁]*", re.DOTALL)
-_SHOWN = 6
-"""Most tokens that a note names."""
+_SHOWN = 6  # most tokens that a note names
 
 
 class AddedTokens:
-    """The added tokens of a tokenizer, by kind.
-
-    Args:
-        keep: Control tokens that stay tokens in people's text.
+    """The added tokens of a tokenizer, by kind; the control tokens `keep` stay tokens in people's text.
 
     Raises:
-        InputError: one of `keep` is not an added token, or a special one.
+        InputError: one of `keep` is not an added token, or is a special one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, keep: Sequence[str] = ()) -> None:
         added = tokenizer.added_tokens_decoder
-        self.special = frozenset(token.content for token in added.values() if token.special) | frozenset(
-            tokenizer.all_special_tokens
-        )
-        self.kept = tuple(keep)
-        self.control = frozenset(
-            token.content for token in added.values() if not token.special and is_control(token.content)
-        ) - frozenset(keep)
         known = [token.content for token in added.values() if not token.special]
+        self.special = {token.content for token in added.values() if token.special} | {*tokenizer.all_special_tokens}
+        self.kept = tuple(keep)
+        self.control = {content for content in known if is_control(content)} - {*keep}
         for content in keep:
+            what = f"prompt_format.kept_tokens names '{content}'"
             if content in self.special:
-                raise InputError(
-                    f"prompt_format.kept_tokens names '{content}', a special token of {name}, which no text may "
-                    "become; "
-                    "remove it from the list."
-                )
+                raise InputError(f"{what}, a special token of {name}, which no text may become; remove it.")
             if content not in known:
-                raise InputError(
-                    f"prompt_format.kept_tokens names '{content}', which is not an added token of {name}"
-                    + did_you_mean(content, known, "; remove it from the list.")
-                )
-        self.spelled_ids = frozenset(number for number, token in added.items() if token.content in self.control)
+                hint = did_you_mean(content, known, "; remove it from the list.")
+                raise InputError(f"{what}, which is not an added token of {name}{hint}")
+        self.spelled_ids = {number for number, token in added.items() if token.content in self.control}
         named = sorted({*self.special, *self.control, *keep} - {""}, key=lambda content: (-len(content), content))
         # there may be hundreds, most of one form ("<unused7>"): a look at the first letters rules out most places
-        heads = sorted({content[:3] for content in named})
-        self._named = (
-            re.compile(f"(?={'|'.join(map(re.escape, heads))})(?:{'|'.join(map(re.escape, named))})") if named else None
-        )
+        heads = "|".join(map(re.escape, sorted({content[:3] for content in named})))
+        self._named = re.compile(f"(?={heads})(?:{'|'.join(map(re.escape, named))})") if named else None
         self.found: Counter[str] = Counter()
         """The number of counted texts with each special, control or kept token."""
 
     def unmatched(self, settings: Mapping[str, Any]) -> str:
-        """The settings of a tokenizer (its JSON) with control tokens as special ones, so that one switch of
-        `tokenizers` leaves all of them unmatched.
-        """
-        tokens = [
-            {**token, "special": token["special"] or token["content"] in self.control}
-            for token in settings["added_tokens"]
-        ]
-        return json.dumps({**settings, "added_tokens": tokens})
+        """A tokenizer's settings (its JSON) with control tokens made special: one switch leaves all unmatched."""
+        added = [{**it, "special": it["special"] or it["content"] in self.control} for it in settings["added_tokens"]]
+        return json.dumps({**settings, "added_tokens": added})
 
     def count(self, texts: Iterable[str]) -> None:
         """Add to `found` the tokens in these texts."""
@@ -87,23 +67,22 @@ class AddedTokens:
 
     def notes(self) -> list[str]:
         """What was found in the texts and what becomes of it, a sentence each."""
-        found = {
-            kind: {one: self.found[one] for one in self.found if one in names}
-            for kind, names in (("s", self.special), ("c", self.control), ("k", self.kept))
-        }
+        special, control, kept = (
+            Counter({token: self.found[token] for token in self.found if token in names})
+            for names in (self.special, self.control, self.kept)
+        )
         lines = []
-        if found["s"]:
-            lines.append(f"Special tokens in the data's texts are spelled out: {_listed(found['s'])}.")
-        if found["c"]:
-            several = ",".join(f"'{content}'" for content in list(_most(found["c"]))[:_SHOWN])
+        if special:
+            lines.append(f"Special tokens in the data's texts are spelled out: {_listed(special)}.")
+        if control:
+            several = ",".join(f"'{token}'" for token, _ in _most(control)[:_SHOWN])
             lines.append(
-                f"Added tokens in the data's texts are spelled out: {_listed(found['c'])}. Servers that use an "
-                "exported "
+                f"Added tokens in the data's texts are spelled out: {_listed(control)}. Servers that use an exported "
                 "model's chat template read them as tokens; if the model itself is to write them, keep them as tokens: "
                 f"data.prompt_format.kept_tokens=[{several}]."
             )
-        if found["k"]:
-            lines.append(f"Added tokens in the data's texts are kept as tokens: {_listed(found['k'])}.")
+        if kept:
+            lines.append(f"Added tokens in the data's texts are kept as tokens: {_listed(kept)}.")
         return lines
 
 
@@ -112,11 +91,10 @@ def is_control(content: str) -> bool:
     return _CONTROL.fullmatch(content) is not None and any(char.isalnum() for char in content)
 
 
-def _most(found: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+def _most(found: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _listed(found: Mapping[str, int]) -> str:
-    most = list(_most(found).items())
-    listed = ", ".join(f"'{content}' in {counted(count, 'text')}" for content, count in most[:_SHOWN])
-    return listed + (f", and {len(most) - _SHOWN} others" if len(most) > _SHOWN else "")
+    listed = ", ".join(f"'{content}' in {counted(count, 'text')}" for content, count in _most(found)[:_SHOWN])
+    return listed + (f", and {len(found) - _SHOWN} others" if len(found) > _SHOWN else "")

@@ -19,33 +19,15 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-_LEFT = ("\n", "a", ".", "0", ":", "Q")
-"""Anchors before a text; the first that keeps its ids is used."""
+_LEFT = ("\n", "a", ".", "0", ":", "Q")  # anchors before a text; the first that keeps its ids is used
 _RIGHT = ("A", "x", "0", "The", "5", "Q")
-"""Anchors after a text that ends in white space and continues: many tokenizers encode "\\n\\n" alone and "\\n\\n"
-before a letter differently.
-"""
-_PROBES = (
-    "a",
-    "Hello",
-    " hello",
-    "\nhello",
-    "The cat.",
-    "7",
-    "日本",
-    "é",
-    "...",
-    "(x)",
-    " ",
-    "  two",
-    "\t",
-    "A good answer:",
-)
+"""Anchors after white space that continues: many tokenizers encode "\\n\\n" alone and before a letter differently."""
+_PROBES = "a|Hello| hello|\nhello|The cat.|7|日本|é|...|(x)| |  two|\t|A good answer:".split("|")
 """A tokenizer that gives each of these the same ids alone and in the middle of a text needs no anchors."""
 
 
 class Field(NamedTuple):
-    """A text to encode and its place: what is remembered and cached. See `Segment` for `at` and `more`."""
+    """A text to encode and its place: the key of memory and cache. `Segment` explains `at` and `more`."""
 
     text: str
     at: At = "mid"
@@ -53,14 +35,12 @@ class Field(NamedTuple):
 
 
 class AnchoredTokenizer:
-    """A `tokenizers` back end that encodes each text as it stands in its place.
+    """A `tokenizers` back end that encodes each text as it occurs in its place.
 
     Attributes:
         direct: This tokenizer encodes texts alone as in the middle of a document, so no anchors are needed.
-        after_special: How a text right after a special token is encoded: as at the head of a document or as in the
-            middle.
-        unanchored: Texts that no anchor kept apart, encoded as if they stood alone (rare: texts that begin with a
-            combining character).
+        after_special: Whether a text right after a special token is encoded as at the head or as in the middle.
+        unanchored: Number of texts encoded alone because no anchor worked (rare: they begin with a combining mark).
 
     Raises:
         InputError: the tokenizer knows none of the anchors, or doesn't keep them apart from the text.
@@ -77,8 +57,8 @@ class AnchoredTokenizer:
         self._left = [(anchor, ids) for anchor, ids in heads.items() if ids and self._unknown not in ids]
         if not self._left:
             raise InputError(
-                f"{describe(tokenizer)} knows none of the characters {', '.join(map(repr, _LEFT))}, so a text can't be "
-                "told from what precedes it; choose another tokenizer."
+                f"{describe(tokenizer)} knows none of the characters {', '.join(map(repr, _LEFT))}, so outputs can't "
+                "be encoded separately; choose another tokenizer."
             )
         known = [text for text, ids in zip(_RIGHT, self.alone(_RIGHT), strict=True) if self._unknown not in ids]
         self._right = list(zip(known, self.encode([Field(text) for text in known]), strict=True)) or [("", [])]
@@ -91,11 +71,8 @@ class AnchoredTokenizer:
         # probes of white space alone may merge with every anchor; they show nothing
         self.direct = self.alone(_PROBES) == middle and not self.unanchored
         self.unanchored = 0
-        if not self.direct:
-            self._read_special(tokenizer)
-
-    def _read_special(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """How texts right after a special token are encoded."""
+        if self.direct:
+            return
         tokens = tokenizer.added_tokens_decoder
         special = {number for number, token in tokens.items() if token.special} | {*tokenizer.all_special_ids}
         plain = [
@@ -110,7 +87,7 @@ class AnchoredTokenizer:
             self.after_special = "head" if after == self.alone(["Hello", "a"]) else "mid"
 
     def alone(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text on its own."""
+        """The ids of each text alone."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode(self, fields: Sequence[Field]) -> list[list[int]]:

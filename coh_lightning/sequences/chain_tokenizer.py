@@ -1,6 +1,6 @@
 """Prompts and chains -> Tokens, in one format, with one tokenizer; and the truncation of prompts.
 
-Training and inference both go through it, so the prompt of inference is what a training chain begins with:
+Training and inference share it, so the prompt of inference is what a training chain begins with:
 
     chain               <s> Name a fruit. | A good answer: | Apple </s>
     inference_prompt    <s> Name a fruit. | A good answer: |
@@ -32,23 +32,17 @@ class CutPrompt(NamedTuple):
     """A prompt after truncation, the same for all chains of its record and at inference."""
 
     turns: tuple[CutTurn, ...]
-    tokens: int
-    """Everything before the first output except the feedback sentence; BOS and pieces of a template count."""
-    cut: int = 0
-    """Tokens that were removed, those of dropped turns included."""
-    dropped: int = 0
-    """Old turns that were dropped whole."""
+    tokens: int  # everything before the first output but the feedback sentence, with BOS and template pieces
+    cut: int = 0  # tokens that were removed, with those of dropped turns
+    dropped: int = 0  # old turns that were dropped whole
 
 
 class LinkLength(NamedTuple):
     """The most tokens that a link takes, whichever wording its feedback sentence has."""
 
-    before: int
-    """Of the prompt, before the first feedback sentence; 0 in further links."""
-    marker: int
-    """The feedback sentence and everything else up to the output."""
-    output: int
-    """The output with its end token."""
+    before: int  # of the prompt, before the first feedback sentence; 0 in further links
+    marker: int  # the feedback sentence and everything else up to the output
+    output: int  # the output with its end token
 
 
 class BoundaryReport(NamedTuple):
@@ -60,29 +54,20 @@ class BoundaryReport(NamedTuple):
     tokens_that_differ: int
 
     def __str__(self) -> str:
-        share = self.tokens_that_differ / max(self.tokens, 1)
-        return (
-            f"joint tokenization differs in {self.chains_that_differ} of {self.chains} chains, {share:.2%} of their "
-            "tokens"
-        )
+        share = f"{self.tokens_that_differ / max(self.tokens, 1):.2%} of their tokens"
+        return f"joint tokenization differs in {self.chains_that_differ} of {self.chains} chains, {share}"
 
 
 class ChainTokenizer:
-    """Prompts and chains as token ids.
+    """Prompts and chains as token ids. Raises `InputError` if the tokenizer doesn't suit the format.
 
     Args:
         marked: Whether the method has feedback sentences; the text around a prompt, and so its length, depends on it.
-
-    Raises:
-        InputError: the tokenizer doesn't suit the format.
     """
 
     def __init__(self, encoder: Encoder, format: PromptFormat, *, max_prompt_tokens: int, marked: bool = True) -> None:
         if encoder.added.kept != format.kept_tokens:
-            raise ValueError(
-                f"the encoder keeps the tokens {encoder.added.kept}, the prompt format {format.kept_tokens}; make it "
-                "as Encoder(tokenizer, keep=format.kept_tokens)"
-            )
+            raise ValueError(f"the encoder keeps {encoder.added.kept}, the prompt format {format.kept_tokens}")
         self.encoder = encoder
         # any sentence will do: it isn't counted, and the prompt's ids don't depend on it
         self._any_marker = "x" if marked else ""
@@ -109,15 +94,13 @@ class ChainTokenizer:
         return self.layout.notes
 
     def notes_on_texts(self) -> list[str]:
-        """What the texts so far held: added tokens in those of `cache_fields`, turns that the chat template shows
-        differently.
-        """
+        """Notes on the texts so far: added tokens in them, turns that the chat template shows differently."""
         return self.encoder.added.notes() + self.layout.notes_on_turns()
 
     def cut_prompt(self, prompt: Sequence[Turn]) -> CutPrompt:
-        """The prompt within `max_prompt_tokens`. Old turns go first, whole, from the front, so that a user turn stays
-        first (the system turn is kept); then tokens of the last turn's cuttable parts, the first part first, each from
-        its own side. Nothing else is ever cut.
+        """The prompt within `max_prompt_tokens`. Old turns go first, whole, from the front (a user turn stays first, a
+        system turn is kept); then tokens of the last turn's cuttable parts, in order, each from its own side.
+        Nothing else is ever cut.
 
             system, user 1, assistant 1, user 2   ->   system, user 2   ->   system, user 2 with a shorter post
 
@@ -127,17 +110,14 @@ class ChainTokenizer:
         """
         cut = self._cut_to(prompt, self.max_prompt_tokens)
         if cut.tokens > self.max_prompt_tokens:
-            whole = cut.tokens + cut.cut
             raise TooLong(
-                f"the prompt has {whole} tokens, {cut.tokens} of them in parts that are never cut, and "
+                f"the prompt has {cut.tokens + cut.cut} tokens, {cut.tokens} of them in parts that are never cut, and "
                 f"max_prompt_tokens is {self.max_prompt_tokens}"
             )
         return cut
 
     def prompt_bounds(self, prompt: Sequence[Turn]) -> tuple[CutPrompt, CutPrompt]:
-        """The prompt with nothing cut, and with everything cut that may be. Raises `Unusable` if a chat template
-        refuses the sequence of roles.
-        """
+        """The prompt with nothing cut, and with all cut that may be. Raises `Unusable` like `cut_prompt`."""
         return self._cut_to(prompt, sys.maxsize), self._cut_to(prompt, 0)
 
     def _cut_to(self, prompt: Sequence[Turn], limit: int) -> CutPrompt:
@@ -158,9 +138,7 @@ class ChainTokenizer:
         return self.layout.segments(prompt.turns, chain)
 
     def chain(self, prompt: CutPrompt, chain: Chain) -> Tokens:
-        """The ids and weights of one chain. Raises `Unusable` if nothing precedes its first output (an empty prompt, no
-        BOS).
-        """
+        """The ids and weights of one chain. Raises `Unusable` if nothing precedes its first output."""
         pieces: list[Ids] = []
         spans: list[OutputSpan] = []
         stop = 0
@@ -172,31 +150,23 @@ class ChainTokenizer:
             stop = start + len(output) + len(self._end)
             spans.append(OutputSpan(start, stop, link.kind, place))
         if not spans or spans[0].start == 0:
-            raise Unusable(
-                "nothing precedes the first output: the prompt is empty, and the tokenizer adds no BOS token"
-            )
+            raise Unusable("nothing precedes the first output: the prompt is empty and the tokenizer adds no BOS token")
         learned, unlearned = np.zeros(stop), np.zeros(stop)
-        for link, (start, stop, _, _) in zip(chain, spans, strict=True):
-            if link.learned:
-                learned[start:stop] = link.learned
-            if link.unlearned:
-                unlearned[start:stop] = link.unlearned
+        for link, span in zip(chain, spans, strict=True):
+            learned[span.start : span.stop] = link.learned
+            unlearned[span.start : span.stop] = link.unlearned
         return Tokens(np.concatenate(pieces), learned, unlearned, tuple(spans))
 
     def inference_prompt(self, prompt: CutPrompt, marker: str) -> Ids:
-        """All ids up to the first output: exactly those that a training chain with this marker begins with."""
+        """All ids up to the first output: exactly those that a training chain under this marker begins with."""
         return self._before_output(prompt, marker, 0)[0]
 
     def continued_prompt(self, prompt: CutPrompt, chain: Chain, marker: str) -> Ids:
-        """All ids up to the output after `chain`: exactly those that a training chain with one more link, under this
-        marker, has before its last output.
-        """
+        """All ids up to the output after `chain`: those of a training chain with one more link, under this marker."""
         return np.concatenate([self.chain(prompt, chain).ids, self._before_output(prompt, marker, len(chain))[0]])
 
     def output_lead(self, marker: str, place: int = 0) -> str:
-        """The spaces that an output under this marker begins with in training (most formats: none); strip them from a
-        completion.
-        """
+        """The spaces that outputs under this marker begin with in training (mostly none), for stripping."""
         return self.layout.before_output((CutTurn("user", "x", ()),), marker, place)[1]
 
     def link_lengths(self, prompt: CutPrompt, chain: Chain) -> list[LinkLength]:
@@ -204,31 +174,21 @@ class ChainTokenizer:
         return [self._link_length(prompt, link, place) for place, link in enumerate(chain)]
 
     def fields(self, feedback: Feedback) -> list[Field]:
-        """The texts of a record to encode beforehand: turns, outputs, revisions. Feedback sentences are encoded at run
-        time.
-        """
+        """The texts of a record to encode beforehand: turns, outputs, revisions (feedback sentences at run time)."""
+        turns = [CutTurn.whole(turn) for turn in feedback.prompt]
         try:
-            segments, lead = self.layout.before_output(
-                [CutTurn.whole(turn) for turn in feedback.prompt], self._any_marker
-            )
+            segments, lead = self.layout.before_output(turns, self._any_marker)
         except Unusable:  # cut_prompt raises it again, where rejected records are counted
             return []
-        texts = [
-            text
-            for candidate in feedback.candidates
-            for text in (candidate.text, candidate.revision)
-            if text is not None
+        texts = [text for candidate in feedback.candidates for text in (candidate.text, candidate.revision)]
+        return [
+            *(Field(it.text, it.at, it.more) for it in segments if it.kind == "prompt" and not it.special),
+            *(Field(lead + text) for text in texts if text is not None),
         ]
-        prompt = [
-            Field(segment.text, segment.at, segment.more)
-            for segment in segments
-            if segment.kind == "prompt" and not segment.special
-        ]
-        return [*prompt, *[Field(lead + text) for text in texts]]
 
     def boundary_report(self, chains: Iterable[tuple[CutPrompt, Chain]]) -> BoundaryReport:
-        """Compare with joint tokenization: in chat of the whole rendered text, in plain of the text between special
-        tokens. Cut prompts are left out.
+        """Compare with joint tokenization: of the whole text in chat, of the text between special tokens in plain. Cut
+        prompts are left out.
         """
         compared = differing = tokens = tokens_that_differ = 0
         for prompt, chain in chains:
@@ -258,19 +218,16 @@ class ChainTokenizer:
         return ids
 
     def _before_output(self, prompt: CutPrompt, marker: str, place: int) -> tuple[Ids, str]:
-        """The ids that link `place` adds before its output, and the spaces that the output begins with. Those of the
-        last prompt are remembered.
-        """
+        """The ids that link `place` adds before its output (memory: the last prompt), and the output's first spaces."""
         if place == 0 and prompt is not self._prompt:
             self._prompt, self._first = prompt, {}
         memory = self._first if place == 0 else self._further
-        found = memory.get(marker)
-        if found is None:
+        if marker not in memory:
             segments, lead = self.layout.before_output(prompt.turns, marker, place)
             ids = np.concatenate([np.zeros(0, dtype=np.int32), *map(self.encoder.segment_ids, segments)])
             ids.flags.writeable = False
-            found = memory[marker] = ids, lead
-        return found
+            memory[marker] = ids, lead
+        return memory[marker]
 
     def _count(self, turns: Sequence[CutTurn]) -> int:
         """Tokens before the first output without the feedback sentence."""

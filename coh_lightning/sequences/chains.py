@@ -2,7 +2,7 @@
 
 Method()  (coh), a record whose completion g was preferred to b; P is the prompt, G and B the good and bad sentences:
 
-  p   P G g          n   P B b          pn  P G g B b          np  P B b G g
+    p   P G g          n   P B b          pn  P G g B b          np  P B b G g
 """
 
 from __future__ import annotations
@@ -23,23 +23,18 @@ class Link:
 
     marker: str
     text: str
-    learned: float = 0.0
-    """Weight of the likelihood loss on each token of the output and its end token; 0: context only."""
-    unlearned: float = 0.0
-    """Weight of the unlikelihood loss on them."""
-    kind: str = "output"
-    """For the loss curves: good, bad, tie, middle, output, revision."""
-    alternatives: tuple[str, ...] = ()
-    """All wordings that the marker could have had: the plan reserves room for the longest."""
-    shuffled: bool = False
-    """In a chain whose order is drawn anew each epoch; its marker then depends on the order too."""
+    learned: float = 0.0  # weight of the likelihood loss on each token of the output and its end; 0: context only
+    unlearned: float = 0.0  # weight of the unlikelihood loss on them
+    kind: str = "output"  # for the loss curves: good, bad, tie, middle, output, revision
+    alternatives: tuple[str, ...] = ()  # all wordings of the marker: the plan reserves room for the longest
+    shuffled: bool = False  # in a chain with a new order each epoch; its marker then depends on the order too
     opening: Link | None = None
-    """The same output as the first link of a chain, if its marker compares it with the output before it; None: the
-    marker needs none.
-    """
+    """The same output as the first link of a chain; None: its marker compares it with no other output."""
 
 
 Chain = tuple[Link, ...]
+Pair = tuple[ScoredOutput, ScoredOutput]  # better, worse
+Judged = tuple[ScoredOutput, bool | None]  # whether the output is good; None: unknown, or a tie
 
 
 def without_front(chain: Chain, first: int) -> Chain:
@@ -53,15 +48,11 @@ def without_front(chain: Chain, first: int) -> Chain:
 
 
 class Unusable(Exception):
-    """A readable record that this method can't use; the message is its reason in rejected.jsonl. One such record never
-    stops a run.
-    """
+    """A readable record that this method can't use; the message is its reason in rejected.jsonl."""
 
 
 class TooLong(Unusable):
-    """The record is usable under other token limits (limits.py says which). `detail`: the record's own numbers, which
-    the reason leaves out.
-    """
+    """The record is usable under other token limits (limits.py); `detail` has its numbers, the reason has none."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -71,8 +62,7 @@ class TooLong(Unusable):
 def build_chains(
     record: Feedback, method: Method, wording: Wording, *, seed: int = 0, epoch: int = 0
 ) -> tuple[Chain, ...]:
-    """The distinct chains of one record, in the order of `method.orders`. Wordings and shuffled orders are drawn once
-    per record and epoch.
+    """The distinct chains of one record, in the order of `method.orders`; wordings and shuffled orders drawn by epoch.
 
     Raises:
         Unusable: a tie, identical outputs, too few completions, none of the feedback that the method needs.
@@ -85,8 +75,7 @@ def build_chains(
         for chain in build.order(order, outputs, seed, epoch):
             if method.loss_on == "last":
                 chain = (*map(_without_loss, chain[:-1]), chain[-1])
-            # compared by all wordings, not by the one drawn, so that the number of chains is the same in every epoch; a
-            # shuffled chain equals no other
+            # compared by all wordings, so that each epoch has as many chains; a shuffled chain equals no other
             same = tuple((link.alternatives, link.text, link.unlearned > 0) for link in chain)
             chains.setdefault(("shuffled", same) if order == "shuffled" else same, chain)
     if not chains:
@@ -101,9 +90,7 @@ def _without_loss(link: Link) -> Link:
 
 @dataclass(frozen=True)
 class _Builder:
-    """Makes the links of one record. `pick` chooses the same position in each list of wordings, so that good and bad
-    sentences match.
-    """
+    """Makes the links of one record. `pick` is the place in each list of wordings, so good and bad sentences match."""
 
     record: Feedback
     method: Method
@@ -113,70 +100,50 @@ class _Builder:
     def order(self, order: Order, outputs: Sequence[ScoredOutput], seed: int, epoch: int) -> Iterator[Chain]:
         pairs = ordered_pairs(outputs, self.method.pairs)
         if order in ("p", "n", "each"):
-            for output, good in self._singles(order, outputs, pairs):
-                link = self._link(output, good, alone=True)
-                if link is not None:
-                    yield (link,)
+            links = [self._link(output, good) for output, good in self._singles(order, outputs, pairs)]
+            yield from ((link,) for link in links if link is not None)
         elif order in ("pn", "np"):
-            for better, worse in pairs:
-                links = (self._link(better, True), self._link(worse, False))
-                if links[0] is not None and links[1] is not None:
-                    yield (links[0], links[1]) if order == "pn" else (links[1], links[0])
+            ordered: list[tuple[Judged, Judged]] = [((better, True), (worse, False)) for better, worse in pairs]
             if not pairs and len(outputs) == 2 and self._all_tie(outputs):
-                tied = [self._link(output, None) for output in (outputs if order == "pn" else list(reversed(outputs)))]
-                if tied[0] is not None and tied[1] is not None:
-                    yield (tied[0], tied[1])
+                ordered = [((outputs[0], None), (outputs[1], None))]
+            for first, second in ordered:
+                one, other = self._link(*first), self._link(*second)
+                if one is not None and other is not None:
+                    yield (one, other) if order == "pn" else (other, one)
         elif order == "revised":
             yield from self._revised(outputs, self._polarities(outputs, pairs))
         else:
-            ranked = sorted(distinct_outputs(outputs), key=lambda o: o.score or 0.0, reverse=order == "descending")
-            if len({o.score for o in ranked}) < 2:
+            listed = sorted(distinct_outputs(outputs), key=lambda o: o.score or 0.0, reverse=order == "descending")
+            if len({output.score for output in listed}) < 2:
                 return
-            if order == "shuffled" and len(ranked) < 3 and {"ascending", "descending"} <= set(self.method.orders):
-                return  # two outputs have no third order
             if order == "shuffled":
-                generator(seed, "order", epoch, self.record.id).shuffle(ranked)
-            yield tuple(self._ranked(ranked, shuffled=order == "shuffled"))
+                if len(listed) < 3 and {"ascending", "descending"} <= set(self.method.orders):
+                    return  # two outputs have no third order
+                generator(seed, "order", epoch, self.record.id).shuffle(listed)
+            yield tuple(self._ranked(listed, shuffled=order == "shuffled"))
 
     def _all_tie(self, outputs: Sequence[ScoredOutput]) -> bool:
-        scores = {output.score for output in outputs}
-        texts = {output.candidate.text for output in outputs}
-        return (
-            self.method.ties == "sentence"
-            and len(outputs) > 1
-            and len(texts) > 1
-            and len(scores) == 1
-            and None not in scores
-        )
+        scores, texts = {output.score for output in outputs}, {output.candidate.text for output in outputs}
+        return self.method.ties == "sentence" and len(texts) > 1 and len(scores) == 1 and None not in scores
 
-    def _singles(
-        self, order: Order, outputs: Sequence[ScoredOutput], pairs: Sequence[tuple[ScoredOutput, ScoredOutput]]
-    ) -> list[tuple[ScoredOutput, bool | None]]:
+    def _singles(self, order: Order, outputs: Sequence[ScoredOutput], pairs: Sequence[Pair]) -> list[Judged]:
         """The outputs that are chains of one link under this order, and whether they count as good."""
         if order == "each":
             return list(zip(outputs, self._polarities(outputs, pairs), strict=True))
         if self._all_tie(outputs):
             return [(output, None) for output in outputs]
         good = order == "p"
-        chosen = [(a if good else b, good) for a, b in pairs]
+        chosen: list[Judged] = [(a if good else b, good) for a, b in pairs]
         # with thumbs, every liked (disliked) output counts; with ratings, only if no pair is ordered
-        own = [
-            (output, good)
-            for output in outputs
-            if output.good is good and (output.candidate.thumb is not None or not pairs)
-        ]
-        return [*chosen, *own]
+        own = [o for o in outputs if o.good is good and (o.candidate.thumb is not None or not pairs)]
+        return [*chosen, *((output, good) for output in own)]
 
-    def _polarities(
-        self, outputs: Sequence[ScoredOutput], pairs: Sequence[tuple[ScoredOutput, ScoredOutput]]
-    ) -> list[bool | None]:
+    def _polarities(self, outputs: Sequence[ScoredOutput], pairs: Sequence[Pair]) -> list[bool | None]:
         """Whether each output is good: by itself, else by its place in the pairs; None: unknown."""
-        of_pairs = {id(a.candidate): True for a, _ in pairs} | {
-            id(b.candidate): False for _, b in pairs if not any(b is a for a, _ in pairs)
-        }
-        return [output.good if output.good is not None else of_pairs.get(id(output.candidate)) for output in outputs]
+        by_pair = {id(worse.candidate): False for _, worse in pairs} | {id(a.candidate): True for a, _ in pairs}
+        return [output.good if output.good is not None else by_pair.get(id(output.candidate)) for output in outputs]
 
-    def _link(self, output: ScoredOutput, good: bool | None, *, alone: bool = False) -> Link | None:
+    def _link(self, output: ScoredOutput, good: bool | None) -> Link | None:
         """The output under its feedback sentence; None if the record lacks the feedback that the sentence needs."""
         kind = {True: "good", False: "bad", None: "tie" if self.method.sentences == "polarity" else "output"}[good]
         sentences = self.method.sentences
@@ -191,14 +158,11 @@ class _Builder:
             markers = (self._say(self.wording.best if good else self.wording.worst),)
         elif good is not None:
             markers = self.wording.polarity(self.record, good)
-        elif self._ties_have_sentences():
+        elif self.method.ties == "sentence" and sentences in ("polarity", "ranking"):
             markers = (self._say(self.wording.tie),)
         else:
             return None
         return self._weighted(markers, candidate.text, kind)
-
-    def _ties_have_sentences(self) -> bool:
-        return self.method.ties == "sentence" and self.method.sentences in ("polarity", "ranking")
 
     def _ranked(self, outputs: Sequence[ScoredOutput], *, shuffled: bool) -> Iterator[Link]:
         """All outputs in one chain. The ends of the ranking are called best and worst; the others are compared with the
@@ -217,37 +181,31 @@ class _Builder:
             if self.method.sentences != "ranking":
                 found = self._link(output, ends)
                 if found is None:
-                    raise Unusable(
-                        f"a completion between best and worst has no feedback for '{self.method.sentences}' sentences"
-                    )
+                    what = f"has no feedback for '{self.method.sentences}' sentences"
+                    raise Unusable(f"a completion between best and worst {what}")
                 yield replace(found, kind=kind, shuffled=shuffled)
                 continue
-            alone = self._weighted(
-                (self._say({True: say.best, False: say.worst, None: say.middle}[ends]),), output.candidate.text, kind
-            )
+            marker = {True: say.best, False: say.worst, None: say.middle}[ends]
+            alone = self._weighted((self._say(marker),), output.candidate.text, kind)
             if shuffled:
                 alone = replace(alone, shuffled=True, alternatives=every)
             if ends is not None or i == 0:
                 yield alone
-            else:
-                text = (
-                    say.better if scores[i] > scores[i - 1] else say.worse if scores[i] < scores[i - 1] else say.equal
-                )
-                link = replace(alone, marker=self._say(text), opening=alone)
-                yield link if shuffled else replace(link, alternatives=(link.marker,))
+                continue
+            change = scores[i] - scores[i - 1]
+            text = self._say(say.better if change > 0 else say.worse if change < 0 else say.equal)
+            yield replace(alone, marker=text, opening=alone, alternatives=every if shuffled else (text,))
 
     def _revised(self, outputs: Sequence[ScoredOutput], good: Sequence[bool | None]) -> Iterator[Chain]:
         """An output, its critique, and its revision; without a revision, the best of the better outputs. The output is
         called bad unless people liked it.
         """
+        pairs = ordered_pairs(outputs, "all")
         for output, liked in zip(outputs, good, strict=True):
             candidate = output.candidate
             if output.is_revision or (candidate.critique is None and candidate.revision is None):
                 continue
-            judged = [
-                o for o in outputs if o.score is not None and not o.is_revision and o.candidate.text != candidate.text
-            ]
-            better = [o for o in judged if output.score is not None and (o.score or 0.0) > output.score]
+            better = [best for best, worse in pairs if worse is output and not best.is_revision]
             if candidate.revision is not None:
                 text, called_bad = candidate.revision, False
             elif better:
@@ -257,14 +215,11 @@ class _Builder:
                 continue
             if text == candidate.text:
                 continue
-            first = self._weighted(
-                self.wording.polarity(self.record, liked is True), candidate.text, "good" if liked else "bad"
-            )
-            sentence = (
-                self._say(self.wording.better)
-                if candidate.critique is None
-                else self.wording.revised(self.record, candidate.critique)
-            )
+            markers = self.wording.polarity(self.record, liked is True)
+            first = self._weighted(markers, candidate.text, "good" if liked else "bad")
+            sentence = self._say(self.wording.better)
+            if candidate.critique is not None:
+                sentence = self.wording.revised(self.record, candidate.critique)
             second = self._weighted((sentence,), text, "revision")
             alone = self._weighted(self.wording.polarity(self.record, not called_bad), text, "revision")
             yield (first, replace(second, opening=alone))
@@ -278,22 +233,16 @@ class _Builder:
 
 
 def _why_none(method: Method, outputs: Sequence[ScoredOutput]) -> str:
-    """Why there is no chain, in words without the record's own values, so that equal reasons can be counted."""
+    """Why there is no chain, without the record's own values, so that equal reasons can be counted."""
     scores = [output.score for output in outputs if output.score is not None]
     if len(outputs) > 1 and len({output.candidate.text for output in outputs}) == 1:
         return "identical completions"
     if len(scores) > 1 and len(set(scores)) == 1:
-        return (
-            "tie"
-            if outputs[0].good is None
-            else f"all completions {'good' if outputs[0].good else 'bad'}, and these orders need another"
-        )
+        all_are = {None: "tie", True: "all completions good", False: "all completions bad"}[outputs[0].good]
+        return all_are if outputs[0].good is None else f"{all_are}, and these orders need another"
     if not scores and method.preference_from != "auto":
         return f"no feedback of the kind '{method.preference_from}'"
     if len(outputs) < 2:
-        return (
-            "one completion without a clear polarity"
-            if {"p", "n"} & set(method.orders)
-            else "one completion, and these orders compare several"
-        )
+        unclear = {"p", "n"} & set(method.orders)
+        return f"one completion{' without a clear polarity' if unclear else ', and these orders compare several'}"
     return "nothing that these orders and sentences could use"

@@ -1,6 +1,6 @@
-"""Pieces of text -> token ids, each encoded as it stands in its place and remembered.
+"""Pieces of text -> token ids, each encoded as it occurs in its place, and remembered.
 
-People's text never becomes a special token, nor an added token in brackets that `keep` doesn't name (added_tokens.py):
+People's text never becomes a special token, nor an added token in brackets, except `keep` (added_tokens.py):
 
     "Ends in </s>."   ->   Ends| in| <|/|s|>|.        spelled out; the id of </s> ends documents
 """
@@ -26,13 +26,10 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """A tokenizer that encodes segments and remembers them.
-
-    Args:
-        keep: Added tokens (`<think>`) that stay tokens in people's text.
+    """A tokenizer that encodes segments and remembers them; the added tokens `keep` stay tokens in people's text.
 
     Raises:
-        InputError: the tokenizer has no fast back end, or can't keep a text apart from what stands before it.
+        InputError: the tokenizer has no fast back end, or can't keep a text apart from what precedes it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, keep: Sequence[str] = ()) -> None:
@@ -40,8 +37,7 @@ class Encoder:
 
         if not tokenizer.is_fast:
             raise InputError(
-                f"{describe(tokenizer)} has no fast version (tokenizer.json); convert it, or choose a tokenizer that "
-                "has one."
+                f"{describe(tokenizer)} has no fast version (tokenizer.json); convert it or choose another."
             )
         self.tokenizer = tokenizer
         settings = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -73,7 +69,11 @@ class Encoder:
         """The ids of each field, in one call of the tokenizer; fields seen before cost nothing."""
         keys = [self.place(field) for field in fields]
         new = [key for key in dict.fromkeys(keys) if key not in self._memory]
-        self.remember(new, [np.array(ids, dtype=np.int32) for ids in self._encode(new)])
+        found = self._anchored.encode(new)
+        for index, ids in enumerate(found):  # some vocabularies have special tokens and find them in any text
+            if not self._specials.isdisjoint(ids):
+                found[index] = self._spell_out(new[index])[0]
+        self.remember(new, [np.array(ids, dtype=np.int32) for ids in found])
         return [self._memory[key] for key in keys]
 
     def place(self, field: Field) -> Field:
@@ -96,22 +96,20 @@ class Encoder:
             return self.template_ids(*key)
         if segment.cut:
             return self._cut(key, segment.cut)[0]
-        ids = self._memory.get(key)
-        if ids is None:
-            ids = self._memory[key] = self.encode_fields([key])[0]
-        return ids
+        if key not in self._memory:
+            self._memory[key] = self.encode_fields([key])[0]
+        return self._memory[key]
 
     def template_ids(self, text: str, at: At = "mid", more: bool = False) -> Ids:
         """The ids of a piece of a template, with its special tokens."""
         key = Field(text, at, more)
-        ids = self._template_memory.get(key)
-        if ids is None:
+        if key not in self._template_memory:
             self._anchored.backend.encode_special_tokens = False
-            found = self._anchored.encode([self.place(key)])[0]
+            ids = np.array(self._anchored.encode([self.place(key)])[0], dtype=np.int32)
             self._anchored.backend.encode_special_tokens = True
-            ids = self._template_memory[key] = np.array(found, dtype=np.int32)
             ids.flags.writeable = False
-        return ids
+            self._template_memory[key] = ids
+        return self._template_memory[key]
 
     def cuttable(self, segment: Segment) -> tuple[int, ...]:
         """How many tokens lie wholly in each cuttable range of a segment."""
@@ -119,23 +117,11 @@ class Encoder:
         return self._cut(Field(segment.text, segment.at, segment.more), uncut)[1]
 
     def decode(self, ids: Sequence[int] | Ids, *, skip_special_tokens: bool = False) -> str:
-        """The text of ids in the middle of a text, leading space included (SentencePiece decoders drop it at the
-        beginning).
-        """
+        """The text of ids in the middle of a text, with a leading space that SentencePiece drops at the beginning."""
         head = self._anchored.alone(["a"])[0]
         backend = self.tokenizer.backend_tokenizer  # which calls special what the tokenizer does
         text = str(backend.decode([*head, *map(int, ids)], skip_special_tokens=skip_special_tokens))
         return text[len(backend.decode(head)) :]
-
-    def _encode(self, fields: Sequence[Field]) -> list[list[int]]:
-        """People's text. Some tokenizers hold special tokens in the vocabulary and find them in any text: spell those
-        out.
-        """
-        found = self._anchored.encode(fields)
-        for index, ids in enumerate(found):
-            if not self._specials.isdisjoint(ids):
-                found[index] = self._spell_out(fields[index])[0]
-        return found
 
     def _spell_out(self, field: Field) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of one field, special tokens in it spelled out character by character, and the characters
@@ -150,7 +136,7 @@ class Encoder:
             if len(literal) < 2:
                 around = field.text[max(start - 20, 0) : stop + 20]
                 raise InputError(
-                    f"The text {around!r} holds {literal!r}, a special token of this tokenizer that can't be spelled "
+                    f"The text {around!r} has {literal!r}, a special token of this tokenizer that can't be spelled "
                     "otherwise; remove it from the data."
                 )
             bounds = [0, *range(start, stop + 1), len(field.text)]
@@ -167,15 +153,14 @@ class Encoder:
     def _cut(self, field: Field, cut: tuple[CutRange, ...]) -> tuple[Ids, tuple[int, ...]]:
         """The ids of a field without the tokens that `cut` takes, and how many tokens lie wholly in each range.
 
-        A character of several tokens (bytes) is never cut in two: its other tokens go too. A space that the tokenizer
-        itself adds at the head counts as a token of its own, though its offsets are those of the first character.
+        A character of several tokens (bytes) is never split: its other tokens go too. A space that the tokenizer itself
+        adds at the head counts as a token, though its offsets are those of the first character.
 
             text  Sum this: It rained a lot.       range [9, 25) front, 2 tokens
             ids   Sum| this|:| It| rained| a| lot|.     ->     Sum| this|:| a| lot|.
         """
-        known = self._cut_memory.get((field, cut))
-        if known is not None:
-            return known
+        if (field, cut) in self._cut_memory:
+            return self._cut_memory[field, cut]
         numbers, offsets = self._spell_out(self.place(field))
         keep = np.ones(len(numbers), dtype=bool)
         counts: list[int] = []

@@ -1,7 +1,7 @@
-"""A file that holds the ids of all texts of a data set, so that a second run doesn't tokenize them again.
+"""A file with the ids of all texts of a data set, so that a second run doesn't tokenize them again.
 
-The name of the file is a hash of the tokenizer, of the added tokens that are kept, of VERSION and of all texts; neither
-wording nor method is in it. A file that is cut short, unreadable or another's is built again, never trusted.
+Its name is a hash of the tokenizer, the added tokens that are kept, VERSION and all texts; wording and method are not
+in it. A file that is cut short, unreadable or another's is built again, never trusted.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from coh_lightning.sequences.tokens import Ids
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
-"""Of the encoding in encoder.py. Raise it when the ids of any text may change: caches of other versions are ignored."""
-_BATCH = 2048
-"""Texts per call of the tokenizer."""
+VERSION = 2  # of the encoding. Raise it when the ids of any text may change: caches of other versions are ignored.
+_BATCH = 2048  # texts per call of the tokenizer
 
 
 def cache_fields(encoder: Encoder, fields: Iterable[Field], cache_dir: Path) -> Path:
-    """Let `encoder` remember the ids of all `fields`, read from a file under `cache_dir` or encoded and written there.
-
-    Returns:
-        The file.
-    """
+    """Let `encoder` remember the ids of all `fields`, read from a file or encoded and written; returns the file."""
     ordered = sorted(set(map(encoder.place, fields)))
     encoder.added.count({field.text for field in ordered})
     key = _cache_key(" ".join([encoder.tokenizer_hash, *sorted(encoder.added.kept)]), ordered)
     path = cache_dir / f"fields-{key[:32]}.npz"
     ids = _read_cache(path, key, len(ordered)) if path.exists() else None
     if ids is None:
-        ids = _encode_all(encoder, ordered)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=len(ordered) <= _BATCH) as bar:
+            starts = bar.track(range(0, len(ordered), _BATCH), description="tokenizing, batches")
+            ids = [array for start in starts for array in encoder.encode_fields(ordered[start : start + _BATCH])]
         _write_cache(path, key, ids)
     encoder.remember(ordered, ids)
     return path
@@ -58,18 +58,6 @@ def _cache_key(tokenizer_hash: str, fields: Sequence[Field]) -> str:
     return digest.hexdigest()
 
 
-def _encode_all(encoder: Encoder, fields: Sequence[Field]) -> list[Ids]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=len(fields) <= _BATCH) as bar:
-        ids: list[Ids] = []
-        for start in bar.track(range(0, len(fields), _BATCH), description="tokenizing, batches"):
-            ids += encoder.encode_fields(fields[start : start + _BATCH])
-    return ids
-
-
 def _read_cache(path: Path, key: str, number: int) -> list[Ids] | None:
     """The ids of each field, or None for a file that is damaged or not this key's."""
     try:
@@ -79,7 +67,7 @@ def _read_cache(path: Path, key: str, number: int) -> list[Ids] | None:
         log.warning("The cache %s is damaged (%s: %s) and is built again.", path, type(error).__name__, error)
         return None
     if stored != key or checksum != _checksum(ids, bounds) or bounds.shape != (number + 1,) or ids.dtype != np.int32:
-        log.warning("The cache %s doesn't hold what its name says and is built again.", path)
+        log.warning("The cache %s is not what its name says and is built again.", path)
         return None
     return [ids[start:stop] for start, stop in itertools.pairwise(bounds.tolist())]
 

@@ -14,16 +14,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from coh_lightning.errors import InputError
-from coh_lightning.sequences.prompt_format import (
-    BLANK_LINE,
-    At,
-    CutRange,
-    CutTurn,
-    PromptFormat,
-    Segment,
-    bos_ids,
-    describe,
-)
+from coh_lightning.sequences import prompt_format
+from coh_lightning.sequences.prompt_format import BLANK_LINE, At, CutRange, CutTurn, PromptFormat, Segment, describe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,23 +31,19 @@ class Slot(NamedTuple):
     turn: int = -1
     lead: str = ""
     tail: str = ""
-    optional: bool = False
-    """The tail only separates this text from the next: without this text it is left out."""
+    optional: bool = False  # the tail separates this text from the next: it is left out without this text
     at: At = "mid"
     more: bool = False
-    strip: tuple[bool, bool] = (False, False)
-    """The template strips white space (on the left, on the right), so this must too."""
+    strip: tuple[bool, bool] = (False, False)  # the template strips white space (left, right), so this must too
 
 
 class Layout(ABC):
     """A `PromptFormat` for one tokenizer: `segments(turns, chain)` is the text of a chain.
 
     Attributes:
-        end: The text that ends an output: the end token, or what a chat template has after an output up to its first
-            special token.
+        end: The text that ends an output: the end token; in chat, what follows an output up to its first special token.
         end_id: The id of the special token in it.
-        stop_ids: End an output at inference: the learned one first, then the tokenizer's own end token where that is
-            another.
+        stop_ids: End an output at inference: the learned one, then the tokenizer's own end token if it is another.
         bos_ids: Begin a plain document, as the tokenizer itself adds them. Empty in chat: the template has its own.
         notes: What the user should know about the chat template, a sentence each.
 
@@ -66,10 +54,8 @@ class Layout(ABC):
     bos_ids: tuple[int, ...] = ()
     end: str
     end_id: int
-    template_hash = ""
-    """Of the chat template; empty in the plain format."""
-    _next: tuple[Slot, ...]
-    """The slots of a further link."""
+    template_hash = ""  # of the chat template; empty in the plain format
+    _next: tuple[Slot, ...]  # the slots of a further link
 
     def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
         self.format = format
@@ -84,11 +70,10 @@ class Layout(ABC):
         return (self.end_id,) if own is None or own == self.end_id else (self.end_id, int(own))
 
     def segments(self, turns: Sequence[CutTurn], chain: Chain) -> list[Segment]:
-        """The segments of `chain` under the prompt `turns`, as drawn in formats.py.
+        """The segments of `chain` under the prompt `turns`, as drawn in prompt_format.py.
 
-        An output is one segment with the weights and kind of its link (and the spaces before it); its end follows, with
-        the same weights. It is encoded as in the middle of a text even right after a special token, so that what is
-        learned is its text and no added space.
+        An output is one segment with its link's weights and kind (and the spaces before it); its end follows with the
+        same weights. It is encoded as in the middle of a text even right after a special token, without added space.
 
         Raises:
             InputError: an empty marker in a further link of a chat, where it would be an empty user turn.
@@ -102,9 +87,7 @@ class Layout(ABC):
         return filled
 
     def before_output(self, turns: Sequence[CutTurn], marker: str, place: int = 0) -> tuple[list[Segment], str]:
-        """What link `place` adds before its output (for the first link: the prompt of inference), and the spaces that
-        the output then begins with.
-        """
+        """What link `place` adds before its output (the first: the inference prompt), and the output's first spaces."""
         filled: list[Segment] = []
         lead = self._fill(filled, turns, marker, place)
         return filled, lead
@@ -156,17 +139,15 @@ class Layout(ABC):
         raise AssertionError("a layout ends with an output")
 
     def _look_ahead(self, filled: list[Segment], start: int) -> None:
-        """Line ends at the end of a segment are encoded as before text only where the text of the prompt that follows
-        begins with neither white space nor an added token: in most tokenizers "\\n\\n" and " x" have other ids than
-        "\\n\\n" and "x".
+        """Line ends at the end of a segment are encoded as before text only where the next text begins with neither
+        white space nor an added token: mostly "\\n\\n" and " x" have other ids than "\\n\\n" and "x".
         """
         for index in range(start, len(filled) - 1):
-            one, following = filled[index], filled[index + 1]
-            apart = following.text[:1].isspace() or following.text.startswith(
-                self._specials if following.special else self.format.kept_tokens
-            )
-            if one.more and following.kind == "prompt" and apart:
-                filled[index] = one._replace(more=False)
+            segment, following = filled[index], filled[index + 1]
+            tokens = self._specials if following.special else self.format.kept_tokens
+            apart = following.text[:1].isspace() or following.text.startswith(tokens)
+            if segment.more and following.kind == "prompt" and apart:
+                filled[index] = segment._replace(more=False)
 
 
 class PlainLayout(Layout):
@@ -177,15 +158,14 @@ class PlainLayout(Layout):
         if tokenizer.eos_token_id is None:
             raise InputError(f"{describe(tokenizer)} has no end token, so outputs would never end; set its eos_token.")
         self.end, self.end_id = str(tokenizer.eos_token), int(tokenizer.eos_token_id)
-        self.bos_ids = bos_ids(tokenizer)
+        self.bos_ids = prompt_format.bos_ids(tokenizer)
         self._next = (Slot("marker", lead=format.before_marker, tail=format.before_output), Slot("output"))
 
     def _slots(self, turns: Sequence[CutTurn], marked: bool) -> tuple[Slot, ...]:
         roles = tuple([turn.role for turn in turns])
-        slots = self._prefixes.get((roles, marked))
-        if slots is None:
-            slots = self._prefixes[roles, marked] = tuple(self._prefix(roles, marked))
-        return slots
+        if (roles, marked) not in self._prefixes:
+            self._prefixes[roles, marked] = tuple(self._prefix(roles, marked))
+        return self._prefixes[roles, marked]
 
     def _prefix(self, roles: Sequence[str], marked: bool) -> Iterator[Slot]:
         if self.bos_ids:
@@ -227,9 +207,7 @@ def _stripped(text: str, strip: tuple[bool, bool]) -> str:
 
 
 def _ranges(turn: CutTurn, strip: tuple[bool, bool], lead: int) -> tuple[CutRange, ...]:
-    """Where the cuttable parts of a turn lie in the text of its segment, which has `lead` characters more in front and
-    lacks what is stripped.
-    """
+    """Where a turn's cuttable parts are in its segment, after `lead` more characters and without what is stripped."""
     begin = len(turn.text) - len(turn.text.lstrip()) if strip[0] else 0
     end = begin + len(_stripped(turn.text, strip))
     ranges: list[CutRange] = []

@@ -16,21 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST = 0.9
-"""Beside the limit under which all records fit, the one under which this share of them does: a few very long ones often
-ask for much more.
-"""
+"""Share of the records for a second limit besides that of all records: a few very long ones may need much more."""
 
 
 @dataclass(frozen=True)
 class Size:
     """Tokens of a record."""
 
-    least: int
-    """Of its prompt with everything cut that may be."""
-    prompt: int
-    """Of its whole prompt."""
-    output: int
-    """Of the feedback sentence and the output of its shortest chain of one link."""
+    least: int  # of its prompt with everything cut that may be
+    prompt: int  # of its whole prompt
+    output: int  # of the feedback sentence and the output of its shortest chain of one link
 
     def fits(self, max_prompt_tokens: int, max_chain_tokens: int) -> bool:
         """Whether the method can use the record under these limits."""
@@ -58,18 +53,14 @@ def limits_that_fit(sizes: Sequence[Size], *, max_prompt_tokens: int, max_chain_
             if chains:
                 chain = max(chains[int(np.ceil(share * len(chains))) - 1], max_chain_tokens, limit + 1)
                 say(limit, chain, sum(size.fits(limit, chain) for size in sizes))
-    return (
-        f"set other limits (of {len(sizes):,} records that it could use {now:,} fit now, {', '.join(found)})"
-        if found
-        else ""
-    )
+    limits = f"of {len(sizes):,} records that it could use {now:,} fit now, {', '.join(found)}"
+    return f"set other limits ({limits})" if found else ""
 
 
 def _best_prompt_limit(sizes: Sequence[Size], now: int, max_chain_tokens: int) -> tuple[int, int]:
     """The `max_prompt_tokens` under which most records fit (the nearest to `now`), and how many do.
 
-    A record fits from its least prompt up to what its output leaves of a chain, or without end where its whole prompt
-    fits.
+    A record fits from its least prompt up to what its output leaves of a chain; without end if its whole prompt fits.
     """
     starts, ends = [], []
     for size in sizes:

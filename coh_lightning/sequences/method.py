@@ -1,7 +1,7 @@
 """A method: which chains are made of a record, in which order, with which feedback sentences, and what is learned.
 
 A method is a value: supervised fine-tuning, C-SFT, Chain of Hindsight, rankings, ratings and critiques are other orders
-and other sentences (conf/method/), and nothing after chains.py asks which one is running.
+and other sentences (conf/method/), and nothing after chains.py depends on the method.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ class Method:
     name: str = "coh"
     orders: tuple[Order, ...] = ("p", "n", "pn", "np")
     """p: a good output; n: a bad one; pn, np: both. each: every output alone. ascending, descending, shuffled: all
-    outputs in one chain, by quality. revised: an output, its critique, and its revision (or, without one, a better
-    output).
+    outputs in one chain, by quality. revised: an output, its critique, and its revision (else a better output).
     """
     sentences: Sentences = "polarity"
     """What the feedback sentences are about; none: no sentences (SFT)."""
@@ -41,9 +40,7 @@ class Method:
     bad_below: float = 0.5
     """... and bad if strictly below this one."""
     unlikelihood: float = 0.0
-    """Weight of the unlikelihood loss on bad outputs, which then have no likelihood loss (SFT-U; Welleck et al. 2019).
-    0: bad outputs are learned like good ones.
-    """
+    """Weight of the unlikelihood loss on bad outputs, then without likelihood loss (SFT-U; Welleck et al. 2019)."""
 
     def __post_init__(self) -> None:
         if not self.orders:
@@ -58,11 +55,7 @@ class Method:
                 "sentences keep the outputs of a chain apart."
             )
         if not 0 <= self.bad_below <= self.good_above <= 1:
-            raise InputError(
-                f"method.bad_below is {self.bad_below} and method.good_above {self.good_above}; it must hold that 0 <= "
-                "bad_below <= good_above <= 1."
-            )
+            found = f"method.bad_below is {self.bad_below} and method.good_above {self.good_above}"
+            raise InputError(f"{found}; they must satisfy 0 <= bad_below <= good_above <= 1.")
         if self.unlikelihood < 0:
-            raise InputError(
-                f"method.unlikelihood is {self.unlikelihood}; a weight can't be negative (0 switches it off)."
-            )
+            raise InputError(f"method.unlikelihood is {self.unlikelihood}; a weight can't be negative (0: off).")

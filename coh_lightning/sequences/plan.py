@@ -1,5 +1,4 @@
-"""Rows -> the steps of an epoch: which trees stand in which rows, which rows in which steps, and what each step's
-weights add up to.
+"""Rows -> the steps of an epoch: which trees are in which rows, which rows in which steps, and each step's weight.
 
 A pure function of (seed, epoch, lengths): every rank computes the same plan without communication, and a resumed run
 finds its place by counting. The lengths are upper bounds over all wordings of a record, so rows always fit and every
@@ -27,9 +26,7 @@ from coh_lightning.sequences.rows import pack
 
 @dataclass(frozen=True)
 class LinkSize:
-    """What the plan knows of one link: a number that tells it apart in its record, the most tokens that it takes
-    (marker, output, end), the weight in its output.
-    """
+    """What the plan knows of one link: its number in the record, the most tokens it takes, the weight in its output."""
 
     key: int
     tokens: int
@@ -42,10 +39,8 @@ class PlannedTree:
 
     record: int
     chains: tuple[int, ...]
-    length: int
-    """Most tokens that it takes under any wording."""
-    weight: float
-    """Sum of the learned and unlearned weight of its tokens; no wording changes it, but see `Plan.weigh`."""
+    length: int  # most tokens that it takes under any wording
+    weight: float  # sum of the learned and unlearned weight of its tokens in any wording; but see `Plan.weigh`
 
 
 def planned_trees(
@@ -78,7 +73,7 @@ def planned_trees(
 
 @dataclass
 class _Part:
-    """A tree while it is being filled: the paths of links that it holds, each counted once."""
+    """A tree while it is being filled: its paths of links, each counted once."""
 
     chains: list[int]
     paths: set[tuple[int, ...]]
@@ -91,9 +86,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One micro-batch: the items (or pretraining documents) in it, and the sum of weights of the whole step that its
-    coefficients are divided by.
-    """
+    """One micro-batch: its items (or pretraining documents), and the weight of its step, which divides coefficients."""
 
     pretraining: bool
     members: tuple[int, ...]
@@ -102,34 +95,28 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps of all epochs. `documents` holds the lengths of the pretraining text's pieces of text, each at most
-    `row_tokens`.
-    """
+    """All steps of all epochs. `documents`: lengths of the pieces of pretraining text, each at most `row_tokens`."""
 
     items: Sequence[PlannedTree]
     seed: int
     row_tokens: int
     rows_per_step: int
-    separate: bool = False
-    """One item a row (`layout: separate`)."""
+    separate: bool = False  # one item a row (`layout: separate`)
     documents: Sequence[int] = ()
     pretraining_rows_per_step: int = 0
     weigh: Callable[[PlannedTree, int], float] | None = None
-    """The weight of a tree in an epoch, where it differs between epochs; None: `PlannedTree.weight` in all."""
+    """The weight of a tree in an epoch, where it differs between epochs; None: `PlannedTree.weight`."""
 
     def __post_init__(self) -> None:
+        rows, texts = self.rows_per_step, self.pretraining_rows_per_step
         if not self.items:
             raise InputError("There is nothing to train on: no record gave a chain.")
-        if self.rows_per_step < 1 or self.pretraining_rows_per_step < 0:
-            raise InputError(
-                f"data.rows_per_step is {self.rows_per_step} and data.pretraining_rows_per_step "
-                f"{self.pretraining_rows_per_step}; they must be at least 1 and 0."
-            )
-        if self.pretraining_rows_per_step and not len(self.documents):
-            raise InputError(
-                f"data.pretraining_rows_per_step is {self.pretraining_rows_per_step} but there is no pretraining text; "
-                "name some under data.pretraining_text."
-            )
+        if rows < 1 or texts < 0:
+            found = f"data.rows_per_step is {rows} and data.pretraining_rows_per_step {texts}"
+            raise InputError(f"{found}; they must be at least 1 and 0.")
+        if texts and not len(self.documents):
+            found = f"data.pretraining_rows_per_step is {texts} but there is no pretraining text"
+            raise InputError(f"{found}; name some under data.pretraining_text.")
 
     def accumulate(self, ranks: int) -> int:
         """Micro-batches of a rank in one step. Raises InputError if the ranks can't share the step's rows evenly."""
@@ -137,8 +124,8 @@ class Plan:
         if rows % ranks:
             raise InputError(
                 f"A step has {self.rows_per_step} feedback and {self.pretraining_rows_per_step} pretraining rows, "
-                f"together {rows}, which {ranks} ranks can't share evenly; make data.rows_per_step + "
-                f"data.pretraining_rows_per_step a multiple of {ranks}."
+                f"which {ranks} ranks can't share evenly; make data.rows_per_step + data.pretraining_rows_per_step "
+                f"({rows}) a multiple of {ranks}."
             )
         return rows // ranks
 
@@ -157,9 +144,7 @@ class Plan:
         return hashlib.sha256(sizes.tobytes() + np.array(self.documents, np.int64).tobytes()).hexdigest()[:16]
 
     def step(self, epoch: int, step: int) -> list[PlannedRow]:
-        """The rows of one step, pretraining text first; position k belongs to rank k % ranks as its micro-batch k //
-        ranks.
-        """
+        """The rows of one step, pretraining text first; row k is micro-batch k // ranks of rank k % ranks."""
         start = step * self.rows_per_step
         rows = self._ordered(epoch)[start : start + self.rows_per_step]
         items = [self.items[i] for row in rows for i in row]
@@ -175,9 +160,7 @@ class Plan:
         return [PlannedRow(True, tuple(text), float(learned)) for text in texts] + feedback
 
     def _rows(self, epoch: int) -> list[list[int]]:
-        """Items packed into rows. Equal lengths change places from epoch to epoch; the number of rows does not
-        change.
-        """
+        """Items packed into rows: as many in every epoch, though equal lengths change places."""
         order = self._shuffle(len(self.items), "packing", epoch)
         if self.separate:
             return [[int(i)] for i in order]
@@ -185,9 +168,7 @@ class Plan:
         return [[int(order[i]) for i in row] for row in rows]
 
     def _ordered(self, epoch: int) -> list[list[int]]:
-        """The epoch's rows in the order of its steps. The row with the most in the loss comes first of all, so that
-        memory fails at once or not at all.
-        """
+        """The epoch's rows by step; the heaviest comes first of all, so that memory fails at once or never."""
         if self._memo.get("epoch") != epoch:
             rows = self._rows(epoch)
             rows = [rows[i] for i in self._shuffle(len(rows), "rows", epoch)]
@@ -198,13 +179,11 @@ class Plan:
         return self._memo["rows"]  # type: ignore[return-value]
 
     def size(self, row: Sequence[PlannedTree]) -> float:
-        """What decides the memory of a row: its length where rows differ in it, else the weight that stands for its
-        places in the loss.
-        """
+        """What decides the memory of a row: its length where rows differ in it, else its weight in the loss."""
         return float(row[0].length) if self.separate else sum(item.weight for item in row)
 
     def largest_text(self) -> PlannedRow:
-        """The row of pretraining text with the most tokens in the loss, as if it stood alone in its step."""
+        """The row of pretraining text with the most tokens in the loss, as if it were alone in its step."""
         row = max(self._document_rows, key=lambda row: sum(self.documents[i] - 1 for i in row))
         return PlannedRow(True, tuple(row), float(sum(self.documents[i] - 1 for i in row)))
 
@@ -214,9 +193,9 @@ class Plan:
 
     @cached_property
     def _document_rows(self) -> list[list[int]]:
-        return (
-            [[i] for i in range(len(self.documents))] if self.separate else pack(list(self.documents), self.row_tokens)
-        )
+        if self.separate:
+            return [[i] for i in range(len(self.documents))]
+        return pack(list(self.documents), self.row_tokens)
 
     def _document_row(self, position: int) -> list[int]:
         """The row at this place of the endless stream: all rows once in a drawn order, then all again in another."""

@@ -15,37 +15,30 @@ from coh_lightning.sequences.method import Judge, Method
 
 @dataclass(frozen=True)
 class ScoredOutput:
-    """A candidate (or a revision) as the feedback chosen by `Method.judge` sees it."""
+    """A candidate (or a revision) as the feedback chosen by `Method.preference_from` sees it."""
 
     candidate: RatedCompletion
-    score: float | None
-    """Higher is better, comparable within the record; None: no feedback."""
-    good: bool | None
-    """Whether it is good by itself; None: unknown."""
+    score: float | None  # higher is better, comparable within the record; None: no feedback
+    good: bool | None  # whether it is good by itself; None: unknown
     is_revision: bool = False
 
 
 def scored_outputs(record: Feedback, method: Method) -> list[ScoredOutput]:
     """The candidates of a record, each followed by its revision where revisions decide."""
-    judge = method.preference_from if method.preference_from != "auto" else _first_judge(record)
+    found: dict[Judge, bool] = {
+        "rank": sum(candidate.rank is not None for candidate in record.candidates) > 1,
+        "rating": any(candidate.ratings for candidate in record.candidates),
+        "thumb": any(candidate.thumb is not None for candidate in record.candidates),
+        "revision": True,
+    }
+    first = next(judge for judge, present in found.items() if present)
+    judge = method.preference_from if method.preference_from != "auto" else first
     outputs: list[ScoredOutput] = []
     for candidate in record.candidates:
-        score, good = _score(record, candidate, judge, method)
-        outputs.append(ScoredOutput(candidate, score, good))
+        outputs.append(ScoredOutput(candidate, *_score(record, candidate, judge, method)))
         if judge == "revision" and candidate.revision is not None:
             outputs.append(ScoredOutput(RatedCompletion(candidate.revision), 1.0, True, is_revision=True))
     return outputs
-
-
-def _first_judge(record: Feedback) -> Judge:
-    """The first of rank, rating, thumb, revision that any completion of the record has."""
-    if sum(c.rank is not None for c in record.candidates) > 1:
-        return "rank"
-    if any(c.ratings for c in record.candidates):
-        return "rating"
-    if any(c.thumb is not None for c in record.candidates):
-        return "thumb"
-    return "revision"
 
 
 def _score(
@@ -65,16 +58,10 @@ def _score(
 
 
 def strict_pairs(record: Feedback, method: Method) -> list[tuple[int, int]]:
-    """All (better, worse) index pairs of the record's candidates with different scores and texts, for preference
-    accuracy.
-    """
+    """All (better, worse) pairs of the record's candidates, by index, with different scores and texts."""
     outputs = [output for output in scored_outputs(record, method) if not output.is_revision]
-    return [
-        (i, j)
-        for i, a in enumerate(outputs)
-        for j, b in enumerate(outputs)
-        if a.score is not None and b.score is not None and a.score > b.score and a.candidate.text != b.candidate.text
-    ]
+    places = {id(output): place for place, output in enumerate(outputs)}
+    return [(places[id(better)], places[id(worse)]) for better, worse in ordered_pairs(outputs, "all")]
 
 
 def ordered_pairs(outputs: Sequence[ScoredOutput], which: str) -> list[tuple[ScoredOutput, ScoredOutput]]:
@@ -83,34 +70,24 @@ def ordered_pairs(outputs: Sequence[ScoredOutput], which: str) -> list[tuple[Sco
     If the best and the worst have the same text (one person liked it, another didn't), it is the pair with the largest
     difference in score whose texts differ; of two such pairs, the one with the better best output.
     """
-    judged = [output for output in outputs if output.score is not None]
-    pairs = [
-        (a, b)
-        for a in judged
-        for b in judged
-        if (a.score or 0.0) > (b.score or 0.0) and a.candidate.text != b.candidate.text
+    judged = [(output, output.score) for output in outputs if output.score is not None]
+    scored = [
+        (a, b, better, better - worse)
+        for a, better in judged
+        for b, worse in judged
+        if better > worse and a.candidate.text != b.candidate.text
     ]
-    if which == "all" or not pairs:
-        return pairs
-    return [
-        max(
-            pairs,
-            key=lambda pair: ((pair[0].score or 0.0) - (pair[1].score or 0.0), pair[0].score, -(pair[1].score or 0.0)),
-        )
-    ]
+    if which != "all" and scored:
+        scored = [max(scored, key=lambda pair: (pair[3], pair[2]))]
+    return [(a, b) for a, b, _, _ in scored]
 
 
 def distinct_outputs(outputs: Sequence[ScoredOutput]) -> list[ScoredOutput]:
-    """The scored outputs, each text once; a text with two different scores is left out, since it would be better than
-    itself.
-    """
+    """The scored outputs, each text once; texts with two scores are left out: they would be better than themselves."""
     scores: dict[str, set[float]] = {}
+    once: dict[str, ScoredOutput] = {}
     for output in outputs:
         if output.score is not None:
             scores.setdefault(output.candidate.text, set()).add(output.score)
-    once = {
-        output.candidate.text: output
-        for output in reversed(outputs)
-        if output.score is not None and len(scores[output.candidate.text]) == 1
-    }
-    return [output for output in outputs if once.get(output.candidate.text) is output]
+            once.setdefault(output.candidate.text, output)
+    return [output for text, output in once.items() if len(scores[text]) == 1]

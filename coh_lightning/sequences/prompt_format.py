@@ -1,7 +1,6 @@
-"""The format of a prompt, `plain` (paragraphs) or `chat` (the tokenizer's own chat template), and the segments that a
-chain's text consists of.
+"""The format of a prompt, `plain` (paragraphs) or `chat` (the tokenizer's own template), and the segments of a chain.
 
-Each segment is tokenized on its own, so that a loss weight never straddles a token:
+Each segment is tokenized alone, so that a loss weight never straddles a token:
 
     plain   <s>|Name a fruit.\\n\\n|A good answer:\\n|Apple|</s>|\\n\\nA bad answer:\\n|Stone|</s>
             bos|prompt          |marker         |good |end |marker            |bad  |end
@@ -11,9 +10,8 @@ Each segment is tokenized on its own, so that a loss weight never straddles a to
             \\n<|user|>\\n|A bad answer:|<|end|>\\n<|bot|>\\n|Stone|<|end|>
             marker      |marker       |marker           |bad  |end
 
-Where two segments meet, one rule holds in both formats, because it keeps the ids those of the joint text under nearly
-all tokenizers: line ends belong to the segment before them, spaces to the one after them (tokenizers glue a space to
-the word that follows).
+Where two segments meet, line ends belong to the segment before, spaces to the one after (tokenizers glue a space to the
+next word): this keeps the ids of the joint text under nearly all tokenizers.
 """
 
 from __future__ import annotations
@@ -30,13 +28,10 @@ if TYPE_CHECKING:
 Kind = Literal["plain", "chat"]
 MarkerIn = Literal["user", "system"]
 At = Literal["head", "special", "mid"]
-"""Where a segment begins: at the head of the document, right after a special token, in the middle of text. Some
-tokenizers add a space in the first two.
-"""
+"""Where a segment begins: head of the document, after a special token (both may add a space), or middle of the text."""
 
 BLANK_LINE = "\n\n"
-"""Between the turns of a plain conversation, and between system text and user text where a template has no system role.
-"""
+"""Between the turns of a plain conversation, and between system and user text where a template has no system role."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class PromptFormat:
 
     kind: Kind = "plain"
     marker_in: MarkerIn = "user"
-    """Chat only: the feedback sentence ends the last user turn, or stands in the system turn."""
+    """Chat only: the feedback sentence ends the last user turn, or is in the system turn."""
     before_marker: str = BLANK_LINE
     before_output: str = "\n"
     """Plain only: a chat template has its own. Spaces at its end become the first characters of the output."""
@@ -53,25 +48,19 @@ class PromptFormat:
     """Plain only, and only in conversations of several turns: a single user turn has no label."""
     assistant_label: str = "Assistant:"
     kept_tokens: tuple[str, ...] = ()
-    """Added tokens (`<think>`, `<tool_call>`) that stay tokens in people's texts, because the model itself writes them;
-    all others are spelled out.
-    """
+    """Added tokens (`<think>`) that stay tokens in people's texts, because the model writes them."""
 
     def __post_init__(self) -> None:
-        for key, value, known in (
-            ("kind", self.kind, get_args(Kind)),
-            ("marker_in", self.marker_in, get_args(MarkerIn)),
-        ):
-            if value not in known:
-                raise InputError(
-                    f"The prompt format has {key}: '{value}', known are {' and '.join(known)}"
-                    + did_you_mean(value, known)
-                )
+        known: dict[str, tuple[str, ...]] = {"kind": get_args(Kind), "marker_in": get_args(MarkerIn)}
+        for key, names in known.items():
+            if (value := getattr(self, key)) not in names:
+                hint = did_you_mean(value, names)
+                raise InputError(f"The prompt format has {key}: '{value}', known are {' and '.join(names)}{hint}")
         object.__setattr__(self, "kept_tokens", tuple(self.kept_tokens))  # a list when read from a checkpoint
 
 
 class CutRange(NamedTuple):
-    """Characters [start, stop) of a segment's text that may lose tokens, from which side, and how many they lose."""
+    """Characters [start, stop) of a segment's text that may lose tokens, from which side, and how many."""
 
     start: int
     stop: int
@@ -80,28 +69,22 @@ class CutRange(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A piece of a chain's text that is tokenized on its own."""
+    """A piece of a chain's text that is tokenized alone."""
 
     text: str
-    special: bool = False
-    """A piece of a template: special tokens in it are meant. In people's text (False) they are spelled out."""
+    special: bool = False  # a piece of a template, with special tokens; in people's text they are spelled out
     learned: float = 0.0
     unlearned: float = 0.0
-    kind: str = "prompt"
-    """prompt, marker, end, or the kind of the link whose output it is."""
-    place: int = -1
-    """Index of the link in its chain; -1 for the prompt."""
+    kind: str = "prompt"  # prompt, marker, end, or the kind of the link whose output it is
+    place: int = -1  # index of the link in its chain; -1 for the prompt
     at: At = "mid"
     more: bool = False
-    """Text that begins with no space follows: it decides how line ends at the end of this segment are tokenized. Never
-    before an output, where the prompt of inference ends."""
+    """Text without a space at its start follows (never an output): this decides the ids of line ends at the end."""
     cut: tuple[CutRange, ...] = ()
 
 
 class CutTurn(NamedTuple):
-    """A turn of the prompt after truncation: its text is whole, and `taken` says how many tokens each part loses
-    (empty: none).
-    """
+    """A turn of the prompt after truncation: its whole text, and how many tokens each part loses (empty: none)."""
 
     role: Role
     text: str

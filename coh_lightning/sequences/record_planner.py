@@ -28,36 +28,28 @@ class PlannedRecord:
 
     record: Feedback
     prompt: CutPrompt
-    prompt_tokens: int
-    """The most tokens before the feedback sentence of any of its chains."""
-    kept: tuple[tuple[int, int], ...]
-    """(number of the chain, its first link that fits), and for each of them ..."""
-    sizes: tuple[tuple[LinkSize, ...], ...]
-    """... the sizes of its links."""
-    kinds: tuple[tuple[str, int], ...]
-    """(kind, place in its chain) of every output."""
-    links_cut: int
-    """Links left out at the front of chains longer than max_chain_tokens, ..."""
-    chains_dropped: int
-    """... and chains that were then too long still, or the same as another."""
-    completions_unused: int
-    """Completions of the record in none of its kept chains: between the best and the worst, or without feedback that
-    this method uses.
-    """
-    tokens_in_loss: int
-    """Tokens of all kept chains one by one that are learned or unlearned, whatever their weight, at most."""
+    prompt_tokens: int  # the most before the feedback sentence of any of its chains
+    kept: tuple[tuple[int, int], ...]  # (number of the chain, its first link that fits), ...
+    sizes: tuple[tuple[LinkSize, ...], ...]  # ... and the sizes of that chain's links
+    kinds: tuple[tuple[str, int], ...]  # (kind, place in its chain) of every output
+    chains_dropped: int  # still too long after cutting, or the same as another
+    completions_unused: int  # in no kept chain: between the best and the worst, or without feedback for this method
+    tokens_in_loss: int  # learned or unlearned tokens of all kept chains, at most; each chain counts in full
+
+    @property
+    def links_cut(self) -> int:
+        """Links left out at the front of chains longer than max_chain_tokens."""
+        return sum(first for _, first in self.kept)
 
     @property
     def tokens_plain(self) -> int:
-        """Tokens of all chains one by one, at most."""
+        """Tokens of all kept chains, at most; each counts in full."""
         return sum(self.prompt_tokens + sum(link.tokens for link in chain) for chain in self.sizes)
 
 
 @dataclass(frozen=True)
 class RecordPlanner:
-    """Records -> `PlannedRecord`, and `PlannedRecord` -> trees, for one method, wording and tokenizer. Everything depends on the
-    seed, the epoch and the record alone.
-    """
+    """Records -> `PlannedRecord` -> trees, for one method, wording and tokenizer; fixed by seed, epoch and record."""
 
     tokens: ChainTokenizer
     method: Method
@@ -65,73 +57,58 @@ class RecordPlanner:
     _: KW_ONLY
     seed: int
     max_chain_tokens: int
-    row_tokens: int | None
-    """Length of a row that trees are split for; None: each chain alone (`layout: separate`)."""
+    row_tokens: int | None  # length of a row that trees are split for; None: each chain alone (`layout: separate`)
 
-    def prepare(self, record: Feedback) -> PlannedRecord:
-        """Cut the prompt, make the chains, and shorten those that are too long: links go from their front, the last
-        output is never cut.
+    def _build(self, record: Feedback, epoch: int = 0) -> tuple[Chain, ...]:
+        return build_chains(record, self.method, self.wording, seed=self.seed, epoch=epoch)
+
+    def plan(self, record: Feedback) -> PlannedRecord:
+        """Cut the prompt, make the chains, and cut links from the front of those that are too long, never the last.
 
         Raises:
-            Unusable: the method can't use the record, nothing of it fits (`TooLong`), or there is nothing to learn in
-                it.
+            Unusable: the method can't use the record, nothing of it fits (`TooLong`), or there is nothing to learn.
         """
         try:
             prompt = self.tokens.cut_prompt(record.prompt)
         except TooLong as too_long:
-            # no limit helps if the method can't use the record anyway
-            build_chains(record, self.method, self.wording, seed=self.seed)
-            limit = self.tokens.max_prompt_tokens
-            raise TooLong(
-                f"the prompt has more than data.max_prompt_tokens ({limit}) tokens in parts that are never cut",
-                str(too_long),
-            ) from too_long
-        chains = build_chains(record, self.method, self.wording, seed=self.seed)
+            self._build(record)  # no limit helps if the method can't use the record anyway
+            limit = f"data.max_prompt_tokens ({self.tokens.max_prompt_tokens})"
+            reason = f"the prompt has more than {limit} tokens in parts that are never cut"
+            raise TooLong(reason, str(too_long)) from too_long
+        chains = self._build(record)
         kept: list[tuple[int, int]] = []
         sizes: list[tuple[LinkSize, ...]] = []
         kinds: set[tuple[str, int]] = set()
         keys: dict[tuple[object, ...], int] = {}
         seen: set[tuple[object, ...]] = set()
         used: set[str] = set()
-        before = links_cut = in_loss = 0
+        before = in_loss = 0
         fits = [self._fit(prompt, chain) for chain in chains]
         # whole chains first: a cut one may equal one of them
         for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):
             first, lengths = fits[number]
             links = without_front(chains[number], first)
-            spoken = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)
-            if not links or (first and spoken in seen):
+            same = tuple(((link.marker,) if link.shuffled else link.alternatives, link.text) for link in links)
+            if not links or (first and same in seen):
                 continue
-            links_cut += first
-            seen.add(spoken)
-            used |= {link.text for link in links}
-            in_loss += sum(
-                length.output for link, length in zip(links, lengths, strict=True) if link.learned or link.unlearned
-            )
+            seen.add(same)
             kept.append((number, first))
-            # a chain in an order drawn anew each epoch shares no link for sure with another chain
-            own = (number,) if links[0].shuffled else ()
-            sizes.append(
-                tuple(
-                    LinkSize(
-                        key=keys.setdefault((*own, link.alternatives, link.text, place == 0), len(keys)),
-                        tokens=length.marker + length.output,
-                        weight=(link.learned + link.unlearned) * length.output,
-                    )
-                    for place, (link, length) in enumerate(zip(links, lengths, strict=True))
-                )
-            )
+            used |= {link.text for link in links}
             before = max(before, *(length.before for length in lengths))
-            kinds |= (
-                {(link.kind, place) for link in links for place in range(len(links))}
-                if own
-                else {(link.kind, place) for place, link in enumerate(links)}
-            )
+            # a chain with a new order each epoch shares no link for sure with another chain
+            own = (number,) if links[0].shuffled else ()
+            sized: list[LinkSize] = []
+            for place, (link, length) in enumerate(zip(links, lengths, strict=True)):
+                key = keys.setdefault((*own, link.alternatives, link.text, place == 0), len(keys))
+                weight = link.learned + link.unlearned
+                sized.append(LinkSize(key, length.marker + length.output, weight * length.output))
+                in_loss += length.output if weight else 0
+                kinds |= {(link.kind, any_place) for any_place in (range(len(links)) if own else [place])}
+            sizes.append(tuple(sized))
         if not kept:
             output = self._shortest(prompt, chains)
-            reason = f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})"
             raise TooLong(
-                reason,
+                f"no chain fits data.max_chain_tokens ({self.max_chain_tokens})",
                 f"the prompt takes {prompt.tokens} tokens, the shortest output with its feedback sentence {output}",
             )
         if not any(link.weight for chain_sizes in sizes for link in chain_sizes):
@@ -143,144 +120,122 @@ class RecordPlanner:
             tuple(kept),
             tuple(sizes),
             tuple(sorted(kinds)),
-            links_cut=links_cut,
             chains_dropped=len(chains) - len(kept),
             completions_unused=sum(candidate.text not in used for candidate in record.candidates),
             tokens_in_loss=in_loss,
         )
 
-    def prepare_all(
+    def plan_all(
         self, records: Sequence[Feedback], doing: str, *, max_unusable_fraction: float, row_tokens: int
     ) -> tuple[list[PlannedRecord], list[Rejected]]:
         """The records that the method can use, and the others with their reason; `doing` labels the progress bar.
 
         Raises:
-            InputError: the method can't use more than `max_unusable_fraction` of the records; says which limits on tokens
-                (`row_tokens` among them) would help.
+            InputError: the method can't use more than `max_unusable_fraction` of the records; says which limits on
+                tokens (`row_tokens` among them) would help.
         """
         from rich.console import Console
         from rich.progress import track
 
-        prepared: list[PlannedRecord] = []
+        planned: list[PlannedRecord] = []
         lost: list[Rejected] = []
         console = Console(stderr=True)
         hidden = not console.is_terminal or len(records) < 1000
         for record in track(records, doing, console=console, transient=True, disable=hidden):
             try:
-                prepared.append(self.prepare(record))
+                planned.append(self.plan(record))
             except Unusable as unusable:
                 detail = unusable.detail if isinstance(unusable, TooLong) else ""
                 lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
         if len(lost) > max_unusable_fraction * len(records):
+            too_long = 2 * sum(bool(rejected.detail) for rejected in lost) > len(lost)
+            limits = self.limits_that_fit(records, row_tokens=row_tokens) if too_long else ""
             raise InputError(
                 f"The method '{self.method.name}' can't use {len(lost)} of {len(records)} training records, "
-                f"{most_often(lost)}; {self._remedy(records, lost, row_tokens)}, or raise data.max_unusable_fraction "
-                f"({max_unusable_fraction:g})."
+                f"{most_often(lost)}; {limits or 'choose a method that fits the feedback'}, or raise "
+                f"data.max_unusable_fraction ({max_unusable_fraction:g})."
             )
-        return prepared, lost
-
-    def _remedy(self, records: Sequence[Feedback], lost: Sequence[Rejected], row_tokens: int) -> str:
-        """What would make more of the records usable, for a message."""
-        too_long = sum(bool(one.detail) for one in lost)
-        limits = self.limits_that_fit(records, row_tokens=row_tokens) if 2 * too_long > len(lost) else ""
-        return limits or "choose a method that fits the feedback"
+        return planned, lost
 
     def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
-        """How many of the records that the method could use would fit under which other limits on tokens, for a
-        message; empty where none would help.
-        """
-        sizes = [size for record in records if (size := self._size(record)) is not None]
-        prompt = self.tokens.max_prompt_tokens
-        return limits_that_fit(
-            sizes, max_prompt_tokens=prompt, max_chain_tokens=self.max_chain_tokens, row_tokens=row_tokens
-        )
-
-    def _size(self, record: Feedback) -> Size | None:
-        try:
-            whole, least = self.tokens.prompt_bounds(record.prompt)
-            chains = build_chains(record, self.method, self.wording, seed=self.seed)
-        except Unusable:
-            return None
-        return Size(least.tokens, whole.tokens, self._shortest(whole, chains))
+        """How many of the usable records would fit under which other limits, for a message; empty: none would help."""
+        sizes: list[Size] = []
+        for record in records:
+            try:
+                whole, least = self.tokens.prompt_bounds(record.prompt)
+                sizes.append(Size(least.tokens, whole.tokens, self._shortest(whole, self._build(record))))
+            except Unusable:
+                continue
+        limits = {"max_prompt_tokens": self.tokens.max_prompt_tokens, "max_chain_tokens": self.max_chain_tokens}
+        return limits_that_fit(sizes, **limits, row_tokens=row_tokens)
 
     def _shortest(self, prompt: CutPrompt, chains: Sequence[Chain]) -> int:
         """Tokens of the shortest chain of one link that cutting can leave, without the prompt."""
         lengths = [self.tokens.link_lengths(prompt, without_front(chain, len(chain) - 1))[0] for chain in chains]
         return min(length.marker + length.output for length in lengths)
 
-    def items(self, number: int, one: PlannedRecord) -> list[PlannedTree]:
-        """The trees of a record, whose number among the prepared ones the items carry."""
+    def items(self, number: int, planned: PlannedRecord) -> list[PlannedTree]:
+        """The trees of a record, which carry its number in the split."""
         if self.row_tokens is not None:
-            return planned_trees(number, one.prompt_tokens, one.sizes, self.row_tokens)
-        return [
-            PlannedTree(
-                number,
-                (chain,),
-                one.prompt_tokens + sum(link.tokens for link in links),
-                sum(link.weight for link in links),
-            )
-            for chain, links in enumerate(one.sizes)
-        ]
+            return planned_trees(number, planned.prompt_tokens, planned.sizes, self.row_tokens)
+        lengths = [planned.prompt_tokens + sum(link.tokens for link in links) for links in planned.sizes]
+        weights = [sum(link.weight for link in links) for links in planned.sizes]
+        return [PlannedTree(number, (chain,), lengths[chain], weights[chain]) for chain in range(len(lengths))]
 
-    def chains(self, one: PlannedRecord, epoch: int = 0) -> list[Chain]:
-        """The kept chains of a record, in the words of this epoch; a shuffled one that was cut is the same in all
-        epochs.
-        """
-        every = build_chains(one.record, self.method, self.wording, seed=self.seed, epoch=epoch)
-        still = any(first and every[number][0].shuffled for number, first in one.kept)
-        at_first = build_chains(one.record, self.method, self.wording, seed=self.seed) if still else every
-        of = [(at_first if first and every[number][0].shuffled else every)[number] for number, first in one.kept]
-        return [without_front(chain, first) for chain, (_, first) in zip(of, one.kept, strict=True)]
+    def chains(self, planned: PlannedRecord, epoch: int = 0) -> list[Chain]:
+        """The kept chains of a record, in the words of this epoch; a shuffled one that was cut never changes."""
+        now = self._build(planned.record, epoch)
+        fixed = [bool(first) and now[number][0].shuffled for number, first in planned.kept]
+        at_first = self._build(planned.record) if any(fixed) else now
+        return [
+            without_front((at_first if is_fixed else now)[number], first)
+            for is_fixed, (number, first) in zip(fixed, planned.kept, strict=True)
+        ]
 
     @property
     def weight_varies(self) -> bool:
-        """Whether items weigh differently from epoch to epoch: only the last output counts, and a shuffled chain ends
-        in another one each time.
-        """
+        """Whether an item's weight differs by epoch: only the last output counts, and shuffling changes which it is."""
         return self.method.loss_on == "last" and "shuffled" in self.method.orders
 
-    def weight(self, one: PlannedRecord, item: PlannedTree, epoch: int) -> float:
+    def weight(self, planned: PlannedRecord, item: PlannedTree, epoch: int) -> float:
         """Sum of the weights of an item's tokens in this epoch."""
         if not self.weight_varies:
             return item.weight
-        chains = self.chains(one, epoch)
-        linked = [
-            pair
-            for number in item.chains
-            for pair in zip(chains[number], self.tokens.link_lengths(one.prompt, chains[number]), strict=True)
-        ]
-        return sum((link.learned + link.unlearned) * length.output for link, length in linked)
+        chains = self.chains(planned, epoch)
+        total = 0.0
+        for number in item.chains:
+            lengths = self.tokens.link_lengths(planned.prompt, chains[number])
+            for link, length in zip(chains[number], lengths, strict=True):
+                total += (link.learned + link.unlearned) * length.output
+        return total
 
-    def tree(self, one: PlannedRecord, item: PlannedTree, epoch: int = 0) -> Tree:
+    def tree(self, planned: PlannedRecord, item: PlannedTree, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
-        chains = self.chains(one, epoch)
-        tree = Tree.from_chains([self.tokens.chain(one.prompt, chains[number]) for number in item.chains])
-        weight, planned = tree.learned.sum() + tree.unlearned.sum(), self.weight(one, item, epoch)
-        if abs(weight - planned) > 1e-6 or tree.tokens > item.length:
+        chains = self.chains(planned, epoch)
+        tree = Tree.from_chains([self.tokens.chain(planned.prompt, chains[number]) for number in item.chains])
+        weight, expected = tree.learned.sum() + tree.unlearned.sum(), self.weight(planned, item, epoch)
+        if abs(weight - expected) > 1e-6 or tree.tokens > item.length:
             raise RuntimeError(
-                f"the tree of record {one.record.id} has {tree.tokens} tokens and weight {weight}, planned were "
-                f"{item.length} and {planned}"
+                f"the tree of record {planned.record.id} has {tree.tokens} tokens and weight {weight}, planned were "
+                f"{item.length} and {expected}"
             )
         return tree
 
     def _fit(self, prompt: CutPrompt, chain: Chain) -> tuple[int, Sequence[LinkLength]]:
-        """The first link with which the rest of the chain fits (one behind the last: none does), and what each link
-        from there on takes at most.
+        """The first link with which the rest of the chain fits (the number of links: none), and the most tokens of
+        each link from there on.
 
-        A shuffled chain that fits whole in any order has for each link what it takes in the place where it takes most;
-        one that must be cut keeps the order of epoch 0 in all epochs (`chains`), so that what is left of it stays the
-        same.
+        In a shuffled chain that fits whole in any order, each link has its largest size in any place; one that must be
+        cut keeps the order of epoch 0 (`chains`), so that what is left of it stays the same.
         """
         for first in range(len(chain)):
             lengths = self.tokens.link_lengths(prompt, without_front(chain, first))
             if first == 0 and chain[0].shuffled:
                 leading = [self.tokens.link_lengths(prompt, (link,))[0] for link in chain]
                 further = self.tokens.link_lengths(prompt, (chain[0], *chain))[1:]
-                pairs = zip(leading, further, strict=True)
-                lengths = [
-                    LinkLength(0, max(one.marker, other.marker), max(one.output, other.output)) for one, other in pairs
-                ]
-                lengths[0] = lengths[0]._replace(before=max(one.before for one in leading))
-            if sum(length.before + length.marker + length.output for length in lengths) <= self.max_chain_tokens:
+                pairs = list(zip(leading, further, strict=True))
+                lengths = [LinkLength(0, max(a.marker, b.marker), max(a.output, b.output)) for a, b in pairs]
+                lengths[0] = lengths[0]._replace(before=max(length.before for length in leading))
+            if sum(sum(length) for length in lengths) <= self.max_chain_tokens:
                 return first, lengths
         return len(chain), []

@@ -8,7 +8,7 @@ with a sliding window, depth[q] - depth[j] < window).
                                                         └─ e
     row index      0  1  2  3  4  5  6  7  8
     token          P  a  b  e  Q  c  d  -  -
-    parents        0  0  1  0  4  4  5  7  8         padding stands alone
+    parents        0  0  1  0  4  4  5  7  8         padding sees only itself
     depth          0  1  2  1  0  1  2  0  0
     seen_until     4  3  3  4  7  7  7  8  9         e doesn't see a and b; Q, c, d see nothing of the first tree
     seen_until     4  2  3  4  7  7  7  8  9         the same with a hidden at random: only a itself sees it
@@ -26,43 +26,27 @@ from coh_lightning.errors import InputError
 from coh_lightning.sequences.trees import Floats, Ints, Tree
 
 Kinds = Mapping[tuple[str, int], int]
-"""(kind, place in the chain) of a span -> the number under which its loss is summed, the same in every row of a run."""
+"""(kind, place in the chain) of a span -> the number under which its loss is summed, the same in all rows of a run."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One micro-batch of T tokens: trees side by side. All indices are indices into the row."""
 
-    ids: Ints
-    """(T,) token ids."""
-    parents: Ints
-    """(T,) from where each token is predicted; roots and padding: itself."""
-    seen_until: Ints
-    """(T,) one past the last token that may see this one."""
-    depth: Ints
-    """(T,) position of each token in its chains; padding 0."""
-    learned: Floats
-    """(T,) final coefficient of the likelihood loss."""
-    unlearned: Floats
-    """(T,) final coefficient of the unlikelihood loss."""
-    bounds: Ints
-    """(trees + 1,) where each tree begins; the last entry is where the padding begins."""
-    label_token: Ints
-    """(L,) for the loss per kind of segment: token,"""
-    label_kind: Ints
-    """(L,) number of its kind,"""
-    label_weight: Floats
-    """(L,) and its weight (learned + unlearned) in one chain; a token that several chains hold stands here several
-    times.
-    """
-    score_token: Ints
-    """(S,) for the log-likelihood of outputs: token,"""
-    score_output: Ints
-    """(S,) and the number of its output: tree by tree, chain by chain, span by span."""
-    outputs: int = 0
-    """How many outputs there are to score."""
-    causal: bool = False
-    """One plain chain and no padding: the model's own causal mask serves (`layout: separate`)."""
+    ids: Ints  # (T,) token ids
+    parents: Ints  # (T,) from where each token is predicted; roots and padding: itself
+    seen_until: Ints  # (T,) one past the last token that may see this one
+    depth: Ints  # (T,) position of each token in its chains; padding 0
+    learned: Floats  # (T,) final coefficient of the likelihood loss
+    unlearned: Floats  # (T,) final coefficient of the unlikelihood loss
+    bounds: Ints  # (trees + 1,) where each tree begins; the last entry is where the padding begins
+    label_token: Ints  # (L,) for the loss per kind of segment: token,
+    label_kind: Ints  # (L,) number of its kind,
+    label_weight: Floats  # (L,) and its weight (learned + unlearned) in one chain; a token is here once per chain
+    score_token: Ints  # (S,) for the log-likelihood of outputs: token,
+    score_output: Ints  # (S,) and the number of its output: tree by tree, chain by chain, span by span
+    outputs: int = 0  # how many outputs there are to score
+    causal: bool = False  # one plain chain and no padding: the model's own causal mask is right (`layout: separate`)
 
     @property
     def positions(self) -> Ints:
@@ -72,11 +56,9 @@ class Row:
 
 def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     """Rows of item numbers: best fit decreasing. Nothing is cut, and equal lengths go in the order given, so the result
-    depends on the arguments alone.
+    depends on the arguments alone. Raises InputError for an item longer than a row.
 
         lengths 5 2 4 3 6, rows of 8   ->   [[4, 1], [0, 3], [2]]        6+2, 5+3, 4
-
-    Raises InputError for an item longer than a row.
     """
     # by free space: the rows that have exactly that much left
     free_rows: list[list[int]] = [[] for _ in range(row_tokens + 1)]
@@ -85,10 +67,7 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     for item in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         length = lengths[item]
         if not 0 < length <= row_tokens:
-            raise InputError(
-                f"A tree of {length} tokens does not fit a row of {row_tokens}; raise data.row_tokens or shorten the "
-                "chains."
-            )
+            raise InputError(f"A tree of {length} tokens does not fit a row of {row_tokens}; raise data.row_tokens.")
         fitting = spaces >> length
         if fitting:
             space = length + (fitting & -fitting).bit_length() - 1
@@ -114,8 +93,7 @@ def lay_out(
     kinds: Kinds | None = None,
     scored: bool = False,
 ) -> Row:
-    """Trees side by side in one row; `coefficients` (one per tree) multiply their weights. Drawn at the top of this
-    file.
+    """Trees side by side in one row, as drawn above; `coefficients` (one per tree) multiply their weights.
 
     With `kinds` the row carries labels for the loss per kind of segment; a tree of coefficient 0 (filler of a short
     last step) gets none, so that it isn't counted. With `scored` it lists the tokens of every output, for their
@@ -124,7 +102,7 @@ def lay_out(
     used = sum(tree.tokens for tree in trees)
     if used > row_tokens:
         raise InputError(
-            f"{len(trees)} trees of {used} tokens together do not fit a row of {row_tokens}; raise data.row_tokens."
+            f"{len(trees)} trees of {used} tokens do not fit a row of {row_tokens}; raise data.row_tokens."
         )
     bounds = np.zeros(len(trees) + 1, np.int32)
     np.cumsum([tree.tokens for tree in trees], out=bounds[1:])
@@ -141,53 +119,31 @@ def lay_out(
         if coefficient != 0:
             learned[there] = tree.learned * coefficient
             unlearned[there] = tree.unlearned * coefficient
-    label_token, label_kind, label_weight = _labels(trees, coefficients, bounds, kinds)
-    score_token, score_output, outputs = _outputs(trees, bounds) if scored else (own[:0], own[:0], 0)
-    return Row(
-        ids=ids,
-        parents=parents,
-        seen_until=seen_until,
-        depth=depth,
-        learned=learned,
-        unlearned=unlearned,
-        bounds=bounds,
-        label_token=label_token,
-        label_kind=label_kind,
-        label_weight=label_weight,
-        score_token=score_token,
-        score_output=score_output,
-        outputs=outputs,
-    )
+    labels = _labels(trees, coefficients, bounds, kinds)
+    scores = _outputs(trees, bounds) if scored else (own[:0], own[:0], 0)
+    return Row(ids, parents, seen_until, depth, learned, unlearned, bounds, *labels, *scores)
 
 
 def lay_out_alone(tree: Tree, coefficient: float, *, kinds: Kinds | None = None, scored: bool = False) -> Row:
-    """The separate layout: one chain per row, of exactly its length, for the model's own causal mask. It works for
-    every architecture.
+    """The separate layout: one chain per row, of its length, for the model's own causal mask; for all architectures.
 
     Raises InputError if the tree has branches.
     """
     if not np.array_equal(tree.depth, np.arange(tree.tokens)):
-        raise InputError(
-            "A tree with branches can't be laid out as one plain chain; make one tree per chain for `layout: separate`."
-        )
-    return replace(
-        lay_out([tree], [coefficient], row_tokens=tree.tokens, pad_id=0, kinds=kinds, scored=scored), causal=True
-    )
+        raise InputError("A tree with branches is not one plain chain; make one tree per chain for `layout: separate`.")
+    row = lay_out([tree], [coefficient], row_tokens=tree.tokens, pad_id=0, kinds=kinds, scored=scored)
+    return replace(row, causal=True)
 
 
 def hide(row: Row, rates: tuple[float, float], generators: Sequence[np.random.Generator | None]) -> Row:
-    """The paper's random hiding of past tokens (forgetful causal masking, arXiv 2210.13432, by token): drawn at the top
-    of this file.
+    """The paper's random hiding of past tokens (forgetful causal masking, arXiv 2210.13432, by token), as drawn above.
 
     For each tree a rate is drawn uniformly in `rates`, and each of its tokens is hidden from all later ones with this
-    probability, never the first one. `generators` holds one per tree, keyed by the tree's record and the epoch, so that
-    the draw does not depend on the row that it lies in; None hides nothing.
+    probability, never the first one. `generators` has one per tree, keyed by the tree's record and the epoch, so that
+    the draw does not depend on its row; None hides nothing.
     """
     if row.causal:
-        raise InputError(
-            "Random hiding needs a mask of its own, and `layout: separate` uses the model's; set the hiding rate to "
-            "0 or choose `layout: tree`."
-        )
+        raise InputError("Random hiding needs its own mask: set data.fcm_range to [0, 0] or choose `layout: tree`.")
     seen_until = row.seen_until.copy()
     low, high = rates
     bounds = row.bounds.tolist()

@@ -1,8 +1,8 @@
-"""What a chat template does to the turns of a conversation, found out by rendering it.
+"""What a chat template does to the turns of a conversation, found by rendering it.
 
 A template that rewrites the turns of some conversations (drops the thinking of earlier answers, say) is followed:
-training shows them as the template does, so that a server which applies the template to the same conversation asks with
-the ids of training. One that escapes, cuts or rewrites any text is refused earlier (tokenizer_template.py).
+training shows them as the template does, so that a server which applies the template to the same conversation gives the
+ids of training. One that escapes, cuts or rewrites any text is refused earlier (tokenizer_template.py).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from coh_lightning.sequences.chains import Chain, Unusable
 from coh_lightning.sequences.chat_layout import ChatLayout
 from coh_lightning.sequences.layout import Layout
 from coh_lightning.sequences.prompt_format import CutTurn
-from coh_lightning.sequences.sentinels import first_difference, sentinel
+from coh_lightning.sequences.tokenizer_template import first_difference, sentinel
 
 _MARKER = "A good answer:"
 
 
 class Rewritten(Unusable):
-    """The template shows a conversation as something other than its turns, each in its place."""
+    """The template shows a conversation as something other than its turns."""
 
 
 def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
@@ -39,31 +39,24 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
         return whole
     if layout.trims:
         layout.trimmed += sum(turn.text != turn.text.strip() for turn in whole)
-    said = [(turn.role, turn.text) for turn in whole]
-    if _difference(layout, said, whole) is None:
+    given = [(turn.role, turn.text) for turn in whole]
+    if _difference(layout, given, whole) is None:
         return whole
-    names: list[tuple[Role, str]] = [
-        (turn.role, sentinel(index) if turn.text else "") for index, turn in enumerate(whole)
-    ]
+    names: list[tuple[Role, str]] = [(it.role, sentinel(index) if it.text else "") for index, it in enumerate(whole)]
     base = layout.rendered_prompt(names, _MARKER)
-    if layout.template.writes_date and _difference(
-        layout, names, [CutTurn(role, text, (Part(text),)) for role, text in names]
-    ):
-        return whole  # it writes today's date, and the day has changed since the layout was made
+    if layout.template.writes_date:
+        plain = [CutTurn(role, text, (Part(text),)) for role, text in names]
+        if _difference(layout, names, plain):
+            return whole  # the date has changed since the layout was made
     shown = []
     for index, turn in enumerate(whole):
         text = _shown(layout, names, index, turn.text, base) if turn.text else turn.text
         shown.append(turn if text is None or text == turn.text else CutTurn(turn.role, text, _parts_of(turn, text)))
-    left = _difference(layout, said, shown)
-    if left is not None:
-        raise Rewritten(
-            f"the chat template doesn't show this conversation turn by turn: {left[1]!r} instead of {left[0]!r}"
-        )
-    changed = [
-        (turn.text, other.text)
-        for turn, other in zip(whole, shown, strict=True)
-        if turn.text.strip() != other.text.strip()
-    ]
+    if (left := _difference(layout, given, shown)) is not None:
+        found = f"{left[1]!r} instead of {left[0]!r}"
+        raise Rewritten(f"the chat template doesn't show this conversation turn by turn: {found}")
+    pairs = zip(whole, shown, strict=True)
+    changed = [(turn.text, other.text) for turn, other in pairs if turn.text.strip() != other.text.strip()]
     if changed:
         count, first = layout.rewritten
         layout.rewritten = count + len(changed), first if count else changed[0]
@@ -71,7 +64,7 @@ def shown_turns(layout: Layout, turns: Sequence[Turn]) -> list[CutTurn]:
 
 
 def note_on_outputs(layout: Layout, chains: Iterable[tuple[Sequence[CutTurn], Chain]]) -> str | None:
-    """How many first outputs of some chains the template itself would show differently, with an example; None: none.
+    """How many first outputs of some chains the template would show differently, with an example; None: none.
 
     White space around an output doesn't count: templates trim it, training never does.
     """
@@ -99,7 +92,7 @@ def note_on_outputs(layout: Layout, chains: Iterable[tuple[Sequence[CutTurn], Ch
 
 
 def _shown(layout: ChatLayout, names: Sequence[tuple[Role, str]], index: int, text: str, base: str) -> str | None:
-    """What the template shows for one turn's text between the same other texts; None where its place can't be found."""
+    """What the template shows for one turn's text between the same other texts; None if its place can't be found."""
     before, _, after = base.partition(sentinel(index))
     rendered = layout.rendered_prompt([*names[:index], (names[index][0], text), *names[index + 1 :]], _MARKER)
     if not (rendered.startswith(before) and rendered.endswith(after) and len(rendered) >= len(before) + len(after)):
@@ -108,9 +101,7 @@ def _shown(layout: ChatLayout, names: Sequence[tuple[Role, str]], index: int, te
 
 
 def _parts_of(turn: CutTurn, text: str) -> tuple[Part, ...]:
-    """The parts of a turn of which the template shows `text`: what is left of them where it is a piece of the turn's
-    text.
-    """
+    """The parts of a turn shown as `text`: what is left of them if it is a piece of the turn's text."""
     begin = turn.text.rfind(text)
     if begin < 0:
         return (Part(text, turn.parts[0].cut if len(turn.parts) == 1 else "never"),)
@@ -123,17 +114,15 @@ def _parts_of(turn: CutTurn, text: str) -> tuple[Part, ...]:
 
 
 def _difference(
-    layout: ChatLayout, said: Sequence[tuple[Role, str]], turns: Sequence[CutTurn]
+    layout: ChatLayout, given: Sequence[tuple[Role, str]], turns: Sequence[CutTurn]
 ) -> tuple[str, str] | None:
-    """Where the prompt as training lays it out differs from what the template makes of the conversation, as excerpts of
-    the two; None: nowhere.
+    """Excerpts of the prompt where training differs from the template's; None: nowhere.
 
-    Compared without a feedback sentence, too, where a turn is all white space: the text that the template trims it with
-    is another one then.
+    Compared without a feedback sentence, too, where a turn is all white space: then it is trimmed with other text.
     """
-    for marker in (_MARKER, "") if any(text.isspace() for _, text in said) else (_MARKER,):
+    for marker in (_MARKER, "") if any(text.isspace() for _, text in given) else (_MARKER,):
         laid_out = "".join(segment.text for segment in layout.before_output(turns, marker)[0])
-        given = layout.rendered_prompt(said, marker)
-        if laid_out != given:
-            return first_difference(laid_out, given)
+        rendered = layout.rendered_prompt(given, marker)
+        if laid_out != rendered:
+            return first_difference(laid_out, rendered)
     return None

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.turns import Role
 from coh_lightning.sequences.layout import Slot, split_spaces
 from coh_lightning.sequences.prompt_format import At, Segment, describe
-from coh_lightning.sequences.sentinels import awkward, first_difference, sentinel, spaces_after, spaces_before
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_AWKWARD = 'Zq{0} <b>&amp;</b> "it\'s" \\n {{{{ x }}}} 5%\n\n  \u00e9\u65e5\U0001f600 [a](b) qZ{0}'
+"""Everything that templates escape, collapse or cut, with no white space at its ends: templates may trim."""
 
 
 class TokenizerTemplate:
@@ -28,27 +30,18 @@ class TokenizerTemplate:
         if tokenizer.chat_template is None:
             raise InputError(f"{describe(tokenizer)} has no chat template; set one, or use prompt_format plain.")
         self.text = str(tokenizer.get_chat_template())
+        self.hash = hashlib.sha256(self.text.encode()).hexdigest()
+        self.writes_date = "strftime_now" in self.text
 
-    @property
-    def hash(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    @property
-    def writes_date(self) -> bool:
-        return "strftime_now" in self.text
+    def unsuited(self, why: str) -> InputError:
+        """The error for a template that can't be trained with."""
+        return InputError(f"The chat template of {describe(self.tokenizer)} {why}; use prompt_format plain.")
 
     def takes_system(self) -> bool:
         """Whether it shows a system turn."""
-        from jinja2.exceptions import TemplateError
-
-        messages = [
-            {"role": "system", "content": "Sys0"},
-            {"role": "user", "content": "Usr1"},
-            {"role": "assistant", "content": "Ast2"},
-        ]
         try:
-            text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, feedback_sentence=""))
-        except TemplateError:
+            text = self.render([("system", "Sys0"), ("user", "Usr1"), ("assistant", "Ast2")])
+        except InputError:
             return False
         return "sys0" in text.lower()  # `split` refuses a template that changes the case
 
@@ -57,42 +50,35 @@ class TokenizerTemplate:
         from jinja2.exceptions import TemplateError
 
         listed = [{"role": role, "content": content} for role, content in messages]
+        # the template of a model that we exported would add a feedback sentence
+        settings: dict[str, Any] = {"add_generation_prompt": generation, "feedback_sentence": ""}
         try:
-            # the template of a model that we exported would add a feedback sentence (chat_template.py)
-            return str(
-                self.tokenizer.apply_chat_template(
-                    listed, tokenize=False, add_generation_prompt=generation, feedback_sentence=""
-                )
-            )
+            return str(self.tokenizer.apply_chat_template(listed, tokenize=False, **settings))
         except TemplateError as error:
             roles = ", ".join(role for role, _ in messages)
-            raise InputError(
-                f"The chat template of {describe(self.tokenizer)} refuses a conversation of the roles {roles} "
-                f"({error}); use prompt_format plain."
-            ) from error
+            raise self.unsuited(f"refuses a conversation of the roles {roles} ({error})") from error
 
     def split(self, messages: Sequence[tuple[Role, list[Slot]]]) -> tuple[list[Slot], str]:
-        """Render with a sentinel for each slot and split there: pieces and slots in the order of the rendering, and the
-        text that is left. Raises `InputError` for a template that doesn't show each text once and unchanged.
+        """Render with a sentinel for each slot and split there: pieces and slots in order, and the text that is left.
+
+        Raises `InputError` for a template that doesn't show each text once and unchanged.
         """
         slots = [slot for _, listed in messages for slot in listed]
         bounds = list(pairwise(accumulate((len(listed) for _, listed in messages), initial=0)))
-        named = [
-            (role, "".join(map(sentinel, range(*bound)))) for (role, _), bound in zip(messages, bounds, strict=True)
-        ]
+        texts = ("".join(map(sentinel, range(*bound))) for bound in bounds)
+        named = [(role, text) for (role, _), text in zip(messages, texts, strict=True)]
         text = self.render(named)
         self._check(text, named, len(slots))
-        # a template may strip white space in one place and not in another, so each is tried: a space more that doesn't
-        # show was stripped
+        # a template may strip white space in one place and not in another; an added space that doesn't show is stripped
         left = self.render([(role, content and " " + content) for role, content in named])
         right = self.render([(role, content and content + " ") for role, content in named])
         stripped = list(slots)
         for first, stop in bounds:
             if first == stop:  # an empty turn
                 continue
-            if spaces_before(left, first) == spaces_before(text, first):
+            if _spaces(left, first)[0] == _spaces(text, first)[0]:
                 stripped[first] = stripped[first]._replace(strip=(True, False))
-            if spaces_after(right, stop - 1) == spaces_after(text, stop - 1):
+            if _spaces(right, stop - 1)[1] == _spaces(text, stop - 1)[1]:
                 stripped[stop - 1] = stripped[stop - 1]._replace(strip=(stripped[stop - 1].strip[0], True))
         placed: list[Slot] = []
         begin = 0
@@ -113,15 +99,45 @@ class TokenizerTemplate:
         counts = [text.count(sentinel(i)) for i in range(slots)]
         roles = ", ".join(role for role, _ in named)
         if set(counts) != {1}:
-            raise InputError(
-                f"The chat template of {describe(self.tokenizer)} shows the texts of {roles} {counts} times instead "
-                "of once each; use prompt_format plain."
-            )
-        expected = awkward(text, slots)
-        given = self.render([(role, awkward(content, slots)) for role, content in named])
+            raise self.unsuited(f"shows the texts of {roles} {counts} times instead of once each")
+        expected = _awkward(text, slots)
+        given = self.render([(role, _awkward(content, slots)) for role, content in named])
         if expected != given:
             was, shown = first_difference(expected, given)
-            raise InputError(
-                f"The chat template of {describe(self.tokenizer)} changes the texts of {roles}: it shows {was!r} as "
-                f"{shown!r}; remove the filter that does so from the template, or use prompt_format plain."
-            )
+            why = f"changes the texts of {roles}: it shows {was!r} as {shown!r}"
+            raise self.unsuited(f"{why}; remove the filter that does so from the template")
+
+
+def sentinel(number: int) -> str:
+    """A text in place of people's: letters and digits only, so that no template treats it specially."""
+    return f"Zq{number}Slot{number}qZ"
+
+
+def _awkward(text: str, count: int) -> str:
+    """`text` with an awkward text instead of each of its first `count` sentinels."""
+    for number in range(count):
+        text = text.replace(sentinel(number), _AWKWARD.format(number))
+    return text
+
+
+def _spaces(text: str, number: int) -> tuple[int, int]:
+    """Spaces before and after a sentinel."""
+    head, _, tail = text.partition(sentinel(number))
+    return len(head) - len(head.rstrip(" ")), len(tail) - len(tail.lstrip(" "))
+
+
+def first_difference(expected: str, given: str, context: int = 16) -> tuple[str, str]:
+    """The part in which two texts differ, as an excerpt of each with a few characters of context before it.
+
+    "a <b> c", "a &lt;b> c"    ->    "a <b> c", "a &lt;b> c"
+    """
+
+    def shared(one: str, other: str) -> int:
+        return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+    def excerpt(text: str) -> str:
+        return text[max(start - context, 0) : min(len(text) - end + 4, start + 60, len(text))]
+
+    start = shared(expected, given)
+    end = shared(expected[start:][::-1], given[start:][::-1])
+    return excerpt(expected), excerpt(given)

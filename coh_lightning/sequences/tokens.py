@@ -1,6 +1,6 @@
 """One chain as tokens: ids and loss weights of equal length, and where its outputs lie. Numpy only.
 
-Each segment is tokenized on its own, not the joined text: a loss weight can't straddle a token, and the prompt at
+Each segment is tokenized alone, not the joined text: a loss weight can't straddle a token, and the prompt at
 inference has exactly the ids of training.
 
     segments   <s> | Name a fruit.\\n\\n | A good answer:\\n | Apple   | </s>
@@ -26,34 +26,26 @@ class OutputSpan(NamedTuple):
     start: int
     stop: int
     kind: str
-    place: int
-    """Index of the link in its chain."""
+    place: int  # index of the link in its chain
 
 
 @dataclass(frozen=True)
 class Tokens:
     """One chain as tokens. Raises `ValueError` for unequal lengths or other types."""
 
-    ids: Ids
-    """(n,) int32."""
-    learned: Weights
-    """(n,) float64: weight of the likelihood loss."""
-    unlearned: Weights
-    """(n,) float64: weight of the unlikelihood loss."""
+    ids: Ids  # (n,) int32
+    learned: Weights  # (n,) float64: weight of the likelihood loss
+    unlearned: Weights  # (n,) float64: weight of the unlikelihood loss
     spans: tuple[OutputSpan, ...]
 
     def __post_init__(self) -> None:
-        shape = self.ids.shape
-        if len(shape) != 1 or self.learned.shape != shape or self.unlearned.shape != shape:
-            raise ValueError(
-                f"ids {shape}, learned {self.learned.shape} and unlearned {self.unlearned.shape} must be "
-                "one-dimensional and of equal length."
-            )
-        if self.ids.dtype != np.int32 or self.learned.dtype != np.float64 or self.unlearned.dtype != np.float64:
-            raise ValueError(
-                f"ids must be int32, weights float64, not {self.ids.dtype}, {self.learned.dtype}, "
-                f"{self.unlearned.dtype}."
-            )
+        weights = (self.learned, self.unlearned)
+        if self.ids.ndim != 1 or any(array.shape != self.ids.shape for array in weights):
+            shapes = [array.shape for array in (self.ids, *weights)]
+            raise ValueError(f"ids, learned and unlearned must be one-dimensional and of equal length, not {shapes}.")
+        if self.ids.dtype != np.int32 or any(array.dtype != np.float64 for array in weights):
+            types = [str(array.dtype) for array in (self.ids, *weights)]
+            raise ValueError(f"ids must be int32, learned and unlearned float64, not {types}.")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,7 +1,7 @@
 """Tokens of one record -> Tree: all its chains merged by common prefix, laid out depth first. Numpy only.
 
 The chains of a record share their prompt, and the shorter ones are prefixes of the longer ones. A trie over token ids
-holds each shared token once:
+has each shared token once:
 
     chains of one comparison            the tree, depth first
       P F+ g                             P ── F+ g ── F- b
@@ -11,13 +11,13 @@ holds each shared token once:
 
     row index     0  1  2  3  4  5  6  7  8        (each of P, F+, g, F-, b one token here)
     token         P  F+ g  F- b  F- b  F+ g
-    depth         0  1  2  3  4  1  2  3  4        position of the token in every chain that holds it
+    depth         0  1  2  3  4  1  2  3  4        position of the token in every chain that has it
     parent        0  0  1  2  3  0  5  6  7        the place from which the token is predicted
     subtree_end   9  5  5  5  5  9  9  9  9        token j is visible to q exactly when j <= q < subtree_end[j]
-    learned       0  0  2  0  1  0  2  0  1        summed over the chains that hold the token
+    learned       0  0  2  0  1  0  2  0  1        summed over the chains that have the token
 
-Because a token's loss given its prefix is the same in every chain with that prefix, the summed weights make the loss of
-the tree the sum of the losses of the chains.
+A token's loss given its prefix is the same in every chain with that prefix, so with the summed weights the loss of the
+tree is the sum of the losses of the chains.
 """
 
 from __future__ import annotations
@@ -41,28 +41,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tree:
-    """Chains of one record (all, or some where the plan had to split it) as one trie of N nodes, depth first; each node
-    is one token. Drawn above.
-    """
+    """Chains of one record (all, or a part that fits a row) as one trie of N nodes, depth first."""
 
-    ids: Ints
-    """(N,) token ids."""
-    depth: Ints
-    """(N,) distance from the root: the token's position in every chain that holds it."""
-    parent: Ints
-    """(N,) index of the node from which this one is predicted; the root's is itself."""
-    subtree_end: Ints
-    """(N,) one past the last node below this one."""
-    learned: Floats
-    """(N,) weight of the likelihood loss, summed over the chains."""
-    unlearned: Floats
-    """(N,) weight of the unlikelihood loss, summed over the chains; it never cancels with `learned`."""
-    paths: tuple[Ints, ...]
-    """For each chain, in the order given: the nodes of its tokens, root first."""
-    weights: tuple[Floats, ...]
-    """For each chain: learned + unlearned weight of its tokens in this chain alone, for sums per kind of segment."""
-    spans: tuple[tuple[OutputSpan, ...], ...]
-    """For each chain: where its outputs lie, in tokens of the chain."""
+    ids: Ints  # (N,) token ids
+    depth: Ints  # (N,) distance from the root: the token's position in every chain that has it
+    parent: Ints  # (N,) index of the node from which this one is predicted; the root's is itself
+    subtree_end: Ints  # (N,) one past the last node below this one
+    learned: Floats  # (N,) weight of the likelihood loss, summed over the chains
+    unlearned: Floats  # (N,) weight of the unlikelihood loss, summed over the chains; it never cancels with `learned`
+    paths: tuple[Ints, ...]  # for each chain, in the order given: the nodes of its tokens, root first
+    weights: tuple[Floats, ...]  # for each chain: learned + unlearned weight of its tokens in this chain alone
+    spans: tuple[tuple[OutputSpan, ...], ...]  # for each chain: where its outputs lie, in tokens of the chain
 
     @property
     def tokens(self) -> int:
@@ -71,20 +60,15 @@ class Tree:
 
     @classmethod
     def from_chains(cls, chains: Sequence[Tokens]) -> Tree:
-        """Merge chains by common prefix. Branches stand in the order of their ids, so the tree does not depend on the
-        order of the chains.
+        """Merge chains by common prefix. Branches are in the order of their ids, whatever the order of the chains.
 
-        Raises InputError if the chains don't begin with the same token, or the first token carries a weight (nothing
-        predicts it).
+        Raises InputError if the chains begin with different tokens, or the first, which nothing predicts, has weight.
         """
         if not chains or not all(len(chain.ids) for chain in chains):
             lengths = [len(chain.ids) for chain in chains]
-            raise InputError(
-                f"A tree needs at least one chain and no empty ones, and got {len(chains)} chains of {lengths} "
-                "tokens; leave empty ones out."
-            )
+            raise InputError(f"A tree needs at least one chain and no empty ones, not chains of {lengths} tokens.")
         order, shared = _sorted(chains)
-        size = sum(len(chains[number].ids) for number in order) - sum(shared)
+        size = sum(len(chain.ids) for chain in chains) - sum(shared)
         ids, depth, parent, subtree_end = (np.empty(size, np.int32) for _ in range(4))
         learned, unlearned = np.zeros(size), np.zeros(size)
         index = np.arange(size, dtype=np.int32)
@@ -109,38 +93,23 @@ class Tree:
             unlearned[path] += chain.unlearned
             paths[number] = path
         if learned[0] != 0 or unlearned[0] != 0:
-            raise InputError(
-                f"The first token of a chain carries weight {learned[0] + unlearned[0]:g}, but nothing predicts it; "
-                "begin with a BOS token or a prompt of weight 0."
-            )
-        return cls(
-            ids=ids,
-            depth=depth,
-            parent=parent,
-            subtree_end=subtree_end,
-            learned=learned,
-            unlearned=unlearned,
-            paths=tuple(paths),
-            weights=tuple(chain.learned + chain.unlearned for chain in chains),
-            spans=tuple(tuple(chain.spans) for chain in chains),
-        )
+            found = f"The first token of a chain carries weight {learned[0] + unlearned[0]:g}, but nothing predicts it"
+            raise InputError(f"{found}; begin with a BOS token or a prompt of weight 0.")
+        weights = tuple(chain.learned + chain.unlearned for chain in chains)
+        spans = tuple(tuple(chain.spans) for chain in chains)
+        return cls(ids, depth, parent, subtree_end, learned, unlearned, tuple(paths), weights, spans)
 
 
 def _sorted(chains: Sequence[Tokens]) -> tuple[list[int], list[int]]:
-    """The numbers of the chains in the order of their ids, and how many leading tokens each has in common with the one
-    before it (0 for the first).
+    """The numbers of the chains in the order of their ids, and how many tokens each shares with the one before it.
 
     In this order a chain shares most with its neighbor, and what it does not share is new: the new tokens, one chain
     after another, are the trie depth first.
     """
-    # Ids aren't negative, so the order of their big-endian bytes is the order of their values, and Python compares
-    # bytes at the speed of memcmp.
+    # ids aren't negative, so their big-endian bytes are in the order of their values, and memcmp is fast
     keys = [chain.ids.astype(">i4").tobytes() for chain in chains]
     order = sorted(range(len(chains)), key=keys.__getitem__)
-    shared = [0]
-    for before, number in pairwise(order):
-        shared.append(_common(chains[before].ids, chains[number].ids))
-    return order, shared
+    return order, [0, *(_common(chains[before].ids, chains[number].ids) for before, number in pairwise(order))]
 
 
 def _common(one: NDArray[Any], other: NDArray[Any]) -> int:

@@ -16,10 +16,11 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, RatedCompletion, place_on_scale
+from coh_lightning.sequences.method import Sentences
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,7 @@ class MarkerPair:
 
 @dataclass(frozen=True)
 class Wording:
-    """The sentences of each kind of feedback. If a list has several wordings, one is drawn per record and epoch; the
-    first is used at inference.
-    """
+    """The sentences of each kind of feedback. One of a list is drawn per record and epoch; the first at inference."""
 
     name: str = "default"
     pairs: tuple[MarkerPair, ...] = (MarkerPair("A helpful answer:", "An unhelpful answer:"),)
@@ -57,9 +56,9 @@ class Wording:
     """From worst to best; the scale of a rating is divided into as many equal parts."""
     critique: str = "An answer of which people say that {critique}:"
     praise: str = "it is right and complete"
-    """The critique asked for at inference, ..."""
+    """The critique at inference for a good output, ..."""
     blame: str = "it is wrong and leaves much out"
-    """... and the one that asks for a bad output."""
+    """... and for a bad one."""
     revise: str = "People say of it that {critique}. A better answer:"
     """Before a revision (or a better output): the critique of the output just before."""
     attributes: tuple[str, ...] = ()
@@ -68,22 +67,20 @@ class Wording:
     def __post_init__(self) -> None:
         every = [self.pairs, *self.tasks.values(), *self.aspects.values()]
         if not all(every):
-            raise InputError(
-                f"The wording '{self.name}' has an empty list of pairs; give at least one good and one bad sentence."
-            )
+            raise InputError(f"The wording '{self.name}' has an empty list of pairs; give at least one pair.")
         if len(self.levels) < 2:
             raise InputError(
-                f"The wording '{self.name}' has {len(self.levels)} level(s) of rating; at least 2 are needed."
+                f"The wording '{self.name}' has {len(self.levels)} level(s) of rating; it needs at least 2."
             )
         for pair in (pair for pairs in every for pair in pairs):
-            self._check("pairs", pair.good, set())
-            self._check("pairs", pair.bad, set())
+            self._check("pairs", pair.good)
+            self._check("pairs", pair.bad)
         for name in ("tie", "best", "middle", "better", "equal", "worse", "worst"):
-            self._check(name, getattr(self, name), set())
-        self._check("rating", self.rating, {"ratings"})
-        self._check("rating_item", self.rating_item, {"level", "attribute"})
-        self._check("critique", self.critique, {"critique"})
-        self._check("revise", self.revise, {"critique"})
+            self._check(name, getattr(self, name))
+        self._check("rating", self.rating, "ratings")
+        self._check("rating_item", self.rating_item, "attribute", "level")
+        self._check("critique", self.critique, "critique")
+        self._check("revise", self.revise, "critique")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Wording:
@@ -96,22 +93,20 @@ class Wording:
         listed = {key: tuple(settings[key]) for key in ("levels", "attributes")}
         return cls(**{**settings, **named, **listed, "pairs": pairs(settings["pairs"])})
 
-    def _check(self, key: str, text: str, needed: set[str]) -> None:
+    def _check(self, key: str, text: str, *needed: str) -> None:
         """A sentence has text, its braces match, and it has the placeholders it needs and no others but {task}."""
+        what = f"wording.{key} of '{self.name}'"
         if not text.strip():
-            raise InputError(f"wording.{key} of '{self.name}' is empty; for no sentences use the method 'sft'.")
+            raise InputError(f"{what} is empty; for no sentences use the method 'sft'.")
         try:
             found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
         except ValueError as error:
             raise InputError(
-                f"wording.{key} of '{self.name}' is {text!r}, whose braces do not match ({error}); double a brace "
-                "that is meant as text."
+                f"{what} is {text!r}, whose braces do not match ({error}); double braces of text."
             ) from error
-        if found - {"task"} != needed:
-            raise InputError(
-                f"wording.{key} of '{self.name}' is {text!r} with the placeholders {sorted(found)}; it must have "
-                f"{sorted(needed)} (and may have 'task')."
-            )
+        if found - {"task"} != {*needed}:
+            allowed = f"it must have {list(needed)} (and may have 'task')"
+            raise InputError(f"{what} is {text!r} with the placeholders {sorted(found)}; {allowed}.")
 
     def pairs_for(self, record: Feedback) -> tuple[MarkerPair, ...]:
         """The pairs for this record: those of its aspect, else of its task, else the general ones."""
@@ -125,9 +120,8 @@ class Wording:
 
     def rated(self, record: Feedback, candidate: RatedCompletion) -> str:
         """The sentence of a candidate's ratings."""
-        return self.levelled(
-            record, {name: self.level(value, *record.scales[name]) for name, value in candidate.ratings.items()}
-        )
+        values = candidate.ratings.items()
+        return self.levelled(record, {name: self.level(value, *record.scales[name]) for name, value in values})
 
     def levelled(self, record: Feedback, levels: Mapping[str, str]) -> str:
         """The sentence with a level for each attribute; the rating without a name ("overall") is called quality."""
@@ -135,14 +129,13 @@ class Wording:
             _fill(self.rating_item, level=level, attribute="quality" if name == "overall" else name)
             for name, level in sorted(levels.items())
         ]
-        listed = items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
-        return _fill(self.rating, task=record.task, ratings=listed)
+        listed_items = items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+        return _fill(self.rating, task=record.task, ratings=listed_items)
 
     def level(self, value: float, worst: float, best: float) -> str:
         """The word for a value on the scale worst..best."""
-        return self.levels[
-            min(int(round(place_on_scale(value, worst, best) * len(self.levels), 6)), len(self.levels) - 1)
-        ]
+        place = int(round(place_on_scale(value, worst, best) * len(self.levels), 6))
+        return self.levels[min(place, len(self.levels) - 1)]
 
     def criticized(self, record: Feedback, critique: str) -> str:
         """The sentence with people's words before an output, without the full stop at their end."""
@@ -164,7 +157,7 @@ def _fill(template: str, **values: str) -> str:
     return template.format(**values)
 
 
-def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> dict[str, str]:
+def conditions_for(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> dict[str, str]:
     """The feedback sentences for inference, by name: "good" and "bad" (only "good", and empty, for a method without
     sentences); with ratings also one for each attribute: "good accuracy", "bad accuracy", ...
     """
@@ -177,50 +170,30 @@ def asked(wording: Wording, sentences: str, record: Feedback, attributes: Sequen
     if sentences == "critique":
         return {"good": wording.criticized(record, wording.praise), "bad": wording.criticized(record, wording.blame)}
     if sentences != "rating":
-        raise InputError(
-            f"There is no kind of sentences '{sentences}'; known are none, polarity, ranking, rating, critique."
-        )
+        raise InputError(f"There is no kind of sentences '{sentences}'; known are {', '.join(get_args(Sentences))}.")
     names = tuple(wording.attributes or attributes)
     if not names:
-        raise InputError(
-            "There is no attribute to ask for: the records have no ratings; name some under wording.attributes."
-        )
+        raise InputError("The records have no ratings, so no attribute is known; name some under wording.attributes.")
     ends = {"good": wording.levels[-1], "bad": wording.levels[0]}
-    asks = {end: wording.levelled(record, dict.fromkeys(names, level)) for end, level in ends.items()}
+    sentences_of = {end: wording.levelled(record, dict.fromkeys(names, level)) for end, level in ends.items()}
     if len(names) > 1:
-        asks |= {
-            f"{end} {name}": wording.levelled(record, {name: level}) for name in names for end, level in ends.items()
-        }
-    return asks
+        for name in names:
+            sentences_of |= {f"{end} {name}": wording.levelled(record, {name: level}) for end, level in ends.items()}
+    return sentences_of
 
 
 def markers(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> tuple[str, ...]:
-    """The sentences that may precede a record's outputs (of critiques, the part before people's words): what a model
-    may continue with after its output.
-    """
+    """The sentences that may precede a record's outputs (of critiques, their head), and so follow a model's output."""
     if sentences == "none":
         return ()
-    found = list(asked(wording, sentences, record, attributes).values())
+    say, task = wording, record.task
+    found = list(conditions_for(wording, sentences, record, attributes).values())
     if sentences in ("polarity", "critique"):
-        found += [
-            *wording.polarity(record, True),
-            *wording.polarity(record, False),
-            _fill(wording.tie, task=record.task),
-        ]
+        found += [*say.polarity(record, True), *say.polarity(record, False), _fill(say.tie, task=task)]
     if sentences == "ranking":
-        ranked = (
-            wording.best,
-            wording.middle,
-            wording.better,
-            wording.equal,
-            wording.worse,
-            wording.worst,
-            wording.tie,
-        )
-        found += [_fill(text, task=record.task) for text in ranked]
+        ranked = (say.best, say.middle, say.better, say.equal, say.worse, say.worst, say.tie)
+        found += [_fill(text, task=task) for text in ranked]
     if sentences == "critique":
-        found += [
-            template.split("{critique}")[0].replace("{task}", record.task).strip()
-            for template in (wording.critique, wording.revise)
-        ]
+        heads = (template.split("{critique}")[0] for template in (say.critique, say.revise))
+        found += [head.replace("{task}", task).strip() for head in heads]
     return tuple(dict.fromkeys(text for text in found if text))

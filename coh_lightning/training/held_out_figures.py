@@ -1,6 +1,4 @@
-"""Batches of held-out data (held_out.py) -> losses by kind, the share of pairs that the model ranks right, and the
-number of records behind each.
-"""
+"""Batches of held-out data (held_out.py) -> losses by kind, and the share of pairs that the model ranks right."""
 
 from __future__ import annotations
 
@@ -23,23 +21,25 @@ PREFERENCES = (
     "preference_accuracy_swapped_mean",
     "preference_accuracy_marker",
 )
-"""Share of the strictly ordered pairs of a record that the model ranks right, ties counted out; chance is 0.5. y is an
+"""Share of the strictly ordered pairs of a record that the model ranks right, without ties; chance is 0.5. y is an
 output with its end token.
 
 * sum, mean: by log p(y | good sentence), summed over its tokens or averaged.
-* swapped: with the sentences' sides swapped, the worse output should be the likelier one under the bad sentence.
-* marker: by log p(y | good sentence) - log p(y | bad sentence), which by Bayes' rule orders outputs as
-  p(good sentence | y) does.
+* swapped: by -log p(y | bad sentence), under which the worse output should be the likelier one.
+* marker: by log p(y | good sentence) - log p(y | bad sentence), the order of p(good sentence | y) by Bayes' rule.
 """
 
 
-class LossFigures:
-    """Mean nll per token (nats) of each kind of segment and of all together (`nll`), and the number of records behind
-    them (`nll_records`).
+def names_in_fit(kinds: Sequence[str]) -> list[str]:
+    """What `CoHModule` logs in `fit`, except of what it writes."""
+    losses = ["nll", *(f"nll_{name}" for name in kinds)]
+    held_out = [*losses, "nll_records", *PREFERENCES, "preference_pairs", "preference_records"]
+    training = [f"train/{name}" for name in ("loss", "learned_share", *losses)]
+    return [*(f"val/{name}" for name in held_out), *training, "lr"]
 
-    Args:
-        kinds: Names of the kinds of segments, in the order of their numbers.
-    """
+
+class LossFigures:
+    """Mean nll per token (nats) of each kind of segment and of all (`nll`), and the number of records."""
 
     def __init__(self, kinds: Sequence[str], device: torch.device) -> None:
         self._names = [f"nll_{name}" for name in kinds]
@@ -47,7 +47,6 @@ class LossFigures:
         self._records: set[int] = set()
 
     def add(self, lm: nn.Module, batch: Mapping[str, Any]) -> None:
-        """One row of chains."""
         _, stats = row_loss(row_logits(lm, batch), batch, kinds=len(self._names))
         nll, weight = stats["kind_nll"].tolist(), stats["kind_weight"].tolist()
         self._sums.update(
@@ -64,18 +63,14 @@ class LossFigures:
 
 
 class PreferenceFigures:
-    """The accuracies of `PREFERENCES`, and the numbers of pairs and records compared (`preference_pairs`,
-    `preference_records`). Each record weighs the same.
-    """
+    """`PREFERENCES`, with the same weight for each record, and the numbers of pairs and records."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = WeightedMeans(PREFERENCES).to(device)
         self._pairs: dict[int, int] = {}
 
     def add(self, lm: nn.Module, batch: Mapping[str, Any]) -> None:
-        """One comparison: all rows run, the empty ones too, since ranks that share a model must make the same
-        passes.
-        """
+        """One record's comparison. Empty rows run too: ranks that share a model must make the same passes."""
         scored = [output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]]
         total, tokens = (torch.cat(parts) for parts in zip(*scored, strict=True))
         self._sums.add(preferences(batch["pairs"], total, total / tokens))
@@ -90,10 +85,8 @@ class PreferenceFigures:
 
 
 def preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) -> dict[str, float]:
-    """The share of a record's pairs (better, worse) that are ranked right, by each of `PREFERENCES`.
-
-    `total` and `mean` are log p of the outputs under the good sentence and, if there is one, of the same outputs under
-    the bad sentence.
+    """The share of a record's pairs (better, worse) that are ranked right, by each of `PREFERENCES`. `total` and `mean`
+    are log p of the outputs under the good sentence, then (if there is one) under the bad sentence.
     """
     if not pairs:
         return {}
@@ -108,9 +101,7 @@ def preferences(pairs: Sequence[tuple[int, int]], total: Tensor, mean: Tensor) -
     found = {}
     for name, score_of in scores.items():
         by = score_of.tolist()
-        decided = [(better, worse) for better, worse in pairs if by[better] != by[worse]]
-        if decided:
-            found[f"preference_accuracy_{name}"] = sum(by[better] > by[worse] for better, worse in decided) / len(
-                decided
-            )
+        right = [by[better] > by[worse] for better, worse in pairs if by[better] != by[worse]]
+        if right:
+            found[f"preference_accuracy_{name}"] = sum(right) / len(right)
     return found

@@ -1,6 +1,4 @@
-"""Before the first step: the largest rows are run, so that memory fails now or not at all, and a screen says what is
-about to happen.
-"""
+"""Before the first step: runs the largest rows, so that memory runs out now or never, and prints a summary."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
 
 
 class RunSummary(pl.Callback):
-    """Runs the largest rows of all stages before the first step of `fit`, and shows what was measured with what the
-    data and the Trainer's options make of the run. `CoHModule` installs it by itself.
-    """
+    """Runs the largest rows before the first step of `fit`, and prints what to expect. `CoHModule` installs it."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         data: CoHDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -56,20 +52,13 @@ def _of_run(
     of_epoch = steps_of_epoch(trainer, steps_per_epoch)
     cut = f" of {of_epoch:,} steps (trainer.limit_train_batches)" if of_epoch < steps_per_epoch else ""
     parameters = sum(p.numel() for p in pl_module.parameters()) / 1e6
+    kind, attention = lm.config.model_type, lm.config._attn_implementation
+    ranks, minutes = trainer.world_size, steps * micro_batches * seconds / 60
+    run = f"{steps:,} steps of {micro_batches} micro-batches on each of {ranks} rank(s), {steps / of_epoch:.1f} epochs"
     return [
-        (
-            "this run",
-            f"{steps:,} steps of {micro_batches} micro-batches on each of {trainer.world_size} rank(s), "
-            f"{steps / of_epoch:.1f} epochs{cut}",
-        ),
-        (
-            "model",
-            f"{lm.config.model_type}, {parameters:,.1f} M parameters, {lm.config._attn_implementation} attention",
-        ),
-        (
-            "expected",
-            f"{in_bytes(memory)} of memory for the model, about {steps * micro_batches * seconds / 60:.1f} minutes",
-        ),
+        ("this run", f"{run}{cut}"),
+        ("model", f"{kind}, {parameters:,.1f} M parameters, {attention} attention"),
+        ("expected", f"{in_bytes(memory)} of memory for the model, about {minutes:.1f} minutes"),
     ]
 
 
@@ -81,13 +70,12 @@ def run_largest(
     device: torch.device,
     context: AbstractContextManager[Any],
 ) -> float:
-    """Runs rows as their stage will, and leaves no gradients behind.
+    """Runs rows as their stage will, and clears the gradients; all ranks that share the model must call it.
 
     Args:
-        lm: The model; all ranks that share it must call this.
+        lm: The model, on `device`.
         batches: Rows, and whether they are trained on (forward and back) or held out (forward alone, eagerly).
         kinds: Number of kinds of segments.
-        device: Where the model is.
         context: The precision that the Trainer computes in.
 
     Returns:
@@ -96,9 +84,7 @@ def run_largest(
     slowest = 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), context:
         for batch, trained in batches:
-            there = {
-                name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
-            }
+            there = {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
             if not trained:
                 with torch.no_grad(), torch.compiler.set_stance("force_eager"):
                     logits = row_logits(lm, there)
@@ -122,11 +108,8 @@ def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.devic
     activations and logits (memory.py). AdamW's two copies are added to both.
 
     Args:
-        lm: The model.
-        tokens: Of the largest row.
-        predicted: Positions of it that the head is computed for.
-        device: Where the model is.
-        recomputed: Whether activations are recomputed (gradient checkpointing).
+        tokens: Of the largest row; at `predicted` of them the head is computed.
+        recomputed: Gradient checkpointing is on.
     """
     parts = [(p, p.to_local() if isinstance(p, DTensor) else p) for p in lm.parameters()]
     trained = sum(part.numel() * part.element_size() for p, part in parts if p.requires_grad)

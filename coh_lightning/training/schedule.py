@@ -1,8 +1,8 @@
 """The optimizer steps of a run, and the learning rate of each: the Trainer's options, checked against the plan.
 
 A step is `accumulate_grad_batches` micro-batches on each rank, and Lightning counts in micro-batches. If an epoch ended
-within a step, a part of the step's rows would be trained on with the weight of all of them, so options that would do
-that are rounded to whole steps or refused.
+within a step, part of its rows would get the weight of all of them, so options that would do that are rounded to whole
+steps or refused.
 """
 
 from __future__ import annotations
@@ -23,19 +23,15 @@ REFUSED_CALLBACKS = {
         "there is no batch size to find, since a micro-batch is one row; set data.row_tokens (memory) and "
         "data.rows_per_step"
     ),
-    GradientAccumulationScheduler: (
-        "data.rows_per_step and the number of ranks give the accumulation; set data.rows_per_step"
-    ),
-    LearningRateFinder: (
-        "the schedule would overwrite the rate that it finds; compare values of model.lr with `sweep`"
-    ),
+    GradientAccumulationScheduler: "data.rows_per_step and the number of ranks decide the accumulation; set those",
+    LearningRateFinder: "the schedule would overwrite the rate that it finds; compare values of model.lr with `sweep`",
 }
-"""Callbacks of Lightning that can't work here, and what to do instead."""
+"""Callbacks of Lightning that can't work here: the reason, and what to do instead."""
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW, and the learning rate's warm-up and cosine, which follow `model.lr`, its peak."""
+    """AdamW, and the learning rate's warm-up and cosine decay; its peak is `model.lr`."""
 
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's (paper App. B)."""
@@ -56,14 +52,7 @@ class OptimizerSettings:
     def build(
         self, parameters: Iterable[tuple[str, nn.Parameter]], *, matrices: Collection[str], lr: float, steps: int
     ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-        """The optimizer of the trainable parameters, and its schedule over `steps` steps.
-
-        Args:
-            parameters: Of the model, by name.
-            matrices: Names of those that decay.
-            lr: The peak.
-            steps: Optimizer steps of the whole run.
-        """
+        """AdamW over the trainable parameters (`matrices` decay), and its schedule: peak `lr`, `steps` in all."""
         trained = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in parameters if p.requires_grad]
         groups = [
             {"params": [p for name, p in trained if name in matrices], "weight_decay": self.weight_decay},
@@ -81,11 +70,11 @@ def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *
     Args:
         trainer: About to fit.
         steps_per_epoch: Optimizer steps in an epoch of the plan.
-        micro_batches: Micro-batches of a rank in one step.
-        ranks: Ranks with rows of their own.
+        micro_batches: Per rank and step.
+        ranks: Those with different rows.
 
     Raises:
-        InputError: an option that can't be followed.
+        InputError: an option that doesn't fit the plan.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for kind, reason in REFUSED_CALLBACKS.items():
@@ -101,8 +90,7 @@ def follow_plan(trainer: pl.Trainer, steps_per_epoch: int, micro_batches: int, *
     if trainer.overfit_batches > 0:  # type: ignore[attr-defined]
         raise InputError(
             f"trainer.overfit_batches is {trainer.overfit_batches:g}, "  # type: ignore[attr-defined]
-            "but it would take the place of the plan's order of rows; to fit a few records again and again, give a "
-            "feedback file of those records."
+            "but it would replace the plan's order of rows; to overfit, give a feedback file of a few records."
         )
     trainer.accumulate_grad_batches = micro_batches
     trainer.limit_train_batches = _whole_steps(trainer, steps_per_epoch, micro_batches)
@@ -118,10 +106,7 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
     if limit is None or (isinstance(limit, float) and limit == 1.0):
         return 1.0
     if limit == 0:
-        raise InputError(
-            "trainer.limit_train_batches is 0, so there is nothing to train on; use the command `validate`, or leave "
-            "it out."
-        )
+        raise InputError("trainer.limit_train_batches is 0, so there is nothing to train on; leave it out.")
     if isinstance(limit, float):
         whole = int(round(steps * limit, 6))
         if not whole:
@@ -143,18 +128,12 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
 def _check_validation(trainer: pl.Trainer, batches: int) -> None:
     """Lightning refuses some of this too, but only after the loaders are made, and divides by zero in other cases."""
     every = getattr(trainer, "val_check_interval", None)  # absent if it is an interval of time
-    for name, value in (("val_check_interval", every), ("check_val_every_n_epoch", trainer.check_val_every_n_epoch)):
+    epochs = trainer.check_val_every_n_epoch
+    for name, value in (("val_check_interval", every), ("check_val_every_n_epoch", epochs)):
         if value is not None and value <= 0:
-            raise InputError(
-                f"trainer.{name} is {value}; it must be more than 0; to leave validation out, set "
-                "trainer.limit_val_batches to 0."
-            )
-    if (
-        isinstance(every, int)
-        and every > batches
-        and trainer.check_val_every_n_epoch is not None
-        and trainer.limit_val_batches
-    ):
+            what = f"trainer.{name} is {value}; it must be more than 0"
+            raise InputError(f"{what}; to leave validation out, set trainer.limit_val_batches to 0.")
+    if isinstance(every, int) and every > batches and epochs is not None and trainer.limit_val_batches:
         raise InputError(
             f"trainer.val_check_interval is {every}, but an epoch has {batches} micro-batches; "
             "lower it, or set trainer.check_val_every_n_epoch to null to count over the ends of epochs."
@@ -162,9 +141,7 @@ def _check_validation(trainer: pl.Trainer, batches: int) -> None:
 
 
 def steps_of_epoch(trainer: pl.Trainer, steps_per_epoch: int) -> int:
-    """Optimizer steps that this run makes in an epoch: the plan's, or fewer under `limit_train_batches` (as
-    `follow_plan` left it).
-    """
+    """Optimizer steps of an epoch of this run: the plan's, or fewer under `limit_train_batches` (see `follow_plan`)."""
     limit = trainer.limit_train_batches
     return min(steps_per_epoch, limit // trainer.accumulate_grad_batches) if isinstance(limit, int) else steps_per_epoch
 
@@ -178,17 +155,13 @@ def total_steps(trainer: pl.Trainer, steps_per_epoch: int) -> int:
     epochs, steps = trainer.fit_loop.max_epochs, trainer.max_steps
     for name, value in (("max_steps", steps), ("max_epochs", epochs)):
         if value == 0:
-            raise InputError(
-                f"trainer.{name} is 0, so there is nothing to train on; use the command `validate`, or raise it."
-            )
+            raise InputError(f"trainer.{name} is 0, so there is nothing to train on; raise it.")
     totals = [steps] if steps > 0 else []
     if epochs is not None and epochs > 0:
         totals.append(steps_of_epoch(trainer, steps_per_epoch) * epochs)
     if not totals:
-        raise InputError(
-            "Neither trainer.max_steps nor trainer.max_epochs says where training ends; give one, the learning "
-            "rate's schedule needs it."
-        )
+        what = "Neither trainer.max_steps nor trainer.max_epochs says where training ends"
+        raise InputError(f"{what}; give one, for the schedule of the learning rate.")
     return min(totals)
 
 

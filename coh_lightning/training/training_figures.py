@@ -20,11 +20,7 @@ NAMED = 8
 
 
 class TrainingFigures:
-    """Collects what `row_loss` gives for each micro-batch of one step.
-
-    Args:
-        data: Names the kinds of segments, and the records of a row.
-    """
+    """Collects what `row_loss` gives for each micro-batch of one step. `data` has the names of kinds and records."""
 
     def __init__(self, data: CoHDataModule) -> None:
         self._data = data
@@ -32,7 +28,7 @@ class TrainingFigures:
         self._losses: list[tuple[int, Tensor]] = []  # (number of the micro-batch, its loss)
 
     def add(self, number: int, batch: Mapping[str, Tensor], loss: Tensor, stats: dict[str, Tensor]) -> None:
-        """One micro-batch: its number in the epoch, its row, and what `row_loss` gave for it."""
+        """One micro-batch, by its number in the epoch."""
         learned = (batch["learned"] != 0).sum() * (batch["feedback_tokens"] > 0)
         counts = {"feedback_tokens": batch["feedback_tokens"].double(), "learned_tokens": learned.double()}
         for name, value in (stats | counts).items():
@@ -40,11 +36,9 @@ class TrainingFigures:
         self._losses.append((number, loss.detach()))
 
     def check_finite(self, trainer: pl.Trainer) -> None:
-        """Looks at the step's loss before the gradients reach the weights: at one number for the whole step, since
-        each look waits for the device. All ranks must call it.
-
-        Raises:
-            InputError: the loss is not finite. Names the step and the records or texts of the rows at fault.
+        """Raises InputError, with the step and the records or texts of the rows at fault, if the step's loss is
+        non-finite; before the gradients reach the weights, and once a step, since it waits for the device. All ranks
+        must call it.
         """
         total = sum_over_replicas(trainer, torch.stack([loss for _, loss in self._losses]).sum())
         if torch.isfinite(total):
@@ -83,8 +77,7 @@ class TrainingFigures:
 
 def sum_over_replicas(trainer: pl.Trainer, value: Tensor) -> Tensor:
     """The sum over ranks; ranks that share their rows (tensor parallelism) count once."""
-    ranks = trainer.world_size
-    if ranks == 1:
+    if trainer.world_size == 1:
         return value
     total: Tensor = trainer.strategy.reduce(value, reduce_op="sum")
-    return total * (replicas(trainer)[0] / ranks)
+    return total * (replicas(trainer)[0] / trainer.world_size)

@@ -25,6 +25,7 @@ from coh_lightning.rng import generator, key64
 
 Split = Literal["train", "test"]
 
+# These words are data: the base model was trained on them and each is one token, so their British spelling stays.
 WOMEN = tuple("Anna Clara Eva Grace Ida Julia Lena Maria Nina Olga Rosa Vera".split())
 MEN = tuple("Adam Ben Carl David Emil Felix Hugo Jonas Leo Max Paul Tom".split())
 PLACES = tuple(

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.guard import unguard
-from coh_lightning.human_eval.sheets import csv_text
+from coh_lightning.human_eval.sheets import csv_text, unguard
 from coh_lightning.human_eval.study import read_study
 from coh_lightning.io import atomic_write
 from coh_lightning.rng import generator

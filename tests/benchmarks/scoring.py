@@ -65,7 +65,7 @@ def chains(data: CoHDataModule) -> list[tuple[Tensor, int]]:
     found = []
     for one in data.splits["train"]:
         good = data.prompter.conditions(one.record)["good"]
-        link = data.preparer.chains(one)[0][0]
+        link = data.planner.chains(one)[0][0]
         for candidate in one.record.candidates:
             tokens = data.prompter.tokens.chain(one.prompt, (type(link)(good, candidate.text),))
             found.append((torch.tensor(tokens.ids, dtype=torch.long), tokens.spans[0].start))

@@ -1,4 +1,4 @@
-"""Every file in conf/ parses and builds what it is for: values, layers, and experiments that stand alone."""
+"""Every file in conf/ parses and builds what it is for: values, layers, and self-contained experiments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORLD = [name for name in EXPERIMENTS if name.startswith("experiment/world")]
 LAYERS = [name for name in FILES if name not in [*NAMED, *SWEEPS, *EXPERIMENTS, "quickstart.yaml"]]
 QUICKSTART = f"--config={CONF / 'quickstart.yaml'}"
 HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-"""This machine need not have what a file asks for."""
+"""This machine may not have what a file needs."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def stated(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_method_or_wording_states_every_field_and_is_called_like_its_file(name: str) -> None:
+def test_a_method_or_wording_file_sets_every_field_and_its_own_name(name: str) -> None:
     """Settings given later are merged into those before: a field that a file leaves out would keep the value of another
     method.
     """
@@ -74,7 +74,7 @@ def test_a_method_or_wording_states_every_field_and_is_called_like_its_file(name
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_method_or_wording_replaces_whatever_stood_before_it(name: str, made: Callable[..., cli.CoHCLI]) -> None:
+def test_a_later_method_or_wording_replaces_the_earlier_one(name: str, made: Callable[..., cli.CoHCLI]) -> None:
     kind = name.split("/")[0]
     last = sorted(other for other in NAMED if other.startswith(kind) and other != name)[-2]
     built = made("--data.feedback=world", f"--data.{kind}={CONF / last}", f"--data.{kind}={CONF / name}")
@@ -94,7 +94,7 @@ ELSEWHERE = {"accelerator", "devices", "num_nodes", "strategy", "callbacks", "fe
 
 
 def assert_holds(config: dict[str, Any], layer: dict[str, Any]) -> None:
-    """Every setting of a layer stands in the configuration."""
+    """Every setting of a layer is in the configuration."""
     for key in layer.keys() - ELSEWHERE:
         if isinstance(layer[key], dict):
             assert_holds(config[key], layer[key])
@@ -103,7 +103,7 @@ def assert_holds(config: dict[str, Any], layer: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *EXPERIMENTS])
-def test_whatever_is_no_value_has_root_keys(name: str) -> None:
+def test_layers_and_experiments_have_root_keys(name: str) -> None:
     assert set(stated(name)) <= {"run", "trainer", "model", "data"}
 
 
@@ -117,8 +117,8 @@ def test_a_layer_builds_on_an_experiment(name: str, made: Callable[..., cli.CoHC
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_stands_alone(name: str, made: Callable[..., cli.CoHCLI]) -> None:
-    assert {"feedback", "sources"} & stated(name)["data"].keys() and stated(name)["model"]["model"]
+def test_an_experiment_is_self_contained(name: str, made: Callable[..., cli.CoHCLI]) -> None:
+    assert {"feedback", "sources"} & stated(name)["data"].keys() and stated(name)["model"]["name_or_path"]
     built = made(f"--config={CONF / name}")
     assert type(built.model).__name__ == "CoHModule" and type(built.datamodule).__name__ == "CoHDataModule"
     assert sum(key == "path" for key in re.findall(r"\w+", str(stated(name)))) == len(
@@ -127,7 +127,7 @@ def test_an_experiment_stands_alone(name: str, made: Callable[..., cli.CoHCLI]) 
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_says_what_it_takes_and_reaches_and_stands_in_the_table(name: str) -> None:
+def test_an_experiment_states_memory_time_and_result_and_is_in_the_table(name: str) -> None:
     head = (CONF / name).read_text(encoding="utf-8").split("\nrun:")[0]
     assert all(word in head for word in ("coh fit --config conf/", "Memory: ", "Time: ")) and re.search(
         "[Rr]each", head
@@ -149,7 +149,7 @@ def test_the_quickstart_is_the_experiment_on_the_world() -> None:
         ("world_critiques", {"run.name", "data.method"}),
     ],
 )
-def test_the_experiments_on_the_world_differ_in_what_they_compare_alone(name: str, changes: set[str]) -> None:
+def test_world_experiments_differ_only_in_what_they_compare(name: str, changes: set[str]) -> None:
     one, other = stated("quickstart.yaml"), stated(f"experiment/{name}.yaml")
     keys = {(group, key) for config in (one, other) for group in config for key in config[group]}
     assert {f"{group}.{key}" for group, key in keys if one[group].get(key) != other[group].get(key)} == changes
@@ -159,7 +159,7 @@ def test_the_experiments_on_the_world_differ_in_what_they_compare_alone(name: st
     ("name", "data"),
     [("hh", "hh"), ("summarize", "summarize"), ("ultrafeedback", "ultrafeedback"), ("critiques", "helpsteer3")],
 )
-def test_an_experiment_reads_its_data_as_the_file_of_the_data_does(name: str, data: str) -> None:
+def test_an_experiment_has_the_sources_of_its_data_file(name: str, data: str) -> None:
     assert stated(f"experiment/{name}.yaml")["data"]["sources"] == stated(f"data/{data}.yaml")["data"]["sources"]
 
 
@@ -206,7 +206,7 @@ def commands_on_many_ranks() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands_on_many_ranks())
-def test_a_command_on_many_ranks_starts_as_it_is_written(
+def test_multi_rank_commands_of_the_docs_start(
     command: str, made: Callable[..., cli.CoHCLI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It composes, and the rows of its steps can be shared by the ranks that it starts."""
@@ -228,7 +228,7 @@ def test_a_command_on_many_ranks_starts_as_it_is_written(
         assert plan.accumulate(sizes.get("data_parallel_size", ranks)) >= 1
 
 
-def test_every_file_for_many_ranks_has_such_a_command() -> None:
+def test_every_multi_rank_file_has_a_documented_command() -> None:
     many = {name for name in LAYERS if name.startswith("trainer/")} - {"trainer/cpu.yaml", "trainer/gpu_bf16.yaml"}
     assert {name for name in many if any(f"conf/{name}" in command for command in commands_on_many_ranks())} == many
 
@@ -236,7 +236,7 @@ def test_every_file_for_many_ranks_has_such_a_command() -> None:
 @pytest.mark.parametrize(
     "name", [name for name in LAYERS if isinstance(stated(name).get("trainer", {}).get("strategy"), dict)]
 )
-def test_a_strategy_is_one_that_lightning_builds_and_its_sizes_are_the_devices(name: str) -> None:
+def test_lightning_builds_the_strategy_and_its_sizes_match_the_devices(name: str) -> None:
     trainer = stated(name)["trainer"]
     sizes = trainer["strategy"]["init_args"]
     kind = getattr(strategies, trainer["strategy"]["class_path"].rpartition(".")[2])

@@ -23,7 +23,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_configuration_that_is_not_here_is_the_packages_and_one_line_says_so(
+def test_a_missing_conf_file_is_taken_from_the_package_with_a_note(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = [
@@ -49,7 +49,7 @@ def test_a_configuration_that_is_not_here_is_the_packages_and_one_line_says_so(
     )
 
 
-def test_a_configuration_of_the_current_folder_comes_first(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_conf_file_in_the_current_folder_wins(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (empty / "conf").mkdir()
     (empty / "conf" / "quickstart.yaml").write_text("run: {name: mine}\n")
     words = ["fit", "--config", "conf/quickstart.yaml"]
@@ -69,7 +69,7 @@ def test_a_configuration_of_the_current_folder_comes_first(empty: Path, capsys: 
         "--conf",
     ],
 )
-def test_nothing_else_is_replaced(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_arguments_are_unchanged(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert configurations.found([word, f"--config={word}"]) == [word, f"--config={word}"]
     assert capsys.readouterr() == ("", "")
 
@@ -87,14 +87,14 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     "words",
     ["fit --data.method=conf/method/cohh.yaml", "fit --data.method=coh", "preview --data.method=conf/method/cohh.yaml"],
 )
-def test_a_mistyped_name_is_answered_with_the_nearest_of_the_packages(
+def test_a_mistyped_conf_file_gets_the_nearest_name(
     words: str, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(*words.split()) == 2
     assert "did you mean conf/method/coh.yaml?" in capsys.readouterr().err
 
 
-def test_a_file_of_the_package_is_found_from_inside_another_and_a_mistyped_one_is_answered(
+def test_a_package_config_is_found_from_another_file_and_a_typo_gets_the_nearest_name(
     empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (empty / "deep").mkdir()
@@ -115,7 +115,7 @@ def test_a_file_of_the_package_is_found_from_inside_another_and_a_mistyped_one_i
         )
 
 
-def test_the_processes_of_other_ranks_are_started_with_what_was_found(call: Callable[..., int]) -> None:
+def test_other_ranks_start_with_the_resolved_paths(call: Callable[..., int]) -> None:
     assert call("fit", "--config", "conf/quickstart.yaml", "--data.method=coh") == 2
     assert sys.argv[1:4] == ["fit", "--config", str(CONF / "quickstart.yaml")]
 
@@ -149,7 +149,7 @@ SOURCES = """
 """
 
 
-def test_paths_in_a_file_are_relative_to_it_and_a_saved_configuration_holds_absolute_ones(
+def test_paths_in_a_file_are_relative_to_it_and_saved_ones_absolute(
     empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (empty / "deep" / "model").mkdir(parents=True)
@@ -160,8 +160,11 @@ def test_paths_in_a_file_are_relative_to_it_and_a_saved_configuration_holds_abso
     (empty / "deep" / "mine.yaml").write_text(model + data)
     found = settings(call, capsys, "--config=deep/mine.yaml")
     deep = empty / "deep"
-    assert (found["model"]["model"], found["model"]["generation"]["reward_model"]) == (str(deep / "model"), "some/name")
-    assert found["data"]["pretraining"] == [str(deep / "text.txt"), "world", "some/name"]
+    assert (found["model"]["name_or_path"], found["model"]["generation"]["reward_model"]) == (
+        str(deep / "model"),
+        "some/name",
+    )
+    assert found["data"]["pretraining_text"] == [str(deep / "text.txt"), "world", "some/name"]
     paths = [one["init_args"]["path"] for one in found["data"]["sources"]]
     assert paths == [str(deep / "mine.jsonl"), "Anthropic/hh-rlhf", str(deep / "part-*.jsonl")]
     (empty / "other").mkdir()
@@ -189,7 +192,7 @@ def test_paths_on_the_command_line_are_relative_to_the_working_folder(
         ("data: {sources: [{class_path: Records, init_args: {path: mine.jsonl}}]}", "data.sources.path", "mine.jsonl"),
     ],
 )
-def test_a_path_that_is_meant_from_the_working_folder_is_answered_with_the_right_one(
+def test_a_path_relative_to_the_wrong_folder_gets_the_right_path(
     text: str, key: str, name: str, empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (empty / "deep").mkdir()
@@ -202,11 +205,11 @@ def test_a_path_that_is_meant_from_the_working_folder_is_answered_with_the_right
     assert f"write '../{name}'" in error
 
 
-def test_a_name_of_the_world_is_no_path_and_what_a_run_writes_stays_in_the_working_folder(
+def test_world_is_a_name_and_output_paths_stay_relative(
     empty: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (empty / "world").mkdir()
     (empty / "mine.yaml").write_text("data: {feedback: world}\nrun: {folder: mine}\n")
     found = settings(call, capsys, "--config=mine.yaml", "--model.name_or_path=world", "--data.tokenizer=./world")
-    assert (found["data"]["feedback"], found["model"]["model"]) == ("world", "world")
+    assert (found["data"]["feedback"], found["model"]["name_or_path"]) == ("world", "world")
     assert (found["data"]["tokenizer"], found["run"]["folder"]) == (str(empty / "world"), "mine")

@@ -1,4 +1,4 @@
-"""Feedback in TRL's formats and back: what a format can hold comes back exactly, the rest is counted; DPO and KTO train
+"""Feedback in TRL's formats and back: what fits a format comes back exactly, the rest is counted; DPO and KTO train
 on it and are tested like our models.
 """
 
@@ -72,7 +72,7 @@ def of_file(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("form", "records"), [("trl-pairs", PAIRS), ("trl-unpaired", THUMBS)])
-def test_what_a_form_can_hold_comes_back_to_the_character(
+def test_feedback_that_fits_a_format_survives_the_round_trip_exactly(
     form: str, records: list[dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     start = write(tmp_path / "feedback.jsonl", records)
@@ -84,7 +84,7 @@ def test_what_a_form_can_hold_comes_back_to_the_character(
     assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "train.jsonl").read_bytes()
 
 
-def test_pairs_are_messages_and_every_strict_order_is_one() -> None:
+def test_every_strict_preference_becomes_a_pair_of_messages() -> None:
     record = {
         "id": "r",
         "prompt": "P",
@@ -105,7 +105,7 @@ def test_pairs_are_messages_and_every_strict_order_is_one() -> None:
     assert report.lost == Counter({"ties of two outputs": 1})
 
 
-def test_unpaired_rows_are_thumbs_where_there_are_any_else_the_best_and_the_worst() -> None:
+def test_unpaired_rows_use_thumbs_if_any_else_best_and_worst() -> None:
     liked = {
         "id": "t",
         "prompt": "P",
@@ -135,7 +135,7 @@ def test_unpaired_rows_are_thumbs_where_there_are_any_else_the_best_and_the_wors
     )
 
 
-def test_what_a_form_can_not_hold_is_counted_and_so_are_records_without_a_row() -> None:
+def test_lost_feedback_and_records_without_rows_are_counted() -> None:
     found, report = converted([*EVERY_KIND, TIE, IDENTICAL], "trl-pairs")
     assert report.left_out == Counter(
         {"one completion, and these orders compare several": 2, "tie": 1, "identical completions": 1}
@@ -150,14 +150,14 @@ def test_what_a_form_can_not_hold_is_counted_and_so_are_records_without_a_row() 
     )
 
 
-def test_rows_of_others_become_records_with_their_ids(tmp_path: Path) -> None:
+def test_foreign_trl_rows_become_records_with_ids(tmp_path: Path) -> None:
     path = write(tmp_path / "pairs.jsonl", [{"prompt": "Hi", "chosen": " Hello!", "rejected": " What?", "score": 3}])
     [record] = read_file(path)
     assert [(one.text, one.rank) for one in record.candidates] == [(" Hello!", 1.0), (" What?", 2.0)]
     assert (record.task, record.source) == ("response", "pairs")
 
 
-def test_a_configurations_held_out_records_are_not_converted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_held_out_records_are_not_converted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     many = [PAIRS[0] | {"id": str(number), "prompt": f"Why {number}?"} for number in range(40)]
     feedback, out = write(tmp_path / "feedback.jsonl", many), tmp_path / "train.jsonl"
     config = {
@@ -185,14 +185,14 @@ def test_a_configurations_held_out_records_are_not_converted(tmp_path: Path, cap
     )
 
 
-def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unconvertible_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     feedback = write(tmp_path / "feedback.jsonl", PAIRS)
     broken = write(tmp_path / "broken.jsonl", [{"prompt": "Hi", "chosen": "a", "rejected": ""}])
     for words, message in (
         ([feedback, "--to", "trl-pair", "--output", "x"], "invalid choice: 'trl-pair'"),
         ([feedback, "--output", "x"], "--to is missing"),
         ([feedback, "--to", "records", "--output", feedback], "is the input file"),
-        ([feedback, "--to", "records", "--output", "x", "--data.seed=1"], "both the file"),
+        ([feedback, "--to", "records", "--output", "x", "--data.seed=1"], "both say what to convert"),
         ([feedback, "--too", "records"], "convert has no option --too; did you mean '--to'?"),
         ([broken, "--to", "records", "--output", str(tmp_path / "x")], "broken.jsonl:1: a completion is empty"),
         ([str(tmp_path / "none.jsonl"), "--to", "records", "--output", "x"], "there is no such file"),
@@ -202,6 +202,6 @@ def test_what_can_not_be_converted_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "x").exists()
 
 
-def test_ids_that_are_given_twice_are_refused(tmp_path: Path) -> None:
+def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"feedback.jsonl:2: the id 'a' was already used"):
         list(read_file(write(tmp_path / "feedback.jsonl", [PAIRS[0], PAIRS[1] | {"id": "a"}])))

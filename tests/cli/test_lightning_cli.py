@@ -28,7 +28,7 @@ EVERY_STEP = "{class_path: ModelCheckpoint, init_args: {every_n_train_steps: 1}}
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with a few configurations, and the stand-ins in the place of our classes."""
+    """An empty working folder with a few configurations, and the stand-ins instead of our classes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(cli.RUN_FOLDER, raising=False)
     monkeypatch.setattr(cli, "ours", lambda: (Model, Data, (Source,)))
@@ -93,7 +93,7 @@ MISTAKES = {
     "fit --config conf/broken.yaml": "conf/broken.yaml:2: this is not YAML: expected ',' or '}', but got ':'.",
     "fit --config conf/twice.yaml": "conf/twice.yaml:3: the key 'data' is set on line 1 already; leave one out.",
     "fit --data.method={loss_on:[": "data.method is not YAML: ",
-    "fit --config conf/empty.yaml": "conf/empty.yaml: this file holds nothing; settings are written as key: value.",
+    "fit --config conf/empty.yaml": "conf/empty.yaml: this file is empty; settings are written as key: value.",
     "fit --config conf/bytes.yaml": "conf/bytes.yaml: this is not UTF-8 text: ",
     "fit --config conf/bytes.jsonl": "conf/bytes.jsonl: this is not UTF-8 text: ",
     "fit --config conf/bas.yaml": "config: there is no file conf/bas.yaml; did you mean conf/base.yaml?",
@@ -106,7 +106,9 @@ MISTAKES = {
     "fit --config conf/class_path.yaml": (
         "there is no key data.init_args.row_tokens; write the keys directly under data. (conf/class_path.yaml:1)"
     ),
-    "fit --model.class_path=helpers.stand_ins.Model": "there is no key model.class_path; write the keys directly under model.",
+    "fit --model.class_path=helpers.stand_ins.Model": (
+        "there is no key model.class_path; write the keys directly under model."
+    ),
     "fit --data.method=null": (
         "data.method is null; it must be settings, written as key: value, or the name of a file of them."
     ),
@@ -116,8 +118,8 @@ MISTAKES = {
         "data.method.loss_on is 'lats'; it must be one of all, last; did you mean 'last'?"
     ),
     "fit --config conf/null.yaml": "helpers.stand_ins.Lines can't be made: one of its keys is null and needs a value (",
-    "fit --config conf/no_method.yaml": "data.method is inf; it holds settings, written as key: value.",
-    "fit --config conf/no_group.yaml": "run is 0; it holds settings, written as key: value.",
+    "fit --config conf/no_method.yaml": "data.method is inf; it must be settings, written as key: value.",
+    "fit --config conf/no_group.yaml": "run is 0; it must be settings, written as key: value.",
     "fit --data=" + "x" * 3000: "data is " + "x" * 60 + "; it must be settings",
     "fit --config conf/reference.yaml": "a reference in the configuration can't be resolved: ",
     "fit --trainer.accelerator=gpux": "trainer: You selected an invalid accelerator name",
@@ -158,7 +160,7 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(
     assert not (here / "runs").exists()
 
 
-def test_a_mistake_found_before_the_first_step_leaves_nothing_and_the_command_put_right_goes(
+def test_after_an_early_error_the_corrected_command_can_use_the_same_folder(
     call: Callable[..., int], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_model(self: Model) -> None:
@@ -171,12 +173,12 @@ def test_a_mistake_found_before_the_first_step_leaves_nothing_and_the_command_pu
     assert call("fit", "--run.folder=mine", *SIX) == 0
 
 
-def test_no_command_at_all_shows_the_usage(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_shows_the_usage(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert call() == 2
     assert "usage: coh COMMAND" in capsys.readouterr().out
 
 
-def test_other_trainers_names_lead_to_keys_that_there_are() -> None:
+def test_synonyms_lead_to_existing_keys() -> None:
     from coh_lightning.cli.config_errors import keys_of
     from coh_lightning.cli.key_synonyms import OURS, SYNONYMS
     from coh_lightning.data import CoHDataModule
@@ -200,7 +202,7 @@ def printed(call: Callable[..., int], capsys: pytest.CaptureFixture[str], *words
     return yaml.safe_load(capsys.readouterr().out)
 
 
-def test_a_file_in_a_file_is_relative_to_it_and_the_command_line_to_the_working_folder(
+def test_a_config_named_in_a_file_is_relative_to_that_file(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = {"orders": ["pn"], "loss_on": "last", "marks": {"good": "fine:", "bad": "poor:"}}
@@ -220,7 +222,9 @@ def test_a_file_in_a_file_is_relative_to_it_and_the_command_line_to_the_working_
     }
 
 
-def test_arguments_as_a_sweep_agent_gives_them(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_in_the_form_of_a_sweep_agent_are_read(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     config = printed(
         call,
         capsys,
@@ -275,7 +279,7 @@ def test_a_run_leaves_one_folder_and_its_configuration_runs_it_again(call: Calla
     assert torch.equal(weights(first), weights(second))
 
 
-def test_the_name_of_a_run_changes_with_what_is_run_and_not_with_where() -> None:
+def test_the_fingerprint_depends_on_what_runs_not_on_where() -> None:
     from coh_lightning.runs.run_folder import fingerprint
 
     config = {
@@ -299,7 +303,7 @@ def test_a_finished_run_is_not_run_again(
     before = {name: (here / "once" / name).stat().st_mtime_ns for name in names(here / "once")}
     assert call("fit", *SIX, "--run.folder=once") == 2
     assert (
-        "error: run.folder is once, where a run has finished (6 steps); name another folder, or none for a new one."
+        "error: run.folder is once, where a run has finished (6 steps); name another folder, or none."
         in capsys.readouterr().err
     )
     assert {name: (here / "once" / name).stat().st_mtime_ns for name in names(here / "once")} == before
@@ -309,7 +313,7 @@ def stop() -> None:
     raise RuntimeError("the machine went down")
 
 
-def test_a_run_that_stopped_goes_on_with_the_same_command(
+def test_the_same_command_resumes_a_stopped_run(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
     words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP}", "--run.folder=broken"]
@@ -326,7 +330,7 @@ def test_a_run_that_stopped_goes_on_with_the_same_command(
     assert (here / "broken" / "finished").read_text() == "6 steps\n"
 
 
-def test_a_run_that_is_going_on_is_not_gone_on_with_by_another_process(
+def test_a_running_run_is_locked_for_other_processes(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
     words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP}", "--run.folder=broken"]
@@ -342,7 +346,7 @@ def test_a_run_that_is_going_on_is_not_gone_on_with_by_another_process(
     assert call(*words) == 0, "the other one has ended"
 
 
-def test_steps_that_are_made_again_stand_in_the_metrics_once(
+def test_repeated_steps_are_in_the_metrics_once(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
     words = ["fit", *SIX, f"--trainer.callbacks+={EVERY_STEP.replace('1', '2')}", "--run.folder=broken"]
@@ -361,7 +365,7 @@ def test_steps_that_are_made_again_stand_in_the_metrics_once(
     assert column(here / "broken" / "metrics.csv", "step") == ["0", "1", "2", "3", "4", "5"]
 
 
-def test_too_little_memory_ends_in_a_sentence_that_names_the_knobs(
+def test_running_out_of_memory_names_the_settings_that_help(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill() -> None:
@@ -419,7 +423,7 @@ class Bad(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return torch.ones(1)
 
 
-def test_a_mistake_that_a_worker_finds_is_its_sentence(
+def test_an_input_error_in_a_worker_is_one_sentence(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -431,10 +435,10 @@ def test_a_mistake_that_a_worker_finds_is_its_sentence(
 
 
 @pytest.mark.parametrize("by", ["Lightning", "memory"])
-def test_what_fails_before_the_first_step_leaves_a_folder_for_the_command_put_right(
+def test_a_failure_before_the_first_step_leaves_a_usable_folder(
     by: str, call: Callable[..., int], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An option that Lightning refuses once the loaders stand, and an error that no check knows."""
+    """An option that Lightning refuses once the loaders exist, and an unexpected error."""
 
     def too_much(self: Any) -> None:
         raise RuntimeError("out of memory")
@@ -465,10 +469,10 @@ def test_the_last_step_is_always_logged(words: list[str], call: Callable[..., in
     assert logged == [step for step in range(steps) if (step + 1) % 5 == 0 or step + 1 == steps]
 
 
-def test_a_rank_that_another_one_left_alone_says_so_in_a_sentence(
+def test_a_lost_connection_to_another_rank_is_one_sentence(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What torch says of it comes after the other rank's own sentence, which a traceback would hide."""
+    """torch's message follows the other rank's own sentence, which a traceback would hide."""
 
     def lost() -> None:
         raise RuntimeError(
@@ -484,7 +488,7 @@ def test_a_rank_that_another_one_left_alone_says_so_in_a_sentence(
     )
 
 
-def test_all_of_the_help_lists_our_settings_before_the_trainers(
+def test_help_all_lists_our_settings_before_the_trainers(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -505,7 +509,7 @@ def test_all_of_the_help_lists_our_settings_before_the_trainers(
     assert places == sorted(places)
 
 
-def test_a_worker_that_dies_while_its_row_is_fetched_ends_in_a_sentence_too(
+def test_a_worker_that_dies_during_a_fetch_ends_in_a_sentence(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def reset(queue: Any, *args: Any, **kwargs: Any) -> None:
@@ -521,7 +525,7 @@ def test_a_worker_that_dies_while_its_row_is_fetched_ends_in_a_sentence_too(
     assert "error: a process that builds rows died ([Errno 104] Connection reset by peer)" in capsys.readouterr().err
 
 
-def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
+def test_a_stopped_run_is_not_resumed_with_another_configuration(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Model, "break_at", stop)
@@ -532,19 +536,19 @@ def test_a_run_that_stopped_does_not_go_on_with_another_configuration(
     assert 'model.lr (was 0.01, is 0.5), data.method.marks.bad (was "bad:", is "worse:"); name another folder.' in error
 
 
-def test_a_folder_of_something_else_is_not_taken_for_a_run(
+def test_a_folder_with_other_files_is_refused(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
     (here / "letters").mkdir()
     (here / "letters" / "to_anna.txt").write_text("dear Anna")
     assert call("fit", *SIX, "--run.folder=letters") == 2
     assert (
-        "run.folder is letters, which is not a run folder: it has no config.yaml but holds to_anna.txt; name a new or "
+        "run.folder is letters, which is not a run folder: it has to_anna.txt but no config.yaml; name a new or "
         "an empty folder." in capsys.readouterr().err
     )
 
 
-def test_a_checkpoint_that_was_cut_short_is_passed_over(call: Callable[..., int], here: Path) -> None:
+def test_a_truncated_checkpoint_is_skipped(call: Callable[..., int], here: Path) -> None:
     from coh_lightning.runs.run_folder import newest_checkpoint
 
     assert call("fit", *SIX, "--run.folder=r") == 0
@@ -553,7 +557,7 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(call: Callable[..., int]
     assert newest_checkpoint(here / "r") == here / "r" / "checkpoints" / "last.ckpt"
 
 
-def test_ctrl_c_ends_with_130_and_no_mark_of_a_finished_run(
+def test_ctrl_c_exits_with_130_and_leaves_the_run_unfinished(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
     import signal
@@ -571,7 +575,7 @@ def test_ctrl_c_ends_with_130_and_no_mark_of_a_finished_run(
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_the_other_commands_keep_their_files_in_a_folder_of_their_own_or_beside_the_run(
+def test_validate_test_and_predict_write_into_their_own_folder_or_the_runs(
     command: str, call: Callable[..., int], here: Path
 ) -> None:
     assert call("fit", *SIX, "--run.folder=r") == 0
@@ -597,9 +601,7 @@ def test_the_other_commands_keep_their_files_in_a_folder_of_their_own_or_beside_
     assert (here / "r" / "metrics.csv").read_text() == metrics
 
 
-def test_what_a_checkpoint_says_of_hyperparameters_never_overrules_the_command_line(
-    call: Callable[..., int], here: Path
-) -> None:
+def test_hyperparameters_in_a_checkpoint_never_override_the_command_line(call: Callable[..., int], here: Path) -> None:
     assert call("fit", *SIX, "--model.lr=0.25", "--run.folder=r") == 0
     assert call("validate", *QUIET, "--model.lr=0.75", "--ckpt_path=r/checkpoints/last.ckpt", "--run.folder=v") == 0
     assert yaml.safe_load((here / "v" / "validate.yaml").read_text())["model"]["lr"] == 0.75
@@ -641,17 +643,17 @@ def test_a_failure_removes_only_folders_that_it_made(call: Callable[..., int], h
     assert (here / "kept").is_dir() and not list((here / "kept").iterdir())
 
 
-def test_a_mistake_is_found_in_what_a_library_made_of_it() -> None:
-    from coh_lightning.__main__ import _mistake
+def test_an_input_error_is_found_behind_a_library_exception() -> None:
+    from coh_lightning.__main__ import input_error
     from coh_lightning.errors import InputError
 
     mistake = InputError("lr is -1")
     wrapped = ValueError("does not validate against any of the subtypes")
     wrapped.__cause__ = TypeError("no")
     wrapped.__cause__.__context__ = mistake
-    assert _mistake(mistake) is mistake
-    assert _mistake(wrapped) is mistake
-    assert _mistake(ValueError("a bug")) is None
+    assert input_error(mistake) is mistake
+    assert input_error(wrapped) is mistake
+    assert input_error(ValueError("a bug")) is None
     hidden = ValueError("a bug")
     hidden.__context__, hidden.__suppress_context__ = mistake, True
-    assert _mistake(hidden) is None
+    assert input_error(hidden) is None

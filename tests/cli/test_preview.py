@@ -155,7 +155,7 @@ def test_the_text_shows_records_chains_tree_and_totals(folder: Path, capsys: pyt
         "prompt 3 read as above",
         "sentence 2 read G:",
         "bad 3 learn 1 bc</s>",
-        "tree · 23 tokens in the place of 41 (1.8x fewer)",
+        "tree · 23 tokens instead of 41 (1.8x fewer)",
         "├── sentence 2 read B:",
         "│ bad 3 learn 2 bc</s>",
         "└── sentence 2 read G:",
@@ -183,7 +183,7 @@ def test_tokens_that_are_learned_and_unlearned_show_both(folder: Path, capsys: p
     assert "good/bad 1 +1 -0.5 x" in [" ".join(line.split()) for line in text.splitlines()]
 
 
-def test_colours_tell_learned_from_read_and_unlearned(
+def test_colors_distinguish_learned_read_and_unlearned(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -201,7 +201,9 @@ def test_colours_tell_learned_from_read_and_unlearned(
     assert "\x1b[38" not in preview(capsys, *words)
 
 
-def test_people_text_is_neither_markup_nor_control(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_peoples_text_is_neither_markup_nor_control_characters(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = {
         "id": NASTY,
         "prompt": NASTY,
@@ -258,7 +260,8 @@ def test_a_folder_and_a_pattern_are_previewed_as_they_are_trained_on(
 def test_the_settings_of_fit_are_accepted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "fit.yaml").write_text(
         "run: {name: x}\ntrainer: {max_steps: 3, callbacks: [{class_path: nowhere.Thing}]}\n"
-        "model: {name_or_path: characters}\ndata:\n  tokenizer: ${model.name_or_path}\n  feedback: gone.jsonl\n  cache_dir: cache\n"
+        "model: {name_or_path: characters}\ndata:\n  tokenizer: ${model.name_or_path}\n"
+        "  feedback: gone.jsonl\n  cache_dir: cache\n"
     )
     file = write(folder / "two.jsonl", TWO)
     found = lines(

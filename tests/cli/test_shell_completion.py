@@ -44,7 +44,7 @@ def test_help_lists_our_keys_with_the_name_of_the_command(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("words", [["fit", "--help"], ["--help"], ["--version"], ["--print-completion", "bash"]])
-def test_nothing_heavy_is_imported_for_it(words: list[str]) -> None:
+def test_shell_completion_imports_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys; from coh_lightning.__main__ import main; main(sys.argv[1:]); "
         "sys.exit(', '.join({'torch', 'lightning', 'jsonargparse', 'numpy', 'transformers'} & {*sys.modules}))"
@@ -60,7 +60,7 @@ def test_a_shell_completes_commands_and_keys(shell: str) -> None:
         assert word in text
 
 
-def test_a_shell_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--print-completion", "basch"]) == 2
     assert capsys.readouterr().err.startswith("error: --print-completion needs the name of a shell: bash, ")
 
@@ -73,7 +73,7 @@ def test_the_package_shows_its_public_names_and_version() -> None:
     assert (Path(coh_lightning.__file__).parent / "py.typed").exists()
 
 
-def test_coh_is_the_same_command() -> None:
+def test_coh_is_python_m_coh_lightning() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

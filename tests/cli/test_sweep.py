@@ -101,7 +101,7 @@ def test_a_grid_runs_every_combination_once(here: Path, capsys: pytest.CaptureFi
     assert len(order(here)) == 6, "what is done is not done again"
 
 
-def test_the_metric_of_a_trial_is_the_last_one_that_it_logged(here: Path) -> None:
+def test_a_trials_metric_is_its_last_logged_value(here: Path) -> None:
     study = search(read_sweep(sweep_file(here, parameters={"x": {"values": [3.0]}})), here / "s", trials=1)
     assert study.trials[0].value == 9.0
 
@@ -140,7 +140,7 @@ def whole_search(here: Path) -> list[str]:
     return whole
 
 
-def test_an_agent_that_is_terminated_stops_its_trial_and_the_next_one_runs_it_again_in_its_folder(here: Path) -> None:
+def test_a_terminated_agent_stops_its_trial_and_the_next_agent_resumes_it(here: Path) -> None:
     whole = whole_search(here)
     sweep = read_sweep(here / "sweep.yaml")
     agent = start("--trials=3", "--seed=5")
@@ -155,7 +155,7 @@ def test_an_agent_that_is_terminated_stops_its_trial_and_the_next_one_runs_it_ag
     assert table(study, sweep)[["state", "folder"]].to_numpy().tolist()[-1] == ["interrupted", "trial-0001"]
 
 
-def test_a_trial_that_outlives_its_agent_is_left_alone_and_run_again_only_when_it_has_ended(here: Path) -> None:
+def test_a_trial_that_outlives_its_agent_is_run_again_only_after_it_ends(here: Path) -> None:
     whole = whole_search(here)
     sweep = read_sweep(here / "sweep.yaml")
     agent = start("--trials=3", "--seed=5")
@@ -217,12 +217,12 @@ def test_a_trial_that_fails_is_counted_and_says_why(here: Path, capsys: pytest.C
     ]
 
 
-def test_three_failures_at_the_start_end_the_search(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_initial_failures_end_the_search(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = sweep_file(here, metric={"name": "val/scor", "goal": "maximize"})
     assert main(["sweep", str(file), "--folder=s"]) == 2
     assert len(order(here)) == 3
     assert (
-        "the first 3 trials failed, the last because of: s/trial-0002/metrics.csv has no value of val/scor; did you "
+        "the first 3 trials failed, the last with: s/trial-0002/metrics.csv has no value of val/scor; did you "
         "mean 'val/score'?" in capsys.readouterr().err
     )
 
@@ -265,14 +265,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "key": ({"metrics": 1}, "there is no key metrics; did you mean 'metric'?"),
     "method": ({"method": "genetic"}, "method is 'genetic'; it must be grid, random or bayes."),
     "no parameters": ({"parameters": None}, "has no parameters"),
-    "goal": ({"metric": {"name": "val/nll"}}, "it needs a name, and as its goal minimize or maximize."),
+    "goal": ({"metric": {"name": "val/nll"}}, "it needs a name, and a goal (minimize or maximize)."),
     "list": (
         {"parameters": {"hide": {"values": [[0, 1]]}}},
         "parameters.hide has the value [0, 1]; quote a list or a mapping: '[0, 1]'.",
     ),
     "distribution": (
         {"parameters": {"x": {"distribution": "log_uni", "min": 0, "max": 1}}},
-        "must be one of constant, categorical, uniform, int_uniform, q_uniform",
+        "must be one of constant, categorical, q_uniform, uniform, int_uniform",
     ),
     "range": (
         {"parameters": {"x": {"min": 1, "max": 0}}},
@@ -282,7 +282,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
         "min must be below max and above 0.",
     ),
-    "grid of a range": ({"method": "grid"}, "parameters.x is a range, and a grid needs values"),
+    "grid of a range": ({"method": "grid"}, "parameters.x is a range, but a grid needs values"),
     "command": ({"command": ["python", "train.py", "${args}"]}, "command is not `python -m coh_lightning fit`"),
     "macro": (
         {"command": ["${interpreter}", "coh_lightning", "fit", "${args_json}"]},
@@ -327,7 +327,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "q off": (
         {"parameters": {"x": {"distribution": "q_uniform", "min": 0.1, "max": 1, "q": 0.25}}},
-        "min and max must be multiples of it.",
+        "q must be above 0 and divide min and max.",
     ),
     "exponents": (
         {"parameters": {"x": {"distribution": "log_uniform", "min": 1, "max": 5000}}},
@@ -347,13 +347,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "eta": (
         {"early_terminate": {"type": "hyperband", "eta": 1}},
-        "early_terminate.eta is 1; it must be an integer of at least 2.",
+        "early_terminate.eta is 1; it must be an integer >= 2.",
     ),
     "run_cap": ({"run_cap": "30"}, "run_cap is '30'; it must be an integer above 0."),
     "words": ({"command": "python -m coh_lightning fit ${args}"}, "it must be a list of words."),
     "no program": ({"program": None}, "command has ${program}, but there is no program; write program: coh_lightning."),
     "name": ({"name": 5}, "name is 5; it must be text."),
-    "parameters": ({"parameters": ["x"]}, "parameters is ['x']; it must be a mapping of settings"),
+    "parameters": ({"parameters": ["x"]}, "parameters is ['x']; it must be key: {values: [...]}"),
     "parameter": ({"parameters": {"x": 5}}, "parameters.x is 5; it needs value, values, or min and max."),
     "early": ({"early_terminate": {"type": "median"}}, "it may be type: hyperband, with min_iter and eta."),
 }
@@ -367,7 +367,7 @@ def test_a_mistake_in_a_sweep_file_names_the_key(name: str, here: Path) -> None:
     assert message in str(error.value)
 
 
-def test_a_key_twice_in_a_sweep_file_is_refused_by_its_line(here: Path) -> None:
+def test_a_duplicate_key_in_a_sweep_file_is_refused_with_its_line(here: Path) -> None:
     file = sweep_file(here)
     file.write_text("method: grid\n" + file.read_text())
     with pytest.raises(
@@ -376,7 +376,7 @@ def test_a_key_twice_in_a_sweep_file_is_refused_by_its_line(here: Path) -> None:
         read_sweep(file)
 
 
-def test_the_quoted_text_that_the_error_suggests_is_yaml_for_the_value(here: Path) -> None:
+def test_the_quoted_text_in_the_error_is_yaml_for_the_value(here: Path) -> None:
     for value in ([0, 1], {"a": 1}, {"it's": ["x", None, "1"]}):
         with pytest.raises(InputError, match="quote a list or a mapping: ") as error:
             read_sweep(sweep_file(here, parameters={"x": {"values": [value]}}))
@@ -410,12 +410,10 @@ WANDBS = {
 """The distributions that W&B's documentation lists."""
 
 
-def test_every_distribution_of_wandb_is_drawn_or_refused_by_its_name(here: Path) -> None:
+def test_every_wandb_distribution_is_drawn_or_refused_by_name(here: Path) -> None:
     assert set(DISTRIBUTIONS) | set(NOT_DRAWN) == WANDBS
     for kind in NOT_DRAWN:
-        with pytest.raises(
-            InputError, match=rf"parameters\.x\.distribution is '{kind}' \(which W&B has and this search has not\)"
-        ):
+        with pytest.raises(InputError, match=rf"parameters\.x\.distribution is '{kind}' \(which only W&B has\)"):
             read_sweep(sweep_file(here, parameters={"x": {"distribution": kind, "min": 1, "max": 2}}))
 
 
@@ -451,7 +449,7 @@ def test_numbers_are_drawn_from_the_range_that_the_file_names(about: str, low: f
         assert set(drawn) == set(range(1, 11))
 
 
-def test_null_is_null_in_a_trial_and_other_values_are_as_written(here: Path) -> None:
+def test_trials_get_null_and_other_values_as_written(here: Path) -> None:
     parameters = {"a": {"values": [None, 1]}, "b": {"value": True}, "c": {"value": "1e-4"}, "d": {"value": 1e-4}}
     sweep = read_sweep(sweep_file(here, method="grid", parameters=parameters))
     assert command_words(sweep, {"a": None, **sweep.constants})[-4:] == [
@@ -535,7 +533,7 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_command_of_a_trial_is_the_one_of_a_wandb_agent(
+def test_a_trials_command_equals_a_wandb_agents(
     file: Path, agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
@@ -553,7 +551,7 @@ def test_the_command_of_a_trial_is_the_one_of_a_wandb_agent(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_agents_command_runs_twice_at_once_and_again_each_in_a_folder_of_its_own(
+def test_each_run_of_an_agents_command_gets_its_own_folder(
     file: Path, agent: Callable[..., Any], tmp_path: Path
 ) -> None:
     both = [agent(file, run_id, *TINY) for run_id in ("run1", "run2")]

@@ -134,7 +134,7 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 @given(text=TEXTS)
 @example("\\N")
 @example("1e-4")
-def test_a_text_setting_is_what_the_command_line_says_to_the_letter(one: CoHParser, text: str) -> None:
+def test_a_text_setting_is_taken_literally_from_the_command_line(one: CoHParser, text: str) -> None:
     word = escaped(text)  # ${ names another setting, there too
     found = read(one, f"--run.name={word}", f"--thing.text={word}", f"--thing.format.before={word}")
     assert (found["run.name"], found["text"], found["format"]["before"]) == (text, text, text)
@@ -142,7 +142,7 @@ def test_a_text_setting_is_what_the_command_line_says_to_the_letter(one: CoHPars
 
 @QUICK
 @given(text=TEXTS)
-def test_a_text_in_a_list_or_a_mapping_of_the_command_line_is_what_it_says(one: CoHParser, text: str) -> None:
+def test_text_in_lists_and_mappings_on_the_command_line_is_kept(one: CoHParser, text: str) -> None:
     word = escaped(text)
     words = {"texts": [word], "mixed": [word, 1, True], "values": {"a": word, "b": None, "c": 3}, "free": {"a": [word]}}
     found = read(one, *(f"--thing.{key}={dump(value)}" for key, value in words.items()))
@@ -152,7 +152,7 @@ def test_a_text_in_a_list_or_a_mapping_of_the_command_line_is_what_it_says(one: 
 @QUICK
 @given(text=TEXTS)
 @example("1e-4")
-def test_a_text_of_a_sweep_comes_to_the_trial_as_it_is(one: CoHParser, text: str) -> None:
+def test_text_of_a_sweep_reaches_the_trial_unchanged(one: CoHParser, text: str) -> None:
     word = escaped(text)
     command = ["${interpreter}", "coh_lightning", "fit", "${args}"]
     source = {
@@ -173,7 +173,7 @@ def test_a_text_of_a_sweep_comes_to_the_trial_as_it_is(one: CoHParser, text: str
 @example("\\N")
 @example("1e-4")
 @example("null")
-def test_a_text_in_a_file_is_what_it_says_whatever_else_the_setting_may_be(one: CoHParser, text: str) -> None:
+def test_text_in_a_file_stays_text_in_a_union(one: CoHParser, text: str) -> None:
     maybe = "x" if text == "None" else text
     said = {
         "text": text,
@@ -195,7 +195,7 @@ def test_a_text_in_a_file_is_what_it_says_whatever_else_the_setting_may_be(one: 
 
 @QUICK
 @given(text=TEXTS)
-def test_what_is_written_reads_back_by_every_reader(text: str) -> None:
+def test_written_yaml_reads_back_in_every_reader(text: str) -> None:
     data = {"a": text, text: [text, {"b": text}]}
     assert load(dump(data)) == yaml.safe_load(dump(data)) == data
     assert (
@@ -254,7 +254,7 @@ def test_values_of_every_kind_read_back(value: Any) -> None:
         *[("'1'", "1"), ('"null"', "null"), ('"\\N"', "\x85")],
     ],
 )
-def test_a_word_of_a_file_is_a_number_a_boolean_null_or_text(written: str, value: Any) -> None:
+def test_a_word_in_a_file_is_a_number_a_boolean_null_or_text(written: str, value: Any) -> None:
     assert load(f"a: {written}") == {"a": value}
 
 
@@ -289,12 +289,12 @@ def test_a_merged_mapping_may_be_overridden_and_keys_may_be_alike_elsewhere() ->
 @pytest.mark.parametrize(
     "text", ["!!python/object/apply:os.getpid []", "!!python/name:os.getpid", "!!int x", "!!float x", "a: {b", "\x00"]
 )
-def test_what_is_no_data_is_refused(text: str) -> None:
+def test_yaml_that_is_not_plain_data_is_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load(text)
 
 
-def test_a_mapping_may_repeat_the_keys_of_those_that_it_merges() -> None:
+def test_a_mapping_may_override_merged_keys() -> None:
     text = (
         "a: &a {k: 1, l: 1}\nb: &b\n  <<: *a\n  k: 2\nc:\n  <<: *b\n  k: 3\nd: [{k: 1}, {k: 2}, {1: 1, '1': 2, yes: 3}]"
     )
@@ -328,7 +328,7 @@ def test_a_mapping_may_repeat_the_keys_of_those_that_it_merges() -> None:
         ("number=${thing.init_args.number_or_text}", "number", 0.0),
     ],
 )
-def test_a_word_of_the_command_line_is_read_as_yaml_where_more_than_text_is_meant(
+def test_a_command_line_value_is_yaml_unless_the_setting_is_text(
     one: CoHParser, words: str, key: str, value: Any
 ) -> None:
     found = read(one, f"--thing.{words}")[key]
@@ -340,7 +340,7 @@ def test_a_boolean_may_be_written_as_people_write_it(one: CoHParser, written: st
     assert read(one, "--config", f"thing: {{{written}}}")["flag"] is False
 
 
-def test_null_is_null_and_none_is_refused_where_null_is_meant(one: CoHParser) -> None:
+def test_null_is_null_and_the_text_none_is_refused(one: CoHParser) -> None:
     assert read(one, "--thing.maybe=x", "--thing.maybe=null")["maybe"] is None
     for words in (
         ["--thing.maybe=None"],
@@ -355,12 +355,12 @@ def test_null_is_null_and_none_is_refused_where_null_is_meant(one: CoHParser) ->
 
 
 @pytest.mark.parametrize("value", ["1e-4", "5", "true", "[a]"])
-def test_what_is_no_text_is_refused_where_only_text_will_do(one: CoHParser, value: str) -> None:
+def test_other_values_are_refused_for_a_text_setting(one: CoHParser, value: str) -> None:
     with pytest.raises(InputError, match=r"^run\.name is .*it must be text"):
         one.parse_args(["--config", f"run: {{name: {value}}}"])
 
 
-def test_a_reference_names_a_setting_from_the_top_and_a_backslash_makes_it_text(one: CoHParser) -> None:
+def test_a_reference_starts_at_the_root_and_a_backslash_escapes_it(one: CoHParser) -> None:
     words = ["--thing.text=${thing.init_args.maybe}", "--thing.maybe=a\\${b}"]
     assert read(one, *words)["text"] == "a${b}"
     with pytest.raises(OmegaConfBaseException):
@@ -370,7 +370,7 @@ def test_a_reference_names_a_setting_from_the_top_and_a_backslash_makes_it_text(
 # Files
 
 
-def test_a_file_is_never_read_in_the_place_of_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_setting_is_never_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("x", "a", "1", "some.txt", "records.json", "rows.yaml", "true", "0.5"):
         (tmp_path / name).write_text("[content]\n")
@@ -403,7 +403,7 @@ def test_a_file_is_never_read_in_the_place_of_a_text(tmp_path: Path, monkeypatch
         one.parse_args(["--thing.texts=some.txt"])
 
 
-def test_a_file_of_settings_is_read_relative_to_the_file_that_names_it_then_from_the_package(
+def test_a_nested_config_is_found_beside_its_file_then_in_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

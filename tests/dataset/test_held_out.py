@@ -101,20 +101,18 @@ def test_the_preference_accuracy_of_split_comparisons_is_that_of_whole_ones(tmp_
 
 
 @cache
-def preparer(row_tokens: int) -> RecordPlanner:
+def planner(row_tokens: int) -> RecordPlanner:
     tokens = ChainTokenizer(Encoder(character()), PromptFormat(), max_prompt_tokens=30)
     return RecordPlanner(tokens, Method(), Wording(), seed=0, max_chain_tokens=100, row_tokens=row_tokens)
 
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 90), min_size=2, max_size=9), row_tokens=st.integers(100, 400))
-def test_every_output_stands_once_in_the_parts_in_order_and_no_part_is_longer_than_a_row(
-    lengths: list[int], row_tokens: int
-) -> None:
+def test_parts_have_every_output_once_in_order_and_fit_a_row(lengths: list[int], row_tokens: int) -> None:
     candidates = tuple(RatedCompletion(f"{number}" * length, rank=number) for number, length in enumerate(lengths))
-    comparer = Comparer(preparer(row_tokens), ())
+    comparer = Comparer(planner(row_tokens), ())
     try:
-        one = comparer.preparer.prepare(Feedback("r", (Turn("user", (Part("Q"),)),), candidates))
+        one = comparer.planner.plan(Feedback("r", (Turn("user", (Part("Q"),)),), candidates))
     except Exception:
         return  # nothing of it fits
     comparison = comparer.comparison(one)
@@ -270,7 +268,7 @@ def test_the_first_rows_are_not_those_of_the_longest_records(tmp_path: Path) -> 
     )
 
 
-def test_each_figure_stands_in_the_column_of_its_loader_under_its_own_name_with_what_it_rests_on(
+def test_each_figure_is_logged_under_its_own_name_with_its_count(
     tmp_path: Path,
 ) -> None:
     data = data_of(pairs(40), tmp_path, train_only=False, validation_share=0.2, test_share=0.2)

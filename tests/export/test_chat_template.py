@@ -1,6 +1,4 @@
-"""An exported chat template asks as in training: the same ids, for every format and kind of tokenizer, under every
-sentence.
-"""
+"""Exported chat templates give the prompt ids of training, for every format, kind of tokenizer and sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import pytest
 from jinja2.exceptions import TemplateError
 
 from coh_lightning.errors import InputError
-from coh_lightning.export.chat_template import PROBES, asking_template, check_template
+from coh_lightning.export.chat_template import PROBES, check_template, exported_template
 from coh_lightning.feedback.turns import Part, Role, Turn
 from coh_lightning.sequences.chain_tokenizer import ChainTokenizer
 from coh_lightning.sequences.chains import Link
@@ -42,7 +40,7 @@ def tokens(tokenizer: Any, format: PromptFormat) -> ChainTokenizer:
 
 def asking(tokenizer: Any, format: PromptFormat, asks: dict[str, str] = ASKS) -> tuple[ChainTokenizer, str]:
     made = tokens(tokenizer, format)
-    return made, asking_template(made.layout, asks)
+    return made, exported_template(made.layout, asks)
 
 
 def turns(*texts: str, system: str | None = None) -> tuple[Turn, ...]:
@@ -80,12 +78,12 @@ def test_chat_prompts_have_the_ids_of_training(maker: str, style: str, format: s
     assert [one.what for one in check_template(made, template, ASKS)] == joined
 
 
-def test_a_tokenizer_whose_joint_ids_are_others_is_told() -> None:
+def test_a_tokenizer_whose_joint_ids_differ_is_reported() -> None:
     made, template = asking(MAKERS["unigram"](MISTRAL), PromptFormat("chat"))
     assert "system, user under 'good'" in [one.what for one in check_template(made, template, ASKS)]
 
 
-def test_a_template_that_does_not_ask_as_in_training_is_found() -> None:
+def test_a_template_that_differs_from_training_is_found() -> None:
     made, template = asking(byte_level(CHATML), PromptFormat("chat"))
     with pytest.raises(InputError, match=r"it gives '.*assi', but the training prompt is '.*assi'"):
         check_template(made, template.replace("<|im_start|>assistant", "<|im_start|> assistant"), ASKS)
@@ -107,7 +105,7 @@ def test_odd_prompts_have_the_text_of_training(format: str) -> None:
         assert tokenizer.apply_chat_template(messages(prompt), **given) == wanted
 
 
-def test_the_good_sentence_is_asked_under_unless_another_is_named_or_given() -> None:
+def test_the_good_sentence_is_used_unless_another_is_named_or_given() -> None:
     tokenizer = character()
     _, template = asking(tokenizer, PromptFormat())
 
@@ -195,11 +193,11 @@ def test_contents_in_parts_are_their_texts(style: str | None, format: str) -> No
         ({"role": "user", "content": {"text": "x"}}, "Message 2 has the content {'text': 'x'}"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-            "Message 2 holds 'tool_calls', which this model was not trained on",
+            "Message 2 has 'tool_calls', which this model was not trained on",
         ),
         (
             {"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]},
-            "Message 2 holds 'tool_calls', which this model was not trained on",
+            "Message 2 has 'tool_calls', which this model was not trained on",
         ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},
@@ -215,9 +213,7 @@ def test_contents_in_parts_are_their_texts(style: str | None, format: str) -> No
     ],
 )
 @pytest.mark.parametrize(("style", "format"), EVERY)
-def test_what_no_training_conversation_has_raises(
-    style: str | None, format: str, message: dict[str, Any], sentence: str
-) -> None:
+def test_messages_unlike_training_raise(style: str | None, format: str, message: dict[str, Any], sentence: str) -> None:
     tokenizer = byte_level(TEMPLATES[style] if style else None)
     _, template = asking(tokenizer, FORMATS[format])
     listed: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}, message, {"role": "user", "content": "Why?"}]
@@ -256,7 +252,7 @@ def test_thinking_beside_the_content_raises_where_it_would_be_dropped() -> None:
         {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."},
         {"role": "user", "content": "Why?"},
     ]
-    with pytest.raises(TemplateError, match=r"Message 2 holds 'reasoning_content'"):
+    with pytest.raises(TemplateError, match=r"Message 2 has 'reasoning_content'"):
         tokenizer.apply_chat_template(listed, chat_template=template, tokenize=False)
 
 
@@ -276,7 +272,7 @@ def test_an_answer_that_has_begun_is_continued() -> None:
 @pytest.mark.parametrize(
     ("style", "format"), [*((style, "chat") for style in TEMPLATES), ("gemma", "system"), (None, "plain")]
 )
-def test_a_model_trained_further_on_an_asking_template_is_asked_once(style: str | None, format: str) -> None:
+def test_training_on_an_exported_template_adds_no_second_sentence(style: str | None, format: str) -> None:
     tokenizer = byte_level(TEMPLATES[style] if style else None)
     first, template = asking(tokenizer, FORMATS[format])
     tokenizer.chat_template = template
@@ -288,7 +284,7 @@ def test_a_model_trained_further_on_an_asking_template_is_asked_once(style: str 
         )
     asks = {"good": "Second sentence:"}
     assert [one.what for one in check_template(second, again, asks)] == [
-        one.what for one in check_template(first, asking_template(first.layout, asks), asks)
+        one.what for one in check_template(first, exported_template(first.layout, asks), asks)
     ]
 
 

@@ -1,6 +1,4 @@
-"""Taking the model out: the folder that is written gives the checkpoint's logits to the last bit, asks as in training,
-and stops where outputs ended.
-"""
+"""Exported folders: exactly the checkpoint's logits, prompts as in training, and the end of outputs."""
 
 from __future__ import annotations
 
@@ -231,7 +229,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CoHModule, CoH
 
 
 @pytest.mark.parametrize("of", ["plain", "chat"])
-def test_the_folders_tokenizer_asks_with_the_ids_of_training(
+def test_the_folders_tokenizer_gives_the_ids_of_training(
     of: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     path, _, data = request.getfixturevalue(of)
@@ -282,7 +280,7 @@ def test_a_pipeline_takes_contents_in_parts_for_their_texts(
     assert ask(parts, **kwargs) == ask(texts, **kwargs)
 
 
-def test_the_folders_tokenizer_spells_out_what_training_did_where_it_is_asked_to(tmp_path: Path) -> None:
+def test_the_folders_tokenizer_can_spell_out_the_tokens_that_training_did(tmp_path: Path) -> None:
     tokenizer = byte_level(CHATML)
     tokenizer.add_tokens([AddedToken("<think>"), AddedToken("<tool_call>")])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
@@ -317,13 +315,13 @@ def test_a_chat_template_that_was_changed_after_training_is_refused(
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     with pytest.raises(
         InputError,
-        match=r"The chat template of '.*' is not the one that the model was trained with",
+        match=r"The chat template of the tokenizer '.*' is not the one that the checkpoint was trained with",
     ):
         export_checkpoint(chat[0], tmp_path / "out", tokenizer=str(tmp_path / "tokenizer"))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_sentences_are_those_of_the_commonest_task(tmp_path: Path) -> None:
+def test_the_sentences_are_those_of_the_most_common_task(tmp_path: Path) -> None:
     rows = [
         {**row, "task": "summary" if index % 3 else "response", "aspect": None if index % 3 else "harmless"}
         for index, row in enumerate(pairs(24))
@@ -336,7 +334,7 @@ def test_the_sentences_are_those_of_the_commonest_task(tmp_path: Path) -> None:
         assert asks[one.record.task, one.record.aspect] == data.prompter.conditions(one.record)
 
 
-def test_a_model_trained_without_sentences_is_asked_without(tmp_path: Path) -> None:
+def test_a_model_trained_without_sentences_is_prompted_without(tmp_path: Path) -> None:
     path, _, data = trained(tmp_path / "run", CoHModule(from_config=TINY), method=method("sft"))
     export_checkpoint(path, tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -476,7 +474,7 @@ def test_the_command_writes_a_folder_once(
     assert f"{tmp_path / 'out'} already exists and is not empty; name a new folder." in capsys.readouterr().err
 
 
-def test_what_is_no_checkpoint_of_ours_is_refused_in_one_sentence(
+def test_files_that_are_not_our_checkpoints_are_refused_in_one_sentence(
     plain: tuple[Path, CoHModule, CoHDataModule], base: str, tmp_path: Path
 ) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
@@ -488,13 +486,17 @@ def test_what_is_no_checkpoint_of_ours_is_refused_in_one_sentence(
         (tmp_path / "none.ckpt", {}, "There is no checkpoint file"),
         (tmp_path / "other.ckpt", {}, "was not written by CoHModule"),
         (tmp_path / "text.ckpt", {}, "can't be read as a checkpoint"),
-        (Path(base), {}, "is a folder and no checkpoint; look into the checkpoints/ folder of a run"),
+        (Path(base), {}, "is a folder and not a checkpoint; look into the checkpoints/ folder of a run"),
         (
             tmp_path / "run",
             {},
-            f"is a folder and no checkpoint; there is one at {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}",
+            f"is a folder and not a checkpoint; there is one at {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}",
         ),
-        (plain[0], {"tokenizer": str(tmp_path / "tokenizer")}, "is not the tokenizer that the model was trained with"),
+        (
+            plain[0],
+            {"tokenizer": str(tmp_path / "tokenizer")},
+            "is not the tokenizer that the checkpoint was trained with",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             export_checkpoint(path, tmp_path / "out", **settings)
@@ -510,7 +512,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("evil", [os.system, getattr, torch.load, pickle.loads])
-def test_metadata_that_names_anything_else_than_torch_writes_is_refused_and_not_run(
+def test_metadata_with_other_names_than_torch_writes_is_refused_and_not_run(
     evil: Any, plain: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = sharded(plain[0], tmp_path / "shards.ckpt")
@@ -528,7 +530,7 @@ def test_metadata_that_names_anything_else_than_torch_writes_is_refused_and_not_
         read_checkpoint(folder)
 
 
-def test_a_file_that_holds_more_than_plain_data_is_refused_and_not_run(
+def test_a_file_with_more_than_plain_data_is_refused_and_not_run(
     plain: tuple[Path, CoHModule, CoHDataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,5 @@
-"""What befalls a run from outside ends in a sentence or is survived: signals, disks, memory, workers, W&B, and two runs
-at once.
+"""Failures from outside end in one sentence or are survived: signals, disks, memory, workers, W&B, and two runs at
+once.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def test_a_signal_ends_a_fit_after_its_step_with_a_checkpoint_and_no_step_is_los
 
 
 @pytest.mark.slow
-def test_under_slurm_the_signal_has_the_job_queued_again_and_the_job_goes_on(
-    commands: Commands, long_run: Path
-) -> None:
+def test_under_slurm_the_signal_requeues_the_job_which_resumes(commands: Commands, long_run: Path) -> None:
     tools = commands.folder / "tools"
     tools.mkdir()
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tools}/asked\n')
@@ -175,7 +173,7 @@ def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(commands
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_between_its_last_step_and_its_last_checkpoint_is_finished_by_the_same_command(
+def test_a_run_killed_after_its_last_step_is_finished_by_the_same_command(
     commands: Commands,
 ) -> None:
     folder = commands.folder / "almost"
@@ -223,7 +221,7 @@ def test_a_full_disk_ends_in_one_sentence_that_names_the_file(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("more", "what"), [([], "small/run"), (["--data.cache_dir=small/cache"], "small/cache/")])
-def test_a_folder_that_is_read_only_ends_in_one_sentence(
+def test_a_read_only_folder_ends_in_one_sentence(
     more: list[str], what: str, small_disk: Path, commands: Commands
 ) -> None:
     ended = commands.run(
@@ -240,7 +238,7 @@ def test_a_folder_that_is_read_only_ends_in_one_sentence(
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_offline_where_wandb_can_not_be_reached(commands: Commands) -> None:
+def test_without_a_connection_wandb_logs_offline(commands: Commands) -> None:
     unreachable = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40, "WANDB_INIT_TIMEOUT": "2"}
     ended = commands.run(*fit("offline", "--run.wandb=online"), environment=unreachable)
     assert ended.status == 0, ended.printed[-3000:]
@@ -252,7 +250,7 @@ def test_a_run_goes_on_offline_where_wandb_can_not_be_reached(commands: Commands
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_in_one_cache_folder_do_not_harm_each_other(commands: Commands) -> None:
+def test_two_runs_can_share_a_cache_folder(commands: Commands) -> None:
     with commands_in(commands.folder) as others:
         for number in range(3):
             both = [f"one{number}", f"other{number}"]

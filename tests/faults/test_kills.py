@@ -1,5 +1,5 @@
-"""Killed at any moment, and started again by the same command: nothing half is ever taken for a whole, and the end is
-that of a run that was never killed.
+"""A command killed at any moment and started again: no partial file is ever taken for a complete one, and the result
+equals that of a run that was never killed.
 
 Moments are drawn in two ways: at any time, and just after any file was touched. `make test` kills five times,
 `make test-all` more than fifty times.
@@ -28,7 +28,7 @@ from helpers.feedback import CONF, TINY, pairs, write
 
 SEED = 0
 DONE = (
-    "where a run has finished (6 steps); name another folder, or none for a new one.",
+    "where a run has finished (6 steps); name another folder, or none.",
     "already exists and is not empty; name a new folder.",
 )
 LONGEST = 0.02
@@ -65,7 +65,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     data |= {
         "method": str(CONF / "method" / "coh.yaml"),
         "wording": str(CONF / "wording" / "varied.yaml"),
-        "hide": [0.0, 0.3],
+        "fcm_range": [0.0, 0.3],
     }
     data |= {"rows_per_step": 2, "pretraining_text": ["text.txt"], "pretraining_rows_per_step": 2, "cache_dir": "cache"}
     model = {
@@ -111,7 +111,7 @@ def make_folder(folder: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(commands: Commands) -> Ended:
-    """The fit that nobody killed, in the folder `whole`."""
+    """The uninterrupted fit, in the folder `whole`."""
     ended = commands.run(*fit("whole"))
     assert ended.status == 0, ended.printed[-3000:]
     return ended
@@ -129,7 +129,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 def metrics(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """(step, train or val) -> row of metrics.csv; no row stands there twice."""
+    """(step, train or val) -> row of metrics.csv; no row is there twice."""
     rows = rows_of(folder / "metrics.csv")
     found = {(row["step"], "val" if row.get("val/nll") else "train"): row for row in rows}
     assert len(found) == len(rows)
@@ -137,9 +137,7 @@ def metrics(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def all_whole(folder: Path) -> None:
-    """Whatever stands in a run folder under a name of its own is whole. What begins with a dot and ends in .part nobody
-    reads, nor a rank's own part.
-    """
+    """Every file of a run folder under its final name is complete; .part files and ranks' own parts are never read."""
     for path in folder.rglob("*"):
         if path.name.endswith(".part") or not path.is_file() or ".rank" in path.name:
             continue
@@ -198,7 +196,7 @@ def killed(
 
 
 def same_run(commands: Commands, name: str) -> None:
-    """The run in this folder ended as the one that nobody killed."""
+    """The run in this folder ended like the uninterrupted one."""
     of_whole, folder = commands.folder / "whole", commands.folder / name
     assert (folder / "finished").read_text() == "6 steps\n"
     for key, value in weights(of_whole).items():
@@ -234,14 +232,12 @@ def fits(commands: Commands, whole: Ended, name: str, *, times: int, draws: rand
     return kills
 
 
-def test_a_run_that_is_killed_time_and_again_ends_as_if_it_had_not_been(commands: Commands, whole: Ended) -> None:
+def test_a_run_killed_many_times_ends_like_an_uninterrupted_one(commands: Commands, whole: Ended) -> None:
     assert fits(commands, whole, "smoke", times=5, draws=random.Random(f"{SEED} smoke")) >= 3
 
 
 @pytest.mark.slow
-def test_more_than_fifty_kills_of_fit_test_and_both_exports_leave_nothing_half(
-    commands: Commands, whole: Ended
-) -> None:
+def test_fifty_kills_of_fit_test_and_both_exports_leave_no_partial_file(commands: Commands, whole: Ended) -> None:
     kills = {"fit": 0, "test": 0, "export": 0, "model": 0}
     for number in range(40):
         if kills["fit"] >= 30:

@@ -1,6 +1,4 @@
-"""What is written, as numbers: means, control gaps, and refinement against the control that matters. By hand on a few
-completions, then through `fit` and `test`.
-"""
+"""Figures of what is written: means, control gaps and refinement, by hand on a few completions, then through `fit`."""
 
 from __future__ import annotations
 
@@ -99,7 +97,7 @@ def test_intervals_are_over_prompts_however_many_samples_both_sides_have() -> No
     )
 
 
-def test_a_gap_is_that_of_the_good_side_whichever_side_is_met_first() -> None:
+def test_a_gap_is_good_minus_bad_whichever_comes_first() -> None:
     for first in ("good", "bad"):
         written = [
             completion("a", f"{first} wit", "x", help=9.0),
@@ -145,7 +143,7 @@ def test_copies_are_counted_from_the_first_answer_of_the_same_prompt() -> None:
     assert [row.values["copied"] for row in rows] == [0.5, 0.0]
 
 
-def test_how_unlike_the_samples_of_a_prompt_are_is_counted_once_a_prompt() -> None:
+def test_distinct_is_counted_once_per_prompt() -> None:
     rows = with_samples(
         [
             completion("a", "good", "one two three", 0),
@@ -157,7 +155,7 @@ def test_how_unlike_the_samples_of_a_prompt_are_is_counted_once_a_prompt() -> No
 
 
 @pytest.mark.parametrize("name", ["tokens", "words", "repetition", "ended", "empty", "distinct"])
-def test_a_gap_of_a_mere_measure_is_no_headline(name: str) -> None:
+def test_gaps_of_length_and_the_like_are_not_headlines(name: str) -> None:
     assert headline({f"gap_{name}": 0.5, f"{name}_good": 1.0}) == []
     assert headline({f"gap_{name}": 0.5, "gap_rouge": 0.1, f"gap_{name}_low": 0.0}) == ["gap_rouge"]
 
@@ -185,9 +183,9 @@ def remark(one: Completion) -> str:
 SAMPLED = Sampling(max_new_tokens=6, temperature=1.0)
 
 
-def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path) -> None:
+def test_completions_are_written_during_fit_every_n_validations(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_validation_prompts=3)
-    model = tiny(sampling=SAMPLED, generate_every_n_validations=2, scorers=["test_evaluation:length"])
+    model = tiny(sampling=SAMPLED, generate_every_n_validations=2, scorers=["test_figures:length"])
     writer = CompletionWriter()
     run = trainer(
         tmp_path,
@@ -212,9 +210,9 @@ def test_completions_are_written_during_fit_at_their_own_interval(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"), [({"scorers": ["nope"]}, "nope"), ({"critic": "test_evaluation:nope"}, "nope")]
+    ("settings", "named"), [({"scorers": ["nope"]}, "nope"), ({"critic": "test_figures:nope"}, "nope")]
 )
-def test_a_rater_that_is_not_there_ends_a_fit_before_its_first_step(
+def test_a_missing_scorer_or_critic_ends_fit_before_its_first_step(
     settings: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=named):
@@ -227,7 +225,7 @@ def data_interval(data: Any, steps: int) -> int:
     return steps * data.plan.accumulate(1)
 
 
-def test_writing_during_fit_leaves_the_training_losses_as_they_are(tmp_path: Path) -> None:
+def test_writing_during_fit_does_not_change_the_training_losses(tmp_path: Path) -> None:
     losses = []
     for number, every in enumerate((0, 1)):
         data = held_out_data(tmp_path, max_validation_prompts=2)
@@ -240,7 +238,7 @@ def test_writing_during_fit_leaves_the_training_losses_as_they_are(tmp_path: Pat
     assert losses[0] == losses[1]
 
 
-def test_training_stops_early_and_keeps_its_best_checkpoint_by_the_control_gap(tmp_path: Path) -> None:
+def test_early_stopping_and_best_checkpoint_work_on_the_control_gap(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_validation_prompts=4)
     best = ModelCheckpoint(tmp_path / "best", monitor="val/gap_length", mode="max", filename="{step}")
     stop = EarlyStopping("val/gap_length", mode="max", min_delta=1e9, patience=2)
@@ -253,13 +251,13 @@ def test_training_stops_early_and_keeps_its_best_checkpoint_by_the_control_gap(t
         check_val_every_n_epoch=None,
         enable_checkpointing=True,
     )
-    run.fit(tiny(sampling=SAMPLED, generate_every_n_validations=1, scorers=["test_evaluation:length"]), datamodule=data)
+    run.fit(tiny(sampling=SAMPLED, generate_every_n_validations=1, scorers=["test_figures:length"]), datamodule=data)
     assert run.global_step == 3, "one that counts, and two without a gain of a thousand million"
     assert best.best_model_score is not None and len(list((tmp_path / "best").glob("*.ckpt"))) == 1
 
 
 @pytest.mark.parametrize(("of", "spoken"), [("coh", "default"), ("coh_critique", "critique")])
-def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_output(
+def test_a_refinement_prompt_has_the_ids_of_training_before_a_second_output(
     of: str, spoken: str, tmp_path: Path
 ) -> None:
     data = data_of(
@@ -268,7 +266,7 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
     data.setup("fit")
     seen = 0
     for one in data.splits["train"]:
-        for chain in data.preparer.chains(one):
+        for chain in data.planner.chains(one):
             if len(chain) != 2 or (chain[0].kind, chain[1].kind) not in (("bad", "good"), ("bad", "revision")):
                 continue
             critique = next((c.critique for c in one.record.candidates if c.text == chain[0].text), None)
@@ -283,7 +281,7 @@ def test_refinement_asks_with_the_very_ids_that_training_has_before_a_second_out
     assert seen > 0
 
 
-def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of(tmp_path: Path) -> None:
+def test_without_revisions_a_critique_is_before_its_answer(tmp_path: Path) -> None:
     data = data_of(
         usable(EVERY_KIND, method("coh_critique")),
         tmp_path,
@@ -312,7 +310,7 @@ def test_without_revisions_a_critique_stands_before_the_answer_that_it_speaks_of
 
 def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, max_test_prompts=3)
-    model = tiny(sampling=SAMPLED, refine=2, scorers=["test_evaluation:length"], critic="test_evaluation:remark")
+    model = tiny(sampling=SAMPLED, refine=2, scorers=["test_figures:length"], critic="test_figures:remark")
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
     run.fit(model, datamodule=data)
     metrics = merged(run.test(model, datamodule=data, verbose=False))
@@ -337,7 +335,7 @@ def test_every_round_of_refinement_has_its_fresh_draw(tmp_path: Path) -> None:
     } <= set(metrics)
 
 
-def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(
+def test_a_second_answer_loses_the_leading_spaces_of_its_place_in_a_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = held_out_data(tmp_path)
@@ -352,7 +350,7 @@ def test_the_spaces_taken_off_a_second_answer_are_those_of_its_place_in_a_chain(
     assert data.prompter.completion(written, SAMPLED, system="s").text == "d"
 
 
-def test_special_tokens_that_the_model_wrote_are_no_part_of_its_text(tmp_path: Path) -> None:
+def test_special_tokens_are_not_part_of_the_text(tmp_path: Path) -> None:
     data = held_out_data(tmp_path)
     data.setup("test")
     request = data.requests("test")[0]
@@ -386,14 +384,14 @@ def test_a_second_answer_without_room_is_left_out_with_its_control(tmp_path: Pat
 
 @pytest.mark.parametrize("setting", [{"generate_every_n_validations": -1}, {"refine": -1}])
 def test_negative_settings_are_refused(setting: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=r"neither can be negative"):
+    with pytest.raises(InputError, match=r"must be at least 0"):
         tiny(**setting)
 
 
 # A time budget
 
 
-def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_path: Path) -> None:
+def test_a_round_keeps_to_max_seconds_and_reports_what_was_left_out(tmp_path: Path) -> None:
     seen = {}
     for seconds in (None, 1e6, 1e-9):
         data = held_out_data(tmp_path, max_validation_prompts=3)
@@ -420,7 +418,7 @@ def test_a_round_of_writing_keeps_to_its_seconds_and_says_what_it_left_out(tmp_p
     assert seen[None] == seen[1e6] and len(seen[None]) == 3 * 4 and seen[1e-9] == []
 
 
-def test_predict_and_a_study_say_what_they_had_no_time_for(tmp_path: Path) -> None:
+def test_predict_and_a_study_report_what_was_left_out(tmp_path: Path) -> None:
     data = held_out_data(tmp_path)
     data.setup("predict")
     model = tiny(sampling=replace(SAMPLED, max_seconds=1e-9))
@@ -457,7 +455,7 @@ def dialogue_data(tmp_path: Path) -> Any:
     return data_of(conversations(40), tmp_path, train_only=False, validation_share=0.1, test_share=0.3)
 
 
-def test_pseudo_dialogues_keep_what_the_user_says_and_write_every_answer_after_the_models_own(tmp_path: Path) -> None:
+def test_pseudo_dialogues_keep_the_users_turns_and_write_each_answer_after_the_models_own(tmp_path: Path) -> None:
     data = dialogue_data(tmp_path)
     model = tiny(sampling=SAMPLED, dialogues=True)
     trainer(tmp_path, CompletionWriter()).predict(model, datamodule=data)
@@ -520,7 +518,7 @@ def test_two_systems_pseudo_dialogues_become_a_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "setting", [{"prompts_to": "a"}, {"completions_from": "a"}, {"sampling": Sampling(samples=2, temperature=1.0)}]
 )
-def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -> None:
+def test_dialogues_refuse_several_samples_and_completions_made_elsewhere(setting: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"model.generation.dialogues"):
         tiny(dialogues=True, **setting)
 
@@ -536,7 +534,7 @@ def test_a_dialogue_needs_its_own_answers_one_of_each(setting: dict[str, Any]) -
         ("uauau", ["u", "u", "u"]),
     ],
 )
-def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: list[str]) -> None:
+def test_consecutive_assistant_turns_are_one_answer(roles: str, before: list[str]) -> None:
     names = {"s": "system", "u": "user", "a": "assistant"}
     pieces = turns_before_answers([Turn(names[role], (Part("x"),)) for role in roles])  # type: ignore[arg-type]
     assert ["".join(turn.role[0] for turn in piece) for piece in pieces] == before
@@ -545,11 +543,11 @@ def test_every_run_of_the_assistants_turns_is_one_answer(roles: str, before: lis
 # Completions made elsewhere
 
 
-def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_written_here(
+def test_completions_of_exported_prompts_equal_those_written_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out, back = held_out_data(tmp_path), tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
-    here = tiny(sampling=SAMPLED, scorers=["test_evaluation:length"])
+    here = tiny(sampling=SAMPLED, scorers=["test_figures:length"])
     run = trainer(tmp_path, CompletionWriter(), max_steps=1)
     run.fit(here, datamodule=data)
     run.save_checkpoint(tmp_path / "one.ckpt")
@@ -587,7 +585,7 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
         for line in reversed(lines)
     ]
     back.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    taking = tiny(sampling=SAMPLED, completions_from=str(back), scorers=["test_evaluation:length"])
+    taking = tiny(sampling=SAMPLED, completions_from=str(back), scorers=["test_figures:length"])
     trainer(tmp_path, CompletionWriter()).predict(taking, datamodule=data)
     again = list(read_jsonl(tmp_path / "completions.jsonl", Completion))
     assert [(one.id, one.text, one.prompt, one.scores) for one in again] == [
@@ -604,9 +602,9 @@ def test_prompts_go_out_without_a_model_and_their_completions_come_back_as_if_wr
     ("settings", "name"),
     [
         ({}, None),
-        ({"model": "gpt2"}, "gpt2"),
-        ({"model": "runs/a/last.ckpt"}, None),
-        ({"model": "gpt2", "served_model": "mine"}, "mine"),
+        ({"name_or_path": "gpt2"}, "gpt2"),
+        ({"name_or_path": "runs/a/last.ckpt"}, None),
+        ({"name_or_path": "gpt2", "served_model": "mine"}, "mine"),
         ({"served_model": "mine"}, "mine"),
     ],
 )
@@ -618,7 +616,7 @@ def test_requests_name_the_model_as_the_server_calls_it(
     assert module.writer.served_model(module.pretrained_name) == (name or tmp_path.name)
     module.trained_with = {}
     assert module.writer.served_model(module.pretrained_name) == settings.get("served_model", tmp_path.name), (
-        "what came of training is no longer the model it began with"
+        "a trained model is not the one that training started from"
     )
 
 
@@ -634,7 +632,7 @@ def test_prompts_for_a_checkpoint_that_was_trained_on_other_ones_are_refused(tmp
     assert not (tmp_path / "p.jsonl").exists()
 
 
-def test_prompts_out_and_completions_back_at_once_are_refused() -> None:
+def test_prompts_to_and_completions_from_together_are_refused() -> None:
     with pytest.raises(InputError, match=r"prompts go out first"):
         tiny(prompts_to="a", completions_from="b")
 
@@ -651,7 +649,7 @@ def test_a_study_of_before_and_after_training_is_made_at_the_end_of_fit(tmp_path
     assert sorted(key["systems"]) == ["after", "before"]
 
 
-def test_a_study_of_good_against_bad_must_be_asked_for(tmp_path: Path) -> None:
+def test_a_study_of_good_against_bad_must_be_requested(tmp_path: Path) -> None:
     data = held_out_data(tmp_path)
     run = trainer(tmp_path, CompletionWriter(), HumanEvalExport("bad", raters=1, overlap=0), max_steps=1)
     model = tiny(sampling=SAMPLED)
@@ -670,7 +668,7 @@ def test_a_study_needs_the_completions_first(tmp_path: Path) -> None:
         run.test(tiny(sampling=SAMPLED), datamodule=held_out_data(tmp_path), verbose=False)
 
 
-def test_what_comes_after_the_next_feedback_sentence_is_cut_off(tmp_path: Path) -> None:
+def test_text_after_the_next_feedback_sentence_is_cut(tmp_path: Path) -> None:
     data = held_out_data(tmp_path)
     data.setup("test")
     pattern = data.prompter.next_marker(data.splits["test"][0].record)
@@ -685,7 +683,7 @@ def test_what_comes_after_the_next_feedback_sentence_is_cut_off(tmp_path: Path) 
     assert kept("A helpful answer:") == ""
 
 
-def test_writing_stops_behind_the_next_feedback_sentence_and_only_tokens_of_the_text_count(tmp_path: Path) -> None:
+def test_generation_stops_after_the_next_feedback_sentence_and_only_tokens_of_the_text_count(tmp_path: Path) -> None:
     data = held_out_data(tmp_path)
     data.setup("test")
     request, encode = data.requests("test")[0], data.prompter.tokens.encoder.encode_texts
@@ -700,7 +698,7 @@ def test_writing_stops_behind_the_next_feedback_sentence_and_only_tokens_of_the_
     assert (whole.text, whole.stop, whole.completion_tokens) == ("An apple.", "end", one.completion_tokens + 1)
 
 
-def test_a_marker_of_one_letter_ends_a_text_only_where_it_stands_as_in_training(tmp_path: Path) -> None:
+def test_a_one_letter_marker_ends_a_text_only_when_framed_as_in_training(tmp_path: Path) -> None:
     data = held_out_data(tmp_path, wording=wording("binary"))
     data.setup("test")
     pattern = data.prompter.next_marker(data.splits["test"][0].record)

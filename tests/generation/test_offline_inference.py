@@ -1,6 +1,4 @@
-"""exchange.py: what was written elsewhere comes back as if it had been written here, and a line that may belong to
-another prompt never does.
-"""
+"""Completions made elsewhere come back as if written here, and a line that may belong to another prompt is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import pytest
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.answers import PendingCompletion
-from coh_lightning.generation.offline_inference import read_completions, write_batch, write_prompts
+from coh_lightning.generation.offline_inference import read_completions, write_prompts
 
 SAMPLING = {
     "max_new_tokens": 8,
@@ -96,7 +93,7 @@ def read(path: Path, blanks: list[PendingCompletion] = BLANKS, **more: Any) -> l
     return read_completions(path, blanks, count=count, **more)
 
 
-def test_a_prompts_line_holds_all_that_is_needed_to_complete_it(tmp_path: Path) -> None:
+def test_a_prompts_line_has_everything_needed_to_complete_it(tmp_path: Path) -> None:
     assert write_prompts(tmp_path / "p.jsonl", BLANKS, stop_token_ids=[2, 5], stop=["A good answer:"], model="m") == 3
     first, second, _ = map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())
     one = BLANKS[0]
@@ -114,15 +111,15 @@ def test_a_prompts_line_holds_all_that_is_needed_to_complete_it(tmp_path: Path) 
     assert 0 <= seed < 2**31 and seed != second["body"]["seed"]  # or both samples would be one text
 
 
-def test_a_greedy_body_has_no_seed_and_nothing_that_only_vllm_knows_where_it_says_nothing(tmp_path: Path) -> None:
+def test_a_greedy_body_has_no_seed_and_no_vllm_settings_without_effect(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl", [blank(temperature=0.0, top_k=0)], stop_token_ids=[])
     body = json.loads((tmp_path / "p.jsonl").read_text())["body"]
     assert body == {"prompt": [1, 27, 30, 40], "max_tokens": 8, "temperature": 0.0, "n": 1}
 
 
-def test_a_batch_file_holds_nothing_but_what_a_batch_service_asks_for(tmp_path: Path) -> None:
-    assert write_batch(tmp_path / "b.jsonl", BLANKS, stop_token_ids=[2], model="m") == 3
-    lines = list(map(json.loads, (tmp_path / "b.jsonl").read_text().splitlines()))
+def test_a_batch_file_has_only_the_keys_of_a_batch_service(tmp_path: Path) -> None:
+    assert write_prompts(tmp_path / "b.batch.jsonl", BLANKS, stop_token_ids=[2], model="m") == 3
+    lines = list(map(json.loads, (tmp_path / "b.batch.jsonl").read_text().splitlines()))
     assert [set(line) for line in lines] == [{"custom_id", "method", "url", "body"}] * 3
     assert lines[0]["method"] == "POST" and lines[0]["url"] == "/v1/completions" and lines[0]["body"]["model"] == "m"
     assert all(line["body"]["model"] == "m" for line in lines), "a batch service refuses a request without a model"
@@ -161,7 +158,7 @@ def test_a_prompts_line_with_a_completion_added_is_a_completions_line(tmp_path: 
     }.items():
         with pytest.raises(
             InputError,
-            match=rf"c.jsonl:1: the {key} of '7:good:0' is .* is asked for; it is the completion of another prompt",
+            match=rf"c.jsonl:1: the {key} of '7:good:0' is .*, not .*, so it is for another prompt",
         ):
             read(written(tmp_path / "c.jsonl", lines[0] | {key: changed}, *lines[1:]))
 
@@ -182,15 +179,15 @@ def test_the_output_of_a_batch_comes_back_as_completions(tmp_path: Path, chat: b
     [("stop", "end"), ("length", "length"), ("eos_token", "end"), ("max_tokens", "length"), (None, "")],
 )
 @pytest.mark.filterwarnings("ignore:.*don't say why")
-def test_why_a_server_stopped_is_said_in_our_words(tmp_path: Path, reason: str | None, stop: str) -> None:
+def test_finish_reasons_become_our_stop_values(tmp_path: Path, reason: str | None, stop: str) -> None:
     for line in (served(BLANKS[0], finish_reason=reason), plain(BLANKS[0], finish_reason=reason)):
         [got] = read(written(tmp_path / "b.jsonl", line), BLANKS[:1])
         assert got.stop == stop and got.completion_tokens == 2 + (stop == "end")
 
 
-def test_a_text_that_broke_off_for_another_reason_is_refused(tmp_path: Path) -> None:
+def test_a_text_that_ended_for_another_reason_is_refused(tmp_path: Path) -> None:
     for reason in ("content_filter", "abort", 7, ["stop"]):
-        with pytest.raises(InputError, match=r"b.jsonl:1: finish_reason is .*, so the text may be cut short"):
+        with pytest.raises(InputError, match=r"b.jsonl:1: finish_reason is .*, not one of stop"):
             read(written(tmp_path / "b.jsonl", served(BLANKS[0], finish_reason=reason)), BLANKS[:1])
 
 
@@ -205,7 +202,7 @@ def test_a_text_is_cut_at_the_first_marker_and_its_tokens_are_counted_again(tmp_
     assert (got.text, got.stop, got.completion_tokens) == ("Apple, pear", "marker", 2)
 
 
-def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> None:
+def test_a_server_that_stopped_at_a_marker_gives_stop_marker(tmp_path: Path) -> None:
     line = served(BLANKS[0], " Apple\n\n", stop_reason="A bad answer:", usage={"completion_tokens": 5})
     [got] = read(written(tmp_path / "b.jsonl", line), BLANKS[:1])
     assert (got.text, got.stop, got.completion_tokens) == ("Apple", "marker", 5)
@@ -225,18 +222,18 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
         ),
         (
             [*map(plain, BLANKS), plain(blank(9))],
-            "c.jsonl:4: nobody asked for the completion str '9:good:0'; did you mean '7:good:0'",
+            "c.jsonl:4: the completion str '9:good:0' was not requested; did you mean '7:good:0'",
         ),
         (
             [plain(BLANKS[0], prompt_sha="hash of 8")],
-            "c.jsonl:1: the prompt_sha of '7:good:0' is str 'hash of 8', but str 'hash of 7' is asked for",
+            "c.jsonl:1: the prompt_sha of '7:good:0' is str 'hash of 8', not str 'hash of 7'",
         ),
         (
             [{"id": "7:good:0", "completion": "x"}],
-            "c.jsonl:1: the line of '7:good:0' has no 'prompt_sha', so nothing says that it belongs to this prompt",
+            "c.jsonl:1: the line of '7:good:0' has no 'prompt_sha'; copy it from the prompt's line",
         ),
         ([{"prompt_sha": "hash of 7", "completion": "x"}], "c.jsonl:1: the key 'id' is missing"),
-        ([{"id": ["7"], "prompt_sha": "", "completion": "x"}], "c.jsonl:1: nobody asked for the completion"),
+        ([{"id": ["7"], "prompt_sha": "", "completion": "x"}], "c.jsonl:1: the completion .* was not requested"),
         (
             [{"id": "7:good:0", "prompt_sha": "hash of 7"}],
             "c.jsonl:1: the line of '7:good:0' has neither 'completion' nor 'text'",
@@ -252,7 +249,7 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
         (["3"], "c.jsonl:1: the line is not a JSON object"),
         (
             [{"custom_id": "coh-12", "response": {}}],
-            "c.jsonl:1: nobody asked for .*its prompt or its settings have changed since the batch was written",
+            "c.jsonl:1: .* was not requested; its prompt or its settings have changed since the batch was written",
         ),
         ([{"id": "x", "response": {}}], "c.jsonl:1: the key 'custom_id' is missing"),
         (
@@ -273,9 +270,7 @@ def test_a_server_that_stopped_at_a_marker_itself_says_so(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_a_line_that_can_not_be_used_is_refused_by_file_and_line(
-    tmp_path: Path, lines: list[Any], message: str
-) -> None:
+def test_an_unusable_line_is_refused_by_file_and_line(tmp_path: Path, lines: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(written(tmp_path / "c.jsonl", *lines))
 
@@ -289,7 +284,7 @@ def test_many_bad_lines_are_all_counted_and_the_first_five_named(tmp_path: Path)
     )
 
 
-def test_other_words_or_settings_make_another_completion() -> None:
+def test_another_prompt_or_setting_gives_another_custom_id() -> None:
     one = BLANKS[0]
     others = [
         replace(one, prompt_ids=(1, 27, 30, 41)),
@@ -306,29 +301,26 @@ def test_two_blanks_of_one_id_are_refused(tmp_path: Path) -> None:
         write_prompts(tmp_path / "p.jsonl", [BLANKS[0], blank(temperature=0.0)], stop_token_ids=[])
 
 
-def test_a_server_that_read_other_prompt_tokens_is_warned_of(tmp_path: Path) -> None:
+def test_a_server_that_tokenizes_differently_gives_a_warning(tmp_path: Path) -> None:
     lines = [
         served(one, usage={"prompt_tokens": 5 if one is BLANKS[1] else 4, "completion_tokens": 3}) for one in BLANKS
     ]
     with pytest.warns(
         UserWarning,
-        match=r"tokenized 1 of 3 prompts differently \('7:good:1' was read as 5 tokens and has 4\)",
+        match=r"tokenized 1 of 3 prompts differently \('7:good:1' was read as 5 tokens, not 4\)",
     ):
         read(written(tmp_path / "b.jsonl", *lines))
 
 
-def test_files_only_no_torch() -> None:
-    code = "import sys, coh_lightning.generation.offline_inference; print({'torch', 'transformers', 'lightning', 'numpy'} & set(sys.modules))"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-        ).stdout.strip()
-        == "set()"
-    )
+def test_offline_inference_imports_no_torch() -> None:
+    heavy = "{'torch', 'transformers', 'lightning', 'numpy'}"
+    code = f"import sys, coh_lightning.generation.offline_inference; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize("form", ["plain", "batch"])
-def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completions_written_here(
+def test_prompts_of_a_data_module_completed_elsewhere_give_the_completions_written_here(
     tmp_path: Path, form: str
 ) -> None:
     """A server that runs the same model on `prompt_ids`, and sends back only what a server sends."""
@@ -362,10 +354,10 @@ def test_the_prompts_of_a_data_module_written_elsewhere_give_the_very_completion
         for one in generate(model.lm, requests, sampling, stop_ids=data.prompter.stop_ids, pad_id=data.prompter.pad_id)
     ]
 
-    write = partial(write_prompts if form == "plain" else write_batch, model="m")
-    write(tmp_path / "prompts.jsonl", blanks, stop_token_ids=data.prompter.stop_ids, model="m")
+    prompts = tmp_path / ("prompts.jsonl" if form == "plain" else "prompts.batch.jsonl")
+    write_prompts(prompts, blanks, stop_token_ids=data.prompter.stop_ids, model="m")
     answers = []
-    for line in map(json.loads, (tmp_path / "prompts.jsonl").read_text().splitlines()):
+    for line in map(json.loads, prompts.read_text().splitlines()):
         ids = np.array(line["body"]["prompt"], dtype=np.int32)
         settings = Sampling(max_new_tokens=line["body"]["max_tokens"], batch_size=1)
         [one] = generate(

@@ -1,4 +1,4 @@
-"""A reward model gives each completion the score that it gets alone, whatever shares its batch."""
+"""A reward model scores a completion the same whatever shares its batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.turns import Part, Turn
 from coh_lightning.generation.reward_model import RewardModel, prompt_turns
-from coh_lightning.world.evaluate import score
+from coh_lightning.generation.scorers import score
 from helpers.completions import completion
 from helpers.tokenizers import CHATML, GEMMA, byte_level, character
 
 
-def test_the_prompt_is_the_messages_of_the_completion_or_what_people_read_as_one_turn() -> None:
+def test_the_prompt_is_the_messages_or_else_shown_as_one_turn() -> None:
     talk = [("system", "Be brief."), ("user", "Hi\n\nAssistant: no"), ("assistant", ""), ("user", "Fruit?")]
     one = completion("Apple", messages=tuple({"role": role, "content": text} for role, text in talk))
     assert [(turn.role, turn.text) for turn in prompt_turns(one)] == talk
@@ -107,9 +107,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("template", [None, CHATML], ids=["pair", "chat"])
-def test_a_batch_gives_each_completion_the_reward_that_it_gets_alone(
-    tmp_path: Path, name: str, template: str | None
-) -> None:
+def test_a_reward_does_not_depend_on_the_batch(tmp_path: Path, name: str, template: str | None) -> None:
     folder = saved(tmp_path, name.split("_")[0], template=template, **SHAPES[name])
     model = RewardModel(folder, batch_size=3, device="cpu")
     rows = [completion(text, "Name a fruit." if number % 2 else "Which?", number) for number, text in enumerate(TEXTS)]
@@ -177,7 +175,7 @@ def test_two_labels_of_one_name_are_refused(tmp_path: Path) -> None:
         RewardModel(folder, device="cpu")
 
 
-def test_what_is_too_long_is_cut_as_prompts_are_and_counted(tmp_path: Path) -> None:
+def test_long_inputs_are_cut_like_training_prompts_and_counted(tmp_path: Path) -> None:
     import transformers as hf
 
     saved(tmp_path, "llama", pad_token_id=0, vocab_size=120)
@@ -205,7 +203,7 @@ def test_what_is_too_long_is_cut_as_prompts_are_and_counted(tmp_path: Path) -> N
     assert scores[0] == pytest.approx(model([completion("xyz", "0123456789abcdefghij"[-(room - 3) :])])[0], abs=1e-5)
 
 
-def test_old_turns_go_first_whole_and_the_system_turn_stays(tmp_path: Path) -> None:
+def test_old_turns_are_dropped_first_and_the_system_turn_stays(tmp_path: Path) -> None:
     saved(tmp_path, "llama", template=CHATML, pad_token_id=0)
     model = RewardModel(tmp_path, device="cpu")
     talk = [("system", "Be brief."), ("user", "Hello there"), ("assistant", "Hi"), ("user", "Name a fruit.")]
@@ -216,7 +214,7 @@ def test_old_turns_go_first_whole_and_the_system_turn_stays(tmp_path: Path) -> N
     assert read == model.tokenizer.apply_chat_template(kept, tokenize=False)
 
 
-def test_the_limit_is_what_the_model_has_positions_for(tmp_path: Path) -> None:
+def test_the_limit_is_the_models_number_of_positions(tmp_path: Path) -> None:
     assert RewardModel(saved(tmp_path / "a", "llama", max_position_embeddings=64), device="cpu").max_tokens == 64
     # a RoBERTa counts its positions from behind the pad token's id
     model = RewardModel(saved(tmp_path / "b", "roberta", max_position_embeddings=66, pad_token_id=1), device="cpu")

@@ -1,6 +1,4 @@
-"""`samples.html` and the rows of a W&B table: what is shown, in which order, which figures, and that no text gets out
-of its place.
-"""
+"""`samples.html` and the rows of a W&B table: content, order, figures, and that all text is escaped."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ HOSTILE = (
 
 
 def completion(prompt: str, ask: str, text: str, /, **more: Any) -> Completion:
-    """A completion of one of the prompts p0, p1, ... that were asked for in the words of `ask`."""
+    """A completion of one of the prompts p0, p1, ... under the condition `ask`."""
     given = {
         "id": f"{prompt}:{ask}",
         "prompt_id": prompt,
@@ -100,7 +98,7 @@ def found(page: str, *wanted: str) -> list[str]:
 # --- what is shown, and in which order
 
 
-def test_each_round_shows_the_asks_side_by_side_the_newest_round_first(tmp_path: Path) -> None:
+def test_each_round_shows_the_conditions_side_by_side_the_newest_round_first(tmp_path: Path) -> None:
     rounds = [
         (f"step {step}", [completion("p0", ask, f"{ask} at {step}") for ask in ("bad", "good")])
         for step in (0, 400, 800)
@@ -126,7 +124,7 @@ def test_each_round_shows_the_asks_side_by_side_the_newest_round_first(tmp_path:
     assert "good at 0" in within.split("</details>")[0]
 
 
-def test_asks_stand_in_pairs_whatever_the_order_of_the_file() -> None:
+def test_conditions_are_in_pairs_whatever_the_order_of_the_file() -> None:
     asks = [
         "bad",
         "bad accuracy",
@@ -175,14 +173,14 @@ def test_a_prompt_or_sentence_that_changed_is_shown_where_it_did(tmp_path: Path)
     assert [("Once:" in cell, "Once upon a prompt" in cell) for cell in cells] == [(False, False), (True, True)]
 
 
-def test_without_the_words_that_people_read_the_exact_prompt_stands_in_their_place(tmp_path: Path) -> None:
+def test_without_shown_the_exact_prompt_is_shown(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("test", [completion("p0", ask, "x", shown=None) for ask in ("good", "bad")]))
     assert "<h3>Prompt, as it is continued under “good”</h3>" in page
     assert found(page, "prompt") == ["Prompt, as it is continued under “good”\nQuestion p0\ngood sentence:"]
     assert found(page, "exact") == ["exact prompt · 9 tokensQuestion p0\nbad sentence:"]
 
 
-def test_every_sample_is_numbered_and_a_gap_is_shown_as_one(tmp_path: Path) -> None:
+def test_samples_are_numbered_and_missing_ones_are_shown_as_gaps(tmp_path: Path) -> None:
     written = [completion("p0", "good", f"take {n}") for n in range(3)] + [completion("p0", "bad", "only")]
     page = page_of(tmp_path, ("test", written))
     assert re.findall(r"sample \d of \d", page) == ["sample 1 of 3", "sample 2 of 3", "sample 3 of 3"]
@@ -224,7 +222,7 @@ def test_spaces_tabs_and_line_ends_stay(tmp_path: Path) -> None:
     assert "white-space: pre-wrap" in page
 
 
-def test_control_characters_become_visible_signs(tmp_path: Path) -> None:
+def test_control_characters_are_shown_visibly(tmp_path: Path) -> None:
     page = page_of(
         tmp_path, ("test", [completion("p0", "good", "a\x00\x1b[31m\r\n\u202eb\u2028\ud800\U000e0041é👩\u200d🔬")])
     )
@@ -243,7 +241,7 @@ def test_control_characters_become_visible_signs(tmp_path: Path) -> None:
     assert f'<div class="text">{expected}</div>' in page
 
 
-def test_the_settings_of_sampling_are_named_with_all_their_values(tmp_path: Path) -> None:
+def test_sampling_settings_are_listed_with_all_values(tmp_path: Path) -> None:
     written = [completion("p0", "good", "x", sampling={"temperature": 0.7, "samples": n}) for n in (4, 1)]
     assert '<p class="facts">temperature 0.7, samples 4 or 1</p>' in page_of(tmp_path, ("test", written))
 
@@ -332,13 +330,13 @@ def test_a_line_breaks_where_a_round_has_no_value(tmp_path: Path) -> None:
     assert found(page, "value") == ["–"]
 
 
-def test_one_round_has_no_lines_and_a_measure_that_nobody_gave_no_column(tmp_path: Path) -> None:
+def test_one_round_has_no_lines_and_a_missing_measure_no_column(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("test", [completion("p0", "good", "x", completion_tokens=0, stop="", scores={"s": 1.0})]))
     assert "<polyline" not in page and re.findall(r'<th scope="col">(.*?)</th>', page) == ["sentence", "s"]
     assert "<table>" not in page_of(tmp_path, ("test", [completion("p0", "good", "x", completion_tokens=0, stop="")]))
 
 
-def test_a_score_of_the_name_of_a_measure_of_ours_does_not_hide_it(tmp_path: Path) -> None:
+def test_a_score_with_the_name_of_a_measure_does_not_hide_it(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("test", [completion("p0", "good", "x", scores={"tokens": 0.5})]))
     assert re.findall(r'<th scope="col">(.*?)</th>', page) == [
         "sentence",
@@ -375,7 +373,7 @@ def test_a_limit_below_one_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["high", True, None, float("nan"), float("inf")])
-def test_a_score_that_is_no_finite_number_is_refused_by_the_completions_id(tmp_path: Path, value: Any) -> None:
+def test_a_non_finite_score_is_refused_with_the_completions_id(tmp_path: Path, value: Any) -> None:
     odd = [completion("p0", "good", "x", scores={"reward": value})]
     for act in (lambda: page_of(tmp_path, ("test", odd)), lambda: sample_rows(odd)):
         with pytest.raises(
@@ -384,7 +382,7 @@ def test_a_score_that_is_no_finite_number_is_refused_by_the_completions_id(tmp_p
             act()
 
 
-def test_a_page_that_cannot_be_written_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "samples.html").mkdir()
     with pytest.raises(InputError, match=r"samples.html can't be written"):
         page_of(tmp_path, ("test", [completion("p0", "good", "x")]))
@@ -465,7 +463,7 @@ def test_the_policy_names_the_one_script_and_the_one_style_and_allows_nothing_el
 # --- rows of a table
 
 
-def test_rows_hold_one_completion_each_in_the_order_given() -> None:
+def test_there_is_one_row_per_completion_in_the_given_order() -> None:
     written = [
         completion("p1", "good", "a", scores={"s": 1}),
         completion("p1", "good", "b", shown=None, stop="length"),
@@ -519,7 +517,7 @@ def rounds_to_look_at() -> list[tuple[str, list[Completion]]]:
     ]
 
 
-def test_nothing_runs_and_nothing_is_asked_of_the_network(tmp_path: Path, browser: Browser) -> None:
+def test_no_payload_runs_and_the_network_is_not_used(tmp_path: Path, browser: Browser) -> None:
     for number, text in enumerate(HOSTILE):
         page = write_samples(tmp_path / f"{number}.html", everywhere(text))
         browser.forget()
@@ -531,7 +529,7 @@ def test_nothing_runs_and_nothing_is_asked_of_the_network(tmp_path: Path, browse
         assert browser.console() == [] and browser.requested() == {page.as_uri()}
 
 
-def test_columns_and_rounds_can_be_taken_away(tmp_path: Path, browser: Browser) -> None:
+def test_columns_and_rounds_can_be_hidden(tmp_path: Path, browser: Browser) -> None:
     browser.show(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
     assert seen(browser, "#p1 .cell > .text") == ["a red fox sat down", "no fox"]
     browser.driver.find_element("css selector", ".tools .tag.bad").click()
@@ -542,7 +540,7 @@ def test_columns_and_rounds_can_be_taken_away(tmp_path: Path, browser: Browser) 
     assert seen(browser, "#p1 .cell > .text") == ["a red fox ran"]
 
 
-def test_a_search_leaves_the_prompts_in_which_the_words_stand(tmp_path: Path, browser: Browser) -> None:
+def test_a_search_shows_the_prompts_that_contain_the_words(tmp_path: Path, browser: Browser) -> None:
     browser.show(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())
     browser.driver.find_element("css selector", "body").send_keys("/")
     browser.driver.switch_to.active_element.send_keys("TEXT 2")
@@ -551,7 +549,7 @@ def test_a_search_leaves_the_prompts_in_which_the_words_stand(tmp_path: Path, br
 
 
 @pytest.mark.parametrize(("choice", "marked"), [("before", ["sat down"]), ("first", ["no"])])
-def test_words_that_another_text_has_not_are_marked(
+def test_words_that_differ_from_another_text_are_marked(
     tmp_path: Path, browser: Browser, choice: str, marked: list[str]
 ) -> None:
     browser.show(write_samples(tmp_path / "samples.html", rounds_to_look_at()).as_uri())

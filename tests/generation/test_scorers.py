@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from coh_lightning.errors import InputError
-from coh_lightning.generation import text_metrics as metrics
-from coh_lightning.generation.scorers import TAKEN, load_critic, load_scorer
-from coh_lightning.world.evaluate import score
+from coh_lightning.generation.scorers import TAKEN, load_critic, load_scorer, score
+from coh_lightning.generation.text_metrics import completion_values
 from helpers.completions import completion
 
 
@@ -69,7 +68,7 @@ def test_a_function_is_found_by_its_import_path_with_a_colon_or_a_dot(raters: Pa
     assert load_scorer("my_raters:rater.polite")([A]) == [{"polite": 1.0}]
 
 
-def test_scores_are_added_to_those_that_a_completion_has_and_the_completion_given_stays(raters: Path) -> None:
+def test_scores_are_added_to_a_copy_of_the_completion(raters: Path) -> None:
     once = score([A, B], load_scorer("my_raters:length"))
     twice = score(once, load_scorer("my_raters:truth"))
     assert [one.scores for one in twice] == [{"length": 1.0, "polite": 1.0}] * 2
@@ -94,7 +93,7 @@ def test_a_batched_function_gets_all_completions_at_once(raters: Path) -> None:
         ("my_raters:Rater", "not a function; name a function that takes a Completion"),
     ],
 )
-def test_a_wrong_import_path_is_refused_with_what_is_wrong(raters: Path, path: str, message: str) -> None:
+def test_a_wrong_import_path_is_refused_with_the_reason(raters: Path, path: str, message: str) -> None:
     with pytest.raises(InputError, match=".*".join(message.split("*")).replace("?", r"\?")):
         load_scorer(path)
 
@@ -131,7 +130,7 @@ def test_names_stay_the_same_from_call_to_call(raters: Path) -> None:
         scorer([B])
 
 
-def test_an_error_inside_a_scorer_says_which_completion_it_was_given(raters: Path) -> None:
+def test_an_error_inside_a_scorer_names_the_completion(raters: Path) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         load_scorer("my_raters:wrong")([A])
     assert caught.value.__notes__ == ["my_raters:wrong raised this, given the completion 'r0:good:0'"]
@@ -147,8 +146,8 @@ def test_two_scorers_never_overwrite_each_other_or_a_completions_figures(raters:
         score([A], load_scorer("my_raters:words"))
 
 
-def test_the_names_of_a_completions_figures_are_all_taken() -> None:
-    assert set(TAKEN) == {*metrics.VALUES, "distinct", "copied"}
+def test_scores_cannot_have_the_name_of_any_figure_of_a_completion() -> None:
+    assert set(TAKEN) == {*completion_values("a", tokens=1, ended=True, reference="a"), "distinct", "copied"}
 
 
 def test_a_critic_returns_a_remark_on_each_completion(raters: Path) -> None:

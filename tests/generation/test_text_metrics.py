@@ -1,6 +1,4 @@
-"""metrics.py: each number on texts small enough to count by hand, and sums that are the same in one piece and in
-two.
-"""
+"""Text metrics on texts small enough to count by hand, and means that are equal however the values are split."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ def test_rouge_of_ascii_text_equals_googles_package(text: str, reference: str) -
     )
 
 
-def test_words_of_one_stem_are_different_words_to_rouge() -> None:
+def test_rouge_does_not_stem() -> None:
     assert rouge("running quickly", "runs quick") == {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0, "rouge": 0.0}
 
 
@@ -123,7 +121,7 @@ def test_distinct_is_counted_over_all_the_texts() -> None:
     assert distinct(["a", ""]) == 0.0
 
 
-def test_copying_is_what_the_second_has_from_the_first() -> None:
+def test_copied_is_the_share_of_the_first_text_in_the_second() -> None:
     first = "the train was late because of snow"
     assert copied(first, first) == 1.0
     assert copied("the train was late today", first) == 2 / 3
@@ -163,7 +161,7 @@ def test_sums_are_divided_once() -> None:
     assert list(sums.compute()) == ["never"]
 
 
-def test_two_halves_merged_equal_the_whole() -> None:
+def test_merged_halves_equal_the_whole() -> None:
     names = ["a", "b", "c"]
     batches = [{name: np.random.default_rng(i).normal(size=i % 4) for name in names[: 1 + i % 3]} for i in range(12)]
     whole, left, right = WeightedMeans(names), WeightedMeans(names), WeightedMeans(names)

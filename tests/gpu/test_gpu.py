@@ -1,6 +1,4 @@
-"""What only a GPU can show: FSDP1, bfloat16, compiled layers, quantized weights. One GPU is enough: a world of one; all
-that there are take part.
-"""
+"""What needs a GPU: FSDP1, bfloat16, compiled layers, quantized weights. One GPU is enough; all that exist are used."""
 
 from __future__ import annotations
 
@@ -77,7 +75,7 @@ def fitted(folder: Path, run: str, *words: str) -> tuple[list[float], dict[str, 
 
 
 @pytest.mark.parametrize("name", ["fsdp1", "fsdp2"])
-def test_a_sharded_model_learns_writes_and_comes_back_as_on_one_gpu(name: str, tmp_path: Path) -> None:
+def test_a_sharded_model_trains_writes_and_reloads_as_on_one_gpu(name: str, tmp_path: Path) -> None:
     alone, weights = fitted(tmp_path, "alone", "--trainer.devices=1")
     losses, sharded = fitted(tmp_path, name, "--trainer.devices=-1", *STRATEGIES[name])
     assert losses == pytest.approx(alone, rel=1e-4) and sharded.keys() == weights.keys()
@@ -95,9 +93,7 @@ def test_a_sharded_model_learns_writes_and_comes_back_as_on_one_gpu(name: str, t
 
 
 @pytest.mark.parametrize("words", [["--model.compile=true"], ["--model.gradient_checkpointing=true"]])
-def test_compiled_layers_and_recomputed_activations_change_nothing_but_the_cost(
-    words: list[str], tmp_path: Path
-) -> None:
+def test_compilation_and_gradient_checkpointing_change_only_the_cost(words: list[str], tmp_path: Path) -> None:
     alone, weights = fitted(tmp_path, "alone", "--trainer.devices=1")
     losses, others = fitted(tmp_path, "other", "--trainer.devices=1", *words)
     assert losses == pytest.approx(alone, rel=1e-4) and others.keys() == weights.keys()
@@ -117,7 +113,7 @@ def test_bfloat16_learns(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
-def test_adapters_on_quantised_weights_train_come_back_and_write(bits: str, tmp_path: Path) -> None:
+def test_adapters_on_quantized_weights_train_reload_and_write(bits: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     AutoModelForCausalLM.from_config(

@@ -1,7 +1,6 @@
 """A real browser for tests of pages: Chromium without a window, driven by Selenium.
 
-Where there is no Chromium the tests that need one are skipped, unless CI_BROWSER_REQUIRED=1 says that there must be
-one.
+Without Chromium the tests that need it are skipped, or fail with CI_BROWSER_REQUIRED=1.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class Browser:
         return self.driver.get_log("browser")
 
     def requested(self) -> set[str]:
-        """Addresses asked for since the last call by pages from files, without what stands behind a `?`."""
+        """Addresses asked for since the last call by pages from files, without their query."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return {

@@ -44,7 +44,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """The one line that a mistake ends in. Fails where there is a traceback, or no such line."""
+        """The single error line; fails if there is a traceback or no such line."""
         assert "Traceback" not in self.printed, self.printed[-4000:]
         [line] = [line for line in self.printed.splitlines() if line.startswith("error: ")]
         return line
@@ -57,8 +57,8 @@ class Commands:
         self.folder = folder
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         environment.pop("COH_RUN_FOLDER", None)
-        self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        self._server = subprocess.Popen(  # -P: this folder has a tokenizers.py
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def begin(self, *words: str, signals: Sequence[tuple[float, int]] = (), event: int = 0, **more: Any) -> None:
@@ -102,7 +102,7 @@ def serve() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
         print(json.dumps(_forked(json.loads(line))), flush=True)
-    os._exit(0)  # nothing is left to wind up
+    os._exit(0)
 
 
 def _forked(asked: Mapping[str, Any]) -> dict[str, Any]:

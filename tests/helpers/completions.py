@@ -68,7 +68,7 @@ def save(path: Path, cells: Cells) -> Path:
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    """A CSV as it stands, guards and all."""
+    """A CSV as it is, with its guards."""
     return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
 
 

@@ -1,6 +1,4 @@
-"""Ranks: how a test starts them as a cluster would, the one run that all tests of several ranks compare, and how a rank
-ends.
-"""
+"""Starts ranks as a cluster would, defines the run that all tests of several ranks compare, and ends a rank."""
 
 from __future__ import annotations
 
@@ -66,8 +64,8 @@ def rows(folder: Path) -> CoHDataModule:
 
 
 def module(**settings: Any) -> CoHModule:
-    """A small model whose gradients are large; GPT-2 works in float64 throughout where it is told to."""
-    start = {} if "model" in settings else {"from_config": GPT2}
+    """A small model whose gradients are large; GPT-2 can run wholly in float64."""
+    start = {} if "name_or_path" in settings else {"from_config": GPT2}
     return CoHModule(
         **grouped(
             start
@@ -78,7 +76,7 @@ def module(**settings: Any) -> CoHModule:
 
 
 def whole(value: Tensor) -> Tensor:
-    """A copy of all of a tensor, of which this rank may hold a part; every rank must ask."""
+    """A copy of all of a tensor, of which this rank may hold a part; all ranks must call it."""
     return (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
 
 
@@ -167,7 +165,7 @@ def trained(
 
 
 def losses(of_ranks: Sequence[dict[str, Any]]) -> list[float]:
-    """Of each step, summed over the ranks."""
+    """The loss of each step, summed over the ranks."""
     return [sum(parts) for parts in zip(*(one["losses"] for one in of_ranks), strict=True)]
 
 
@@ -226,7 +224,7 @@ def commanded(
                         "OMP_NUM_THREADS": str(threads),
                         "OMP_WAIT_POLICY": "PASSIVE",
                         "GLOO_SOCKET_IFNAME": "lo",
-                        "PYTHONPATH": str(ROOT),
+                        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
                     }
                 )
                 processes.append(
@@ -262,9 +260,9 @@ def end_rank() -> None:
     """Leaves the process with exit code 0, once all ranks have come here. To be called last, so that a rank that raises
     before ends with a failure.
 
-    Gloo and autograd keep threads. At Python's ordinary end these are taken apart in an order that nobody fixes, and
-    once in a while a rank whose work was done and written died in it ("terminate called without an active exception",
-    SIGABRT). Nothing is taken apart here.
+    Gloo and autograd keep threads. At Python's normal exit these are destroyed in an undefined order, and
+    now and then a rank whose work was done and written died in it ("terminate called without an active exception",
+    SIGABRT). Nothing is destroyed here.
     """
     if dist.is_initialized():
         dist.barrier()  # a rank that is still exchanging something would miss this one

@@ -4,7 +4,7 @@ families. For tests of any stage.
 character     one token per character: expected lists can be written by hand
 byte_level    byte-level BPE with the GPT-2 split (GPT-2, Llama 3, Qwen, ...)
 sentencepiece BPE without a split, a false space in front, bytes for unknown characters (Llama 1 and 2, Mistral)
-unigram       Unigram over "▁words" (T5, XLNet, ...): its special tokens stand in the vocabulary itself
+unigram       Unigram over "▁words" (T5, XLNet, ...): its special tokens are in the vocabulary itself
 """
 
 from __future__ import annotations

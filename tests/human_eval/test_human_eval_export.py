@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval import rating_page
-from coh_lightning.human_eval.export import export_study, notes
+from coh_lightning.human_eval import export as module
+from coh_lightning.human_eval.export import EXCLUSION, export_study, notes
 from coh_lightning.human_eval.export_command import summary
-from coh_lightning.human_eval.export_settings import EXCLUSION
 from coh_lightning.human_eval.study import Study, read_study
 from helpers.completions import completions, lines_of, own
 
@@ -50,7 +49,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     assert {name: (tmp_path / "study" / name).read_bytes() for name in files(tmp_path / "study")} == first
 
 
-def test_nothing_that_raters_get_tells_system_ask_marker_or_path(tmp_path: Path) -> None:
+def test_raters_files_do_not_reveal_system_ask_marker_or_path(tmp_path: Path) -> None:
     a = lines_of(
         tmp_path / "secret-file.jsonl",
         [own(str(n), f"first {n}", system="secret-a", ask="secret-ask", marker="secret marker:") for n in range(9)],
@@ -71,14 +70,14 @@ def test_nothing_that_raters_get_tells_system_ask_marker_or_path(tmp_path: Path)
             ], name
 
 
-def test_what_the_models_wrote_may_say_anything(tmp_path: Path) -> None:
+def test_a_completion_may_contain_a_systems_name(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [{"id": "1", "prompt": "Who?", "completion": "I am <b>a</b>, not b."}])
     b = lines_of(tmp_path / "b.jsonl", [{"id": "1", "prompt": "Who?", "completion": "=b"}])
     study = export_study([a, b], tmp_path / "study", raters=1)
     assert {text for item in study.items for text in item.texts} == {"I am <b>a</b>, not b.", "=b"}
 
 
-def test_the_key_fixes_rules_systems_sampling_and_what_had_no_counterpart(tmp_path: Path) -> None:
+def test_the_key_has_rules_systems_sampling_and_unmatched_prompts(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", 4, sampling={"temperature": 1.0, "seed": 4})
     b = completions(tmp_path, "b", 3)
     key = export_study(
@@ -95,7 +94,7 @@ def test_the_key_fixes_rules_systems_sampling_and_what_had_no_counterpart(tmp_pa
     assert key["completions"] == {name: {"file": f"{name}.jsonl", "ask": "", "samples": 1} for name in "ab"}
 
 
-def test_a_folder_with_judgements_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_judgments_is_never_replaced(tmp_path: Path) -> None:
     export(tmp_path)
     (tmp_path / "study" / "judgments.jsonl").write_text("{}\n")
     for overwrite in (False, True):
@@ -104,19 +103,19 @@ def test_a_folder_with_judgements_is_never_replaced(tmp_path: Path) -> None:
     assert read_study(tmp_path / "study").seed == 0
 
 
-def test_another_study_is_replaced_only_on_purpose(tmp_path: Path) -> None:
+def test_another_study_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     export(tmp_path)
-    with pytest.raises(InputError, match="another study is there, and sheets already sent out could not be imported"):
+    with pytest.raises(InputError, match=r"another study is there, .* without its key\.json"):
         export(tmp_path, seed=1)
     assert read_study(tmp_path / "study").seed == 0
     export(tmp_path, seed=1, overwrite=True)
     assert read_study(tmp_path / "study").seed == 1
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="the folder holds other files and no study"):
+    with pytest.raises(InputError, match="the folder has other files and no study"):
         export(tmp_path, overwrite=True)
     (tmp_path / "study" / "thesis.tex").unlink()
     export(tmp_path)
@@ -125,20 +124,20 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         export_study([completions(tmp_path, "a"), completions(tmp_path, "b")], tmp_path / "file")
 
 
-def test_there_is_never_half_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_export_leaves_the_old_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(tmp_path)
 
     def broken(study: Study, path: Path) -> None:
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(rating_page, "write_rating_page", broken)
+    monkeypatch.setattr(module, "write_rating_page", broken)
     with pytest.raises(RuntimeError, match="interrupted"):
         export(tmp_path, seed=1, overwrite=True)
     assert read_study(tmp_path / "study").seed == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl", "old.jsonl", "study"]
 
 
-def test_references_are_the_baseline_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_against_references_makes_them_the_baseline(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", reference="What people wrote.")
     key = export_study([a], tmp_path / "study", against_references=True).key
     assert (key["systems"], key["against"], key["sampling"]) == (
@@ -159,14 +158,14 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"attributes": ()}, "No attribute is given, so nothing would be asked; give at least one, such as overall."),
+        ({"attributes": ()}, "No attribute is given"),
         (
             {"attributes": ("wit",)},
             "Raters need a sentence for the attribute 'wit'; give --define 'wit=Which answer ...?'",
         ),
         ({"attributes": ("overall", "Overall")}, "The attribute 'Overall' is given twice"),
-        ({"attributes": ("comment",)}, "has the name of another column of the sheets"),
-        ({"attributes": ("=1",)}, "The attribute '=1' can't be the name of a column"),
+        ({"attributes": ("comment",)}, "'comment' is given twice, or is another column of the sheets"),
+        ({"attributes": ("=1",)}, "The attribute '=1' can't name a column"),
         (
             {"define": {"acuracy": "?"}},
             "'acuracy' is defined but not among the attributes accuracy, coherence, coverage, overall; did you mean "
@@ -179,10 +178,10 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
         ),
         ({"title": "old against all"}, "The title mentions the system 'old'"),
         ({"title": "比较old和其他"}, "The title mentions the system 'old'"),
-        ({"title": "\ud800"}, "The title holds a lone surrogate"),
+        ({"title": "\ud800"}, "title holds the lone surrogate U+D800"),
         (
             {"forms": ["xls"]},
-            "There is no form 'xls'; it must be one of xlsx, label-studio, potato; did you mean 'xlsx'?",
+            "There is no form 'xls'; give one of xlsx, label-studio, potato; did you mean 'xlsx'?",
         ),
         ({"exclusion": {"min_gould": 1}}, "There is no exclusion rule 'min_gould'"),
         ({"exclusion": {"min_gold": 2}}, "The exclusion rule min_gold is 2; it must be at least 0 and at most 1."),
@@ -190,7 +189,7 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
         ({"names": ("one",)}, "A study compares two systems, but only one was given"),
     ],
 )
-def test_a_mistake_is_refused_before_anything_is_written(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+def test_bad_options_are_refused_before_anything_is_written(tmp_path: Path, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         export(tmp_path, **options)
     assert says in str(caught.value)
@@ -212,13 +211,13 @@ def test_a_lone_surrogate_is_refused_by_completion_file_and_line(tmp_path: Path)
         export_study([a, b], tmp_path / "study")
 
 
-def test_own_attributes_are_asked_in_own_words(tmp_path: Path) -> None:
+def test_custom_attributes_use_the_given_definitions(tmp_path: Path) -> None:
     study = export(tmp_path, attributes=("wit", "overall"), define={"wit": "Which answer is funnier?"})
     assert study.definitions["wit"] == "Which answer is funnier?"
     assert "wit: Which answer is funnier?" in (tmp_path / "study/sheets/instructions.txt").read_text()
 
 
-def test_the_maker_is_told_what_to_know(tmp_path: Path) -> None:
+def test_export_notes_sampling_unmatched_prompts_equal_and_long_texts(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", 4, sampling={"temperature": 1})
     b = lines_of(
         tmp_path / "b.jsonl",
@@ -235,9 +234,9 @@ def test_the_maker_is_told_what_to_know(tmp_path: Path) -> None:
     study = export_study([a, b], tmp_path / "study", raters=1, identical=0)
     assert notes(study) == [
         "'a' and 'b' were sampled differently: temperature 1 and 2.",
-        "1 prompt of 'a' had no counterpart and is left out (p3).",
-        "In 1 of 3 items both systems wrote the same text; raters should call them a tie.",
-        "2 of 3 items hold a text of more than 32,767 characters, which Excel cuts off; have them rated in rate.html.",
+        "1 prompt of 'a' had no counterpart; left out: p3.",
+        "In 1 of 3 items both systems wrote the same text, which is a tie.",
+        "2 of 3 items have a text of more than 32,767 characters, which Excel cuts off; have them rated in rate.html.",
     ]
     assert (
         summary(study, tmp_path / "study").splitlines()[0]

@@ -19,8 +19,14 @@ from hypothesis import strategies as st
 from openpyxl.cell.cell import Cell
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.label_studio import label_studio_interface, read_label_studio, write_label_studio
-from coh_lightning.human_eval.potato import SCHEME, read_potato, write_potato
+from coh_lightning.human_eval.annotation_tools import (
+    SCHEME,
+    label_studio_interface,
+    read_label_studio,
+    read_potato,
+    write_label_studio,
+    write_potato,
+)
 from coh_lightning.human_eval.sheets import sheet_cells
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.submitted import SubmittedRow
@@ -68,7 +74,7 @@ def shown(study: Study, rater: str) -> list[tuple[str, str, str]]:
     return [(item.prompt, *row.shown(item)) for row, item in study.rater_rows(rater)]
 
 
-def test_no_form_tells_a_system_or_the_seed(tmp_path: Path) -> None:
+def test_forms_do_not_reveal_systems_or_the_seed(tmp_path: Path) -> None:
     for write in (write_xlsx, write_label_studio, write_potato):
         write(study_of(), tmp_path)
     files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
@@ -140,12 +146,12 @@ def test_only_answers_can_be_written_and_choices_come_from_a_list(tmp_path: Path
     assert all(cell.alignment.wrap_text for row in sheet.iter_rows() for cell in row)
 
 
-def test_a_text_longer_than_a_cell_is_refused_by_item_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_text_too_long_for_a_cell_is_refused_naming_the_item(tmp_path: Path) -> None:
     fits, long = "x" * 32_767, "😀" * 16_384
     write_xlsx(study_of((("p", fits, "b"),)), tmp_path / "fits")
     with pytest.raises(
         InputError,
-        match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, .* holds 32,767",
+        match=r"Item 'i1' \(row 'r11' of rater-1\): answer B has 32,768 characters, .* 32,767",
     ):
         write_xlsx(study_of((("p", fits, "b"), ("q", "c", long))), tmp_path / "long")
     assert not (tmp_path / "long").exists()
@@ -170,7 +176,7 @@ def test_the_labelling_interface_has_a_block_of_three_choices_per_attribute_in_t
     assert [each.get("name") for each in view.iter("TextArea")] == ["comment"]
 
 
-def test_tasks_hold_the_texts_as_they_are_but_for_nul(tmp_path: Path) -> None:
+def test_tasks_have_the_texts_with_nul_replaced(tmp_path: Path) -> None:
     study = study_of()
     write_label_studio(study, tmp_path)
     for rater in study.raters:
@@ -261,7 +267,7 @@ def test_an_export_of_label_studio_is_read(tmp_path: Path) -> None:
     ]
 
 
-def test_different_answers_in_one_annotation_are_kept_apart_and_equal_ones_are_one(tmp_path: Path) -> None:
+def test_different_answers_in_one_annotation_are_unclear_and_equal_ones_merge(tmp_path: Path) -> None:
     study = study_of()
     write_label_studio(study, tmp_path)
     tasks = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))[:2]
@@ -282,7 +288,7 @@ def test_different_answers_in_one_annotation_are_kept_apart_and_equal_ones_are_o
     assert found == [({"overall": "tie"}, {"accuracy": ["A", "B"]}), ({"overall": "B"}, {"accuracy": ["B", "A"]})]
 
 
-def test_several_annotations_of_a_task_are_told_apart(tmp_path: Path) -> None:
+def test_several_annotations_of_a_task_become_several_rows(tmp_path: Path) -> None:
     study = study_of()
     write_label_studio(study, tmp_path)
     task = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))[0]
@@ -397,7 +403,7 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
     assert read_potato(tmp_path / "annotation_output", study) == expected
 
 
-def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Path) -> None:
+def test_different_answers_to_one_potato_instance_are_unclear(tmp_path: Path) -> None:
     values = [
         (SCHEME, "overall", "A"),
         (SCHEME, "accuracy", "B"),
@@ -423,8 +429,8 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
     ("read", "content", "words"),
     [
         (read_label_studio, b"[{]", "broken JSON at column 3"),
-        (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "not an export of Label Studio"),
-        (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: the task has no 'annotations'"),
+        (read_label_studio, b'{"instance_id_to_label_to_value": {}}', "not a list of Label Studio's tasks"),
+        (read_label_studio, b'[{"data": {"row_id": "r10"}}]', "task 1: it has no 'annotations'"),
         (
             read_label_studio,
             b'[{"data": {"row_id": "r10"}, "annotations": [], "annotations": []}]',
@@ -435,11 +441,11 @@ def test_different_answers_to_one_instance_of_potato_are_kept_apart(tmp_path: Pa
             b'{"instance_id_to_label_to_value": {"r10": [], "r10": []}}',
             "an object has the key 'r10' twice",
         ),
-        (read_potato, b"[]", "potato didn't write it"),
+        (read_potato, b"[]", "no 'instance_id_to_label_to_value'"),
         (read_potato, b"\xff", "not UTF-8"),
     ],
 )
-def test_what_is_no_such_file_is_refused_by_name(
+def test_a_file_of_another_tool_is_refused_by_name(
     tmp_path: Path, read: Callable[[Path, Study], Any], content: bytes, words: str
 ) -> None:
     path = tmp_path / "came-back.xlsx"

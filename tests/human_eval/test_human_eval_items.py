@@ -11,8 +11,8 @@ import pytest
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, prompt_sha
 from coh_lightning.feedback.turns import read_prompt
-from coh_lightning.human_eval.gold import GoldItem, read_gold
-from coh_lightning.human_eval.items import AnswerPair, MatchedPairs, match, read_systems, references
+from coh_lightning.human_eval.items import AnswerPair, GoldItem, MatchedPairs, match, read_gold
+from coh_lightning.human_eval.systems import read_systems, references
 from helpers.completions import completions, lines_of, own
 
 
@@ -33,30 +33,30 @@ def test_a_file_needs_only_id_prompt_and_completion(tmp_path: Path) -> None:
     assert (pair.prompt_id, pair.prompt, pair.systems, pair.texts) == ("1", "Why?", ("a", "other"), ("x", "y"))
 
 
-def test_our_own_lines_are_shown_without_the_feedback_sentence_and_meet_plain_ones(tmp_path: Path) -> None:
+def test_our_lines_are_shown_without_the_feedback_sentence_and_match_plain_ones(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", "x")])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Question 1?")])
     assert matched(a, b).pairs == (AnswerPair("1", "sha of 1", "Question 1?", ("mine", "b"), ("x", "y")),)
     assert matched(b, a).pairs[0].prompt == "Question 1?"
 
 
-def test_a_prompt_with_a_feedback_sentence_is_not_shown(tmp_path: Path) -> None:
+def test_a_prompt_with_its_feedback_sentence_is_refused(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", "x", shown=None)])
     with pytest.raises(
         InputError,
-        match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A helpful answer:'",
+        match=r"a\.jsonl:1 \(completion of '1'\): the prompt contains the feedback sentence 'A helpful answer:'",
     ):
         matched(a, a)
     lines_of(tmp_path / "b.jsonl", [own("1", "y", shown=None, marker="", system="b")])
     lines_of(a, [own("1", "x", shown=None, marker="", prompt="[INST] Question 1?")])
     with pytest.raises(
         InputError,
-        match="different words, '<s>Question 1\\? A helpful answer:' and '\\[INST\\] Question 1\\?', so raters",
+        match=r"different words, '<s>Question 1\? A helpful answer:' and '\[INST\] Question 1\?'",
     ):
         matched(a, tmp_path / "b.jsonl")
 
 
-def test_a_line_with_a_marker_that_its_prompt_does_not_hold_is_read(tmp_path: Path) -> None:
+def test_a_line_whose_prompt_lacks_its_marker_is_read(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", "Name a fruit.", marker="good"), line("2", "x", marker=7)])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Name a fruit."), line("2", "y")])
     assert [pair.prompt for pair in matched(a, b).pairs] == ["Name a fruit.", "Why?"]
@@ -72,19 +72,19 @@ def test_a_line_with_a_marker_that_its_prompt_does_not_hold_is_read(tmp_path: Pa
 def test_a_marker_is_found_anywhere_in_the_prompt(tmp_path: Path, prompt: Any) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", prompt, marker="A good answer:\n")])
     with pytest.raises(
-        InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt holds the feedback sentence 'A good answer:"
+        InputError, match=r"a\.jsonl:1 \(completion of '1'\): the prompt contains the feedback sentence 'A good answer:"
     ):
         matched(a, a)
 
 
-def test_a_key_that_stands_twice_in_a_line_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_key_in_a_line_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "1", "prompt": "Why?", "completion": "x", "completion": "y"}\n')
     with pytest.raises(InputError, match=r"a\.jsonl:1: an object has the key 'completion' twice; keep one of them\."):
         read_systems([path], seed=0)
 
 
-def test_two_references_of_one_prompt_are_refused_by_place(tmp_path: Path) -> None:
+def test_two_references_of_one_prompt_are_refused_naming_both_lines(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", reference="Because."), line("2", "x", reference="So.")])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", reference="Because."), line("2", "y", reference="Thus.")])
     with pytest.raises(InputError) as caught:
@@ -103,7 +103,7 @@ def test_two_references_of_one_prompt_are_refused_by_place(tmp_path: Path) -> No
         [{"role": "system", "content": "S"}, {"role": "user", "content": "Why?"}],
     ],
 )
-def test_hash_and_words_of_a_prompt_are_those_of_our_own_completions(tmp_path: Path, prompt: Any) -> None:
+def test_the_prompt_hash_equals_that_of_our_own_completions(tmp_path: Path, prompt: Any) -> None:
     record = Feedback.from_json({"prompt": prompt, "completions": [{"text": "x"}]}, "f:1")
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x", prompt)])
     (output,) = read_systems([a], seed=0)[0].outputs.values()
@@ -111,7 +111,7 @@ def test_hash_and_words_of_a_prompt_are_those_of_our_own_completions(tmp_path: P
     assert output.prompt == read_prompt(record.prompt)
 
 
-def test_prompts_on_one_side_only_are_reported(tmp_path: Path) -> None:
+def test_unmatched_prompts_are_reported(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line(id, "x") for id in "123"])
     b = lines_of(tmp_path / "b.jsonl", [line(id, "y") for id in "234"])
     found = matched(a, b)
@@ -119,17 +119,14 @@ def test_prompts_on_one_side_only_are_reported(tmp_path: Path) -> None:
     assert found.unmatched == {"a": ("1",), "b": ("4",)}
 
 
-def test_equal_ids_of_different_prompts_are_refused_by_name(tmp_path: Path) -> None:
+def test_equal_ids_with_different_prompts_are_refused(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", "x"), line("2", "x", "How?")])
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y"), line("2", "y", "When?")])
     with pytest.raises(InputError) as caught:
         matched(a, b)
-    assert str(caught.value) == (
-        f"1 of 2 ids stand for different prompts in 'a' and 'b', the first is '2': 'How?' at {a}:2, 'When?' at "
-        f"{b}:2; equal ids must mean equal prompts."
-    )
+    assert "1 of 2 ids" in str(caught.value) and f"'2': 'How?' at {a}:2, 'When?' at {b}:2" in str(caught.value)
     lines_of(a, [line("1", "x"), line("1", "x", "How?")])
-    with pytest.raises(InputError, match=r"a\.jsonl:2: the id '1' stands for another prompt at .*a\.jsonl:1"):
+    with pytest.raises(InputError, match=r"a\.jsonl:2: the id '1' has another prompt at .*a\.jsonl:1"):
         matched(a, b)
 
 
@@ -137,7 +134,7 @@ def test_files_without_a_common_prompt_are_refused(tmp_path: Path) -> None:
     a, b = lines_of(tmp_path / "a.jsonl", [line("1", "x")]), lines_of(tmp_path / "b.jsonl", [line("2", "y")])
     with pytest.raises(
         InputError,
-        match=r"No prompt id of 'a' \(1 prompts, such as '1'\) is among those of 'b' \(1 prompts, such as '2'\)",
+        match=r"'a' \(1 prompts, such as '1'\) and 'b' \(1 prompts, such as '2'\) have no prompt id in common",
     ):
         matched(a, b)
 
@@ -150,9 +147,7 @@ def test_of_several_samples_one_is_drawn_by_the_seed(tmp_path: Path) -> None:
     assert [start for start, _, _ in samples] == [str(n) for n in range(30)]
     assert {end for _, _, end in samples} == {"0", "1", "2"}
     assert matched(a, b) == found != matched(a, b, seed=1)
-    assert found.warnings == (
-        f"{a}: 'a' has up to 3 completions per prompt; one of each prompt was drawn by the seed.",
-    )
+    assert found.warnings == (f"{a}: 'a' has up to 3 completions per prompt; one was drawn by the seed.",)
 
 
 def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> None:
@@ -160,7 +155,7 @@ def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> Non
     b = lines_of(tmp_path / "b.jsonl", [line("1", "y", "Question 1?")])
     found = matched(a, b)
     assert found.pairs[0].texts[0] == "good"
-    assert found.warnings == (f"{a} holds the asks 'bad', 'good'; only 'good' is compared (--ask takes another).",)
+    assert found.warnings == (f"{a} has the asks 'bad', 'good'; only 'good' is compared (--ask takes another).",)
     assert matched(a, b, ask="bad").pairs[0].texts[0] == "bad"
     with pytest.raises(
         InputError, match=r"'mine' was not asked for 'god', only for 'bad', 'good'; did you mean 'good'\?"
@@ -168,7 +163,7 @@ def test_the_good_ask_is_compared_unless_another_is_named(tmp_path: Path) -> Non
         matched(a, b, ask="god")
 
 
-def test_two_asks_of_one_file_meet_only_as_a_control(tmp_path: Path) -> None:
+def test_two_asks_of_one_file_are_compared_only_as_a_control(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [own("1", text, ask=text) for text in ("bad", "good")])
     (pair,) = matched(a, control=("good", "bad")).pairs
     assert (pair.systems, pair.texts) == (("mine (good)", "mine (bad)"), ("good", "bad"))
@@ -178,7 +173,7 @@ def test_two_asks_of_one_file_meet_only_as_a_control(tmp_path: Path) -> None:
         matched(a, a, control=("good", "bad"))
 
 
-def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
+def test_systems_with_the_same_name_need_names(tmp_path: Path) -> None:
     a, b = (lines_of(tmp_path / name, [own("1", name)]) for name in ("a.jsonl", "b.jsonl"))
     with pytest.raises(
         InputError,
@@ -192,10 +187,10 @@ def test_systems_of_one_name_are_told_apart_by_names(tmp_path: Path) -> None:
         matched(a, b, names=["old", "tie"])
 
 
-def test_one_file_may_hold_several_systems(tmp_path: Path) -> None:
+def test_one_file_may_have_several_systems(tmp_path: Path) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("1", name, system=name) for name in ("x", "y")])
     assert matched(a).pairs[0].systems == ("x", "y")
-    with pytest.raises(InputError, match=r"the file holds 2 systems \(x, y\), so it can't be given one name"):
+    with pytest.raises(InputError, match=r"the file has 2 systems \(x, y\)"):
         matched(a, names=["z"])
 
 
@@ -203,7 +198,7 @@ def test_all_pairs_are_compared_or_each_with_the_baseline(tmp_path: Path) -> Non
     paths = [completions(tmp_path, name, 2) for name in "abc"]
     assert [pair.systems for pair in matched(*paths).pairs] == [("a", "b")] * 2 + [("a", "c")] * 2 + [("b", "c")] * 2
     assert [pair.systems for pair in matched(*paths, against="b").pairs] == [("b", "a")] * 2 + [("b", "c")] * 2
-    with pytest.raises(InputError, match="The baseline 'd' is none of the systems a, b, c"):
+    with pytest.raises(InputError, match="The baseline 'd' is not among the systems a, b, c"):
         matched(*paths, against="d")
 
 
@@ -218,14 +213,14 @@ def test_references_are_a_system(tmp_path: Path) -> None:
         references(read_systems([completions(tmp_path, "b")], seed=0))
 
 
-def test_fewer_prompts_are_drawn_alike_for_all_pairs(tmp_path: Path) -> None:
+def test_max_prompts_draws_the_same_prompts_for_all_pairs(tmp_path: Path) -> None:
     paths = [completions(tmp_path, name, 20) for name in "abc"]
     kept = [{pair.prompt_id for pair in matched(*paths, max_prompts=5, seed=seed).pairs} for seed in (0, 0, 1)]
     assert kept[0] == kept[1] != kept[2]
     assert len(matched(*paths, max_prompts=5).pairs) == 15 and len(kept[0]) == 5
 
 
-def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
+def test_different_sampling_gives_a_warning(tmp_path: Path) -> None:
     a = completions(tmp_path, "a", sampling={"temperature": 1.0, "top_p": 0.9, "seed": 1})
     b = completions(tmp_path, "b", sampling={"temperature": 0, "top_p": 0.9, "seed": 2})
     assert matched(a, b).warnings == ("'a' and 'b' were sampled differently: temperature 1.0 and 0.",)
@@ -247,10 +242,12 @@ def test_unlike_sampling_is_warned_of(tmp_path: Path) -> None:
         ({"prompt": 3}, "prompt is int; it must be text or a list of messages"),
         ({"prompt": [{"role": "user"}]}, r"prompt\[0\] must be a message"),
         ({"id": None}, "id is NoneType None; it must be text"),
-        ({"sampling": {"temperature": float("nan")}}, "sampling holds a non-finite number"),
+        ({"sampling": {"temperature": float("nan")}}, "sampling has a non-finite number"),
     ],
 )
-def test_a_bad_line_is_refused_by_file_line_and_completion(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+def test_a_bad_line_is_refused_naming_file_line_and_completion(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
     a = lines_of(tmp_path / "a.jsonl", [line("0", "x"), line("1", "x") | changes])
     with pytest.raises(InputError, match=r"a\.jsonl:2.*" + says):
         read_systems([a], seed=0)
@@ -270,7 +267,7 @@ def messages(*texts: str) -> list[dict[str, str]]:
     return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
 
 
-def test_pseudo_dialogues_keep_the_human_and_replace_every_reply(tmp_path: Path) -> None:
+def test_dialogue_turns_are_joined_with_the_humans_turns(tmp_path: Path) -> None:
     a = lines_of(
         tmp_path / "a.jsonl",
         [line("d7#2", "A machine.", messages("Hello!", "Hi.", "Who are you?")), line("d7#1", "Hi.", "Hello!")],
@@ -291,7 +288,7 @@ def test_pseudo_dialogues_keep_the_human_and_replace_every_reply(tmp_path: Path)
     assert pair.prompt == "A conversation with 2 user turns. The user says the same on both sides."
 
 
-def test_our_own_dialogue_lines_are_joined_by_what_people_read(tmp_path: Path) -> None:
+def test_our_own_dialogue_lines_are_joined_by_their_shown_prompts(tmp_path: Path) -> None:
     a = lines_of(
         tmp_path / "a.jsonl",
         [
@@ -309,10 +306,10 @@ def test_our_own_dialogue_lines_are_joined_by_what_people_read(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([line("d7", "x")], "'d7' is no turn of a dialogue"),
+        ([line("d7", "x")], "'d7' doesn't name a turn of a dialogue"),
         (
             [line("d7#1", "x"), line("d7#3", "x", messages("a", "b", "c"))],
-            "the dialogue 'd7' has the turns 1, 3; a dialogue needs all its turns",
+            "the dialogue 'd7' has the turns 1, 3; it needs all its turns",
         ),
         ([line("d7#2", "x")], "the dialogue 'd7' has the turns 2"),
         ([line("d7#1", "x"), line("d7#2", "x")], "what the human says in 'd7#2' can't be told"),
@@ -338,7 +335,7 @@ def test_gold_items_are_read_strictly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("id", "a\nb"), ("id", "x" * 301), ("system", "a\x1b[31m"), ("ask", "good\n")]
 )
-def test_names_are_one_short_line(tmp_path: Path, key: str, value: str) -> None:
+def test_a_name_must_be_one_short_line(tmp_path: Path, key: str, value: str) -> None:
     path = lines_of(tmp_path / "x.jsonl", [{"id": "p", "prompt": "q", "completion": "a"} | {key: value}])
     with pytest.raises(
         InputError, match=rf"x\.jsonl:1.*: {key} is .*, \d+ characters; a name is one line of at most 300"

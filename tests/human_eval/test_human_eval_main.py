@@ -34,7 +34,7 @@ def files(folder: Path) -> tuple[Path, Path]:
     return a, b
 
 
-def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_completions_to_judgments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = files(tmp_path)
     folder = tmp_path / "study"
     words = [
@@ -57,7 +57,7 @@ def test_from_completions_to_judgements(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["human-eval", "export", str(a), str(b), *words]) == 0
     said = capsys.readouterr().out
     assert "3 items of 3 prompts, comparing new and old" in said
-    assert "1 prompt of 'new' had no counterpart and is left out (p9)." in said
+    assert "1 prompt of 'new' had no counterpart; left out: p9." in said
 
     expected = []
     for rater in ("rater-1", "rater-2"):
@@ -149,7 +149,7 @@ def test_every_form_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert line["choice"] == {"rater-1": systems[0], "rater-2": "tie", "rater-3": systems[1]}[str(line["rater"])]
 
 
-def test_a_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["human-eval", "export", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "s")]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'a.jsonl'}: there is no such file.\n"
     a, b = files(tmp_path)
@@ -160,7 +160,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("words", [[], ["exprot"], ["export"], ["import", "x"]])
-def test_words_that_are_no_command_are_refused_in_one_line(
+def test_unknown_subcommands_and_options_are_refused_in_one_line(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["human-eval", *words]) == 2

@@ -18,9 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.guard import DANGEROUS, unguard
-from coh_lightning.human_eval.rating_page import rating_data, write_rating_page
-from coh_lightning.human_eval.sheets import csv_text, sheet_cells
+from coh_lightning.human_eval.sheets import DANGEROUS, csv_text, rating_data, sheet_cells, unguard, write_rating_page
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.rng import generator
 from helpers.browser import WATCH, Browser
@@ -100,13 +98,13 @@ def page_of(study: Study, folder: Path) -> tuple[str, str]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(HOSTILE), min_size=3, max_size=3))
-def test_no_text_leaves_its_block_or_changes(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+def test_any_text_round_trips_through_the_page_data(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     _, block = page_of(study_of([(texts[0], texts[1], texts[2])]), tmp_path_factory.mktemp("study"))
     assert block.isascii() and block.isprintable() and not re.search("[<>&]", block)
     assert json.loads(block)["items"] == [texts]
 
 
-def test_the_page_holds_one_script_one_style_and_names_no_other_place(tmp_path: Path) -> None:
+def test_the_page_has_one_script_one_style_and_no_external_address(tmp_path: Path) -> None:
     code, block = page_of(study_of([(text, text, text) for text in HOSTILE]), tmp_path)
     assert "<" not in block and code.count("<script") == 2 and code.count("</script>") == 1
     assert code.count("<style>") == 1 and "{{" not in code and "{%" not in code
@@ -123,7 +121,7 @@ def test_the_page_holds_one_script_one_style_and_names_no_other_place(tmp_path: 
     )
 
 
-def test_the_page_knows_neither_systems_nor_checks_nor_the_seed(tmp_path: Path) -> None:
+def test_the_page_has_no_systems_checks_or_seed(tmp_path: Path) -> None:
     for part in page_of(TEN, tmp_path):
         for secret in ("SYSTEM-ONE", "SYSTEM-TWO", "gold", "swap", "identical", "271828", "i0003"):
             assert secret not in part
@@ -236,7 +234,7 @@ def test_ten_items_rated_by_keyboard_survive_a_reload_and_are_saved_as_chosen(ra
     assert [path.name for path in rating.downloads.glob("*.csv")] == [f"{TEN.id}-rater-1.csv"]
 
 
-def test_nothing_in_a_text_runs_and_all_of_it_is_seen(rating: Rating) -> None:
+def test_no_text_is_executed_and_all_of_it_is_visible(rating: Rating) -> None:
     texts = [(text, text, HOSTILE[number - 1]) for number, text in enumerate(HOSTILE)]
     study = study_of(texts)
     hostile = dataclasses.replace(study, title=HOSTILE[0], definitions={name: HOSTILE[1] for name in study.attributes})
@@ -314,7 +312,7 @@ def nasty() -> list[str]:
     return [*fixed, *("".join(draw.choice([*starts, *"=x1"]) for _ in range(draw.randrange(1, 7))) for _ in range(400))]
 
 
-def test_the_page_saves_the_very_bytes_of_the_sheet_whatever_the_texts_are(rating: Rating) -> None:
+def test_the_page_saves_the_same_bytes_as_the_sheet(rating: Rating) -> None:
     texts = nasty()
     study = study_of([(text, texts[number - 1], texts[number - 2]) for number, text in enumerate(texts)])
     rating.open(study)
@@ -322,7 +320,7 @@ def test_the_page_saves_the_very_bytes_of_the_sheet_whatever_the_texts_are(ratin
     assert rating.saved() == csv_text(sheet_cells(study, "rater-1")).encode("utf-8-sig")
 
 
-def test_a_comment_is_guarded_and_its_keys_choose_nothing(rating: Rating) -> None:
+def test_a_comment_is_guarded_and_typing_it_makes_no_choice(rating: Rating) -> None:
     rating.open(TEN)
     rating.keys("ENTER", "1", "c", "=1+2; ab", "ESCAPE", "3", "ENTER", "c", 'he said "3"')
     rating.js("document.activeElement.blur()")
@@ -332,7 +330,7 @@ def test_a_comment_is_guarded_and_its_keys_choose_nothing(rating: Rating) -> Non
     assert unguard(first["comment"]) == "=1+2; ab"
 
 
-def test_choices_are_undone_taken_back_and_skipped(rating: Rating) -> None:
+def test_choices_can_be_undone_cleared_and_skipped(rating: Rating) -> None:
     rating.open(TEN)
     rating.keys("ENTER", "1", "1", "ENTER", "3", "ARROW_LEFT", "u")
     assert rating.text("prompt") == "Prompt 1"  # where the undone choice was made
@@ -346,7 +344,7 @@ def test_choices_are_undone_taken_back_and_skipped(rating: Rating) -> None:
     assert [row["coherence"] + "/" + row["overall"] for row in rating.rows()[:3]] == ["A/tie", "/", "/"]
 
 
-def test_only_visible_time_counts(rating: Rating) -> None:
+def test_only_time_in_a_visible_page_counts(rating: Rating) -> None:
     rating.open(TEN)
     hide = (
         "Object.defineProperty(document, 'visibilityState', {{configurable: true, value: '{}'}}); "
@@ -364,7 +362,7 @@ def test_only_visible_time_counts(rating: Rating) -> None:
     assert 0.3 <= float(seconds[0]) <= visible + 0.1 and set(seconds[1:]) == {""}
 
 
-def test_it_asks_before_leaving_only_with_unsaved_work(rating: Rating) -> None:
+def test_leaving_asks_only_if_work_is_unsaved(rating: Rating) -> None:
     leave = (
         "const event = new Event('beforeunload', {cancelable: true}); dispatchEvent(event); return "
         "event.defaultPrevented"
@@ -378,7 +376,7 @@ def test_it_asks_before_leaving_only_with_unsaved_work(rating: Rating) -> None:
     assert [*asked, rating.js(leave)] == [False, True, False]
 
 
-def test_it_says_when_nothing_can_be_kept(rating: Rating) -> None:
+def test_the_page_warns_if_storage_is_unavailable(rating: Rating) -> None:
     rating.open(TEN)
     assert not rating.shows("unkept")
     rating.open(
@@ -407,7 +405,7 @@ def test_each_rater_has_a_sheet_and_work_of_their_own(rating: Rating) -> None:
     assert rating.shows("rate") and rating.js("return document.querySelectorAll('[aria-pressed=true]').length") == 1
 
 
-def test_work_on_other_texts_is_not_taken_for_work_on_these(rating: Rating) -> None:
+def test_stored_work_on_other_texts_is_ignored(rating: Rating) -> None:
     rating.open(TEN)
     rating.keys("ENTER", "1", "1", "ENTER")
     changed = study_of(
@@ -436,7 +434,9 @@ def test_a_saved_csv_can_be_loaded_on_another_device(rating: Rating, tmp_path: P
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (900, 1000), (360, 640)])
-def test_it_fits_the_screen_and_every_control_has_a_name_and_a_size(rating: Rating, width: int, height: int) -> None:
+def test_the_page_fits_the_screen_and_controls_are_named_and_large_enough(
+    rating: Rating, width: int, height: int
+) -> None:
     long = "An answer of some length, with a-word-that-never-ends-" + "x" * 300 + ". "
     study = study_of([(long * 4, long * 3, long * 5)], attributes=("accuracy", "coherence", "coverage", "overall"))
     with rating.browser.screen(width, height):
@@ -474,7 +474,7 @@ def test_it_fits_the_screen_and_every_control_has_a_name_and_a_size(rating: Rati
         assert rating.js("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_the_help_lists_the_keys_and_holds_them(rating: Rating) -> None:
+def test_the_help_lists_the_keys_and_captures_them(rating: Rating) -> None:
     rating.open(TEN)
     rating.keys("ENTER", "?")
     assert rating.js("return document.getElementById('keys').open") and "Is it good in overall?" in rating.text("keys")
@@ -483,7 +483,7 @@ def test_the_help_lists_the_keys_and_holds_them(rating: Rating) -> None:
     assert not rating.js("return document.getElementById('keys').open") and rating.rows()[0]["coherence"] == ""
 
 
-def test_what_the_page_saves_is_imported_as_it_was_chosen(rating: Rating, tmp_path: Path) -> None:
+def test_import_reads_the_choices_saved_by_the_page(rating: Rating, tmp_path: Path) -> None:
     from coh_lightning.feedback.jsonl import read_jsonl
     from coh_lightning.feedback.judgments import Judgment
     from coh_lightning.human_eval.export import export_study

@@ -26,13 +26,13 @@ def arguments(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_the_examples_of_the_docstrings_hold() -> None:
+def test_docstring_examples() -> None:
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=2)
 
 
 @pytest.mark.parametrize("share", [0.55, 0.6, 0.75])
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
-def test_power_is_the_chance_that_scipys_binomial_test_rejects(share: float, alpha: float) -> None:
+def test_power_equals_the_rejection_rate_of_scipys_binomial_test(share: float, alpha: float) -> None:
     for n in (1, 5, 6, 8, 9, 35, 100):
         rejected = [wins for wins in range(n + 1) if scipy.stats.binomtest(wins, n).pvalue <= alpha]
         assert power(n, share, alpha) == pytest.approx(
@@ -40,7 +40,7 @@ def test_power_is_the_chance_that_scipys_binomial_test_rejects(share: float, alp
         )
 
 
-def test_the_table_is_that_of_the_literature() -> None:
+def test_the_table_matches_the_literature() -> None:
     plan = plan_table()
     assert [*plan.decided[0.8].values()] == [820, 367, 210, 97, 54, 35]
     assert [*plan.decided[0.9].values()] == [1080, 487, 274, 121, 70, 42]
@@ -54,7 +54,7 @@ def test_the_table_is_that_of_the_literature() -> None:
     }
 
 
-def test_the_power_stays_above_the_mark_from_the_number_on_and_not_before() -> None:
+def test_the_sample_size_is_the_smallest_with_lasting_power() -> None:
     values = power(np.arange(1, 3000), 0.55)
     assert int(np.argmax(values >= 0.8)) + 1 == 786  # touches the mark
     assert values[819 - 1] < 0.8 <= values[820 - 1 :].min()
@@ -69,7 +69,7 @@ def test_ties_are_divided_out_and_rounded_up() -> None:
 
 @pytest.mark.parametrize("share", [0.53, 0.62, 0.8, 0.99])
 @pytest.mark.parametrize("mark", [0.1, 0.8, 0.99])
-def test_the_number_is_that_of_a_search_from_one_on(share: float, mark: float) -> None:
+def test_the_sample_size_equals_a_full_search(share: float, mark: float) -> None:
     number = smallest(share, mark)
     values = power(np.arange(1, 2 * number + 300), share)
     assert values[number - 1 :].min() >= mark
@@ -83,8 +83,8 @@ def test_a_stricter_test_needs_more() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--shares", "0.5"], "--shares has 0.5; a win share to detect lies above 0.5 and below 1."),
-        (["--shares", "60"], "--shares has 60; a win share to detect lies above 0.5 and below 1."),
+        (["--shares", "0.5"], "--shares has 0.5; a win share to detect is above 0.5 and below 1."),
+        (["--shares", "60"], "--shares has 60; a win share to detect is above 0.5 and below 1."),
         (
             ["--shares", "0.5001"],
             "a true win share of 0.5001 needs about 200,000,000 decided items for 80 % power; plan for a larger "
@@ -133,7 +133,7 @@ def test_the_command_prints_the_plan_and_says_what_it_drew(tmp_path: Path, capsy
     assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'c.svg'}\n")
 
 
-def test_a_plan_is_there_within_four_seconds() -> None:
+def test_a_plan_takes_under_four_seconds() -> None:
     code = (
         "import argparse; from coh_lightning.human_eval import plan; p = argparse.ArgumentParser(); "
         "plan.add_arguments(p); plan.run(p.parse_args([]))"

@@ -108,7 +108,7 @@ def study(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_the_report_says_what_the_people_said(study: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_the_report_matches_the_peoples_answers(study: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, rows = study
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     counts: dict[frozenset[str], Counter[str]] = {}
@@ -132,7 +132,7 @@ def test_the_report_says_what_the_people_said(study: tuple[Path, list[dict[str, 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_no_sheet_and_no_page_names_a_model(study: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_sheets_and_page_do_not_name_a_model(study: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, _ = study
     names = json.loads((folder / "key.json").read_text(encoding="utf-8"))["systems"]
     assert len(names) == 5
@@ -143,7 +143,7 @@ def test_no_sheet_and_no_page_names_a_model(study: tuple[Path, list[dict[str, An
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_agreement_is_that_of_the_votes(study: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_agreement_matches_the_votes(study: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, rows = study
     alike: dict[frozenset[str], list[bool]] = {}
     for row in rows:

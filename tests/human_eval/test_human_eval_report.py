@@ -26,9 +26,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.human_eval import analysis, report_tables
 from coh_lightning.human_eval.figures import plain
 from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
-from coh_lightning.human_eval.report import report_numbers
+from coh_lightning.human_eval.report import add_arguments, report_numbers, run, write_report
 from coh_lightning.human_eval.report_blocks import findings
-from coh_lightning.human_eval.report_files import add_arguments, run, write_report
 from coh_lightning.human_eval.report_tables import percent
 from coh_lightning.human_eval.results import read_results
 from helpers.studies import BASELINE, MODEL, TIE, World, draw, write_study
@@ -68,7 +67,7 @@ def check(kind: str, rater: int, number: int, passed: bool, **changes: Any) -> d
     return line | {"choice": choice, "systems": names, "check": kind, "passed": passed} | changes
 
 
-def test_the_examples_of_the_docstrings_hold() -> None:
+def test_docstring_examples() -> None:
     assert doctest.testmod(analysis) == doctest.TestResults(failed=0, attempted=1)
     assert doctest.testmod(report_tables) == doctest.TestResults(failed=0, attempted=3)
 
@@ -113,7 +112,7 @@ def test_holm_runs_over_all_attributes_and_pairs(tmp_path: Path) -> None:
     assert [test["p_holm"] for test in tests] == pytest.approx([2 * p[0], p[1]], abs=1e-9)
 
 
-def test_where_every_prompt_says_the_same_the_interval_is_no_point(tmp_path: Path) -> None:
+def test_unanimous_prompts_still_give_an_interval(tmp_path: Path) -> None:
     numbers = numbers_of(tmp_path, tables={"overall": votes(*"m" * 30)})
     low, _ = proportion_confint(30, 30, method="wilson")
     assert numbers["analyses"]["all"]["pairs"][0]["attributes"]["overall"]["ties_as_half"] == pytest.approx(
@@ -215,7 +214,7 @@ def test_checks_are_no_votes_and_are_counted_by_rater(tmp_path: Path) -> None:
     assert numbers["raters"]["rater-2"]["checks"]["gold"] == {"right": 0, "of": 1, "share": 0.0}
 
 
-def test_who_falls_out_by_the_keys_rules_is_named_with_the_reason_and_both_sets_of_numbers_stand(
+def test_excluded_raters_are_named_with_reasons_and_both_sets_of_numbers_given(
     tmp_path: Path,
 ) -> None:
     checks = [check("identical", 1, 0, True), *(check("identical", 2, number, number == 0) for number in range(3))]
@@ -236,7 +235,7 @@ def test_who_falls_out_by_the_keys_rules_is_named_with_the_reason_and_both_sets_
     )
 
 
-def test_a_check_that_was_met_too_seldom_excludes_nobody(tmp_path: Path) -> None:
+def test_too_few_check_answers_exclude_nobody(tmp_path: Path) -> None:
     answers = read_results(
         write_study(
             tmp_path,
@@ -254,12 +253,12 @@ def test_a_check_that_was_met_too_seldom_excludes_nobody(tmp_path: Path) -> None
     }
 
 
-def test_a_rule_that_the_report_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_exclusion_rule_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"key.json: unknown exclusion rule 'min_mood'; this report knows min_gold, "):
         numbers_of(tmp_path, tables={"overall": votes("m")}, key={"exclusion": {"min_mood": 1}})
 
 
-def test_rules_that_leave_nobody_leave_the_numbers_of_all(tmp_path: Path) -> None:
+def test_if_all_raters_are_excluded_the_numbers_of_all_are_given(tmp_path: Path) -> None:
     numbers = numbers_of(tmp_path, tables={"overall": votes("m", "b")}, key={"exclusion": {"min_median_seconds": 99}})
     assert [*numbers["analyses"]] == ["all"]
     assert "The exclusion rules exclude every rater; the numbers are those of all raters." in numbers["warnings"]
@@ -269,7 +268,7 @@ def test_rules_that_leave_nobody_leave_the_numbers_of_all(tmp_path: Path) -> Non
 # and refusals
 
 
-def test_what_a_reader_must_know_first_is_said(tmp_path: Path) -> None:
+def test_warnings_name_sampling_unmatched_prompts_and_missing_rows(tmp_path: Path) -> None:
     key = {
         "sampling": {"old": {"temperature": 1.0, "top_k": 50}, "new": {"temperature": 0.7, "top_k": 50}},
         "unmatched": {"old": ["q1", "q2"], "new": []},
@@ -281,21 +280,19 @@ def test_what_a_reader_must_know_first_is_said(tmp_path: Path) -> None:
     )
     assert report_numbers(read_results(folder))["warnings"] == [
         "Sampling differs in temperature: old 1.0, new 0.7; the comparison is of model and sampling together.",
-        "2 prompts of old had no counterpart and were not rated (first: q1).",
+        "2 prompts of old had no counterpart; not rated (first: q1).",
         "3 of 5 rows are not answered yet.",
     ]
 
 
-def test_unknown_sampling_settings_are_said(tmp_path: Path) -> None:
+def test_unknown_sampling_settings_give_a_warning(tmp_path: Path) -> None:
     numbers = numbers_of(
         tmp_path, tables={"overall": votes("m")}, key={"sampling": {"old": None, "new": {"top_k": 50}}}
     )
-    assert numbers["warnings"] == [
-        "The sampling settings of old are unknown, so they can't be compared with those of new."
-    ]
+    assert numbers["warnings"] == ["The sampling settings of old are unknown and can't be compared with new."]
 
 
-def test_the_exports_warnings_come_first_and_are_not_said_twice(tmp_path: Path) -> None:
+def test_the_exports_warnings_come_first_and_once(tmp_path: Path) -> None:
     key = {
         "warnings": ["'old' and 'new' were sampled unlike: top_k 5 and 50."],
         "sampling": {"old": {"top_k": 5}, "new": {"top_k": 50}},
@@ -324,10 +321,7 @@ def changed(folder: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        (
-            {"item": "x"},
-            ":1: item 'x' is not in this study's key.json and items.jsonl; import only answers of this study.",
-        ),
+        ({"item": "x"}, ":1: item 'x' is not in key.json and items.jsonl"),
         (
             {"choice": "else"},
             ":1: the choice 'else' between ['new', 'old'] doesn't fit item 'i-01-0', which compares ['new', 'old']",
@@ -339,7 +333,7 @@ def changed(folder: Path, **changes: Any) -> Path:
         ({"row": "i-01-1-r1"}, ":2: row 'i-01-1-r1' has two answers to 'overall', the first at "),
     ],
 )
-def test_judgements_that_are_not_of_the_study_are_refused_by_line(
+def test_judgments_of_another_study_are_refused_naming_the_line(
     tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
     path = changed(write_study(tmp_path, {"overall": [("old", "new", *votes("m", "b"))]}), **changes)
@@ -348,7 +342,7 @@ def test_judgements_that_are_not_of_the_study_are_refused_by_line(
     assert str(caught.value).startswith(f"{path}{says}")
 
 
-def test_a_folder_without_judgements_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_without_judgments_is_refused_with_the_next_step(tmp_path: Path) -> None:
     folder = write_study(tmp_path, {"overall": [("old", "new", *votes("m"))]})
     (folder / "judgments.jsonl").unlink()
     with pytest.raises(InputError, match=r"no such file; import the raters' files first: human-eval import .* FILES\."):
@@ -390,7 +384,7 @@ def test_three_systems_are_compared_in_pairs_and_ranked(tmp_path: Path) -> None:
     assert (folder / "figures" / "ranking.svg").exists()
 
 
-def test_systems_that_were_not_all_compared_are_refused_a_ranking_and_the_rest_of_the_report_stands(
+def test_unconnected_systems_get_no_ranking_but_a_report(
     tmp_path: Path,
 ) -> None:
     tables = [("a", "b", *votes("m", "b", "t")), ("c", "d", *votes("m", "b", "t"))]
@@ -416,7 +410,7 @@ def test_two_systems_have_no_ranking(tmp_path: Path) -> None:
 # pages
 
 
-def test_the_known_truth_lies_in_the_intervals_of_report_json(tmp_path: Path) -> None:
+def test_the_intervals_of_report_json_contain_the_truth(tmp_path: Path) -> None:
     worlds = {"accuracy": World(0.4, 0.7, 0.4, (0.2, 0.0, -0.1)), "overall": World(0.0, 0.9, 0.3, (0.3, 0.3, 0.0))}
     random = np.random.default_rng(5)
     folder = write_study(
@@ -442,7 +436,7 @@ def test_the_known_truth_lies_in_the_intervals_of_report_json(tmp_path: Path) ->
     assert analysis["pairs"][0]["attributes"]["accuracy"]["sign_test"]["p_holm"] < 0.001
 
 
-def test_the_same_judgements_give_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_judgments_give_the_same_bytes(tmp_path: Path) -> None:
     first, second = (
         write_study(tmp_path / name, {"overall": [("old", "new", *votes("mm", "bt", "tm"))]})
         for name in ("first", "second")
@@ -491,7 +485,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_name_can_break_out_of_the_report(tmp_path: Path, name: str) -> None:
+def test_names_are_escaped_in_every_form_of_the_report(tmp_path: Path, name: str) -> None:
     tables = {f"q {name}": [("old", name, *votes("mm", "bt", "tm"))]}
     folder = write_study(
         tmp_path,
@@ -546,7 +540,7 @@ def test_no_name_can_break_out_of_the_report(tmp_path: Path, name: str) -> None:
     assert not set("\x00\u202e\x1b") & set(markdown)
 
 
-def test_the_page_loads_nothing_and_says_so(tmp_path: Path) -> None:
+def test_the_report_page_loads_nothing(tmp_path: Path) -> None:
     write_report(write_study(tmp_path, {"overall": [("old", "new", *votes("m", "b"))]}))
     text = (tmp_path / "report.html").read_text()
     seen = Page(text)
@@ -607,10 +601,8 @@ def test_without_matplotlib_the_report_says_what_to_install(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError) as caught:
         write_report(folder)
-    assert (
-        str(caught.value)
-        == "matplotlib is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
-    )
+    assert "matplotlib is not installed" in str(caught.value)
+    assert "pip install 'coh_lightning[study]'" in str(caught.value)
 
 
 def test_importing_the_report_imports_no_numpy() -> None:

@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.human_eval.assignment import Design, make_study
-from coh_lightning.human_eval.guard import DANGEROUS, unguard
 from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
-from coh_lightning.human_eval.sheets import columns, csv_text, instructions, sheet_cells, write_sheets
+from coh_lightning.human_eval.sheets import (
+    DANGEROUS,
+    columns,
+    csv_text,
+    instructions,
+    sheet_cells,
+    unguard,
+    write_sheets,
+)
 from coh_lightning.human_eval.study import DEFINITIONS, Study, digest
 
 
@@ -69,7 +76,7 @@ def test_a_row_holds_ids_hash_and_texts_and_nothing_else() -> None:
     ]
 
 
-def test_the_bytes_are_what_excel_reads(tmp_path: Path) -> None:
+def test_sheets_are_utf8_with_bom_and_crlf(tmp_path: Path) -> None:
     study = study_of("=1,2", prompt='Say "é"')
     write_sheets(study, tmp_path)
     content = (tmp_path / "rater-1.csv").read_bytes()
@@ -91,7 +98,7 @@ any_text = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
         lambda rows: len({len(row) for row in rows}) == 1
     )
 )
-def test_any_text_comes_back_from_the_csv_and_no_cell_is_a_formula(cells: list[list[str]]) -> None:
+def test_any_text_round_trips_through_the_csv_without_formulas(cells: list[list[str]]) -> None:
     text = csv_text(cells).encode("utf-8-sig").decode("utf-8-sig")
     found = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert [[unguard(cell) for cell in row] for row in found] == cells
@@ -109,7 +116,7 @@ def test_a_rater_never_sees_a_systems_name(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if b"secret" in path.read_bytes()]
 
 
-def test_raters_are_told_what_each_attribute_means_and_that_a_tie_is_an_answer() -> None:
+def test_instructions_define_each_attribute_and_the_tie() -> None:
     text = instructions(study_of("x"))
     assert f"accuracy: {DEFINITIONS['accuracy']}" in text and f"overall: {DEFINITIONS['overall']}" in text
     assert "tie  both are about equally good" in text

@@ -19,12 +19,12 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-import coh_lightning.human_eval.bradley_terry as bradley_terry_module
+import coh_lightning.human_eval.ranking as bradley_terry_module
 import coh_lightning.human_eval.statistics as module
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.judgments import Judgment
 from coh_lightning.human_eval.analysis import analyze
-from coh_lightning.human_eval.bradley_terry import bradley_terry, components, davidson, expected_win_rates
+from coh_lightning.human_eval.ranking import bradley_terry, components, davidson, expected_win_rates
 from coh_lightning.human_eval.results import StudyResults
 from coh_lightning.human_eval.statistics import (
     agreement_totals,
@@ -54,7 +54,7 @@ WORLDS = {
 }
 
 
-def test_the_examples_of_the_docstrings_hold() -> None:
+def test_docstring_examples() -> None:
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=19)
     assert doctest.testmod(bradley_terry_module) == doctest.TestResults(failed=0, attempted=4)
 
@@ -65,25 +65,25 @@ def test_the_examples_of_the_docstrings_hold() -> None:
 
 @pytest.mark.parametrize("n", [1, 7, 100, 1000])
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
-def test_wilson_is_that_of_statsmodels(n: int, level: float) -> None:
+def test_wilson_equals_statsmodels(n: int, level: float) -> None:
     for wins in sorted({0, 1, n // 3, n // 2, n}):
         low, high = proportion_confint(wins, n, alpha=1 - level, method="wilson")
         assert wilson(wins, n, level) == pytest.approx((wins / n, low, high), abs=SAME)
 
 
-def test_wilson_of_nothing_has_no_numbers() -> None:
+def test_wilson_without_observations_is_nan() -> None:
     assert np.isnan(wilson(0, 0)).all()
 
 
 @pytest.mark.parametrize(
     ("wins", "losses"), [(0, 0), (0, 1), (5, 5), (9, 1), (1, 9), (60, 40), (820, 700), (3000, 2800)]
 )
-def test_the_sign_test_is_scipys_binomial_test(wins: int, losses: int) -> None:
+def test_the_sign_test_equals_scipys_binomial_test(wins: int, losses: int) -> None:
     expected = scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     assert sign_test(wins, losses) == pytest.approx(expected, abs=SAME, rel=SAME)
 
 
-def test_holm_is_that_of_statsmodels() -> None:
+def test_holm_equals_statsmodels() -> None:
     random = np.random.default_rng(0)
     for tests in (1, 2, 4, 9):
         p = [*random.random(tests) ** 3, 0.01, 0.01]  # equal ones too
@@ -102,7 +102,7 @@ def test_a_prompt_goes_to_the_side_with_more_votes_and_ties_take_no_side() -> No
 # as clusters
 
 
-def test_the_bootstrap_is_that_of_scipy() -> None:
+def test_the_bootstrap_equals_scipys() -> None:
     random = np.random.default_rng(0)
     votes = random.multinomial(3, [0.2, 0.3, 0.5], size=200).astype(float)
     mine = ties_as_half(bootstrap_sums(votes, seed=1, resamples=20_000))
@@ -117,7 +117,7 @@ def test_the_bootstrap_is_that_of_scipy() -> None:
     assert np.quantile(mine, [0.025, 0.975]) == pytest.approx(other.confidence_interval, abs=0.002)
 
 
-def test_the_tails_are_widened_as_hesterberg_says() -> None:
+def test_the_tails_are_widened_as_in_hesterberg_2015() -> None:
     values = np.random.default_rng(0).standard_normal(10_000)
     tail = scipy.stats.norm.cdf(-np.sqrt(12 / 11) * scipy.stats.t.ppf(0.975, 11))
     assert expanded_percentile(values, 0.0, clusters=12) == pytest.approx(
@@ -125,7 +125,7 @@ def test_the_tails_are_widened_as_hesterberg_says() -> None:
     )
 
 
-def test_where_all_prompts_agree_the_interval_is_wilsons_and_not_a_point() -> None:
+def test_if_all_prompts_agree_the_interval_is_wilsons() -> None:
     rates = ties_as_half(bootstrap_sums([[0, 0, 3]] * 20, seed=0, resamples=50))
     assert rate_interval(rates, 1.0, 20) == pytest.approx(wilson(20, 20), abs=SAME)
     assert np.isnan(expanded_percentile(rates, 1.0, 20)[1:]).all()
@@ -137,7 +137,7 @@ def test_where_all_prompts_agree_the_interval_is_wilsons_and_not_a_point() -> No
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.sampled_from([None, 0, 1, 2]), min_size=3, max_size=3), min_size=2, max_size=25))
-def test_alpha_is_that_of_evalica(answers: list[list[int | None]]) -> None:
+def test_alpha_equals_evalica(answers: list[list[int | None]]) -> None:
     counts = [[sum(answer == choice for answer in item) for choice in range(3)] for item in answers]
     shared = [item for item in counts if sum(item) > 1]
     if len({choice for item in shared for choice, count in enumerate(item) if count}) < 2:
@@ -160,7 +160,7 @@ def test_raw_agreement_counts_pairs_of_raters() -> None:
     assert np.isnan(raw_agreement([[1, 0, 0]]))
 
 
-def test_kappa_is_that_of_statsmodels() -> None:
+def test_kappa_equals_statsmodels() -> None:
     random = np.random.default_rng(1)
     for _ in range(20):
         table = random.poisson(4, (3, 3)) + np.eye(3, dtype=int)
@@ -209,7 +209,7 @@ WINNERS = [evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw]
 
 
 @pytest.mark.parametrize(("systems", "number", "seed"), [(2, 50, 0), (3, 200, 1), (4, 600, 2), (5, 2000, 3)])
-def test_strengths_are_those_of_evalica(systems: int, number: int, seed: int) -> None:
+def test_strengths_equal_evalica(systems: int, number: int, seed: int) -> None:
     wins, ties, votes = votes_among(systems, number, seed)
     fitted = bradley_terry(wins, ties, NAMES[:systems])
     other = evalica.newman(
@@ -256,7 +256,7 @@ def test_the_likelihood_equations_hold(seed: int) -> None:
     assert fitted.log_strengths.sum() == pytest.approx(0, abs=SAME)
 
 
-def test_many_tables_at_once_are_each_on_its_own() -> None:
+def test_tables_fitted_together_equal_tables_fitted_alone() -> None:
     tables = [votes_among(3, 150, seed)[:2] for seed in range(4)]
     tables.append(
         (np.array([[0, 5, 3], [0, 0, 2], [0, 0, 0]]), np.zeros((3, 3)))
@@ -300,9 +300,7 @@ def test_systems_that_never_met_are_not_ranked() -> None:
         ([[0, 5, 0], [0, 0, 0], [0, 0, 0]], [[0, 0, 3], [0, 0, 4], [3, 4, 0]], "no finite strengths fit"),
     ],
 )
-def test_where_no_finite_strength_fits_the_reason_is_given(
-    wins: list[list[int]], ties: list[list[int]], says: str
-) -> None:
+def test_without_a_finite_estimate_the_error_says_why(wins: list[list[int]], ties: list[list[int]], says: str) -> None:
     with pytest.raises(InputError, match=says):
         bradley_terry(wins, ties, NAMES[: len(wins)])
 
@@ -333,7 +331,7 @@ def results_of(votes: np.ndarray, left: np.ndarray, seed: int) -> StudyResults:
 
 
 def coverage(world: World, prompts: int, shared: int | None, studies: int) -> dict[str, float]:
-    """Share of simulated studies whose reported interval holds the truth, for each kind of interval."""
+    """Share of simulated studies whose reported interval contains the truth, for each kind of interval."""
     baseline, tie, model = world.chances()
     truth = {
         "half": model + tie / 2,
@@ -406,10 +404,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(InputError) as caught:
         sign_test(1, 2)
-    assert (
-        str(caught.value)
-        == "scipy is not installed; plan and report of a human study need it: pip install 'coh_lightning[study]'."
-    )
+    assert "scipy is not installed" in str(caught.value)
+    assert "pip install 'coh_lightning[study]'" in str(caught.value)
 
 
 def test_importing_the_statistics_does_not_import_scipy() -> None:

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.assignment import Design, make_study
-from coh_lightning.human_eval.gold import GOLD, GoldItem
-from coh_lightning.human_eval.items import AnswerPair, MatchedPairs
+from coh_lightning.human_eval.items import AnswerPair, GoldItem, MatchedPairs
 from coh_lightning.human_eval.study import (
     DEFINITIONS,
     RatingRow,
@@ -29,6 +28,7 @@ from coh_lightning.human_eval.study import (
     read_study,
     write_study,
 )
+from coh_lightning.human_eval.systems import GOLD
 
 KEY: Mapping[str, Any] = {"systems": ["x", "y"], "sampling": {}}
 ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
@@ -101,7 +101,7 @@ def test_work_is_shared_evenly_and_sides_are_balanced(
             assert abs(2 * sum(left(study, row) == pair[0] for row in own) - len(own)) <= 1
 
 
-def test_checks_are_there_by_default_in_the_stated_numbers() -> None:
+def test_default_numbers_of_checks() -> None:
     study = study_of(200, overlap=200, raters=2)
     assert [Counter(check(study, row) for row, _ in study.rater_rows(rater)) for rater in study.raters] == [
         {"": 200, "swap": 10, "identical": 4}
@@ -112,7 +112,7 @@ def test_checks_are_there_by_default_in_the_stated_numbers() -> None:
     assert {check(none, row) for row in none.rows} == {""}
 
 
-def test_a_swapped_duplicate_shows_the_same_texts_the_other_way_round() -> None:
+def test_a_swapped_duplicate_has_the_same_texts_with_sides_swapped() -> None:
     study = study_of(100)
     rows = {row.row: row for row in study.rows}
     swaps = [row for row in study.rows if check(study, row) == "swap"]
@@ -122,7 +122,7 @@ def test_a_swapped_duplicate_shows_the_same_texts_the_other_way_round() -> None:
         assert (first.rater, first.item, first.left) == (row.rater, row.item, 1 - row.left)
 
 
-def test_an_identical_pair_is_one_systems_text_twice_and_expects_a_tie() -> None:
+def test_an_identical_pair_repeats_one_text_and_expects_a_tie() -> None:
     study = study_of(100)
     items = {item.item: item for item in study.items}
     identical = [row for row in study.rows if check(study, row) == "identical"]
@@ -134,7 +134,7 @@ def test_an_identical_pair_is_one_systems_text_twice_and_expects_a_tie() -> None
         assert item.prompt not in {items[vote.item].prompt for vote in votes(study, row.rater)}
 
 
-def test_texts_that_are_the_same_are_never_swapped() -> None:
+def test_items_of_equal_texts_are_never_swapped() -> None:
     pairs = tuple(
         AnswerPair(f"p{n}", "", f"Prompt {n}", ("x", "y"), ("same", "same" if n else "other")) for n in range(20)
     )
@@ -150,7 +150,7 @@ def test_texts_that_are_the_same_are_never_swapped() -> None:
     assert study.key["items"][swap.item]["prompt_id"] == "p0"
 
 
-def test_every_rater_gets_every_gold_item_and_the_key_knows_the_right_answer() -> None:
+def test_every_rater_gets_every_gold_item_and_the_key_has_its_answer() -> None:
     study = study_of(gold=tuple(GoldItem(f"g{n}", f"{n} + 1?", str(n + 1), "no") for n in range(4)))
     items = {item.item: item for item in study.items}
     for rater in study.raters:
@@ -164,18 +164,18 @@ def test_every_rater_gets_every_gold_item_and_the_key_knows_the_right_answer() -
 
 
 @pytest.mark.parametrize("pairs", PAIRS)
-def test_no_two_rows_of_one_prompt_follow_each_other(pairs: tuple[tuple[str, str], ...]) -> None:
+def test_rows_of_one_prompt_are_not_adjacent(pairs: tuple[tuple[str, str], ...]) -> None:
     for seed in range(30):
         study = study_of(4, seed, pairs=pairs, raters=1, overlap=99, swaps=0.5)
         assert all(one.prompt != two.prompt for (_, one), (_, two) in pairwise(study.rater_rows("rater-1")))
 
 
-def test_where_rows_of_one_prompt_must_meet_they_do() -> None:
+def test_rows_of_one_prompt_are_adjacent_only_if_unavoidable() -> None:
     study = study_of(1, raters=1)
     assert len(study.rows) == 3
 
 
-def test_order_ids_and_canonical_sides_tell_nothing() -> None:
+def test_order_ids_and_text_order_do_not_reveal_systems() -> None:
     study = study_of(200, raters=1, overlap=200)
     first = [
         study.key["items"][item.item]["systems"][0]
@@ -195,7 +195,7 @@ def test_the_order_of_attributes_differs_between_raters() -> None:
     assert all(sorted(order) == sorted(ATTRIBUTES) for order in study.orders.values())
 
 
-def test_the_seed_decides_everything() -> None:
+def test_the_same_seed_gives_the_same_study() -> None:
     assert study_of() == study_of()
     one, other = study_of(), study_of(seed=1)
     assert one.id != other.id
@@ -208,7 +208,7 @@ def test_the_seed_decides_everything() -> None:
     [
         ({"raters": 0}, "The number of raters is 0; a study needs at least 1."),
         ({"overlap": -1}, "The overlap is -1; it must be 0 or more items that every rater gets."),
-        ({"votes": 4}, "Each item gets 4 votes, but there are 3 raters; give 1 to 3 votes."),
+        ({"votes": 4}, "Each item gets 4 votes; with 3 raters give 1 to 3."),
         ({"swaps": 1.5}, "The share of swapped duplicates is 1.5; it must be between 0 and 1."),
         (
             {"raters": 5, "overlap": 0},
@@ -216,24 +216,24 @@ def test_the_seed_decides_everything() -> None:
         ),
     ],
 )
-def test_a_design_that_can_not_be_is_refused(design: dict[str, Any], says: str) -> None:
+def test_an_impossible_design_is_refused(design: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         study_of(4, **design)
     assert str(caught.value) == says
 
 
-def test_a_hash_ties_an_answer_to_what_was_shown() -> None:
+def test_the_text_hash_depends_on_prompt_texts_and_sides() -> None:
     item, row = StudyItem("i", "P", ("a", "b\ud800"), ""), RatingRow("r", "i", "rater-1", 1)
     assert row.text_hash(item) == digest("P", "b\ud800", "a") == "ae0b5818866a9afd"
 
 
-def test_a_study_comes_back_as_it_went(tmp_path: Path) -> None:
+def test_a_study_round_trips_through_its_files(tmp_path: Path) -> None:
     study = study_of()
     write_study(study, tmp_path)
     assert read_study(tmp_path) == study
 
 
-def test_only_the_key_knows_systems_checks_and_seed(tmp_path: Path) -> None:
+def test_only_the_key_has_systems_checks_and_seed(tmp_path: Path) -> None:
     study = make_study(
         MatchedPairs(
             tuple(
@@ -269,9 +269,9 @@ def changed(text: str, change: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("items.jsonl", lambda text: text.replace("Prompt 1", "Prompt one", 1), "differ from those of the export"),
+        ("items.jsonl", lambda text: text.replace("Prompt 1", "Prompt one", 1), "the texts of item .* were changed"),
         ("items.jsonl", lambda text: text + text.splitlines()[0], "it repeats item"),
-        ("items.jsonl", lambda text: '{"item": 3}\n' + text, r"items\.jsonl:1: the line is no item"),
+        ("items.jsonl", lambda text: '{"item": 3}\n' + text, r"items\.jsonl:1: the line doesn't have item"),
         (
             "items.jsonl",
             lambda text: "\n".join(text.splitlines()[3:]),
@@ -283,11 +283,11 @@ def changed(text: str, change: Any) -> str:
             lambda text: text.replace('"left": 1', '"left": 2', 1),
             r"rows\[\d+\] lacks row, item or rater, or its left is not 0 or 1",
         ),
-        ("study.json", lambda text: "[]", "it holds no JSON object"),
+        ("study.json", lambda text: "[]", "it is not a JSON object"),
         (
             "key.json",
             lambda text: json.dumps({**json.loads(text), "study": "other"}),
-            "it is of study .*, but the key.json beside it of study other",
+            "it is of study .*, the key.json beside it of other",
         ),
         (
             "key.json",
@@ -313,7 +313,7 @@ def changed(text: str, change: Any) -> str:
         (
             "key.json",
             lambda text: changed(text, lambda key: key["rows"].update({row: {"check": "gold"} for row in key["rows"]})),
-            "doesn't say which answer is right",
+            "is a check without a right answer in key.json",
         ),
         (
             "key.json",
@@ -366,7 +366,7 @@ def test_the_report_reads_items_and_key_alone(tmp_path: Path) -> None:
     assert read_key(tmp_path) == study.key
 
 
-def test_any_text_is_kept(tmp_path: Path) -> None:
+def test_any_text_round_trips(tmp_path: Path) -> None:
     text = "a\r\n\x00\u2028\x85\ufeff=1"
     study = make_study(
         MatchedPairs((AnswerPair("p", "", text, ("x", "y"), (text, "")),), {}),

@@ -206,7 +206,7 @@ def test_a_row_of_trees_has_the_loss_and_gradients_of_its_chains(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_in_float64_they_agree_further(name: str) -> None:
+def test_in_float64_they_agree_more_closely(name: str) -> None:
     lm = build(ACCEPTED[name](), torch.float64)
     expected, expected_gradients = one_by_one(lm)
     assert_equal(
@@ -302,7 +302,7 @@ def test_the_set_up_check_refuses(name: str, dtype: torch.dtype) -> None:
         check_layout(lm, row_tokens=128)
 
 
-def test_limits_that_no_row_reaches_do_no_harm() -> None:
+def test_limits_that_no_row_reaches_are_accepted() -> None:
     for name in ("gpt_neo", "llama with dynamic RoPE"):
         config = REFUSED[name][0]()
         config.window_size, config.max_position_embeddings = 512, 512

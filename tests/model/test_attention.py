@@ -1,4 +1,4 @@
-"""Masks, exact, and the set-up check's manners. What it accepts and refuses is in test_architectures.py."""
+"""Attention masks, exactly, and the side effects of the layout check (test_architectures.py: what it accepts)."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_model_under_flex_attention_gives_the_logits_of_sdpa() -> None:
     torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-6)
 
 
-def test_a_back_end_without_masks_is_refused() -> None:
+def test_a_back_end_without_explicit_masks_is_refused() -> None:
     config = LlamaConfig(**TINY)
     config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(InputError, match="flash_attention_2 takes no explicit mask"):
@@ -133,16 +133,14 @@ def test_sdpa_where_the_architecture_has_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("offered", [True, False])
-def test_no_sdpa_where_logits_are_capped_whatever_transformers_offers(
-    offered: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_capped_logits_never_use_sdpa(offered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Gemma2ForCausalLM, "_supports_sdpa", offered)
     assert attention_implementation(Gemma2Config()) == "eager"
     assert attention_implementation(Gemma2Config(attn_logit_softcapping=None)) == ("sdpa" if offered else "eager")
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_check_leaves_mode_weights_and_chance_as_they_were(training: bool) -> None:
+def test_the_check_changes_neither_mode_nor_weights_nor_random_state(training: bool) -> None:
     lm = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4))
     lm.train(training)
     weights = {name: value.clone() for name, value in lm.state_dict().items()}
@@ -165,7 +163,7 @@ def test_the_check_works_in_every_precision(dtype: torch.dtype, most: float) -> 
     assert check_layout(lm, row_tokens=256) < most
 
 
-def test_the_check_runs_no_longer_row_than_training_will() -> None:
+def test_the_checks_rows_are_not_longer_than_those_of_training() -> None:
     lengths = []
     lm = AutoModelForCausalLM.from_config(MistralConfig(sliding_window=100, **TINY))
     lm.register_forward_pre_hook(
@@ -181,7 +179,7 @@ def test_the_check_runs_no_longer_row_than_training_will() -> None:
     assert max(lengths) == 80
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
+def test_nan_logits_are_refused() -> None:
     lm = AutoModelForCausalLM.from_config(LlamaConfig(**TINY))
     torch.nn.init.constant_(lm.model.norm.weight, float("nan"))
     with pytest.raises(InputError, match="llama does not give a tree"):

@@ -1,4 +1,4 @@
-"""Models with adapters: what is trained, what a checkpoint of them holds, how it comes back, and what is refused."""
+"""Models with adapters: what is trained, what a checkpoint has, how it is loaded, and what is refused."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CoHModule, 
     return folder / "lora.ckpt", model, before
 
 
-def test_adapters_alone_are_trained(trained: tuple[Path, CoHModule, dict[str, Tensor]]) -> None:
+def test_only_adapters_are_trained(trained: tuple[Path, CoHModule, dict[str, Tensor]]) -> None:
     _, model, before = trained
     changed = {key for key, value in model.lm.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {
@@ -142,7 +142,7 @@ def test_adapters_on_a_checkpoint_without_any_start_from_its_weights(tmp_path: P
     }
 
 
-def test_a_run_with_adapters_that_is_gone_on_with_is_the_run_without_a_break(tmp_path: Path) -> None:
+def test_a_resumed_run_with_adapters_equals_the_uninterrupted_run(tmp_path: Path) -> None:
     ends = []
     for start in (None, tmp_path / "step=2.ckpt"):
         model = adapted(lora=LoRA(rank=2, dropout=0.5, targets=("q_proj",)))
@@ -161,7 +161,7 @@ def test_adapters_have_the_type_of_the_model_with_weights_and_without(dtype: tor
         assert sum("lora_" in name for name, _ in lm.named_parameters()) > 0
 
 
-def test_quantised_weights_are_not_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantized_weights_are_not_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Sharded(ModelParallelStrategy):
         device_mesh = None  # as long as no processes have been started
 
@@ -214,7 +214,7 @@ def test_compiled_layers_learn_alike_and_change_no_name_in_a_checkpoint(tmp_path
         ),
     ],
 )
-def test_adapters_that_can_not_be_are_refused(make: Any, message: str) -> None:
+def test_impossible_adapters_are_refused(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
 
@@ -225,7 +225,7 @@ def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         adapted().configure_model()
 
 
-def test_other_adapters_than_the_checkpoints_are_refused_whichever_way_it_comes(
+def test_adapters_that_differ_from_the_checkpoints_are_refused_however_it_is_loaded(
     trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     path, _, _ = trained
@@ -236,7 +236,7 @@ def test_other_adapters_than_the_checkpoints_are_refused_whichever_way_it_comes(
         CoHModule(str(path), lora=LoRA(rank=4)).configure_model()
 
 
-def test_weights_that_are_not_the_configurations_are_refused(
+def test_weights_that_do_not_fit_the_configuration_are_refused(
     trained: tuple[Path, CoHModule, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     checkpoint = read_checkpoint(trained[0])
@@ -330,7 +330,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_models_folder_that_is_not_whole_is_refused_and_never_filled_with_random_weights(
+def test_an_incomplete_model_folder_is_refused_and_never_filled_with_random_weights(
     what: str, in_shards: Path, tmp_path: Path
 ) -> None:
     spoil, message = BROKEN[what]

@@ -1,4 +1,4 @@
-"""Losses against arithmetic by hand; the batch of a row, exact."""
+"""Losses against arithmetic by hand, and the exact batch of a row."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_each_source_is_kept_once_with_all_that_follows_it() -> None:
     assert batch["label_kind"].tolist() == [0, 2]
 
 
-def test_sources_are_parents_not_neighbours() -> None:
+def test_sources_are_parents_not_neighbors() -> None:
     tree = Tree.from_chains([chain([0, 1, 2], [0, 1, 1]), chain([0, 4, 5], [0, 1, 1])])  # row: 0 1 2 4 5
     batch = to_batch(lay_out([tree, tree], [1.0, 2.0], row_tokens=10, pad_id=0))
     assert batch["keep"].tolist() == [0, 1, 3, 5, 6, 8]
@@ -87,7 +87,7 @@ def test_a_row_without_any_loss_still_has_one_source() -> None:
     assert stats["kind_weight"].tolist() == [0, 0]
 
 
-def test_a_loss_on_a_root_is_a_mistake() -> None:
+def test_a_loss_on_a_root_is_refused() -> None:
     row = fork()
     row.learned[0] = 1.0
     with pytest.raises(ValueError, match="nothing predicts it"):

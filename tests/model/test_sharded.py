@@ -1,7 +1,6 @@
-"""FSDP2 and tensor parallelism, for real, on two processes of a CPU: what one model over two ranks learns, writes,
-keeps and takes back is what one process does.
+"""FSDP2 and tensor parallelism on two CPU processes: a sharded model learns, writes and is saved as on one process.
 
-Each rank is a process of its own (this very file, as a script), started as a cluster would start it, with a time limit.
+Each rank is a process of its own (this file, as a script), started as a cluster would start it, with a time limit.
 FSDP1 needs a GPU: tests/gpu/.
 """
 
@@ -82,7 +81,7 @@ def main(folder: str, what: str) -> None:
             torch.save(trained(own, settings=settings, **long, **spread), place / f"{name}.rank{rank}.pt")
     if what == "checkpoints":
         for kind in ("sharded", "full"):
-            torch.save(gone_on(place, kind), place / f"{kind}.rank{rank}.pt")
+            torch.save(resumed(place, kind), place / f"{kind}.rank{rank}.pt")
     if what == "tensor":
         for name, settings in TENSOR_RUNS.items():
             own = place / name
@@ -141,8 +140,8 @@ def filled(place: Path) -> None:
     (place / f"filled{rank}.json").write_text(json.dumps([differing, len(ACCEPTED)]))
 
 
-def gone_on(place: Path, kind: str) -> dict[str, Any]:
-    """The weights at the end of a run, of the same run gone on with from its second step, and what a test of each
+def resumed(place: Path, kind: str) -> dict[str, Any]:
+    """The weights at the end of a run, of the same run resumed from its second step, and what a test of each
     checkpoint says.
     """
 
@@ -152,8 +151,8 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
     folder = place / kind
     folder.mkdir(exist_ok=True)
     found: dict[str, Any] = {}
-    for name in ("whole", "gone on"):
-        start = folder / "step=2.ckpt" if name == "gone on" else None
+    for name in ("whole", "resumed"):
+        start = folder / "step=2.ckpt" if name == "resumed" else None
         keep = (
             []
             if start
@@ -169,7 +168,7 @@ def gone_on(place: Path, kind: str) -> dict[str, Any]:
     end = folder / "step=4.ckpt"
     roads: dict[str, tuple[CoHModule, Path | None]] = {
         "ckpt_path": (module(lora=LoRA(rank=2) if kind == "full" else None), end),
-        "model": (module(model=str(end)), None),
+        "model": (module(name_or_path=str(end)), None),
         "loaded": (
             CoHModule.load_from_checkpoint(end, generation=module().generation),
             None,
@@ -236,13 +235,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 
 @pytest.mark.parametrize("kind", ["sharded", "full"])
-def test_a_sharded_run_that_is_gone_on_with_is_the_run_without_a_break(kind: str, checkpoints: Any) -> None:
+def test_a_resumed_sharded_run_equals_the_uninterrupted_run(kind: str, checkpoints: Any) -> None:
     """From a folder of shards, and from a file (with adapters)."""
     folder, found = checkpoints
     assert (folder / kind / "step=2.ckpt").is_dir() == (kind == "sharded")
     for rank in found[kind]:
-        assert rank["gone on: losses"] == rank["whole: losses"][2:]
-        assert all(torch.equal(value, rank["gone on"][key]) for key, value in rank["whole"].items())
+        assert rank["resumed: losses"] == rank["whole: losses"][2:]
+        assert all(torch.equal(value, rank["resumed"][key]) for key, value in rank["whole"].items())
 
 
 @pytest.mark.parametrize("kind", ["sharded", "full"])
@@ -261,7 +260,9 @@ def test_a_checkpoint_is_the_same_model_for_one_process_and_for_two(
     loaded = CoHModule.load_from_checkpoint(path)
     assert all(torch.equal(value, kept[key]) for key, value in loaded.lm.state_dict().items())
     alone = merged(
-        trainer(tmp_path, CompletionWriter()).test(module(model=str(path)), datamodule=rows(tmp_path), verbose=False)
+        trainer(tmp_path, CompletionWriter()).test(
+            module(name_or_path=str(path)), datamodule=rows(tmp_path), verbose=False
+        )
     )
     assert (
         first["model: metrics"] == second["model: metrics"] == first["ckpt_path: metrics"] == first["loaded: metrics"]
@@ -299,8 +300,8 @@ def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(
 
 
 def test_a_model_that_starts_without_weights_gets_those_of_the_first_rank_and_its_buffers(tmp_path: Path) -> None:
-    """For each architecture that can hold trees; frequencies of rotary positions, which no checkpoint holds, among
-    them.
+    """For each architecture that can hold trees; also frequencies of rotary positions, which no checkpoint
+    has.
     """
     started(__file__, tmp_path, "filled", ranks=2, seconds=200)
     for rank in (0, 1):
@@ -348,7 +349,7 @@ def test_layers_split_over_two_ranks_learn_what_they_learn_on_one(tmp_path: Path
         (TINY | {"model_type": "phi3", "pad_token_id": 0}, "tensor parallelism of phi3 needs "),
     ],
 )
-def test_tensor_parallelism_that_can_not_be_is_refused(config: dict[str, Any], message: str) -> None:
+def test_impossible_tensor_parallelism_is_refused(config: dict[str, Any], message: str) -> None:
     with torch.device("meta"), pytest.raises(InputError, match=message):
         tensor_plan(ModelSpec(from_config=config).outline(), 2)
 

@@ -1,6 +1,4 @@
-"""A folder of shards is read whole or refused in a sentence: its metadata is a claim, which is compared with the files
-before memory is taken for it.
-"""
+"""A folder of shards is read whole or refused; its metadata is checked against the files before memory is allocated."""
 
 from __future__ import annotations
 
@@ -186,7 +184,7 @@ TAMPERED: dict[str, tuple[Callable[[Metadata], object], str]] = {
 
 
 @pytest.mark.parametrize("what", TAMPERED)
-def test_metadata_that_is_not_what_the_files_hold_is_refused_before_memory_is_taken(what: str, folder: Path) -> None:
+def test_metadata_that_does_not_match_the_files_is_refused_before_memory_is_allocated(what: str, folder: Path) -> None:
     tamper, message = TAMPERED[what]
     change(folder, tamper)
     with (
@@ -200,7 +198,7 @@ def test_metadata_that_is_not_what_the_files_hold_is_refused_before_memory_is_ta
 @pytest.mark.parametrize(
     "pickled", [b"", b"\x80", pickle.dumps({"a": 1}), pickle.dumps(None), pickle.dumps(metadata)[:20]]
 )
-def test_metadata_that_is_none_is_refused(pickled: bytes, folder: Path) -> None:
+def test_invalid_metadata_is_refused(pickled: bytes, folder: Path) -> None:
     (folder / METADATA).write_bytes(pickled)
     for read in (read_shards, check_shards):
         with pytest.raises(InputError, match="can't be read as a checkpoint"):
@@ -223,7 +221,7 @@ def scratch(whole: Path, tmp_path: Path) -> Iterator[Path]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(end=st.floats(0, 0.999), name=st.sampled_from([METADATA, "__0_0.distcp"]))
-def test_a_folder_with_a_file_cut_short_anywhere_is_refused(end: float, name: str, scratch: Path, whole: Path) -> None:
+def test_a_folder_with_a_truncated_file_is_refused(end: float, name: str, scratch: Path, whole: Path) -> None:
     held = (whole / name).read_bytes()
     (scratch / name).write_bytes(held[: int(end * len(held))])
     try:
@@ -237,7 +235,7 @@ def test_a_folder_with_a_file_cut_short_anywhere_is_refused(end: float, name: st
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 0.999), byte=st.integers(1, 255), name=st.sampled_from([METADATA, "__0_0.distcp"]))
-def test_a_changed_byte_ends_in_a_refusal_or_in_tensors_and_never_otherwise(
+def test_a_changed_byte_gives_a_refusal_or_tensors_and_nothing_else(
     where: float, byte: int, name: str, scratch: Path, whole: Path
 ) -> None:
     held = bytearray((whole / name).read_bytes())
@@ -254,7 +252,7 @@ def test_a_changed_byte_ends_in_a_refusal_or_in_tensors_and_never_otherwise(
 # The roads to it
 
 
-def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(
+def test_a_truncated_checkpoint_is_refused_as_a_model_and_for_resuming(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quiet: dict[str, Any] = {
@@ -293,6 +291,7 @@ def test_a_cut_checkpoint_is_refused_as_a_model_and_to_go_on_from(
         strategy,
         f"--run.folder={tmp_path / 'run'}",
         "--model.name_or_path=world",
+        "--data.feedback=world",
     ]
     assert main(["test", *words, f"--ckpt_path={folder}"]) == 2
     assert "it is truncated, so copy it again" in capsys.readouterr().err

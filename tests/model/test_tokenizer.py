@@ -1,6 +1,4 @@
-"""The tokenizer is the model's unless one is named, and one that is named is compared with it: no model is ever trained
-on another's ids.
-"""
+"""The tokenizer is the model's own or equal to it: no model is trained on another's ids."""
 
 from __future__ import annotations
 
@@ -133,7 +131,7 @@ def test_the_command_line_takes_the_models_tokenizer_everywhere(
     assert rows and all(tokenizer.decode(row["ids"][-1:]) == "</s>" for row in rows)
 
 
-def test_without_a_model_a_preview_says_whose_tokens_it_shows(
+def test_without_a_model_a_preview_names_its_tokenizer(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     feedback = write(tmp_path / "f.jsonl", pairs(4))
@@ -163,10 +161,9 @@ def test_own_feedback_without_a_model_is_refused_before_anything_is_written(
         (["--data.feedback=f.jsonl", "--data.tokenizer=world"], "'f.jsonl'"),
     ):
         assert main([command, *words, *trainer]) == 2
-        assert (
-            f"model.name_or_path is not set and the feedback is {feedback}; name a model (model.name_or_path=NAME or FOLDER), or "
-            "model.name_or_path=world" in capsys.readouterr().err
-        )
+        said = capsys.readouterr().err
+        assert f"model.name_or_path is not set and the feedback is {feedback}" in said
+        assert "model.name_or_path=NAME or FOLDER" in said and "model.name_or_path=world" in said
         assert [path.name for path in tmp_path.iterdir()] == ["f.jsonl"]
 
 
@@ -177,9 +174,7 @@ def test_a_predict_that_runs_no_model_needs_only_the_tokenizer(
     data = own_data(tmp_path, tokenizer=model)
     run_in(tmp_path).predict(CoHModule(generation=Generation(prompts_to=str(tmp_path / "p.jsonl"))), datamodule=data)
     assert (tmp_path / "p.jsonl").read_text()
-    with pytest.raises(
-        InputError, match=r"data.tokenizer is not set, and there is no model whose tokenizer it could be"
-    ):
+    with pytest.raises(InputError, match=r"data.tokenizer is not set, and there is no model to take it from"):
         run_in(tmp_path).predict(
             CoHModule(generation=Generation(prompts_to=str(tmp_path / "q.jsonl"))), datamodule=own_data(tmp_path)
         )
@@ -192,14 +187,12 @@ def test_python_has_the_same_rules(tmp_path: Path) -> None:
         (
             None,
             tiny(),
-            r"data.tokenizer is not set, and a model made by model.from_config has none of its own; name one",
+            r"data.tokenizer is not set, and a model made by model.from_config has none; give a name",
         ),
     ):
         with pytest.raises(InputError, match=message):
             run_in(tmp_path / "run").fit(module, datamodule=own_data(tmp_path, tokenizer=name))
-    with pytest.raises(
-        InputError, match=r"data.tokenizer is not set, and there is no model whose tokenizer it could be"
-    ):
+    with pytest.raises(InputError, match=r"data.tokenizer is not set, and there is no model to take it from"):
         own_data(tmp_path).setup()
     assert not (tmp_path / "run").exists()
     data = own_data(tmp_path)
@@ -213,7 +206,9 @@ def test_the_worlds_own_feedback_needs_no_names(tmp_path: Path) -> None:
         assert choose_tokenizer(None, spec, own).name == "world"
 
 
-def test_a_file_and_a_folder_called_world_are_named_with_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_or_folder_called_world_is_given_as_dot_slash_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "world").write_text("no checkpoint")
     assert (
@@ -230,7 +225,7 @@ def test_a_file_and_a_folder_called_world_are_named_with_a_dot(tmp_path: Path, m
 # One that is named
 
 
-def test_a_named_tokenizer_with_the_same_ids_is_taken_whatever_its_template(model: str, tmp_path: Path) -> None:
+def test_a_named_tokenizer_with_the_same_ids_is_accepted_whatever_its_template(model: str, tmp_path: Path) -> None:
     name = saved(byte_level(), tmp_path / "same")
     choice = choose_tokenizer(name, ModelSpec(model), "f")
     assert choice.name == name and choice.note is None and choice.tokenizer.chat_template is None
@@ -265,7 +260,7 @@ def test_another_tokenizer_is_refused_by_the_first_token_that_differs(model: str
 @pytest.mark.parametrize(
     "changed", [{"normalizer": {"type": "Lowercase"}}, {"pre_tokenizer": None}, {"post_processor": None}]
 )
-def test_the_same_tokens_that_are_made_of_texts_otherwise_are_refused(changed: dict[str, Any]) -> None:
+def test_the_same_vocabulary_with_another_normalizer_or_processor_is_refused(changed: dict[str, Any]) -> None:
     own = byte_level(bos=True)
     state = json.loads(own.backend_tokenizer.to_str())
     other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state | changed)))
@@ -311,7 +306,7 @@ def test_whatever_differs_is_found_and_the_first_token_named(tokens: list[str], 
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
-def test_weights_alone_need_a_named_tokenizer_and_the_user_is_warned(
+def test_weights_without_a_tokenizer_need_a_named_one_and_give_a_warning(
     kind: str, bare: dict[str, str], model: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=rf"{bare[kind]}"):
@@ -324,7 +319,7 @@ def test_weights_alone_need_a_named_tokenizer_and_the_user_is_warned(
     )
 
 
-def test_a_folder_of_weights_is_no_tokenizer(bare: dict[str, str]) -> None:
+def test_a_folder_of_weights_is_not_a_tokenizer(bare: dict[str, str]) -> None:
     with pytest.raises(
         InputError, match=r"There is no tokenizer in the folder .* \(no vocabulary\); name one with data.tokenizer"
     ):
@@ -333,7 +328,7 @@ def test_a_folder_of_weights_is_no_tokenizer(bare: dict[str, str]) -> None:
         load_tokenizer(bare["llama"])
 
 
-def test_a_damaged_tokenizer_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_tokenizer_is_refused_in_one_sentence(tmp_path: Path) -> None:
     name = saved(byte_level(), tmp_path)
     file = tmp_path / "tokenizer.json"
     whole = file.read_bytes()
@@ -397,7 +392,7 @@ def test_a_checkpoint_has_the_tokenizer_that_it_was_trained_with_and_takes_no_ot
 # A data module that is used twice
 
 
-def test_data_that_are_there_are_compared_with_each_model_that_comes(model: str, tmp_path: Path) -> None:
+def test_a_prepared_data_module_is_compared_with_each_new_model(model: str, tmp_path: Path) -> None:
     data = own_data(tmp_path, tokenizer=model)
     data.setup()
     before = data.splits

@@ -17,7 +17,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.pages import page as pages
 from helpers.browser import WATCH, Browser
 
-BASE = pages.__file__.replace("pages.py", "templates")
+BASE = Path(pages.__file__).parent / "templates"
 CHILD = """{% extends "base.html.j2" %}
 {% block title %}{{ words | visible }}{% endblock %}
 {% block style %}{{ super() }}p { color: red }{% endblock %}
@@ -38,7 +38,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     environment.cache.clear()
 
 
-def test_every_value_is_escaped_and_invisible_characters_are_signs(child: None) -> None:
+def test_every_value_is_escaped_and_invisible_characters_are_shown(child: None) -> None:
     page = pages.render("child.html.j2", words=NASTY)
     sign = '<span class="control">U+{}</span>'
     shown = "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39; &amp;amp; {{ words }} {% raw %} "
@@ -49,7 +49,7 @@ def test_every_value_is_escaped_and_invisible_characters_are_signs(child: None) 
     assert not set("\x1b\u202e\ud83d") & set(page)
 
 
-def test_the_policy_names_the_style_and_the_script_that_stand_in_the_page(child: None) -> None:
+def test_the_policy_has_the_hashes_of_the_pages_style_and_script(child: None) -> None:
     page = pages.render("child.html.j2", words="x")
     for element in ("style", "script"):
         (inside,) = re.findall(f"<{element}>(.*?)</{element}>", page, flags=re.DOTALL)
@@ -62,14 +62,14 @@ def test_a_missing_value_is_an_error(child: None) -> None:
         pages.render("child.html.j2")
 
 
-def test_a_page_that_cannot_be_written_is_refused_by_its_name(child: None, tmp_path: Path) -> None:
+def test_an_unwritable_page_is_refused_naming_the_file(child: None, tmp_path: Path) -> None:
     (tmp_path / "page.html").mkdir()
     with pytest.raises(InputError, match=r"page\.html"):
         pages.write_page(tmp_path / "page.html", "child.html.j2", words="x")
 
 
-@pytest.mark.parametrize("path", sorted(Path(BASE).glob("*.*")), ids=lambda path: path.name)
-def test_no_template_names_another_place_or_turns_escaping_off(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(BASE.glob("*.*")), ids=lambda path: path.name)
+def test_no_template_has_an_external_address_or_turns_escaping_off(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?:|url\(|@import|\bon\w+=|\bstyle=|\|\s*safe|autoescape|innerHTML|eval\(", text)
     assert max(map(len, text.splitlines())) <= 120

@@ -26,15 +26,13 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.parametrize("devices", ["auto", -1, "-1", 2, "2", [0, 1], "0,1"])
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_devices_and_nodes_are_those_that_torchrun_has_started(
-    devices: Any, nodes: int, torchrun: pytest.MonkeyPatch
-) -> None:
+def test_auto_devices_and_nodes_are_those_of_torchrun(devices: Any, nodes: int, torchrun: pytest.MonkeyPatch) -> None:
     expected = 2 if devices in ("auto", -1, "-1") else devices
     assert as_launched(devices, nodes) == (expected, 2)
 
 
 @pytest.mark.parametrize(("devices", "nodes"), [(3, 2), ("4", 1), ([0], 2), (2, 3), ("auto", 4)])
-def test_another_number_than_torchrun_has_started_is_refused(
+def test_a_process_count_that_differs_from_torchruns_is_refused(
     devices: Any, nodes: int, torchrun: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
@@ -43,6 +41,6 @@ def test_another_number_than_torchrun_has_started_is_refused(
         as_launched(devices, nodes)
 
 
-def test_without_torchrun_the_configuration_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrun_devices_and_nodes_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert as_launched("auto", 1) == ("auto", 1) and as_launched(3, 2) == (3, 2)

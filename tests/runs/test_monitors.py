@@ -17,6 +17,8 @@ from coh_lightning.module import CoHModule
 from coh_lightning.runs.monitors import MonitorsKnown, missed
 
 SHORT = [
+    "--data.feedback=world",
+    "--model.name_or_path=world",
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
@@ -40,9 +42,7 @@ class Model(pl.LightningModule):
 
 
 @pytest.mark.parametrize("callback", [EarlyStopping("val/nlll"), ModelCheckpoint(monitor="val/nlll")])
-def test_what_lightning_says_of_a_figure_that_is_missed_becomes_a_sentence(
-    callback: pl.Callback, tmp_path: Path
-) -> None:
+def test_lightnings_missing_metric_errors_become_one_sentence(callback: pl.Callback, tmp_path: Path) -> None:
     rows = torch.utils.data.DataLoader(torch.ones(2, 1))
     trainer = pl.Trainer(
         max_epochs=1,
@@ -81,7 +81,7 @@ def test_a_monitor_that_nothing_logs_is_refused_before_training(
     assert not (tmp_path / "r").exists()
 
 
-def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metrics(
+def test_every_logged_metric_is_a_known_monitor_and_a_one_step_run_logs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,7 +110,7 @@ def test_all_that_a_run_logs_may_be_watched_and_a_run_of_one_step_has_its_metric
     ("monitor", "refused"),
     [("val/nl", True), ("train/nll", False), ("val/gap_anything", False), ("train/nll_good", True), ("val/x", True)],
 )
-def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown(monitor: str, refused: bool) -> None:
+def test_with_generation_only_completion_metrics_may_be_unknown(monitor: str, refused: bool) -> None:
     class Writes(Model):
         generation = Generation(generate_every_n_validations=1)
 
@@ -128,7 +128,7 @@ def test_where_the_model_writes_only_what_can_be_a_figure_of_that_may_be_unknown
         MonitorsKnown().on_fit_start(Trainer(), Writes())  # type: ignore[arg-type]
 
 
-def test_a_module_or_a_callback_of_others_may_log_anything() -> None:
+def test_foreign_modules_and_callbacks_may_log_anything() -> None:
     class Other(pl.Callback):
         pass
 

@@ -37,7 +37,7 @@ def half(checkpoint: Any, file: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_checkpoint_that_breaks_off_leaves_the_old_one_and_nothing_else(
+def test_a_failed_save_keeps_the_old_checkpoint(
     fitted: RunTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (tmp_path / "kept" / "last.ckpt").read_bytes()
@@ -49,9 +49,7 @@ def test_a_checkpoint_that_breaks_off_leaves_the_old_one_and_nothing_else(
     assert os.listdir(tmp_path / "kept") == ["last.ckpt"] and (tmp_path / "kept" / "last.ckpt").read_bytes() == before
 
 
-def test_what_a_process_that_was_killed_left_is_overwritten_and_is_no_checkpoint(
-    fitted: RunTrainer, tmp_path: Path
-) -> None:
+def test_leftovers_of_a_killed_process_are_overwritten_and_not_resumed_from(fitted: RunTrainer, tmp_path: Path) -> None:
     (tmp_path / "kept" / ".step=1.ckpt.part").mkdir()  # half a folder of shards
     (tmp_path / "kept" / ".step=1.ckpt.part" / "__0_0.distcp").write_bytes(b"half")
     fitted.save_checkpoint(tmp_path / "kept" / "step=1.ckpt")
@@ -60,7 +58,7 @@ def test_what_a_process_that_was_killed_left_is_overwritten_and_is_no_checkpoint
     )
 
 
-def test_a_checkpoint_of_one_file_takes_the_place_of_a_folder_of_shards(fitted: RunTrainer, tmp_path: Path) -> None:
+def test_a_single_file_checkpoint_replaces_a_sharded_folder(fitted: RunTrainer, tmp_path: Path) -> None:
     (tmp_path / "kept" / "step=1.ckpt").mkdir()
     (tmp_path / "kept" / "step=1.ckpt" / ".metadata").write_bytes(b"old")
     fitted.save_checkpoint(tmp_path / "kept" / "step=1.ckpt")

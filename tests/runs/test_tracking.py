@@ -69,7 +69,7 @@ def run(code: str, *words: str, folder: Path, **environment: str) -> subprocess.
     return done
 
 
-def test_the_configuration_says_with_what_code_it_was_run(
+def test_the_configuration_names_the_versions_that_ran_it(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "code_versions", lambda: {"coh_lightning": "1.0", "commit": "abc"})
@@ -79,7 +79,7 @@ def test_the_configuration_says_with_what_code_it_was_run(
     assert yaml.safe_load(text)["model"]["lr"] == 0.01
 
 
-def test_a_run_that_goes_on_with_other_code_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumed_with_other_code_names_both_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.yaml"
     for commit in ("abc", "abc", "def"):
         monkeypatch.setattr(runs, "code_versions", lambda commit=commit: {"coh_lightning": "1.0", "commit": commit})
@@ -90,9 +90,7 @@ def test_a_run_that_goes_on_with_other_code_names_both(tmp_path: Path, monkeypat
     )
 
 
-def test_the_commit_is_that_of_this_package_and_not_of_the_project_around_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commit_is_the_packages_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is installed in a virtual environment within somebody's checkout must not give that checkout's
     commit for its own.
     """
@@ -128,14 +126,14 @@ def test_a_run_keeps_its_id_with_wandb(tmp_path: Path) -> None:
     assert runs.wandb_id(tmp_path) == "with-dashes"
 
 
-def test_wandb_is_off_unless_it_is_asked_for(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wandb_is_off_by_default(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert call("fit", *SIX, "--run.folder=r") == 0
     assert names(Path("r")) == ["checkpoints/last.ckpt", "config.yaml", "finished", "metrics.csv"]
     assert call("fit", *SIX, "--run.wandb=of-line") == 2
     assert "error: run.wandb is 'of-line'; it must be one of offline, online" in capsys.readouterr().err
 
 
-def test_a_logger_of_the_configuration_writes_into_the_run_folder_too(
+def test_a_configured_logger_writes_into_the_run_folder(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
@@ -173,11 +171,11 @@ from coh_lightning.__main__ import main
 if __name__ == "__main__":
     sys.exit(main())
 """
-"""The command line in a process that writes down, and refuses, whatever goes beyond this machine."""
+"""The command line in a process that records and refuses every connection to another machine."""
 
 
 @pytest.mark.slow
-def test_nothing_touches_the_network_and_wandb_offline_keeps_samples_configuration_and_code(tmp_path: Path) -> None:
+def test_offline_wandb_keeps_samples_config_and_versions_without_the_network(tmp_path: Path) -> None:
     fit = ["fit", "--config=conf/quickstart.yaml", *TINY]
     run(GUARD, *fit, "--run.folder=plain", folder=tmp_path)
     run(GUARD, *fit, "--run.folder=tracked", "--run.wandb=offline", folder=tmp_path, WANDB_PROJECT="mine")
@@ -204,7 +202,7 @@ def test_nothing_touches_the_network_and_wandb_offline_keeps_samples_configurati
 
 
 @pytest.mark.slow
-def test_the_guard_of_the_network_sees_a_look_up_and_a_connection(tmp_path: Path) -> None:
+def test_the_network_guard_sees_lookups_and_connections(tmp_path: Path) -> None:
     code = """
 import socket
 connect = lambda: socket.create_connection(("192.0.2.1", 80), timeout=1)
@@ -233,7 +231,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_other_ranks_need_nothing_from_wandb(tmp_path: Path) -> None:
+def test_only_rank_zero_uses_wandb(tmp_path: Path) -> None:
     words = ["fit", *SIX, "--trainer.devices=2", "--trainer.strategy=ddp", "--run.folder=r", "--run.wandb=offline"]
     run(RANKS, *words, folder=tmp_path)
     assert len(list((tmp_path / "r" / "wandb").glob("offline-run-*"))) == 1
@@ -241,7 +239,7 @@ def test_other_ranks_need_nothing_from_wandb(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_is_the_same_one_for_wandb(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_wandb_run(tmp_path: Path) -> None:
     words = [
         "fit",
         *SIX,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from coh_lightning.errors import InputError
-from coh_lightning.export.chat_template import asking_template, check_template
+from coh_lightning.export.chat_template import check_template, exported_template
 from coh_lightning.feedback.turns import Part, Turn
 from coh_lightning.sequences.added_tokens import is_control
 from coh_lightning.sequences.anchored_tokenizer import Field
@@ -76,7 +76,7 @@ def test_no_control_token_of_any_kind_comes_out_of_peoples_text(make: Any, flags
     ids=lambda flags: "+".join(itertools.compress(FLAGS[1:], flags)) or "none",
 )
 @pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
-def test_a_kept_token_stands_where_the_tokenizer_itself_has_it(make: Any, flags: tuple[bool, ...]) -> None:
+def test_a_kept_token_is_where_the_tokenizer_itself_puts_it(make: Any, flags: tuple[bool, ...]) -> None:
     tokenizer = with_added(make, "<think>", **dict(zip(FLAGS[1:], flags, strict=True)))
     encoder = Encoder(tokenizer, keep=["<think>"])
     texts = [around.replace("@", "<think>") for around in ("@", "a@b", "a @ b", "@@", "x @", "@ x", ". @ .", "@a. b")]
@@ -86,7 +86,7 @@ def test_a_kept_token_stands_where_the_tokenizer_itself_has_it(make: Any, flags:
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
-def test_a_kept_token_is_one_and_its_neighbour_is_spelled_out(make: Any) -> None:
+def test_a_kept_token_is_one_id_and_a_token_next_to_it_is_spelled_out(make: Any) -> None:
     tokenizer = with_added(make, *THINK, "<tool_call>")
     think, end, call = tokenizer.convert_tokens_to_ids([*THINK, "<tool_call>"])
     encoder = Encoder(tokenizer, keep=THINK)
@@ -185,11 +185,11 @@ def test_what_can_not_be_kept_is_refused_in_one_sentence() -> None:
         with pytest.raises(InputError) as refused:
             Encoder(tokenizer, keep=keep)
         assert message in str(refused.value)
-    with pytest.raises(ValueError, match=r"keep=format\.kept_tokens"):
+    with pytest.raises(ValueError, match=r"keeps \(\), the prompt format \('<think>'"):
         ChainTokenizer(Encoder(tokenizer), KEPT, max_prompt_tokens=10)
 
 
-def test_what_stands_in_the_texts_is_counted_and_said(tmp_path: Path) -> None:
+def test_added_tokens_in_texts_are_counted_and_reported(tmp_path: Path) -> None:
     tokenizer = with_added(byte_level, *THINK, "<tool_call>", template=CHATML)
     fields = [
         Field("<think>a<think></think>"),
@@ -228,7 +228,7 @@ def test_with_kept_tokens_training_inference_and_the_exported_template_have_the_
     chain = made.chain(prompt, (Link("Good:", "<think>hm</think>yes", learned=1.0),))
     think = tokenizer.convert_tokens_to_ids("<think>")
     assert chain.ids.tolist().count(think) == 2 and chain.ids[chain.spans[0].start] == think
-    template = asking_template(made.layout, {"good": "Good:"})
+    template = exported_template(made.layout, {"good": "Good:"})
     messages = [{"role": "user", "content": "Say <think> to me."}]
     asked = tokenizer.apply_chat_template(
         messages, chat_template=template, add_generation_prompt=True, return_dict=False
@@ -254,13 +254,13 @@ def test_spelled_out_tokens_are_in_the_comparison_of_an_exported_template() -> N
     made = builder(with_added(byte_level, *THINK, template=CHATML), PromptFormat("chat"))
     found = {
         one.what: one
-        for one in check_template(made, asking_template(made.layout, {"good": "Good:"}), {"good": "Good:"})
+        for one in check_template(made, exported_template(made.layout, {"good": "Good:"}), {"good": "Good:"})
     }
     assert found["earlier turns that think under 'good'"].given == ("<think>",)
     dropping = builder(with_added(byte_level, *THINK, template=REASONING), PromptFormat("chat"))
     found = {
         one.what: one
-        for one in check_template(dropping, asking_template(dropping.layout, {"good": "Good:"}), {"good": "Good:"})
+        for one in check_template(dropping, exported_template(dropping.layout, {"good": "Good:"}), {"good": "Good:"})
     }
     assert "earlier turns that think under 'good'" not in found
 

@@ -60,7 +60,7 @@ def first_wording(wording: Wording = WORDING) -> Wording:
 PAIR = record(RatedCompletion("g", rank=0), RatedCompletion("b", rank=1))
 
 
-def test_coh_lays_a_comparison_in_four_chains() -> None:
+def test_coh_makes_four_chains_of_a_comparison() -> None:
     assert shown(build_chains(PAIR, Method(), first_wording())) == ["G g", "B b", "G g | B b", "B b | G g"]
 
 
@@ -108,7 +108,7 @@ def test_a_ranking_compares_each_output_with_the_one_before_it() -> None:
     ]
 
 
-def test_shuffled_chains_hold_all_outputs_and_are_drawn_anew_each_epoch() -> None:
+def test_shuffled_chains_have_all_outputs_and_a_new_order_each_epoch() -> None:
     ranked = record(*(RatedCompletion(str(i), rank=i) for i in range(5)))
     lines = {
         shown(build_chains(ranked, Method(orders=("shuffled",), sentences="ranking"), WORDING, epoch=e))[0]
@@ -135,7 +135,7 @@ def test_the_first_output_of_a_shuffled_ranking_is_compared_with_nothing() -> No
     cut=st.integers(0, 5),
     last=st.booleans(),
 )
-def test_a_ranking_cut_at_its_front_begins_with_what_its_first_output_is_among_all_of_the_record(
+def test_a_ranking_cut_at_its_front_calls_its_first_output_by_its_rank_in_the_record(
     ranks: list[int], epoch: int, cut: int, last: bool
 ) -> None:
     ranked = record(*(RatedCompletion(f"{i}", rank=rank) for i, rank in enumerate(ranks)))
@@ -157,7 +157,7 @@ def test_a_ranking_cut_at_its_front_begins_with_what_its_first_output_is_among_a
             assert [link.learned for link in chain] == [0.0 if last else 1.0] * (len(chain) - 1) + [1.0]
 
 
-def test_a_revision_whose_first_output_is_cut_stands_under_a_sentence_of_its_own() -> None:
+def test_a_revision_whose_first_output_is_cut_gets_a_sentence_of_its_own() -> None:
     method = Method(orders=("revised",), sentences="critique")
     wording = first_wording()
     critic = record(RatedCompletion("bad text", critique="it is late.", revision="mended"))
@@ -212,7 +212,7 @@ def test_a_text_is_never_called_better_than_itself() -> None:
         build_chains(record(RatedCompletion("a", thumb=True)), method, WORDING)
 
 
-def test_a_shuffled_chain_stands_for_itself_so_that_every_epoch_has_as_many_chains() -> None:
+def test_a_shuffled_chain_never_equals_another_so_every_epoch_has_as_many_chains() -> None:
     rated = record(*(RatedCompletion(str(i), ratings={"overall": i}) for i in range(3)), scales={"overall": (0.0, 2.0)})
     for sentences in ("ranking", "rating"):
         method = Method(orders=("ascending", "descending", "shuffled"), sentences=sentences)
@@ -232,7 +232,7 @@ def test_an_output_without_a_revision_is_followed_by_the_best_of_the_better_ones
     ]
 
 
-def test_an_output_without_anything_better_keeps_no_other_from_its_revision() -> None:
+def test_an_output_without_a_better_one_does_not_block_another_outputs_revision() -> None:
     mixed = record(
         RatedCompletion("plain"),
         RatedCompletion("odd", critique="unclear"),
@@ -259,7 +259,7 @@ def test_a_ranking_gives_its_ends_or_all_strict_pairs() -> None:
     assert strict_pairs(ranked, Method()) == [(0, 1), (0, 2)]
 
 
-def test_a_text_that_is_best_and_worst_leaves_the_pair_to_the_next_text() -> None:
+def test_a_text_that_is_best_and_worst_is_paired_with_the_next_text() -> None:
     method = Method(orders=("pn",))
     liked, disliked = RatedCompletion("a", thumb=True), RatedCompletion("a", thumb=False)
     assert shown(build_chains(record(liked, disliked, RatedCompletion("b", thumb=False)), method, first_wording())) == [
@@ -337,7 +337,7 @@ def test_unpaired_feedback_gives_single_chains() -> None:
         build_chains(record(RatedCompletion("a", ratings={"overall": 3}), scales=scales), Method(), first_wording())
 
 
-def test_ratings_in_words_stand_before_their_outputs() -> None:
+def test_ratings_in_words_precede_their_outputs() -> None:
     scales = {"accuracy": (0.0, 1.0)}
     rated = record(
         RatedCompletion("a", ratings={"accuracy": 0.1}), RatedCompletion("b", ratings={"accuracy": 0.9}), scales=scales
@@ -347,7 +347,7 @@ def test_ratings_in_words_stand_before_their_outputs() -> None:
     assert lines == [bad, good, f"{bad} | {good}"]
 
 
-def test_a_critique_stands_before_its_output_and_between_it_and_the_revision() -> None:
+def test_a_critique_precedes_its_output_or_separates_it_from_the_revision() -> None:
     wording = first_wording()
     critic = record(RatedCompletion("bad text", critique="it is late.", revision="mended"))
     assert shown(build_chains(critic, Method(orders=("each", "revised"), sentences="critique"), wording)) == [
@@ -384,14 +384,14 @@ def test_a_revision_is_better_than_what_it_revises() -> None:
     ) == ["G new | B old", "B old | G new"]
 
 
-def test_ties_are_skipped_or_spoken() -> None:
+def test_ties_are_skipped_or_get_the_tie_sentence() -> None:
     tie = record(RatedCompletion("a", rank=0), RatedCompletion("b", rank=0))
     with pytest.raises(Unusable, match=r"^tie$"):
         build_chains(tie, Method(), WORDING)
     assert shown(build_chains(tie, Method(ties="sentence"), WORDING)) == ["T a", "T b", "T a | T b", "T b | T a"]
 
 
-def test_identical_completions_are_no_comparison() -> None:
+def test_identical_completions_are_not_compared() -> None:
     with pytest.raises(Unusable, match="identical completions"):
         build_chains(record(RatedCompletion("a", rank=0), RatedCompletion("a", rank=1)), Method(), WORDING)
 
@@ -404,7 +404,7 @@ def test_one_record_may_mix_kinds_of_feedback_and_the_judge_may_be_named() -> No
     ]
 
 
-def test_one_rank_alone_compares_nothing_and_leaves_the_word_to_ratings_and_thumbs() -> None:
+def test_with_one_rank_alone_ratings_or_thumbs_decide() -> None:
     method = Method(orders=("p", "n", "pn"))
     thumbs = record(RatedCompletion("a", rank=1, thumb=False), RatedCompletion("b", thumb=True))
     assert shown(build_chains(thumbs, method, first_wording())) == ["G b", "B a", "G b | B a"]
@@ -418,7 +418,7 @@ def test_one_rank_alone_compares_nothing_and_leaves_the_word_to_ratings_and_thum
     assert strict_pairs(thumbs, method) == strict_pairs(rated, method) == [(1, 0)]
 
 
-def test_an_output_of_which_nobody_said_whether_it_is_good_is_called_bad_before_its_revision() -> None:
+def test_an_unrated_output_is_called_bad_before_its_revision() -> None:
     unsaid = record(RatedCompletion("a", critique="dull", revision="a+"), RatedCompletion("b", thumb=True))
     (chain,) = build_chains(unsaid, Method(orders=("revised",), sentences="critique"), first_wording())
     assert shown((chain,)) == ["B a | said dull, better: a+"] and chain[0].kind == "bad"

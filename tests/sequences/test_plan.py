@@ -1,4 +1,4 @@
-"""Which trees stand in which rows and steps: exact lists, and what must hold for every seed and epoch."""
+"""Which trees are in which rows and steps: exact lists, and properties of every seed and epoch."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import pytest
 
 from coh_lightning.errors import InputError
 from coh_lightning.sequences.plan import LinkSize, Plan, PlannedRow, PlannedTree, planned_trees
+from coh_lightning.sequences.rows import pack
 
 A, B = 0, 1
 
@@ -36,7 +37,12 @@ def plan(n: int = 21, *, rows_per_step: int = 3, seed: int = 0, **fields: object
     return Plan(items, seed, 10, rows_per_step, **fields)  # type: ignore[arg-type]
 
 
-def test_every_item_stands_in_every_epoch_once() -> None:
+def rows_of(plan: Plan, epoch: int) -> list[PlannedRow]:
+    """The rows of an epoch without the empty ones of its last step."""
+    return [row for step in range(plan.steps_per_epoch) for row in plan.step(epoch, step) if row.members]
+
+
+def test_every_item_is_in_every_epoch_once() -> None:
     p = plan()
     for epoch in range(4):
         rows = [row for step in range(p.steps_per_epoch) for row in p.step(epoch, step)]
@@ -46,7 +52,7 @@ def test_every_item_stands_in_every_epoch_once() -> None:
 
 def test_every_epoch_has_the_same_number_of_steps_and_of_rows_a_step() -> None:
     p = plan()
-    assert {len(p._rows(epoch)) for epoch in range(10)} == {p.num_rows}
+    assert {len(rows_of(p, epoch)) for epoch in range(10)} == {p.num_rows}
     assert p.num_rows % 3, "the test needs an epoch that is not divisible by its steps"
     last = p.step(0, p.steps_per_epoch - 1)
     assert len(last) == 3
@@ -72,7 +78,7 @@ def test_the_plan_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
     assert members(plan(), 0) != members(plan(seed=1), 0)
 
 
-def test_every_epoch_packs_and_orders_anew() -> None:
+def test_every_epoch_has_its_own_packing_and_order() -> None:
     """The first epoch is left out: its largest row changes places, so that its order is one of its own whatever the
     draw.
     """
@@ -103,7 +109,7 @@ def test_every_epoch_packs_and_orders_anew() -> None:
     assert len(turns) == 5 and all(sorted(turn) == sorted(texts[:9]) for turn in turns)
 
 
-def test_the_digest_tells_plans_apart_and_nothing_else() -> None:
+def test_the_digest_differs_exactly_where_plans_differ() -> None:
     p = plan(documents=[5, 4])
     assert p.digest == plan(documents=[5, 4]).digest
     others = [
@@ -124,12 +130,12 @@ def test_the_largest_row_of_text_is_the_one_with_most_to_learn() -> None:
 
 def test_the_row_with_most_in_the_loss_comes_first_of_all() -> None:
     p = plan()
-    weights = [sum(p.items[i].weight for i in row) for row in p._rows(0)]
+    weights = [sum(p.items[i].weight for i in row.members) for row in rows_of(p, 0)]
     first = p.step(0, 0)[0]
     assert sum(p.items[i].weight for i in first.members) == max(weights)
 
 
-def test_the_pretraining_text_goes_through_all_its_text_before_any_of_it_twice() -> None:
+def test_all_pretraining_text_is_used_once_before_any_is_used_twice() -> None:
     p = plan(documents=[10, 9, 8, 7, 6, 5, 4], pretraining_rows_per_step=2)
     stream = [
         row
@@ -137,7 +143,7 @@ def test_the_pretraining_text_goes_through_all_its_text_before_any_of_it_twice()
         for row in p.step(step // p.steps_per_epoch, step % p.steps_per_epoch)
         if row.pretraining
     ]
-    rows = len(p._document_rows)
+    rows = len(pack(list(p.documents), p.row_tokens))
     for start in range(0, len(stream) - rows, rows):
         assert sorted(i for row in stream[start : start + rows] for i in row.members) == list(range(7))
     for step in range(p.steps_per_epoch):
@@ -151,14 +157,14 @@ def test_the_ranks_share_a_steps_rows_evenly_or_not_at_all() -> None:
         plan(rows_per_step=6).accumulate(4)
 
 
-def test_separate_chains_stand_one_in_a_row() -> None:
+def test_separate_layout_has_one_chain_per_row() -> None:
     p = plan(separate=True)
     rows = [row for step in range(p.steps_per_epoch) for row in p.step(0, step)]
     assert all(len(row.members) <= 1 for row in rows)
     assert p.items[rows[0].members[0]].length == 7  # the longest first
 
 
-def test_pretraining_texts_share_rows_in_trees_and_stand_alone_where_chains_do() -> None:
+def test_pretraining_texts_share_rows_in_the_tree_layout_only() -> None:
     sizes = [3, 3, 4]
     together = plan(documents=sizes, pretraining_rows_per_step=1)
     alone = plan(documents=sizes, pretraining_rows_per_step=1, separate=True)
@@ -167,8 +173,8 @@ def test_pretraining_texts_share_rows_in_trees_and_stand_alone_where_chains_do()
         assert {tuple(sorted(members)) for members in met} == set(map(tuple, rows))
 
 
-def test_nothing_to_train_on_is_said() -> None:
+def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(InputError, match="nothing to train on"):
         Plan([], 0, 10, 1)
-    with pytest.raises(InputError, match="no text"):
+    with pytest.raises(InputError, match="no pretraining text"):
         plan(pretraining_rows_per_step=1)

@@ -51,7 +51,7 @@ def test_a_plain_chain_is_prompt_marker_output_and_end() -> None:
     ]
 
 
-def test_without_a_marker_only_what_stands_before_an_output_is_left() -> None:
+def test_without_a_marker_only_the_separator_before_the_output_is_left() -> None:
     assert plain((Link("", "yes"), Link("", "no")), "Why?") == ["Why?\n", "yes", "</s>", "\n", "no", "</s>"]
 
 
@@ -189,7 +189,7 @@ def test_what_a_template_strips_is_stripped_and_outputs_never_are() -> None:
 
 
 @pytest.mark.parametrize("system", [None, " Be kind. "])
-def test_white_space_is_taken_away_in_the_places_where_the_template_takes_it_and_in_no_other(
+def test_white_space_is_stripped_exactly_where_the_template_strips_it(
     system: str | None,
 ) -> None:
     """Llama-2's strips system and first user turn together, so that with a system turn the first user turn keeps its
@@ -206,7 +206,7 @@ def test_white_space_is_taken_away_in_the_places_where_the_template_takes_it_and
     assert "".join(shown(segments)) == layout.template.render(messages, generation=True)
 
 
-def test_a_template_that_shows_the_last_output_otherwise_is_used_as_before_the_last_one_and_noted() -> None:
+def test_a_template_that_shows_the_last_output_differently_is_used_as_for_earlier_ones_and_noted() -> None:
     layout = make_layout(CHAT, byte_level(THINKING))
     segments = shown(layout.segments(turns("Why?"), (GOOD, BAD)))
     assert segments[3] == segments[8] == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -232,7 +232,7 @@ def test_stop_ids_are_the_learned_end_and_the_tokenizers_own() -> None:
     assert make_layout(CHAT, byte_level(MISTRAL)).stop_ids == (numbers[1],)
 
 
-def test_cut_ranges_lie_where_the_parts_lie() -> None:
+def test_cut_ranges_are_those_of_the_parts() -> None:
     parts = (Part("Sum: "), Part("a post", "front"), Part("\nTL;DR", "never"), Part(" or so ", "back"))
     turn = CutTurn("user", "".join(part.text for part in parts), parts, (0, 2, 0, 1))
     [prompt, *_] = make_layout(PromptFormat(), character(bos=False)).segments([turn], (GOOD,))
@@ -246,7 +246,7 @@ def test_cut_ranges_lie_where_the_parts_lie() -> None:
     )
 
 
-def test_what_cannot_be_laid_out_is_refused_in_one_sentence() -> None:
+def test_chains_that_cannot_be_laid_out_are_refused_in_one_sentence() -> None:
     with pytest.raises(InputError, match="did you mean 'chat'"):
         PromptFormat(kind="chta")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has no chat template"):

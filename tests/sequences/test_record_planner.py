@@ -1,6 +1,4 @@
-"""A record -> what the plan must know: what stands there is counted, and what is too long says under which limits it
-would fit.
-"""
+"""A record -> what the plan must know: token counts, and limits under which records that are too long would fit."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def encoder(make: Any, template: str | None = None) -> Encoder:
     return Encoder(make(template))
 
 
-def preparer(
+def planner(
     tokenizer: Encoder, chosen: Method, *, prompt: int, chain: int = 10_000, form: PromptFormat | None = None
 ) -> RecordPlanner:
     marked = chosen.sentences != "none"
@@ -46,17 +44,15 @@ def preparer(
 @pytest.mark.parametrize(
     "make, kind", [(character, "plain"), (sentencepiece, "plain"), (sentencepiece, "chat"), (byte_level, "chat")]
 )
-def test_a_prompt_is_whole_where_its_chains_have_room_for_it_and_loses_one_token_where_one_is_too_many(
-    make: Any, kind: Any, of: str
-) -> None:
+def test_a_prompt_that_fits_is_whole_and_one_token_too_long_loses_one_token(make: Any, kind: Any, of: str) -> None:
     form = PromptFormat(kind=kind)
     chosen = method(of)
     for row in usable(EVERY_KIND, chosen):
         record = Feedback.from_json(dict(row), "here")
         record = replace(record, prompt=(Turn("user", (Part("The dog sleeps and it rained a lot.", "front"),)),))
-        free = preparer(encoder(make, CHATML), chosen, prompt=1000, form=form)
-        whole = free.prepare(record)
-        stands = {
+        free = planner(encoder(make, CHATML), chosen, prompt=1000, form=form)
+        whole = free.plan(record)
+        tokens = {
             sum(
                 len(free.tokens.encoder.segment_ids(segment))
                 for segment in free.tokens.segments(whole.prompt, chain)
@@ -64,10 +60,10 @@ def test_a_prompt_is_whole_where_its_chains_have_room_for_it_and_loses_one_token
             )
             for chain in free.chains(whole)
         }
-        assert stands == {whole.prompt.tokens}
-        (room,) = stands
-        assert preparer(encoder(make, CHATML), chosen, prompt=room, form=form).prepare(record).prompt.cut == 0
-        less = preparer(encoder(make, CHATML), chosen, prompt=room - 1, form=form).prepare(record)
+        assert tokens == {whole.prompt.tokens}
+        (room,) = tokens
+        assert planner(encoder(make, CHATML), chosen, prompt=room, form=form).plan(record).prompt.cut == 0
+        less = planner(encoder(make, CHATML), chosen, prompt=room - 1, form=form).plan(record)
         assert (less.prompt.tokens, less.prompt.cut) == (room - 1, 1)
 
 
@@ -88,25 +84,25 @@ def pair(number: int, prompt: str, output: str, *, cut: Any = "front") -> Feedba
     room=st.integers(1, 60),
     joined=st.booleans(),
 )
-def test_as_many_records_fit_under_other_limits_as_is_said(
+def test_as_many_records_fit_under_other_limits_as_the_message_says(
     sizes: list[tuple[int, int, Any]], prompt: int, room: int, joined: bool
 ) -> None:
     chosen = Method(orders=("pn",)) if joined else Method(orders=("p",), sentences="none")
     records = [pair(i, "x" * length, "y" * output, cut=cut) for i, (length, output, cut) in enumerate(sizes)]
 
     def used(max_prompt: int, max_chain: int) -> int:
-        tried = preparer(encoder(character), chosen, prompt=max_prompt, chain=max_chain)
+        tried = planner(encoder(character), chosen, prompt=max_prompt, chain=max_chain)
         number = 0
         for record in records:
             try:
-                tried.prepare(record)
+                tried.plan(record)
             except TooLong:
                 continue
             number += 1
         return number
 
     now = used(prompt, prompt + room)
-    said = preparer(encoder(character), chosen, prompt=prompt, chain=prompt + room).limits_that_fit(
+    said = planner(encoder(character), chosen, prompt=prompt, chain=prompt + room).limits_that_fit(
         records, row_tokens=10_000
     )
     if now == len(records):
@@ -138,7 +134,7 @@ def test_a_record_that_the_method_can_not_use_is_not_called_too_long() -> None:
         "0", (Turn("user", (Part("x" * 100),)),), (RatedCompletion("a", rank=0), RatedCompletion("b", rank=0))
     )
     with pytest.raises(Unusable, match=r"^tie$"):
-        preparer(encoder(character), Method(), prompt=20).prepare(tie)
+        planner(encoder(character), Method(), prompt=20).plan(tie)
 
 
 def test_records_that_are_too_long_stop_the_run_with_limits_under_which_they_fit(tmp_path: Path) -> None:

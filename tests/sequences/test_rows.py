@@ -27,7 +27,7 @@ def two_trees(**options) -> Row:  # type: ignore[no-untyped-def]
     return lay_out([tree("Pab", "Pe"), tree("Qcd")], [1.0, 1.0], row_tokens=9, pad_id=45, **options)
 
 
-def test_trees_stand_side_by_side_and_padding_stands_alone() -> None:
+def test_trees_are_side_by_side_and_padding_sees_only_itself() -> None:
     row = two_trees()
     assert "".join(map(chr, row.ids)) == "PabeQcd--"
     assert row.parents.tolist() == [0, 0, 1, 0, 4, 4, 5, 7, 8]
@@ -65,7 +65,7 @@ def test_coefficients_multiply_the_weights_of_their_tree() -> None:
 
 
 def test_trees_that_do_not_fit_are_refused_with_both_numbers() -> None:
-    with pytest.raises(InputError, match="2 trees of 7 tokens together do not fit a row of 6"):
+    with pytest.raises(InputError, match="2 trees of 7 tokens do not fit a row of 6"):
         lay_out([tree("Pab", "Pe"), tree("Qcd")], [1, 1], row_tokens=6, pad_id=0)
 
 
@@ -74,7 +74,7 @@ def test_a_plain_chain_alone_fills_its_row_and_is_causal() -> None:
     assert (len(row.ids), row.causal, row.learned.tolist(), row.depth.tolist()) == (3, True, [0, 0.5, 0.5], [0, 1, 2])
 
 
-def test_a_tree_with_branches_is_no_plain_chain() -> None:
+def test_a_tree_with_branches_is_not_a_plain_chain() -> None:
     with pytest.raises(InputError, match="one tree per chain"):
         lay_out_alone(tree("Pab", "Pe"), 1.0)
 
@@ -128,14 +128,14 @@ def test_the_first_token_of_a_tree_is_never_hidden() -> None:
     assert row.seen_until[[1, 5]].tolist() == [2, 6]
 
 
-def test_hiding_changes_nothing_but_sight() -> None:
+def test_hiding_changes_only_the_attention_mask() -> None:
     before, after = two_trees(), hide(two_trees(), (1.0, 1.0), [np.random.default_rng(0)] * 2)
     for name in ("ids", "parents", "depth", "learned", "unlearned", "bounds"):
         assert np.array_equal(getattr(before, name), getattr(after, name))
     assert before.seen_until.tolist() == [4, 3, 3, 4, 7, 7, 7, 8, 9]
 
 
-def test_what_is_hidden_does_not_depend_on_the_row() -> None:
+def test_hidden_tokens_do_not_depend_on_the_row() -> None:
     long = Tree.from_chains([chain("P" + "abcdefgh" * 20)])
 
     def hidden(row: Row, start: int) -> list[int]:
@@ -161,7 +161,7 @@ def test_the_rate_is_drawn_uniformly_for_each_tree() -> None:
     assert np.std(shares) == pytest.approx(0.05 / 12**0.5, abs=0.002)
 
 
-def test_hiding_needs_a_mask_of_its_own() -> None:
+def test_hiding_is_refused_with_the_models_own_mask() -> None:
     with pytest.raises(InputError, match="layout: tree"):
         hide(lay_out_alone(tree("Pab"), 1.0), (0.0, 0.05), [np.random.default_rng(0)])
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from coh_lightning.errors import InputError
-from coh_lightning.export.chat_template import asking_template
+from coh_lightning.export.chat_template import exported_template
 from coh_lightning.feedback.turns import Part, Turn
 from coh_lightning.sequences.chain_tokenizer import ChainTokenizer
 from coh_lightning.sequences.chains import Link, Unusable
 from coh_lightning.sequences.chat_layout import make_layout
 from coh_lightning.sequences.encoder import Encoder
 from coh_lightning.sequences.prompt_format import CutTurn, PromptFormat
-from coh_lightning.sequences.sentinels import first_difference
 from coh_lightning.sequences.template_check import Rewritten, shown_turns
+from coh_lightning.sequences.tokenizer_template import first_difference
 from helpers.feedback import data_of, pairs
 from helpers.tokenizers import CHATML, LLAMA2, NO_EMPTY_SYSTEM, REASONING, REWRITING, TEMPLATES, byte_level, character
 
@@ -45,10 +45,10 @@ def talk(*texts: str, system: str | None = None) -> tuple[Turn, ...]:
 @cache
 def built(make: Any, style: str | None, format: str) -> tuple[ChainTokenizer, str]:
     made = ChainTokenizer(Encoder(make(STYLES[style] if style else None)), FORMATS[format], max_prompt_tokens=10_000)
-    return made, asking_template(made.layout, ASKS)
+    return made, exported_template(made.layout, ASKS)
 
 
-def asked(made: ChainTokenizer, template: str, messages: Any, *, name: str = "good", tokenize: bool = False) -> Any:
+def prompted(made: ChainTokenizer, template: str, messages: Any, *, name: str = "good", tokenize: bool = False) -> Any:
     given_: dict[str, Any] = {
         "chat_template": template,
         "add_generation_prompt": True,
@@ -87,7 +87,7 @@ LAST = TEXTS.filter(lambda text: text.strip() != "")  # as in records
 )
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_conversation_is_asked_with_the_text_and_ids_of_training(
+def test_any_conversation_gives_the_text_and_ids_of_training(
     style: str | None, format: str, data: st.DataObject
 ) -> None:
     made, template = built(character, style, format)
@@ -101,16 +101,18 @@ def test_any_conversation_is_asked_with_the_text_and_ids_of_training(
     for name, marker in ASKS.items():
         messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
         text = "".join(segment.text for segment in made.layout.before_output(cut.turns, marker)[0])
-        assert asked(made, template, messages, name=name) == text
+        assert prompted(made, template, messages, name=name) == text
         parts = [
             {"role": turn.role, "content": [{"type": "text", "text": letter} for letter in turn.text]}
             for turn in prompt
         ]
-        assert asked(made, template, parts, name=name) == text
-        assert asked(made, template, messages, name=name, tokenize=True) == made.inference_prompt(cut, marker).tolist()
+        assert prompted(made, template, parts, name=name) == text
+        assert (
+            prompted(made, template, messages, name=name, tokenize=True) == made.inference_prompt(cut, marker).tolist()
+        )
 
 
-def test_thinking_that_the_template_drops_is_not_trained_on_and_said() -> None:
+def test_thinking_that_the_template_drops_is_not_trained_on_and_reported() -> None:
     made, template = built(byte_level, "reasoning", "user")
     prompt = talk("Hi", "<think>\nA greeting.\n</think>\n\nHello.", "Why?")
     cut = made.cut_prompt(prompt)
@@ -124,10 +126,10 @@ def test_thinking_that_the_template_drops_is_not_trained_on_and_said() -> None:
     ]
     messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
     chain = made.chain(cut, (Link("A good answer:", "So."),))
-    assert asked(made, template, messages, tokenize=True) == chain.ids[: chain.spans[0].start].tolist()
+    assert prompted(made, template, messages, tokenize=True) == chain.ids[: chain.spans[0].start].tolist()
 
 
-def test_a_template_that_trims_is_followed_and_said() -> None:
+def test_a_template_that_trims_is_followed_and_reported() -> None:
     made = ChainTokenizer(Encoder(byte_level(TEMPLATES["llama3"])), CHAT, max_prompt_tokens=100)
     made.cut_prompt(talk("Hi"))
     assert made.notes_on_texts() == []
@@ -222,7 +224,7 @@ def test_set_up_says_what_the_template_and_the_tokenizer_make_of_the_texts(reaso
     )
 
 
-def test_records_that_the_template_shows_otherwise_are_left_out_with_their_reason(tmp_path: Path) -> None:
+def test_records_that_the_template_shows_differently_are_left_out_with_their_reason(tmp_path: Path) -> None:
     grouping = CHATML.replace("{% for m in messages %}", "{% for m in messages if 'secret' not in m['content'] %}")
     byte_level(grouping).save_pretrained(tmp_path / "tokenizer")
     rows = [
@@ -248,13 +250,7 @@ def test_a_checkpoint_is_of_one_chat_template(tmp_path: Path) -> None:
         made[name].setup()
     saved = made["one"].settings()
     made["one"].agree_with(saved)
-    with pytest.raises(
-        InputError,
-        match=(
-            r"The chat template of the tokenizer '.*other' is not the one that the checkpoint was trained with; "
-            r"give the tokenizer of"
-        ),
-    ):
+    with pytest.raises(InputError, match=r"chat template of .*other' is not the one that the checkpoint was trained"):
         made["other"].agree_with(saved)
     kept = saved | {"prompt_format": saved["prompt_format"] | {"kept_tokens": ["<x>"]}}
     with pytest.raises(
@@ -295,11 +291,11 @@ def test_a_template_that_changes_texts_is_refused_at_set_up(name: str, role: str
 
 
 @pytest.mark.parametrize("name", ["trim", "trim | trim", "string", "replace('<|im_start|>', '')"])
-def test_a_template_that_trims_or_guards_its_own_tokens_is_taken(name: str) -> None:
+def test_a_template_that_trims_or_guards_its_own_tokens_is_accepted(name: str) -> None:
     make_layout(CHAT, byte_level(CHATML.replace("m['content']", f"m['content'] | {name}")))
 
 
-def test_the_first_difference_is_shown_with_what_stands_before_it() -> None:
+def test_the_first_difference_is_shown_with_the_text_before_it() -> None:
     assert first_difference("a <b> c", "a &lt;b> c") == ("a <b> c", "a &lt;b> c")
     assert first_difference("same", "same, and more")[1].startswith("same, and")
     assert all(len(part) < 90 for part in first_difference("x" * 500, "x" * 100 + "y" * 400))

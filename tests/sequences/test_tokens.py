@@ -1,6 +1,4 @@
-"""Ids of chains: exact lists over the character tokenizer; over tokenizers of the real kinds, the properties that must
-hold.
-"""
+"""Ids of chains: exact lists over the character tokenizer; over tokenizers of the real kinds, properties."""
 
 from __future__ import annotations
 
@@ -244,7 +242,7 @@ def test_no_special_token_comes_out_of_peoples_text(make: Any) -> None:
 def test_a_special_token_of_one_character_in_peoples_text_is_refused() -> None:
     tokenizer = character()
     tokenizer.eos_token = "$"
-    with pytest.raises(InputError, match=r"holds '\$', a special token"):
+    with pytest.raises(InputError, match=r"has '\$', a special token"):
         Encoder(tokenizer).encode_texts(["5 $ each"])
 
 
@@ -284,7 +282,7 @@ def test_line_ends_before_text_are_encoded_as_before_text() -> None:
     assert tokenizer.convert_ids_to_tokens(before.tolist()) == ["a", ".", "Ċ", "Ċ"]
 
 
-def test_each_distinct_text_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_distinct_text_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     build = builder(byte_level())
     cut = build.cut_prompt(user("What is a fruit?"))
     build.chain(cut, (GOOD, BAD))
@@ -305,7 +303,7 @@ def test_other_uses_of_the_tokenizer_change_nothing() -> None:
     after = Encoder(tokenizer)
     assert before.tokenizer_hash == after.tokenizer_hash
     for encoder in (before, after):
-        assert len(encoder.encode_texts(["a long text that nobody cuts"])[0]) > 2
+        assert len(encoder.encode_texts(["a long text that is not cut"])[0]) > 2
     assert before.tokenizer_hash != Encoder(sentencepiece()).tokenizer_hash
 
 
@@ -409,7 +407,7 @@ def before_the_sentence(build: ChainTokenizer, cut: CutPrompt, marker: str) -> i
 @pytest.mark.parametrize("make, template, format", every_builder())
 @settings(max_examples=25, deadline=None)
 @given(prompt=prompts(), less=st.integers(1, 6))
-def test_a_prompt_is_cut_only_where_what_stands_there_is_too_long_and_by_no_more_than_that(
+def test_a_prompt_is_cut_by_exactly_what_is_too_long(
     make: Any, template: str | None, format: PromptFormat, marker: str, prompt: tuple[Turn, ...], less: int
 ) -> None:
     marked = marker != ""
@@ -418,11 +416,11 @@ def test_a_prompt_is_cut_only_where_what_stands_there_is_too_long_and_by_no_more
         whole = free.cut_prompt(prompt)
     except Rewritten:  # a template that trims a turn of white space alone
         return
-    stands = before_the_sentence(free, whole, marker)
-    assert whole.tokens == stands
-    free.max_prompt_tokens = stands
+    tokens = before_the_sentence(free, whole, marker)
+    assert whole.tokens == tokens
+    free.max_prompt_tokens = tokens
     assert free.cut_prompt(prompt) == whole, "it fits"
-    free.max_prompt_tokens = stands - less
+    free.max_prompt_tokens = tokens - less
     try:
         cut = free.cut_prompt(prompt)
     except Unusable:
@@ -627,7 +625,7 @@ def test_a_record_that_the_template_refuses_has_no_fields_and_is_rejected_with_i
 # --- joint and separate
 
 
-def test_the_boundary_report_counts_what_joint_tokenisation_would_change() -> None:
+def test_the_boundary_report_counts_what_joint_tokenization_would_change() -> None:
     build = builder(byte_level())
     plain = build.cut_prompt(user("What is a fruit?"))
     assert str(build.boundary_report([(plain, (GOOD, BAD)), (plain, (BAD,))])).startswith(

@@ -80,7 +80,7 @@ def test_chains_with_different_first_tokens_are_refused() -> None:
 
 
 def test_no_chains_and_empty_chains_are_refused() -> None:
-    with pytest.raises(InputError, match="got 0 chains"):
+    with pytest.raises(InputError, match="at least one chain"):
         Tree.from_chains([])
     with pytest.raises(InputError, match="no empty ones"):
         Tree.from_chains([chain("Pa"), chain("")])
@@ -92,7 +92,7 @@ bodies = st.lists(st.lists(st.tuples(st.integers(0, 2), weights, weights), max_s
 
 @settings(max_examples=150, deadline=None)
 @given(bodies)
-def test_a_tree_says_of_every_token_what_a_naive_trie_says(bodies: list[list[tuple[int, float, float]]]) -> None:
+def test_a_tree_agrees_with_a_naive_trie_on_every_token(bodies: list[list[tuple[int, float, float]]]) -> None:
     chains = [
         Tokens(
             np.array([9, *(token for token, _, _ in body)], np.int32),
@@ -119,7 +119,7 @@ def test_a_tree_says_of_every_token_what_a_naive_trie_says(bodies: list[list[tup
     assert [len(prefix) - 1 for prefix in prefixes] == tree.depth.tolist()
     for tokens, path in zip(chains, tree.paths, strict=True):
         assert tree.ids[path].tolist() == tokens.ids.tolist()
-    for q in range(tree.tokens):  # the rule of sight: exactly the tokens of one's own prefix
+    for q in range(tree.tokens):  # what is visible: exactly the tokens of its own prefix
         seen = [j for j in range(tree.tokens) if j <= q < tree.subtree_end[j]]
         assert tuple(tree.ids[seen].tolist()) == prefixes[q]
 

@@ -8,7 +8,7 @@ import yaml
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, RatedCompletion
 from coh_lightning.feedback.turns import Part, Turn
-from coh_lightning.sequences.wording import MarkerPair, Wording, asked, markers
+from coh_lightning.sequences.wording import MarkerPair, Wording, conditions_for, markers
 
 
 def record(*candidates: RatedCompletion, **fields: object) -> Feedback:
@@ -39,7 +39,7 @@ def test_a_pair_of_sentences_speaks_of_the_aspect_then_of_the_task_then_generall
         (5, "excellent"),
     ],
 )
-def test_a_rating_falls_into_one_of_equal_parts_of_its_scale(value: float, word: str) -> None:
+def test_levels_divide_a_scale_into_equal_parts(value: float, word: str) -> None:
     assert Wording().level(value, 1, 5) == word
 
 
@@ -69,32 +69,35 @@ def test_peoples_words_are_never_read_as_placeholders() -> None:
     assert Wording().revised(record(), "it trails off...") == "People say of it that it trails off.... A better answer:"
 
 
-def test_what_is_asked_at_inference() -> None:
+def test_the_conditions_at_inference() -> None:
     wording = Wording()
-    assert asked(wording, "none", record(), ()) == {"good": ""}
-    assert asked(wording, "polarity", record(), ()) == {"good": "A helpful answer:", "bad": "An unhelpful answer:"}
-    assert asked(wording, "ranking", record(), ()) == {"good": "The best answer:", "bad": "The worst answer:"}
+    assert conditions_for(wording, "none", record(), ()) == {"good": ""}
+    assert conditions_for(wording, "polarity", record(), ()) == {
+        "good": "A helpful answer:",
+        "bad": "An unhelpful answer:",
+    }
+    assert conditions_for(wording, "ranking", record(), ()) == {"good": "The best answer:", "bad": "The worst answer:"}
     assert (
-        asked(wording, "critique", record(), ())["good"]
+        conditions_for(wording, "critique", record(), ())["good"]
         == "An answer of which people say that it is right and complete:"
     )
-    rated = asked(wording, "rating", record(), ("coverage", "accuracy"))
+    rated = conditions_for(wording, "rating", record(), ("coverage", "accuracy"))
     assert rated["bad"] == "An answer with very poor accuracy and very poor coverage:"
     assert rated["good accuracy"] == "An answer with excellent accuracy:"
-    with pytest.raises(InputError, match="no attribute to ask for"):
-        asked(wording, "rating", record(), ())
+    with pytest.raises(InputError, match=r"wording\.attributes"):
+        conditions_for(wording, "rating", record(), ())
 
 
-def test_of_several_wordings_the_first_is_asked_for() -> None:
+def test_inference_uses_the_first_of_several_wordings() -> None:
     pairs = (MarkerPair("good 1", "bad 1"), MarkerPair("good 2", "bad 2"), MarkerPair("good 3", "bad 3"))
     of_task, of_aspect = ((MarkerPair(f"{name} good", f"{name} bad"), *pairs) for name in ("task", "aspect"))
     wording = Wording(pairs=pairs, tasks={"summary": of_task}, aspects={"harmless": of_aspect})
-    for spoken, asks in (
+    for asked_record, sentences in (
         (record(), {"good": "good 1", "bad": "bad 1"}),
         (record(task="summary"), {"good": "task good", "bad": "task bad"}),
         (record(task="summary", aspect="harmless"), {"good": "aspect good", "bad": "aspect bad"}),
     ):
-        assert asked(wording, "polarity", spoken, ()) == asks
+        assert conditions_for(wording, "polarity", asked_record, ()) == sentences
 
 
 @pytest.mark.parametrize("levels", range(2, 12))
@@ -120,9 +123,7 @@ def test_the_bounds_of_levels_are_exact_for_any_number_of_them(levels: int) -> N
         ),
     ],
 )
-def test_what_a_model_may_go_on_with_are_all_fixed_sentences_of_the_method(
-    sentences: str, expected: tuple[str, ...]
-) -> None:
+def test_markers_are_all_fixed_sentences_of_the_method(sentences: str, expected: tuple[str, ...]) -> None:
     wording = Wording(
         pairs=(MarkerPair("G", "B"), MarkerPair("G2 {task}", "B2")), tie="T", best="best", better="better {task}",
         equal="equal", worse="worse", middle="middle", worst="worst", rating="rated {ratings}",
@@ -173,12 +174,12 @@ def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_ha
         ({"levels": ("one",)}, "1 level"),
     ],
 )
-def test_a_wording_that_can_not_be_said_is_refused(fields: dict, message: str) -> None:
+def test_a_wording_with_wrong_placeholders_is_refused(fields: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Wording(name="x", **fields)
 
 
-def test_the_printed_tables_swapped_rows_are_put_right() -> None:
+def test_swapped_rows_of_the_printed_table_are_corrected() -> None:
     for pairs in [p for k in ("tasks",) for p in yaml.safe_load(open("conf/wording/paper.yaml"))[k].values()]:
         for pair in pairs:
             assert not any(

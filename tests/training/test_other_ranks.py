@@ -1,8 +1,6 @@
-"""A run that was stopped goes on under another number of ranks as if it had not been: the very next rows, the losses of
-the whole run.
+"""A run resumed on another number of ranks has the same rows and the same losses as the uninterrupted run.
 
-One process, and processes that are ranks (this very file, as a script), take over each other's checkpoints of every
-kind of moment.
+One process and several ranks (this file, as a script) resume each other's checkpoints from every kind of moment.
 """
 
 from __future__ import annotations
@@ -28,11 +26,11 @@ from helpers.ranks import STEPS, Steps, commanded, end_rank, module, rank_of, re
 EPOCH = 6
 """Steps in an epoch of these rows, the last of which is not full."""
 MOMENTS = ("step=3", f"step={EPOCH}", f"within={EPOCH + 1}")
-"""Checkpoints from which a run goes on: within an epoch, at its edge, and within the first step of the next."""
+"""Checkpoints that are resumed: within an epoch, at its edge, and within the first step of the next."""
 
 
 class Within(ModelCheckpoint):
-    """Saves in the middle of step EPOCH + 1 too, as a checkpoint by the clock may."""
+    """Saves in the middle of step EPOCH + 1 too, as a time-based checkpoint may."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -52,7 +50,7 @@ def run(
     dropout: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """This rank's part of the losses from where the run begins, and the weights at its end."""
+    """This rank's part of the losses from the first step of this run on, and the final weights."""
     _, ranks = rank_of()
     data, seen = rows(folder), Steps()
     # in float64 from the beginning: Lightning reads a checkpoint before `64-true` makes the model double
@@ -97,7 +95,7 @@ def moments(kept: Path) -> list[Path]:
 
 
 def begins_at(path: Path) -> int:
-    """Steps that are made before a run goes on from a checkpoint."""
+    """Steps that are made before a checkpoint is resumed."""
     kind, _, step = path.stem.partition("=")
     return int(step) - (kind == "within")
 
@@ -134,19 +132,19 @@ def of_two(alone: tuple[Path, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return of_ranks(alone[0], "plain", 2)
 
 
-def test_what_one_process_began_two_ranks_end(alone: tuple[Path, dict[str, Any]], of_two: dict[str, Any]) -> None:
+def test_two_ranks_resume_a_run_of_one_process(alone: tuple[Path, dict[str, Any]], of_two: dict[str, Any]) -> None:
     same_end(alone[1], of_two["whole"], 0)
     for path in moments(alone[0] / "of1"):
         same_end(alone[1], of_two[path.stem], begins_at(path))
 
 
-def test_what_two_ranks_began_one_process_ends(alone: tuple[Path, dict[str, Any]], of_two: dict[str, Any]) -> None:
+def test_one_process_resumes_a_run_of_two_ranks(alone: tuple[Path, dict[str, Any]], of_two: dict[str, Any]) -> None:
     for path in moments(alone[0] / "of2"):
         same_end(of_two["whole"], run(alone[0] / "run", go_on=path), begins_at(path))
 
 
 @pytest.mark.slow
-def test_what_four_ranks_began_two_and_one_end(alone: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_two_ranks_and_one_resume_a_run_of_four(alone: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     for path in moments(alone[0] / "of1"):
         (tmp_path / "of1").mkdir(exist_ok=True)
         (tmp_path / "of1" / path.name).symlink_to(path)
@@ -162,7 +160,7 @@ def test_what_four_ranks_began_two_and_one_end(alone: tuple[Path, dict[str, Any]
 
 
 @pytest.mark.slow
-def test_what_is_dropped_out_does_not_depend_on_the_ranks(tmp_path: Path) -> None:
+def test_dropout_does_not_depend_on_the_ranks(tmp_path: Path) -> None:
     two = of_ranks(tmp_path, "dropout", 2)["whole"]
     (tmp_path / "alone").mkdir()
     same_end(two, run(tmp_path / "alone", dropout=True, max_steps=6), 0, steps=6)
@@ -173,7 +171,7 @@ def test_what_is_dropped_out_does_not_depend_on_the_ranks(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["shards", "shards in one file"])
-def test_what_two_ranks_that_shared_a_model_began_one_process_ends(what: str, tmp_path: Path) -> None:
+def test_one_process_resumes_a_run_of_two_ranks_with_a_sharded_model(what: str, tmp_path: Path) -> None:
     """From a folder of shards and from one file, under the same strategy on one rank; and from the file without any
     strategy.
     """
@@ -206,7 +204,7 @@ run: {folder: run}
 
 
 @pytest.mark.slow
-def test_the_same_command_on_another_number_of_ranks_goes_on_in_its_folder(tmp_path: Path) -> None:
+def test_the_same_command_on_another_number_of_ranks_resumes_in_its_folder(tmp_path: Path) -> None:
     """From step 3 on with the losses of the run of two ranks, rounded in float32."""
     (tmp_path / "two.yaml").write_text(COMMAND)
     write(tmp_path / "feedback.jsonl", pairs(30))
@@ -270,7 +268,7 @@ def test_progress_is_steps_whatever_the_ranks(
 
 
 @given(st.integers(0, 500), st.integers(0, 40), st.integers(2, 12), st.data(), st.booleans())
-def test_a_checkpoint_within_a_step_is_that_of_the_end_of_the_step_before(
+def test_a_checkpoint_within_a_step_is_that_of_the_previous_steps_end(
     steps: int, of_epoch: int, micro_batches: int, data: st.DataObject, validated: bool
 ) -> None:
     """Whether it was saved after a micro-batch or after a validation within the step; `_batches_that_stepped` is then
@@ -316,7 +314,7 @@ def test_another_plan_is_refused(change: dict[str, Any], message: str) -> None:
 
 
 def test_a_checkpoint_of_weights_alone_can_not_be_resumed() -> None:
-    with pytest.raises(InputError, match=r"weights only.*model\.model"):
+    with pytest.raises(InputError, match=r"weights only.*model\.name_or_path"):
         check_same_plan(None, PLAN, 4)
 
 

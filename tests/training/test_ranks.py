@@ -1,6 +1,6 @@
-"""However a step's rows are shared out over micro-batches and ranks, and whenever it is run: one trajectory.
+"""The same training whatever the number of micro-batches and ranks of a step.
 
-Each rank is a process of its own (this very file, as a script), started as a cluster would start it, with a time limit.
+Each rank is a process of its own (this file, as a script), started as a cluster would start it, with a time limit.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, dict[st
     yield {ranks: of_ranks(tmp_path_factory.mktemp(f"ranks{ranks}"), ranks) for ranks in (1, 2)}
 
 
-def test_the_run_is_one_that_could_go_wrong(runs: Any) -> None:
+def test_the_run_covers_epoch_ends_clipping_and_empty_rows(runs: Any) -> None:
     """Clipped in every step, over an epoch's end, and with a last step that is not full."""
     [alone] = runs[1]["64-true"]
     assert len(alone["losses"]) == STEPS and alone["epochs"] >= 1 and alone["uneven"]
@@ -92,13 +92,13 @@ def test_two_on_each_of_four_ranks_are_that_trajectory_too(runs: Any, tmp_path: 
     assert losses(four["32-true"]) == pytest.approx(losses(runs[1]["32-true"]), rel=1e-5)
 
 
-def test_the_ranks_hold_the_same_weights_to_the_last_bit(runs: Any) -> None:
+def test_all_ranks_have_bit_equal_weights(runs: Any) -> None:
     for precision in ("64-true", "32-true"):
         one, other = runs[2][precision]
         assert all(torch.equal(value, other["weights"][name]) for name, value in one["weights"].items())
 
 
-def test_single_precision_differs_by_rounding_alone(runs: Any) -> None:
+def test_single_precision_differs_only_by_rounding(runs: Any) -> None:
     alone, together = runs[1]["32-true"], runs[2]["32-true"]
     assert relative(alone[0]["gradients"], together[0]["gradients"]) < 1e-5
     assert losses(together) == pytest.approx(losses(alone), rel=1e-5)
@@ -115,7 +115,7 @@ def test_held_out_figures_and_completions_do_not_depend_on_the_ranks(runs: Any) 
     assert texts(1) == texts(2) and len(texts(1)) > 4
 
 
-def test_a_run_repeats_itself_to_the_last_bit_on_two_threads(tmp_path: Path) -> None:
+def test_a_run_on_two_threads_is_bit_reproducible(tmp_path: Path) -> None:
     printed = []
     for repetition in ("first", "second"):
         (tmp_path / repetition).mkdir()

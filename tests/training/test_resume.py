@@ -1,8 +1,7 @@
-"""Stopped anywhere and gone on with: the same rows in the same order, the same losses and the same weights, to the last
-bit.
+"""A run resumed from any checkpoint has the same rows, losses and weights as the uninterrupted run, to the last bit.
 
-One run keeps a checkpoint of each moment; from each of them another run goes on to the end. What goes on has other
-workers and another global seed, which must not matter. Two ranks are two processes (this very file, as a script).
+One run keeps a checkpoint of each moment; from each of them another run continues to the end, with other workers and
+another global seed, which must not matter. Two ranks are two processes (this file, as a script).
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ def run(
     generate_every_n_validations: int = 0,
     **limits: Any,
 ) -> Seen:
-    """Some steps of two rows of feedback and two of the pretraining text, with everything that is drawn: order, packing,
-    wording, hiding.
+    """Steps of two rows of feedback and two of pretraining text, with all that is random: order, packing, wording,
+    masking.
     """
     text = folder / "text.txt"
     if not text.exists():
@@ -153,7 +152,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
     return folder, run(folder, keep=each_step(folder / "kept"))
 
 
-def test_the_run_is_one_that_could_go_wrong(whole: tuple[Path, Seen]) -> None:
+def test_the_run_covers_epoch_ends_clipping_and_empty_rows(whole: tuple[Path, Seen]) -> None:
     """Over two edges of epochs, each after a step with an empty row, and every other row has a loss of its own."""
     losses = whole[1].losses
     assert (
@@ -164,7 +163,7 @@ def test_the_run_is_one_that_could_go_wrong(whole: tuple[Path, Seen]) -> None:
 
 
 @pytest.mark.parametrize("step", [1, EPOCH, EPOCH + 1, 2 * EPOCH])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(step: int, whole: tuple[Path, Seen]) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_run(step: int, whole: tuple[Path, Seen]) -> None:
     folder, of_whole = whole
     rest = run(folder, go_on=folder / "kept" / f"step={step}.ckpt", seed=step)
     assert len(rest.rows) == 4 * (STEPS - step)
@@ -172,14 +171,14 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(step: int, whole: 
 
 
 @pytest.mark.parametrize("step", [2, EPOCH, EPOCH + 2])
-def test_workers_do_not_change_what_comes_after_a_stop(step: int, whole: tuple[Path, Seen]) -> None:
+def test_workers_do_not_change_a_resumed_run(step: int, whole: tuple[Path, Seen]) -> None:
     folder, of_whole = whole
     rest = run(folder, go_on=folder / "kept" / f"step={step}.ckpt", workers=2)
     assert len(rest.rows) == 4 * (STEPS - step)
     same_end(of_whole, rest)
 
 
-def test_a_run_may_be_stopped_time_and_again(whole: tuple[Path, Seen], tmp_path: Path) -> None:
+def test_a_run_can_be_stopped_many_times(whole: tuple[Path, Seen], tmp_path: Path) -> None:
     folder, of_whole = whole
     at = folder / "kept" / "step=3.ckpt"
     for step in (EPOCH, EPOCH + 2, 2 * EPOCH):
@@ -189,7 +188,7 @@ def test_a_run_may_be_stopped_time_and_again(whole: tuple[Path, Seen], tmp_path:
 
 
 class Within(ModelCheckpoint):
-    """Saves after each micro-batch, as a checkpoint by the clock may."""
+    """Saves after each micro-batch, as a time-based checkpoint may."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.save_checkpoint(
@@ -197,7 +196,7 @@ class Within(ModelCheckpoint):
         )
 
 
-def test_a_checkpoint_within_a_step_is_one_of_its_beginning(tmp_path: Path) -> None:
+def test_a_checkpoint_within_a_step_is_that_of_its_beginning(tmp_path: Path) -> None:
     of_whole = run(tmp_path, keep=Within(tmp_path / "kept"), max_steps=EPOCH + 2)
     for number in (4, 5, 6, 4 * EPOCH, 4 * EPOCH + 2):
         rest = run(tmp_path, go_on=tmp_path / "kept" / f"{number:02}.ckpt", max_steps=EPOCH + 2)
@@ -205,16 +204,14 @@ def test_a_checkpoint_within_a_step_is_one_of_its_beginning(tmp_path: Path) -> N
         same_end(of_whole, rest)
 
 
-def test_a_run_that_goes_on_is_stopped_before_its_next_checkpoint_and_goes_on_again(
-    whole: tuple[Path, Seen], tmp_path: Path
-) -> None:
+def test_a_resumed_run_can_be_stopped_before_its_next_checkpoint(whole: tuple[Path, Seen], tmp_path: Path) -> None:
     folder, of_whole = whole
     run(folder, go_on=folder / "kept" / "step=2.ckpt", keep=each_step(tmp_path), max_steps=3)
     assert (tmp_path / "step=2.ckpt").exists()  # Lightning's, after the first micro-batch of the next step
     same_end(of_whole, run(folder, go_on=tmp_path / "step=2.ckpt"))
 
 
-def test_validation_and_sampling_leave_the_training_bit_equal(whole: tuple[Path, Seen], tmp_path: Path) -> None:
+def test_validation_and_sampling_do_not_change_the_training(whole: tuple[Path, Seen], tmp_path: Path) -> None:
     watched = run(tmp_path, validate_every=1, generate_every_n_validations=2)
     assert (
         list(watched.held_out) == list(range(1, STEPS + 1))
@@ -224,21 +221,21 @@ def test_validation_and_sampling_leave_the_training_bit_equal(whole: tuple[Path,
     assert all(torch.equal(value, watched.weights[name]) for name, value in whole[1].weights.items())
 
 
-def test_what_is_dropped_out_does_not_depend_on_where_a_run_was_stopped(tmp_path: Path) -> None:
+def test_dropout_does_not_depend_on_where_a_run_was_stopped(tmp_path: Path) -> None:
     of_whole = run(tmp_path, keep=each_step(tmp_path / "kept"), dropout=True, max_steps=EPOCH + 2)
     same_end(
         of_whole, run(tmp_path, go_on=tmp_path / "kept" / "step=2.ckpt", dropout=True, max_steps=EPOCH + 2, seed=7)
     )
 
 
-def test_epochs_that_are_cut_short_are_gone_on_with_too(tmp_path: Path) -> None:
+def test_limited_epochs_are_resumed_too(tmp_path: Path) -> None:
     limits = {"limit_train_batches": 8, "max_steps": 6}
     of_whole = run(tmp_path, keep=each_step(tmp_path / "kept"), **limits)
     for step in (1, 2, 3, 4):
         same_end(of_whole, run(tmp_path, go_on=tmp_path / "kept" / f"step={step}.ckpt", **limits))
 
 
-def test_checkpoints_of_validations_and_of_ends_of_epochs_are_gone_on_from_too(tmp_path: Path) -> None:
+def test_runs_resume_from_checkpoints_of_validations_and_epoch_ends(tmp_path: Path) -> None:
     best = ModelCheckpoint(tmp_path / "best", filename="{step}", monitor="val/nll", save_top_k=-1)
     of_whole = run(tmp_path, keep=best, validate_every=2, generate_every_n_validations=1)
     assert sorted(of_whole.held_out) == [2, 4, 6, 8]
@@ -251,7 +248,7 @@ def test_checkpoints_of_validations_and_of_ends_of_epochs_are_gone_on_from_too(t
 
 
 @pytest.mark.slow
-def test_two_ranks_go_on_as_if_they_had_not_been_stopped(tmp_path: Path) -> None:
+def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_run(tmp_path: Path) -> None:
     started(__file__, tmp_path, "resume", ranks=2)
 
 

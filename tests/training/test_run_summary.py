@@ -1,6 +1,4 @@
-"""Before the first step: the largest row of each kind is run once, whatever stage it belongs to, and leaves nothing
-behind.
-"""
+"""Before the first step, the largest row of each kind of all stages is run once, without side effects."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from coh_lightning.training.run_summary import expected_memory, in_bytes
 from helpers.feedback import TINY, data_of, pairs, tiny
 
 
-def test_a_setting_to_copy_is_shown_whole_however_narrow_the_screen(
+def test_a_setting_is_shown_whole_on_a_narrow_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
@@ -89,7 +87,7 @@ def test_no_row_of_any_stage_is_larger_than_what_is_run(layout: Any, tmp_path: P
         assert batch[size].numel() == max(row[size].numel() for kind, row in every if kind == name), name
 
 
-def test_the_largest_rows_are_run_before_the_first_step_and_leave_nothing_behind(
+def test_the_largest_rows_are_run_before_the_first_step_and_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, model = data_with(tmp_path), tiny()
@@ -140,7 +138,7 @@ def test_the_largest_rows_are_run_before_the_first_step_and_leave_nothing_behind
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_memory_that_a_held_out_row_has_not_fails_before_the_first_step(
+def test_a_held_out_row_that_does_not_fit_fails_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(logits: torch.Tensor, batch: Any, *, outputs: int) -> Any:
@@ -169,7 +167,7 @@ def test_bytes_are_shown_in_the_unit_that_fits() -> None:
     ]
 
 
-def test_the_screen_says_how_much_is_still_to_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_shows_the_steps_that_remain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet = {
         "logger": False,
         "enable_progress_bar": False,
@@ -193,9 +191,7 @@ def test_the_screen_says_how_much_is_still_to_be_done(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_the_expected_memory_is_that_of_weights_gradients_logits_and_activations(
-    attention: Any, recomputed: bool
-) -> None:
+def test_the_expected_memory_is_weights_gradients_logits_and_activations(attention: Any, recomputed: bool) -> None:
     model = tiny(attention=attention)
     model.configure_model()
     tokens, predicted, heads = 100, 40, 2 if attention == "eager" else 1

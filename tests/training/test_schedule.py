@@ -1,4 +1,4 @@
-"""The Trainer's options against the plan: whole steps or a refusal; and the learning rate of each step, by hand."""
+"""The Trainer's options against the plan (whole steps, or refused), and the learning rate of each step by hand."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_limit_on_training_batches_is_whole_steps_or_refused(
         {"accumulate_grad_batches": 3},
     ],
 )
-def test_options_that_cut_no_step_are_left_alone(options: dict[str, Any]) -> None:
+def test_options_that_cut_no_step_are_kept(options: dict[str, Any]) -> None:
     trainer = bare(**options)
     follow_plan(trainer, 10, 3, ranks=1)
     assert trainer.limit_train_batches == 1.0 and trainer.accumulate_grad_batches == 3
@@ -185,12 +185,12 @@ def test_a_run_that_logs_no_step_makes_its_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_run_to_see_whether_it_runs_makes_as_many_steps_as_it_is_told(number: int, tmp_path: Path) -> None:
+def test_fast_dev_run_makes_as_many_steps_as_it_says(number: int, tmp_path: Path) -> None:
     trainer, seen, _ = fitted(tmp_path, fast_dev_run=number)
     assert trainer.global_step == number and seen.micro_batches == 3 * number and not (tmp_path / "data.json").exists()
 
 
-def test_loaders_made_anew_in_every_epoch_give_the_same_rows(tmp_path: Path) -> None:
+def test_loaders_reloaded_every_epoch_give_the_same_rows(tmp_path: Path) -> None:
     class Ids(pl.Callback):
         def __init__(self) -> None:
             self.seen: list[list[int]] = []
@@ -212,7 +212,7 @@ def test_loaders_made_anew_in_every_epoch_give_the_same_rows(tmp_path: Path) -> 
         ({"limit_train_batches": 0}, "limit_train_batches is 0, so there is nothing to train on"),
         ({"limit_train_batches": 0.0}, "limit_train_batches is 0, so there is nothing to train on"),
         ({"limit_train_batches": 0.01}, r"limit_train_batches is 0.01, less than one of the \d+ steps"),
-        ({"overfit_batches": 3}, "overfit_batches is 3, but it would take the place of the plan's order"),
+        ({"overfit_batches": 3}, "overfit_batches is 3, but it would replace the plan's order"),
         ({"overfit_batches": 0.5}, r"overfit_batches is 0\.5, but"),
         (
             {"accumulate_grad_batches": 2},
@@ -243,7 +243,7 @@ def test_loaders_made_anew_in_every_epoch_give_the_same_rows(tmp_path: Path) -> 
         ),
     ],
 )
-def test_an_option_that_can_not_be_followed_is_refused_before_anything_is_written(
+def test_an_impossible_option_is_refused_before_anything_is_written(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     callbacks = [options.pop("callbacks")] if "callbacks" in options else []
@@ -267,7 +267,7 @@ class Clock(pl.Callback):
 
 
 @pytest.mark.parametrize("after", [4, 5, 6])
-def test_a_run_that_time_is_up_for_ends_its_step(after: int, tmp_path: Path) -> None:
+def test_max_time_ends_a_run_at_the_end_of_its_step(after: int, tmp_path: Path) -> None:
     trainer, seen, _ = fitted(tmp_path, Clock(after), max_steps=4)
     assert trainer.global_step == 2 and seen.micro_batches == 6
     trainer.save_checkpoint(tmp_path / "stopped.ckpt")
@@ -275,7 +275,7 @@ def test_a_run_that_time_is_up_for_ends_its_step(after: int, tmp_path: Path) -> 
     assert trainer.global_step == 4 and rest.micro_batches == 6 and rest.used == pytest.approx([0.006, 0.002])
 
 
-def test_time_that_is_up_at_once_leaves_one_step(tmp_path: Path) -> None:
+def test_max_time_that_is_over_at_once_leaves_one_step(tmp_path: Path) -> None:
     trainer, seen, _ = fitted(tmp_path, max_steps=4, max_time=timedelta(microseconds=1))
     assert trainer.global_step == 1 and seen.micro_batches == 3
 
@@ -296,7 +296,7 @@ class Validated(pl.Callback):
         self.steps.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def test_a_validation_within_a_step_changes_nothing_and_its_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_validation_within_a_step_changes_nothing_and_its_checkpoint_can_be_resumed(tmp_path: Path) -> None:
     every: dict[str, Any] = {
         "max_steps": 5,
         "val_check_interval": 4,

@@ -393,7 +393,7 @@ def test_the_base_writes_summaries_of_medium_quality_and_never_reviews_them() ->
     candidates = [candidate for record in records for candidate in record.candidates]
     assert 0.6 < np.mean([candidate.ratings["overall"] for candidate in candidates]) < 0.9
     assert 0.0 < np.mean([candidate.thumb for candidate in candidates]) < 0.35
-    assert not any("review" in candidate.text or "summarize" in candidate.text for candidate in candidates)
+    assert not any("review" in candidate.text or "summarise" in candidate.text for candidate in candidates)
 
 
 def test_the_base_answers_questions() -> None:

@@ -58,7 +58,7 @@
     return words;
   }
 
-  // whether each word of `own` stands outside a longest common subsequence with `other`
+  // whether each word of `own` is outside a longest common subsequence with `other`
   function differing(own, other) {
     if (own.length * other.length > LARGEST) {
       const known = new Set(other);
