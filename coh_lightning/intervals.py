@@ -115,12 +115,12 @@ def paired_difference(
     return Difference(*found, len(shared), len(a.keys() ^ b.keys()))
 
 
-def compared_with(ask: str) -> str | None:
-    """The condition whose mean is subtracted from that of `ask`: bad from good, fresh from refined.
+def compared_with(condition: str) -> str | None:
+    """The condition whose mean is subtracted from that of `condition`: bad from good, fresh from refined.
 
     >>> compared_with("good"), compared_with("good accuracy"), compared_with("refined 2"), compared_with("bad")
     ('bad', 'bad accuracy', 'fresh 2', None)
     """
-    head, _, rest = ask.partition(" ")
+    head, _, rest = condition.partition(" ")
     other = {"good": "bad", "refined": "fresh"}.get(head)
     return other and f"{other} {rest}".strip()

@@ -2,7 +2,7 @@
 
     python tests/mutation.py --sample 200 --seed 0 --output FILE     a sample; the same command resumes
     python tests/mutation.py --output FILE --retry                   those that survived, once more (after new tests)
-    python tests/mutation.py --sample 0 --modules metrics --output FILE     every mutant of one module
+    python tests/mutation.py --sample 0 --modules data --output FILE     every mutant of one module
 
 A copy of the package and its tests is made in a temporary folder. Each test file of a module is run once on it as it
 is: that gives the time of each test and the lines that it runs. Then one mutant after another is written into the copy
@@ -51,24 +51,26 @@ from mutation_operators import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "chains": ("chains", "wording", "tokens", "preview", "data"),
-    "preferences": ("chains", "held_out", "data"),
-    "wording": ("wording", "chains", "data", "preview"),
-    "plan": ("plan", "rows", "data", "module"),
-    "evaluation": ("evaluation", "metrics"),
-    "metrics": ("metrics", "evaluation"),
-    "sampling": ("generation", "evaluation", "scorers"),
-    "decoding": ("generation", "evaluation", "scorers"),
-    "forward": ("generation", "evaluation", "scorers"),
-    "held_out": ("held_out", "data", "run_summary", "module"),
-    "held_out_figures": ("held_out", "module", "evaluation"),
-    "schedule": ("schedule", "module", "run_summary"),
-    "data": ("data", "held_out", "module", "evaluation", "sources_mix", "preview", "resume"),
-    "module": ("module", "evaluation", "run_summary", "generation", "exchange", "resume", "models", "scorers"),
-    "training_figures": ("module",),
-    "writing": ("evaluation", "module", "exchange"),
+    "sequences/chains": ("sequences/chains", "sequences/wording", "sequences/tokens", "cli/preview", "data"),
+    "sequences/preferences": ("sequences/chains", "dataset/held_out", "data"),
+    "sequences/wording": ("sequences/wording", "sequences/chains", "data", "cli/preview"),
+    "sequences/plan": ("sequences/plan", "sequences/rows", "data", "module"),
+    "generation/figures": ("generation/figures", "generation/text_metrics"),
+    "generation/text_metrics": ("generation/text_metrics", "generation/figures"),
+    "generation/sampling": ("generation/decoding", "generation/figures", "generation/scorers"),
+    "generation/decoding": ("generation/decoding", "generation/figures", "generation/scorers"),
+    "generation/forward": ("generation/decoding", "generation/figures", "generation/scorers"),
+    "generation/writing": ("generation/figures", "module", "generation/offline_inference"),
+    "dataset/held_out": ("dataset/held_out", "data", "training/run_summary", "module"),
+    "dataset/loaders": ("data", "dataset/held_out", "module", "training/resume"),
+    "dataset/row_builder": ("data", "dataset/held_out", "module"),
+    "training/held_out_figures": ("dataset/held_out", "module", "generation/figures"),
+    "training/training_figures": ("module",),
+    "training/schedule": ("training/schedule", "module", "training/run_summary"),
+    "data": ("data", "dataset/held_out", "module", "generation/figures", "cli/preview", "training/resume"),
+    "module": ("module", "generation/figures", "training/run_summary", "training/resume", "model/loading"),
 }
-"""Module -> its test files, `test_*.py`."""
+"""Module -> its test files: `sequences/chains` is tests/sequences/test_chains.py."""
 EQUIVALENT = Path(__file__).with_name("mutation_equivalent.yaml")
 SLOWEST = 6.0
 """CPU seconds of a test that is still used."""
@@ -135,8 +137,9 @@ class Watch:
     def _trace(self, frame: types.FrameType, event: str, arg: object) -> Callable[..., Any] | None:
         file = frame.f_code.co_filename
         if file not in self._names:
-            path = Path(file)
-            self._names[file] = path.stem if path.parent == self.folder and path.stem in MODULES else None
+            inside = self.folder is not None and Path(file).is_relative_to(self.folder)
+            name = str(Path(file).relative_to(self.folder).with_suffix("")) if inside else ""
+            self._names[file] = name if name in MODULES else None
         name = self._names[file]
         if name is None:
             return None
@@ -174,7 +177,8 @@ class Runner:
         report = self.folder / "report.json"
         report.unlink(missing_ok=True)
         if mutant is not None:
-            for path in (self.package / "__pycache__").glob(f"{mutant}.*.pyc"):
+            changed = self.package / mutant
+            for path in (changed.parent / "__pycache__").glob(f"{changed.name}.*.pyc"):
                 path.unlink()
         begun = time.monotonic()
         child = os.fork()
@@ -232,6 +236,12 @@ class Runner:
         return code
 
 
+def test_file(name: str) -> str:
+    """The test file of a name in `MODULES`: `sequences/chains` -> tests/sequences/test_chains.py."""
+    folder, slash, stem = name.rpartition("/")
+    return f"tests/{folder}{slash}test_{stem}.py"
+
+
 def measured(runner: Runner, names: Iterable[str], cache: Path) -> dict[str, list[Tested]]:
     """Test file -> its tests on the unchanged code. Kept in `cache` for files that have not changed, under a package
     that has not.
@@ -243,7 +253,7 @@ def measured(runner: Runner, names: Iterable[str], cache: Path) -> dict[str, lis
     imported: set[str] = set(kept.get("imported", ()))
     files: dict[str, Any] = kept.get("files", {})
     for name in sorted(names):
-        path = f"tests/test_{name}.py"
+        path = test_file(name)
         sha = hashlib.sha256(f"{package} {hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}".encode()).hexdigest()
         if files.get(name, {}).get("sha") != sha:
             found = runner.run([path], 1800, watched=True)
@@ -284,7 +294,7 @@ def tests_of(mutant: Mutant, tested: Mapping[str, Sequence[Tested]], budget: flo
     chosen = [each[2] for each, total in zip(ranked, spent, strict=True) if total <= budget] or [
         each[2] for each in ranked[:1]
     ]
-    return sorted(chosen, key=lambda one: one.id.partition("::")[0] != f"tests/test_{mutant.module}.py")
+    return sorted(chosen, key=lambda one: one.id.partition("::")[0] != test_file(mutant.module))
 
 
 def _runs(test: Tested, mutant: Mutant) -> bool:

@@ -745,7 +745,7 @@ def test_a_run_without_max_steps_or_max_epochs_is_refused(tmp_path: Path) -> Non
 
 def test_rows_that_the_ranks_cannot_share_are_refused(tmp_path: Path) -> None:
     data = built(pairs(4), tmp_path, rows_per_step=3)
-    with pytest.raises(InputError, match=r"together 3, which 2 ranks can't share evenly"):
+    with pytest.raises(InputError, match=r"3 feedback and 0 pretraining rows, which 2 ranks can't share evenly"):
         data.plan.accumulate(2)
 
 

@@ -48,9 +48,9 @@ class Strip:
         """What the loss does with the tokens: learn 2, unlearn 0.5, +2 -0.5 (both), read."""
         if self.learned and self.unlearned:
             return f"+{self.learned:g} -{self.unlearned:g}"
-        if self.learned or self.unlearned:
-            return f"learn {self.learned:g}" if self.learned else f"unlearn {self.unlearned:g}"
-        return "read"
+        if self.unlearned:
+            return f"unlearn {self.unlearned:g}"
+        return f"learn {self.learned:g}" if self.learned else "read"
 
     @property
     def color(self) -> str:

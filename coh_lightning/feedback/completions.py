@@ -53,7 +53,7 @@ class Completion:
     prompt_sha: str
     """SHA-256 of the record's prompt without the feedback sentence: equal for all systems that are compared."""
     ask: str
-    """The kind of output asked for: "good", "bad", ... or "" for none."""
+    """The condition: "good", "bad", ... or "" for none."""
     marker: str
     """The feedback sentence itself."""
     text: str

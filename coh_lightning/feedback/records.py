@@ -220,7 +220,7 @@ class Rejected:
     """Whether the row was bad input (skipped by `on_bad_record: skip`), and not only unusable here."""
 
     def to_json(self) -> dict[str, Any]:
-        """Lone surrogates, which a message may quote from a bad row, are escaped: UTF-8 can't hold them."""
+        """Lone surrogates, which a message may quote from a bad row, are escaped: UTF-8 can't represent them."""
         values = {
             name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
             for name, value in vars(self).items()

@@ -206,7 +206,7 @@ def joined_parts(value: list[Any], key: str, where: str) -> str:
         if not isinstance(part, Mapping) or part.get("type") is None:
             raise InputError(f"{at} is {part!r:.60}; a content part is an object with 'type' and 'text'.")
         if part["type"] != "text":
-            remedy = "only text parts can be read; write what it says as text, or leave the row out"
+            remedy = "only text parts can be read; write it as text, or leave the row out"
             raise InputError(f"{at} is a part of type {part['type']!r:.60}; {remedy}.")
         if not isinstance(part.get("text"), str):
             raise InputError(f"{at}.text is {part.get('text')!r:.60}; it must be text.")

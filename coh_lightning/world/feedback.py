@@ -69,18 +69,18 @@ def world_feedback(
     if posts < 1 or samples < 1:
         raise InputError(f"posts is {posts} and samples is {samples}; both must be at least 1.")
     difficulty_of(difficulty)
-    drawn: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "posts": posts, "samples": samples, "seed": seed, "difficulty": difficulty, "noise": noise, "split": split
     }  # fmt: skip
     if cache_dir is None:
-        return _draw(**drawn)
+        return draw(**arguments)
     base, tokenizer = (_sha256(BASE / name) for name in ("model.safetensors", "tokenizer.json"))
-    made_from = {"version": FEEDBACK_VERSION, "base": base, "tokenizer": tokenizer, **drawn}
+    made_from = {"version": FEEDBACK_VERSION, "base": base, "tokenizer": tokenizer, **arguments}
     name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     file, note = cache_dir / f"world-{name}.jsonl", cache_dir / f"world-{name}.json"
     records = _read_cache(file, note, made_from)
     if records is None:
-        records = _draw(**drawn)
+        records = draw(**arguments)
         write_jsonl(file, records)
         # the note comes last: without it, or with another checksum, the file is not trusted
         with atomic_write(note) as aside:
@@ -89,7 +89,8 @@ def world_feedback(
     return records
 
 
-def _draw(*, posts: int, samples: int, seed: int, difficulty: str, noise: float, split: Split) -> list[Feedback]:
+def draw(*, posts: int, samples: int, seed: int, difficulty: str, noise: float, split: Split) -> list[Feedback]:
+    """`world_feedback` without the cache."""
     made = make_posts(posts, seed=seed, difficulty=difficulty, split=split)
     ids = [f"world-{difficulty}-{split}-{seed}-{index}" for index in range(posts)]
     lm, tokenizer = load_base()

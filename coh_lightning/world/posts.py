@@ -10,7 +10,7 @@ Sentences about somebody else or the scenery distract. Each word with the space 
     question when did Anna go ?     answer on Monday .
 
 The same seed gives the same texts in every process. Train and test posts are disjoint for all seeds, because a hash of
-the text decides the split. The spelling is British, as in the text on which the base model in `base/` was trained.
+the text decides the split.
 """
 
 from __future__ import annotations

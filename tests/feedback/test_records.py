@@ -478,7 +478,7 @@ def test_a_librarys_error_becomes_one_printable_line() -> None:
     [
         ({"scores": {"polite": "very"}}, "scores.polite is str 'very'; it must be a number"),
         ({"scores": {"polite": math.nan}}, "scores.polite is nan; it must be a finite number"),
-        ({"sampling": {"temperature": math.inf}}, "sampling has a number that is not finite"),
+        ({"sampling": {"temperature": math.inf}}, "sampling has a non-finite number"),
         ({"sampling": {"stop": "\ud800"}}, "sampling has .* a lone surrogate"),
     ],
 )

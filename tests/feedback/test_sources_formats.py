@@ -810,7 +810,7 @@ def test_an_oasst_tree_without_answers_is_counted(tmp_path: Path) -> None:
 def test_webgpt_scores_must_be_finite_and_quotes_texts() -> None:
     with pytest.raises(InputError, match="f:1: score_1 is nan; it must be a finite number"):
         WebGPT("w").feedback(webgpt_row() | {"score_1": math.nan}, "f:1")
-    with pytest.raises(InputError, match="f:1: the lists 'title' and 'extract' of quotes_0 must hold only texts"):
+    with pytest.raises(InputError, match="f:1: the lists 'title' and 'extract' of quotes_0 must have only texts"):
         WebGPT("w").feedback(webgpt_row() | {"quotes_0": {"title": [None], "extract": ["a"]}}, "f:1")
 
 

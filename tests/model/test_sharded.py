@@ -295,7 +295,8 @@ def test_shards_as_ckpt_path_of_one_process_are_refused_with_the_remedy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"step=4.ckpt is a folder of shards.*give the folder as model.name_or_path"):
-        cli.run(["test", "--trainer.accelerator=cpu", f"--ckpt_path={checkpoints[0] / 'sharded' / 'step=4.ckpt'}"])
+        world = ["--model.name_or_path=world", "--data.feedback=world", "--trainer.accelerator=cpu"]
+        cli.run(["test", *world, f"--ckpt_path={checkpoints[0] / 'sharded' / 'step=4.ckpt'}"])
     assert not list(tmp_path.iterdir())
 
 

@@ -482,8 +482,8 @@ def test_cached_feedback_is_the_same_and_is_made_again_when_it_is_cut_short(
     [note] = tmp_path.glob("*.json")
     whole = file.read_bytes()
     drawn = []
-    draw = feedback._draw
-    monkeypatch.setattr(feedback, "_draw", lambda *args, **kwargs: drawn.append(1) or draw(*args, **kwargs))
+    draw = feedback.draw
+    monkeypatch.setattr(feedback, "draw", lambda *args, **kwargs: drawn.append(1) or draw(*args, **kwargs))
 
     assert feedback.world_feedback(posts=5, samples=2, seed=0, cache_dir=tmp_path) == fresh
     assert not drawn

@@ -27,7 +27,7 @@ def arrow_batches(path: Path, content: Any) -> Iterator[Any]:
 
     Raises:
         InputError: it is truncated, of Feather's first version, a decompression bomb, or has a column name twice.
-        Exception: whatever pyarrow raises for a damaged file.
+        Exception: any exception of pyarrow, for a damaged file.
     """
     import pyarrow
     import pyarrow.ipc

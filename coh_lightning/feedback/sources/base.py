@@ -41,7 +41,7 @@ class Source(ABC):
         aspect: what ranks and thumbs judged (helpful, harmless, ...).
         separator: the separator of CSV and TSV; None: that of a first line `sep=;`, or the one that gives the header
             all needed columns.
-        decode: whether cells of text that hold JSON or a Python literal are parsed: true, false, or None, which parses
+        decode: whether cells of text that are JSON or a Python literal are parsed: true, false, or None, which parses
             only messages and counts the others.
         strip: strip leading and trailing whitespace of every text (turns, completions, critiques, revisions,
             references) and count the texts that changed. By default texts are kept exactly.
@@ -113,7 +113,7 @@ class Source(ABC):
         return ()
 
     def structured(self) -> Collection[str]:
-        """The columns that are lists or objects and never text; in files that hold only text (CSV) they are parsed."""
+        """The columns that are lists or objects and never text; in files of text alone (CSV) they are parsed."""
         return ()
 
     def fits(self, header: Sequence[str]) -> bool:
@@ -155,7 +155,7 @@ class Source(ABC):
         candidates: Sequence[RatedCompletion],
         *,
         where: str,
-        task: str,
+        task: str = "answer",
         id: str = "",
         aspect: str | None = None,
         scales: Mapping[str, tuple[float, float]] | None = None,

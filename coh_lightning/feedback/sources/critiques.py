@@ -34,15 +34,15 @@ class CritiqueReader:
         out = list(candidates)
         best, worse = best_and_worse([one.rank for one in out])
         for name, setting, places in (("winner", self.winner, best), ("loser", self.loser, worse)):
-            said = [words for path in paths_of(setting) for words in self._said(row, path, out, best, where)]
-            if said and not places:
+            texts = [words for path in paths_of(setting) for words in self._texts(row, path, out, best, where)]
+            if texts and not places:
                 self.reader.notes.count(f"{name}_critique: no completion won, so the critique was left out", where)
-            for place in places if said else ():
-                critique = " ".join([*filter(None, [out[place].critique]), *said])
+            for place in places if texts else ():
+                critique = " ".join([*filter(None, [out[place].critique]), *texts])
                 out[place] = dataclasses.replace(out[place], critique=critique)
         return out
 
-    def _said(
+    def _texts(
         self, row: SourceRow, path: str, candidates: Sequence[RatedCompletion], best: Collection[int], where: str
     ) -> list[str]:
         """The texts at a path; of several raters' texts only those of the raters who preferred the winner."""

@@ -70,7 +70,7 @@ def turns_of_text(text: str, user_marker: str, assistant_marker: str) -> tuple[T
     * one line end before the marker, unless the marker itself begins with whitespace: "a\\n<user>b" ends the turn "a";
     * the whitespace before the first marker of the text. If the whole text was stripped, its first and last marker also
       match without their outer whitespace;
-    * an assistant marker at the end with only whitespace after it: the completion goes there, so it is no turn.
+    * an assistant marker at the end with only whitespace after it: the completion goes there, so it is not a turn.
 
     All other whitespace is text (a source's `strip: true` removes it from the ends of turns). A conversation may begin
     with the assistant::
@@ -226,15 +226,15 @@ def _with_prompt(context: tuple[Turn, ...], prompt: tuple[Turn, ...], name: str,
     Args:
         alone: Every side has turns of its own; otherwise the prompt must be the end of them.
     """
-    told, wanted = ([(turn.role, turn.text.strip()) for turn in turns] for turns in (context, prompt))
-    if told[-len(wanted) :] == wanted:
+    own, wanted = ([(turn.role, turn.text.strip()) for turn in turns] for turns in (context, prompt))
+    if own[-len(wanted) :] == wanted:
         return (*context[: len(context) - len(prompt)], *prompt)
-    if wanted[-len(told) :] == told:
+    if wanted[-len(own) :] == own:
         return prompt
-    if len(wanted) == 1 and wanted[0] in told and alone:
+    if len(wanted) == 1 and wanted[0] in own and alone:
         return context
     # the assistant's words in a completion of several turns are not part of the prompt
-    if context[0].role == "assistant" or told[: len(wanted)] == wanted:
+    if context[0].role == "assistant" or own[: len(wanted)] == wanted:
         raise Unlike("a completion is more than one assistant message", f"{name} has {len(context) + 1} messages")
     same = [turn for turn in context if turn.role == "user"] if len(prompt) == 1 else context
     raise Unlike(f"the prompt is not in the conversation of {name!r}", difference(prompt, same[-len(prompt) :]) or "")

@@ -53,7 +53,7 @@ class Fields:
         rating: path of a rating (its attribute is "overall").
         ratings: attribute -> path of its rating.
         thumb: path of a value that is one of `up` or of `down`.
-        up: the values that mean a thumb up (compared as `Mapping` says); by default true and 1.
+        up: the values that mean a thumb up (compared by value, see `Mapping`); by default true and 1.
         down: the values that mean a thumb down; by default false and 0.
         critique: path or paths of critiques; several texts are joined with spaces.
         revision: path of a better text.

@@ -229,7 +229,7 @@ class Mapping(Source):
 
 
 def _as_json(value: Any) -> Any:
-    """A value as JSON can hold it: non-finite numbers become null; dates and the like become text."""
+    """A value for JSON: non-finite numbers become null; dates and the like become text."""
     if isinstance(value, AnyMapping):
         return {str(key): _as_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

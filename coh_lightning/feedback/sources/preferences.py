@@ -1,4 +1,4 @@
-"""Ranks from what a row says of its completions side by side: votes, votes on pairs, a table of wins, a strength."""
+"""Ranks from comparisons of a row's completions: votes, votes on pairs, a table of wins, a strength."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Preference(NamedTuple):
 
 
 class Preferences:
-    """How a mapping says which completion is better. Raises InputError for settings that contradict each other."""
+    """Reads which completion is better. Raises InputError for settings that contradict each other."""
 
     def __init__(self, settings: Settings, reader: Reader) -> None:
         owner, votes, strength = reader.owner, settings.votes, settings.strength

@@ -29,8 +29,8 @@ def split_by_prompt(
 ) -> dict[str, list[Feedback]]:
     """The records by split: "train", and every name in `shares` (name -> fraction of the prompts).
 
-    The split of a prompt depends only on the seed and its key, so no prompt is in two splits, whatever sources its
-    records come from. Copies made by weights stay in "train"; `copies_left_out` counts those left out of other splits.
+    The split of a prompt depends only on the seed and its key, so no prompt is in two splits, also across
+    sources. Copies made by weights stay in "train"; `copies_left_out` counts those left out of other splits.
 
     Raises:
         InputError: a share that is not between 0 and 1, a sum of 1 or more, or a share called "train".

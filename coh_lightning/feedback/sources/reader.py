@@ -61,7 +61,7 @@ class Reader:
         """The number, by `values` if it has the value; the mean of a list. None if it is missing.
 
         Args:
-            only_words: numbers stand for themselves whatever `values` says (it is about ratings, this is a rank).
+            only_words: only words are looked up in `values`, which are ratings; for ranks.
 
         Raises:
             InputError: neither a number nor an entry; or a number without an entry in a table that has numbers.

@@ -111,7 +111,7 @@ def _quotes(value: object, key: str, where: str) -> list[Quote]:
     if not isinstance(titles, list) or not isinstance(extracts, list) or len(titles) != len(extracts):
         raise InputError(f"{where}: the lists 'title' and 'extract' of {key} differ in length.")
     if not all(isinstance(one, str) for one in titles + extracts):
-        raise InputError(f"{where}: the lists 'title' and 'extract' of {key} must hold only texts.")
+        raise InputError(f"{where}: the lists 'title' and 'extract' of {key} must have only texts.")
     return list(zip(titles, extracts, strict=True))
 
 
