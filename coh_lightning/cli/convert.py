@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
-        prog="python -m coh_lightning convert",
+        prog="coh convert",
         usage=f"%(prog)s [FILE] --to {{{','.join(FORMS)}}} --output FILE [--config FILE ...] [--data.KEY=VALUE ...]",
         description="Feedback of any source as records, or in the preference formats of TRL, and back.",
         epilog="""trl-pairs: every pair of completions of which one is better, as messages (prompt, chosen, rejected).
@@ -93,9 +93,9 @@ settings, as for fit, instead of FILE:
   --data.KEY=VALUE      any setting of the data
 
 examples:
-  python -m coh_lightning convert feedback.jsonl --to trl-pairs --output pairs/train.jsonl
-  python -m coh_lightning convert pairs/train.jsonl --to records --output again.jsonl
-  python -m coh_lightning convert --config conf/data/hh.yaml --to trl-unpaired --output unpaired/train.jsonl""",
+  coh convert feedback.jsonl --to trl-pairs --output pairs/train.jsonl
+  coh convert pairs/train.jsonl --to records --output again.jsonl
+  coh convert --config conf/data/hh.yaml --to trl-unpaired --output unpaired/train.jsonl""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help="records, or TRL's rows (the first row decides)")

@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _options() -> argparse.ArgumentParser:
     parser = CommandParser(
-        prog="python -m coh_lightning preview",
+        prog="coh preview",
         usage="%(prog)s [FEEDBACK_FILE] [--config FILE ...] [--data.KEY=VALUE ...] [--num N] [--json] [--html FILE]",
         description="Show what feedback becomes: records, chains, tokens (learned, read or unlearned), and the tree.",
         epilog="""A feedback file alone uses the method coh and the default wording, and all of its records
@@ -99,10 +99,10 @@ settings, as for fit:
                         (of the model only its tokenizer is read; trainer and run are accepted and have no effect)
 
 examples:
-  python -m coh_lightning preview feedback.jsonl
-  python -m coh_lightning preview --config conf/data/hh.yaml --num 1
-  python -m coh_lightning preview feedback.jsonl --data.wording=conf/wording/varied.yaml --html preview.html
-  python -m coh_lightning preview feedback.jsonl --num 0 --json > chains.jsonl
+  coh preview feedback.jsonl
+  coh preview --config conf/data/hh.yaml --num 1
+  coh preview feedback.jsonl --data.wording=conf/wording/varied.yaml --html preview.html
+  coh preview feedback.jsonl --num 0 --json > chains.jsonl
 
 --json prints one line per chain, in which an unlearned token has a negative weight:
   {"record", "chain", "segments": [{"text", "weight"}], "ids", "weights"}""",

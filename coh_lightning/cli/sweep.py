@@ -278,7 +278,7 @@ def _sigterm_as_exit() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 1 if no trial is complete."""
     parser = CommandParser(
-        prog="python -m coh_lightning sweep",
+        prog="coh sweep",
         description="Search settings as a W&B sweep file describes it, without any service. Start the same command "
         "several times to run several trials at once, or again to resume.",
     )

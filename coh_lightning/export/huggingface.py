@@ -1,4 +1,4 @@
-"""`python -m coh_lightning export CHECKPOINT FOLDER`: a checkpoint of ours becomes a Hugging Face folder, which answers
+"""`coh export CHECKPOINT FOLDER`: a checkpoint of ours becomes a Hugging Face folder, which answers
 under the good sentence wherever it is loaded.
 
     config.json, model.safetensors          the model, its adapters (LoRA) merged; with --adapter instead
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """The command `export`; returns its exit status. Raises `InputError` for what the user can fix."""
     parser = CommandParser(
-        prog="python -m coh_lightning export",
+        prog="coh export",
         description=(
             "Make a Hugging Face folder from a checkpoint: safetensors, tokenizer, generation settings, a chat "
             "template that prompts as in training, a model card."
         ),
         epilog="""examples:
-  python -m coh_lightning export runs/mine/checkpoints/last.ckpt my-model
-  python -m coh_lightning export runs/lora/checkpoints/last.ckpt my-adapters --adapter""",
+  coh export runs/mine/checkpoints/last.ckpt my-model
+  coh export runs/lora/checkpoints/last.ckpt my-adapters --adapter""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""`python -m coh_lightning human-eval export A.jsonl B.jsonl --output DIR`."""
+"""`coh human-eval export A.jsonl B.jsonl --output DIR`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m coh_lightning human-eval plan|export|import|report`: each part is imported only when it runs."""
+"""`coh human-eval plan|export|import|report`: each part is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ it does.
 def main(argv: Sequence[str]) -> int:
     """The command `human-eval`; returns its exit status. Raises InputError for what the user can fix."""
     parser = CommandParser(
-        prog="python -m coh_lightning human-eval",
+        prog="coh human-eval",
         description="A blind human study of two or more systems.",
-        epilog="python -m coh_lightning human-eval SUBCOMMAND --help lists the options of each.",
+        epilog="coh human-eval SUBCOMMAND --help lists the options of each.",
     )
     subparsers = parser.add_subparsers(dest="part", metavar="SUBCOMMAND", required=True)
     for name, (_, what) in PARTS.items():

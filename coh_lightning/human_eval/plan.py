@@ -1,4 +1,4 @@
-"""`python -m coh_lightning human-eval plan`: how many prompts a study needs, by effect, power and share of ties.
+"""`coh human-eval plan`: how many prompts a study needs, by effect, power and share of ties.
 
     decided items (votes other than ties) for the exact two-sided sign test at 5 %
     true win share          0.55  0.575    0.6   0.65    0.7   0.75

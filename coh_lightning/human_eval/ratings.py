@@ -1,4 +1,4 @@
-"""`python -m coh_lightning human-eval import DIR FILES...`: what raters send back -> `judgments.jsonl`, with every
+"""`coh human-eval import DIR FILES...`: what raters send back -> `judgments.jsonl`, with every
 answer that can't be used reported by file and line.
 
 A row counts if its `row_id` is of this study, its texts (or else its `text_hash`) are those that were exported, and

@@ -1,4 +1,4 @@
-"""`python -m coh_lightning human-eval report DIR`: the ratings of a study, unblinded, with intervals: report.json,
+"""`coh human-eval report DIR`: the ratings of a study, unblinded, with intervals: report.json,
 report.md, report.html and figures.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m coh_lightning judge`: a language model as rater, on any OpenAI-compatible server. A judge is a cheap
+"""`coh judge`: a language model as rater, on any OpenAI-compatible server. A judge is a cheap
 check, not the truth.
 
     A.jsonl ─┐                      A left, B right  ->  "Verdict: A"  ─┐
@@ -33,12 +33,12 @@ from coh_lightning.judge.prompts import comparisons_of_files, comparisons_of_stu
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
-        prog="python -m coh_lightning judge",
+        prog="coh judge",
         description="A language model compares the completions of two or more systems, each pair in both orders.",
         epilog="""examples:
-  python -m coh_lightning judge base.jsonl coh.jsonl --endpoint http://localhost:8000/v1 --model NAME \\
+  coh judge base.jsonl coh.jsonl --endpoint http://localhost:8000/v1 --model NAME \\
       --output judgments.jsonl
-  python -m coh_lightning judge STUDY --endpoint https://host/v1 --model NAME --api-key-env MY_KEY \\
+  coh judge STUDY --endpoint https://host/v1 --model NAME --api-key-env MY_KEY \\
       --output COPY_OF_STUDY/judgments.jsonl
 
 Prompts and completions are sent to the endpoint. No question is asked twice: the same command resumes a run.""",

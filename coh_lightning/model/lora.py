@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -50,7 +49,7 @@ class LoRA:
             InputError: peft is not installed, or a target is the end of no layer's name.
         """
         try:
-            peft: Any = import_module("peft")
+            import peft
         except ModuleNotFoundError as error:
             raise InputError("model.lora needs the package peft: pip install 'coh_lightning[lora]'.") from error
         layers = [name for name, _ in lm.named_modules()]
@@ -63,7 +62,7 @@ class LoRA:
         settings = peft.LoraConfig(
             task_type="CAUSAL_LM",
             r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # a float is fine
             lora_dropout=self.dropout,
             target_modules="all-linear" if self.targets is None else list(self.targets),
         )

@@ -133,14 +133,12 @@ def test_merging_in_any_type_of_weights_is_within_its_tolerance(dtype: Any, tmp_
 
 @pytest.mark.parametrize("target", ["lm_heads", "c_attn", "q_pro"])
 def test_a_target_that_is_not_a_layer_is_refused_even_beside_one_that_is(target: str) -> None:
-    with pytest.raises(InputError, match=rf"lora.targets names '{target}', which is the end of no layer's name"):
+    with pytest.raises(InputError, match=rf"'{target}' \(lora\.targets\)"):
         ModelSpec(from_config=TINY, lora=LoRA(targets=("v_proj", target))).build()
 
 
 def test_a_text_instead_of_a_list_of_targets_is_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"lora.targets is 'q_proj', a string; give a list of ends of layer names: \[q_proj\]"
-    ):
+    with pytest.raises(InputError, match=r"lora\.targets is a string; .*\[q_proj\]"):
         LoRA(targets="q_proj")  # type: ignore[arg-type]
 
 

@@ -178,7 +178,7 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
         ),
         ({"title": "old against all"}, "The title mentions the system 'old'"),
         ({"title": "比较old和其他"}, "The title mentions the system 'old'"),
-        ({"title": "\ud800"}, "title holds the lone surrogate U+D800"),
+        ({"title": "\ud800"}, "title has the lone surrogate U+D800"),
         (
             {"forms": ["xls"]},
             "There is no form 'xls'; give one of xlsx, label-studio, potato; did you mean 'xlsx'?",

@@ -178,7 +178,7 @@ def test_each_part_has_its_help(part: str, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as caught:
         main(["human-eval", part, "--help"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: python -m coh_lightning human-eval {part}")
+    assert capsys.readouterr().out.startswith(f"usage: coh human-eval {part}")
 
 
 def test_export_and_import_load_no_scipy_pandas_or_torch(tmp_path: Path) -> None:

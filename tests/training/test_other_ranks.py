@@ -314,7 +314,7 @@ def test_another_plan_is_refused(change: dict[str, Any], message: str) -> None:
 
 
 def test_a_checkpoint_of_weights_alone_can_not_be_resumed() -> None:
-    with pytest.raises(InputError, match=r"weights only.*model\.name_or_path"):
+    with pytest.raises(InputError, match=r"ckpt_path: .*only weights.*model\.name_or_path"):
         check_same_plan(None, PLAN, 4)
 
 
