@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments. None: those of the process, which ends as others do if its output is closed (`| head -1`).
     """
     own = argv is None
+    if own and not sys.flags.safe_path and {"", os.getcwd()}.isdisjoint(sys.path):
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: sources and scorers may lie in the current folder
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         status = _command(words, own_process=own)

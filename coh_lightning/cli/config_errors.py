@@ -143,6 +143,8 @@ class Typed:
 def broken_reference(error: BaseException) -> InputError:
     """For a `${...}` in a configuration that names no setting."""
     reason = first_line(error).rstrip(".")
+    if missing := re.search(r"Environment variable '([^']+)' not found", reason):
+        return InputError(f"the configuration reads the environment variable {missing[1]}, which is not set.")
     return InputError(f"a reference in the configuration can't be resolved: {reason}; the text ${{ is written \\${{.")
 
 

@@ -245,7 +245,10 @@ def _say(line: str) -> None:
 
 def _refused(error: Exception) -> InputError:
     """Lightning's error about the Trainer's settings, on one line."""
-    return InputError(f"trainer: {' '.join(str(error).split())}")
+    words = " ".join(str(error).split())
+    if "No supported gpu backend" in words:
+        words = "there is no GPU here; add --config conf/trainer/cpu.yaml to run on the CPU."
+    return InputError(f"trainer: {words}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -279,7 +282,8 @@ def build(
     """
     CoHParser.typed = Typed(sys.argv[1:] if args is None else args, Path.cwd())
     _silence_libraries()
-    set_parsing_settings(subclasses_enabled=list(open_classes))
+    helped = "--help" in CoHParser.typed.argv  # the docstrings of fields are only read when they are shown
+    set_parsing_settings(subclasses_enabled=list(open_classes), docstring_parse_attribute_docstrings=helped)
     command = CoHParser.typed.argv[0] if CoHParser.typed.argv else "fit"
 
     class OneCommand(CoHCLI):

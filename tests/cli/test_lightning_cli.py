@@ -657,3 +657,16 @@ def test_an_input_error_is_found_behind_a_library_exception() -> None:
     hidden = ValueError("a bug")
     hidden.__context__, hidden.__suppress_context__ = mistake, True
     assert input_error(hidden) is None
+
+
+def test_the_installed_command_finds_modules_of_the_current_folder(here: Path) -> None:
+    (here / "bin").mkdir()
+    (here / "mine.py").write_text("def score(completion):\n    return {}\n")
+    code = "from coh_lightning.generation.scorers import load_scorer; load_scorer('mine:score'); print('found')"
+    (here / "bin" / "coh").write_text(
+        f"import sys\nfrom coh_lightning.__main__ import main\nsys.argv = ['coh', '--version']\nmain()\n{code}\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, str(here / "bin" / "coh")]
+    done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.endswith("found\n"), done.stderr
