@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from coh_lightning.errors import InputError
 from coh_lightning.io import atomic_write
 from coh_lightning.runs.run_folder import (
     CHECKPOINTS,
@@ -34,6 +35,7 @@ class RunConfig(pl.Callback):
         self.file = file
         self.keep = keep
         self._log_every: int | None = None
+        self._is_new = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # ranks that were not started by rank 0 (torchrun, SLURM) learn only here which folder it chose
@@ -41,6 +43,7 @@ class RunConfig(pl.Callback):
         trainer._default_root_dir = folder  # type: ignore[attr-defined]
         if trainer.is_global_zero and self.keep:
             file = Path(folder) / self.file
+            self._is_new = not file.exists()
             with atomic_write(file) as aside:
                 aside.write_text(with_versions(self.text, file), encoding="utf-8")
             for logger in trainer.loggers:
@@ -48,8 +51,12 @@ class RunConfig(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A new run that fails before its first step (no such model, too little memory, ...) leaves nothing behind, so
-        that the corrected command may be given again; an interrupted one keeps its folder.
+        that the corrected command may be given again; an interrupted one keeps its folder. A refused `test` or
+        `predict` leaves no file of its own either.
         """
+        refused = self.file != CONFIG and self._is_new and isinstance(exception, InputError)
+        if trainer.is_global_zero and refused:
+            (Path(trainer.default_root_dir) / self.file).unlink(missing_ok=True)
         begun = self.file == CONFIG and self.run.resume is None and trainer.global_step == 0
         if trainer.is_global_zero and begun and isinstance(exception, Exception):
             for name in (self.file, *FILES_OF_SETUP):

@@ -670,3 +670,18 @@ def test_the_installed_command_finds_modules_of_the_current_folder(here: Path) -
     words = [sys.executable, str(here / "bin" / "coh")]
     done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.endswith("found\n"), done.stderr
+
+
+def test_a_refused_test_leaves_nothing_behind(
+    call: Callable[..., int], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Data) -> None:
+        raise InputError("no record is held out")
+
+    assert call("fit", *SIX, "--run.folder=r") == 0
+    before = names(here / "r")
+    monkeypatch.setattr(Data, "test_dataloader", refuse)
+    assert call("test", *QUIET, "--run.folder=q") == 2
+    assert not (here / "q").exists()
+    assert call("test", *QUIET, "--run.folder=r") == 2
+    assert names(here / "r") == before
