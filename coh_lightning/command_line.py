@@ -18,5 +18,5 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
-        command = self.prog.removeprefix("python -m ").removeprefix("coh_lightning ")
+        command = self.prog.removeprefix("python -m ").removeprefix("coh ")
         raise InputError(f"{command}: {message}; --help lists the options.")
