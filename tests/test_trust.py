@@ -300,7 +300,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.generation.offline_inference import read_completions
 from coh_lightning.human_eval.systems import read_systems
 from coh_lightning.human_eval.workbook import check_workbook
-from coh_lightning.feedback.records import Judgment, read_jsonl
+from coh_lightning.feedback.judgments import Judgment
+from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.sources import TRLPairs, load
 from coh_lightning.feedback.sources.files import read_rows
 from coh_lightning.feedback.sources.texts import read_texts
