@@ -25,6 +25,7 @@ from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA
 from coh_lightning.module import CoHModule
 from helpers.feedback import TINY, data_of, grouped, pairs
+from helpers.training import trainer
 
 GPT2 = {
     "model_type": "gpt2",
@@ -65,21 +66,7 @@ def trained(
     base = ModelSpec(from_config=config).build()
     base.save_pretrained(folder / "base")
     model = CoHModule(str(folder / "base"), lora=lora, **grouped({"lr": 0.1, "warmup_ratio": 0.0} | settings))
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    run = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=2,
-        use_distributed_sampler=False,
-        default_root_dir=str(folder),
-        callbacks=list(callbacks),
-        **quiet,
-    )
+    run = trainer(folder, *callbacks, max_steps=2)
     run.fit(model, datamodule=data_of(pairs(24), folder))
     run.save_checkpoint(folder / "two.ckpt")
     return folder / "two.ckpt", model

@@ -33,6 +33,7 @@ from coh_lightning.module import CoHModule
 from coh_lightning.sequences.prompt_format import PromptFormat
 from helpers.feedback import TINY, data_of, method, pairs, wording
 from helpers.tokenizers import CHATML, byte_level
+from helpers.training import trainer
 
 GPT2 = {
     "model_type": "gpt2",
@@ -55,21 +56,7 @@ def trained(
     folder.mkdir(exist_ok=True)
     data = data_of(pairs(24), folder, **settings)
     pl.seed_everything(0, verbose=False)
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    run = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=2,
-        use_distributed_sampler=False,
-        default_root_dir=str(folder),
-        callbacks=list(callbacks),
-        **quiet,
-    )
+    run = trainer(folder, *callbacks, max_steps=2)
     run.fit(model, datamodule=data)
     run.save_checkpoint(folder / "two.ckpt")
     return folder / "two.ckpt", model, data

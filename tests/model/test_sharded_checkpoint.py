@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import lightning.pytorch as pl
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
@@ -26,6 +25,7 @@ from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.sharded_checkpoint import METADATA, check_shards, read_shards
 from coh_lightning.module import CoHModule
 from helpers.feedback import data_of, pairs, tiny
+from helpers.training import trainer
 
 WEIGHTS = {
     "lm.a": torch.arange(12.0).reshape(3, 4),
@@ -255,20 +255,7 @@ def test_a_changed_byte_gives_a_refusal_or_tensors_and_nothing_else(
 def test_a_truncated_checkpoint_is_refused_as_a_model_and_for_resuming(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    shape: dict[str, Any] = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_steps": 1,
-        "use_distributed_sampler": False,
-        "default_root_dir": str(tmp_path),
-    }
-    run = pl.Trainer(**quiet, **shape)
+    run = trainer(tmp_path, max_steps=1)
     run.fit(tiny(), datamodule=data_of(pairs(8), tmp_path))
     run.save_checkpoint(tmp_path / "one.ckpt")
     checkpoint, folder = torch.load(tmp_path / "one.ckpt", weights_only=True), tmp_path / "shards.ckpt"

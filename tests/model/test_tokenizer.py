@@ -27,6 +27,7 @@ from coh_lightning.module import CoHModule
 from coh_lightning.world.feedback import BASE, load_base
 from helpers.feedback import TINY, data_of, pairs, tiny, write
 from helpers.tokenizers import CHATML, byte_level, character, sentencepiece
+from helpers.training import trainer
 
 ROWS = 700
 """Of the embedding: more than the tokenizer has tokens, as in many models."""
@@ -58,20 +59,7 @@ def saved(tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
 
 
 def run_in(folder: Path, **more: Any) -> pl.Trainer:
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    shape: dict[str, Any] = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_steps": 1,
-        "use_distributed_sampler": False,
-        "default_root_dir": str(folder),
-    }
-    return pl.Trainer(**(quiet | shape | more))
+    return trainer(folder, **({"max_steps": 1} | more))
 
 
 def own_data(folder: Path, **more: Any) -> CoHDataModule:
