@@ -24,7 +24,7 @@ from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.prompter import Prompter
 from coh_lightning.io import atomic_write
 from coh_lightning.world import evaluate, posts
-from coh_lightning.world.feedback import BASE, BATCH_SIZE, world_prompts
+from coh_lightning.world.feedback import BATCH_SIZE, HABITS_BASE, world_prompts
 
 MEASURES = ("accuracy", "coverage", "coherence", "overall")
 BASELINE = "sft_best"
@@ -52,10 +52,10 @@ def compare(
     records, exam = world_prompts(prompts, seed=seed), posts.questions(questions, seed=seed)
     scores: dict[str, list[dict[str, float]]] = {}
     others: dict[str, tuple[float, float, bool, list[str]]] = {}
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer = AutoTokenizer.from_pretrained(HABITS_BASE)
     for run in track([None, *runs], "writing and judging summaries", total=len(runs) + 1):
         if run is None:
-            lm: Any = AutoModelForCausalLM.from_pretrained(BASE)
+            lm: Any = AutoModelForCausalLM.from_pretrained(HABITS_BASE)
             sft = Method(orders=("p",), sentences="none")  # the base model is prompted as after SFT
             form = PromptFormat(before_marker=" ", before_output=" ")  # of conf/quickstart.yaml
             prompter = Prompter.make(tokenizer, sft, Wording(), form, max_prompt_tokens=512)
