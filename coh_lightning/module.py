@@ -159,7 +159,7 @@ class CoHModule(pl.LightningModule):
         return [] if there else [RunSummary()]
 
     def setup(self, stage: str) -> None:
-        self.writer.check(self.trainer)
+        self.writer.check(self.trainer, self.data)
 
     def _check_fit(self) -> None:
         """Refuses data that the model can't take, before the first row of a stage."""
