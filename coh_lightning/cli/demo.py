@@ -126,9 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m coh_lightning.cli.demo", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world")
-    add("--prompts", type=int, default=300, help="posts to summarize (default 300)")
-    add("--questions", type=int, default=300, help="questions of general ability (default 300)")
-    add("--samples", type=int, default=3, help="posts whose summaries are shown in the reports (default 3)")
+    add("--prompts", type=int, default=500, help="posts to summarize (default %(default)s)")
+    add("--questions", type=int, default=300, help="questions of general ability (default %(default)s)")
+    add("--samples", type=int, default=3, help="posts whose summaries are shown in the reports (default %(default)s)")
     add("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="models judged at a time (default %(default)s)")
     add(
         "--output",
@@ -141,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if getattr(args, name) < 1:
                 parser.error(f"--{name} is {getattr(args, name)}; it must be at least 1")
         rows = compare(args.runs, prompts=args.prompts, questions=args.questions, jobs=args.jobs)
-        report = Report.of(rows, [record.prompt[-1].parts[0].text for record in world_prompts(args.samples)])
+        texts = [record.prompt[-1].parts[0].text for record in world_prompts(args.prompts)]
+        report = Report.of(rows, texts, shown=args.samples)
         folder: Path = args.output or args.runs[0].parent
         with atomic_write(folder / "report.md") as aside:
             aside.write_text(as_markdown(report), encoding="utf-8")

@@ -36,6 +36,7 @@ def row(model: str, condition: str = "", guidance: float | None = None, writer: 
     return Row(model, condition, guidance, scores, texts, **values)  # type: ignore[arg-type]
 
 
+TEXTS = [post.text for post in MADE]
 ROWS = [
     row("base", epochs=None),
     row("sft_best", writer="good"),
@@ -48,7 +49,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return Report.of(ROWS, [post.text for post in MADE[:2]])
+    return Report.of(ROWS, TEXTS, shown=2)
 
 
 def printed(report: Report, width: int = 80) -> str:
@@ -78,12 +79,12 @@ def test_differences_are_to_sft_best_and_without_it_to_the_first_row(report: Rep
         lines[0][1].startswith("-.")
         and dict((line[0], line[1]) for line in lines)["coh: good, guidance 2"] == "+.000 ±.000"
     )
-    assert Report.of(ROWS[2:], []).differences[0][0] == "minus coh: good"
+    assert Report.of(ROWS[2:], TEXTS, shown=1).differences[0][0] == "minus coh: good"
 
 
 def test_the_terminals_tables_fit_into_80_columns(report: Report) -> None:
     longest = [row("sft_faultless", writer="good"), row("coh_critiques", "good"), row("coh_critiques", "bad")]
-    lines = printed(Report.of([*ROWS, *longest], [MADE[0].text])).splitlines()
+    lines = printed(Report.of([*ROWS, *longest], TEXTS, shown=1)).splitlines()
     assert max(map(len, lines)) <= 80
     scores = [line for line in lines if "±" in line and "%" in line]
     assert [line.split()[0] for line in scores] == ["base", "sft_best", "coh:", "sft_faultless", "coh_critiques:"]
@@ -94,7 +95,9 @@ def test_the_markdown_has_all_tables_and_both_sentences_of_a_post(report: Report
     text = as_markdown(report)
     assert text.count("| coh: good, guidance 2 |") == 5
     assert "| temperature 0.7 | accuracy | coverage | coherence | overall |" in text
-    assert MADE[1].text in text and re.search(r"^  coh, good  [.\d]+  \w+ went", text, flags=re.MULTILINE)
+    faulty = [i for i in range(20) if not ROWS[0].scores[0.0][i]["faultless"]]
+    assert [post in text for post in TEXTS] == [i in faulty[:2] for i in range(20)]
+    assert re.search(r"^  coh, good  [.\d]+  \w+ went", text, flags=re.MULTILINE)
     assert re.search(r"^  coh, bad  [.\d]+  \w+ went", text, flags=re.MULTILINE)
 
 
@@ -133,7 +136,7 @@ def test_the_dots_of_a_picture_are_where_their_scores_are(report: Report) -> Non
 
 
 def test_text_of_a_run_cannot_become_part_of_the_page(tmp_path: Path) -> None:
-    nasty = Report.of([row("<script>alert(1)</script>")], [MADE[0].text])
+    nasty = Report.of([row("<script>alert(1)</script>")], TEXTS, shown=1)
     page = write_page(tmp_path / "report.html", "demo.html.j2", **nasty.page()).read_text(encoding="utf-8")
     assert "<script>" not in page and "&lt;script&gt;" in page
 
