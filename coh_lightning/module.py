@@ -30,7 +30,7 @@ from coh_lightning.generation.writing import Generation, Writer
 from coh_lightning.model.attention import row_logits
 from coh_lightning.model.build import build, check_sizes, checked, config_settings, shard_if_whole
 from coh_lightning.model.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
-from coh_lightning.model.layout_check import check_layout
+from coh_lightning.model.layout_check import check_layout, use_tree_attention
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA, adapters
 from coh_lightning.model.losses import row_loss
@@ -52,7 +52,8 @@ class CoHModule(pl.LightningModule):
             of the embedded world, `world:noise` that of its second kind (a folder of that name is `./world`). Your own
             feedback needs it, or `from_config`.
         from_config: Instead of `name_or_path`: the settings of a new model with random weights, with `model_type`.
-        attention: `auto` is sdpa where the architecture has it, else eager; `flex` is FlexAttention (GPU).
+        attention: `auto` is sdpa where the architecture has it (on a CPU tree by tree, where the model allows it), else
+            eager; `sdpa` and `eager` mask whole rows; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
         dropout: Keep the dropout of the model's config (paper, App. B: off); with it, trees differ from plain chains.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
@@ -166,6 +167,8 @@ class CoHModule(pl.LightningModule):
         check_sizes(self.lm, self._vocabulary, self.data)
         if self.data.layout == "tree" and not self._trees_checked:
             check_layout(self.lm, row_tokens=self.data.row_tokens)
+            if self.spec.attention == "auto" and not self.compile_blocks:  # the compiler would want fixed shapes
+                use_tree_attention(self.lm, row_tokens=self.data.row_tokens)
             self._trees_checked = True
 
     def _agree(self) -> None:
