@@ -25,6 +25,7 @@ cli
 callbacks
 module
 data
+baselines
 export
 runs
 world
@@ -69,6 +70,8 @@ LIGHT = [
     "cli.convert",
     "cli.preview",
     "cli.sweep",
+    "cli.trl_baselines",
+    "baselines.output",
     "__main__",
 ]
 """... and files elsewhere that must start without it."""
