@@ -228,7 +228,7 @@ class CoHModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._check_fit()
-        self._figures = (LossFigures(self.data.kinds, self.device), PreferenceFigures(self.device))
+        self._figures = (LossFigures(self.data, self.device), PreferenceFigures(self.device))
         self.writer.begin(self.trainer, self.data, self.lm)
 
     on_test_epoch_start = on_validation_epoch_start

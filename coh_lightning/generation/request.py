@@ -48,6 +48,8 @@ class RecordRequest(Request):
     """Outputs before it in the prompt, with their sentences (refinement)."""
     human: str | None = None
     """In a pseudo-dialogue, what the user said last."""
+    answer: str | None = None
+    """What the model is asked to review; None: it is asked for an answer."""
 
 
 R = TypeVar("R", bound=Request)

@@ -17,9 +17,10 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.answers import PendingCompletion
 from coh_lightning.generation.decoding import generate
-from coh_lightning.generation.figures import FIRST, Valued, summary, with_copies, with_samples
+from coh_lightning.generation.figures import Valued, summary, with_samples
 from coh_lightning.generation.guidance import with_other_prompt
 from coh_lightning.generation.offline_inference import read_completions, write_prompts
+from coh_lightning.generation.refinement import Refinement
 from coh_lightning.generation.request import RecordRequest
 from coh_lightning.generation.reward_model import RewardModel
 from coh_lightning.generation.sampling import Sampling
@@ -225,7 +226,7 @@ class Writer:
         return scorers
 
     def _refined(self) -> list[Valued]:
-        """Rounds of refinement of this rank's first answers (sample 0 of each prompt), each with its fresh draw."""
+        """Rounds of refinement of this rank's first answers (refinement.py)."""
         settings, data = self.settings, self._data
         if not settings.refine:
             return []
@@ -234,28 +235,11 @@ class Writer:
                 f"model.generation.refine is {settings.refine}, but the completions come from "
                 f"'{settings.completions_from}', and second answers need the model here; set refine to 0."
             )
-        first = [one for one in self.written if one.ask == FIRST and one.id.endswith(":0")]
-        answers = {one.prompt_id: [one] for one in first}
-        records = {one.record.id: one.record for stage in ("validation", "test") for one in data.splits[stage]}
         critic = load_critic(settings.critic) if settings.critic else None
+        records = {one.record.id: one.record for stage in ("validation", "test") for one in data.splits[stage]}
         once = replace(settings.sampling, samples=1)
-        rows: list[Valued] = []
-        for number in range(2, settings.refine + 2):
-            refined, fresh = [], []
-            for prompt_id, own in answers.items():
-                if len(own) < number - 1:  # there was no room for the answer before
-                    continue
-                remarks = [critic(answer) if critic else None for answer in own]
-                texts = [answer.text for answer in own]
-                request = data.prompter.refinement(records[prompt_id], texts, remarks, f"refined {number}")
-                if request is not None:
-                    refined.append(request)
-                    fresh.append(data.prompter.request(records[prompt_id], f"fresh {number}", own[0].marker))
-            second, control = self.write(refined, once), self.write(fresh, once)
-            for one in second:
-                answers[one.prompt_id].append(one)
-            rows += with_copies(first, second) + with_copies(first, control)
-        return rows
+        refinement = Refinement(data.prompter, settings.refine, critic)
+        return refinement.rows(self.written, records, lambda requests: self.write(requests, once))
 
     # Completions made elsewhere
 
