@@ -40,13 +40,16 @@ def chat(tmp_path: Path) -> list[str]:
     """Settings of a new chat model whose pad token is its end token, on 40 comparisons."""
     tokenizer = tokenizers.byte_level(tokenizers.CHATML)
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+    torch.manual_seed(0)
     folder, module = tmp_path / "base", CoHModule(from_config=TINY | {"vocab_size": len(tokenizer)})
     module.configure_model()
     module.lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     feedback = write(tmp_path / "feedback.jsonl", pairs(40))
     shares = ["--data.validation_share=0.3", "--data.test_share=0.1", f"--data.cache_dir={tmp_path / 'cache'}"]
-    return [f"--data.feedback={feedback}", "--data.prompt_format.kind=chat", f"--model.name_or_path={folder}", *shares]
+    sizes = [f"--data.max_{name}_tokens={number}" for name, number in (("prompt", 128), ("chain", 256))]
+    named = ["--data.row_tokens=256", "--data.prompt_format.kind=chat", f"--model.name_or_path={folder}"]
+    return [f"--data.feedback={feedback}", *named, *sizes, *shares]
 
 
 def trl(*words: str) -> None:
