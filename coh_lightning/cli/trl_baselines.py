@@ -192,7 +192,12 @@ def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
 
     words: dict[str, Any] = {"stop_ids": prompter.stop_ids, "requests": requests, "reward": reward}
     trained = train(run, data.spec, choice.tokenizer, examples, **words)
-    trained.save(run, choice.tokenizer, lambda folder: _measured(folder, held_out))
+    tokenizer = choice.tokenizer
+    if run.trainer == "reward":
+        from coh_lightning.baselines.reward_template import reward_tokenizer
+
+        tokenizer = reward_tokenizer(tokenizer, prompter.tokens.layout, pad_id=trained.model.config.pad_token_id)
+    trained.save(run, tokenizer, lambda folder: _measured(folder, held_out))
     figures = trained.figures
     did = f"{figures['steps']} steps, {figures['epochs']:.1f} epochs, {figures['cpu_seconds']:.0f} CPU seconds"
     print(f"{run.folder}: {did}")
@@ -256,6 +261,7 @@ def _reward(options: argparse.Namespace, prompter: Prompter, requests: Any, max_
     from coh_lightning.baselines.rewards import Reward
     from coh_lightning.generation.reward_model import RewardModel
     from coh_lightning.generation.scorers import load_scorer
+    from coh_lightning.sequences.encoder import Encoder
 
     folder = Path(options.reward).expanduser()
     if not folder.is_dir():
@@ -265,9 +271,9 @@ def _reward(options: argparse.Namespace, prompter: Prompter, requests: Any, max_
     if options.score is not None:
         raise InputError(f"trl: --score is {options.score}, but a reward model gives one number; leave it out.")
     model = RewardModel(folder)
-    from coh_lightning.sequences.encoder import Encoder
-
     if Encoder(model.tokenizer).tokenizer_hash != prompter.tokens.encoder.tokenizer_hash:
         what = f"trl: the reward model {folder} has another tokenizer than the model, and it must read the same ids"
         raise InputError(f"{what}; train it from the same model with `coh trl reward`.")
+    # its own pad token may end a completion that was cut; without one, a token is chosen that ends none of the batch
+    model.model.config.get_text_config().pad_token_id = None
     return Reward(prompter, requests, max_new_tokens, model=model)
