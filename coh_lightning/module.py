@@ -286,10 +286,7 @@ class CoHModule(pl.LightningModule):
         self.writer.begin_predict(self.pretrained_name)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> OpaqueList[Completion]:
-        if self.generation.prompts_to is not None:
-            return OpaqueList([])
-        write = self.writer.write_dialogues if self.generation.dialogues else self.writer.write
-        return OpaqueList(write(batch["requests"]))
+        return OpaqueList(self.writer.write_predicted(batch["requests"]))
 
     def on_predict_epoch_end(self) -> None:
         self.writer.left_out()

@@ -5,6 +5,7 @@ another first one.
     good, bad, good accuracy, ...    one feedback sentence (`data.conditions`)
     refined 2                        the good sentence, after the model's own first answer marked as bad (or criticized)
     refined 3                        ... after two of its answers
+    review 1                         the question for a review, after the model's first answer (critic: self)
     fresh 2                          the good sentence alone, drawn anew: the control of `refined 2`
 
 If first answers are picked for being poor, second answers are better on average without any refining (regression to
