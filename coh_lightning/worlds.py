@@ -24,7 +24,11 @@ TABLE: dict[str, dict[Kind, str]] = {
         "text": "coh_lightning.world.pretraining:pretraining_text",
         "scorer": "coh_lightning.world.evaluate:score",
         "critic": "coh_lightning.world.evaluate:critique",
-    }
+    },
+    "world:constraints": {  # made by `python -m coh_lightning.world.instructions`, for any model
+        "scorer": "coh_lightning.world.constraints:score",
+        "critic": "coh_lightning.world.constraints:critique",
+    },
 }
 """World -> kind of setting -> import path."""
 

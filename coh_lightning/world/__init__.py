@@ -7,4 +7,9 @@ summaries of mixed quality, raters that judge by rule, and a tiny base model (sc
     tokenizer    a byte-level BPE with one token per word of the world
     feedback     the base model's samples, rated: the feedback that `fit` trains on
     evaluate     scores, intervals, comparisons with a baseline
+
+Beside it, for a real model, instructions with constraints that can be checked by rule (`world:constraints`).
+
+    constraints  the rules; a rater and critic of any answer
+    instructions seeded instructions, and feedback on a model's own answers to them
 """
