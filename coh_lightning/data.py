@@ -56,7 +56,8 @@ class CoHDataModule(LightningDataModule):
 
     Args:
         feedback: A file of our own records (JSON lines), or of TRL's pairs or unpaired rows; `world` is the feedback of
-            the embedded world (a file of that name is `./world`). Either this or `sources` must be given.
+            the embedded world, `world:noise` that of its second kind (a file of that name is `./world`). Either this or
+            `sources` must be given.
         sources: The sources of the feedback, instead of `feedback`.
         validation_sources: Separate held-out feedback; None takes `validation_share` of the prompts of `sources`.
         test_sources: The same for `test` and `predict`.
@@ -74,7 +75,7 @@ class CoHDataModule(LightningDataModule):
         fcm_range: Least and largest share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
         fcm_on_pretraining: Hide tokens of the pretraining text too.
         pretraining_text: Files of plain text (.txt: one piece per paragraph; or a column "text"), or names of data sets
-            on the hub; `world` is the embedded world's text.
+            on the hub; `world` or `world:noise` is that embedded world's text.
         pretraining_rows_per_step: Rows of it in each step (paper: four times the feedback).
         pretraining_weight: lambda of equation 3 (paper 1.5, its code 0.01).
         conditions: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.

@@ -49,7 +49,8 @@ class CoHModule(pl.LightningModule):
 
     Args:
         name_or_path: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the base model
-            of the embedded world (a folder of that name is `./world`). Your own feedback needs it, or `from_config`.
+            of the embedded world, `world:noise` that of its second kind (a folder of that name is `./world`). Your own
+            feedback needs it, or `from_config`.
         from_config: Instead of `name_or_path`: the settings of a new model with random weights, with `model_type`.
         attention: `auto` is sdpa where the architecture has it, else eager; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
@@ -158,7 +159,7 @@ class CoHModule(pl.LightningModule):
         return [] if there else [RunSummary()]
 
     def setup(self, stage: str) -> None:
-        self.writer.check(self.trainer)
+        self.writer.check(self.trainer, self.data)
 
     def _check_fit(self) -> None:
         """Refuses data that the model can't take, before the first row of a stage."""

@@ -748,23 +748,23 @@ def test_the_feedback_named_world_is_the_embedded_worlds(tmp_path: Path, monkeyp
         "coh_lightning.world.feedback.world_feedback", lambda **settings: asked.append(settings) or records
     )
     split = CoHDataModule("world", seed=3, cache_dir=tmp_path).records_by_split()
-    assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
+    assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path, "kind": "habits"}]
     assert sum(map(len, split.values())) == 4
 
 
 def test_the_pretraining_text_may_mix_files_with_the_embedded_worlds_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, int]] = []
+    asked: list[tuple[int, int, str]] = []
     monkeypatch.setattr(
         "coh_lightning.world.pretraining.pretraining_text",
-        lambda number, *, seed: asked.append((number, seed)) or ["from the world"],
+        lambda number, *, seed, kind: asked.append((number, seed, kind)) or ["from the world"],
     )
     (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
     data = built(
         pairs(4), tmp_path, pretraining_text=["world", str(tmp_path / "text.txt")], pretraining_rows_per_step=1, seed=7
     )
-    assert asked == [(4000, 7)]
+    assert asked == [(4000, 7, "habits")]
     decode = data.prompter.tokens.encoder.decode
     assert [decode(ids[:-1]) for ids in data.rows.texts] == ["from the world", "from the file"]
     assert all(ids[-1] == data.prompter.stop_ids[0] for ids in data.rows.texts)

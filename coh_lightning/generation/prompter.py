@@ -203,7 +203,7 @@ class Prompter:
         ids = self.tokens.continued_prompt(self.tokens.cut_prompt(record.prompt), links, markers[-1])
         if self.max_chain_tokens is not None and len(ids) >= self.max_chain_tokens:
             return None
-        return RecordRequest(record.id, name, ids, markers[-1], record, place=len(links))
+        return RecordRequest(record.id, name, ids, markers[-1], record, links)
 
     def replies(self, record: Feedback) -> int:
         """Answers in the pseudo-dialogue of a prompt; 0 where a user turn is empty or too long for a prompt."""
@@ -279,7 +279,7 @@ class Prompter:
         return blanks
 
     def _lead(self, request: RecordRequest) -> str:
-        return self.tokens.output_lead(request.marker, request.place)
+        return self.tokens.output_lead(request.marker, len(request.links))
 
     def _pending(self, request: RecordRequest, sample: int, sampling: Sampling, *, system: str) -> Completion:
         """The completion, its text still empty."""
@@ -293,7 +293,7 @@ class Prompter:
             ask=request.ask,
             marker=request.marker,
             text="",
-            sampling={name: value for name, value in asdict(sampling).items() if value is not None},
+            sampling=sampling.recorded(),
             seed=sampling.seed,
             prompt_tokens=len(request.prompt_ids),
             reference=record.reference,

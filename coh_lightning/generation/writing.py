@@ -18,6 +18,7 @@ from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.answers import PendingCompletion
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.figures import FIRST, Valued, summary, with_copies, with_samples
+from coh_lightning.generation.guidance import with_other_prompt
 from coh_lightning.generation.offline_inference import read_completions, write_prompts
 from coh_lightning.generation.request import RecordRequest
 from coh_lightning.generation.reward_model import RewardModel
@@ -73,6 +74,10 @@ class Generation:
                 f"model.generation.prompts_to is '{self.prompts_to}' and model.generation.completions_from "
                 f"'{self.completions_from}'; prompts go out first, so give one of the two."
             )
+        if self.sampling.guidance is not None and self.elsewhere:
+            key = "prompts_to" if self.prompts_to is not None else "completions_from"
+            why = "servers have no guidance between two prompts; write here, or set sampling.guidance to null"
+            raise InputError(f"model.generation.{key} has completions written elsewhere, but {why}.")
         if self.dialogues and self.elsewhere:
             why = "each answer follows the one before; leave out prompts_to and completions_from"
             raise InputError(f"model.generation.dialogues needs the model here, since {why}.")
@@ -105,8 +110,14 @@ class Writer:
         self._until: float | None = None  # when `max_seconds` is over, by `monotonic()`
         self._left_out = 0
 
-    def check(self, trainer: pl.Trainer) -> None:
-        """Before a stage. Raises InputError for a scorer that doesn't exist, or a time limit that ranks can't keep."""
+    def check(self, trainer: pl.Trainer, data: CoHDataModule) -> None:
+        """Before a stage. Raises InputError for a scorer that doesn't exist, a condition to guide away from that the
+        method doesn't have, or a time limit that ranks can't keep.
+        """
+        if self.settings.sampling.guidance:
+            first = [planned.record for records in data.splits.values() for planned in records[:1]]
+            for request in data.prompter.requests(first):
+                with_other_prompt(data.prompter, request, self.settings.sampling.guidance_from)
         for path in self.settings.scorers:
             load_scorer(path)
         if self.settings.critic:
@@ -138,6 +149,8 @@ class Writer:
         # ranks that share a sharded model must all run each forward pass; ranks with a whole model need not wait
         everyone_done = self._trainer.strategy.reduce_boolean_decision if is_sharded(self._trainer) else None
         assert self._lm is not None
+        if sampling.guidance:
+            requests = [with_other_prompt(prompter, request, sampling.guidance_from) for request in requests]
         written = generate(
             self._lm,
             requests,
