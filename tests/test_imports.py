@@ -26,6 +26,7 @@ compare
 callbacks
 module
 data
+baselines
 export
 runs
 world
@@ -71,6 +72,8 @@ LIGHT = [
     "cli.convert",
     "cli.preview",
     "cli.sweep",
+    "cli.trl_baselines",
+    "baselines.output",
     "__main__",
 ]
 """... and files elsewhere that must start without it."""
