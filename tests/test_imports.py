@@ -22,6 +22,7 @@ PACKAGE = ROOT / "coh_lightning"
 WINGS = """
 __main__
 cli
+compare
 callbacks
 module
 data
@@ -50,7 +51,7 @@ Imports inside functions count; imports for type checkers don't.
 STREET = ["wording", "chains", "prompt_format", "tokens", "encoder", "chain_tokenizer", "trees", "rows", "plan"]
 """The files of `sequences/` that make one thing from another, in that order."""
 
-LIGHT_WINGS = ["sequences", "judge", "human_eval", "feedback", "pages"]
+LIGHT_WINGS = ["compare", "sequences", "judge", "human_eval", "feedback", "pages"]
 """Folders that never import torch, ..."""
 LIGHT = [
     "generation.prompter",
@@ -67,6 +68,7 @@ LIGHT = [
     "export.chat_template",
     "cli.config_paths",
     "cli.config_errors",
+    "cli.compare",
     "cli.convert",
     "cli.preview",
     "cli.sweep",
