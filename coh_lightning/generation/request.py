@@ -67,6 +67,8 @@ class Written(Generic[R]):
     """Without the stop id."""
     stop: Literal["end", "length"]
     """end: the model wrote a stop id; length: `max_new_tokens` or the model's last position came first."""
+    stop_id: int | None = None
+    """The stop id that it wrote."""
 
     @property
     def new_tokens(self) -> int:

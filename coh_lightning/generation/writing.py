@@ -16,6 +16,7 @@ from torch import nn
 from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.answers import PendingCompletion
+from coh_lightning.generation.best_of_n import best_samples
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.figures import Valued, summary, with_samples
 from coh_lightning.generation.guidance import with_other_prompt
@@ -116,6 +117,7 @@ class Writer:
         self._trust_remote_code = trust_remote_code
         self.written: list[Completion] = []
         """This rank's completions of the round."""
+        self._best: list[Valued] = []
         self._until: float | None = None  # when `max_seconds` is over, by `monotonic()`
         self._left_out = self._no_room = 0
 
@@ -147,7 +149,7 @@ class Writer:
     def begin(self, trainer: pl.Trainer, data: CoHDataModule, lm: nn.Module | None) -> None:
         """Begins a round; its time limit counts from the first prompt. `lm` is None in a `predict` without a model."""
         self._trainer, self._data, self._lm = trainer, data, lm
-        self.written, self._left_out, self._no_room, self._until = [], 0, 0, None
+        self.written, self._best, self._left_out, self._no_room, self._until = [], [], 0, 0, None
 
     def __getstate__(self) -> dict[str, Any]:
         """Like a LightningModule, leaves the Trainer out of copies and pickles."""
@@ -179,7 +181,17 @@ class Writer:
             everyone_done=everyone_done,
         )
         self._left_out += len(requests) * sampling.samples - len(written)
-        return self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
+        completions = self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
+        if sampling.samples > 1 and self._scorers and not self._trainer.predicting:
+            self._best += best_samples(
+                self._lm,
+                prompter,
+                written,
+                completions,
+                scored_rows=self._data.rows.scored,
+                everyone_done=everyone_done,
+            )
+        return completions
 
     def write_split(self, stage: Literal["validation", "test"]) -> list[Completion]:
         """This rank's share of a held-out split's prompts."""
@@ -222,7 +234,7 @@ class Writer:
 
     def figures(self) -> dict[str, float]:
         """The figures of the round (figures.py), of all ranks together, after its rounds of refinement."""
-        own = with_samples(self.written) + self._refined()
+        own = with_samples(self.written) + self._best + self._refined()
         together: list[Valued] = [row for part in from_replicas(self._trainer, own) for row in part]
         if len({row.id for row in together}) < len(together):
             raise RuntimeError(f"some of the {len(together)} completions of all ranks have the same id")
