@@ -139,6 +139,10 @@ def _check(options: argparse.Namespace, settings: Sequence[str]) -> None:
     for key in ONLY_RLOO:
         if getattr(options, key) is not None and name != "rloo":
             raise InputError(f"trl: --{key.replace('_', '-')} is an option of rloo, not of {name}; leave it out.")
+    for key in ("batch", "micro_batch"):
+        if name == "kto" and getattr(options, key) == 1:
+            why = "KTO compares completions within a forward pass"
+            raise InputError(f"trl: --{key.replace('_', '-')} is 1, but {why}; give 2 or more.")
     if name == "rloo" and options.reward is None:
         raise InputError("trl: --reward is missing; give a folder of `coh trl reward`, or a scorer such as world.")
     if name == "rloo" and options.samples == 1:
@@ -154,6 +158,7 @@ def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
     if data.spec is None or data.spec.name_or_path is None:
         raise InputError("trl: no model is named; give --model.name_or_path=NAME (a Hugging Face folder, or world).")
     choice = choose_tokenizer(data.tokenizer_name, data.spec, data.own_feedback)
+    data.notes += [] if choice.note is None else [choice.note]
     prompter = rows.plain_prompter(data, choice.tokenizer)
     splits = data.records_by_split()
     defaults = TRAINERS[options.trainer]
@@ -233,7 +238,7 @@ def _examples(
     made = converted(records, form, data.method, left_out)
     encoded = rows.Encoded(prompter, max_tokens=data.max_chain_tokens)
     if options.trainer == "kto":
-        found = rows.unpaired(made, encoded, batch=options.micro_batch or batch, seed=options.seed)
+        found = rows.unpaired(made, encoded, batch=min(options.micro_batch or batch, batch), seed=options.seed)
     else:
         found = rows.pairs(made, encoded)
     if options.trainer == "reward":

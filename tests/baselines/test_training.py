@@ -202,6 +202,7 @@ def test_a_reward_model_of_a_chat_model_scores_in_test_as_it_was_trained(chat: l
         (["dpo", *WORLD, "--output=x", "--reward=world"], "trl: --reward is an option of rloo, not of dpo"),
         (["rloo", *WORLD, "--output=x"], "trl: --reward is missing; give a folder of"),
         (["rloo", *WORLD, "--output=x", "--reward=world", "--samples=1"], "trl: --samples is 1, but a completion"),
+        (["kto", *WORLD, "--output=x", "--micro-batch=1"], "trl: --micro-batch is 1, but KTO compares completions"),
         (["reward", *WORLD, "--output=x", "--beta=1"], "trl: --beta is 1, but a reward model has none"),
         (["dpo", *WORLD, "--output=x", "--lr=0"], "trl: --lr is 0.0; it must be > 0"),
         (["dpo", *WORLD, "--output=x", "--steps=0"], "trl: --steps is 0; it must be at least 1"),
