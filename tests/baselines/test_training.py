@@ -214,6 +214,20 @@ def test_mistakes_are_named_at_once(words: list[str], message: str, capsys: pyte
     assert message in capsys.readouterr().err
 
 
+def test_a_mistake_leaves_no_folder(records: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["--output", str(tmp_path / "out"), "--batch=2"]
+    (tmp_path / "last.ckpt").write_text("")
+    for words, message in (
+        (["rloo", *records, *output, "--reward=./none"], "--reward is ./none, and there is no such folder"),
+        (["rloo", *records, *output, "--reward=world", "--batch=9"], "gives 6 prompts, and a step takes 9; lower"),
+        (["dpo", *records, *output, "--batch=6", "--micro-batch=4"], "--micro-batch is 4, which doesn't divide the 6"),
+        (["dpo", *records, *output, f"--model.name_or_path={tmp_path / 'last.ckpt'}"], "make one with `coh export`"),
+    ):
+        assert main(["trl", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_package_is_named_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,12 +240,14 @@ def test_a_missing_package_is_named_with_its_remedy(
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     run = Run("dpo", tmp_path / "out", "world", steps=1, batch=1, lr=1.0, seed=0)
-    assert run.begin() and run.begin(), "an unfinished run goes on"
+    assert not run.is_done()
+    run.begin()
+    assert not run.is_done(), "an unfinished run goes on"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     for folder in ("other", "other/file"):
         with pytest.raises(ValueError, match="already exists and is no folder of"):
-            Run("dpo", tmp_path / folder, "world", steps=1, batch=1, lr=1.0, seed=0).begin()
+            Run("dpo", tmp_path / folder, "world", steps=1, batch=1, lr=1.0, seed=0).is_done()
     (tmp_path / "out" / DONE).write_text("{")
     with pytest.raises(ValueError, match=r"trl\.json can't be read"):
-        run.begin()
+        run.is_done()
