@@ -48,7 +48,7 @@ test: .venv/.installed
 test-all: .venv/.installed
 	$(RUN) -m pytest
 
-# What the dependencies depend on in turn is the newest in both. Without trl, which would raise the lowest version of datasets, and which no test imports.
+# What the dependencies depend on in turn is the newest in both. Without trl, which would raise the lowest version of datasets; its tests are skipped.
 test-lowest:
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install $(PIP_ARGS) uv
