@@ -51,8 +51,8 @@ class CoHModule(pl.LightningModule):
         name_or_path: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the base model
             of the embedded world (a folder of that name is `./world`). Your own feedback needs it, or `from_config`.
         from_config: Instead of `name_or_path`: the settings of a new model with random weights, with `model_type`.
-        attention: `auto` is sdpa where the architecture has it (on a CPU tree by tree, where the model allows it), else
-            eager; `sdpa` and `eager` mask whole rows; `flex` is FlexAttention (GPU).
+        attention: `auto` is sdpa where the architecture has it, on a CPU tree by tree, else eager; `sdpa` and `eager`
+            mask whole rows; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
         dropout: Keep the dropout of the model's config (paper, App. B: off); with it, trees differ from plain chains.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
