@@ -219,9 +219,9 @@ class CoHModule(pl.LightningModule):
             clip_gradients(self.lm, gradient_clip_val)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps, parameters = total_steps(self.trainer, self.data.plan.steps_per_epoch), self.lm.named_parameters()
-        optimizer, schedule = self.optimizer.build(parameters, matrices=self._matrices, lr=self.lr, steps=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps, named = total_steps(self.trainer, self.data.plan.steps_per_epoch), self.lm.named_parameters()
+        made = self.optimizer.build(named, self.trainer.precision, matrices=self._matrices, lr=self.lr, steps=steps)
+        return {"optimizer": made[0], "lr_scheduler": {"scheduler": made[1], "interval": "step"}}
 
     # Held-out data
 
