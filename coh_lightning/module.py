@@ -52,8 +52,8 @@ class CoHModule(pl.LightningModule):
             of the embedded world, `world:noise` that of its second kind (a folder of that name is `./world`). Your own
             feedback needs it, or `from_config`.
         from_config: Instead of `name_or_path`: the settings of a new model with random weights, with `model_type`.
-        attention: `auto` is sdpa where the architecture has it (on a CPU tree by tree, where the model allows it), else
-            eager; `sdpa` and `eager` mask whole rows; `flex` is FlexAttention (GPU).
+        attention: `auto` is sdpa where the architecture has it, on a CPU tree by tree, else eager; `sdpa` and `eager`
+            mask whole rows; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
         dropout: Keep the dropout of the model's config (paper, App. B: off); with it, trees differ from plain chains.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
@@ -220,9 +220,9 @@ class CoHModule(pl.LightningModule):
             clip_gradients(self.lm, gradient_clip_val)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps, parameters = total_steps(self.trainer, self.data.plan.steps_per_epoch), self.lm.named_parameters()
-        optimizer, schedule = self.optimizer.build(parameters, matrices=self._matrices, lr=self.lr, steps=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps, named = total_steps(self.trainer, self.data.plan.steps_per_epoch), self.lm.named_parameters()
+        made = self.optimizer.build(named, self.trainer.precision, matrices=self._matrices, lr=self.lr, steps=steps)
+        return {"optimizer": made[0], "lr_scheduler": {"scheduler": made[1], "interval": "step"}}
 
     # Held-out data
 

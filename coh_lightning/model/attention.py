@@ -89,9 +89,9 @@ def layer_windows(config: PreTrainedConfig) -> dict[str, int | None]:
     return {kind: known[kind] for kind in sorted(set(kinds))}
 
 
-def row_logits(lm: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+def row_logits(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) -> Tensor:
     """The logits (U, V) of the batch's `keep`, without a cache. Calls the root module, so that FSDP's hooks run."""
-    inputs = row_inputs(lm, batch)
+    inputs = row_inputs(lm, batch, call=call)
     keep = batch["keep"]
     parameters = inspect.signature(lm.forward).parameters
     if "logits_to_keep" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
@@ -101,8 +101,11 @@ def row_logits(lm: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def row_inputs(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) -> dict[str, Any]:
-    """What a model takes for a row: `input_ids` and, for trees, positions and a mask, or the parts of the row (then
-    without its padding, which costs a GEMM as much as tokens do).
+    """What a model takes for a row: `input_ids` and, for trees, positions and a mask; or the row's parts instead of a
+    mask, and then no padding, which would cost as much as tokens do outside attention.
+
+    Args:
+        call: What a call of sdpa costs; 0 cuts the row wherever it can be cut.
     """
     ids = batch["input_ids"]
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}

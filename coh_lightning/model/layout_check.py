@@ -67,31 +67,32 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
 
 
 def use_tree_attention(lm: nn.Module, *, row_tokens: int) -> bool:
-    """Let a model that passed `check_layout` compute its attention tree by tree from now on, if it is on a CPU with
-    sdpa and the parts of a row reach all its layers: then the logits of the check's row are those of the dense mask.
-    Otherwise it stays as it is. Under FSDP, on all ranks. Returns whether it does.
+    """Have a model that passed `check_layout` compute its attention tree by tree (tree_attention.py) from now on. It
+    must be on a CPU and use sdpa, and on a row cut into as many parts as possible its logits must be those of the dense
+    mask; otherwise it stays as it is. Under FSDP, on all ranks.
+
+    Returns:
+        Whether it does so now.
     """
     config = model_config(lm)
-    text = config.get_text_config()
-    if text._attn_implementation == tree_attention.NAME:
+    back_end, on_cpu = config.get_text_config()._attn_implementation, next(lm.parameters()).device.type == "cpu"
+    if back_end == tree_attention.NAME:
         return True
-    on_cpu = next(lm.parameters()).device.type == "cpu"
-    if not on_cpu or text._attn_implementation != "sdpa" or not getattr(lm, "_supports_attention_backend", False):
+    if back_end != "sdpa" or not on_cpu or not getattr(lm, "_supports_attention_backend", False):
         return False
     probe = _probe(config, row_tokens)
     with _probing(lm):
         dense = _logits(lm, probe.row)
         config._attn_implementation = tree_attention.NAME
         try:
-            logits = _logits(lm, probe.row)
-            difference = _difference(logits, dense[: len(logits)]) / dense.double().std().item()
-        except (AttributeError, AssertionError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            found = _logits(lm, probe.row)
+        except (AssertionError, AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            difference = float("inf")
-    if difference <= _TOLERANCE[dense.dtype]:
+            found = torch.full_like(dense, torch.nan)  # the parts didn't reach a layer
+    if _difference(found, dense[: len(found)]) <= _TOLERANCE[dense.dtype] * dense.double().std().item():
         return True
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = back_end
     return False
 
 

@@ -3,9 +3,10 @@
 A dense mask costs T * T for a row of T tokens, and most of it is masked. Here the row is cut into parts, each with the
 earlier parts that it attends to:
 
-    row       P P P P a a a b b Q Q Q c c        two trees: P with the branches a and b, Q with the chain c
-    runs      0....3  4...6 7.8 9........13      tokens that follow each other without a branch; c continues Q
-    parts     P: P (causal, no mask)   a: P a   b: P b   Q c: Q c (causal, no mask)
+    row       P P P P a a a b b Q Q c c        two trees: P with the branches a and b; Q, continued by c
+    runs      0.....3 4...6 7.8 9....12        tokens that follow each other without a branch (rows.py)
+    parts     P -> P, causal, no mask          Q c -> Q c, causal, no mask
+              a -> P a     b -> P b            with a mask of 3 x 7 and of 2 x 6
 
 Small trees aren't cut and small siblings stay together, since a call of its own costs more than masked pairs. A mask
 within a part follows the one rule of attention.py, so random hiding and sliding windows (by depth) stay exact.
@@ -18,11 +19,12 @@ window: a layer that the parts don't reach fails on it, and then the model keeps
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -36,15 +38,16 @@ CALL = 2048
 45 to 70 ns a pair, for models 128 and 256 wide."""
 
 
+@dataclass(frozen=True)
 class Part:
-    """Tokens of a row whose attention is one call: queries `start` to `stop`."""
+    """Tokens of a row whose attention is one call."""
 
-    def __init__(self, start: int, stop: int, keys: tuple[int, ...], *, chain: bool) -> None:
-        self.start, self.stop = start, stop
-        self.keys = keys
-        """The parts that it attends to, in order, its own number last."""
-        self.causal = chain and len(keys) == 1
-        """Whether the causal mask is right, where nothing is hidden and no window ends."""
+    start: int
+    stop: int
+    keys: tuple[int, ...]
+    """The parts that it attends to, in order, its own number last."""
+    causal: bool
+    """Whether it attends as a plain sequence does, where nothing is hidden and no window ends."""
 
 
 def parts_of(runs: Runs, call: int = CALL) -> list[Part]:
@@ -104,10 +107,17 @@ class _Cut:
         for start, stop, number, _ in groups:
             keys = (*above, len(self.parts))
             if number < 0 or self.whole[number]:
-                self.parts.append(Part(start, stop, keys, chain=number >= 0 and not self.children[number]))
+                alone = number >= 0 and not self.children[number]
+                self.parts.append(Part(start, stop, keys, causal=alone and not above))
             else:
-                self.parts.append(Part(start, self.runs[number][1], keys, chain=True))
+                self.parts.append(Part(start, self.runs[number][1], keys, causal=not above))
                 self.emit(self.grouped(self.children[number]), keys)
+
+
+def library_attention(config: PreTrainedConfig) -> str:
+    """The name of the model's attention in transformers: outside rows, ours is sdpa."""
+    name = config.get_text_config()._attn_implementation or "eager"
+    return "sdpa" if name == NAME else name
 
 
 class TreeParts:
