@@ -36,7 +36,7 @@ def tuned(study: Study, row: Row, composed: Composed, results: Mapping[str, Mapp
     """
     if not (trials := tuning_rows(study, row)):
         return row
-    lines = [results.get(row_key(trial, composed[trial.method.name])) for trial in trials]
+    lines = [results.get(row_key(study, trial, composed[trial.method.name])) for trial in trials]
     if any(line is None for line in lines):
         return None
     scores = [
@@ -64,7 +64,7 @@ class Plan:
 
     def is_finished(self, row: Row) -> bool:
         found = tuned(self.study, row, self.composed, self.results)
-        return found is not None and row_key(found, self.composed[row.method.name]) in self.results
+        return found is not None and row_key(self.study, found, self.composed[row.method.name]) in self.results
 
     def steps(self, row: Row) -> list[Step]:
         """All steps of a row; of a row that is not tuned yet, with the first of its rates."""
@@ -168,7 +168,7 @@ class Execution:
             if known is None:
                 continue
             composed = plan.composed[row.method.name]
-            if row_key(known, composed) in plan.results:
+            if row_key(plan.study, known, composed) in plan.results:
                 plan.waiting.remove(row)
                 continue
             steps = steps_of(plan.study, known, composed, plan.folder)
@@ -200,7 +200,7 @@ class Execution:
                 self.state.used += places.seconds(step.name)
         if self.stopping:
             raise Failed(f"{row.name} was stopped")
-        return result_of(row, self.plan.composed[row.method.name], steps, places)
+        return result_of(self.plan.study, row, self.plan.composed[row.method.name], steps, places)
 
     def _keep(self, row: Row, line: dict[str, Any]) -> None:
         append_result(self.plan.file, line)

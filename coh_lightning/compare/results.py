@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coh_lightning.baselines.output import DONE
 from coh_lightning.compare.rows import Row, row_key
 from coh_lightning.compare.steps import Places, Step, fit_name, test_name
+from coh_lightning.compare.study import Study
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
@@ -98,10 +100,12 @@ def _drop_cut_line(out: Any) -> None:
     out.seek(0, os.SEEK_END)
 
 
-def result_of(row: Row, composed: Mapping[str, Any], steps: Sequence[Step], places: Places) -> dict[str, Any]:
+def result_of(
+    study: Study, row: Row, composed: Mapping[str, Any], steps: Sequence[Step], places: Places
+) -> dict[str, Any]:
     """The line of a row whose steps are done. Raises InputError if its completions lack the score."""
     how = row.evaluation
-    names = {f"{one:g}": test_name(row, composed, one) for one in how.temperatures}
+    names = {f"{one:g}": test_name(study, row, composed, one) for one in how.temperatures}
     ids: list[str] = []
     scores: dict[str, list[float]] = {}
     for temperature, name in names.items():
@@ -113,7 +117,7 @@ def result_of(row: Row, composed: Mapping[str, Any], steps: Sequence[Step], plac
     values = [one for each in scores.values() for one in each]
     low, high = (0.0, 1.0) if 0 <= min(values) and max(values) <= 1 else (min(values), max(values))
     line: dict[str, Any] = {
-        "key": row_key(row, composed),
+        "key": row_key(study, row, composed),
         "row": row.name,
         **({"tuning": True} if row.tuning else {}),
         "world": row.world.name,
@@ -130,8 +134,8 @@ def result_of(row: Row, composed: Mapping[str, Any], steps: Sequence[Step], plac
         "test_seconds": round(sum(places.seconds(one.name) for one in steps if one.kind == "test"), 1),
     }
     if fits := [one for one in steps if one.kind == "fit"]:
-        line["train_seconds"] = round(places.seconds(fits[0].name), 1)
-        line |= _training(places.fit(fit_name(row, composed)))
+        line["train_seconds"] = round(sum(places.seconds(one.name) for one in fits), 1)
+        line |= _training(places.fit(fit_name(study, row, composed)))
     return line
 
 
@@ -179,8 +183,11 @@ def _figures(files: Mapping[str, Path], condition: str) -> dict[str, Any]:
 
 
 def _training(run: Path) -> dict[str, Any]:
-    """Steps, epochs and tokens of a run of `coh fit`; nothing for a folder of another command."""
+    """Steps, epochs and tokens of a run of `coh fit`; of `coh trl` its steps and epochs."""
     data = run / "data.json"
+    if (run / DONE).is_file():
+        trained = json.loads((run / DONE).read_text(encoding="utf-8"))
+        return {key: trained[key] for key in ("steps", "epochs") if key in trained}
     if not (data.is_file() and (run / CONFIG).is_file()):
         return {}
     found = json.loads(data.read_text(encoding="utf-8"))

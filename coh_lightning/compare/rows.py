@@ -79,11 +79,11 @@ def rows_of(study: Study, only: str | None = None) -> list[Row]:
 def tuning_rows(study: Study, row: Row) -> list[Row]:
     """What must be known before this row's rate: one row for each rate of its method. None: the rate is not tuned.
 
-    The method of a reused fit is tuned with the evaluation of that fit's own method.
+    A reused fit, or a variant (`tuned_as`), has the rate that the method itself has.
     """
     if row.tuning or len(row.method.rates) < 2:
         return []
-    method = study.methods[row.method.fit]
+    method = study.methods[row.method.tuned_as]
     world = study.worlds[study.tune.world] if study.tune.world else row.world
     how = replace(method.evaluation, temperatures=(study.tune.temperature,), prompts=study.tune.prompts, samples=1)
     first = replace(row, method=method, world=world, base=0, seed=0, evaluation=how, tuning=True)
@@ -115,12 +115,12 @@ def fit_settings(study: Study, row: Row) -> dict[str, Any]:
     return own
 
 
-def fit_key(row: Row, composed: Mapping[str, Any]) -> str:
+def fit_key(study: Study, row: Row, composed: Mapping[str, Any]) -> str:
     """The key of the fit: rows with the same one share it. `composed`: see `composed_configs`."""
-    return _hash(_fit(row, composed))
+    return _hash(_fit(study, row, composed))
 
 
-def row_key(row: Row, composed: Mapping[str, Any]) -> str:
+def row_key(study: Study, row: Row, composed: Mapping[str, Any]) -> str:
     how = row.evaluation
     evaluation = {
         "temperatures": list(how.temperatures),
@@ -131,24 +131,32 @@ def row_key(row: Row, composed: Mapping[str, Any]) -> str:
         "settings": dict(how.settings),
         "on": "tune" if row.tuning else "test",
     }
-    return _hash({**_fit(row, composed), "evaluation": evaluation})
+    return _hash({**_fit(study, row, composed), "evaluation": evaluation})
 
 
 def world_key(world: World, base: int, seed: int) -> str:
     return _hash({"world": dict(world.settings), "base": base, "seed": seed})
 
 
-def _fit(row: Row, composed: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def reward_row(study: Study, row: Row) -> Row:
+    """The fit of the reward model that a row's RL maximizes, at its own rate."""
+    assert row.method.reward is not None
+    method = study.methods[row.method.reward]
+    return replace(row, method=method, rate=method.rates[0] if method.rates else None)
+
+
+def _fit(study: Study, row: Row, composed: Mapping[str, Any]) -> dict[str, Any]:
+    found = {
         "format": FORMAT,
         "command": list(row.method.command),
         "config": composed,
-        "settings": {} if row.method.command[:1] == ("fit",) else dict(row.method.settings),
+        "settings": {} if row.method.command[:1] in ((), ("fit",)) else dict(row.method.settings),
         "rate": row.rate,
         "world": dict(row.world.settings),
         "base": row.base,
         "seed": row.seed,
     }
+    return found | {"reward": _fit(study, reward_row(study, row), {})} if row.method.reward else found
 
 
 def without(config: Mapping[str, Any], keys: Sequence[str] = (*OF_WORLD, *SEEDS, "run")) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.compare.rows import Row, fit_key, fit_settings, row_key, world_key
+from coh_lightning.compare.rows import Row, fit_key, fit_settings, reward_row, row_key, world_key
 from coh_lightning.compare.study import Study, World
 from coh_lightning.errors import InputError
 from coh_lightning.runs.commands import option_words
@@ -26,6 +26,8 @@ from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, LAST
 BUILD = "coh_lightning.world.build"
 """The module that makes the folder of a world: model/, feedback.jsonl, tune.jsonl, test.jsonl, pretraining.txt."""
 FLAGS = ("kind", "hasty", "documents", "records", "wrong_words")
+SFT = "conf/method/sft.yaml"
+"""How a model of another command than `fit` is prompted: without a feedback sentence."""
 OF_BASE = ("kind", "hasty", "documents")
 """The settings of a world that its base model depends on."""
 
@@ -75,24 +77,29 @@ def steps_of(study: Study, row: Row, composed: Mapping[str, Any], folder: Path) 
     """The commands of a row, in order. `composed`: the configuration of its fit (see `composed_configs`)."""
     places = Places(folder)
     made, given = _world(study, row.world, row.base, row.seed, places)
-    fit = fit_name(row, composed)
-    if row.method.command:
-        made.append(Step(fit, "fit", _fit_words(study, row, given, places.fit(fit)), _fit_work(study, composed)))
+    fits = [row] if row.method.command else []
+    if row.method.reward:
+        fits.insert(0, reward_row(study, row))
+    for one in fits:
+        name = fit_name(study, one, composed)
+        words = _fit_words(study, one, composed, given, places)
+        made.append(Step(name, "fit", words, _fit_work(study, composed)))
     for temperature in row.evaluation.temperatures:
-        name = test_name(row, composed, temperature)
-        words = _test_words(study, row, given, places, fit, places.test(name), temperature)
+        name = test_name(study, row, composed, temperature)
+        run = places.fit(fit_name(study, row, composed))
+        words = _test_words(study, row, given, run, places.test(name), temperature)
         how = row.evaluation
         work = study.cost.start + how.prompts * how.samples * study.cost.prompt
         made.append(Step(name, "test", words, work))
     return made
 
 
-def fit_name(row: Row, composed: Mapping[str, Any]) -> str:
-    return f"{row.world.name}-{row.method.fit}-base{row.base}-seed{row.seed}-{fit_key(row, composed)}"
+def fit_name(study: Study, row: Row, composed: Mapping[str, Any]) -> str:
+    return f"{row.world.name}-{row.method.fit}-base{row.base}-seed{row.seed}-{fit_key(study, row, composed)}"
 
 
-def test_name(row: Row, composed: Mapping[str, Any], temperature: float) -> str:
-    key = row_key(row, composed)
+def test_name(study: Study, row: Row, composed: Mapping[str, Any], temperature: float) -> str:
+    key = row_key(study, row, composed)
     return f"{row.world.name}-{row.method.name}-base{row.base}-seed{row.seed}-{key}-t{temperature:g}"
 
 
@@ -111,12 +118,14 @@ def _world(study: Study, world: World, base: int, seed: int, places: Places) -> 
     if base or not settings.get("shipped"):
         of_base = World(world.name, {key: settings[key] for key in OF_BASE if key in settings})
         name = f"base{base}-{settings['kind']}-{world_key(of_base, base, 0)}"
-        words = ["-m", BUILD, str(places.world(name)), *_flags(of_base.settings), "--seed", str(base)]
+        flags = [*_flags(of_base.settings), "--seed", str(base), "--records", "1"]
+        words = ["-m", BUILD, str(places.world(name)), *flags]
         steps.append(Step(name, "base", words, study.cost.base))
         model = str(places.world(name) / "model")
     name = f"{world.name}-base{base}-seed{seed}-{world_key(world, base, seed)}"
     folder = places.world(name)
-    words = ["-m", BUILD, str(folder), *_flags(settings), "--seed", str(seed), "--base", model]
+    flags = _flags({key: value for key, value in settings.items() if key != "documents"})
+    words = ["-m", BUILD, str(folder), *flags, "--seed", str(seed), "--base", model]
     steps.append(Step(name, "world", words, study.cost.world))
     use = {"model.name_or_path": str(folder / "model"), "data.feedback": str(folder / "feedback.jsonl")}
     use["data.pretraining_text"] = [str(folder / "pretraining.txt")]  # type: ignore[assignment]
@@ -128,21 +137,24 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
     return [word for pair in named for word in pair]
 
 
-def _fit_words(study: Study, row: Row, given: Mapping[str, Any], folder: Path) -> list[str]:
+def _fit_words(
+    study: Study, row: Row, composed: Mapping[str, Any], given: Mapping[str, Any], places: Places
+) -> list[str]:
     use = {key: value for key, value in given.items() if "." in key}
-    settings = fit_settings(study, row)
+    settings, folder = fit_settings(study, row), places.fit(fit_name(study, row, composed))
     if row.method.command == ("fit",):
-        return [
-            "fit", "--config", study.config, *option_words({**settings, **use}),
-            f"--run.folder={folder}", f"--run.name={row.method.fit}", "--trainer.enable_progress_bar=false",
-        ]  # fmt: skip
-    filled = {"model": use["model.name_or_path"], "feedback": use["data.feedback"], "folder": str(folder)}
-    filled |= {"seed": str(row.seed), "study": study.config}
-    return [word.format_map(filled) for word in row.method.command] + option_words(settings)
+        kept = {"run.folder": str(folder), "run.name": row.method.fit, "trainer.enable_progress_bar": "false"}
+        return ["fit", "--config", study.config, *option_words({**settings, **use, **kept})]
+    ours = {key: value for key, value in study.settings.items() if key.startswith("data.")}
+    ours |= {"data.method": SFT, "data.seed": row.seed}
+    if row.method.reward:
+        settings["reward"] = str(places.fit(fit_name(study, reward_row(study, row), composed)))
+    words = option_words({**ours, **use, **settings, "seed": row.seed, "output": str(folder)})
+    return [*row.method.command, "--config", study.config, *words]
 
 
 def _test_words(
-    study: Study, row: Row, given: Mapping[str, Any], places: Places, fit: str, folder: Path, temperature: float
+    study: Study, row: Row, given: Mapping[str, Any], run: Path, folder: Path, temperature: float
 ) -> list[str]:
     how, kind = row.evaluation, "tune" if row.tuning else "test"
     use = {key: value for key, value in given.items() if "." in key}
@@ -153,14 +165,13 @@ def _test_words(
         source = {"class_path": "coh_lightning.feedback.sources.Records", "init_args": {"path": given[kind]}}
         asked["data.test_sources"] = [source]
     asked |= {**how.settings, "run.folder": str(folder), "trainer.enable_progress_bar": "false"}
-    run = places.fit(fit)
     if row.method.command == ("fit",):
         checkpoint = run / CHECKPOINTS / LAST
         return ["test", "--config", str(run / CONFIG), "--ckpt_path", str(checkpoint), *option_words(asked)]
     settings = {**study.settings, **use}
     if row.method.command:
         settings["model.name_or_path"] = str(run)
-        settings["data.method"] = "conf/method/sft.yaml"
+        settings["data.method"] = SFT
     else:
         settings = {**study.settings, **row.method.settings, **use}
     return ["test", "--config", study.config, *option_words(settings | {"seed_everything": row.seed} | asked)]

@@ -45,12 +45,16 @@ class Method:
     """Of `coh fit` and `coh test`; with another command only of that one."""
     rates: tuple[float, ...]
     """Learning rates to tune over. None: the one of the configuration; one: fixed."""
+    tuned_as: str
+    """The method whose fits choose the rate: its own name, or that of the method it is a variant of."""
     rate: str
     """The key of the learning rate."""
     fit: str
     """The method whose fit is evaluated: its own name, unless it reuses another's."""
     evaluation: Evaluation
     label: str
+    reward: str | None = None
+    """The method that makes the reward model which this one maximizes."""
 
 
 @dataclass(frozen=True)

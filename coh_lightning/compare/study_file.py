@@ -12,7 +12,11 @@ methods:
   base: {command: none}                    not trained
   sft: {settings: {data.method: conf/method/sft.yaml}, rates: [0.001, 0.003]}
   coh: {settings: {data.method: conf/method/coh.yaml}, rates: [0.003]}
+  coh_fcm: {settings: {data.fcm_range: [0, 0.05]}, rates: coh}       the rate of that method
   coh_bad: {fit: coh, evaluation: {condition: bad}}     another evaluation of the same fit
+  dpo: {command: trl dpo, settings: {steps: 400}, rates: [3.0e-5]}
+  reward: {command: trl reward}            in no group: it is only trained, for the next one
+  rlhf: {command: trl rloo, reward: reward}
 groups:                                    in this order; left out: one group of everything
   - {name: primary, methods: [base, sft, coh, coh_bad]}
 baseline: sft
@@ -147,23 +151,32 @@ class _Reader:
 
     def method(self, name: str, value: Any, before: Mapping[str, Method], evaluation: Evaluation) -> Method:
         path = ("methods", name)
-        keys = ("command", "settings", "rates", "rate", "fit", "evaluation", "label")
+        keys = ("command", "settings", "rates", "rate", "reward", "fit", "evaluation", "label")
         given = self.mapping(value, path, keys)
         how = self.evaluation(given.get("evaluation", {}), (*path, "evaluation"), evaluation)
         label = str(given.get("label", name.replace("_", " ")))
         if "fit" in given:
-            if more := [key for key in ("command", "settings", "rates", "rate") if key in given]:
+            if more := [key for key in ("command", "settings", "rates", "rate", "reward") if key in given]:
                 self.refuse((*path, more[0]), f"it reuses the fit of {given['fit']}, so it has no {more[0]} of its own")
             if given["fit"] not in before:
                 self.unknown((*path, "fit"), given["fit"], before, "earlier method")
             return replace(before[given["fit"]], name=name, evaluation=how, label=label)
         command = given.get("command", "fit")
         words = () if command == "none" else tuple(str(command).split())
-        rates = tuple(self.number(one, (*path, "rates")) for one in self.list(given.get("rates", []), (*path, "rates")))
+        asked, tuned_as = given.get("rates", []), name
+        if isinstance(asked, str):
+            if asked not in before:
+                self.unknown((*path, "rates"), asked, before, "earlier method")
+            rates, tuned_as = before[asked].rates, before[asked].tuned_as
+        else:
+            rates = tuple(self.number(one, (*path, "rates")) for one in self.list(asked, (*path, "rates")))
         if rates and not words:
             self.refuse((*path, "rates"), "the base model is not trained, so it has no rates")
         settings = self.dotted(given.get("settings", {}), (*path, "settings"))
-        return Method(name, words, settings, rates, str(given.get("rate", "model.lr")), name, how, label)
+        rate = str(given.get("rate", "lr" if words[:1] == ("trl",) else "model.lr"))
+        if given.get("reward") is not None and given["reward"] not in before:
+            self.unknown((*path, "reward"), given["reward"], before, "earlier method")
+        return Method(name, words, settings, rates, tuned_as, rate, name, how, label, given.get("reward"))
 
     def group(
         self,

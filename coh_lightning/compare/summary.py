@@ -55,7 +55,7 @@ class Finished:
             self.expected[where] = self.expected.get(where, 0) + 1
             self._add_tuning(row, composed, results)
             known = tuned(study, row, composed, results)
-            line = known and results.get(row_key(known, composed[row.method.name]))
+            line = known and results.get(row_key(study, known, composed[row.method.name]))
             if line:
                 self.lines.setdefault(where, []).append(line)
 
@@ -65,7 +65,7 @@ class Finished:
             return
         found = {}
         for one in trials:
-            line = results.get(row_key(one, composed[one.method.name]))
+            line = results.get(row_key(self.study, one, composed[one.method.name]))
             found[f"{one.rate:g}"] = round(mean_score(line, self.study.tune.temperature), 4) if line else None
         known = tuned(self.study, row, composed, results)
         chosen = known.rate if known else None
