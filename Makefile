@@ -22,7 +22,7 @@ help:
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,docs,study,lora,trl,sweep,judge]"
+	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,docs,study,lora,trl,sweep,judge,gguf]"
 	touch $@
 
 # One folder for each call. Every command is an ordinary one and is printed as it begins; what a fit prints is in its log.
@@ -48,7 +48,7 @@ test: .venv/.installed
 test-all: .venv/.installed
 	$(RUN) -m pytest
 
-# What the dependencies depend on in turn is the newest in both. Without trl, which would raise the lowest version of datasets, and which no test imports.
+# What the dependencies depend on in turn is the newest in both. Without trl, which would raise the lowest version of datasets; its tests are skipped.
 test-lowest:
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install $(PIP_ARGS) uv
@@ -58,7 +58,7 @@ test-lowest:
 
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep,judge]"
+	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep,judge,gguf]"
 	.venv-newest/bin/python -m pytest $(FAST)
 
 image:

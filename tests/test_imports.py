@@ -22,9 +22,11 @@ PACKAGE = ROOT / "coh_lightning"
 WINGS = """
 __main__
 cli
+compare
 callbacks
 module
 data
+baselines
 export
 runs
 world
@@ -49,7 +51,7 @@ Imports inside functions count; imports for type checkers don't.
 STREET = ["wording", "chains", "prompt_format", "tokens", "encoder", "chain_tokenizer", "trees", "rows", "plan"]
 """The files of `sequences/` that make one thing from another, in that order."""
 
-LIGHT_WINGS = ["sequences", "judge", "human_eval", "feedback", "pages"]
+LIGHT_WINGS = ["compare", "sequences", "judge", "human_eval", "feedback", "pages"]
 """Folders that never import torch, ..."""
 LIGHT = [
     "generation.prompter",
@@ -66,9 +68,12 @@ LIGHT = [
     "export.chat_template",
     "cli.config_paths",
     "cli.config_errors",
+    "cli.compare",
     "cli.convert",
     "cli.preview",
     "cli.sweep",
+    "cli.trl_baselines",
+    "baselines.output",
     "__main__",
 ]
 """... and files elsewhere that must start without it."""

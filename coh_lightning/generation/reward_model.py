@@ -88,6 +88,10 @@ class RewardModel:
                 f"and {self.completions_cut} completions of the first {len(rows)} were cut.",
                 stacklevel=2,
             )
+        return self.score_rows(rows)
+
+    def score_rows(self, rows: Sequence[Row]) -> list[dict[str, float]]:
+        """The scores of tokenized completions, each after its prompt."""
         outputs: dict[int, list[float]] = {}
         waiting = sorted(range(len(rows)), key=lambda index: -len(rows[index]["input_ids"]))
         while waiting:
