@@ -27,7 +27,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.io import atomic_write
 from coh_lightning.pages.page import write_page
 from coh_lightning.world import evaluate, posts
-from coh_lightning.world.feedback import BATCH_SIZE, HABITS_BASE, world_prompts
+from coh_lightning.world.feedback import BATCH_SIZE, HABITS_BASE, TEST_SEED, world_prompts
 
 TEMPERATURES = (1.0, 0.7, 0.0)
 GUIDANCE = 2.0
@@ -35,7 +35,7 @@ SENTENCES = "polarity"
 """Guidance is shown for runs with these sentences, the bare ones."""
 
 
-def judge(run: Path | None, *, prompts: int, questions: int, seed: int = 0) -> list[Row]:
+def judge(run: Path | None, *, prompts: int, questions: int, seed: int = TEST_SEED) -> list[Row]:
     """The rows of one run, or of the base model (None). Raises InputError for a folder without a finished run."""
     import torch
     from transformers import AutoTokenizer

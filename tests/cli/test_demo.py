@@ -16,9 +16,10 @@ from coh_lightning.cli.demo_report import Report, Row, as_markdown, show
 from coh_lightning.errors import InputError
 from coh_lightning.pages.page import write_page
 from coh_lightning.world import evaluate, posts, writers
+from coh_lightning.world.feedback import TEST_SEED
 from helpers.browser import Browser
 
-MADE = posts.make_posts(20, seed=0, split="test")
+MADE = posts.make_posts(20, seed=TEST_SEED, split="test")
 
 
 def row(model: str, condition: str = "", guidance: float | None = None, writer: str = "fair", **more: object) -> Row:
