@@ -190,11 +190,12 @@ def test_the_demo_runs_as_written(tmp_path: Path) -> None:
         check=False,
     )
     assert make.returncode == 0, make.stdout[-2000:] + make.stderr[-4000:]
-    rows = ["base", "sft_best", "sft_faultless", "coh, asked for good", "coh, asked for bad"]
-    for row in [*rows, "coh_critiques, asked for good"]:
+    rows = ["base", "sft_best", "sft_faultless", "coh: good", "coh: bad", "coh: good, cutoff alone"]
+    for row in [*rows, "coh: good, guidance 2", "coh_critiques: good", "coh_critiques: bad"]:
         assert re.search(rf"^{row} .*±", make.stdout, flags=re.MULTILINE), make.stdout[-3000:]
         assert f"| {row} |" in PAGES["README"] and f"| {row} |" in PAGES["evidence"]
-    assert str(tmp_path / "demo" / "report.md") in make.stdout
+    for name in ("report.md", "report.html"):
+        assert str(tmp_path / "demo" / name) in make.stdout and (tmp_path / "demo" / name).is_file()
 
 
 @pytest.mark.slow
