@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from coh_lightning.cli import demo
-from coh_lightning.cli.demo import TEMPERATURES, judge, main
+from coh_lightning.cli.demo import TEMPERATURES, base_of, judge, main
 from coh_lightning.cli.demo_report import Report, Row, as_markdown, show
 from coh_lightning.errors import InputError
 from coh_lightning.pages.page import write_page
 from coh_lightning.world import evaluate, posts, writers
-from coh_lightning.world.feedback import TEST_SEED
+from coh_lightning.world.feedback import HABITS_BASE, NOISE_BASE, TEST_SEED
 from helpers.browser import Browser
 
 MADE = posts.make_posts(20, seed=TEST_SEED, split="test")
@@ -143,7 +143,7 @@ def test_text_of_a_run_cannot_become_part_of_the_page(tmp_path: Path) -> None:
 
 
 def test_the_base_model_is_judged_on_unseen_posts_at_every_temperature() -> None:
-    [base] = judge(None, prompts=4, questions=4)
+    [base] = judge(None, base=str(HABITS_BASE), prompts=4, questions=4)
     assert (base.label, base.epochs) == ("base", None) and 0 <= base.ability <= 1
     assert {len(texts) for texts in base.texts.values()} == {4} and set(base.scores) == set(TEMPERATURES)
     assert base.scores[0.0][0] == evaluate.rate(MADE[0], base.texts[0.0][0])
@@ -161,12 +161,28 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments:
     assert says in capsys.readouterr().err
 
 
-def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no data\.json; give the folder of a finished run"):
-        judge(tmp_path, prompts=1, questions=1)
-    (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(InputError, match=r"has no checkpoints/last\.ckpt; give the folder of a finished run"):
-        judge(tmp_path, prompts=1, questions=1)
+def test_folders_without_a_finished_run_and_runs_of_different_bases_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [tmp_path / name for name in ("one", "two", "three", "four")]
+    with pytest.raises(InputError, match=r"one has no data\.json; give the folder of a finished run"):
+        base_of(runs)
+    bases = {"one": "world", "two": "world:habits", "three": "world:noise", "four": None}
+    for run in runs:
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "data.json").write_text("{}")
+    with pytest.raises(InputError, match=r"one has no checkpoints/last\.ckpt; give the folder of a finished run"):
+        base_of(runs)
+    for run in runs:
+        (run / "checkpoints" / "last.ckpt").write_text("")
+    monkeypatch.setattr(
+        "coh_lightning.model.checkpoints.read_checkpoint_info", lambda path: {"base": bases[path.parts[-3]]}
+    )
+    assert base_of(runs[:2]) == str(HABITS_BASE) and base_of(runs[2:3]) == str(NOISE_BASE)
+    with pytest.raises(InputError, match=r"one began from .*/habits, and .*three from .*/noise; compare runs from one"):
+        base_of(runs[:3])
+    with pytest.raises(InputError, match="four began from random weights"):
+        base_of(runs[3:])
 
 
 def test_guidance_is_shown_with_its_control_where_sentences_are_bare() -> None:
