@@ -36,7 +36,7 @@ from coh_lightning.model.losses import Batch
 from coh_lightning.model.sharding import replicas
 from coh_lightning.model.tokenizer import choose_tokenizer
 from coh_lightning.sequences.chain_tokenizer import CutPrompt
-from coh_lightning.sequences.chains import Chain
+from coh_lightning.sequences.chains import REVIEW, Chain
 from coh_lightning.sequences.field_cache import cache_fields
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.plan import Plan, PlannedRow
@@ -270,8 +270,9 @@ class CoHDataModule(LightningDataModule):
         return ["pretraining" if kind == TEXT else f"{kind[0]}_{kind[1] + 1}" for kind in self.rows.kinds]
 
     @property
-    def text_kind(self) -> int:
-        return self.rows.kinds[TEXT]
+    def output_kinds(self) -> list[int]:
+        """The numbers of those that are outputs; pretraining text and reviews have losses of their own."""
+        return [number for kind, number in self.rows.kinds.items() if kind != TEXT and kind[0] != REVIEW]
 
     @property
     def comparer(self) -> Comparer:

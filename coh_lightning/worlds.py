@@ -36,6 +36,10 @@ TABLE: dict[str, dict[Kind, str]] = {
     WORLD: _summaries("habits"),
     "world:habits": _summaries("habits"),
     "world:noise": _summaries("noise"),
+    "world:constraints": {  # made by `python -m coh_lightning.world.instructions`, for any model
+        "scorer": "coh_lightning.world.constraints:score",
+        "critic": "coh_lightning.world.constraints:critique",
+    },
 }
 """World -> kind of setting -> import path."""
 

@@ -68,10 +68,12 @@ def runs(weights: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(marked[::2].tolist(), marked[1::2].tolist(), strict=True))
 
 
-def texts_of(one: PlannedRecord) -> set[str]:
-    return {
-        text for candidate in one.record.candidates for text in (candidate.text, candidate.revision) if text is not None
-    }
+def texts_of(one: PlannedRecord, *, reviews: bool) -> set[str]:
+    """What may be learned of a record."""
+    texts = [text for candidate in one.record.candidates for text in (candidate.text, candidate.revision)]
+    if reviews:
+        texts += [candidate.critique.strip() for candidate in one.record.candidates if candidate.critique is not None]
+    return {text for text in texts if text is not None}
 
 
 def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: int = 1) -> Counter[str]:
@@ -91,7 +93,7 @@ def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: 
                     stretches = [tokens.ids[start:stop].tolist() for start, stop in runs(weights)]
                     assert [decode(ids[:-1]) for ids in stretches] == [lead + text for text in wanted]
                     assert all(ids[-1] == end and ids.count(end) == 1 for ids in stretches)
-                    assert set(wanted) <= texts_of(one)
+                    assert set(wanted) <= texts_of(one, reviews=data.method.reviews)
                     found[sort] += len(wanted)
     return found
 
@@ -287,7 +289,7 @@ def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_ow
 
 
 @pytest.mark.parametrize("words", ["varied", "paper", "attributes"])
-@pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_ratings", "coh_critique"])
+@pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_ratings", "coh_critique", "reviewed", "coh+reviewed"])
 def test_no_wording_of_any_epoch_overflows_the_planned_rows(of: str, words: str, tmp_path: Path) -> None:
     chosen = method(of)
     data = built(

@@ -260,3 +260,12 @@ def test_dpo_and_kto_are_trained_and_tested_as_written(tmp_path: Path) -> None:
     for rival in ("dpo", "kto"):
         figures = (tmp_path / "runs" / rival / "test" / "test.csv").read_text()
         assert "test/nll" in figures and "test/rouge_good" in figures
+
+
+@pytest.mark.slow
+def test_the_baselines_are_trained_and_tested_as_written(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    for command in commands("baselines"):
+        more = ["--steps", "2"] if command.startswith("coh trl") else ["--data.max_test_prompts=4"]
+        run([*first_line(command), *more], tmp_path, seconds=600)
+    assert "test/reward_good" in (tmp_path / "runs" / "rlhf_test" / "test.csv").read_text()

@@ -24,7 +24,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Run:
-    """What a baseline is trained with."""
+    """What a baseline is trained with. Raises InputError if `micro_batch` doesn't divide a step."""
 
     trainer: str
     """dpo, kto, reward or rloo."""
@@ -50,6 +50,21 @@ class Run:
     rows: Mapping[str, Any] = field(default_factory=dict)
     """Digests of the rows."""
 
+    def __post_init__(self) -> None:
+        if self.rows_per_step % self.rows_per_pass:
+            raise InputError(
+                f"--micro-batch is {self.rows_per_pass}, which doesn't divide the {self.rows_per_step} rows of a step; "
+                "give a divisor."
+            )
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch * self.samples
+
+    @property
+    def rows_per_pass(self) -> int:
+        return min(self.micro_batch or self.rows_per_step, self.rows_per_step)
+
     @property
     def settings(self) -> dict[str, Any]:
         """All that the result depends on; plain JSON."""
@@ -57,18 +72,17 @@ class Run:
         found = {name: value for name, value in asdict(self).items() if name not in left_out}
         return json.loads(json.dumps(found))
 
-    def begin(self) -> bool:
-        """Claims the folder; False if this run is done already.
+    def is_done(self) -> bool:
+        """Whether the folder has this run, finished.
 
         Raises:
-            InputError: the folder has something else, or a run with other settings.
+            InputError: it has something else, or a run with other settings.
         """
         done, started = self.folder / DONE, self.folder / STARTED
         if not done.is_file() and not started.is_file():
             if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
                 raise InputError(f"{self.folder} already exists and is no folder of `coh trl`; name a new --output.")
-            write_json(started, self.settings)
-            return True
+            return False
         file = done if done.is_file() else started
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -79,7 +93,11 @@ class Run:
             if was.get(name) != value:
                 what = f"{self.folder} was made with {name} {shown(was.get(name))}, not {shown(value)}"
                 raise InputError(f"{what}; name a new --output, or delete it.")
-        return file is started
+        return file is done
+
+    def begin(self) -> None:
+        """Writes what was asked for into the folder."""
+        write_json(self.folder / STARTED, self.settings)
 
 
 def write_json(path: Path, found: Mapping[str, Any]) -> None:

@@ -37,7 +37,6 @@ from trl import (
 from coh_lightning.baselines.examples import Examples
 from coh_lightning.baselines.output import CHECKPOINTS, DONE, Run, write_json
 from coh_lightning.baselines.rewards import Reward
-from coh_lightning.errors import InputError
 from coh_lightning.generation.request import RecordRequest
 from coh_lightning.io import atomic_write
 from coh_lightning.model.loading import ModelSpec
@@ -118,11 +117,8 @@ def train(
         reward: What RLOO maximizes.
 
     Raises:
-        InputError: the model is a checkpoint of ours, or can't be loaded.
+        InputError: the model can't be loaded.
     """
-    if spec.checkpoint is not None:
-        what = f"model.name_or_path is {spec.checkpoint}, a checkpoint, and TRL starts from Hugging Face folders"
-        raise InputError(f"{what}; make one with `coh export` and name it.")
     disable_progress_bar()
     given = copy.deepcopy(tokenizer)
     if given.pad_token is None:
@@ -188,7 +184,9 @@ def _trainer(
     shared: dict[str, Any] = {
         "train_dataset": Dataset.from_list(examples.rows),
         "processing_class": tokenizer,
-        "optimizers": OptimizerSettings().build(lm.named_parameters(), matrices=(), lr=run.lr, steps=run.steps),
+        "optimizers": OptimizerSettings().build(
+            lm.named_parameters(), "32-true", matrices=(), lr=run.lr, steps=run.steps
+        ),
     }
     if run.trainer == "reward":
         return RewardTrainer(lm, RewardConfig(**settings, max_length=None, dataloader_drop_last=True), **shared)
@@ -209,14 +207,10 @@ def _trainer(
 def _settings(run: Run) -> dict[str, Any]:
     """TRL's settings that all its trainers share."""
     cpu = not torch.cuda.is_available()
-    rows = run.batch * (run.samples if run.trainer == "rloo" else 1)
-    micro = min(run.micro_batch or rows, rows)
-    if rows % micro:
-        raise InputError(f"--micro-batch is {micro}, which doesn't divide the {rows} rows of a step; give a divisor.")
     return {
         "output_dir": str(run.folder / CHECKPOINTS),
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": rows // micro,
+        "per_device_train_batch_size": run.rows_per_pass,
+        "gradient_accumulation_steps": run.rows_per_step // run.rows_per_pass,
         "max_steps": run.steps,
         "learning_rate": run.lr,
         "seed": run.seed,
@@ -254,7 +248,7 @@ def _tokens(run: Run, examples: Examples, state: Any) -> dict[str, int]:
         lengths = [
             entry["completions/mean_length"] for entry in state.log_history if "completions/mean_length" in entry
         ]
-        written = sum(lengths) / max(len(lengths), 1) * run.batch * run.samples * state.global_step
+        written = sum(lengths) / max(len(lengths), 1) * run.rows_per_step * state.global_step
         return {"read": int(state.num_input_tokens_seen), "completion": round(written)}
     seen = run.batch * state.global_step
     mean = examples.mean_tokens

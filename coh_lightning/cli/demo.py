@@ -100,10 +100,13 @@ def _summaries(
     """One summary per post."""
     from coh_lightning import Sampling
     from coh_lightning.generation.decoding import generate
+    from coh_lightning.generation.guidance import with_other_prompt
 
     condition = condition or "good"
     requests = [prompter.request(one, condition, prompter.all_conditions(one)[condition]) for one in records]
-    sampling = Sampling(max_new_tokens=64, batch_size=BATCH_SIZE, **settings)
+    sampling = Sampling(max_new_tokens=64, batch_size=BATCH_SIZE, guidance=guidance, **settings)
+    if sampling.guidance:
+        requests = [with_other_prompt(prompter, request, sampling.guidance_from) for request in requests]
     written = generate(lm, requests, sampling, stop_ids=prompter.stop_ids, pad_id=prompter.pad_id)
     return [prompter.text(one.request, one.ids).strip() for one in written]
 

@@ -112,7 +112,8 @@ class Report:
             "prompts": self.prompts,
             "note": self.note,
             "panels": [self._panel(temperature) for temperature in self.figures],
-            "tables": [self.scores, self.differences, *(self.measures(temperature) for temperature in self.figures)],
+            "tables": [self.scores, self.differences],
+            "all_measures": [self.measures(temperature) for temperature in self.figures],
             "samples": self.samples(),
         }
 
@@ -120,7 +121,7 @@ class Report:
         """Head and lines of all measures at one temperature."""
         rows = self.figures[temperature]
         cells = [[row.name, *(_plus_minus(row.measures[measure]) for measure in MEASURES)] for row in rows]
-        return [f"{temperature_name(temperature)}, all measures", *MEASURES], cells
+        return [temperature_name(temperature), *MEASURES], cells
 
     def _panel(self, temperature: float) -> dict[str, Any]:
         """One picture: a line for each model (and way of asking), on it a dot with its interval for each sentence."""
@@ -145,7 +146,7 @@ class Report:
                         "low": x(one.low),
                         "high": x(one.high),
                         "says": f"{row.label}: {one}",
-                        "value": _short(one.value),
+                        "value": _decimals(one.value),
                     }
                     for row, one in members
                 ],
@@ -153,7 +154,8 @@ class Report:
             for place, (name, members) in enumerate(groups.items())
         ]
         step = 0.1 if high - low > 0.3 else 0.05
-        marks = [round(low + step * place, 2) for place in range(math.floor((high - low) / step + 1e-6) + 1)]
+        first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+        marks = [round(step * number, 2) for number in range(first, last + 1)]
         bottom = TOP + LINE * len(lines) + 6
         return {
             "title": temperature_name(temperature),
@@ -162,7 +164,7 @@ class Report:
             "bottom": bottom,
             "top": TOP,
             "edge": WIDTH - 2,
-            "marks": [{"x": x(mark), "label": _short(mark)} for mark in marks],
+            "marks": [{"x": x(mark), "label": f"{mark:.2f}".removeprefix("0")} for mark in marks],
             "lines": lines,
         }
 
@@ -173,7 +175,8 @@ class Report:
         for index, post in enumerate(self.posts):
             groups: dict[str, dict[str, Any]] = {}
             for row in self.rows:
-                one = {"text": row.texts[greedy][index], "score": _short(row.scores[greedy][index][PICTURED])}
+                score = f"{row.scores[greedy][index][PICTURED]:.2f}".removeprefix("0")
+                one = {"text": row.texts[greedy][index], "score": score}
                 groups.setdefault(row.model + row.extra, {})[row.condition or "good"] = one
             made.append({"post": post, "lines": [{"name": name, **cells} for name, cells in groups.items()]})
         return made
@@ -181,11 +184,6 @@ class Report:
 
 def temperature_name(temperature: float) -> str:
     return f"temperature {temperature:g}" if temperature else "greedy"
-
-
-def _short(value: float) -> str:
-    """.893, 1.000"""
-    return f"{value:.3f}".removeprefix("0") if round(value * 100, 6) % 5 else f"{value:.2f}".removeprefix("0")
 
 
 def _plus_minus(one: Interval) -> str:

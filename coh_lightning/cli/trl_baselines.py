@@ -139,6 +139,10 @@ def _check(options: argparse.Namespace, settings: Sequence[str]) -> None:
     for key in ONLY_RLOO:
         if getattr(options, key) is not None and name != "rloo":
             raise InputError(f"trl: --{key.replace('_', '-')} is an option of rloo, not of {name}; leave it out.")
+    for key in ("batch", "micro_batch"):
+        if name == "kto" and getattr(options, key) == 1:
+            why = "KTO compares completions within a forward pass"
+            raise InputError(f"trl: --{key.replace('_', '-')} is 1, but {why}; give 2 or more.")
     if name == "rloo" and options.reward is None:
         raise InputError("trl: --reward is missing; give a folder of `coh trl reward`, or a scorer such as world.")
     if name == "rloo" and options.samples == 1:
@@ -153,7 +157,13 @@ def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
     data = configured(settings)
     if data.spec is None or data.spec.name_or_path is None:
         raise InputError("trl: no model is named; give --model.name_or_path=NAME (a Hugging Face folder, or world).")
+    if data.spec.checkpoint is not None:
+        what = (
+            f"trl: model.name_or_path is {data.spec.checkpoint}, a checkpoint, and TRL starts from Hugging Face folders"
+        )
+        raise InputError(f"{what}; make one with `coh export` and name it.")
     choice = choose_tokenizer(data.tokenizer_name, data.spec, data.own_feedback)
+    data.notes += [] if choice.note is None else [choice.note]
     prompter = rows.plain_prompter(data, choice.tokenizer)
     splits = data.records_by_split()
     defaults = TRAINERS[options.trainer]
@@ -180,12 +190,13 @@ def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
         save_every=options.save_every,
         rows={"train": examples.digest, "tokenizer": prompter.tokens.encoder.tokenizer_hash[:16]},
     )
-    if not run.begin():
+    if run.is_done():
         print(f"{run.folder} is done: trained with these settings before")
         return 0
     reward = None
     if options.trainer == "rloo":
         reward = _reward(options, prompter, requests, run.max_new_tokens)
+    run.begin()
     for line in [*data.notes, *(f"{times:,} left out: {why}" for why, times in examples.left_out.items())]:
         print(line)
     from coh_lightning.baselines.training import train
@@ -233,7 +244,7 @@ def _examples(
     made = converted(records, form, data.method, left_out)
     encoded = rows.Encoded(prompter, max_tokens=data.max_chain_tokens)
     if options.trainer == "kto":
-        found = rows.unpaired(made, encoded, batch=options.micro_batch or batch, seed=options.seed)
+        found = rows.unpaired(made, encoded, batch=min(options.micro_batch or batch, batch), seed=options.seed)
     else:
         found = rows.pairs(made, encoded)
     if options.trainer == "reward":
@@ -262,9 +273,10 @@ def _reward(options: argparse.Namespace, prompter: Prompter, requests: Any, max_
     from coh_lightning.generation.reward_model import RewardModel
     from coh_lightning.generation.scorers import load_scorer
     from coh_lightning.sequences.encoder import Encoder
+    from coh_lightning.worlds import TABLE
 
     folder = Path(options.reward).expanduser()
-    if not folder.is_dir():
+    if options.reward in TABLE or not folder.is_dir():  # a folder of that name is ./world
         if "/" in options.reward:
             raise InputError(f"trl: --reward is {options.reward}, and there is no such folder; give one, or a scorer.")
         return Reward(prompter, requests, max_new_tokens, scorer=load_scorer(options.reward), name=options.score)

@@ -96,7 +96,7 @@ def generate(
         _decode(forward, queue, sampling, _Limits(frozenset(stop_ids), should_stop, until))
         forward.wait_for_others()
     return [
-        Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length")
+        Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length", job.end)
         for job in jobs
         if job.begun
     ]
@@ -125,11 +125,16 @@ class _Job:
     chance: random.Random
     """One draw per token, so that a higher `max_new_tokens` only adds tokens."""
     ids: list[int] = field(default_factory=list)
-    ended: bool = False
+    end: int | None = None
+    """The stop id, once it is written."""
 
     @property
     def longest(self) -> int:
         return max(map(len, self.prompts))
+
+    @property
+    def ended(self) -> bool:
+        return self.end is not None
 
     @property
     def begun(self) -> bool:
@@ -137,8 +142,8 @@ class _Job:
 
     def take(self, token: int, limits: _Limits) -> bool:
         """Add a token; returns whether the job continues."""
-        self.ended = token in limits.stops
-        if self.ended:
+        if token in limits.stops:
+            self.end = token
             return False
         self.ids.append(token)
         if len(self.ids) >= self.max_new_tokens:

@@ -48,6 +48,8 @@ class RecordRequest(Request):
     """Outputs before it in the prompt, with their sentences (refinement)."""
     human: str | None = None
     """In a pseudo-dialogue, what the user said last."""
+    answer: str | None = None
+    """What the model is asked to review; None: it is asked for an answer."""
 
 
 R = TypeVar("R", bound=Request)
@@ -65,6 +67,8 @@ class Written(Generic[R]):
     """Without the stop id."""
     stop: Literal["end", "length"]
     """end: the model wrote a stop id; length: `max_new_tokens` or the model's last position came first."""
+    stop_id: int | None = None
+    """The stop id that it wrote."""
 
     @property
     def new_tokens(self) -> int:

@@ -11,4 +11,9 @@ summaries of mixed quality, raters that judge by rule, and tiny base models.
     feedback     a base model's samples, rated: the feedback that `fit` trains on
     folder       a whole world as a folder of ordinary files; `build` is its command
     evaluate     scores, intervals, comparisons with a baseline
+
+Beside it, for a real model, instructions with constraints that can be checked by rule (`world:constraints`).
+
+    constraints  the rules; a rater and critic of any answer
+    instructions seeded instructions, and feedback on a model's own answers to them
 """

@@ -40,13 +40,16 @@ def chat(tmp_path: Path) -> list[str]:
     """Settings of a new chat model whose pad token is its end token, on 40 comparisons."""
     tokenizer = tokenizers.byte_level(tokenizers.CHATML)
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+    torch.manual_seed(0)
     folder, module = tmp_path / "base", CoHModule(from_config=TINY | {"vocab_size": len(tokenizer)})
     module.configure_model()
     module.lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     feedback = write(tmp_path / "feedback.jsonl", pairs(40))
     shares = ["--data.validation_share=0.3", "--data.test_share=0.1", f"--data.cache_dir={tmp_path / 'cache'}"]
-    return [f"--data.feedback={feedback}", "--data.prompt_format.kind=chat", f"--model.name_or_path={folder}", *shares]
+    sizes = [f"--data.max_{name}_tokens={number}" for name, number in (("prompt", 128), ("chain", 256))]
+    named = ["--data.row_tokens=256", "--data.prompt_format.kind=chat", f"--model.name_or_path={folder}"]
+    return [f"--data.feedback={feedback}", *named, *sizes, *shares]
 
 
 def trl(*words: str) -> None:
@@ -199,6 +202,7 @@ def test_a_reward_model_of_a_chat_model_scores_in_test_as_it_was_trained(chat: l
         (["dpo", *WORLD, "--output=x", "--reward=world"], "trl: --reward is an option of rloo, not of dpo"),
         (["rloo", *WORLD, "--output=x"], "trl: --reward is missing; give a folder of"),
         (["rloo", *WORLD, "--output=x", "--reward=world", "--samples=1"], "trl: --samples is 1, but a completion"),
+        (["kto", *WORLD, "--output=x", "--micro-batch=1"], "trl: --micro-batch is 1, but KTO compares completions"),
         (["reward", *WORLD, "--output=x", "--beta=1"], "trl: --beta is 1, but a reward model has none"),
         (["dpo", *WORLD, "--output=x", "--lr=0"], "trl: --lr is 0.0; it must be > 0"),
         (["dpo", *WORLD, "--output=x", "--steps=0"], "trl: --steps is 0; it must be at least 1"),
@@ -208,6 +212,20 @@ def test_a_reward_model_of_a_chat_model_scores_in_test_as_it_was_trained(chat: l
 def test_mistakes_are_named_at_once(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trl", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_mistake_leaves_no_folder(records: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["--output", str(tmp_path / "out"), "--batch=2"]
+    (tmp_path / "last.ckpt").write_text("")
+    for words, message in (
+        (["rloo", *records, *output, "--reward=./none"], "--reward is ./none, and there is no such folder"),
+        (["rloo", *records, *output, "--reward=world", "--batch=9"], "gives 6 prompts, and a step takes 9; lower"),
+        (["dpo", *records, *output, "--batch=6", "--micro-batch=4"], "--micro-batch is 4, which doesn't divide the 6"),
+        (["dpo", *records, *output, f"--model.name_or_path={tmp_path / 'last.ckpt'}"], "make one with `coh export`"),
+    ):
+        assert main(["trl", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_package_is_named_with_its_remedy(
@@ -222,12 +240,14 @@ def test_a_missing_package_is_named_with_its_remedy(
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     run = Run("dpo", tmp_path / "out", "world", steps=1, batch=1, lr=1.0, seed=0)
-    assert run.begin() and run.begin(), "an unfinished run goes on"
+    assert not run.is_done()
+    run.begin()
+    assert not run.is_done(), "an unfinished run goes on"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     for folder in ("other", "other/file"):
         with pytest.raises(ValueError, match="already exists and is no folder of"):
-            Run("dpo", tmp_path / folder, "world", steps=1, batch=1, lr=1.0, seed=0).begin()
+            Run("dpo", tmp_path / folder, "world", steps=1, batch=1, lr=1.0, seed=0).is_done()
     (tmp_path / "out" / DONE).write_text("{")
     with pytest.raises(ValueError, match=r"trl\.json can't be read"):
-        run.begin()
+        run.is_done()

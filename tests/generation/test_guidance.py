@@ -17,13 +17,19 @@ import torch
 import torch.distributed as dist
 import transformers as hf
 
+from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.errors import InputError
+from coh_lightning.feedback.completions import Completion
+from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.generation.decoding import generate
-from coh_lightning.generation.guidance import guided
+from coh_lightning.generation.guidance import guided, with_other_prompt
 from coh_lightning.generation.request import Request, Written
 from coh_lightning.generation.sampling import Sampling, next_tokens
+from coh_lightning.generation.writing import Generation
 from coh_lightning.rng import generator
+from helpers.feedback import method, tiny
 from helpers.ranks import end_rank
+from helpers.training import held_out_data, trainer
 
 VOCABULARY = 97
 STOPS = list(range(5, 13))  # many, so that untrained models end at different places
@@ -262,6 +268,129 @@ def test_settings_without_effect_are_not_recorded() -> None:
     assert not {name for name in Sampling().recorded() if name.startswith("guidance")}
     recorded = Sampling(guidance=0.0).recorded()
     assert recorded == Sampling().recorded() | {"guidance": 0.0, "guidance_cutoff": 0.02, "guidance_from": "bad"}
+
+
+# A run's Writer
+
+
+def _test(folder: Path, sampling: Sampling, **settings: Any) -> tuple[dict[str, str], list[Completion]]:
+    """What `test` of an untrained model writes, by id."""
+    folder.mkdir(exist_ok=True)
+    data, generation = held_out_data(folder, max_test_prompts=3), {"sampling": sampling} | settings
+    torch.manual_seed(0)
+    run = trainer(folder, CompletionWriter())
+    run.test(tiny(**generation), datamodule=data, verbose=False)
+    written = list(read_jsonl(folder / "completions.jsonl", Completion))
+    return {one.id: one.text for one in written}, written
+
+
+WRITER = Sampling(max_new_tokens=6, temperature=1.0)
+
+
+def test_test_guides_good_away_from_bad_and_writes_bad_with_the_cutoff_alone(tmp_path: Path) -> None:
+    plain, _ = _test(tmp_path / "plain", WRITER)
+    cut, _ = _test(tmp_path / "cut", replace(WRITER, guidance=0.0))
+    led, written = _test(tmp_path / "led", replace(WRITER, guidance=3.0))
+    bit, _ = _test(tmp_path / "bit", replace(WRITER, guidance=0.0, guidance_cutoff=0.0))
+    assert plain == bit and plain.keys() == led.keys()
+    assert all(led[id] == cut[id] for id in led if ":bad:" in id)
+    assert all(led[id] != cut[id] for id in led if ":good:" in id)
+    for one in written:
+        settings = {name: value for name, value in one.sampling.items() if name.startswith("guidance")}
+        assert settings == {"guidance": 3.0, "guidance_cutoff": 0.02, "guidance_from": "bad"}
+
+
+def test_completions_without_guidance_are_recorded_as_before(tmp_path: Path) -> None:
+    _, written = _test(tmp_path, WRITER)
+    assert not any("guidance" in name for one in written for name in one.sampling)
+
+
+def test_the_other_prompt_has_the_ids_of_training_under_the_other_sentence(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path)
+    data.setup("test")
+    for request in data.requests("test"):
+        sentences = data.prompter.all_conditions(request.record)
+        other = with_other_prompt(data.prompter, request, "bad")
+        if request.ask == "bad":
+            assert other is request
+            continue
+        asked = data.prompter.request(request.record, "bad", sentences["bad"])
+        assert other.away_from_ids is not None and other.away_from_ids.tolist() == asked.prompt_ids.tolist()
+        assert other.prompt_ids is request.prompt_ids and other.ask == request.ask
+    record = data.splits["test"][0].record
+    refined = data.prompter.refinement(record, ["One.", "Two."], [None, None], "refined 3")
+    assert refined is not None
+    other = with_other_prompt(data.prompter, refined, "bad")
+    good, bad = (data.prompter.tokens.encoder.decode(ids) for ids in (other.prompt_ids, other.away_from_ids))
+    sentences = data.prompter.all_conditions(record)
+    head, _, tail = good.rpartition(sentences["good"])
+    assert bad == head + sentences["bad"] + tail and "One." in head and "Two." in head
+
+
+def test_second_answers_and_their_fresh_draws_are_guided_too(tmp_path: Path) -> None:
+    asked: list[tuple[str, bool]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "coh_lightning.generation.writing.generate",
+            lambda lm, requests, *rest, **more: (
+                asked.extend((one.ask, one.away_from_ids is not None) for one in requests),
+                generate(lm, requests, *rest, **more),
+            )[1],
+        )
+        _, written = _test(tmp_path, replace(WRITER, guidance=1.0), refine=1)
+    assert {ask: guided for ask, guided in asked} == {"good": True, "bad": False, "refined 2": True, "fresh 2": True}
+    assert len(written) == 4 * 3
+
+
+def test_predict_dialogues_and_rounds_during_fit_are_guided(tmp_path: Path) -> None:
+    seen: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "coh_lightning.generation.decoding.guided",
+            lambda own, other, sampling: (seen.append(other is not None), guided(own, other, sampling))[1],
+        )
+        sampling = replace(WRITER, guidance=1.0, max_new_tokens=2)
+        data = held_out_data(tmp_path, max_validation_prompts=2)
+        data.setup("fit")
+        every = {"val_check_interval": data.plan.accumulate(1), "check_val_every_n_epoch": None}
+        run = trainer(tmp_path / "fit", CompletionWriter(), max_steps=1, **every)
+        run.fit(tiny(sampling=sampling, generate_every_n_validations=1), datamodule=data)
+        assert seen and all(seen)
+        for dialogues in (False, True):
+            seen.clear()
+            run = trainer(tmp_path / f"predict {dialogues}")
+            found = run.predict(tiny(sampling=sampling, dialogues=dialogues), datamodule=held_out_data(tmp_path))
+            assert seen and all(seen) and sum(map(len, found)) == 10
+
+
+@pytest.mark.parametrize(
+    ("of", "settings", "message"),
+    [
+        ("sft", {"guidance": 1.0}, r"needs two feedback sentences, but the method 'sft' has none; set it to null, or"),
+        ("coh", {"guidance": 1.0, "guidance_from": "bda"}, r"'bda', but .* conditions good, bad; did you mean 'bad'"),
+        ("coh", {"guidance": 1.0, "guidance_from": "ugly"}, r"'ugly', but .* has the conditions good, bad\.$"),
+    ],
+)
+def test_a_condition_that_the_method_does_not_have_is_refused_before_the_run(
+    of: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    data, model = held_out_data(tmp_path, method=method(of)), tiny(sampling=replace(WRITER, **settings))
+    for start in (trainer(tmp_path, max_steps=1).fit, trainer(tmp_path).test, trainer(tmp_path).predict):
+        with pytest.raises(InputError, match=message):
+            start(model, datamodule=data)
+
+
+def test_the_cutoff_alone_needs_no_sentences(tmp_path: Path) -> None:
+    data = held_out_data(tmp_path, method=method("sft"), max_test_prompts=2)
+    trainer(tmp_path, CompletionWriter()).test(tiny(sampling=replace(WRITER, guidance=0.0)), datamodule=data)
+    assert len(list(read_jsonl(tmp_path / "completions.jsonl", Completion))) == 2
+
+
+@pytest.mark.parametrize("key", ["prompts_to", "completions_from"])
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_completions_written_elsewhere_have_no_guidance(key: str, guidance: float) -> None:
+    with pytest.raises(InputError, match=f"model.generation.{key} .*servers have no guidance.*guidance to null"):
+        Generation(sampling=Sampling(guidance=guidance), **{key: "file.jsonl"})
 
 
 # Ranks
