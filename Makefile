@@ -6,8 +6,9 @@ RUN = .venv/bin/python
 IMAGE ?= coh_lightning
 IMAGE_ARGS ?=
 FAST = -m "not slow and not realdata"
+FITS = sft_best sft_faultless coh coh_critiques
 
-.PHONY: help demo test test-all test-lowest test-newest image docs check format
+.PHONY: help demo $(FITS:%=demo-%) test test-all test-lowest test-newest image docs check format
 
 help:
 	@echo "make demo      train, evaluate and show the result on the embedded world (some minutes)"
@@ -21,17 +22,25 @@ help:
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,docs,study,lora,trl,sweep,judge]"
+	$(RUN) -m pip install $(PIP_ARGS) --constraint constraints.txt --editable ".[dev,docs,study,lora,trl,sweep,judge,gguf]"
 	touch $@
 
-# One folder for each call; every command is an ordinary one and is printed as it runs.
+# One folder for each call. Every command is an ordinary one and is printed as it begins; what a fit prints is in its log.
+# All fits take the same number of steps, which see equally many tokens: equal compute. The table says how many epochs that is.
 demo: DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
 demo: .venv/.installed
-	$(RUN) -m coh_lightning fit --config conf/experiment/world_sft_best.yaml --run.folder $(DEMO)/sft_best
-	$(RUN) -m coh_lightning fit --config conf/experiment/world_sft_faultless.yaml --run.folder $(DEMO)/sft_faultless
-	$(RUN) -m coh_lightning fit --config conf/quickstart.yaml --run.folder $(DEMO)/coh
-	$(RUN) -m coh_lightning fit --config conf/experiment/world_critiques.yaml --run.folder $(DEMO)/coh_critiques
-	$(RUN) -m coh_lightning.cli.demo $(DEMO)/sft_best $(DEMO)/sft_faultless $(DEMO)/coh $(DEMO)/coh_critiques
+	@mkdir -p $(DEMO)
+	@echo "four fits, two at a time, then their comparison"
+	$(MAKE) --no-print-directory -j2 DEMO=$(DEMO) $(FITS:%=demo-%)
+	$(RUN) -m coh_lightning.cli.demo $(FITS:%=$(DEMO)/%)
+
+demo-sft_best: RECIPE = world_sft_best
+demo-sft_faultless: RECIPE = world_sft_faultless
+demo-coh: RECIPE = world
+demo-coh_critiques: RECIPE = world_critiques
+$(FITS:%=demo-%): demo-%:
+	OMP_NUM_THREADS=1 $(RUN) -m coh_lightning fit --config conf/experiment/$(RECIPE).yaml --run.folder $(DEMO)/$* \
+		> $(DEMO)/$*.log 2>&1 || { cat $(DEMO)/$*.log; exit 1; }
 
 test: .venv/.installed
 	$(RUN) -m pytest $(FAST)
@@ -49,7 +58,7 @@ test-lowest:
 
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep,judge]"
+	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep,judge,gguf]"
 	.venv-newest/bin/python -m pytest $(FAST)
 
 image:

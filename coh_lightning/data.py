@@ -36,7 +36,7 @@ from coh_lightning.model.losses import Batch
 from coh_lightning.model.sharding import replicas
 from coh_lightning.model.tokenizer import choose_tokenizer
 from coh_lightning.sequences.chain_tokenizer import CutPrompt
-from coh_lightning.sequences.chains import Chain
+from coh_lightning.sequences.chains import REVIEW, Chain
 from coh_lightning.sequences.field_cache import cache_fields
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.plan import Plan, PlannedRow
@@ -56,7 +56,8 @@ class CoHDataModule(LightningDataModule):
 
     Args:
         feedback: A file of our own records (JSON lines), or of TRL's pairs or unpaired rows; `world` is the feedback of
-            the embedded world (a file of that name is `./world`). Either this or `sources` must be given.
+            the embedded world, `world:noise` that of its second kind (a file of that name is `./world`). Either this or
+            `sources` must be given.
         sources: The sources of the feedback, instead of `feedback`.
         validation_sources: Separate held-out feedback; None takes `validation_share` of the prompts of `sources`.
         test_sources: The same for `test` and `predict`.
@@ -74,7 +75,7 @@ class CoHDataModule(LightningDataModule):
         fcm_range: Least and largest share of past tokens hidden at random in training (FCM, paper section 2: 0 to 5 %).
         fcm_on_pretraining: Hide tokens of the pretraining text too.
         pretraining_text: Files of plain text (.txt: one piece per paragraph; or a column "text"), or names of data sets
-            on the hub; `world` is the embedded world's text.
+            on the hub; `world` or `world:noise` is that embedded world's text.
         pretraining_rows_per_step: Rows of it in each step (paper: four times the feedback).
         pretraining_weight: lambda of equation 3 (paper 1.5, its code 0.01).
         conditions: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
@@ -269,8 +270,9 @@ class CoHDataModule(LightningDataModule):
         return ["pretraining" if kind == TEXT else f"{kind[0]}_{kind[1] + 1}" for kind in self.rows.kinds]
 
     @property
-    def text_kind(self) -> int:
-        return self.rows.kinds[TEXT]
+    def output_kinds(self) -> list[int]:
+        """The numbers of those that are outputs; pretraining text and reviews have losses of their own."""
+        return [number for kind, number in self.rows.kinds.items() if kind != TEXT and kind[0] != REVIEW]
 
     @property
     def comparer(self) -> Comparer:

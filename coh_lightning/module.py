@@ -30,7 +30,7 @@ from coh_lightning.generation.writing import Generation, Writer
 from coh_lightning.model.attention import row_logits
 from coh_lightning.model.build import build, check_sizes, checked, config_settings, shard_if_whole
 from coh_lightning.model.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
-from coh_lightning.model.layout_check import check_layout
+from coh_lightning.model.layout_check import check_layout, use_tree_attention
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA, adapters
 from coh_lightning.model.losses import row_loss
@@ -49,9 +49,11 @@ class CoHModule(pl.LightningModule):
 
     Args:
         name_or_path: Name or folder of a pretrained model, or a checkpoint of ours (`.ckpt`); `world` is the base model
-            of the embedded world (a folder of that name is `./world`). Your own feedback needs it, or `from_config`.
+            of the embedded world, `world:noise` that of its second kind (a folder of that name is `./world`). Your own
+            feedback needs it, or `from_config`.
         from_config: Instead of `name_or_path`: the settings of a new model with random weights, with `model_type`.
-        attention: `auto` is sdpa where the architecture has it, else eager; `flex` is FlexAttention (GPU).
+        attention: `auto` is sdpa where the architecture has it, on a CPU tree by tree, else eager; `sdpa` and `eager`
+            mask whole rows; `flex` is FlexAttention (GPU).
         dtype: Type of the weights when they are loaded; the Trainer's `precision` may change it.
         dropout: Keep the dropout of the model's config (paper, App. B: off); with it, trees differ from plain chains.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
@@ -158,13 +160,15 @@ class CoHModule(pl.LightningModule):
         return [] if there else [RunSummary()]
 
     def setup(self, stage: str) -> None:
-        self.writer.check(self.trainer)
+        self.writer.check(self.trainer, self.data)
 
     def _check_fit(self) -> None:
         """Refuses data that the model can't take, before the first row of a stage."""
         check_sizes(self.lm, self._vocabulary, self.data)
         if self.data.layout == "tree" and not self._trees_checked:
             check_layout(self.lm, row_tokens=self.data.row_tokens)
+            if self.spec.attention == "auto" and not self.compile_blocks:  # the compiler would want fixed shapes
+                use_tree_attention(self.lm, row_tokens=self.data.row_tokens)
             self._trees_checked = True
 
     def _agree(self) -> None:
@@ -216,15 +220,15 @@ class CoHModule(pl.LightningModule):
             clip_gradients(self.lm, gradient_clip_val)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps, parameters = total_steps(self.trainer, self.data.plan.steps_per_epoch), self.lm.named_parameters()
-        optimizer, schedule = self.optimizer.build(parameters, matrices=self._matrices, lr=self.lr, steps=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps, named = total_steps(self.trainer, self.data.plan.steps_per_epoch), self.lm.named_parameters()
+        made = self.optimizer.build(named, self.trainer.precision, matrices=self._matrices, lr=self.lr, steps=steps)
+        return {"optimizer": made[0], "lr_scheduler": {"scheduler": made[1], "interval": "step"}}
 
     # Held-out data
 
     def on_validation_epoch_start(self) -> None:
         self._check_fit()
-        self._figures = (LossFigures(self.data.kinds, self.device), PreferenceFigures(self.device))
+        self._figures = (LossFigures(self.data, self.device), PreferenceFigures(self.device))
         self.writer.begin(self.trainer, self.data, self.lm)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -282,10 +286,7 @@ class CoHModule(pl.LightningModule):
         self.writer.begin_predict(self.pretrained_name)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> OpaqueList[Completion]:
-        if self.generation.prompts_to is not None:
-            return OpaqueList([])
-        write = self.writer.write_dialogues if self.generation.dialogues else self.writer.write
-        return OpaqueList(write(batch["requests"]))
+        return OpaqueList(self.writer.write_predicted(batch["requests"]))
 
     def on_predict_epoch_end(self) -> None:
         self.writer.left_out()

@@ -1,9 +1,10 @@
-"""The embedded worlds by name: the meaning of `world` in a setting. A file or folder of that name is `./world`.
+"""The embedded worlds by name: the meaning of `world`, `world:habits` and `world:noise` in a setting. A file or folder
+of that name is `./world`.
 
 Nothing else in the package imports a world's files::
 
-    resolve("feedback")     the function world.feedback.world_feedback
-    resolve("model")        the folder of the base model and its tokenizer
+    resolve("feedback")                 the function world.feedback.habits_feedback
+    resolve("model", "world:noise")     the folder of that world's base model and its tokenizer
 """
 
 from __future__ import annotations
@@ -11,30 +12,48 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Literal
 
+from coh_lightning.errors import InputError
+
 WORLD = "world"
-"""Posts, summaries of mixed quality, and raters that judge by rule."""
+"""The default: `world:habits`."""
 
 Kind = Literal["feedback", "model", "tokenizer", "text", "scorer", "critic"]
 
-TABLE: dict[str, dict[Kind, str]] = {
-    WORLD: {
-        "feedback": "coh_lightning.world.feedback:world_feedback",
-        "model": "coh_lightning.world.feedback:BASE",
-        "tokenizer": "coh_lightning.world.feedback:BASE",
-        "text": "coh_lightning.world.pretraining:pretraining_text",
+
+def _summaries(kind: str) -> dict[Kind, str]:
+    """Posts, summaries of mixed quality, and raters that judge by rule; `kind` is that of the pretraining writers."""
+    return {
+        "feedback": f"coh_lightning.world.feedback:{kind}_feedback",
+        "model": f"coh_lightning.world.feedback:{kind.upper()}_BASE",
+        "tokenizer": f"coh_lightning.world.feedback:{kind.upper()}_BASE",
+        "text": f"coh_lightning.world.pretraining:{kind}_text",
         "scorer": "coh_lightning.world.evaluate:score",
         "critic": "coh_lightning.world.evaluate:critique",
     }
+
+
+TABLE: dict[str, dict[Kind, str]] = {
+    WORLD: _summaries("habits"),
+    "world:habits": _summaries("habits"),
+    "world:noise": _summaries("noise"),
+    "world:constraints": {  # made by `python -m coh_lightning.world.instructions`, for any model
+        "scorer": "coh_lightning.world.constraints:score",
+        "critic": "coh_lightning.world.constraints:critique",
+    },
 }
 """World -> kind of setting -> import path."""
 
 
 def import_path(kind: Kind, name: str) -> str:
-    """The import path of a world's part; any other name is an import path already."""
-    return TABLE[name][kind] if name in TABLE else name
+    """The import path of a world's part; any other name is an import path already. Raises InputError as `resolve`."""
+    if name not in TABLE:
+        return name
+    if kind not in TABLE[name]:
+        raise InputError(f"`{name}` has no {kind}; it has {', '.join(TABLE[name])}.")
+    return TABLE[name][kind]
 
 
 def resolve(kind: Kind, world: str = WORLD) -> Any:
-    """The world's object for a setting of this kind."""
-    module, _, name = TABLE[world][kind].partition(":")
+    """The world's object for a setting of this kind. Raises InputError if the world has none."""
+    module, _, name = import_path(kind, world).partition(":")
     return getattr(import_module(module), name)

@@ -166,3 +166,29 @@ def escaped(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {key: escaped(value) for key, value in data.items()}
     return [escaped(value) for value in data] if isinstance(data, (list, tuple)) else data
+
+
+def key_lines(text: str) -> dict[tuple[Any, ...], int]:
+    """Path of each key and list item of a YAML text -> its line, from 1.
+
+    a:          {(): 1, ("a",): 1, ("a", "b"): 2, ("a", "b", 0): 2}
+      b: [c]
+    """
+    loader = Loader(text)
+    try:
+        root = loader.get_single_node()
+        found: dict[tuple[Any, ...], int] = {}
+        waiting: list[tuple[tuple[Any, ...], yaml.Node, int]] = [] if root is None else [((), root, 1)]
+        while waiting:
+            path, node, line = waiting.pop()
+            found[path] = line
+            if isinstance(node, yaml.MappingNode):
+                for key, value in node.value:
+                    name = loader.construct_object(key) if isinstance(key, yaml.ScalarNode) else None
+                    waiting.append(((*path, name), value, key.start_mark.line + 1))
+            elif isinstance(node, yaml.SequenceNode):
+                for place, value in enumerate(node.value):
+                    waiting.append(((*path, place), value, value.start_mark.line + 1))
+        return found
+    finally:
+        loader.dispose()

@@ -68,10 +68,12 @@ def runs(weights: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(marked[::2].tolist(), marked[1::2].tolist(), strict=True))
 
 
-def texts_of(one: PlannedRecord) -> set[str]:
-    return {
-        text for candidate in one.record.candidates for text in (candidate.text, candidate.revision) if text is not None
-    }
+def texts_of(one: PlannedRecord, *, reviews: bool) -> set[str]:
+    """What may be learned of a record."""
+    texts = [text for candidate in one.record.candidates for text in (candidate.text, candidate.revision)]
+    if reviews:
+        texts += [candidate.critique.strip() for candidate in one.record.candidates if candidate.critique is not None]
+    return {text for text in texts if text is not None}
 
 
 def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: int = 1) -> Counter[str]:
@@ -91,7 +93,7 @@ def check_every_output_is_learned_and_nothing_else(data: CoHDataModule, epochs: 
                     stretches = [tokens.ids[start:stop].tolist() for start, stop in runs(weights)]
                     assert [decode(ids[:-1]) for ids in stretches] == [lead + text for text in wanted]
                     assert all(ids[-1] == end and ids.count(end) == 1 for ids in stretches)
-                    assert set(wanted) <= texts_of(one)
+                    assert set(wanted) <= texts_of(one, reviews=data.method.reviews)
                     found[sort] += len(wanted)
     return found
 
@@ -287,7 +289,7 @@ def test_the_coefficients_of_a_step_add_up_to_one_and_every_record_weighs_its_ow
 
 
 @pytest.mark.parametrize("words", ["varied", "paper", "attributes"])
-@pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_ratings", "coh_critique"])
+@pytest.mark.parametrize("of", ["coh", "coh_ranking", "coh_ratings", "coh_critique", "reviewed", "coh+reviewed"])
 def test_no_wording_of_any_epoch_overflows_the_planned_rows(of: str, words: str, tmp_path: Path) -> None:
     chosen = method(of)
     data = built(
@@ -748,23 +750,23 @@ def test_the_feedback_named_world_is_the_embedded_worlds(tmp_path: Path, monkeyp
         "coh_lightning.world.feedback.world_feedback", lambda **settings: asked.append(settings) or records
     )
     split = CoHDataModule("world", seed=3, cache_dir=tmp_path).records_by_split()
-    assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path}]
+    assert asked == [{"posts": 800, "samples": 4, "seed": 3, "cache_dir": tmp_path, "kind": "habits"}]
     assert sum(map(len, split.values())) == 4
 
 
 def test_the_pretraining_text_may_mix_files_with_the_embedded_worlds_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, int]] = []
+    asked: list[tuple[int, int, str]] = []
     monkeypatch.setattr(
         "coh_lightning.world.pretraining.pretraining_text",
-        lambda number, *, seed: asked.append((number, seed)) or ["from the world"],
+        lambda number, *, seed, kind: asked.append((number, seed, kind)) or ["from the world"],
     )
     (tmp_path / "text.txt").write_text("from the file", encoding="utf-8")
     data = built(
         pairs(4), tmp_path, pretraining_text=["world", str(tmp_path / "text.txt")], pretraining_rows_per_step=1, seed=7
     )
-    assert asked == [(4000, 7)]
+    assert asked == [(4000, 7, "habits")]
     decode = data.prompter.tokens.encoder.decode
     assert [decode(ids[:-1]) for ids in data.rows.texts] == ["from the world", "from the file"]
     assert all(ids[-1] == data.prompter.stop_ids[0] for ids in data.rows.texts)

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -176,12 +176,17 @@ PLANNERS: list[RecordPlanner] = []
 def go_on(record: Feedback, number: int, _: object = None) -> bool:
     """Chains, tokens and trees of a record, with methods and wordings in turn; whether it could be used."""
     if not PLANNERS:
-        tokens = ChainTokenizer(Encoder(byte_level()), PromptFormat(), max_prompt_tokens=128)
-        spoken = [(one, other) for one in METHODS for other in WORDINGS]
-        PLANNERS.extend(
-            RecordPlanner(tokens, method(one), wording(other), seed=0, max_chain_tokens=256, row_tokens=300)
-            for one, other in spoken
-        )
+        encoder = Encoder(byte_level())
+        shapes = {
+            (marked, reviews): ChainTokenizer(
+                encoder, PromptFormat(), max_prompt_tokens=128, marked=marked, reviews=reviews
+            )
+            for marked in (True, False)
+            for reviews in (True, False)
+        }
+        for chosen, words in product(map(method, METHODS), map(wording, WORDINGS)):
+            tokens = shapes[chosen.sentences != "none", chosen.reviews]
+            PLANNERS.append(RecordPlanner(tokens, chosen, words, seed=0, max_chain_tokens=256, row_tokens=300))
     planner = PLANNERS[number % len(PLANNERS)]
     try:
         one = planner.plan(record)
@@ -192,6 +197,10 @@ def go_on(record: Feedback, number: int, _: object = None) -> bool:
         for epoch in (0, 1):
             tree = planner.tree(one, item, epoch)
             assert 0 < tree.tokens <= 300 and math.isfinite(tree.learned.sum() + tree.unlearned.sum())
+            plain = [planner.tokens.chain(one.prompt, chain) for chain in planner.chains(one, epoch)]
+            assert [tree.ids[path].tolist() for path in tree.paths] == [plain[i].ids.tolist() for i in item.chains]
+            learned = sum(float(plain[number].learned.sum()) for number in item.chains)
+            assert math.isclose(learned, tree.learned.sum(), abs_tol=1e-6)
     return True
 
 

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "coh_lightning"
 WINGS = """
 __main__
 cli
+compare
 callbacks
 module
 data
@@ -50,7 +51,7 @@ Imports inside functions count; imports for type checkers don't.
 STREET = ["wording", "chains", "prompt_format", "tokens", "encoder", "chain_tokenizer", "trees", "rows", "plan"]
 """The files of `sequences/` that make one thing from another, in that order."""
 
-LIGHT_WINGS = ["sequences", "judge", "human_eval", "feedback", "pages"]
+LIGHT_WINGS = ["compare", "sequences", "judge", "human_eval", "feedback", "pages"]
 """Folders that never import torch, ..."""
 LIGHT = [
     "generation.prompter",
@@ -67,6 +68,7 @@ LIGHT = [
     "export.chat_template",
     "cli.config_paths",
     "cli.config_errors",
+    "cli.compare",
     "cli.convert",
     "cli.preview",
     "cli.sweep",
@@ -152,7 +154,7 @@ def test_studies_know_nothing_of_models() -> None:
 
 def test_only_the_demo_imports_the_world() -> None:
     others = {name for name in FILES if wing(name) != "world" and any(wing(it) == "world" for it in IMPORTS[name])}
-    assert others == {"cli.demo"}
+    assert others == {"cli.demo", "cli.demo_report"}
 
 
 def test_every_public_name_is_found() -> None:

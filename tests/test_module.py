@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from coh_lightning.callbacks import CompletionWriter
@@ -26,6 +26,7 @@ from coh_lightning.model.checkpoints import CHECKPOINT_KEY
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA
 from coh_lightning.model.losses import row_loss
+from coh_lightning.model.tree_attention import NAME
 from coh_lightning.module import CoHModule
 from coh_lightning.sequences.preferences import strict_pairs
 from coh_lightning.sequences.prompt_format import PromptFormat
@@ -206,6 +207,56 @@ def test_the_layout_is_checked_once_per_module_and_only_for_trees(
         trainer(tmp_path, max_steps=1).fit(model, datamodule=data)
         trainer(tmp_path).test(model, datamodule=data, verbose=False)
         assert tried == times
+
+
+@pytest.mark.parametrize(
+    ("settings", "layout", "used"),
+    [
+        ({}, "tree", NAME),
+        ({"attention": "sdpa"}, "tree", "sdpa"),
+        ({"attention": "eager"}, "tree", "eager"),
+        ({}, "separate", "sdpa"),
+    ],
+)
+def test_attention_is_tree_by_tree_only_where_the_model_may_choose(
+    settings: dict[str, Any], layout: Any, used: str, tmp_path: Path
+) -> None:
+    data, model = data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout), tiny(**settings)
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(model, datamodule=data)
+    assert model.lm.config._attn_implementation == used
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = CoHModule.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.lm.config._attn_implementation == "sdpa"
+    trainer(tmp_path).validate(loaded, datamodule=data, verbose=False)
+    assert loaded.lm.config._attn_implementation == ("sdpa" if layout == "separate" else NAME)
+
+
+def test_a_compiled_model_keeps_the_dense_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda self: None)
+    model = tiny(compile=True)
+    trainer(tmp_path, max_steps=1).fit(model, datamodule=data_of(pairs(12), tmp_path))
+    assert model.lm.config._attn_implementation == "sdpa"
+
+
+def test_figures_are_the_same_with_the_dense_mask(tmp_path: Path) -> None:
+    """Losses, gradients, held-out losses and preference accuracy, of two validations and the steps between."""
+    watches = [
+        fitted(
+            held_out_data(tmp_path, fcm_range=(0.0, 0.3)),
+            gpt2(attention=attention),
+            tmp_path,
+            precision="64-true",
+            max_steps=3,
+            val_check_interval=1,
+        )
+        for attention in ("auto", "sdpa")
+    ]
+    assert watches[0].losses == pytest.approx(watches[1].losses, rel=1e-9)
+    assert difference(watches[0].gradients[0], watches[1].gradients[0]) < 1e-9
+    figures = [{name: value for row in watch.metrics for name, value in row.items()} for watch in watches]
+    assert figures[0].keys() >= {"val/nll", "val/preference_accuracy_sum"}
+    assert figures[0] == pytest.approx(figures[1], rel=1e-6)
 
 
 def test_a_sum_over_ranks_counts_ranks_of_one_replica_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

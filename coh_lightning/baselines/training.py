@@ -184,7 +184,9 @@ def _trainer(
     shared: dict[str, Any] = {
         "train_dataset": Dataset.from_list(examples.rows),
         "processing_class": tokenizer,
-        "optimizers": OptimizerSettings().build(lm.named_parameters(), matrices=(), lr=run.lr, steps=run.steps),
+        "optimizers": OptimizerSettings().build(
+            lm.named_parameters(), "32-true", matrices=(), lr=run.lr, steps=run.steps
+        ),
     }
     if run.trainer == "reward":
         return RewardTrainer(lm, RewardConfig(**settings, max_length=None, dataloader_drop_last=True), **shared)

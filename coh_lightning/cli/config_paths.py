@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.worlds import WORLD
+from coh_lightning.worlds import TABLE
 
 PACKAGE = Path(__file__).parents[1]
 CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()), PACKAGE / "conf")
@@ -87,7 +87,7 @@ def _changed(key: str, value: Any, change: Callable[[str], str]) -> Any:
         return value
     if isinstance(value, list):
         return [_changed(key, one, change) for one in value]
-    relative = isinstance(value, str) and value != WORLD and "${" not in value and "://" not in value
+    relative = isinstance(value, str) and value not in TABLE and "${" not in value and "://" not in value
     return change(value) if relative and value and not os.path.isabs(os.path.expanduser(value)) else value
 
 

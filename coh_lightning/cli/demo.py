@@ -1,129 +1,125 @@
 """`python -m coh_lightning.cli.demo RUN ...`: compare runs on the embedded world with their base model.
 
-Each model writes summaries of posts that no run has seen, with the sentence for a good one and, if it was trained with
-sentences, with the one for a bad one; sampled at temperature 1 and greedily, since greedy decoding hides most
-differences. The world's rater scores them. General ability is the share of questions about a post answered correctly.
+Each model writes summaries of posts that no run has seen, greedily and sampled at temperatures 0.7 and 1; under the
+sentence for a good one and the one for a bad one, if it was trained with sentences; and with guidance, if these are
+bare. The world's rater scores them. General ability is the share of questions about a post answered correctly.
+
+    RUNS/sft_best, RUNS/coh, ...  ->  a table in the terminal, RUNS/report.md, RUNS/report.html
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from coh_lightning import CoHModule, Feedback, InputError, Method, PromptFormat, Sampling, Wording
+from coh_lightning.cli.demo_report import Report, Row, as_markdown, show
 from coh_lightning.command_line import CommandParser
-from coh_lightning.generation.decoding import generate
-from coh_lightning.generation.prompter import Prompter
+from coh_lightning.errors import InputError
 from coh_lightning.io import atomic_write
+from coh_lightning.pages.page import write_page
 from coh_lightning.world import evaluate, posts
-from coh_lightning.world.feedback import BASE, BATCH_SIZE, world_prompts
+from coh_lightning.world.feedback import BATCH_SIZE, HABITS_BASE, world_prompts
 
-MEASURES = ("accuracy", "coverage", "coherence", "overall")
-BASELINE = "sft_best"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: a model under one condition."""
-
-    row: evaluate.ScoreRow
-    """Scores of the sampled summaries, and their difference to `sft_best`, prompt by prompt."""
-    greedy: float
-    """Overall score of the greedy ones."""
-    ability: float
-    bad: bool
-    """Asked for bad summaries."""
-    texts: Sequence[str]
-    overall: Sequence[float]
+TEMPERATURES = (1.0, 0.7, 0.0)
+GUIDANCE = 2.0
+SENTENCES = "polarity"
+"""Guidance is shown for runs with these sentences, the bare ones."""
 
 
-def compare(
-    runs: Sequence[Path], *, prompts: int, questions: int, temperature: float = 1.0, seed: int = 0
-) -> tuple[list[Line], list[Feedback]]:
-    """The base model and every run on the same posts. Raises InputError for a folder without a finished run."""
-    records, exam = world_prompts(prompts, seed=seed), posts.questions(questions, seed=seed)
-    scores: dict[str, list[dict[str, float]]] = {}
-    others: dict[str, tuple[float, float, bool, list[str]]] = {}
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    for run in track([None, *runs], "writing and judging summaries", total=len(runs) + 1):
-        if run is None:
-            lm: Any = AutoModelForCausalLM.from_pretrained(BASE)
-            sft = Method(orders=("p",), sentences="none")  # the base model is prompted as after SFT
-            form = PromptFormat(before_marker=" ", before_output=" ")  # of conf/quickstart.yaml
-            prompter = Prompter.make(tokenizer, sft, Wording(), form, max_prompt_tokens=512)
-        else:
-            checkpoint = run / "checkpoints" / "last.ckpt"
-            if not checkpoint.is_file():
-                raise InputError(f"{run} has no checkpoints/last.ckpt; give the folder of a finished run of `fit`.")
-            module = CoHModule.load_from_checkpoint(checkpoint, map_location="cpu")
-            assert module.trained_with is not None
-            lm, prompter = module.lm, Prompter.from_settings(module.trained_with, tokenizer)
-        ability = evaluate.general_ability(lm, tokenizer, exam)
-        steers = prompter.method.sentences != "none"
-        for condition in ("good", "bad") if steers else ("good",):
-            sampled = _summaries(lm, prompter, records, condition, temperature=temperature, seed=seed)
-            greedy = _rated(records, _summaries(lm, prompter, records, condition, temperature=0.0, seed=seed))
-            name = (run.name if run else "base") + (f", asked for {condition}" if steers else "")
-            scores[name] = _rated(records, sampled)
-            overall = sum(one["overall"] for one in greedy) / len(greedy)
-            others[name] = (overall, ability, condition == "bad", sampled)
-    rows = evaluate.table(scores, baseline=BASELINE if BASELINE in scores else None)
-    return [Line(row, *others[row.name], overall=[one["overall"] for one in scores[row.name]]) for row in rows], records
+def judge(run: Path | None, *, prompts: int, questions: int, seed: int = 0) -> list[Row]:
+    """The rows of one run, or of the base model (None). Raises InputError for a folder without a finished run."""
+    import torch
+    from transformers import AutoTokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(HABITS_BASE)
+    lm, prompter, epochs = _loaded(run, tokenizer)
+    ability = evaluate.general_ability(lm, tokenizer, posts.questions(questions, seed=seed))
+    records = world_prompts(prompts, seed=seed)
+    rows = []
+    for condition, guidance in _variants(prompter.method.sentences):
+        texts = {
+            temperature: _summaries(lm, prompter, records, condition, guidance, temperature=temperature, seed=seed)
+            for temperature in TEMPERATURES
+        }
+        scores = {
+            temperature: [
+                evaluate.rate(record.prompt[-1].text, text) for record, text in zip(records, written, strict=True)
+            ]
+            for temperature, written in texts.items()
+        }
+        name = "base" if run is None else run.name
+        rows.append(Row(name, condition, guidance, scores, texts, ability, epochs))
+    return rows
+
+
+def _variants(sentences: str) -> list[tuple[str, float | None]]:
+    """The conditions and the strengths of guidance to write under; 0 is its cutoff alone, the control."""
+    if sentences == "none":
+        return [("", None)]
+    guided = [("good", 0.0), ("good", GUIDANCE)] if sentences == SENTENCES else []
+    return [("good", None), ("bad", None), *guided]
+
+
+def _loaded(run: Path | None, tokenizer: Any) -> tuple[Any, Any, float | None]:
+    """Model, prompter and epochs of training."""
+    from transformers import AutoModelForCausalLM
+
+    from coh_lightning import CoHModule, Method, PromptFormat, Wording
+    from coh_lightning.generation.prompter import Prompter
+    from coh_lightning.model.checkpoints import read_checkpoint
+
+    if run is None:
+        sft = Method(orders=("p",), sentences="none")  # the base model is prompted as after SFT
+        form = PromptFormat(before_marker=" ", before_output=" ")  # of conf/quickstart.yaml
+        prompter = Prompter.make(tokenizer, sft, Wording(), form, max_prompt_tokens=512)
+        return AutoModelForCausalLM.from_pretrained(HABITS_BASE), prompter, None
+    checkpoint, data = run / "checkpoints" / "last.ckpt", run / "data.json"
+    if not checkpoint.exists() or not data.is_file():
+        missing = "checkpoints/last.ckpt" if data.is_file() else "data.json"
+        raise InputError(f"{run} has no {missing}; give the folder of a finished run of `fit`.")
+    module = CoHModule.load_from_checkpoint(checkpoint, map_location="cpu")
+    assert module.trained_with is not None
+    steps = read_checkpoint(checkpoint)["global_step"]
+    epochs = steps / json.loads(data.read_text(encoding="utf-8"))["steps_per_epoch"]
+    return module.lm, Prompter.from_settings(module.trained_with, tokenizer), epochs
 
 
 def _summaries(
-    lm: Any, prompter: Prompter, records: Sequence[Feedback], condition: str, *, temperature: float, seed: int
+    lm: Any, prompter: Any, records: Sequence[Any], condition: str, guidance: float | None, **settings: Any
 ) -> list[str]:
     """One summary per post."""
+    from coh_lightning import Sampling
+    from coh_lightning.generation.decoding import generate
+    from coh_lightning.generation.guidance import with_other_prompt
+
+    condition = condition or "good"
     requests = [prompter.request(one, condition, prompter.all_conditions(one)[condition]) for one in records]
-    sampling = Sampling(max_new_tokens=64, temperature=temperature, batch_size=BATCH_SIZE, seed=seed)
+    sampling = Sampling(max_new_tokens=64, batch_size=BATCH_SIZE, guidance=guidance, **settings)
+    if sampling.guidance:
+        requests = [with_other_prompt(prompter, request, sampling.guidance_from) for request in requests]
     written = generate(lm, requests, sampling, stop_ids=prompter.stop_ids, pad_id=prompter.pad_id)
     return [prompter.text(one.request, one.ids).strip() for one in written]
 
 
-def _rated(records: Sequence[Feedback], texts: Sequence[str]) -> list[dict[str, float]]:
-    return [evaluate.rate(record.prompt[-1].text, text) for record, text in zip(records, texts, strict=True)]
-
-
-HEADS = ["", *MEASURES, f"overall - {BASELINE}", "greedy overall", "questions right"]
-
-
-def _cells(line: Line) -> list[str]:
-    found = [line.row.measures[measure] for measure in MEASURES]
-    measures = [f"{one.value:.3f} ±{(one.high - one.low) / 2:.3f}" for one in found]
-    difference = "" if line.row.difference is None else str(line.row.difference["overall"])
-    return [line.row.name, *measures, difference, f"{line.greedy:.3f}", f"{line.ability:.1%}"]
-
-
-def as_markdown(lines: Sequence[Line]) -> str:
-    rows = [HEADS, ["---"] * len(HEADS), *(_cells(line) for line in lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def as_table(lines: Sequence[Line]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in HEADS:
-        table.add_column(head.replace(" ", "\n", 1), justify="left" if not head else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*_cells(line), style="dim" if line.bad else "")
-    return table
-
-
-def samples(lines: Sequence[Line], records: Sequence[Feedback], number: int) -> str:
-    """The summaries of the first posts by every model, with their overall scores."""
-    shown = []
-    for index, record in enumerate(records[:number]):
-        written = [f"  {line.row.name:<34}{line.overall[index]:.2f}  {line.texts[index]}" for line in lines]
-        shown.append("\n".join([record.prompt[-1].text, *written]))
-    return "\n\n".join(shown)
+def compare(runs: Sequence[Path], *, prompts: int, questions: int, jobs: int = 1) -> list[Row]:
+    """The rows of the base model and of every run on the same posts, `jobs` models at a time."""
+    models: list[Path | None] = [None, *runs]
+    counts = {"prompts": prompts, "questions": questions}
+    with ProcessPoolExecutor(min(jobs, len(models)), mp_context=get_context("spawn")) as pool:
+        pending = [pool.submit(judge, run, **counts) for run in models]
+        for done in track(as_completed(pending), "writing and judging summaries", total=len(pending), transient=True):
+            done.result()  # an error ends the command at once
+    return [row for each in pending for row in each.result()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,30 +128,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world")
     add("--prompts", type=int, default=300, help="posts to summarize (default 300)")
     add("--questions", type=int, default=300, help="questions of general ability (default 300)")
-    add("--temperature", type=float, default=1.0, help="of the sampled summaries (default 1.0)")
-    add("--samples", type=int, default=2, help="posts whose summaries are shown (default 2)")
-    add("--output", type=Path, help="folder to write report.md to (default: the folder of the first run's folder)")
+    add("--samples", type=int, default=3, help="posts whose summaries are shown in the reports (default 3)")
+    add("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="models judged at a time (default %(default)s)")
+    add(
+        "--output",
+        type=Path,
+        help="folder of report.md and report.html (default: that of the first run's folder)",
+    )
     try:
         args = parser.parse_args(argv)
-        counts = {"prompts": args.prompts, "questions": args.questions}
-        lines, records = compare(args.runs, **counts, temperature=args.temperature)
+        for name in ("prompts", "questions", "samples", "jobs"):
+            if getattr(args, name) < 1:
+                parser.error(f"--{name} is {getattr(args, name)}; it must be at least 1")
+        rows = compare(args.runs, prompts=args.prompts, questions=args.questions, jobs=args.jobs)
+        report = Report.of(rows, [record.prompt[-1].parts[0].text for record in world_prompts(args.samples)])
+        folder: Path = args.output or args.runs[0].parent
+        with atomic_write(folder / "report.md") as aside:
+            aside.write_text(as_markdown(report), encoding="utf-8")
+        write_page(folder / "report.html", "demo.html.j2", **report.page())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(as_table(lines))
-    note = (
-        f"{args.prompts} unseen posts, summaries sampled at temperature {args.temperature:g}; ± is half the width of "
-        "a 95 % bootstrap interval over posts. One base model and one run each: another seed changes the figures too."
-    )
-    console.print(note, style="dim")
-    shown = samples(lines, records, args.samples)
-    console.print(f"\nScore and summary (temperature {args.temperature:g}):\n", style="bold")
-    print(shown)
-    output: Path = args.output or args.runs[0].parent
-    with atomic_write(output / "report.md") as aside:
-        aside.write_text(f"{as_markdown(lines)}\n\n{note}\n\n```\n{shown}\n```\n", encoding="utf-8")
-    print(f"\n{output / 'report.md'}")
+    show(report, Console(width=None if sys.stdout.isatty() else 80))
+    print(f"\n{folder / 'report.md'}\n{folder / 'report.html'}   (open it in a browser)")
     return 0
 
 

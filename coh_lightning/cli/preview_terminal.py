@@ -16,6 +16,7 @@ STYLES = {
     "learned": ("color(34)", "color(71)"),
     "unlearned": ("color(160)", "color(167)"),
     "both": ("color(172)", "color(179)"),
+    "review": ("color(33)", "color(75)"),
     "read": ("dim", "dim"),
     "cut": ("magenta", "magenta"),
 }
@@ -33,6 +34,7 @@ def print_preview(records: Iterable[RecordView], totals: Sequence[tuple[str, str
         console = Console(markup=False, emoji=False, highlight=False, width=PLAIN_WIDTH, color_system=None)
     legend = _text("tokens are ").append("learned", STYLES["learned"][0]).append(", ")
     legend.append("read", STYLES["read"][0]).append(" or ").append("unlearned", STYLES["unlearned"][0])
+    legend.append(", those of ").append("reviews", STYLES["review"][0]).append(" learned or read")
     console.print(legend.append("; ↵ is a line end, ⇥ a tab"))
     for record in records:
         _print_record(console, record)

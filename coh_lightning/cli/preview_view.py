@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coh_lightning.errors import counted
+from coh_lightning.sequences.chains import REVIEW
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
@@ -54,7 +55,11 @@ class Strip:
 
     @property
     def color(self) -> str:
-        """Name of its color; both: learned in one chain and unlearned in another."""
+        """Name of its color; both: learned in one chain and unlearned in another. Reviews have one of their own,
+        learned or not.
+        """
+        if self.label == REVIEW:
+            return "review"
         if self.learned and self.unlearned:
             return "both"
         return "learned" if self.learned else "unlearned" if self.unlearned else "read"

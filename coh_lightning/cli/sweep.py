@@ -21,7 +21,6 @@ import csv
 import fcntl
 import math
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from coh_lightning.cli.sweep_results import counts, show, write_plots, write_tab
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, counted, did_you_mean
 from coh_lightning.io import PART, atomic_write
+from coh_lightning.runs.commands import error_line, sigterm_as_exit
 from coh_lightning.runs.run_folder import FINISHED, differences
 from coh_lightning.yaml_text import dump, load
 
@@ -60,7 +60,7 @@ def search(sweep: Sweep, folder: Path, *, trials: int, seed: int = 0) -> optuna.
     with _in_turn(folder):
         study = _study(sweep, folder)
     failures = 0
-    with _sigterm_as_exit():
+    with sigterm_as_exit():
         while (claimed := _next_trial(sweep, study, folder, trials, seed)) is not None:
             trial, log = claimed
             with log:
@@ -149,7 +149,7 @@ def _run(sweep: Sweep, study: optuna.Study, trial: optuna.Trial, folder: Path, l
             print(f"trial {trial.number}: stopped early", flush=True)
             return None
         values = metric_values(run, sweep.metric)
-        reason = _last_line(Path(log.name)) if status else _unusable(values, run, sweep.metric)
+        reason = error_line(Path(log.name)) if status else _unusable(values, run, sweep.metric)
     if reason is None:
         study.tell(trial, values[-1])
         print(f"trial {trial.number}: {sweep.metric} {values[-1]:.4g}", flush=True)
@@ -209,13 +209,6 @@ def _unusable(values: Sequence[float], run: Path, metric: str) -> str | None:
     return f"{file} has no value of {metric}{did_you_mean(metric, known)}"
 
 
-def _last_line(log: Path) -> str:
-    """The last error line of a log, else its last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it printed nothing"])[-1]
-
-
 def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
     """What optuna draws each varied parameter from."""
     kinds = _optuna().distributions
@@ -259,20 +252,6 @@ def _in_turn(folder: Path) -> Iterator[None]:
     with (folder / f".turn{PART}").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """SIGTERM ends the agent as Ctrl-C does: its trial is stopped first."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from coh_lightning.errors import InputError, did_you_mean
-from coh_lightning.yaml_text import DuplicateKeyError, load
+from coh_lightning.runs.commands import option_words, read_settings
 
 TEXTS = ("description", "entity", "name", "program", "project")
 KEYS = (*TEXTS, "command", "early_terminate", "method", "metric", "parameters", "run_cap")
@@ -86,14 +86,7 @@ class Sweep:
 
 def read_sweep(file: Path) -> Sweep:
     """Reads a W&B sweep file; raises InputError, with the key, for anything that W&B or this search doesn't support."""
-    if not file.is_file():
-        raise InputError(f"there is no sweep file {file}; conf/sweep/ has examples.")
-    try:
-        source = load(file.read_text(encoding="utf-8"))
-    except DuplicateKeyError as error:
-        raise InputError(f"{file}:{error.problem_mark.line + 1}: {error.problem}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} can't be read: {' '.join(str(error).split())}") from error
+    source = read_settings(file, "sweep")
     if not isinstance(source, dict):
         raise InputError(f"{file} is not a sweep; it needs method, metric, parameters and command.")
     for key in source:
@@ -160,7 +153,7 @@ def command_words(sweep: Sweep, settings: Mapping[str, Any], *, interpreter: str
         "env": ["/usr/bin/env"],
         "interpreter": [interpreter],
         "program": [str(sweep.program)],
-        "args": [f"--{name}={'null' if value is None else value}" for name, value in settings.items()],
+        "args": option_words(settings),
     }
     words: list[str] = []
     for word in sweep.command:

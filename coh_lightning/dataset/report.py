@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coh_lightning.dataset.held_out import Comparer
+from coh_lightning.errors import counted
 from coh_lightning.feedback.jsonl import write_jsonl
 from coh_lightning.feedback.records import Feedback
 from coh_lightning.io import atomic_write
@@ -30,6 +31,8 @@ class SplitCounts:
     copies_left_out: int = 0  # ... and repetitions that are left out because the split is held out
     chains: int = 0
     completions_unused: int = 0  # completions of the used records in none of their chains
+    completions_without_critique: int = 0  # of the used records, which a method with reviews can't review
+    reviews: int = 0  # in the chains
     prompts_cut: int = 0
     prompt_tokens_cut: int = 0
     links_cut: int = 0  # left out at the front of chains longer than max_chain_tokens, ...
@@ -40,6 +43,7 @@ class SplitCounts:
     tokens_tree: int = 0
     rows: int = 0
     tokens_in_loss: int = 0  # learned or unlearned; a token in two chains counts twice, also in `tokens_plain`
+    review_tokens_in_loss: int = 0  # those of them that belong to reviews
 
     @classmethod
     def of(
@@ -57,12 +61,15 @@ class SplitCounts:
             copies_left_out=copies_left_out,
             chains=sum(len(planned.kept) for planned in used),
             completions_unused=sum(planned.completions_unused for planned in used),
+            completions_without_critique=sum(planned.completions_without_critique for planned in used),
+            reviews=sum(planned.reviews for planned in used),
             prompts_cut=sum(planned.prompt.cut > 0 for planned in used),
             prompt_tokens_cut=sum(planned.prompt.cut for planned in used),
             links_cut=sum(planned.links_cut for planned in used),
             chains_dropped=sum(planned.chains_dropped for planned in used),
             tokens_plain=sum(planned.tokens_plain for planned in used),
             tokens_in_loss=sum(planned.tokens_in_loss for planned in used),
+            review_tokens_in_loss=sum(planned.review_tokens_in_loss for planned in used),
         )
 
 
@@ -103,6 +110,9 @@ def summary(data: CoHDataModule) -> list[tuple[str, str]]:
     )
     unused = f" ({train.completions_unused:,} completions are in none)" if train.completions_unused else ""
     chains = f"{train.chains:,} by the method '{data.method.name}' in the wording '{data.wording.name}'{unused}; {cut}"
+    if data.method.reviews:
+        none = counted(train.completions_without_critique, "completion")
+        chains += f"; {counted(train.reviews, 'review')} in them, {none} without a critique"
     tokens = f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out"
     rows = f"{train.rows:,} of {data.row_tokens} tokens, {found['fill']:.1%} full"
     steps = f"{data.plan.steps_per_epoch:,} steps an epoch, {data.rows_per_step} rows a step"

@@ -22,7 +22,7 @@ from coh_lightning.rng import key64
 from coh_lightning.sequences.plan import Plan, PlannedRow, PlannedTree
 from coh_lightning.sequences.record_planner import PlannedRecord, RecordPlanner
 from coh_lightning.sequences.rows import Row, hide, lay_out, lay_out_alone, pack
-from coh_lightning.sequences.tokens import Ids
+from coh_lightning.sequences.tokens import Ids, Tokens
 from coh_lightning.sequences.trees import Tree
 
 
@@ -129,6 +129,15 @@ class RowBuilder:
 
     def _held_out_row(self, stage: Stage, members: Sequence[int]) -> Row:
         return self._row([self.tree(self.items[stage][number], stage) for number in members], [1.0] * len(members))
+
+    def scored(self, chains: Sequence[Tokens]) -> list[dict[str, Any]]:
+        """Rows of chains of one prompt, whose outputs are scored in their order; of no chains, an empty row."""
+        if len(chains) > 1:
+            tree = None if self.plan.separate else Tree.from_chains(chains)
+            if tree is None or tree.tokens > self.row_tokens:
+                return self.scored(chains[: len(chains) // 2]) + self.scored(chains[len(chains) // 2 :])
+        trees = [Tree.from_chains(chains)] if chains else []
+        return [self._scored_batch(trees, sum(tree.tokens for tree in trees) or None)]
 
     def _scored_batch(self, trees: Sequence[Tree], row_tokens: int | None) -> dict[str, Any]:
         """A row whose outputs are scored and nothing else, and how many there are (`outputs`)."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source, load, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.feedback.sources.notes import SourceNotes
-from coh_lightning.worlds import WORLD, resolve
+from coh_lightning.worlds import TABLE, WORLD, resolve
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
@@ -49,14 +49,15 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
             max_unusable_fraction=data.max_unusable_fraction,
         )
 
-    if data.feedback is not None and data.feedback != WORLD:
+    if data.feedback is not None and data.feedback not in TABLE:
         source, note = recognized(data.feedback)
         found.notes += [] if note is None else [note]
         records = read("train", [source])
     elif data.sources is not None:
         records = read("train", data.sources)
     else:
-        records = list(resolve("feedback")(posts=WORLD_POSTS, samples=4, seed=data.seed, cache_dir=data.cache_dir))
+        make = resolve("feedback", data.feedback or WORLD)
+        records = list(make(posts=WORLD_POSTS, samples=4, seed=data.seed, cache_dir=data.cache_dir))
     own: dict[Stage, list[Feedback]] = {}
     shares: dict[str, float] = {}
     held_out: tuple[tuple[Stage, Sequence[Source] | None, float], ...] = (

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.model.tokenizer import first_difference, load_tokenizer
+from coh_lightning.model.tree_attention import library_attention
 
 PROBE = 32  # tokens of the probe
 
@@ -44,7 +45,7 @@ def load_folder(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
     Raises:
         InputError: it can't be loaded, or its weights don't match its configuration.
     """
-    settings: dict[str, Any] = {"dtype": like.dtype, "attn_implementation": like.config._attn_implementation}
+    settings: dict[str, Any] = {"dtype": like.dtype, "attn_implementation": library_attention(like.config)}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder, **settings, local_files_only=True, output_loading_info=True

@@ -233,7 +233,7 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
     from safetensors.torch import save_file
 
     from coh_lightning.model.loading import ModelSpec
-    from coh_lightning.worlds import WORLD, resolve
+    from coh_lightning.worlds import TABLE, resolve
 
     if not saved.get("lora"):
         raise InputError("the model has no adapters (LoRA); export it without --adapter.")
@@ -247,7 +247,7 @@ def _write_adapters(folder: Path, lm: PreTrainedModel, saved: Mapping[str, Any])
         what = f"the adapters were trained on other weights than those of '{base}' (perhaps on another checkpoint)"
         raise InputError(f"{what}; export them without --adapter.")
     (config,) = lm.peft_config.values()
-    config.base_model_name_or_path = str(resolve("model")) if base == WORLD else base
+    config.base_model_name_or_path = str(resolve("model", base)) if base in TABLE else base
     # transformers' own writer adds the whole embedding if it has adapters, and fails if it is tied to the head
     state = get_peft_model_state_dict(lm, adapter_name="default", save_embedding_layers=False)
     save_file(

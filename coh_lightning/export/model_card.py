@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from coh_lightning.worlds import WORLD
+from coh_lightning.worlds import TABLE
 
 OPTIMIZATION = ("lr", "betas", "weight_decay", "warmup_ratio", "min_lr_ratio")
 """Settings of the model in a run's config.yaml that the card shows."""
@@ -48,7 +48,7 @@ def model_card(
 
     base = saved.get("base")
     header: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
-    if base and base != WORLD and not Path(base).exists():  # a name on the hub
+    if base and base not in TABLE and not Path(base).exists():  # a name on the hub
         header["base_model"] = base
     header["tags"] = ["chain-of-hindsight", "coh_lightning"]
     (first, sentences), *others = conditions.items()

@@ -73,6 +73,8 @@ class Completion:
     """The same prompt as chat messages of `role` and `content`; in a pseudo-dialogue with the system's own answers."""
     human: str | None = None
     """In a pseudo-dialogue, the user's last turn; the earlier assistant turns in `shown` are this system's own."""
+    answer: str | None = None
+    """Of a review: the answer that it judges; None: this is an answer."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores by name, from scorers."""
 

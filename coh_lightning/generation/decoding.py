@@ -15,6 +15,9 @@ A batch of three rows; `.` is a masked pad, `|` where generation begins, `#` the
     . . P P P | a b #            done after 3 tokens: the next prompt replaces it
     P P P P P | a b c d #
     . P P P P | a b c d e f      max_new_tokens reached: stop = "length"
+
+With guidance, a completion has two rows, its prompt under its own sentence and under the other one, and both continue
+with the same tokens.
 """
 
 from __future__ import annotations
@@ -28,10 +31,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coh_lightning.errors import InputError
 from coh_lightning.generation.forward import Forward, generating, plain_model
+from coh_lightning.generation.guidance import guided
 from coh_lightning.generation.kv_cache import Slots
 from coh_lightning.generation.request import R, Request, Written
 from coh_lightning.generation.sampling import Sampling, next_tokens
@@ -75,14 +80,15 @@ def generate(
     Raises:
         InputError: a prompt fills all positions, the model has no key-value cache, or its logits are non-finite.
     """
-    rooms = _rooms(lm, requests, sampling.max_new_tokens)
+    prompts = [request.prompts if sampling.guidance else [request.prompt_ids] for request in requests]
+    rooms = _rooms(lm, requests, prompts, sampling.max_new_tokens)
     jobs = [
-        _Job(request, sample, room, generator(sampling.seed, "sampling", request.prompt_id, request.ask, sample))
-        for request, room in zip(requests, rooms, strict=True)
+        _Job(request, its, sample, room, generator(sampling.seed, "sampling", request.prompt_id, request.ask, sample))
+        for request, its, room in zip(requests, prompts, rooms, strict=True)
         for sample in range(sampling.samples)
     ]
     if until is None:  # the longest first: memory runs out at once or not at all
-        queue = sorted(jobs, key=lambda job: -job.prompt_tokens)
+        queue = sorted(jobs, key=lambda job: -job.longest)
     else:  # all conditions of a prompt together, for differences between them
         queue = sorted(jobs, key=lambda job: key64(sampling.seed, "budget", job.request.prompt_id))
     with generating(lm):
@@ -90,7 +96,7 @@ def generate(
         _decode(forward, queue, sampling, _Limits(frozenset(stop_ids), should_stop, until))
         forward.wait_for_others()
     return [
-        Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length")
+        Written(job.request, job.sample, np.array(job.ids, dtype=np.int32), "end" if job.ended else "length", job.end)
         for job in jobs
         if job.begun
     ]
@@ -112,16 +118,23 @@ class _Job:
     """One completion in progress."""
 
     request: Any  # of the kind that the caller made
+    prompts: list[NDArray[np.int32]]
+    """Its own and, with guidance, the one under the other sentence."""
     sample: int
     max_new_tokens: int
     chance: random.Random
     """One draw per token, so that a higher `max_new_tokens` only adds tokens."""
     ids: list[int] = field(default_factory=list)
-    ended: bool = False
+    end: int | None = None
+    """The stop id, once it is written."""
 
     @property
-    def prompt_tokens(self) -> int:
-        return len(self.request.prompt_ids)
+    def longest(self) -> int:
+        return max(map(len, self.prompts))
+
+    @property
+    def ended(self) -> bool:
+        return self.end is not None
 
     @property
     def begun(self) -> bool:
@@ -129,8 +142,8 @@ class _Job:
 
     def take(self, token: int, limits: _Limits) -> bool:
         """Add a token; returns whether the job continues."""
-        self.ended = token in limits.stops
-        if self.ended:
+        if token in limits.stops:
+            self.end = token
             return False
         self.ids.append(token)
         if len(self.ids) >= self.max_new_tokens:
@@ -138,19 +151,35 @@ class _Job:
         return limits.should_stop is None or len(self.ids) % LOOK > 0 or not limits.should_stop(self.request, self.ids)
 
 
-def _rooms(lm: nn.Module, requests: Sequence[Request], max_new_tokens: int) -> list[int]:
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row of the batch: one of a job's prompts."""
+
+    job: _Job
+    prompt: NDArray[np.int32]
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the job's own prompt."""
+        return self.prompt is self.job.prompts[0]
+
+
+def _rooms(
+    lm: nn.Module, requests: Sequence[Request], prompts: Sequence[Sequence[NDArray[np.int32]]], max_new_tokens: int
+) -> list[int]:
     """How many new tokens each request may have: `max_new_tokens`, or fewer where the model's positions run out."""
     positions: int | None = getattr(plain_model(lm).config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
         return [max_new_tokens] * len(requests)
-    for request in requests:
-        if len(request.prompt_ids) >= positions:
+    lengths = [max(map(len, its)) for its in prompts]
+    for request, length in zip(requests, lengths, strict=True):
+        if length >= positions:
             raise InputError(
-                f"The prompt '{request.prompt_id}' ({request.ask}) has {len(request.prompt_ids)} tokens and the model "
+                f"The prompt '{request.prompt_id}' ({request.ask}) has {length} tokens and the model "
                 f"has {positions} positions; shorten prompts to at most {max(1, positions - max_new_tokens)} tokens "
                 "(max_prompt_tokens)."
             )
-    rooms = [min(max_new_tokens, positions - len(request.prompt_ids)) for request in requests]
+    rooms = [min(max_new_tokens, positions - length) for length in lengths]
     clipped = sum(room < max_new_tokens for room in rooms)
     if clipped:
         warnings.warn(
@@ -167,31 +196,32 @@ def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Li
     # samples of one prompt start together and share its prefill; a few prompts at once are cheaper than one by one
     group = min(sampling.samples, size)
     enough = max(group, size // 4)
-    columns = max((job.prompt_tokens + job.max_new_tokens for job in queue), default=0) + SLACK
-    alive: list[_Job] = []
+    columns = max((job.longest + job.max_new_tokens for job in queue), default=0) + SLACK
+    slots_needed = size * max((len(job.prompts) for job in queue), default=1)
+    alive: list[_Row] = []
     starts: list[int] = []  # the column of each row's first token
     length = 0  # columns in use
     cache: Any = None
     slots: Slots | None = None
     while queue or alive:
-        free = size - len(alive)
+        free = size - sum(row.own for row in alive)
         if queue and (free >= enough if slots is not None else not alive):
             if limits.too_late:
                 queue = []
                 continue
             number = free - free % group
-            new, queue = queue[:number], queue[number:]
-            source, rows, logits = _prefill(forward, new)
-            tokens = next_tokens(logits[rows], _draws(new, sampling, forward.device), sampling).tolist()
-            joining = [row for row, (job, token) in enumerate(zip(new, tokens, strict=True)) if job.take(token, limits)]
+            new, queue = [_Row(job, prompt) for job in queue[:number] for prompt in job.prompts], queue[number:]
+            source, places, logits = _prefill(forward, new)
+            done = _take_tokens(logits[places], new, sampling, limits)
+            joining = [(row, place) for row, place in zip(new, places, strict=True) if row.job not in done]
             if not joining:
                 continue
-            lengths, rows = [new[row].prompt_tokens for row in joining], [rows[row] for row in joining]
+            lengths, places = [len(row.prompt) for row, _ in joining], [place for _, place in joining]
             if slots is None and forward.rows_may_move and Slots.hold(source):
-                slots = Slots(size, columns, source)
+                slots = Slots(slots_needed, columns, source)
             if slots is None:
-                source.reorder_cache(torch.tensor(rows, device=forward.device))
-                cache, length = source, max(job.prompt_tokens for job in new)
+                source.reorder_cache(torch.tensor(places, device=forward.device))
+                cache, length = source, max(len(row.prompt) for row in new)
             else:
                 if not alive:
                     length = max(lengths)
@@ -199,9 +229,9 @@ def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Li
                     starts = [start + max(lengths) - length for start in starts]
                     slots.shift(max(lengths) - length)
                     length = max(lengths)
-                slots.admit(source, rows, lengths)
+                slots.admit(source, places, lengths)
                 cache = slots
-            alive += [new[row] for row in joining]
+            alive += [row for row, _ in joining]
             starts += [length - tokens for tokens in lengths]
         if not alive:
             continue
@@ -212,13 +242,12 @@ def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Li
         length += 1
         mask = torch.arange(length, device=forward.device) >= torch.tensor(starts, device=forward.device)[:, None]
         last = torch.tensor(
-            [[job.ids[-1], job.prompt_tokens + len(job.ids) - 1] for job in alive], device=forward.device
+            [[row.job.ids[-1], len(row.prompt) + len(row.job.ids) - 1] for row in alive], device=forward.device
         )
         logits, cache = forward(last[:, :1], mask.long(), last[:, 1:], cache)
-        tokens = next_tokens(logits, _draws(alive, sampling, forward.device), sampling).tolist()
-        gone = {row for row, (job, token) in enumerate(zip(alive, tokens, strict=True)) if not job.take(token, limits)}
-        if gone:
-            order = _closed_up(len(alive), gone)
+        done = _take_tokens(logits, alive, sampling, limits)
+        if done:
+            order = _closed_up([row.job not in done for row in alive])
             alive, starts = [alive[row] for row in order], [starts[row] for row in order]
             if slots is not None:
                 slots.keep(order)
@@ -226,19 +255,31 @@ def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Li
                 cache.reorder_cache(torch.tensor(order, device=forward.device))
 
 
-def _prefill(forward: Forward, jobs: Sequence[_Job]) -> tuple[Any, list[int], Tensor]:
-    """The cache of the jobs' prompts, each prompt once; the row of each job in it; and the logits after each row."""
-    distinct = {id(job.request): job.request.prompt_ids for job in jobs}
+def _prefill(forward: Forward, rows: Sequence[_Row]) -> tuple[Any, list[int], Tensor]:
+    """The cache of the rows' prompts, each once; the place of each row in it; and the logits after each place."""
+    distinct = {id(row.prompt): row.prompt for row in rows}
     longest = max(map(len, distinct.values()))
     ids = torch.full((len(distinct), longest), forward.pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(distinct.values()):
-        ids[row, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
-        mask[row, longest - len(prompt) :] = 1
+    for place, prompt in enumerate(distinct.values()):
+        ids[place, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        mask[place, longest - len(prompt) :] = 1
     ids, mask = ids.to(forward.device), mask.to(forward.device)
     logits, cache = forward(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), None)
-    places = {key: row for row, key in enumerate(distinct)}
-    return cache, [places[id(job.request)] for job in jobs], logits
+    places = {key: place for place, key in enumerate(distinct)}
+    return cache, [places[id(row.prompt)] for row in rows], logits
+
+
+def _take_tokens(logits: Tensor, rows: Sequence[_Row], sampling: Sampling, limits: _Limits) -> set[_Job]:
+    """Give each job its next token, from the logits after all rows (rows, vocabulary); returns the jobs that end."""
+    own = {row.job: place for place, row in enumerate(rows) if row.own}
+    if sampling.guidance is not None:
+        # a job with one prompt is guided away from itself: the cutoff alone
+        other = own | {row.job: place for place, row in enumerate(rows) if not row.own}
+        beside = logits[list(other.values())] if sampling.guidance else None
+        logits = guided(logits[list(own.values())], beside, sampling)
+    tokens = next_tokens(logits, _draws(list(own), sampling, logits.device), sampling).tolist()
+    return {job for job, token in zip(own, tokens, strict=True) if not job.take(token, limits)}
 
 
 def _draws(jobs: Sequence[_Job], sampling: Sampling, device: torch.device) -> Tensor:
@@ -249,7 +290,8 @@ def _draws(jobs: Sequence[_Job], sampling: Sampling, device: torch.device) -> Te
     return torch.tensor([job.chance.random() for job in jobs], dtype=precise, device=device)
 
 
-def _closed_up(rows: int, gone: Collection[int]) -> list[int]:
+def _closed_up(stays: Sequence[bool]) -> list[int]:
     """The rows that stay, gaps filled from the back: 5 rows without 1 and 2 -> [0, 4, 3]."""
-    back = [row for row in range(rows - len(gone), rows) if row not in gone]
-    return [back.pop() if row in gone else row for row in range(rows - len(gone))]
+    rows = sum(stays)
+    back = [row for row in range(rows, len(stays)) if stays[row]]
+    return [row if stays[row] else back.pop() for row in range(rows)]

@@ -5,7 +5,10 @@ another first one.
     good, bad, good accuracy, ...    one feedback sentence (`data.conditions`)
     refined 2                        the good sentence, after the model's own first answer marked as bad (or criticized)
     refined 3                        ... after two of its answers
+    review 1                         the question for a review, after the model's first answer (critic: self)
     fresh 2                          the good sentence alone, drawn anew: the control of `refined 2`
+    best by good, best by ratio      of several samples under the good sentence, the best by the model's own likelihood
+                                     (best_of_n.py)
 
 If first answers are picked for being poor, second answers are better on average without any refining (regression to
 the mean). So the improvement is `refined` minus `fresh`, prompt by prompt; `fresh` minus first is the regression.
@@ -21,7 +24,8 @@ from coh_lightning.generation.text_metrics import completion_values, copied, dis
 from coh_lightning.intervals import compared_with, paired_difference, per_prompt
 
 FIRST = "good"
-"""The condition whose answers are refined."""
+"""The condition whose answers are refined, or chosen from."""
+BEST_BY_GOOD, BEST_BY_RATIO = "best by good", "best by ratio"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
         gap_{attribute}_{value}, ...          the same of "good {attribute}" minus "bad {attribute}"
         improvement_{n}_{value}, ...          the n-th answer, refined, minus a fresh draw for the same prompt
         regression_{n}_{value}                the fresh draw minus the first answer: a false improvement
+        improvement_by_good_{value}, ...      the best of several samples minus their mean; the same by ratio
     """
     ordered = sorted(rows, key=lambda row: row.id)
     by_ask: dict[str, list[Valued]] = {}
@@ -85,7 +90,7 @@ def summary(rows: Iterable[Valued], *, seed: int = 0) -> dict[str, float]:
             values = [row.values[name] for row in written if name in row.values]
             figures[f"{name}_{_key(ask)}"] = sum(values) / len(values)
     for ask in by_ask:
-        other = compared_with(ask)
+        other = FIRST if ask in (BEST_BY_GOOD, BEST_BY_RATIO) else compared_with(ask)
         if other is None or other not in by_ask:
             continue
         head, _, rest = ask.partition(" ")

@@ -2,6 +2,8 @@
 
 record ── conditions ── request            P F+           the exact ids that a training chain begins with
                      ── refinement         P F- a F+      ... that a chain of one more link begins with
+                     ── review             P a Q          ... of the review of an answer
+                     ── improvement        P a Q r R      ... of the better answer after it
                      ── reply              U1 a1 U2 F+    ... of a pseudo-dialogue with the model's own answers
 request, ids ── completion                 the text, cut where the model continues with the next feedback sentence
 """
@@ -21,10 +23,11 @@ from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.records import Feedback, RatedCompletion, prompt_sha
 from coh_lightning.feedback.turns import Part, Turn, as_messages, read_prompt
+from coh_lightning.generation.agreement import check_agreement
 from coh_lightning.generation.answers import PendingCompletion
 from coh_lightning.generation.request import RecordRequest, Written
 from coh_lightning.sequences.chain_tokenizer import ChainTokenizer, CutPrompt
-from coh_lightning.sequences.chains import Link, Unusable
+from coh_lightning.sequences.chains import Chain, Link, Unusable
 from coh_lightning.sequences.encoder import Encoder
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.prompt_format import PromptFormat
@@ -72,7 +75,9 @@ class Prompter:
         """`fields`: those of the class that the other arguments don't give."""
         encoder = Encoder(tokenizer, keep=prompt_format.kept_tokens)
         marked = method.sentences != "none"
-        tokens = ChainTokenizer(encoder, prompt_format, max_prompt_tokens=max_prompt_tokens, marked=marked)
+        tokens = ChainTokenizer(
+            encoder, prompt_format, max_prompt_tokens=max_prompt_tokens, marked=marked, reviews=method.reviews
+        )
         return cls(tokens, method, wording, **fields)
 
     @classmethod
@@ -91,7 +96,7 @@ class Prompter:
             attributes=tuple(settings["attributes"]),
             tasks=tuple((task, aspect) for task, aspect in settings["tasks"]),
         )
-        _check_agreement(prompter.settings(), settings, tokenizer.name_or_path)
+        check_agreement(prompter.settings(), settings, tokenizer.name_or_path)
         return prompter
 
     def settings(self) -> dict[str, Any]:
@@ -115,7 +120,7 @@ class Prompter:
         Raises:
             InputError: another setting differs from the checkpoint's; names the key and both values.
         """
-        _check_agreement(self.settings(), saved, self.tokens.encoder.tokenizer.name_or_path)
+        check_agreement(self.settings(), saved, self.tokens.encoder.tokenizer.name_or_path)
         return replace(self, attributes=tuple(saved["attributes"]))
 
     @property
@@ -162,7 +167,7 @@ class Prompter:
 
     def markers(self, record: Feedback) -> tuple[str, ...]:
         """The feedback sentences that may stand before an output of this record."""
-        return markers(self.wording, self.method.sentences, record, self.attributes)
+        return markers(self.wording, self.method.sentences, record, self.attributes, reviews=self.method.reviews)
 
     # Requests
 
@@ -200,10 +205,26 @@ class Prompter:
         else:
             markers = [*[known["bad"]] * len(answers), known["good"]]
         links = tuple(Link(marker, text) for marker, text in zip(markers, answers, strict=False))
-        ids = self.tokens.continued_prompt(self.tokens.cut_prompt(record.prompt), links, markers[-1])
+        return self._continued(record, name, links, markers[-1])
+
+    def review(self, record: Feedback, answer: str, name: str) -> RecordRequest | None:
+        """The prompt of the model's review of an answer, as in the order `reviewed`; None: there is no room for it."""
+        question = self.wording.question(record)
+        request = self._continued(record, name, (Link("", answer),), question)
+        if request is None:
+            return None
+        return replace(request, record=replace(record, reference=None), answer=answer)  # which is one of answers
+
+    def improvement(self, record: Feedback, answer: str, review: str, name: str) -> RecordRequest | None:
+        """The prompt of a better answer after the review of one, as in the order `reviewed`; None: there is no room."""
+        links = (Link("", answer), Link(self.wording.question(record), review))
+        return self._continued(record, name, links, self.wording.request(record))
+
+    def _continued(self, record: Feedback, name: str, links: Chain, marker: str) -> RecordRequest | None:
+        ids = self.tokens.continued_prompt(self.tokens.cut_prompt(record.prompt), links, marker)
         if self.max_chain_tokens is not None and len(ids) >= self.max_chain_tokens:
             return None
-        return RecordRequest(record.id, name, ids, markers[-1], record, place=len(links))
+        return RecordRequest(record.id, name, ids, marker, record, links)
 
     def replies(self, record: Feedback) -> int:
         """Answers in the pseudo-dialogue of a prompt; 0 where a user turn is empty or too long for a prompt."""
@@ -279,7 +300,7 @@ class Prompter:
         return blanks
 
     def _lead(self, request: RecordRequest) -> str:
-        return self.tokens.output_lead(request.marker, request.place)
+        return self.tokens.output_lead(request.marker, len(request.links))
 
     def _pending(self, request: RecordRequest, sample: int, sampling: Sampling, *, system: str) -> Completion:
         """The completion, its text still empty."""
@@ -293,7 +314,7 @@ class Prompter:
             ask=request.ask,
             marker=request.marker,
             text="",
-            sampling={name: value for name, value in asdict(sampling).items() if value is not None},
+            sampling=sampling.recorded(),
             seed=sampling.seed,
             prompt_tokens=len(request.prompt_ids),
             reference=record.reference,
@@ -302,6 +323,7 @@ class Prompter:
             shown=read_prompt(record.prompt),
             messages=as_messages(record.prompt),
             human=request.human,
+            answer=request.answer,
         )
 
 
@@ -314,23 +336,3 @@ def turns_before_answers(prompt: Sequence[Turn]) -> list[tuple[Turn, ...]]:
         elif pieces[-1]:
             pieces.append([])
     return [tuple(piece) for piece in pieces]
-
-
-def _check_agreement(now: Mapping[str, Any], saved: Mapping[str, Any], tokenizer: str) -> None:
-    """Refuses the first of the settings that differs from the checkpoint's (attributes and tasks come from the records
-    at hand and may). `tokenizer`: the present one's name.
-    """
-    same = {"tokenizer": f"'{tokenizer}' is not the tokenizer"}
-    same["chat_template"] = f"The chat template of the tokenizer '{tokenizer}' is not the one"
-    for key in [*same, *(key for key in now if key not in (*same, "attributes", "tasks"))]:
-        value, was = now[key], saved.get(key)
-        if was == value:
-            continue
-        if key in same:
-            remedy = "give the tokenizer of the training (data.tokenizer, --tokenizer)"
-            raise InputError(f"{same[key]} that the checkpoint was trained with; {remedy}.")
-        if isinstance(value, dict) and isinstance(was, dict):
-            part = next(part for part in value if was.get(part) != value[part])
-            key, value, was = f"{key}.{part}", value[part], was.get(part)
-        what = f"data.{key} is {value!r}, but the checkpoint was trained with {was!r}"
-        raise InputError(f"{what}; use the config.yaml of its run folder, or set it back.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback
+from coh_lightning.sequences.chains import Chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +22,19 @@ class Request:
     ask: str
     prompt_ids: NDArray[np.int32]
     """The exact inference prompt, BOS and feedback sentence included; shape (n,), n >= 1."""
+    away_from_ids: NDArray[np.int32] | None = field(default=None, kw_only=True)
+    """The same prompt under the sentence that guidance leads away from; None: no other sentence."""
 
     def __post_init__(self) -> None:
-        if self.prompt_ids.ndim != 1 or not len(self.prompt_ids):
-            shape = self.prompt_ids.shape
-            raise InputError(f"The prompt '{self.prompt_id}' ({self.ask}) has shape {shape}, not at least one token.")
+        for ids in self.prompts:
+            if ids.ndim != 1 or not len(ids):
+                what = f"The prompt '{self.prompt_id}' ({self.ask}) has shape {ids.shape}"
+                raise InputError(f"{what}, not at least one token.")
+
+    @property
+    def prompts(self) -> list[NDArray[np.int32]]:
+        """Its own prompt and, if there is one, that of the other sentence."""
+        return [self.prompt_ids, *([] if self.away_from_ids is None else [self.away_from_ids])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +44,12 @@ class RecordRequest(Request):
     marker: str
     record: Feedback
     """In a pseudo-dialogue, the record of this turn, with the model's own answers in its prompt."""
-    place: int = 0
-    """Outputs before it in the prompt (refinement)."""
+    links: Chain = ()
+    """Outputs before it in the prompt, with their sentences (refinement)."""
     human: str | None = None
     """In a pseudo-dialogue, what the user said last."""
+    answer: str | None = None
+    """What the model is asked to review; None: it is asked for an answer."""
 
 
 R = TypeVar("R", bound=Request)
@@ -56,6 +67,8 @@ class Written(Generic[R]):
     """Without the stop id."""
     stop: Literal["end", "length"]
     """end: the model wrote a stop id; length: `max_new_tokens` or the model's last position came first."""
+    stop_id: int | None = None
+    """The stop id that it wrote."""
 
     @property
     def new_tokens(self) -> int:

@@ -37,7 +37,9 @@ def as_round(label: str, completions: Sequence[Completion]) -> Round:
 
 
 def asks_in_order(asks: Iterable[str]) -> list[str]:
-    """good, bad; each attribute's pair (good accuracy, bad accuracy); others; refinements beside their fresh draws."""
+    """good, bad; each attribute's pair (good accuracy, bad accuracy); others; refinements beside their fresh draws, and
+    before them the review of the answer that they improve.
+    """
     distinct = list(dict.fromkeys(asks))
     split = [(head, rest) for head, _, rest in (ask.partition(" ") for ask in distinct)]
     attributes = list(dict.fromkeys(rest for head, rest in split if head in ("good", "bad") and rest))
@@ -48,6 +50,8 @@ def asks_in_order(asks: Iterable[str]) -> list[str]:
             return (1, attributes.index(rest), head == "bad") if rest else (0, 0, head == "bad")
         if head in ("refined", "fresh") and rest.isdecimal():
             return (3, int(rest), head == "fresh")
+        if head == "review" and rest.isdecimal():
+            return (3, int(rest) + 1, -1)
         return (2, distinct.index(ask), 0)
 
     return sorted(distinct, key=place)

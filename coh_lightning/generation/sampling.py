@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,17 @@ class Sampling:
     batch_size: int = 16
     """Completions generated at a time."""
     seed: int = 0
+    guidance: float | None = None
+    """Guide every completion away from the sentence `guidance_from`: with this number w, the logits become own +
+    w (own - other), the other ones being the model's after the same text under the other sentence (classifier-free
+    guidance: Ho and Salimans 2022; for language models Sanchez et al., arXiv 2306.17806). Takes about twice the time
+    and memory. 0: the cutoff alone, its control, in one pass. None: off."""
+    guidance_cutoff: float = 0.02
+    """With guidance: only tokens whose probability under the completion's own sentence, before the temperature, is at
+    least this share of the likeliest one's; 0: all."""
+    guidance_from: str = "bad"
+    """With guidance: the condition to guide away from. A completion under this very condition is written with the
+    cutoff alone, since own - other is then 0."""
     max_seconds: float | None = None
     """Time budget of one round of generation (a validation, `test` or `predict`, refinement included), on each rank: no
     completion starts later. Those in progress are finished, since dropping them would drop the long ones. Prompts then
@@ -48,6 +60,16 @@ class Sampling:
         if self.temperature == 0 and self.samples > 1:
             given = f"sampling.samples is {self.samples} but sampling.temperature is 0"
             raise InputError(f"{given}, so all would be the same; set samples to 1 or a temperature.")
+        if self.guidance is not None and not 0 <= self.guidance < float("inf"):
+            what = f"sampling.guidance is {self.guidance}; it must be at least 0, or null for none"
+            raise InputError(f"{what} (to guide towards a sentence, ask for it in data.conditions).")
+        if not 0 <= self.guidance_cutoff <= 1:
+            raise InputError(f"sampling.guidance_cutoff is {self.guidance_cutoff}; it must be between 0 (off) and 1.")
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings for the record of a completion, without those that have no effect."""
+        off = set() if self.guidance is not None else {"guidance_cutoff", "guidance_from"}
+        return {name: value for name, value in asdict(self).items() if value is not None and name not in off}
 
 
 def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
@@ -73,8 +95,7 @@ def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
         raise InputError(f"The model's logits are non-finite: {why}; take an earlier checkpoint or a wider precision.")
     if sampling.temperature == 0:
         return top.indices
-    precise = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-    probabilities = torch.softmax(logits.to(precise) / sampling.temperature, dim=-1)
+    probabilities = torch.softmax(logits.to(precise(logits)) / sampling.temperature, dim=-1)
     if 0 < sampling.top_k < probabilities.shape[-1]:
         least = probabilities.topk(sampling.top_k, dim=-1).values[:, -1:]
         probabilities = probabilities.masked_fill(probabilities < least, 0.0)
@@ -92,3 +113,8 @@ def next_tokens(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     # strictly below the total, or rounding could point past the last token with a probability
     point = torch.minimum(draws.to(sums)[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(sums, point, right=True)[:, 0]
+
+
+def precise(like: Tensor) -> torch.dtype:
+    """The widest float of a tensor's device."""
+    return torch.float32 if like.device.type == "mps" else torch.float64  # Apple's GPUs have no float64

@@ -13,13 +13,17 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.answers import PendingCompletion
+from coh_lightning.generation.best_of_n import best_samples
 from coh_lightning.generation.decoding import generate
-from coh_lightning.generation.figures import FIRST, Valued, summary, with_copies, with_samples
+from coh_lightning.generation.figures import Valued, summary, with_samples
+from coh_lightning.generation.guidance import with_other_prompt
 from coh_lightning.generation.offline_inference import read_completions, write_prompts
+from coh_lightning.generation.refinement import SELF, Refinement
 from coh_lightning.generation.request import RecordRequest
+from coh_lightning.generation.reviews import REVIEW_ASK, ReviewedAnswers, read_answers
 from coh_lightning.generation.reward_model import RewardModel
 from coh_lightning.generation.sampling import Sampling
 from coh_lightning.generation.scorers import CheckedScorer, Scorer, load_critic, load_scorer, score
@@ -43,7 +47,11 @@ class Generation:
     with a fresh draw as its control."""
     critic: str | None = None
     """With `refine`: gives the remark on an answer before the next one, a function `Completion -> str` by its import
-    path (`package.module:function`); None: the remark says that it is bad, in the method's words."""
+    path (`package.module:function`); None: the remark says that it is bad, in the method's words; `self`: the model
+    reviews its own answer, as the order `reviewed` of its method trained it to."""
+    review_of: str | None = None
+    """In `predict`: write the model's reviews of the answers in this file, of any system, to prompts of the test split,
+    and no answers. The model's method must have the order `reviewed`."""
     scorers: tuple[str, ...] = ()
     """Score every completion: functions `Completion -> {name: number}` by their import paths; `world` is the embedded
     world's rater."""
@@ -73,9 +81,16 @@ class Generation:
                 f"model.generation.prompts_to is '{self.prompts_to}' and model.generation.completions_from "
                 f"'{self.completions_from}'; prompts go out first, so give one of the two."
             )
+        if self.sampling.guidance is not None and self.elsewhere:
+            key = "prompts_to" if self.prompts_to is not None else "completions_from"
+            why = "servers have no guidance between two prompts; write here, or set sampling.guidance to null"
+            raise InputError(f"model.generation.{key} has completions written elsewhere, but {why}.")
         if self.dialogues and self.elsewhere:
             why = "each answer follows the one before; leave out prompts_to and completions_from"
             raise InputError(f"model.generation.dialogues needs the model here, since {why}.")
+        if self.review_of is not None and (self.dialogues or self.elsewhere):
+            what = f"model.generation.review_of is '{self.review_of}', and reviews are written here, of single answers"
+            raise InputError(f"{what}; leave out dialogues, prompts_to and completions_from.")
         samples, seconds = self.sampling.samples, self.sampling.max_seconds
         if self.dialogues and (samples > 1 or seconds is not None):
             raise InputError(
@@ -102,15 +117,30 @@ class Writer:
         self._trust_remote_code = trust_remote_code
         self.written: list[Completion] = []
         """This rank's completions of the round."""
+        self._best: list[Valued] = []
         self._until: float | None = None  # when `max_seconds` is over, by `monotonic()`
-        self._left_out = 0
+        self._left_out = self._no_room = 0
 
-    def check(self, trainer: pl.Trainer) -> None:
-        """Before a stage. Raises InputError for a scorer that doesn't exist, or a time limit that ranks can't keep."""
+    def check(self, trainer: pl.Trainer, data: CoHDataModule) -> None:
+        """Before a stage. Raises InputError for a scorer that doesn't exist, a condition to guide away from that the
+        method doesn't have, reviews by a model that can't write them, or a time limit that ranks can't keep.
+        """
+        if self.settings.sampling.guidance:
+            first = [planned.record for records in data.splits.values() for planned in records[:1]]
+            for request in data.prompter.requests(first):
+                with_other_prompt(data.prompter, request, self.settings.sampling.guidance_from)
         for path in self.settings.scorers:
             load_scorer(path)
-        if self.settings.critic:
+        if self.settings.critic and self.settings.critic != SELF:
             load_critic(self.settings.critic)
+        asked = {"critic": self.settings.critic == SELF, "review_of": self.settings.review_of is not None}
+        for name in (name for name, wanted in asked.items() if wanted):
+            if not (method := data.method).reviews:
+                raise InputError(
+                    f"model.generation.{name} is '{getattr(self.settings, name)}', but the method '{method.name}' has "
+                    "no order 'reviewed', so this model never learned to write reviews; train one with "
+                    "--data.method=conf/method/reviewed.yaml."
+                )
         mesh, seconds = mesh_of(trainer), self.settings.sampling.max_seconds
         if seconds is not None and mesh is not None and mesh[TENSOR].size() > 1:
             what = f"sampling.max_seconds is {seconds:g}, but ranks that share tensors must stop at the same token"
@@ -119,7 +149,7 @@ class Writer:
     def begin(self, trainer: pl.Trainer, data: CoHDataModule, lm: nn.Module | None) -> None:
         """Begins a round; its time limit counts from the first prompt. `lm` is None in a `predict` without a model."""
         self._trainer, self._data, self._lm = trainer, data, lm
-        self.written, self._left_out, self._until = [], 0, None
+        self.written, self._best, self._left_out, self._no_room, self._until = [], [], 0, 0, None
 
     def __getstate__(self) -> dict[str, Any]:
         """Like a LightningModule, leaves the Trainer out of copies and pickles."""
@@ -138,6 +168,8 @@ class Writer:
         # ranks that share a sharded model must all run each forward pass; ranks with a whole model need not wait
         everyone_done = self._trainer.strategy.reduce_boolean_decision if is_sharded(self._trainer) else None
         assert self._lm is not None
+        if sampling.guidance:
+            requests = [with_other_prompt(prompter, request, sampling.guidance_from) for request in requests]
         written = generate(
             self._lm,
             requests,
@@ -149,7 +181,17 @@ class Writer:
             everyone_done=everyone_done,
         )
         self._left_out += len(requests) * sampling.samples - len(written)
-        return self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
+        completions = self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
+        if sampling.samples > 1 and self._scorers and not self._trainer.predicting:
+            self._best += best_samples(
+                self._lm,
+                prompter,
+                written,
+                completions,
+                scored_rows=self._data.rows.scored,
+                everyone_done=everyone_done,
+            )
+        return completions
 
     def write_split(self, stage: Literal["validation", "test"]) -> list[Completion]:
         """This rank's share of a held-out split's prompts."""
@@ -157,6 +199,24 @@ class Writer:
         ranks, rank = replicas(self._trainer)
         limit = data.max_test_prompts if stage == "test" else data.max_validation_prompts
         return self.write(data.requests(stage, limit)[rank::ranks])
+
+    def write_predicted(self, requests: Sequence[RecordRequest]) -> list[Completion]:
+        """What `predict` writes for these requests: completions, dialogues, reviews, or nothing."""
+        if self.settings.prompts_to is not None:
+            return []
+        if self.settings.review_of is not None:
+            return self.write_reviews(requests)
+        return self.write_dialogues(requests) if self.settings.dialogues else self.write(requests)
+
+    def write_reviews(self, requests: Sequence[RecordRequest]) -> list[Completion]:
+        """The model's reviews of the answers in the file `review_of` to the prompts of these requests."""
+        asked = [
+            self._data.prompter.review(record, answer, f"{REVIEW_ASK}{number}")
+            for record in {request.record.id: request.record for request in requests}.values()
+            for number, answer in enumerate(self._answers.of_record.get(record.id, ()), start=1)
+        ]
+        self._no_room += asked.count(None)
+        return self.write([one for one in asked if one is not None])
 
     def write_dialogues(self, requests: Sequence[RecordRequest]) -> list[Completion]:
         """Pseudo-dialogues, turn by turn: a completion for each turn, with the id DIALOGUE#TURN."""
@@ -174,7 +234,7 @@ class Writer:
 
     def figures(self) -> dict[str, float]:
         """The figures of the round (figures.py), of all ranks together, after its rounds of refinement."""
-        own = with_samples(self.written) + self._refined()
+        own = with_samples(self.written) + self._best + self._refined()
         together: list[Valued] = [row for part in from_replicas(self._trainer, own) for row in part]
         if len({row.id for row in together}) < len(together):
             raise RuntimeError(f"some of the {len(together)} completions of all ranks have the same id")
@@ -184,7 +244,11 @@ class Writer:
         return figures
 
     def left_out(self) -> int:
-        """Completions that all ranks together had no time for; the first rank warns of them."""
+        """Completions that all ranks together had no time for; the first rank warns of them, and of answers that were
+        too long to be reviewed.
+        """
+        if no_room := sum(from_replicas(self._trainer, self._no_room)):
+            rank_zero_warn(f"{counted(no_room, 'answer')} had no room for a review within data.max_chain_tokens.")
         number, limit = sum(from_replicas(self._trainer, self._left_out)), self.settings.sampling.max_seconds
         if number:
             why = f"because sampling.max_seconds = {limit:g} was over"
@@ -197,7 +261,8 @@ class Writer:
         return sorted(every, key=lambda one: (one.prompt_id, one.ask))
 
     def _scored(self, completions: list[Completion]) -> list[Completion]:
-        for scorer in self._scorers:
+        """Answers get their scores; reviews of answers have none."""
+        for scorer in self._scorers if all(one.answer is None for one in completions) else ():
             completions = score(completions, scorer)
         self.written += completions
         return completions
@@ -212,7 +277,7 @@ class Writer:
         return scorers
 
     def _refined(self) -> list[Valued]:
-        """Rounds of refinement of this rank's first answers (sample 0 of each prompt), each with its fresh draw."""
+        """Rounds of refinement of this rank's first answers (refinement.py)."""
         settings, data = self.settings, self._data
         if not settings.refine:
             return []
@@ -221,33 +286,17 @@ class Writer:
                 f"model.generation.refine is {settings.refine}, but the completions come from "
                 f"'{settings.completions_from}', and second answers need the model here; set refine to 0."
             )
-        first = [one for one in self.written if one.ask == FIRST and one.id.endswith(":0")]
-        answers = {one.prompt_id: [one] for one in first}
+        critic = SELF if settings.critic == SELF else load_critic(settings.critic) if settings.critic else None
         records = {one.record.id: one.record for stage in ("validation", "test") for one in data.splits[stage]}
-        critic = load_critic(settings.critic) if settings.critic else None
         once = replace(settings.sampling, samples=1)
-        rows: list[Valued] = []
-        for number in range(2, settings.refine + 2):
-            refined, fresh = [], []
-            for prompt_id, own in answers.items():
-                if len(own) < number - 1:  # there was no room for the answer before
-                    continue
-                remarks = [critic(answer) if critic else None for answer in own]
-                texts = [answer.text for answer in own]
-                request = data.prompter.refinement(records[prompt_id], texts, remarks, f"refined {number}")
-                if request is not None:
-                    refined.append(request)
-                    fresh.append(data.prompter.request(records[prompt_id], f"fresh {number}", own[0].marker))
-            second, control = self.write(refined, once), self.write(fresh, once)
-            for one in second:
-                answers[one.prompt_id].append(one)
-            rows += with_copies(first, second) + with_copies(first, control)
-        return rows
+        refinement = Refinement(data.prompter, settings.refine, critic)
+        return refinement.rows(self.written, records, lambda requests: self.write(requests, once))
 
     # Completions made elsewhere
 
     def begin_predict(self, model: str | None) -> None:
-        """Counts the dialogues that can't be written, and sends the prompts where they are completed elsewhere.
+        """Counts the dialogues that can't be written and the answers that can't be reviewed, and sends the prompts
+        where they are completed elsewhere.
 
         Args:
             model: The server's name for the model; None: the run folder's.
@@ -260,6 +309,10 @@ class Writer:
                     f"{unusable} of {len(records)} dialogues are left out: a user turn is empty or longer than "
                     "data.max_prompt_tokens."
                 )
+        if self.settings.review_of is not None and (unknown := self._answers.unknown):
+            every = unknown + sum(map(len, self._answers.of_record.values()))
+            where = f"{unknown} of {every} answers in {self.settings.review_of} are left out"
+            rank_zero_warn(f"{where}: they are to prompts that are not in the test split.")
         path = self.settings.prompts_to
         if path is not None and self._trainer.is_global_zero:
             name, stops = self.served_model(model), self._data.prompter.stop_ids
@@ -285,6 +338,11 @@ class Writer:
             stop=self._stop_texts,
         )
         return {one.id: one for one in completions}
+
+    @cached_property
+    def _answers(self) -> ReviewedAnswers:
+        assert self.settings.review_of is not None
+        return read_answers(self.settings.review_of, (one.record for one in self._data.splits["test"]))
 
     @property
     def _blanks(self) -> list[PendingCompletion]:

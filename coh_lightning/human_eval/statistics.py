@@ -39,7 +39,7 @@ def needed(module: str) -> Any:
     except ImportError as error:
         name = module.split(".")[0]
         raise InputError(
-            f"{name} is not installed; human-eval needs it: pip install 'coh_lightning[study]'."
+            f"{name} is not installed; human-eval and compare need it: pip install 'coh_lightning[study]'."
         ) from error
 
 

@@ -27,6 +27,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
 from coh_lightning.errors import InputError
+from coh_lightning.model import tree_attention
+from coh_lightning.model.tree_attention import CALL, TreeParts, additive_mask, window_number
 
 Mask = Tensor | BlockMask
 REMEDY = "use `layout: separate` (one chain a row, the model's own causal mask), which always works"
@@ -63,7 +65,7 @@ def attention_mask(
         if back_end == "flex_attention":
             built[window] = _block_mask(seen_until, depth, window)
         else:
-            built[window] = _additive_mask(seen_until, depth, window, dtype=dtype)
+            built[window] = additive_mask(seen_until, depth, window, dtype=dtype)
     if len(windows) == 1:  # models whose layers are all alike take the mask itself
         return built[next(iter(windows.values()))]
     return {kind: built[window] for kind, window in windows.items()}
@@ -87,15 +89,9 @@ def layer_windows(config: PreTrainedConfig) -> dict[str, int | None]:
     return {kind: known[kind] for kind in sorted(set(kinds))}
 
 
-def row_logits(lm: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+def row_logits(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) -> Tensor:
     """The logits (U, V) of the batch's `keep`, without a cache. Calls the root module, so that FSDP's hooks run."""
-    config = model_config(lm)
-    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False}
-    if "seen_until" in batch:
-        inputs["position_ids"] = batch["position_ids"]
-        inputs["attention_mask"] = attention_mask(
-            config, batch["seen_until"], batch["position_ids"], dtype=mask_dtype(lm, batch["input_ids"].device)
-        )
+    inputs = row_inputs(lm, batch, call=call)
     keep = batch["keep"]
     parameters = inspect.signature(lm.forward).parameters
     if "logits_to_keep" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
@@ -104,14 +100,32 @@ def row_logits(lm: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     return logits if len(logits) == len(keep) else logits.index_select(0, keep)
 
 
-def _additive_mask(seen_until: Tensor, depth: Tensor, window: int | None, *, dtype: torch.dtype) -> Tensor:
-    """(1, 1, T, T): 0 where q (row) attends to j (column), at least itself, else the type's lowest number."""
-    own = torch.arange(len(seen_until), device=seen_until.device)
-    sees = (own[None, :] <= own[:, None]) & (own[:, None] < seen_until[None, :])
-    if window is not None:
-        sees &= depth[:, None] - depth[None, :] < window
-    mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, torch.finfo(dtype).min)
-    return mask[None, None]
+def row_inputs(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) -> dict[str, Any]:
+    """What a model takes for a row: `input_ids` and, for trees, positions and a mask; or the row's parts instead of a
+    mask, and then no padding, which would cost as much as tokens do outside attention.
+
+    Args:
+        call: What a call of sdpa costs; 0 cuts the row wherever it can be cut.
+    """
+    ids = batch["input_ids"]
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    if "seen_until" not in batch:
+        return inputs
+    config, dtype = model_config(lm).get_text_config(), mask_dtype(lm, ids.device)
+    seen_until, positions = batch["seen_until"], batch["position_ids"]
+    if config._attn_implementation != tree_attention.NAME:
+        mask = attention_mask(config, seen_until, positions, dtype=dtype)
+        return inputs | {"position_ids": positions, "attention_mask": mask}
+    windows = layer_windows(config)
+    runs = batch["runs"].cpu().numpy()
+    parts = TreeParts(runs, seen_until[0], positions[0], list(windows.values()), dtype=dtype, call=call)
+    numbers = {kind: window_number(number, ids.device) for number, kind in enumerate(windows)}
+    return inputs | {
+        "input_ids": ids[:, : parts.tokens],
+        "position_ids": positions[:, : parts.tokens],
+        "attention_mask": next(iter(numbers.values())) if len(numbers) == 1 else numbers,
+        "tree_parts": parts,
+    }
 
 
 def _block_mask(seen_until: Tensor, depth: Tensor, window: int | None) -> BlockMask:

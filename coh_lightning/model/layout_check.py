@@ -6,7 +6,8 @@ attention, local layers by row index and RoPE that depends on the length give wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from coh_lightning.errors import InputError, first_line
-from coh_lightning.model.attention import REMEDY, attention_mask, layer_windows, mask_dtype, model_config
+from coh_lightning.model import tree_attention
+from coh_lightning.model.attention import REMEDY, layer_windows, model_config, row_inputs
+from coh_lightning.model.losses import to_batch
 from coh_lightning.sequences.rows import Row, lay_out
 from coh_lightning.sequences.tokens import Tokens
 from coh_lightning.sequences.trees import Ints, Tree
@@ -40,27 +43,15 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
     layer_windows(config.get_text_config())
     _refuse_moving_rope(config, row_tokens)
     probe = _probe(config, row_tokens)
-    device = next(lm.parameters()).device
-    training, precision = lm.training, torch.get_float32_matmul_precision()
-    lm.eval()
-    torch.set_float32_matmul_precision("highest")  # TF32 rounds as coarsely as float16 and would need its tolerance
-    try:
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-            torch.compiler.set_stance("force_eager"),
-        ):
-            plain = [_logits(lm, chain) for chain in probe.chains]
-            try:
-                together, changed = _logits(lm, probe.row), _logits(lm, probe.changed)
-            except (TypeError, ValueError, IndexError, RuntimeError) as error:
-                if isinstance(error, (torch.OutOfMemoryError, InputError)):
-                    raise
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                raise InputError(f"{name} can't run a row of several trees ({reason}): {REMEDY}.") from error
-    finally:
-        lm.train(training)
-        torch.set_float32_matmul_precision(precision)
+    with _probing(lm):
+        plain = [_logits(lm, chain) for chain in probe.chains]
+        try:
+            together, changed = _logits(lm, probe.row), _logits(lm, probe.changed)
+        except (TypeError, ValueError, IndexError, RuntimeError) as error:
+            if isinstance(error, (torch.OutOfMemoryError, InputError)):
+                raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(f"{name} can't run a row of several trees ({reason}): {REMEDY}.") from error
     spread = torch.cat(plain).double().std().item()
     tolerance = _TOLERANCE[together.dtype]
     found = max(_difference(together[path], alone) / spread for path, alone in zip(probe.paths, plain, strict=True))
@@ -73,6 +64,57 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
             share = f"{difference:.2g} of their spread, and at most {tolerance:g} is rounding"
             raise InputError(f"{wrong} (they differ by {share}): {REMEDY}.")
     return max(found, beside)
+
+
+def use_tree_attention(lm: nn.Module, *, row_tokens: int) -> bool:
+    """Have a model that passed `check_layout` compute its attention tree by tree (tree_attention.py) from now on. It
+    must be on a CPU and use sdpa, and on a row cut into as many parts as possible its logits must be those of the dense
+    mask; otherwise it stays as it is. Under FSDP, on all ranks.
+
+    Returns:
+        Whether it does so now.
+    """
+    config = model_config(lm)
+    back_end, on_cpu = config.get_text_config()._attn_implementation, next(lm.parameters()).device.type == "cpu"
+    if back_end == tree_attention.NAME:
+        return True
+    if back_end != "sdpa" or not on_cpu or not getattr(lm, "_supports_attention_backend", False):
+        return False
+    probe = _probe(config, row_tokens)
+    with _probing(lm):
+        dense = _logits(lm, probe.row)
+        config._attn_implementation = tree_attention.NAME
+        try:
+            found = _logits(lm, probe.row)
+        except (AssertionError, AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            found = torch.full_like(dense, torch.nan)  # the parts didn't reach a layer
+    if _difference(found, dense[: len(found)]) <= _TOLERANCE[dense.dtype] * dense.double().std().item():
+        return True
+    config._attn_implementation = back_end
+    return False
+
+
+@contextmanager
+def _probing(lm: nn.Module) -> Iterator[None]:
+    """Evaluation without gradients, autocast, compilation and TF32, which rounds as coarsely as float16 and would need
+    its tolerance; afterwards everything is as it was.
+    """
+    device = next(lm.parameters()).device
+    training, precision = lm.training, torch.get_float32_matmul_precision()
+    lm.eval()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            yield
+    finally:
+        lm.train(training)
+        torch.set_float32_matmul_precision(precision)
 
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -162,11 +204,8 @@ def _logits(lm: nn.Module, what: Row | Tensor) -> Tensor:
     device = next(lm.parameters()).device
     if isinstance(what, Tensor):
         return lm(input_ids=what[None].to(device), use_cache=False).logits[0]
-    seen_until, depth, ids = (
-        torch.from_numpy(array.astype(np.int64)).to(device) for array in (what.seen_until, what.depth, what.ids)
-    )
-    mask = attention_mask(model_config(lm), seen_until, depth, dtype=mask_dtype(lm, device))
-    return lm(input_ids=ids[None], position_ids=depth[None], attention_mask=mask, use_cache=False).logits[0]
+    batch = {name: one.to(device) for name, one in to_batch(what).items()}
+    return lm(**row_inputs(lm, batch, call=0)).logits[0]
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

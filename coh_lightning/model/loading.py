@@ -22,7 +22,7 @@ from coh_lightning.model.attention import attention_implementation
 from coh_lightning.model.checkpoints import read_checkpoint, read_checkpoint_info
 from coh_lightning.model.lora import LoRA, adapters
 from coh_lightning.model.sharded_checkpoint import METADATA
-from coh_lightning.worlds import WORLD, resolve
+from coh_lightning.worlds import TABLE, WORLD, resolve
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ModelSpec:
     """Everything that decides a model before its first step."""
 
     name_or_path: str | None = None
-    """Name, folder, or one of our checkpoints; `world`, or None: the base model of the embedded world."""
+    """Name, folder, or one of our checkpoints; a name of worlds.py, or None for `world`: an embedded world's base."""
     from_config: Mapping[str, Any] | None = None
     """Instead of `name_or_path`."""
     dtype: torch.dtype = torch.float32
@@ -118,14 +118,15 @@ class ModelSpec:
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint of ours that `name_or_path` names: a file, a folder of shards, or anything named .ckpt."""
-        if self.name_or_path in (None, WORLD):
+        if self.name_or_path is None or self.name_or_path in TABLE:
             return None
         path = Path(self.name_or_path)
         return path if self.name_or_path.endswith(".ckpt") or path.is_file() or (path / METADATA).is_file() else None
 
     @property
     def _name(self) -> str:
-        name = str(resolve("model")) if self.name_or_path in (None, WORLD) else self.name_or_path
+        name = self.name_or_path or WORLD
+        name = str(resolve("model", name)) if name in TABLE else name
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
             what = f"model.name_or_path is {name}, and there is no such folder"
             raise InputError(f"{what}; give the name of a model on the hub or an existing folder.")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from coh_lightning.sequences.rows import Row
+from coh_lightning.sequences.rows import Row, runs_of
 
 Batch = dict[str, Tensor]
 """What `to_batch` gives. Coefficients are the bits of float64 in int64: Lightning's `bf16-true` casts every float of a
@@ -40,6 +40,7 @@ def to_batch(row: Row) -> Batch:
     |--------------------------------------|--------|-------------------------------------------------------------|
     | input_ids                            | (1, T) |                                                             |
     | position_ids, seen_until             | (1, T) | missing in a causal row, where the model's own serve        |
+    | runs                                 | (R, 3) | missing too: what follows without a branch (tree_attention) |
     | keep                                 | (U,)   | sources: places in the row whose logits are wanted, rising  |
     | children, learned                    | (U, C) | ids predicted from each source, their coefficients          |
     | unlearned_rows                       | (M,)   | sources to unlearn from: indices into `keep`                |
@@ -83,7 +84,11 @@ def to_batch(row: Row) -> Batch:
         "score_output": _long(row.score_output),
     }
     if not row.causal:
-        batch |= {"position_ids": _long(row.positions)[None], "seen_until": _long(row.seen_until)[None]}
+        batch |= {
+            "position_ids": _long(row.positions)[None],
+            "seen_until": _long(row.seen_until)[None],
+            "runs": _long(runs_of(row)),
+        }
     return batch
 
 

@@ -22,7 +22,7 @@ from coh_lightning.errors import InputError, first_line
 from coh_lightning.model.checkpoints import read_checkpoint_info
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.sequences.encoder import Encoder
-from coh_lightning.worlds import WORLD, resolve
+from coh_lightning.worlds import TABLE, WORLD, resolve
 
 PROBES = (
     "The quick brown fox doesn't jump over 1234567 lazy dogs: £3.50, 20 %!",
@@ -55,9 +55,10 @@ def choose_tokenizer(named: str | None, spec: ModelSpec | None, feedback: str | 
     """
     if spec is not None and spec.name_or_path is None and spec.from_config is None:
         if feedback is not None:
+            world = feedback.strip("'") if feedback.strip("'") in TABLE else WORLD
             raise InputError(
                 f"model.name_or_path is not set and the feedback is {feedback}; name a model (model.name_or_path=NAME "
-                f"or FOLDER), or model.name_or_path={WORLD} for the small base of the embedded world."
+                f"or FOLDER), or model.name_or_path={world} for the small base of the embedded world."
             )
         spec = replace(spec, name_or_path=WORLD)
     own = _own_name(spec)
@@ -116,7 +117,8 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     """A tokenizer by name or folder; `world`, or None, is that of the embedded world. Raises InputError if there is
     none, or it has no vocabulary (transformers makes an empty one for a folder with only weights).
     """
-    place = resolve("tokenizer") if name in (None, WORLD) else name
+    name = name or WORLD
+    place = resolve("tokenizer", name) if name in TABLE else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -1,6 +1,6 @@
 """Every HTML page of the package: a Jinja2 template of `templates/`, rendered to one self-contained file.
 
-    templates/base.html.j2 <── samples.html.j2, preview.html.j2, report.html.j2, rating.html.j2
+    templates/base.html.j2 <── samples.html.j2, preview.html.j2, report.html.j2, rating.html.j2, demo.html.j2
               base.css         samples.css, samples.js, ...             put into the page, never linked
 
 All text in a page may be hostile: every value that a template prints is escaped, and invisible characters become signs

@@ -40,7 +40,7 @@ class CutPrompt(NamedTuple):
 class LinkLength(NamedTuple):
     """The most tokens that a link takes, whichever wording its feedback sentence has."""
 
-    before: int  # of the prompt, before the first feedback sentence; 0 in further links
+    before: int  # of the prompt, before the first feedback sentence (and without one); 0 in further links
     marker: int  # the feedback sentence and everything else up to the output
     output: int  # the output with its end token
 
@@ -63,14 +63,24 @@ class ChainTokenizer:
 
     Args:
         marked: Whether the method has feedback sentences; the text around a prompt, and so its length, depends on it.
+        reviews: Whether the method has reviews, whose chains begin without a sentence.
     """
 
-    def __init__(self, encoder: Encoder, format: PromptFormat, *, max_prompt_tokens: int, marked: bool = True) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        format: PromptFormat,
+        *,
+        max_prompt_tokens: int,
+        marked: bool = True,
+        reviews: bool = False,
+    ) -> None:
         if encoder.added.kept != format.kept_tokens:
             raise ValueError(f"the encoder keeps {encoder.added.kept}, the prompt format {format.kept_tokens}")
         self.encoder = encoder
         # any sentence will do: it isn't counted, and the prompt's ids don't depend on it
-        self._any_marker = "x" if marked else ""
+        self._any_markers = (*(["x"] if marked else []), *([""] if reviews or not marked else []))
+        self._reviews = reviews
         self.layout = make_layout(format, encoder.tokenizer)
         self.max_prompt_tokens = max_prompt_tokens
         self._prompt: CutPrompt | None = None
@@ -177,14 +187,21 @@ class ChainTokenizer:
         """The texts of a record to encode beforehand: turns, outputs, revisions (feedback sentences at run time)."""
         turns = [CutTurn.whole(turn) for turn in feedback.prompt]
         try:
-            segments, lead = self.layout.before_output(turns, self._any_marker)
+            shapes = [self.layout.before_output(turns, marker) for marker in self._any_markers]
         except Unusable:  # cut_prompt raises it again, where rejected records are counted
             return []
         texts = [text for candidate in feedback.candidates for text in (candidate.text, candidate.revision)]
-        return [
-            *(Field(it.text, it.at, it.more) for it in segments if it.kind == "prompt" and not it.special),
-            *(Field(lead + text) for text in texts if text is not None),
+        if self._reviews:
+            texts += [one.critique.strip() for one in feedback.candidates if one.critique is not None]
+        found = [
+            field
+            for segments, lead in shapes
+            for field in (
+                *(Field(it.text, it.at, it.more) for it in segments if it.kind == "prompt" and not it.special),
+                *(Field(lead + text) for text in texts if text is not None),
+            )
         ]
+        return list(dict.fromkeys(found)) if len(shapes) > 1 else found
 
     def boundary_report(self, chains: Iterable[tuple[CutPrompt, Chain]]) -> BoundaryReport:
         """Compare with joint tokenization: of the whole text in chat, of the text between special tokens in plain. Cut
@@ -230,14 +247,18 @@ class ChainTokenizer:
         return memory[marker]
 
     def _count(self, turns: Sequence[CutTurn]) -> int:
-        """Tokens before the first output without the feedback sentence."""
-        segments, _ = self.layout.before_output(turns, self._any_marker)
+        """Tokens before the first output without the feedback sentence; of chains with and without one, the more."""
+        return max(self._count_of(marker, turns) for marker in self._any_markers)
+
+    def _count_of(self, marker: str, turns: Sequence[CutTurn]) -> int:
+        segments, _ = self.layout.before_output(turns, marker)
         return sum(len(self.encoder.segment_ids(segment)) for segment in segments if segment.kind == "prompt")
 
     def _shortened(self, turns: Sequence[CutTurn], excess: int) -> CutTurn:
         """The last turn with `excess` tokens removed, or as many as may be."""
         marked = turns[-1]._replace(taken=(0,) * len(turns[-1].parts))
-        segments, _ = self.layout.before_output([*turns[:-1], marked], self._any_marker)
+        longest = max(self._any_markers, key=lambda marker: self._count_of(marker, turns))
+        segments, _ = self.layout.before_output([*turns[:-1], marked], longest)
         counts = iter([count for segment in segments if segment.cut for count in self.encoder.cuttable(segment)])
         taken: list[int] = []
         for part in marked.parts:
@@ -250,10 +271,25 @@ class ChainTokenizer:
             segments, lead = self.layout.before_output(prompt.turns, marker, place)
             lengths = [len(self.encoder.segment_ids(segment)) for segment in segments]
             first = next((index for index, segment in enumerate(segments) if segment.place >= 0), len(segments))
-            before = max(before, sum(lengths[:first]))
-            marked = max(marked, sum(lengths[first:]))
+            shared = sum(lengths[:first])
+            if place == 0 and len(self._any_markers) > 1:
+                shared = self._shared(prompt)
+            before = max(before, shared)
+            marked = max(marked, sum(lengths) - shared)
             output = max(output, len(self.encoder.segment_ids(Segment(lead + link.text))) + len(self._end))
         return LinkLength(before, marked, output)
+
+    def _shared(self, prompt: CutPrompt) -> int:
+        """Tokens that chains of this prompt with and without a sentence begin with: around a prompt, the text differs.
+
+        <s>|Name a fruit.\\n\\n|A good answer:\\n|Apple        <s>|Name a fruit.\\n|Apple        ->  <s>|Name a fruit.
+        """
+        found = []
+        for marker in self._any_markers:
+            segments, _ = self.layout.before_output(prompt.turns, marker)
+            before = itertools.takewhile(lambda segment: segment.place < 0, segments)
+            found.append([int(number) for segment in before for number in self.encoder.segment_ids(segment)])
+        return sum(1 for _ in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*found, strict=False)))
 
 
 def _next_user(turns: Sequence[CutTurn], start: int) -> int:

@@ -3,6 +3,10 @@
 Method()  (coh), a record whose completion g was preferred to b; P is the prompt, G and B the good and bad sentences:
 
     p   P G g          n   P B b          pn  P G g B b          np  P B b G g
+
+Method(orders=("reviewed",), sentences="none"), where people said r of b; Q asks for a review, R for a better answer:
+
+    reviewed   P b Q r R g                 g has no better one: if people said s of it, P g Q s
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from coh_lightning.feedback.records import Feedback
 from coh_lightning.rng import generator
-from coh_lightning.sequences.method import Method, Order
+from coh_lightning.sequences.method import REVIEWED, Method, Order
 from coh_lightning.sequences.preferences import ScoredOutput, distinct_outputs, ordered_pairs, scored_outputs
 from coh_lightning.sequences.wording import Wording
 
@@ -25,7 +29,7 @@ class Link:
     text: str
     learned: float = 0.0  # weight of the likelihood loss on each token of the output and its end; 0: context only
     unlearned: float = 0.0  # weight of the unlikelihood loss on them
-    kind: str = "output"  # for the loss curves: good, bad, tie, middle, output, revision
+    kind: str = "output"  # for the loss curves: good, bad, tie, middle, output, revision, review
     alternatives: tuple[str, ...] = ()  # all wordings of the marker: the plan reserves room for the longest
     shuffled: bool = False  # in a chain with a new order each epoch; its marker then depends on the order too
     opening: Link | None = None
@@ -35,6 +39,15 @@ class Link:
 Chain = tuple[Link, ...]
 Pair = tuple[ScoredOutput, ScoredOutput]  # better, worse
 Judged = tuple[ScoredOutput, bool | None]  # whether the output is good; None: unknown, or a tie
+
+
+REVIEW = "review"
+"""Kind of a link whose text is people's words on the output of the link before it."""
+
+
+def first_links(chain: Chain) -> list[int]:
+    """The places where a chain may begin when its front is cut: not at a review, which judges the output before it."""
+    return [place for place, link in enumerate(chain) if link.kind != REVIEW]
 
 
 def without_front(chain: Chain, first: int) -> Chain:
@@ -73,8 +86,12 @@ def build_chains(
     chains: dict[object, Chain] = {}
     for order in method.orders:
         for chain in build.order(order, outputs, seed, epoch):
-            if method.loss_on == "last":
-                chain = (*map(_without_loss, chain[:-1]), chain[-1])
+            if method.loss_on == "last":  # of the outputs; reviews have a weight of their own
+                last = max(first_links(chain))
+                chain = tuple(
+                    link if place == last or link.kind == REVIEW else _without_loss(link)
+                    for place, link in enumerate(chain)
+                )
             # compared by all wordings, so that each epoch has as many chains; a shuffled chain equals no other
             same = tuple((link.alternatives, link.text, link.unlearned > 0) for link in chain)
             chains.setdefault(("shuffled", same) if order == "shuffled" else same, chain)
@@ -112,6 +129,8 @@ class _Builder:
                     yield (one, other) if order == "pn" else (other, one)
         elif order == "revised":
             yield from self._revised(outputs, self._polarities(outputs, pairs))
+        elif order == "reviewed":
+            yield from self._reviewed(outputs, self._polarities(outputs, pairs))
         else:
             listed = sorted(distinct_outputs(outputs), key=lambda o: o.score or 0.0, reverse=order == "descending")
             if len({output.score for output in listed}) < 2:
@@ -205,16 +224,10 @@ class _Builder:
             candidate = output.candidate
             if output.is_revision or (candidate.critique is None and candidate.revision is None):
                 continue
-            better = [best for best, worse in pairs if worse is output and not best.is_revision]
-            if candidate.revision is not None:
-                text, called_bad = candidate.revision, False
-            elif better:
-                best = max(better, key=lambda o: o.score or 0.0)
-                text, called_bad = best.candidate.text, best.good is False
-            else:
+            better = _better(output, pairs)
+            if better is None:
                 continue
-            if text == candidate.text:
-                continue
+            text, called_bad = better
             markers = self.wording.polarity(self.record, liked is True)
             first = self._weighted(markers, candidate.text, "good" if liked else "bad")
             sentence = self._say(self.wording.better)
@@ -224,6 +237,27 @@ class _Builder:
             alone = self._weighted(self.wording.polarity(self.record, not called_bad), text, "revision")
             yield (first, replace(second, opening=alone))
 
+    def _reviewed(self, outputs: Sequence[ScoredOutput], good: Sequence[bool | None]) -> Iterator[Chain]:
+        """An output, people's words on it, and its revision, else the best of the better outputs; without any of them,
+        the chain ends with the review: a model that read only of faults would find some in every answer.
+
+        One review for each completion with a critique, so a text that several people judged has several.
+        """
+        pairs = ordered_pairs(outputs, "all")
+        weight = self.method.feedback_weight
+        for output, liked in zip(outputs, good, strict=True):
+            candidate = output.candidate
+            if output.is_revision or candidate.critique is None:
+                continue
+            kind = {True: "good", False: "bad", None: "output"}[liked]
+            question, request = self.wording.question(self.record), self.wording.request(self.record)
+            review = Link(question, candidate.critique.strip(), weight, kind=REVIEW, alternatives=(question,))
+            chain: Chain = (self._weighted(("",), candidate.text, kind), review)
+            if (better := _better(output, pairs)) is not None:
+                alone = self._weighted(("",), better[0], "revision")
+                chain = (*chain, replace(self._weighted((request,), better[0], "revision"), opening=alone))
+            yield chain
+
     def _say(self, text: str) -> str:
         return text.format(task=self.record.task)
 
@@ -232,9 +266,25 @@ class _Builder:
         return Link(markers[self.pick % len(markers)], text, 0.0 if unlearn else 1.0, unlearn, kind, markers)
 
 
+def _better(output: ScoredOutput, pairs: Sequence[Pair]) -> tuple[str, bool] | None:
+    """What should stand in the place of an output, and whether it is bad by itself: its revision, else the best of the
+    better outputs; None: there is none, or the revision is the same text.
+    """
+    text, is_bad = output.candidate.revision, False
+    if text is None:
+        better = [best for best, worse in pairs if worse is output and not best.is_revision]
+        if not better:
+            return None
+        best = max(better, key=lambda o: o.score or 0.0)
+        text, is_bad = best.candidate.text, best.good is False
+    return (text, is_bad) if text != output.candidate.text else None
+
+
 def _why_none(method: Method, outputs: Sequence[ScoredOutput]) -> str:
     """Why there is no chain, without the record's own values, so that equal reasons can be counted."""
     scores = [output.score for output in outputs if output.score is not None]
+    if method.orders == (REVIEWED,):  # needs nothing but a critique
+        return "no completion has a critique"
     if len(outputs) > 1 and len({output.candidate.text for output in outputs}) == 1:
         return "identical completions"
     if len(scores) > 1 and len(set(scores)) == 1:

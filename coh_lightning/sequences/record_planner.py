@@ -14,7 +14,15 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import most_often
 from coh_lightning.sequences.chain_tokenizer import ChainTokenizer, CutPrompt, LinkLength
-from coh_lightning.sequences.chains import Chain, TooLong, Unusable, build_chains, without_front
+from coh_lightning.sequences.chains import (
+    REVIEW,
+    Chain,
+    TooLong,
+    Unusable,
+    build_chains,
+    first_links,
+    without_front,
+)
 from coh_lightning.sequences.limits import Size, limits_that_fit
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.plan import LinkSize, PlannedTree, planned_trees
@@ -35,6 +43,9 @@ class PlannedRecord:
     chains_dropped: int  # still too long after cutting, or the same as another
     completions_unused: int  # in no kept chain: between the best and the worst, or without feedback for this method
     tokens_in_loss: int  # learned or unlearned tokens of all kept chains, at most; each chain counts in full
+    completions_without_critique: int  # which a method with reviews can't review; 0 for another method
+    reviews: int  # in its kept chains
+    review_tokens_in_loss: int  # those of `tokens_in_loss` that belong to reviews
 
     @property
     def links_cut(self) -> int:
@@ -82,7 +93,7 @@ class RecordPlanner:
         keys: dict[tuple[object, ...], int] = {}
         seen: set[tuple[object, ...]] = set()
         used: set[str] = set()
-        before = in_loss = 0
+        before = in_loss = reviews = reviews_in_loss = 0
         fits = [self._fit(prompt, chain) for chain in chains]
         # whole chains first: a cut one may equal one of them
         for number in sorted(range(len(chains)), key=lambda i: fits[i][0] > 0):
@@ -103,6 +114,8 @@ class RecordPlanner:
                 weight = link.learned + link.unlearned
                 sized.append(LinkSize(key, length.marker + length.output, weight * length.output))
                 in_loss += length.output if weight else 0
+                reviews += link.kind == REVIEW
+                reviews_in_loss += length.output if weight and link.kind == REVIEW else 0
                 kinds |= {(link.kind, any_place) for any_place in (range(len(links)) if own else [place])}
             sizes.append(tuple(sized))
         if not kept:
@@ -123,6 +136,9 @@ class RecordPlanner:
             chains_dropped=len(chains) - len(kept),
             completions_unused=sum(candidate.text not in used for candidate in record.candidates),
             tokens_in_loss=in_loss,
+            completions_without_critique=sum(one.critique is None for one in record.candidates) * self.method.reviews,
+            reviews=reviews,
+            review_tokens_in_loss=reviews_in_loss,
         )
 
     def plan_all(
@@ -170,9 +186,10 @@ class RecordPlanner:
         return limits_that_fit(sizes, **limits, row_tokens=row_tokens)
 
     def _shortest(self, prompt: CutPrompt, chains: Sequence[Chain]) -> int:
-        """Tokens of the shortest chain of one link that cutting can leave, without the prompt."""
-        lengths = [self.tokens.link_lengths(prompt, without_front(chain, len(chain) - 1))[0] for chain in chains]
-        return min(length.marker + length.output for length in lengths)
+        """Tokens of the shortest chain that cutting can leave, without the prompt."""
+        shortest = [without_front(chain, first_links(chain)[-1]) for chain in chains]
+        lengths = [self.tokens.link_lengths(prompt, chain) for chain in shortest]
+        return min(sum(link.marker + link.output for link in links) for links in lengths)
 
     def items(self, number: int, planned: PlannedRecord) -> list[PlannedTree]:
         """The trees of a record, which carry its number in the split."""
@@ -223,12 +240,12 @@ class RecordPlanner:
 
     def _fit(self, prompt: CutPrompt, chain: Chain) -> tuple[int, Sequence[LinkLength]]:
         """The first link with which the rest of the chain fits (the number of links: none), and the most tokens of
-        each link from there on.
+        each link from there on. A review goes with the output that it judges.
 
         In a shuffled chain that fits whole in any order, each link has its largest size in any place; one that must be
         cut keeps the order of epoch 0 (`chains`), so that what is left of it stays the same.
         """
-        for first in range(len(chain)):
+        for first in first_links(chain):
             lengths = self.tokens.link_lengths(prompt, without_front(chain, first))
             if first == 0 and chain[0].shuffled:
                 leading = [self.tokens.link_lengths(prompt, (link,))[0] for link in chain]

@@ -54,6 +54,27 @@ class Row:
         return self.depth
 
 
+Runs = NDArray[np.int64]
+"""(R, 3): first token of a run, one past its last, and the number of the run that it continues; -1: it begins a tree.
+"""
+
+
+def runs_of(row: Row) -> Runs:
+    """What follows each other without a branch, in the order of the row; the padding left out. A row without trees has
+    one run of one token.
+
+        P ─┬─ a ── b     Q ── c ── d        P: [0, 1, -1]   a b: [1, 3, 0]   e: [3, 4, 0]   Q c d: [4, 7, -1]
+           └─ e
+    """
+    tokens = max(1, int(row.bounds[-1]))
+    own, parents = np.arange(tokens), row.parents[:tokens].astype(np.int64)
+    jumps = parents != own - 1  # roots, and branches that don't follow their parent
+    forks = parents[jumps & (parents != own)]
+    starts = np.union1d(np.flatnonzero(jumps), forks + 1)  # depth first, so a fork's first branch follows it
+    continued = np.where(parents[starts] == starts, -1, np.searchsorted(starts, parents[starts], side="right") - 1)
+    return np.stack([starts, np.append(starts[1:], tokens), continued], axis=1)
+
+
 def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     """Rows of item numbers: best fit decreasing. Nothing is cut, and equal lengths go in the order given, so the result
     depends on the arguments alone. Raises InputError for an item longer than a row.

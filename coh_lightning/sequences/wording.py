@@ -61,6 +61,10 @@ class Wording:
     """... and for a bad one."""
     revise: str = "People say of it that {critique}. A better answer:"
     """Before a revision (or a better output): the critique of the output just before."""
+    review: str = "What do people say of this answer?"
+    """Asks for a review: people's words on the output just before it, which follow as they are, ..."""
+    improve: str = "Please write a better answer."
+    """... and asks after the review for a better output."""
     attributes: tuple[str, ...] = ()
     """Attributes named at inference; empty: those rated in the training data."""
 
@@ -75,7 +79,7 @@ class Wording:
         for pair in (pair for pairs in every for pair in pairs):
             self._check("pairs", pair.good)
             self._check("pairs", pair.bad)
-        for name in ("tie", "best", "middle", "better", "equal", "worse", "worst"):
+        for name in ("tie", "best", "middle", "better", "equal", "worse", "worst", "review", "improve"):
             self._check(name, getattr(self, name))
         self._check("rating", self.rating, "ratings")
         self._check("rating_item", self.rating_item, "attribute", "level")
@@ -145,6 +149,14 @@ class Wording:
         """The sentence between an output and its revision."""
         return _fill(self.revise, task=record.task, critique=_clause(critique))
 
+    def question(self, record: Feedback) -> str:
+        """What asks for a review of the output just before it."""
+        return _fill(self.review, task=record.task)
+
+    def request(self, record: Feedback) -> str:
+        """What asks for a better output after a review."""
+        return _fill(self.improve, task=record.task)
+
 
 def _clause(text: str) -> str:
     """People's words without white space and a single full stop at the end, so that the sentence can continue."""
@@ -182,12 +194,14 @@ def conditions_for(wording: Wording, sentences: str, record: Feedback, attribute
     return sentences_of
 
 
-def markers(wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str]) -> tuple[str, ...]:
-    """The sentences that may precede a record's outputs (of critiques, their head), and so follow a model's output."""
-    if sentences == "none":
-        return ()
+def markers(
+    wording: Wording, sentences: str, record: Feedback, attributes: Sequence[str], *, reviews: bool = False
+) -> tuple[str, ...]:
+    """The sentences that may precede a record's outputs (of critiques, their head), and so follow a model's output.
+    With `reviews` also the question for a review and the request after it.
+    """
     say, task = wording, record.task
-    found = list(conditions_for(wording, sentences, record, attributes).values())
+    found = [] if sentences == "none" else list(conditions_for(wording, sentences, record, attributes).values())
     if sentences in ("polarity", "critique"):
         found += [*say.polarity(record, True), *say.polarity(record, False), _fill(say.tie, task=task)]
     if sentences == "ranking":
@@ -196,4 +210,6 @@ def markers(wording: Wording, sentences: str, record: Feedback, attributes: Sequ
     if sentences == "critique":
         heads = (template.split("{critique}")[0] for template in (say.critique, say.revise))
         found += [head.replace("{task}", task).strip() for head in heads]
+    if reviews:
+        found += [say.question(record), say.request(record)]
     return tuple(dict.fromkeys(text for text in found if text))

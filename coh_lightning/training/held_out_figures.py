@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,6 +13,9 @@ from coh_lightning.generation.text_metrics import WeightedMeans
 from coh_lightning.model.attention import row_logits
 from coh_lightning.model.losses import output_log_likelihoods, row_loss
 from coh_lightning.model.sharding import from_replicas
+
+if TYPE_CHECKING:
+    from coh_lightning.data import CoHDataModule
 
 PREFERENCES = (
     "preference_accuracy_sum",
@@ -39,10 +42,12 @@ def names_in_fit(kinds: Sequence[str]) -> list[str]:
 
 
 class LossFigures:
-    """Mean nll per token (nats) of each kind of segment and of all (`nll`), and the number of records."""
+    """Mean nll per token (nats) of each kind of segment and of all outputs (`nll`), and the number of records. `data`
+    has the names of the kinds, and which of them are outputs.
+    """
 
-    def __init__(self, kinds: Sequence[str], device: torch.device) -> None:
-        self._names = [f"nll_{name}" for name in kinds]
+    def __init__(self, data: CoHDataModule, device: torch.device) -> None:
+        self._names, self._outputs = [f"nll_{name}" for name in data.kinds], data.output_kinds
         self._sums = WeightedMeans(["nll", *self._names]).to(device)
         self._records: set[int] = set()
 
@@ -50,7 +55,8 @@ class LossFigures:
         _, stats = row_loss(row_logits(lm, batch), batch, kinds=len(self._names))
         nll, weight = stats["kind_nll"].tolist(), stats["kind_weight"].tolist()
         self._sums.update(
-            {name: (nll[i], weight[i]) for i, name in enumerate(self._names)} | {"nll": (sum(nll), sum(weight))}
+            {name: (nll[i], weight[i]) for i, name in enumerate(self._names)}
+            | {"nll": (sum(nll[i] for i in self._outputs), sum(weight[i] for i in self._outputs))}
         )
         self._records.update(batch["records"])
 

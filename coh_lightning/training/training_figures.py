@@ -60,14 +60,13 @@ class TrainingFigures:
         loss            the step's loss
         learned_share   tokens with a weight in the loss, as a share of the feedback's tokens
         nll_KIND        mean nll per token (nats) of a kind of segment, and of the pretraining text
-        nll             of all kinds together, pretraining text left out
+        nll             of all outputs together: pretraining text and reviews are left out
         """
         sums = {name: sum_over_replicas(trainer, value) for name, value in self._sums.items()}
         figures = {"loss": sums["learned"] + sums["unlearned"]}
         nll, weight = sums["kind_nll"], sums["kind_weight"]
         figures |= {f"nll_{name}": nll[i] / weight[i] for i, name in enumerate(self._data.kinds) if weight[i] > 0}
-        outputs = torch.ones_like(weight, dtype=torch.bool)
-        outputs[self._data.text_kind] = False
+        outputs = self._data.output_kinds
         if weight[outputs].sum() > 0:
             figures["nll"] = nll[outputs].sum() / weight[outputs].sum()
         if sums["feedback_tokens"] > 0:

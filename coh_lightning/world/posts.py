@@ -133,27 +133,6 @@ DIFFICULTIES: Mapping[str, Difficulty] = {
 
 
 @dataclass(frozen=True)
-class Writer:
-    """Error rates of a writer of summaries: `wrong`, `gap` and `invention` per detail, the others per summary."""
-
-    wrong: float
-    gap: float
-    invention: float
-    repeat: float
-    break_off: float
-    slip: float
-    """he for she, or she for he."""
-
-
-WRITERS: Mapping[str, Writer] = {
-    "good": Writer(wrong=0.02, gap=0.05, invention=0.0, repeat=0.0, break_off=0.0, slip=0.0),
-    "fair": Writer(wrong=0.10, gap=0.25, invention=0.02, repeat=0.04, break_off=0.02, slip=0.03),
-    "poor": Writer(wrong=0.25, gap=0.40, invention=0.06, repeat=0.10, break_off=0.08, slip=0.10),
-}
-WRITER_SHARES: Mapping[str, float] = {"good": 0.25, "fair": 0.45, "poor": 0.30}
-
-
-@dataclass(frozen=True)
 class Post:
     """A post and its facts, which a summary should state: kind -> value, in the order of KINDS."""
 
@@ -250,44 +229,6 @@ def state(facts: Mapping[str, str], *, pronoun: str) -> list[str]:
 def gold_summary(post: Post) -> str:
     """The summary that states every fact of the post correctly."""
     return " ".join(f"{sentence} ." for sentence in state(post.facts, pronoun=PRONOUNS[post.facts["person"]]))
-
-
-def write_summary(post: Post, writer: Writer, random: random.Random) -> str:
-    """A summary by this writer, with its errors."""
-    stated = dict(post.facts)
-    for kind in KINDS[1:]:
-        if kind not in stated:
-            if random.random() < writer.invention:
-                stated[kind] = random.choice(VALUES[kind])
-        elif kind != "place" and random.random() < writer.gap:
-            del stated[kind]
-        elif random.random() < writer.wrong:
-            stated[kind] = _wrong_value(post, kind, random)
-    pronoun = PRONOUNS[stated["person"]]
-    if random.random() < writer.slip:
-        pronoun = "he" if pronoun == "she" else "she"
-    sentences = state({kind: stated[kind] for kind in KINDS if kind in stated}, pronoun=pronoun)
-    if random.random() < writer.repeat:
-        kind = random.choice([kind for kind in PHRASES if kind in stated])
-        sentences.append(f"{pronoun} went {PHRASES[kind].format(v=stated[kind])}")
-    text = " ".join(f"{sentence} ." for sentence in sentences)
-    if random.random() < writer.break_off:
-        words = sentences[-1].split(" ")
-        kept = words[: random.randint(1, len(words) - 1)]
-        text = " ".join([*(f"{sentence} ." for sentence in sentences[:-1]), *kept])
-    return text
-
-
-def _wrong_value(post: Post, kind: str, random: random.Random) -> str:
-    """Another value of this kind; half of the time that of somebody else in the post, if there is one."""
-    if kind in post.others and random.random() < 0.5:
-        return post.others[kind]
-    return random.choice([value for value in VALUES[kind] if value != post.facts[kind]])
-
-
-def draw_writer(random: random.Random) -> Writer:
-    """One of WRITERS, by WRITER_SHARES."""
-    return WRITERS[random.choices(list(WRITER_SHARES), list(WRITER_SHARES.values()))[0]]
 
 
 def ask(post: Post, kind: str) -> tuple[str, str]:

@@ -22,19 +22,12 @@ from dataclasses import dataclass
 
 from coh_lightning.errors import InputError
 from coh_lightning.rng import generator
+from coh_lightning.world.faults import FAULTLESS, Faults
 from coh_lightning.world.posts import FORMS, HEADER, KINDS, PHRASES, PRONOUNS, QUESTION, REVIEW, SUMMARISE, VALUES
 
 ATTRIBUTES = ("accuracy", "coverage", "coherence", "overall")
-FAULTLESS = "it is right and complete"
 RATER_NOISE = 0.05
 """Standard deviation of the noise in the noisy rater's overall score."""
-
-_FORM_FAULTS = {
-    "repeat": "says a thing twice",
-    "slip": "mixes up he and she",
-    "broken": "has a broken sentence",
-    "unfinished": "breaks off",
-}
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,7 @@ class Rating:
     coverage: float
     coherence: float
     critique: str
+    faults: Faults
 
     @property
     def overall(self) -> float:
@@ -183,33 +177,21 @@ def rate_facts(facts: Mapping[str, str], text: str) -> Rating:
     reading = read_summary(text, facts["person"])
     right = {kind for kind, value in reading.statements if facts.get(kind) == value}
     wrong = {kind for kind, value in reading.statements if kind in facts and facts[kind] != value}
-    invented = {kind for kind, _ in reading.statements if kind not in facts}
-    missing = {kind for kind in facts if kind not in right | wrong}
+    faults = Faults(
+        wrong=frozenset(wrong),
+        missing=frozenset(facts.keys() - right - wrong),
+        invented=frozenset(kind for kind, _ in reading.statements if kind not in facts),
+        form=frozenset(fault for of_sentence in reading.sentence_faults for fault in of_sentence),
+    )
     supported = sum(facts.get(kind) == value for kind, value in reading.statements)
-    form = {fault for faults in reading.sentence_faults for fault in faults}
     sentences = len(reading.sentence_faults)
     return Rating(
         accuracy=supported / len(reading.statements) if reading.statements else 0.0,
         coverage=len(right) / len(facts),
-        coherence=sum(not faults for faults in reading.sentence_faults) / sentences if sentences else 0.0,
-        critique=_critique(wrong, missing, invented, form) if text.split() else "it says nothing",
+        coherence=sum(not of_sentence for of_sentence in reading.sentence_faults) / sentences if sentences else 0.0,
+        critique=faults.critique if text.split() else "it says nothing",
+        faults=faults,
     )
-
-
-def _critique(wrong: set[str], missing: set[str], invented: set[str], form: set[str]) -> str:
-    def named(kinds: set[str]) -> str:
-        return _join([f"the {kind}" for kind in KINDS if kind in kinds])
-
-    phrases = [f"gets {named(wrong)} wrong"] if wrong else []
-    phrases += [f"leaves out {named(missing)}"] if missing else []
-    phrases += [f"makes up {named(invented)}"] if invented else []
-    phrases += [phrase for fault, phrase in _FORM_FAULTS.items() if fault in form]
-    return f"it {_join(phrases)}" if phrases else FAULTLESS
-
-
-def _join(items: Sequence[str]) -> str:
-    """a / a and b / a , b and c"""
-    return " and ".join([" , ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def noisy_overall(

@@ -37,7 +37,8 @@ HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., cli.CoHCLI]:
     """Everything that `fit` makes before it starts: parser, data module, module, Trainer."""
-    monkeypatch.setenv("COH_REAL_DATA", str(tmp_path))  # files that name it are only built here, not read
+    for folder in ("COH_REAL_DATA", "COH_CONSTRAINTS"):
+        monkeypatch.setenv(folder, str(tmp_path))  # files that name it are only built here, not read
 
     def make(*words: str) -> cli.CoHCLI:
         monkeypatch.setattr(
@@ -121,9 +122,8 @@ def test_an_experiment_is_self_contained(name: str, made: Callable[..., cli.CoHC
     assert {"feedback", "sources"} & stated(name)["data"].keys() and stated(name)["model"]["name_or_path"]
     built = made(f"--config={CONF / name}")
     assert type(built.model).__name__ == "CoHModule" and type(built.datamodule).__name__ == "CoHDataModule"
-    assert sum(key == "path" for key in re.findall(r"\w+", str(stated(name)))) == len(
-        stated(name)["data"].get("sources", [])
-    )
+    sources = [*stated(name)["data"].get("sources", []), *stated(name)["data"].get("test_sources", [])]
+    assert sum(key == "path" for key in re.findall(r"\w+", str(stated(name)))) == len(sources)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -26,6 +26,9 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export.huggingface import export_checkpoint
 from coh_lightning.feedback.turns import Part, Turn
+from coh_lightning.generation.decoding import generate
+from coh_lightning.generation.guidance import with_other_prompt
+from coh_lightning.generation.sampling import Sampling
 from coh_lightning.model.checkpoints import read_checkpoint
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA
@@ -249,6 +252,41 @@ def test_a_pipeline_answers_under_the_good_sentence_and_stops_where_outputs_ende
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, eos_token_id=stops, pad_token_id=0, use_cache=True
     )
     assert answer == data.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("of", ["plain", "chat"])
+def test_transformers_own_guidance_writes_the_same_greedy_tokens(
+    of: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path, model, data = request.getfixturevalue(of)
+    export_checkpoint(path, tmp_path / "out")
+    lm, tokenizer = (kind.from_pretrained(tmp_path / "out") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    asked: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False, "return_tensors": "pt"}
+    theirs: dict[float, list[list[int]]] = {0.0: [], 1.0: [], 2.5: []}
+    for w, texts in theirs.items():
+        for one in messages(data)[:6]:
+            good = tokenizer.apply_chat_template(one, **asked)
+            bad = tokenizer.apply_chat_template(one, **asked, feedback="bad")
+            written = lm.generate(
+                good, negative_prompt_ids=bad, guidance_scale=1 + w, do_sample=False, max_new_tokens=12
+            )
+            texts.append(
+                [token for token in written[0, good.shape[1] :].tolist() if token not in data.prompter.stop_ids]
+            )
+    requests = [data.prompter.request(one.record, "good", GOOD) for one in data.splits["train"][:6]]
+    for w, texts in theirs.items():
+        sampling = Sampling(max_new_tokens=12, guidance=w, guidance_cutoff=0.0)
+        ours = generate(
+            model.lm,
+            [with_other_prompt(data.prompter, one, "bad") for one in requests],
+            sampling,
+            stop_ids=data.prompter.stop_ids,
+            pad_id=data.prompter.pad_id,
+        )
+        assert [one.ids.tolist() for one in ours] == texts
+    assert theirs[0.0] != theirs[1.0] != theirs[2.5]
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "model.generate(good, negative_prompt_ids=bad, guidance_scale=2.0)" in card
 
 
 @pytest.mark.parametrize("of", ["plain", "chat"])

@@ -31,7 +31,12 @@ DATA = {
     for path in sorted(folder.glob("*.yaml"))
 }
 """The settings of each kind of feedback by its name; tests/conf has those of local samples of real data."""
-METHODS = tuple(sorted(path.stem for path in (CONF / "method").glob("*.yaml")))
+METHODS = (
+    *sorted(path.stem for path in (CONF / "method").glob("*.yaml")),
+    "coh+reviewed",
+    "coh_critique+reviewed",
+)
+"""Those of conf/method, and two that also have the order `reviewed`, whose chains begin without a sentence."""
 WORDINGS = tuple(sorted(path.stem for path in (CONF / "wording").glob("*.yaml")))
 
 EVERY_KIND: tuple[dict[str, Any], ...] = (
@@ -150,10 +155,12 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
 
 @cache
 def method(name: str, **changes: Any) -> Method:
-    """A file of conf/method."""
+    """A file of conf/method; NAME+reviewed: with that order too, and half the loss on its reviews."""
+    name, _, more = name.partition("+")
     values = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert set(values) == {field.name for field in fields(Method)}
-    return Method(**(values | {"orders": tuple(values["orders"])} | changes))
+    values["orders"] = (*values["orders"], *filter(None, [more]))
+    return Method(**(values | ({"feedback_weight": 0.5} if more else {}) | changes))
 
 
 @cache

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from coh_lightning.errors import InputError
 from coh_lightning.model.attention import attention_implementation, row_logits
-from coh_lightning.model.layout_check import check_layout
+from coh_lightning.model.layout_check import check_layout, use_tree_attention
 from coh_lightning.model.losses import row_loss, to_batch
+from coh_lightning.model.tree_attention import CALL
 from coh_lightning.sequences.rows import Row, hide, lay_out, lay_out_alone
 from coh_lightning.sequences.tokens import Tokens
 from coh_lightning.sequences.trees import Tree
@@ -162,9 +163,9 @@ def packed(records: list[list[Tokens]] = RECORDS) -> Row:
     return lay_out(trees, [1 / TOTAL] * len(trees), row_tokens=sum(tree.tokens for tree in trees) + 11, pad_id=1)
 
 
-def of_row(lm: nn.Module, row: Row) -> Tensor:
+def of_row(lm: nn.Module, row: Row, *, call: int = CALL) -> Tensor:
     batch = to_batch(row)
-    return row_loss(row_logits(lm, batch), batch)[0]
+    return row_loss(row_logits(lm, batch, call=call), batch)[0]
 
 
 def of_chain(lm: nn.Module, chain: Tokens) -> Tensor:
@@ -220,13 +221,53 @@ def test_in_float64_they_agree_more_closely(name: str) -> None:
 
 
 def assert_equal(
-    lm: nn.Module, row: Row, expected: float, expected_gradients: Tensor, *, loss_error: float, gradient_error: float
+    lm: nn.Module,
+    row: Row,
+    expected: float,
+    expected_gradients: Tensor,
+    *,
+    loss_error: float,
+    gradient_error: float,
+    call: int = CALL,
 ) -> None:
     lm.zero_grad()
-    loss = of_row(lm, row)
+    loss = of_row(lm, row, call=call)
     loss.backward()
     assert loss.item() == pytest.approx(expected, rel=loss_error)
     assert (gradients(lm) - expected_gradients).norm() <= gradient_error * expected_gradients.norm()
+
+
+TREE_BY_TREE = ACCEPTED.keys() - {"gptj", "gemma2", "falcon with rotary positions"}
+"""Those whose layers take an attention function of ours, with this version of transformers at least."""
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_attention_tree_by_tree_gives_the_loss_and_gradients_of_the_chains(name: str) -> None:
+    """Cut at every branch, and not cut since the trees are small."""
+    lm = build(ACCEPTED[name]())
+    expected = one_by_one(lm)
+    assert use_tree_attention(lm, row_tokens=128) or name not in TREE_BY_TREE
+    for call in (0, CALL):
+        assert_equal(lm, packed(), *expected, loss_error=1e-6, gradient_error=1e-5, call=call)
+    lm = lm.double()
+    gradient_error = 1e-8 if name in FLOAT64_THROUGHOUT else 1e-6
+    assert_equal(lm, packed(), *one_by_one(lm), loss_error=1e-8, gradient_error=gradient_error, call=0)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3 with sliding layers", "gpt2", "opt"])
+def test_tree_by_tree_with_random_hiding_checkpointing_and_mixed_precision(name: str) -> None:
+    lm = build(ACCEPTED[name]())
+    row = hide(packed(), (0.3, 0.3), [np.random.default_rng(seed) for seed in range(3)])
+    loss = of_row(lm, row)
+    loss.backward()
+    expected = loss.item(), gradients(lm)
+    assert loss.item() != pytest.approx(of_row(lm, packed()).item(), rel=1e-4)  # what is hidden matters
+    assert use_tree_attention(lm, row_tokens=128)
+    assert_equal(lm, row, *expected, loss_error=1e-6, gradient_error=1e-5, call=0)
+    lm.gradient_checkpointing_enable()  # type: ignore[operator]
+    assert_equal(lm, row, *expected, loss_error=1e-6, gradient_error=1e-5, call=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert of_row(lm, row, call=0).item() == pytest.approx(expected[0], rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["llama", "gptj", "gemma2"])

@@ -24,7 +24,7 @@ from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA
 from coh_lightning.model.tokenizer import choose_tokenizer, first_difference, load_tokenizer
 from coh_lightning.module import CoHModule
-from coh_lightning.world.feedback import BASE, load_base
+from coh_lightning.world.feedback import HABITS_BASE, load_base
 from helpers.feedback import TINY, data_of, pairs, tiny, write
 from helpers.tokenizers import CHATML, byte_level, character, sentencepiece
 from helpers.training import trainer
@@ -201,7 +201,7 @@ def test_a_file_or_folder_called_world_is_given_as_dot_slash_world(
     (tmp_path / "world").write_text("no checkpoint")
     assert (
         ModelSpec("world").checkpoint is None
-        and ModelSpec("world").config().vocab_size == ModelSpec(str(BASE)).config().vocab_size
+        and ModelSpec("world").config().vocab_size == ModelSpec(str(HABITS_BASE)).config().vocab_size
     )
     assert CoHDataModule("world").own_feedback is None and CoHDataModule("./world").own_feedback == "'./world'"
     (tmp_path / "world").unlink()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, RatedCompletion
 from coh_lightning.feedback.turns import Part, Turn
-from coh_lightning.sequences.chains import Chain, Unusable, build_chains, without_front
+from coh_lightning.sequences.chains import Chain, Unusable, build_chains, first_links, without_front
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.preferences import strict_pairs
 from coh_lightning.sequences.wording import MarkerPair, Wording
@@ -54,6 +54,8 @@ def first_wording(wording: Wording = WORDING) -> Wording:
         worst="worst",
         critique="says {critique}:",
         revise="said {critique}, better:",
+        review="and?",
+        improve="again",
     )
 
 
@@ -438,6 +440,65 @@ def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:
     assert {len(build_chains(PAIR, method, same_words, epoch=e)) for e in range(10)} == {4}
 
 
+REVIEWED = Method(orders=("reviewed",), sentences="none", feedback_weight=0.5)
+JUDGED = record(
+    RatedCompletion("g", rank=0, critique=" It is right. "),
+    RatedCompletion("m", rank=1, critique="dull", revision="m!"),
+    RatedCompletion("b", rank=2, critique="late"),
+    RatedCompletion("silent", rank=3),
+)
+
+
+def test_an_output_is_reviewed_in_peoples_words_then_follows_its_revision_or_the_best_of_the_better_ones() -> None:
+    chains = build_chains(JUDGED, REVIEWED, first_wording())
+    assert shown(chains) == ["g | and? It is right.", "m | and? dull | again m!", "b | and? late | again g"]
+    assert [[(link.learned, link.kind) for link in chain] for chain in chains] == [
+        [(1.0, "good"), (0.5, "review")],
+        [(1.0, "output"), (0.5, "review"), (1.0, "revision")],
+        [(1.0, "output"), (0.5, "review"), (1.0, "revision")],
+    ]
+
+
+def test_without_a_feedback_weight_reviews_are_only_read() -> None:
+    chains = build_chains(JUDGED, replace(REVIEWED, feedback_weight=0.0), first_wording())
+    assert shown(chains) == ["g | [and? It is right.]", "m | [and? dull] | again m!", "b | [and? late] | again g"]
+
+
+def test_loss_on_the_last_output_leaves_reviews_their_weight() -> None:
+    chains = build_chains(JUDGED, replace(REVIEWED, loss_on="last"), first_wording())
+    assert shown(chains) == ["g | and? It is right.", "[m] | and? dull | again m!", "[b] | and? late | again g"]
+
+
+def test_a_text_that_several_people_judged_has_a_review_of_each_and_equal_ones_are_one() -> None:
+    texts = (("a", "dull"), ("a", "late"), ("a", "dull"))
+    judged = record(*(RatedCompletion(text, critique=critique) for text, critique in texts))
+    assert shown(build_chains(judged, REVIEWED, first_wording())) == ["a | and? dull", "a | and? late"]
+
+
+def test_reviews_go_beside_other_orders_and_their_chains_begin_without_a_sentence() -> None:
+    mixed = Method(orders=("p", "n", "reviewed"), sentences="critique", unlikelihood=0.25)
+    assert shown(build_chains(JUDGED, mixed, first_wording())) == [
+        "says It is right: g",
+        "-B silent",
+        "g | [and? It is right.]",
+        "m | [and? dull] | again m!",
+        "b | [and? late] | again g",
+    ]
+
+
+def test_a_review_is_cut_with_the_output_that_it_judges() -> None:
+    for chain in build_chains(JUDGED, REVIEWED, first_wording()):
+        assert first_links(chain) == ([0] if len(chain) == 2 else [0, 2])
+        assert (
+            shown((without_front(chain, first_links(chain)[-1]),))[0].split()[0] == chain[-1 if chain[2:] else 0].text
+        )
+
+
+def test_a_record_without_a_critique_can_not_be_reviewed() -> None:
+    with pytest.raises(Unusable, match=r"^no completion has a critique$"):
+        build_chains(PAIR, REVIEWED, first_wording())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -446,6 +507,8 @@ def test_the_number_of_chains_is_the_same_in_every_epoch() -> None:
         ({"orders": ("pn",), "sentences": "none"}, "a chain of several outputs"),
         ({"good_above": 0.3}, "bad_below is 0.5 and method.good_above 0.3"),
         ({"unlikelihood": -1.0}, "can't be negative"),
+        ({"orders": ("reviewed",), "feedback_weight": -1.0}, "feedback_weight is -1.0; a weight can't be negative"),
+        ({"feedback_weight": 1.0}, "method.orders has no 'reviewed'"),
     ],
 )
 def test_a_method_that_makes_no_sense_is_refused(fields: dict, message: str) -> None:

@@ -35,8 +35,8 @@ def encoder(make: Any, template: str | None = None) -> Encoder:
 def planner(
     tokenizer: Encoder, chosen: Method, *, prompt: int, chain: int = 10_000, form: PromptFormat | None = None
 ) -> RecordPlanner:
-    marked = chosen.sentences != "none"
-    tokens = ChainTokenizer(tokenizer, form or PromptFormat(), max_prompt_tokens=prompt, marked=marked)
+    shapes = {"marked": chosen.sentences != "none", "reviews": chosen.reviews}
+    tokens = ChainTokenizer(tokenizer, form or PromptFormat(), max_prompt_tokens=prompt, **shapes)
     return RecordPlanner(tokens, chosen, Wording(), seed=0, max_chain_tokens=chain, row_tokens=10_000)
 
 
@@ -60,8 +60,9 @@ def test_a_prompt_that_fits_is_whole_and_one_token_too_long_loses_one_token(make
             )
             for chain in free.chains(whole)
         }
-        assert tokens == {whole.prompt.tokens}
-        (room,) = tokens
+        room = whole.prompt.tokens
+        assert max(tokens) == room
+        assert len(tokens) == 1 or "+reviewed" in of, "chains without a sentence have other text around the prompt"
         assert planner(encoder(make, CHATML), chosen, prompt=room, form=form).plan(record).prompt.cut == 0
         less = planner(encoder(make, CHATML), chosen, prompt=room - 1, form=form).plan(record)
         assert (less.prompt.tokens, less.prompt.cut) == (room - 1, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coh_lightning.errors import InputError
-from coh_lightning.sequences.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.sequences.rows import Row, hide, lay_out, lay_out_alone, pack, runs_of
 from coh_lightning.sequences.tokens import OutputSpan, Tokens
 from coh_lightning.sequences.trees import Tree
 
@@ -204,3 +204,22 @@ def test_outputs_to_score_are_numbered_tree_by_tree_chain_by_chain() -> None:
     assert row.outputs == 4
     assert row.score_token.tolist() == [2, 3, 2, 3, 5, 6, 8]
     assert row.score_output.tolist() == [0, 0, 1, 1, 2, 2, 3]
+
+
+def test_runs_end_where_a_tree_branches() -> None:
+    assert runs_of(two_trees()).tolist() == [[0, 1, -1], [1, 3, 0], [3, 4, 0], [4, 7, -1]]
+    assert runs_of(lay_out([], [], row_tokens=4, pad_id=0)).tolist() == [[0, 1, -1]]
+
+
+def test_a_run_continues_the_one_that_it_branches_from() -> None:
+    row = lay_out([tree("Pabc", "Pabd", "Pae", "Pfg")], [1.0], row_tokens=8, pad_id=0)
+    assert "".join(map(chr, row.ids)) == "Pabcdefg"
+    assert runs_of(row).tolist() == [
+        [0, 1, -1],
+        [1, 2, 0],
+        [2, 3, 1],
+        [3, 4, 2],
+        [4, 5, 2],
+        [5, 6, 1],
+        [6, 8, 0],
+    ]

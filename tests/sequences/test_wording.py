@@ -128,9 +128,11 @@ def test_markers_are_all_fixed_sentences_of_the_method(sentences: str, expected:
         pairs=(MarkerPair("G", "B"), MarkerPair("G2 {task}", "B2")), tie="T", best="best", better="better {task}",
         equal="equal", worse="worse", middle="middle", worst="worst", rating="rated {ratings}",
         rating_item="{level} {attribute}", levels=("low", "top"), critique="says {task} {critique}:", praise="fine",
-        blame="poor", revise="after {critique} better",
+        blame="poor", revise="after {critique} better", review="review of the {task}", improve="improve",
     )  # fmt: skip
     assert markers(wording, sentences, record(task="summary"), ("wit",)) == expected
+    asked = ("review of the summary", "improve")
+    assert markers(wording, sentences, record(task="summary"), ("wit",), reviews=True) == (*expected, *asked)
 
 
 def test_the_default_wording_is_part_of_the_interface() -> None:
@@ -142,13 +144,13 @@ def test_the_default_wording_is_part_of_the_interface() -> None:
         "rating_item": "{level} {attribute}", "levels": ("very poor", "poor", "fair", "good", "excellent"),
         "critique": "An answer of which people say that {critique}:", "praise": "it is right and complete",
         "blame": "it is wrong and leaves much out", "revise": "People say of it that {critique}. A better answer:",
-        "attributes": (),
+        "review": "What do people say of this answer?", "improve": "Please write a better answer.", "attributes": (),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "name",
-    ["tie", "best", "middle", "better", "equal", "worse", "worst", "rating", "rating_item", "critique", "revise"],
+    "tie best middle better equal worse worst rating rating_item critique revise review improve".split(),
 )
 def test_every_sentence_may_name_the_task_and_nothing_that_its_place_does_not_have(name: str) -> None:
     text = getattr(Wording(), name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import (
@@ -18,7 +19,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from coh_lightning.errors import InputError
-from coh_lightning.training.schedule import follow_plan, steps_of_epoch, total_steps, warmup_cosine
+from coh_lightning.training.schedule import OptimizerSettings, follow_plan, steps_of_epoch, total_steps, warmup_cosine
 from helpers.feedback import data_of, pairs, tiny
 
 QUIET: dict[str, Any] = {
@@ -33,6 +34,22 @@ QUIET |= {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False}
 
 def bare(**options: Any) -> pl.Trainer:
     return pl.Trainer(**(QUIET | {"max_epochs": 1} | options))
+
+
+# The optimizer
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "fused"),
+    [("cuda", "bf16-mixed", True), ("cuda", "16-mixed", None), ("cpu", "32-true", None)],
+)
+def test_adamw_is_one_kernel_on_a_gpu_unless_gradients_are_scaled(
+    device: str, precision: str, fused: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    monkeypatch.setattr(torch.nn.Parameter, "device", torch.device(device))  # torch itself takes a CPU's for `fused`
+    optimizer, _ = OptimizerSettings().build([("weight", weight)], precision, matrices=["weight"], lr=0.1, steps=4)
+    assert optimizer.defaults["fused"] is fused
 
 
 # The learning rate

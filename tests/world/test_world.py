@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
+from coh_lightning.feedback.jsonl import write_jsonl
 from coh_lightning.world import evaluate, feedback, posts, raters
+from coh_lightning.world.base_model import CHECKSUMS, checksums, make_base
 from coh_lightning.world.pretraining import pretraining_text
 from coh_lightning.world.tokenizer import END, PAD, make_tokenizer, words_as_tokens
+from coh_lightning.world.writers import WORLD_KINDS, WRITERS, WorldKind, Writer, write_summary
 
 FACTS = {
     "person": "Anna",
@@ -58,9 +63,7 @@ def test_a_harder_post_has_more_to_get_wrong() -> None:
         return float(
             np.mean(
                 [
-                    raters.rate_facts(
-                        p.facts, posts.write_summary(p, posts.WRITERS["fair"], random.Random(i))
-                    ).faultless
+                    raters.rate_facts(p.facts, write_summary(p, WRITERS["fair"], random.Random(i))).faultless
                     for i, p in enumerate(made)
                 ]
             )
@@ -74,11 +77,11 @@ def test_better_writers_get_better_ratings() -> None:
     means = [
         np.mean(
             [
-                raters.rate_facts(post.facts, posts.write_summary(post, writer, random.Random(i))).overall
+                raters.rate_facts(post.facts, write_summary(post, writer, random.Random(i))).overall
                 for i, post in enumerate(made)
             ]
         )
-        for writer in (posts.WRITERS["good"], posts.WRITERS["fair"], posts.WRITERS["poor"])
+        for writer in (WRITERS["good"], WRITERS["fair"], WRITERS["poor"])
     ]
     assert means[0] > 0.95 and means[0] > means[1] > means[2] > 0.5
 
@@ -201,9 +204,12 @@ def test_each_fault_is_found_and_named(
     assert rating.faultless == (critique == "it is right and complete")
 
 
-@pytest.mark.parametrize("fault", ["wrong", "gap", "invention", "repeat", "break_off", "slip"])
+_FAULTS = ("wrong", "gap", "invention", "repeat", "break_off", "slip")
+
+
+@pytest.mark.parametrize("fault", _FAULTS)
 def test_a_writers_only_fault_is_always_found(fault: str) -> None:
-    writer = posts.Writer(**{name: float(name == fault) for name in posts.Writer.__dataclass_fields__})
+    writer = Writer(**{name: float(name == fault) for name in _FAULTS})
     words = {
         "wrong": "wrong",
         "gap": "leaves out",
@@ -213,7 +219,7 @@ def test_a_writers_only_fault_is_always_found(fault: str) -> None:
         "slip": "mixes up he and she",
     }
     for index, post in enumerate(posts.make_posts(60, seed=8)):
-        summary = posts.write_summary(post, writer, random.Random(index))
+        summary = write_summary(post, writer, random.Random(index))
         if fault == "slip" and " she " not in summary and " he " not in summary:
             continue
         assert words[fault] in raters.rate_facts(post.facts, summary).critique, summary
@@ -236,13 +242,9 @@ def test_any_text_is_rated_within_the_scales(text: str) -> None:
 def test_critiques_are_words_of_the_world() -> None:
     known = set(posts.vocabulary())
     for index, post in enumerate(posts.make_posts(200, seed=8, difficulty="hard")):
-        for writer in posts.WRITERS.values():
+        for writer in WRITERS.values():
             assert (
-                set(
-                    raters.rate_facts(
-                        post.facts, posts.write_summary(post, writer, random.Random(index))
-                    ).critique.split()
-                )
+                set(raters.rate_facts(post.facts, write_summary(post, writer, random.Random(index))).critique.split())
                 <= known
             )
 
@@ -319,26 +321,20 @@ def test_the_tokenizer_adds_nothing_to_a_text() -> None:
 # --- base model
 
 
-_BASE: list[Any] = []
-
-
-def _base() -> tuple[Any, Any]:
-    if not _BASE:
-        _BASE.extend(feedback.load_base())
-    return _BASE[0], _BASE[1]
+@cache
+def _base(kind: WorldKind = "noise") -> tuple[Any, Any]:
+    return feedback.load_base(feedback.BASES[kind])
 
 
 def _shipped_tokenizer() -> Any:
     return _base()[1]
 
 
-def test_the_shipped_files_have_the_checksums_beside_them_and_are_small() -> None:
-    from build_world import CHECKSUMS, checksums
-
-    listed = dict(
-        reversed(line.split("  ")) for line in (feedback.BASE / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    )
-    assert listed == checksums(feedback.BASE)
+@pytest.mark.parametrize("kind", WORLD_KINDS)
+def test_the_shipped_files_have_the_checksums_beside_them(kind: WorldKind) -> None:
+    folder = feedback.BASES[kind]
+    listed = dict(reversed(line.split("  ")) for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines())
+    assert listed == checksums(folder)
     assert {
         "config.json",
         "model.safetensors",
@@ -346,7 +342,18 @@ def test_the_shipped_files_have_the_checksums_beside_them_and_are_small() -> Non
         "tokenizer.json",
         "tokenizer_config.json",
     } <= listed.keys()
-    assert (feedback.BASE / "model.safetensors").stat().st_size <= 2_000_000
+
+
+def test_the_shipped_bases_are_small_and_differ_only_in_their_weights() -> None:
+    files = [path for folder in feedback.BASES.values() for path in folder.iterdir()]
+    assert sum(path.stat().st_size for path in files) <= 4_000_000
+    habits, noise = (checksums(folder) for folder in feedback.BASES.values())
+    assert {name for name in habits if habits[name] != noise[name]} == {"model.safetensors"}
+
+
+def test_the_base_model_of_the_noise_world_is_the_one_of_old() -> None:
+    digest = "ec3ad4fe512926a0b5c3f06f928084ac8f65c237ea75bf1393a319e8cc9565f4"
+    assert checksums(feedback.NOISE_BASE)["model.safetensors"] == digest
 
 
 def test_the_shipped_tokenizer_is_the_one_that_the_code_makes() -> None:
@@ -354,50 +361,50 @@ def test_the_shipped_tokenizer_is_the_one_that_the_code_makes() -> None:
     assert _base()[0].config.vocab_size == len(_shipped_tokenizer())
 
 
-def test_building_writes_a_folder_that_loads_and_repeats(tmp_path: Path) -> None:
-    from build_world import build, checksums
-
+def test_a_base_model_loads_and_repeats(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        build(tmp_path / name, documents=96, seed=3)
+        make_base(tmp_path / name, pretraining_text(96, seed=3), seed=3)
     assert checksums(tmp_path / "one") == checksums(tmp_path / "two")
     lm, tokenizer = feedback.load_base(tmp_path / "one")
     assert lm.config.vocab_size == len(tokenizer)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--doc", "3"], "unrecognized arguments: --doc 3; --help lists the options."),
-        (["--documents", "many"], "argument --documents: invalid int value: 'many'; --help lists the options."),
-        (["--documents", "0"], "--documents is 0; it must be at least 1; --help lists the options."),
-        (["--threads", "-1"], "--threads is -1; it must be at least 1; --help lists the options."),
-    ],
-)
-def test_mistakes_on_the_command_line_of_build_end_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
-) -> None:
-    from build_world import main
-
-    assert main(["--output", str(tmp_path / "base"), *arguments]) == 2
-    assert capsys.readouterr().err == f"error: scripts/build_world.py: {says}\n"
-    assert not (tmp_path / "base").exists()
-
-
 def test_a_missing_base_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"scripts/build_world\.py"):
+    with pytest.raises(InputError, match=r"python -m coh_lightning\.world\.build"):
         feedback.load_base(tmp_path)
 
 
-def test_the_base_writes_summaries_of_medium_quality_and_never_reviews_them() -> None:
-    records = feedback.world_feedback(posts=60, samples=2, seed=5)
+@pytest.mark.parametrize("kind", WORLD_KINDS)
+def test_the_base_writes_summaries_of_medium_quality_and_never_reviews_them(kind: WorldKind) -> None:
+    records = feedback.world_feedback(posts=60, samples=2, seed=5, kind=kind)
     candidates = [candidate for record in records for candidate in record.candidates]
     assert 0.6 < np.mean([candidate.ratings["overall"] for candidate in candidates]) < 0.9
     assert 0.0 < np.mean([candidate.thumb for candidate in candidates]) < 0.35
     assert not any("review" in candidate.text or "summarise" in candidate.text for candidate in candidates)
 
 
-def test_the_base_answers_questions() -> None:
-    assert evaluate.general_ability(*_base(), posts.questions(60, seed=5)) > 0.6
+def test_the_likeliest_summary_is_right_in_the_noise_world_and_hasty_in_the_habits_world() -> None:
+    def greedy(kind: WorldKind) -> tuple[float, float, float]:
+        """Overall score, and the shares of clothes and days that are stated."""
+        made = posts.make_posts(60, seed=5)
+        prompts = [post.prompt for post in made]
+        written = feedback.continuations(*_base(kind), prompts, keys=prompts, temperature=0.0)
+        rows = list(zip(made, (text for [text] in written), strict=True))
+        overall = np.mean([raters.rate_facts(post.facts, text).overall for post, text in rows])
+        clothes, days = (
+            np.mean([post.facts[fact] in text for post, text in rows if fact in post.facts])
+            for fact in ("clothes", "day")
+        )
+        return float(overall), float(clothes), float(days)
+
+    habits, noise = greedy("habits"), greedy("noise")
+    assert noise[0] > 0.93 and min(noise[1:]) > 0.8
+    assert habits[0] < 0.9 and habits[1] < 0.5 and habits[2] > 0.7
+
+
+@pytest.mark.parametrize("kind", WORLD_KINDS)
+def test_the_base_answers_questions(kind: WorldKind) -> None:
+    assert evaluate.general_ability(*_base(kind), posts.questions(60, seed=5)) > 0.9
 
 
 # --- sampler
@@ -439,6 +446,26 @@ def test_greedy_continuations_are_those_of_transformers() -> None:
 
 
 # --- feedback
+
+
+def test_feedback_of_the_noise_world_is_that_of_old_bit_for_bit(tmp_path: Path) -> None:
+    records = feedback.world_feedback(posts=100, seed=0, kind="noise")
+    write_jsonl(tmp_path / "f.jsonl", records)
+    digest = hashlib.sha256((tmp_path / "f.jsonl").read_bytes()).hexdigest()
+    assert digest == "ce1a72286178d6d819173f0afa34e0ed15c8b5d47509dfa7437e902cabb7f724"
+
+
+def test_the_two_kinds_share_posts_and_have_caches_of_their_own(tmp_path: Path) -> None:
+    habits, noise = (
+        feedback.world_feedback(posts=4, samples=2, seed=0, kind=kind, cache_dir=tmp_path) for kind in WORLD_KINDS
+    )
+    assert [record.prompt for record in habits] == [record.prompt for record in noise]
+    assert [record.candidates for record in habits] != [record.candidates for record in noise]
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    for kind, records in zip(WORLD_KINDS, (habits, noise), strict=True):
+        assert feedback.world_feedback(posts=4, samples=2, seed=0, kind=kind, cache_dir=tmp_path) == records
+    with pytest.raises(InputError, match="'habit'; it must be one of habits, noise"):
+        feedback.world_feedback(posts=4, kind="habit")  # type: ignore[arg-type]
 
 
 def test_a_record_has_ranked_rated_and_critiqued_completions() -> None:

@@ -1,8 +1,7 @@
-"""`python scripts/build_world.py [--output DIR]`: make the embedded world's tokenizer and base model again.
+"""The base model of a world: a Llama-shaped model of two layers and the world's tokenizer, in a Hugging Face folder.
 
-A Llama-shaped model of two layers is trained from scratch, in float32, for one pass over pretraining documents, and
-written as a Hugging Face folder with the checksums of its files. On one machine with the same number of threads the
-same bytes come out; another machine may round differently.
+It is trained from scratch, in float32, for one pass over pretraining documents. On one machine with the same number of
+threads the same bytes come out; another machine may round differently.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,11 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
 from coh_lightning.rng import generator, key64
-from coh_lightning.world.feedback import BASE
-from coh_lightning.world.pretraining import pretraining_text
 from coh_lightning.world.tokenizer import END, MAX_LENGTH, PAD, save_tokenizer
 
 if TYPE_CHECKING:
@@ -138,61 +132,25 @@ def write_checksums(folder: Path) -> None:
     )
 
 
-def build(output: Path, *, documents: int, seed: int) -> None:
-    """Make tokenizer and base model and write them with their checksums into the folder."""
+def make_base(folder: Path, texts: Sequence[str], *, seed: int) -> None:
+    """Train a base model on these documents and write it, its tokenizer and the checksums of all files into the folder,
+    which is made.
+    """
     from transformers import GenerationConfig
 
-    output.mkdir(parents=True, exist_ok=True)
-    tokenizer = save_tokenizer(output)
+    folder.mkdir(parents=True)
+    tokenizer = save_tokenizer(folder)
     model = make_model(tokenizer, seed=seed)
     end, pad = (tokenizer.get_vocab()[token] for token in (END, PAD))
-    texts = pretraining_text(documents, seed=seed)
     ids = [
         [*encoded, end]
-        for encoded in tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        for encoded in tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
     ]
-    print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(ids):,} documents, {sum(map(len, ids)):,} "
-        "tokens",
-        flush=True,
-    )
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters, {len(ids):,} documents, {sum(map(len, ids)):,} tokens", flush=True)
     pretrain(model, ids, seed=seed, pad=pad)
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, max_new_tokens=64, do_sample=True)
-    model.save_pretrained(output)
-    for file in output.iterdir():
+    model.save_pretrained(folder)
+    for file in folder.iterdir():
         file.chmod(0o644)  # safetensors writes 600, which a packaged file must not have
-    write_checksums(output)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line of this module; gives its exit status."""
-    parser = CommandParser(
-        prog="scripts/build_world.py",
-        description="Make the embedded world's tokenizer and base model again.",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=BASE, help="folder to write into (default: the one inside the package)"
-    )
-    parser.add_argument(
-        "--documents",
-        type=int,
-        default=96_000,
-        help="number of pretraining documents, each seen once (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of documents, weights and order (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
-    try:
-        options = parser.parse_args(arguments)
-        for name in ("documents", "threads"):
-            if getattr(options, name) < 1:
-                parser.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
-        torch.set_num_threads(options.threads)
-        build(options.output, documents=options.documents, seed=options.seed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    write_checksums(folder)
