@@ -93,7 +93,7 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
 def test_every_guide_is_linked() -> None:
     for page in set(PAGES) - {"README", "index"}:
         assert re.search(rf"^{page}$", PAGES["index"], flags=re.MULTILINE), page
-        assert f"docs/{page}.md" in PAGES["README"] or page in ("api", "cost"), page
+        assert f"docs/{page}.md" in PAGES["README"] or page in ("api", "cost", "plan_of_claims"), page
 
 
 def test_every_method_and_wording_of_the_tables_is_a_file() -> None:

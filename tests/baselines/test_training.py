@@ -52,6 +52,10 @@ def chat(tmp_path: Path) -> list[str]:
     return [f"--data.feedback={feedback}", *named, *sizes, *shares]
 
 
+def length(completion: Completion) -> dict[str, float]:
+    return {"length": float(len(completion.text))}
+
+
 def trl(*words: str) -> None:
     assert main(["trl", *words]) == 0
 
@@ -111,12 +115,15 @@ def test_the_folder_is_tested_as_a_model_of_ours_and_is_not_made_twice(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["dpo", "rloo"])
 def test_an_interrupted_run_continues_to_the_same_weights(
-    records: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: str, records: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from coh_lightning.baselines import training
 
-    command = ["dpo", *records, "--steps", "5", "--batch", "2", "--save-every", "2", "--lr", "1e-3"]
+    command = [trainer, *records, "--steps", "5", "--batch", "2", "--save-every", "2", "--lr", "1e-3"]
+    if trainer == "rloo":
+        command += [f"--reward={__name__}:length", "--max-new-tokens", "8"]
     trl(*command, "--output", str(tmp_path / "whole"))
 
     def interrupt(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
