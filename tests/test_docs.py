@@ -241,7 +241,7 @@ def test_the_lines_of_python_run(tmp_path: Path) -> None:
     [checkpoint] = (tmp_path / "runs" / "mine").rglob("*.ckpt")
     export = next(c for c in commands("export") if c.startswith("coh export"))
     run(first_line(re.sub(r"runs/\S+", str(checkpoint), export, count=1)), tmp_path, seconds=300)
-    printed = run([sys.executable, "-c", blocks("export", "python")[0]], tmp_path, seconds=300)
+    printed = run([sys.executable, "-c", "\n".join(blocks("export", "python"))], tmp_path, seconds=300)
     assert printed.count("'role': 'assistant'") == 3
 
 
