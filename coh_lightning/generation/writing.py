@@ -141,6 +141,10 @@ class Writer:
                     "no order 'reviewed', so this model never learned to write reviews; train one with "
                     "--data.method=conf/method/reviewed.yaml."
                 )
+        refine = self.settings.refine
+        if refine and self.settings.critic != SELF and method is not None and method.sentences == "none":
+            what = f"model.generation.refine is {refine}, but the method '{method.name}' has no sentence that calls an"
+            raise InputError(f"{what} answer bad; set refine to 0.")
         mesh, seconds = mesh_of(trainer), self.settings.sampling.max_seconds
         if seconds is not None and mesh is not None and mesh[TENSOR].size() > 1:
             what = f"sampling.max_seconds is {seconds:g}, but ranks that share tensors must stop at the same token"

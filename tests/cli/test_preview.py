@@ -197,6 +197,14 @@ def test_colors_distinguish_learned_read_and_unlearned(
         and "\x1b[38;5;160mb\x1b[0m\x1b[38;5;167mc\x1b[0m" in text
         and "\x1b[2mQ" in text
     )
+    judged = [{"prompt": "Q", "completions": [{"text": "a", "rank": 1}, {"text": "bc", "rank": 2, "critique": "de"}]}]
+    reviewed = [write(folder / "r.jsonl", judged), "--config=short.yaml", "--data.method=conf/method/reviewed.yaml"]
+    reviewed += ["--data.wording.review=R", "--data.wording.improve=S"]
+    for weight in (1, 0):  # learned or only read
+        text = preview(capsys, *reviewed, f"--data.method.feedback_weight={weight}")
+        assert "\x1b[38;5;33md\x1b[0m\x1b[38;5;75me\x1b[0m" in text and "\x1b[38;5;34mb" in text
+    preview(capsys, *reviewed, "--html", str(folder / "page.html"))
+    assert '<tr class="review">' in (folder / "page.html").read_text(encoding="utf-8")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[38" not in preview(capsys, *words)
 

@@ -36,7 +36,7 @@ from coh_lightning.sequences.trees import Tree
 from coh_lightning.sequences.wording import Wording
 from helpers.feedback import EVERY_KIND, METHODS, built, data_of, merged, method, pairs, tiny, usable, write
 from helpers.tokenizers import character
-from helpers.training import gpt2, trainer
+from helpers.training import fitted, gpt2, trainer
 
 
 def ranking(number: int, *, k: int = 14) -> dict[str, Any]:
@@ -314,3 +314,57 @@ def test_a_record_split_over_rows_counts_once(tmp_path: Path) -> None:
     assert len(losses) > 2
     metrics = merged(trainer(tmp_path).validate(tiny(), datamodule=data, verbose=False))
     assert metrics["val/nll_records"] == 2
+
+
+# Reviews
+
+
+def test_reviews_have_a_loss_of_their_own_that_is_not_among_the_outputs(tmp_path: Path) -> None:
+    rows = [row | {"completions": [c | {"critique": "so so"} for c in row["completions"]]} for row in pairs(20)]
+    found = []
+    for weight in (0.0, 1.0, 3.0):
+        others = [row | {"prompt": "Held. " + row["prompt"]} for row in rows]
+        held_out = [Records(write(tmp_path / "held_out.jsonl", others))]
+        data = data_of(
+            rows,
+            tmp_path,
+            train_only=False,
+            method=method("reviewed", feedback_weight=weight),
+            validation_sources=held_out,
+            test_sources=held_out,
+            rows_per_step=64,
+            fcm_range=(0.0, 0.0),
+        )
+        watch = fitted(data, gpt2(lr=1e-15), tmp_path, max_steps=1, precision="64-true")
+        figures = {name: value for logged in watch.metrics for name, value in logged.items() if "nll" in name}
+        figures |= {"loss": watch.losses[0], "share": data.report()["share_in_loss"]}
+        counts = data.counts["train"]
+        assert (counts.reviews, counts.completions_without_critique) == (40, 0)
+        assert (counts.review_tokens_in_loss > 0) == (weight > 0)
+        assert counts.tokens_in_loss > counts.review_tokens_in_loss
+        found.append((figures, counts))
+    (none, counts), (one, _), (three, _) = found
+    for stage in ("train", "val"):
+        assert f"{stage}/nll_review_2" not in none
+        assert one[f"{stage}/nll_review_2"] == pytest.approx(three[f"{stage}/nll_review_2"], rel=1e-6)
+        for name in ("nll", "nll_bad_1", "nll_good_1", "nll_revision_3"):
+            assert none[f"{stage}/{name}"] == pytest.approx(one[f"{stage}/{name}"], rel=1e-6)
+    # the step's loss is divided by the weight of outputs and reviews together
+    outputs, reviews = counts.tokens_in_loss, found[1][1].review_tokens_in_loss
+    for weight, figures in ((1.0, one), (3.0, three)):
+        whole = outputs * figures["train/nll"] + weight * reviews * figures["train/nll_review_2"]
+        assert figures["loss"] == pytest.approx(whole / (outputs + weight * reviews), rel=1e-6)
+    assert none["loss"] == pytest.approx(none["train/nll"], rel=1e-6)
+
+
+def test_completions_without_a_critique_are_counted_and_records_without_any_are_rejected(tmp_path: Path) -> None:
+    rows = pairs(4)
+    for row in rows[:3]:
+        row["completions"] = [row["completions"][0], row["completions"][1] | {"critique": "so so"}]
+    data = built(rows, tmp_path, method=method("reviewed"))
+    counts = data.counts["train"]
+    assert (counts.used, counts.rejected, counts.reviews, counts.completions_without_critique) == (3, 1, 3, 3)
+    assert data.report()["rejected"] == {"no completion has a critique": 1}
+    assert "3 reviews in them, 3 completions without a critique" in dict(data.summary())["chains"]
+    mixed = built(rows, tmp_path, method=method("coh+reviewed")).counts["train"]
+    assert (mixed.used, mixed.rejected, mixed.reviews, mixed.completions_without_critique) == (4, 0, 3, 5)
