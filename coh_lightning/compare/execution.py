@@ -60,6 +60,7 @@ class Plan:
     def __post_init__(self) -> None:
         self.results = read_results(self.file)
         self.places = Places(self.folder)
+        self.running: list[Row] = []
         self.waiting = [row for row in in_order(self.study, self.rows) if not self.is_finished(row)]
 
     def is_finished(self, row: Row) -> bool:
@@ -68,7 +69,8 @@ class Plan:
 
     def steps(self, row: Row) -> list[Step]:
         """All steps of a row; of a row that is not tuned yet, with the first of its rates."""
-        known = tuned(self.study, row, self.composed, self.results) or with_rate(row, row.method.rates[0])
+        known = row if row.rate is not None else tuned(self.study, row, self.composed, self.results)
+        known = known or with_rate(row, row.method.rates[0])
         steps = steps_of(self.study, known, self.composed[row.method.name], self.folder)
         return [replace(one, work=self.work(one, row)) for one in steps]
 
@@ -84,7 +86,7 @@ class Plan:
 
     def left(self) -> dict[str, Step]:
         """The steps that are still to do, each once."""
-        every = {one.name: one for row in self.waiting for one in self.steps(row)}
+        every = {one.name: one for row in [*self.running, *self.waiting] for one in self.steps(row)}
         return {name: one for name, one in every.items() if not self.places.is_done(name)}
 
 
@@ -157,6 +159,7 @@ class Execution:
                 found := self._next({name for _, names in busy.values() for name in names})
             ):
                 row, steps = found
+                self.plan.running.append(row)
                 busy[pool.submit(self._row, row, steps)] = (row, {one.name for one in steps})
             show()
             if not busy:
@@ -164,6 +167,7 @@ class Execution:
             ended, _ = wait(busy, timeout=5, return_when=FIRST_COMPLETED)
             for future in ended:
                 row, _ = busy.pop(future)
+                self.plan.running.remove(row)
                 try:
                     self._keep(row, future.result())
                 except Failed as error:
