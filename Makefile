@@ -28,17 +28,16 @@ help:
 # One folder for each call. Every command is an ordinary one and is printed as it begins; what a fit prints is in its log.
 # All fits take the same number of steps, which see equally many tokens: equal compute. The table says how many epochs that is.
 demo: DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
-demo: .venv/.installed
-	@mkdir -p $(DEMO)
-	@echo "four fits, two at a time, then their comparison"
-	$(MAKE) --no-print-directory -j2 DEMO=$(DEMO) $(FITS:%=demo-%)
+demo: $(FITS:%=demo-%)
 	$(RUN) -m coh_lightning.cli.demo $(FITS:%=$(DEMO)/%)
 
+MAKEFLAGS += --jobs=2 # fits, each with one thread
 demo-sft_best: RECIPE = world_sft_best
 demo-sft_faultless: RECIPE = world_sft_faultless
 demo-coh: RECIPE = world
 demo-coh_critiques: RECIPE = world_critiques
-$(FITS:%=demo-%): demo-%:
+$(FITS:%=demo-%): demo-%: .venv/.installed
+	mkdir -p $(DEMO)
 	OMP_NUM_THREADS=1 $(RUN) -m coh_lightning fit --config conf/experiment/$(RECIPE).yaml --run.folder $(DEMO)/$* \
 		> $(DEMO)/$*.log 2>&1 || { cat $(DEMO)/$*.log; exit 1; }
 

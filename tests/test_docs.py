@@ -93,7 +93,7 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
 def test_every_guide_is_linked() -> None:
     for page in set(PAGES) - {"README", "index"}:
         assert re.search(rf"^{page}$", PAGES["index"], flags=re.MULTILINE), page
-        assert f"docs/{page}.md" in PAGES["README"] or page in ("api", "cost"), page
+        assert f"docs/{page}.md" in PAGES["README"] or page in ("api", "cost", "plan_of_claims"), page
 
 
 def test_every_method_and_wording_of_the_tables_is_a_file() -> None:
@@ -190,11 +190,12 @@ def test_the_demo_runs_as_written(tmp_path: Path) -> None:
         check=False,
     )
     assert make.returncode == 0, make.stdout[-2000:] + make.stderr[-4000:]
-    rows = ["base", "sft_best", "sft_faultless", "coh, asked for good", "coh, asked for bad"]
-    for row in [*rows, "coh_critiques, asked for good"]:
+    rows = ["base", "sft_best", "sft_faultless", "coh: good", "coh: bad", "coh: good, cutoff alone"]
+    for row in [*rows, "coh: good, guidance 2", "coh_critiques: good", "coh_critiques: bad"]:
         assert re.search(rf"^{row} .*±", make.stdout, flags=re.MULTILINE), make.stdout[-3000:]
         assert f"| {row} |" in PAGES["README"] and f"| {row} |" in PAGES["evidence"]
-    assert str(tmp_path / "demo" / "report.md") in make.stdout
+    for name in ("report.md", "report.html"):
+        assert str(tmp_path / "demo" / name) in make.stdout and (tmp_path / "demo" / name).is_file()
 
 
 @pytest.mark.slow
@@ -240,7 +241,7 @@ def test_the_lines_of_python_run(tmp_path: Path) -> None:
     [checkpoint] = (tmp_path / "runs" / "mine").rglob("*.ckpt")
     export = next(c for c in commands("export") if c.startswith("coh export"))
     run(first_line(re.sub(r"runs/\S+", str(checkpoint), export, count=1)), tmp_path, seconds=300)
-    printed = run([sys.executable, "-c", blocks("export", "python")[0]], tmp_path, seconds=300)
+    printed = run([sys.executable, "-c", "\n".join(blocks("export", "python"))], tmp_path, seconds=300)
     assert printed.count("'role': 'assistant'") == 3
 
 

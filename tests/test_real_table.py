@@ -1,10 +1,13 @@
-"""scripts/perplexity.py and scripts/real_table.py: figures by hand, from folders as `coh test` leaves them."""
+"""Scripts for docs/real.md: figures by hand, from folders as `coh test` leaves them, and the whole table, small."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from coh_lightning.human_eval.statistics import wilson
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.tokenizer import load_tokenizer
 from coh_lightning.worlds import resolve
+from helpers.training import chat_model
 
 TEXT = "\n".join(resolve("text")(60, seed=3))
 
@@ -114,3 +118,25 @@ def test_a_mistake_in_a_perplexity_is_one_sentence(
     assert main(words) == 2
     printed = capsys.readouterr().err
     assert message in printed and len(printed.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_whole_table_is_made_and_a_second_call_keeps_what_is_there(real_data: Path, tmp_path: Path) -> None:
+    root, out = Path(__file__).parent.parent, tmp_path / "out"
+    sizes = ["--model.generation.sampling.max_new_tokens=8", "--data.max_test_prompts=2"]
+    words = ["scripts/real.sh", chat_model(tmp_path / "model"), real_data, out, *sizes]
+    words += ["--data.max_unusable_fraction=0.95", f"--data.cache_dir={tmp_path / 'cache'}"]
+    programs = {"COH": f"{sys.executable} -m coh_lightning", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    settings = os.environ | programs | {"SEEDS": "0", "STEPS": "1", "PROMPTS": "8", "TEST": "3"}
+
+    def call() -> str:
+        done = subprocess.run(words, cwd=root, env=settings, capture_output=True, text=True, timeout=1200)
+        assert done.returncode == 0, (out / "0.log").read_text()[-4000:]
+        return done.stdout
+
+    first = call()
+    assert all(f"| {name} | " in first for name in ("base", "coh", "coh_lambda", "sft", "constraints_critiques"))
+    times = {path: path.stat().st_mtime_ns for path in out.glob("0/*/*") if path.is_file()}
+    assert call() == first
+    assert {path: path.stat().st_mtime_ns for path in out.glob("0/*/*") if path.is_file()} == times

@@ -27,22 +27,24 @@ from coh_lightning.errors import InputError
 from coh_lightning.io import atomic_write
 from coh_lightning.pages.page import write_page
 from coh_lightning.world import evaluate, posts
-from coh_lightning.world.feedback import BATCH_SIZE, HABITS_BASE, world_prompts
+from coh_lightning.world.feedback import BATCH_SIZE, TEST_SEED, world_prompts
+from coh_lightning.worlds import TABLE, resolve
 
+DATA, CHECKPOINT = "data.json", "checkpoints/last.ckpt"
 TEMPERATURES = (1.0, 0.7, 0.0)
 GUIDANCE = 2.0
 SENTENCES = "polarity"
 """Guidance is shown for runs with these sentences, the bare ones."""
 
 
-def judge(run: Path | None, *, prompts: int, questions: int, seed: int = 0) -> list[Row]:
-    """The rows of one run, or of the base model (None). Raises InputError for a folder without a finished run."""
+def judge(run: Path | None, *, base: str, prompts: int, questions: int, seed: int = TEST_SEED) -> list[Row]:
+    """The rows of one run, or of the base model (None), which is a folder or a name on the hub."""
     import torch
     from transformers import AutoTokenizer
 
     torch.set_num_threads(1)
-    tokenizer = AutoTokenizer.from_pretrained(HABITS_BASE)
-    lm, prompter, epochs = _loaded(run, tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    lm, prompter, epochs = _loaded(run, base, tokenizer)
     ability = evaluate.general_ability(lm, tokenizer, posts.questions(questions, seed=seed))
     records = world_prompts(prompts, seed=seed)
     rows = []
@@ -70,7 +72,7 @@ def _variants(sentences: str) -> list[tuple[str, float | None]]:
     return [("good", None), ("bad", None), *guided]
 
 
-def _loaded(run: Path | None, tokenizer: Any) -> tuple[Any, Any, float | None]:
+def _loaded(run: Path | None, base: str, tokenizer: Any) -> tuple[Any, Any, float | None]:
     """Model, prompter and epochs of training."""
     from transformers import AutoModelForCausalLM
 
@@ -82,16 +84,32 @@ def _loaded(run: Path | None, tokenizer: Any) -> tuple[Any, Any, float | None]:
         sft = Method(orders=("p",), sentences="none")  # the base model is prompted as after SFT
         form = PromptFormat(before_marker=" ", before_output=" ")  # of conf/quickstart.yaml
         prompter = Prompter.make(tokenizer, sft, Wording(), form, max_prompt_tokens=512)
-        return AutoModelForCausalLM.from_pretrained(HABITS_BASE), prompter, None
-    checkpoint, data = run / "checkpoints" / "last.ckpt", run / "data.json"
-    if not checkpoint.exists() or not data.is_file():
-        missing = "checkpoints/last.ckpt" if data.is_file() else "data.json"
-        raise InputError(f"{run} has no {missing}; give the folder of a finished run of `fit`.")
-    module = CoHModule.load_from_checkpoint(checkpoint, map_location="cpu")
+        return AutoModelForCausalLM.from_pretrained(base), prompter, None
+    module = CoHModule.load_from_checkpoint(run / CHECKPOINT, map_location="cpu")
     assert module.trained_with is not None
-    steps = read_checkpoint(checkpoint)["global_step"]
-    epochs = steps / json.loads(data.read_text(encoding="utf-8"))["steps_per_epoch"]
+    steps = read_checkpoint(run / CHECKPOINT)["global_step"]
+    epochs = steps / json.loads((run / DATA).read_text(encoding="utf-8"))["steps_per_epoch"]
     return module.lm, Prompter.from_settings(module.trained_with, tokenizer), epochs
+
+
+def base_of(runs: Sequence[Path]) -> str:
+    """The base model of all runs. Raises InputError as `compare` does."""
+    from coh_lightning.model.checkpoints import read_checkpoint_info
+
+    bases: dict[str, Path] = {}
+    for run in runs:
+        for name in (DATA, CHECKPOINT):
+            if not (run / name).exists():
+                raise InputError(f"{run} has no {name}; give the folder of a finished run of `fit`.")
+        name = read_checkpoint_info(run / CHECKPOINT)["base"]
+        if name is None:
+            raise InputError(f"{run} began from random weights, so it has no base model to compare with; leave it out.")
+        bases.setdefault(str(resolve("model", name)) if name in TABLE else name, run)
+    if len(bases) > 1:
+        (one, first), (other, second), *_ = bases.items()
+        what = f"{first} began from {one}, and {second} from {other}"
+        raise InputError(f"{what}; compare runs from one base model at a time.")
+    return next(iter(bases))
 
 
 def _summaries(
@@ -112,9 +130,13 @@ def _summaries(
 
 
 def compare(runs: Sequence[Path], *, prompts: int, questions: int, jobs: int = 1) -> list[Row]:
-    """The rows of the base model and of every run on the same posts, `jobs` models at a time."""
+    """The rows of the base model and of every run on the same posts, `jobs` models at a time.
+
+    Raises:
+        InputError: a folder without a finished run, or runs that began from different base models.
+    """
     models: list[Path | None] = [None, *runs]
-    counts = {"prompts": prompts, "questions": questions}
+    counts: dict[str, Any] = {"base": base_of(runs), "prompts": prompts, "questions": questions}
     with ProcessPoolExecutor(min(jobs, len(models)), mp_context=get_context("spawn")) as pool:
         pending = [pool.submit(judge, run, **counts) for run in models]
         for done in track(as_completed(pending), "writing and judging summaries", total=len(pending), transient=True):
@@ -126,9 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m coh_lightning.cli.demo", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run of fit on the embedded world")
-    add("--prompts", type=int, default=300, help="posts to summarize (default 300)")
-    add("--questions", type=int, default=300, help="questions of general ability (default 300)")
-    add("--samples", type=int, default=3, help="posts whose summaries are shown in the reports (default 3)")
+    add("--prompts", type=int, default=500, help="posts to summarize (default %(default)s)")
+    add("--questions", type=int, default=300, help="questions of general ability (default %(default)s)")
+    add("--samples", type=int, default=3, help="posts whose summaries are shown in the reports (default %(default)s)")
     add("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="models judged at a time (default %(default)s)")
     add(
         "--output",
@@ -141,7 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if getattr(args, name) < 1:
                 parser.error(f"--{name} is {getattr(args, name)}; it must be at least 1")
         rows = compare(args.runs, prompts=args.prompts, questions=args.questions, jobs=args.jobs)
-        report = Report.of(rows, [record.prompt[-1].parts[0].text for record in world_prompts(args.samples)])
+        texts = [record.prompt[-1].parts[0].text for record in world_prompts(args.prompts)]
+        report = Report.of(rows, texts, shown=args.samples)
         folder: Path = args.output or args.runs[0].parent
         with atomic_write(folder / "report.md") as aside:
             aside.write_text(as_markdown(report), encoding="utf-8")

@@ -52,22 +52,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Rows, their intervals for each temperature, and the texts of the first posts."""
+    """Rows, their intervals for each temperature, and the texts of the posts."""
 
     rows: Sequence[Row]
     figures: Mapping[float, Sequence[evaluate.ScoreRow]]
     posts: Sequence[str]
     baseline: str
+    shown: int
+    """Posts whose summaries are shown."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], posts: Sequence[str]) -> Report:
+    def of(cls, rows: Sequence[Row], posts: Sequence[str], *, shown: int) -> Report:
         labels = [row.label for row in rows]
         baseline = BASELINE if BASELINE in labels else labels[0]
         figures = {
             temperature: evaluate.table({row.label: row.scores[temperature] for row in rows}, baseline=baseline)
             for temperature in rows[0].scores
         }
-        return cls(rows, figures, posts, baseline)
+        return cls(rows, figures, posts, baseline, shown)
 
     @property
     def prompts(self) -> int:
@@ -115,6 +117,7 @@ class Report:
             "tables": [self.scores, self.differences],
             "all_measures": [self.measures(temperature) for temperature in self.figures],
             "samples": self.samples(),
+            "first": self.rows[0].label,
         }
 
     def measures(self, temperature: float) -> tuple[list[str], list[list[str]]]:
@@ -169,16 +172,21 @@ class Report:
         }
 
     def samples(self) -> list[dict[str, Any]]:
-        """The first posts, each with the greedy summaries: a line for each model, good and bad side by side."""
+        """The first posts whose greedy summary by the first model has a fault, each with the greedy summaries: a line
+        for each model, good and bad side by side.
+        """
         greedy = min(self.figures)
+        faulty = [index for index, score in enumerate(self.rows[0].scores[greedy]) if not score["faultless"]]
         made = []
-        for index, post in enumerate(self.posts):
+        for index in faulty[: self.shown]:
             groups: dict[str, dict[str, Any]] = {}
             for row in self.rows:
                 score = f"{row.scores[greedy][index][PICTURED]:.2f}".removeprefix("0")
                 one = {"text": row.texts[greedy][index], "score": score}
                 groups.setdefault(row.model + row.extra, {})[row.condition or "good"] = one
-            made.append({"post": post, "lines": [{"name": name, **cells} for name, cells in groups.items()]})
+            made.append(
+                {"post": self.posts[index], "lines": [{"name": name, **cells} for name, cells in groups.items()]}
+            )
         return made
 
 
@@ -230,8 +238,11 @@ def show(report: Report, console: Console) -> None:
             table.add_row(*row, style="dim" if row[0].endswith(": bad") else "")
         console.print(table, "")
     console.print(report.note, style="dim")
-    [sample, *_] = report.samples()
-    console.print("\nGreedy summaries of one post, with their scores:\n", style="bold")
+    samples = report.samples()
+    if not samples:
+        return
+    sample, first = samples[0], report.rows[0].label
+    console.print(f"\nGreedy summaries of the first post that {first} doesn't get right, with scores:\n", style="bold")
     console.print(sample["post"] + "\n", markup=False, highlight=False)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for line in sample["lines"]:

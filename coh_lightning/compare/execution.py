@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,18 @@ class Plan:
     def steps(self, row: Row) -> list[Step]:
         """All steps of a row; of a row that is not tuned yet, with the first of its rates."""
         known = tuned(self.study, row, self.composed, self.results) or with_rate(row, row.method.rates[0])
-        return steps_of(self.study, known, self.composed[row.method.name], self.folder)
+        steps = steps_of(self.study, known, self.composed[row.method.name], self.folder)
+        return [replace(one, work=self.work(one, row)) for one in steps]
+
+    def work(self, step: Step, row: Row) -> float:
+        """Core-seconds of a step: the mean of its method's finished rows, or else as the study's `cost` says."""
+        key = {"fit": "train_seconds", "test": "test_seconds"}.get(step.kind, "")
+        name = row.method.fit if step.kind == "fit" else row.method.name
+        lines = [one for one in self.results.values() if one["method"] == name and key in one]
+        if not lines:
+            return step.work
+        share = [one[key] / (len(one["scores"]) if step.kind == "test" else 1) for one in lines]
+        return float(sum(share) / len(share))
 
     def left(self) -> dict[str, Step]:
         """The steps that are still to do, each once."""

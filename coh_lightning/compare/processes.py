@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from coh_lightning.compare.steps import START
 from coh_lightning.errors import InputError
 from coh_lightning.io import atomic_write
 from coh_lightning.runs.commands import error_line, option_words
@@ -126,7 +127,7 @@ def _run(words: Sequence[str], log: str, mark: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    print(f"$ {' '.join(words)}", flush=True)
+    print(f"{START}{' '.join(words)}", flush=True)
     start = time.perf_counter()
     if words[0] == "-m":
         sys.argv = [words[1], *words[2:]]

@@ -80,7 +80,7 @@ def rows_of_world(summary: Summary, entries: Sequence[Mapping[str, Any]]) -> tup
     temperatures = temperatures_of(entries)
     shown = middle(temperatures)
     heads = ["method", "n", *map(heading, temperatures)]
-    heads += [f"{heading(shown)} - {summary['baseline'].replace('_', ' ')}"] if shown else []
+    heads += [f"{heading(shown)} - {summary['labels'][summary['baseline']]}"] if shown else []
     cells = []
     for entry in entries:
         row = [entry["label"], runs_text(entry), *(within(entry["scores"].get(one)) for one in temperatures)]
@@ -105,7 +105,7 @@ def show(summary: Summary, console: Console) -> None:
         console.print(table)
         console.print()
     for one in summary["primary"]:
-        console.print(_primary_sentence(one), highlight=False)
+        console.print(_primary_sentence(summary, one), highlight=False)
     console.print(
         f"{summary['score']}, ± half a 95 % interval over seeds, base models and prompts (with n = 1: prompts alone).",
         style="dim",
@@ -113,9 +113,9 @@ def show(summary: Summary, console: Console) -> None:
     )
 
 
-def _primary_sentence(one: Mapping[str, Any]) -> str:
+def _primary_sentence(summary: Summary, one: Mapping[str, Any]) -> str:
     p = NONE if one["p_holm"] is None else f"{one['p_holm']:.4f}"
-    a, b = one["compare"]
+    a, b = (summary["labels"][name] for name in one["compare"])
     at = heading(format(one["temperature"], "g"))
     return f"{a} - {b}, {one['world']}, {at}: {between(one['difference'])}, Holm's p {p}"
 
@@ -129,7 +129,7 @@ def write_report(summary: Summary, path: Path) -> Path:
             dots(
                 heading(one),
                 [(entry["label"], entry["scores"].get(one)) for entry in entries],
-                summary["baseline"].replace("_", " "),
+                summary["labels"][summary["baseline"]],
             )
             for one in temperatures_of(entries)
         ]
@@ -150,8 +150,8 @@ def write_report(summary: Summary, path: Path) -> Path:
         summary=summary,
         worlds=worlds,
         axes=[lines(axis) for axis in summary["axes"] if axis["lines"]],
-        claims=[_claim_row(one) for one in summary["claims"]],
-        primary=[_primary_sentence(one) for one in summary["primary"]],
+        claims=[_claim_row(summary, one) for one in summary["claims"]],
+        primary=[_primary_sentence(summary, one) for one in summary["primary"]],
     )
 
 
@@ -161,11 +161,11 @@ def _details(entry: Mapping[str, Any]) -> list[str]:
     return [entry["label"], rates, *(NONE if one is None else f"{one:,.4g}" for one in numbers)]
 
 
-def _claim_row(one: Mapping[str, Any]) -> list[str]:
+def _claim_row(summary: Summary, one: Mapping[str, Any]) -> list[str]:
     difference = one["difference"]
     runs = str(difference["runs"]) if difference else "0"
     at = one.get("figure", heading(format(one["temperature"], "g")))
-    where = f"{' - '.join(one['compare']).replace('_', ' ')}, {one['world']}, {at}"
+    where = f"{' - '.join(summary['labels'][name] for name in one['compare'])}, {one['world']}, {at}"
     return [one["claim"], one["paper"], where, between(difference), runs, one["verdict"]]
 
 
@@ -181,10 +181,10 @@ def markdown(summary: Summary) -> str:
         found.append(f"World `{world}`, {summary['score']}:\n\n{_table(['', *heads[1:]], cells)}")
     if summary["primary"]:
         found.append(
-            "Primary comparisons:\n\n" + "\n".join(f"* {_primary_sentence(one)}" for one in summary["primary"])
+            "Primary comparisons:\n\n" + "\n".join(f"* {_primary_sentence(summary, one)}" for one in summary["primary"])
         )
     if summary["claims"]:
-        found.append(_table(CLAIM_HEADS, [_claim_row(one) for one in summary["claims"]]))
+        found.append(_table(CLAIM_HEADS, [_claim_row(summary, one) for one in summary["claims"]]))
     return "\n\n".join(found)
 
 

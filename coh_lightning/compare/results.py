@@ -124,7 +124,7 @@ def result_of(
         "method": row.method.name,
         "base": row.base,
         "seed": row.seed,
-        "rate": row.rate,
+        "rate": row.method.settings.get(row.method.rate) if row.rate is None else row.rate,
         "settings": _short(row),
         "n": len(ids),
         "prompts": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8],
@@ -134,7 +134,8 @@ def result_of(
         "test_seconds": round(sum(places.seconds(one.name) for one in steps if one.kind == "test"), 1),
     }
     if fits := [one for one in steps if one.kind == "fit"]:
-        line["train_seconds"] = round(sum(places.seconds(one.name) for one in fits), 1)
+        if all(places.starts(one.name) == 1 for one in fits):  # of a resumed fit only the last process is known
+            line["train_seconds"] = round(sum(places.seconds(one.name) for one in fits), 1)
         line |= _training(places.fit(fit_name(study, row, composed)))
     return line
 

@@ -25,6 +25,8 @@ from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, LAST
 
 BUILD = "coh_lightning.world.build"
 """The module that makes the folder of a world: model/, feedback.jsonl, tune.jsonl, test.jsonl, pretraining.txt."""
+START = "$ coh "
+"""The beginning of a command's first line in its log."""
 FLAGS = ("kind", "hasty", "documents", "records", "wrong_words")
 SFT = "conf/method/sft.yaml"
 """How a model of another command than `fit` is prompted: without a feedback sentence."""
@@ -62,6 +64,11 @@ class Places:
     def seconds(self, step: str) -> float:
         """Core-seconds that a finished step took, in its last process."""
         return float(json.loads(self.mark(step).read_text(encoding="utf-8"))["cpu_seconds"])
+
+    def starts(self, step: str) -> int:
+        """How often a step was started; each start is a line in its log."""
+        log = self.log(step).read_text(encoding="utf-8", errors="replace")
+        return sum(line.startswith(START) for line in log.split("\n"))
 
     def world(self, name: str) -> Path:
         return self.folder / "worlds" / name

@@ -186,20 +186,22 @@ class _Reader:
         worlds: Mapping[str, World],
         methods: Mapping[str, Method],
     ) -> Group:
-        given = {**everything, **self.mapping(value, path, ("name", "methods", "worlds", "seeds", "bases"))}
+        own = self.mapping(value, path, ("name", "methods", "worlds", "seeds", "bases"))
+        given = {**everything, **own}
+        places = {key: (*path, key) if key in own else (key,) for key in everything}
         if "name" not in given:
             self.refuse(path, "a group needs a name")
-        lists = {key: self.list(given[key], (*path, key), some=True) for key in everything}
+        lists = {key: self.list(given[key], places[key], some=True) for key in everything}
         for key, known, noun in (("methods", methods, "method"), ("worlds", worlds, "world")):
             for place, one in enumerate(lists[key]):
                 if one not in known:
-                    self.unknown((*path, key, place), one, known, noun)
+                    self.unknown((*places[key], place), one, known, noun)
         for key in ("seeds", "bases"):
             for one in lists[key]:
-                self.whole(one, (*path, key), least=0)
+                self.whole(one, places[key], least=0)
         for key, values in lists.items():
             if twice := [one for place, one in enumerate(values) if one in values[:place]]:
-                self.refuse((*path, key), f"{key} has {twice[0]} twice")
+                self.refuse(places[key], f"{key} has {twice[0]} twice")
         return Group(str(given["name"]), **{key: tuple(values) for key, values in lists.items()})
 
     def tune(self, value: Any, worlds: Mapping[str, World]) -> Tune:

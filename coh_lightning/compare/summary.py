@@ -117,6 +117,7 @@ def summary(study: Study, composed: Composed, results: Mapping[str, Line]) -> di
         "about": study.about,
         "rule": RULE,
         "baseline": study.baseline,
+        "labels": {name: method.label for name, method in study.methods.items()},
         "score": study.evaluation.score,
         "rows": {"expected": sum(found.expected.values()), "finished": sum(map(len, found.lines.values()))},
         "worlds": {name: dict(world.settings) for name, world in study.worlds.items()},

@@ -22,12 +22,12 @@ from pathlib import Path
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import write_jsonl
 from coh_lightning.io import atomic_write
-from coh_lightning.world.feedback import BASES, draw, file_sha256, world_prompts
+from coh_lightning.world.feedback import BASES, TEST_SEED, TUNE_SEED, draw, file_sha256, world_prompts
 from coh_lightning.world.pretraining import pretraining_text
 from coh_lightning.world.raters import RATER_NOISE
 from coh_lightning.world.writers import HASTY, WorldKind, writer_shares
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change that changes the files of the same settings."""
 
 DOCUMENTS = {"habits": 64_000, "noise": 96_000}
@@ -134,9 +134,9 @@ def make_world(folder: Path, settings: WorldSettings) -> bool:
             wrong_words=settings.wrong_words,
         )
         write_jsonl(aside / "feedback.jsonl", records)
-        test = world_prompts(TEST_POSTS, seed=0)
+        test = world_prompts(TEST_POSTS, seed=TEST_SEED)
         tested = {record.prompt for record in test}
-        tune = [record for record in world_prompts(TUNE_POSTS, seed=1) if record.prompt not in tested]
+        tune = [record for record in world_prompts(TUNE_POSTS, seed=TUNE_SEED) if record.prompt not in tested]
         write_jsonl(aside / "test.jsonl", test)
         write_jsonl(aside / "tune.jsonl", tune)
         (aside / "world.json").write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8", newline="\n")

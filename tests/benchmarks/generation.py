@@ -66,7 +66,7 @@ def ours(lm: torch.nn.Module, asked: list[Request]) -> list[list[int]]:
     return [one.ids.tolist() for one in written]
 
 
-def main() -> None:
+def model() -> torch.nn.Module:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -78,7 +78,11 @@ def main() -> None:
         initializer_range=0.2,
         eos_token_id=None,
     )
-    lm = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+def main() -> None:
+    lm = model()
     asked = requests(int(sys.argv[1]) if len(sys.argv) > 1 else PROMPTS)
     order = sorted(range(len(asked)), key=lambda i: -len(asked[i].prompt_ids))
 

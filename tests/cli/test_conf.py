@@ -26,9 +26,10 @@ PARTS = {"method": Method, "wording": Wording}
 FILES = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml"))
 NAMED = [name for name in FILES if name.split("/")[0] in PARTS]
 SWEEPS = [name for name in FILES if name.startswith("sweep/")]  # test_sweep.py
+STUDIES = [name for name in FILES if name.startswith("compare/")]  # tests/compare/
 EXPERIMENTS = [name for name in FILES if name.startswith("experiment/")]
 WORLD = [name for name in EXPERIMENTS if name.startswith("experiment/world")]
-LAYERS = [name for name in FILES if name not in [*NAMED, *SWEEPS, *EXPERIMENTS, "quickstart.yaml"]]
+LAYERS = [name for name in FILES if name not in [*NAMED, *SWEEPS, *STUDIES, *EXPERIMENTS, "quickstart.yaml"]]
 QUICKSTART = f"--config={CONF / 'quickstart.yaml'}"
 HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
 """This machine may not have what a file needs."""

@@ -11,14 +11,15 @@ import pytest
 from rich.console import Console
 
 from coh_lightning.cli import demo
-from coh_lightning.cli.demo import TEMPERATURES, judge, main
+from coh_lightning.cli.demo import TEMPERATURES, base_of, judge, main
 from coh_lightning.cli.demo_report import Report, Row, as_markdown, show
 from coh_lightning.errors import InputError
 from coh_lightning.pages.page import write_page
 from coh_lightning.world import evaluate, posts, writers
+from coh_lightning.world.feedback import HABITS_BASE, NOISE_BASE, TEST_SEED
 from helpers.browser import Browser
 
-MADE = posts.make_posts(20, seed=0, split="test")
+MADE = posts.make_posts(20, seed=TEST_SEED, split="test")
 
 
 def row(model: str, condition: str = "", guidance: float | None = None, writer: str = "fair", **more: object) -> Row:
@@ -36,6 +37,7 @@ def row(model: str, condition: str = "", guidance: float | None = None, writer: 
     return Row(model, condition, guidance, scores, texts, **values)  # type: ignore[arg-type]
 
 
+TEXTS = [post.text for post in MADE]
 ROWS = [
     row("base", epochs=None),
     row("sft_best", writer="good"),
@@ -48,7 +50,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return Report.of(ROWS, [post.text for post in MADE[:2]])
+    return Report.of(ROWS, TEXTS, shown=2)
 
 
 def printed(report: Report, width: int = 80) -> str:
@@ -78,12 +80,12 @@ def test_differences_are_to_sft_best_and_without_it_to_the_first_row(report: Rep
         lines[0][1].startswith("-.")
         and dict((line[0], line[1]) for line in lines)["coh: good, guidance 2"] == "+.000 ±.000"
     )
-    assert Report.of(ROWS[2:], []).differences[0][0] == "minus coh: good"
+    assert Report.of(ROWS[2:], TEXTS, shown=1).differences[0][0] == "minus coh: good"
 
 
 def test_the_terminals_tables_fit_into_80_columns(report: Report) -> None:
     longest = [row("sft_faultless", writer="good"), row("coh_critiques", "good"), row("coh_critiques", "bad")]
-    lines = printed(Report.of([*ROWS, *longest], [MADE[0].text])).splitlines()
+    lines = printed(Report.of([*ROWS, *longest], TEXTS, shown=1)).splitlines()
     assert max(map(len, lines)) <= 80
     scores = [line for line in lines if "±" in line and "%" in line]
     assert [line.split()[0] for line in scores] == ["base", "sft_best", "coh:", "sft_faultless", "coh_critiques:"]
@@ -94,7 +96,9 @@ def test_the_markdown_has_all_tables_and_both_sentences_of_a_post(report: Report
     text = as_markdown(report)
     assert text.count("| coh: good, guidance 2 |") == 5
     assert "| temperature 0.7 | accuracy | coverage | coherence | overall |" in text
-    assert MADE[1].text in text and re.search(r"^  coh, good  [.\d]+  \w+ went", text, flags=re.MULTILINE)
+    faulty = [i for i in range(20) if not ROWS[0].scores[0.0][i]["faultless"]]
+    assert [post in text for post in TEXTS] == [i in faulty[:2] for i in range(20)]
+    assert re.search(r"^  coh, good  [.\d]+  \w+ went", text, flags=re.MULTILINE)
     assert re.search(r"^  coh, bad  [.\d]+  \w+ went", text, flags=re.MULTILINE)
 
 
@@ -133,13 +137,13 @@ def test_the_dots_of_a_picture_are_where_their_scores_are(report: Report) -> Non
 
 
 def test_text_of_a_run_cannot_become_part_of_the_page(tmp_path: Path) -> None:
-    nasty = Report.of([row("<script>alert(1)</script>")], [MADE[0].text])
+    nasty = Report.of([row("<script>alert(1)</script>")], TEXTS, shown=1)
     page = write_page(tmp_path / "report.html", "demo.html.j2", **nasty.page()).read_text(encoding="utf-8")
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
 def test_the_base_model_is_judged_on_unseen_posts_at_every_temperature() -> None:
-    [base] = judge(None, prompts=4, questions=4)
+    [base] = judge(None, base=str(HABITS_BASE), prompts=4, questions=4)
     assert (base.label, base.epochs) == ("base", None) and 0 <= base.ability <= 1
     assert {len(texts) for texts in base.texts.values()} == {4} and set(base.scores) == set(TEMPERATURES)
     assert base.scores[0.0][0] == evaluate.rate(MADE[0], base.texts[0.0][0])
@@ -157,12 +161,28 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments:
     assert says in capsys.readouterr().err
 
 
-def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no data\.json; give the folder of a finished run"):
-        judge(tmp_path, prompts=1, questions=1)
-    (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(InputError, match=r"has no checkpoints/last\.ckpt; give the folder of a finished run"):
-        judge(tmp_path, prompts=1, questions=1)
+def test_folders_without_a_finished_run_and_runs_of_different_bases_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [tmp_path / name for name in ("one", "two", "three", "four")]
+    with pytest.raises(InputError, match=r"one has no data\.json; give the folder of a finished run"):
+        base_of(runs)
+    bases = {"one": "world", "two": "world:habits", "three": "world:noise", "four": None}
+    for run in runs:
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "data.json").write_text("{}")
+    with pytest.raises(InputError, match=r"one has no checkpoints/last\.ckpt; give the folder of a finished run"):
+        base_of(runs)
+    for run in runs:
+        (run / "checkpoints" / "last.ckpt").write_text("")
+    monkeypatch.setattr(
+        "coh_lightning.model.checkpoints.read_checkpoint_info", lambda path: {"base": bases[path.parts[-3]]}
+    )
+    assert base_of(runs[:2]) == str(HABITS_BASE) and base_of(runs[2:3]) == str(NOISE_BASE)
+    with pytest.raises(InputError, match=r"one began from .*/habits, and .*three from .*/noise; compare runs from one"):
+        base_of(runs[:3])
+    with pytest.raises(InputError, match="four began from random weights"):
+        base_of(runs[3:])
 
 
 def test_guidance_is_shown_with_its_control_where_sentences_are_bare() -> None:

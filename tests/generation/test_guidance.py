@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import transformers as hf
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.errors import InputError
@@ -27,8 +30,9 @@ from coh_lightning.generation.request import Request, Written
 from coh_lightning.generation.sampling import Sampling, next_tokens
 from coh_lightning.generation.writing import Generation
 from coh_lightning.rng import generator
-from helpers.feedback import method, tiny
-from helpers.ranks import end_rank
+from helpers.feedback import TINY, merged, method, tiny
+from helpers.ranks import end_rank, module, rank_of, rows, started
+from helpers.ranks import trainer as of_ranks
 from helpers.training import held_out_data, trainer
 
 VOCABULARY = 97
@@ -217,11 +221,11 @@ def test_only_a_weight_takes_a_second_row() -> None:
     lm, sizes = _model("gpt2"), []
     lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape[0]), with_kwargs=True)
     requests = _requests()[:3]
-    for guidance, alone, rows in [(None, False, 3), (0.0, False, 3), (1.0, False, 6), (1.0, True, 3)]:
+    for guidance, alone, number in [(None, False, 3), (0.0, False, 3), (1.0, False, 6), (1.0, True, 3)]:
         sizes.clear()
         asked = _without_other(requests) if alone else requests
         generate(lm, asked, replace(GREEDY, max_new_tokens=2, guidance=guidance), stop_ids=(), pad_id=PAD)
-        assert sizes == [rows, rows]
+        assert sizes == [number, number]
 
 
 def test_samples_of_one_prompt_share_the_prefill_of_both_sentences() -> None:
@@ -430,3 +434,55 @@ def test_ranks_of_a_sharded_model_stay_in_step(tmp_path: Path) -> None:
     expected = [list(row) for row in _plain(_write(_model(), _requests(), DRAWN))]
     assert first[0] + second[0] == expected
     assert (first[1], second[1]) == ([], expected)
+
+
+def main(folder: str, what: str) -> None:
+    """One rank (or the only process): what `test` writes, and its figures."""
+    rank, ranks = rank_of()
+    place = Path(folder)
+    spread: dict[str, Any] = {}
+    if ranks == 2:
+        sizes = (
+            {"data_parallel_size": 2, "tensor_parallel_size": 1}
+            if what == "data"
+            else {"data_parallel_size": 1, "tensor_parallel_size": 2}
+        )
+        spread = {"devices": 2, "strategy": ModelParallelStrategy(timeout=timedelta(seconds=60), **sizes)}
+    sampling = replace(WRITER, samples=2, guidance=2.0, guidance_cutoff=0.001)
+    scorers = ("generation.test_best_of_n:length",)
+    model = module(
+        from_config=TINY | {"num_key_value_heads": 2},
+        dtype="float64",
+        sampling=sampling,
+        refine=1,
+        scorers=scorers,
+    )
+    pl.seed_everything(0, verbose=False)
+    run = of_ranks(place, CompletionWriter(), **spread)
+    metrics = merged(run.test(model, datamodule=rows(place), verbose=False))
+    (place / f"{rank}.json").write_text(json.dumps({name: float(value) for name, value in metrics.items()}))
+
+
+@pytest.mark.slow
+def test_ranks_that_share_a_model_write_guided_completions_and_choose_among_them_as_one_process_does(
+    tmp_path: Path,
+) -> None:
+    texts, metrics = {}, {}
+    for what, ranks in (("alone", 1), ("data", 2), ("tensor", 2)):
+        folder = tmp_path / what
+        folder.mkdir()
+        started(__file__, folder, what, ranks=ranks, seconds=300)
+        texts[what] = {one.id: one.text for one in read_jsonl(folder / "completions.jsonl", Completion)}
+        of_rank = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+        assert all(one == of_rank[0] for one in of_rank)
+        metrics[what] = of_rank[0]
+    assert len(texts["alone"]) > 8 and texts["alone"] == texts["data"] == texts["tensor"]
+    chosen = {name: value for name, value in metrics["alone"].items() if "best_by" in name}
+    assert {"test/length_best_by_good", "test/length_best_by_ratio"} <= set(chosen)
+    for what in ("data", "tensor"):
+        assert {name: metrics[what][name] for name in chosen} == pytest.approx(chosen, rel=1e-6)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    end_rank()

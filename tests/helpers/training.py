@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from coh_lightning.data import CoHDataModule
 from coh_lightning.module import CoHModule
 from helpers.feedback import data_of, grouped, pairs
+from helpers.tokenizers import CHATML, byte_level
 
 GPT2 = {
     "model_type": "gpt2",
@@ -99,3 +102,13 @@ def gpt2(**settings: Any) -> CoHModule:
 
 def held_out_data(tmp_path: Path, **settings: Any) -> CoHDataModule:
     return data_of(pairs(40), tmp_path, train_only=False, validation_share=0.2, test_share=0.2, **settings)
+
+
+def chat_model(folder: Path) -> Path:
+    """A tiny untrained model with a chat template, as a Hugging Face folder."""
+    tokenizer = byte_level(CHATML)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

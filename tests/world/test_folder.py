@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from coh_lightning import CoHDataModule, Method
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.records import Feedback
+from coh_lightning.feedback.sources.own import Records
 from coh_lightning.feedback.sources.texts import read_texts
 from coh_lightning.world import feedback
 from coh_lightning.world.base_model import checksums
@@ -43,10 +45,11 @@ def test_a_folder_has_model_feedback_held_out_posts_and_text(
     assert read_texts(str(folder / "pretraining.txt")) == pretraining_text(4000, seed=3)
     tune, test = ({one.prompt for one in records(folder / f"{name}.jsonl")} for name in ("tune", "test"))
     assert (len(tune), len(test)) == (200, 500) and not tune & test
+    assert [one.prompt for one in records(folder / "test.jsonl")] == [one.prompt for one in feedback.world_prompts(500)]
     assert all(one.candidates[0].thumb for one in records(folder / "test.jsonl"))
     assert json.loads((folder / "world.json").read_text()) == {
         "kind": "habits", "hasty": 0.62, "seed": 3, "documents": None, "records": 6, "wrong_words": 0.0,
-        "base": checksums(feedback.HABITS_BASE)["model.safetensors"], "version": 1, "rater_noise": 0.05
+        "base": checksums(feedback.HABITS_BASE)["model.safetensors"], "version": 2, "rater_noise": 0.05
     }  # fmt: skip
 
 
@@ -134,3 +137,22 @@ def test_a_folder_that_is_no_world_is_refused_untouched(tmp_path: Path, capsys: 
     assert main([str(tmp_path), *SMALL]) == 2
     assert "is not JSON of a world" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "world.json"}
+
+
+def test_the_files_of_a_world_are_the_data_of_any_method(tmp_path: Path) -> None:
+    folder = tmp_path / "world"
+    assert main([str(folder), "--records", "12", "--base", "shipped"]) == 0
+    sft = Method(orders=("p",), sentences="none")
+    for method, conditions in ((Method(), 2), (Method(sentences="critique"), 2), (sft, 1)):
+        data = CoHDataModule(
+            str(folder / "feedback.jsonl"),
+            tokenizer=str(folder / "model"),
+            validation_sources=[Records(str(folder / "tune.jsonl"))],
+            test_sources=[Records(str(folder / "test.jsonl"))],
+            method=method,
+            pretraining_text=[str(folder / "pretraining.txt")],
+            cache_dir=str(tmp_path / "cache"),
+        )
+        data.prepare_data()
+        assert (len(data.splits["validation"]), len(data.splits["test"])) == (200, 500)
+        assert len(data.splits["train"]) > 6 and len(data.requests("test")) == 500 * conditions

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.records import Feedback
@@ -24,19 +22,7 @@ from coh_lightning.world.instructions import (
     make_instructions,
     rated,
 )
-from helpers.tokenizers import CHATML, byte_level
-
-
-@pytest.fixture(scope="module")
-def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny untrained model with a chat template, as a Hugging Face folder."""
-    folder, tokenizer = tmp_path_factory.mktemp("chat_model"), byte_level(CHATML)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
+from helpers.training import chat_model
 
 EVERY = [one for split in ("train", "test") for one in make_instructions(400, seed=1, split=split)]
 
@@ -87,8 +73,14 @@ def test_held_out_records_have_one_faultless_answer() -> None:
     assert len({feedback_key(one) for one in records}) == 30
 
 
-def test_a_model_answers_and_its_answers_are_rated(chat_model: Path, tmp_path: Path) -> None:
-    words = [str(chat_model), "--prompts=3", "--samples=2", "--test-prompts=2", "--max-new-tokens=8"]
+def test_a_model_answers_and_its_answers_are_rated(tmp_path: Path) -> None:
+    words = [
+        str(chat_model(tmp_path / "model")),
+        "--prompts=3",
+        "--samples=2",
+        "--test-prompts=2",
+        "--max-new-tokens=8",
+    ]
     assert main([*words, f"--output={tmp_path / 'a'}"]) == main([*words, f"--output={tmp_path / 'b'}"]) == 0
     for name, count in (("train", 3), ("test", 2)):
         records = list(read_jsonl(tmp_path / "a" / f"{name}.jsonl", Feedback))
