@@ -45,8 +45,8 @@ class Defaults:
 TRAINERS = {
     "dpo": Defaults(steps=400, batch=8, lr=3e-5, beta=0.1),
     "kto": Defaults(steps=400, batch=16, lr=3e-5, beta=0.1),
-    "reward": Defaults(steps=300, batch=16, lr=3e-4, beta=None),
-    "rloo": Defaults(steps=100, batch=8, lr=5e-4, beta=0.0, samples=4),
+    "reward": Defaults(steps=500, batch=16, lr=1e-3, beta=None),
+    "rloo": Defaults(steps=100, batch=8, lr=5e-4, beta=0.05, samples=4),
 }
 OWN = {
     **dict.fromkeys(("--output", "--steps", "--batch", "--micro-batch", "--lr", "--beta", "--seed"), True),
@@ -158,10 +158,8 @@ def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
     if data.spec is None or data.spec.name_or_path is None:
         raise InputError("trl: no model is named; give --model.name_or_path=NAME (a Hugging Face folder, or world).")
     if data.spec.checkpoint is not None:
-        what = (
-            f"trl: model.name_or_path is {data.spec.checkpoint}, a checkpoint, and TRL starts from Hugging Face folders"
-        )
-        raise InputError(f"{what}; make one with `coh export` and name it.")
+        named = f"trl: model.name_or_path is {data.spec.checkpoint}, a checkpoint"
+        raise InputError(f"{named}, and TRL starts from Hugging Face folders; make one with `coh export` and name it.")
     choice = choose_tokenizer(data.tokenizer_name, data.spec, data.own_feedback)
     data.notes += [] if choice.note is None else [choice.note]
     prompter = rows.plain_prompter(data, choice.tokenizer)

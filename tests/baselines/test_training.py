@@ -114,6 +114,16 @@ def test_the_folder_is_tested_as_a_model_of_ours_and_is_not_made_twice(
     assert "test/overall_good" in (tmp_path / "test" / "test.csv").read_text()
 
 
+def test_good_and_bad_completions_weigh_the_same_in_kto() -> None:
+    from coh_lightning.baselines.examples import Examples
+    from coh_lightning.baselines.training import label_weights
+
+    for good, bad, weights in ((2, 6, (3.0, 1.0)), (6, 2, (1.0, 3.0)), (4, 4, (1.0, 1.0))):
+        found = label_weights(Examples([{"label": True}] * good + [{"label": False}] * bad))
+        assert found == dict(zip(("desirable_weight", "undesirable_weight"), weights, strict=True))
+    assert label_weights(Examples([{"label": True}])) == {}, "TRL's own"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["dpo", "rloo"])
 def test_an_interrupted_run_continues_to_the_same_weights(
