@@ -75,7 +75,8 @@ def use_tree_attention(lm: nn.Module, *, row_tokens: int) -> bool:
         Whether it does so now.
     """
     config = model_config(lm)
-    back_end, on_cpu = config.get_text_config()._attn_implementation, next(lm.parameters()).device.type == "cpu"
+    text, on_cpu = config.get_text_config(), next(lm.parameters()).device.type == "cpu"
+    back_end = text._attn_implementation
     if back_end == tree_attention.NAME:
         return True
     if back_end != "sdpa" or not on_cpu or not getattr(lm, "_supports_attention_backend", False):
@@ -83,7 +84,7 @@ def use_tree_attention(lm: nn.Module, *, row_tokens: int) -> bool:
     probe = _probe(config, row_tokens)
     with _probing(lm):
         dense = _logits(lm, probe.row)
-        config._attn_implementation = tree_attention.NAME
+        text._attn_implementation = tree_attention.NAME
         try:
             found = _logits(lm, probe.row)
         except (AssertionError, AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -92,7 +93,7 @@ def use_tree_attention(lm: nn.Module, *, row_tokens: int) -> bool:
             found = torch.full_like(dense, torch.nan)  # the parts didn't reach a layer
     if _difference(found, dense[: len(found)]) <= _TOLERANCE[dense.dtype] * dense.double().std().item():
         return True
-    config._attn_implementation = back_end
+    text._attn_implementation = back_end
     return False
 
 

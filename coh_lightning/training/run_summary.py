@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from coh_lightning.model.attention import row_logits
 from coh_lightning.model.losses import Batch, output_log_likelihoods, row_loss
 from coh_lightning.model.memory import activation_bytes, logit_bytes
-from coh_lightning.model.tree_attention import library_attention
+from coh_lightning.model.tree_attention import NAME, library_attention
 from coh_lightning.training.schedule import steps_of_epoch, total_steps
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _of_run(
     cut = f" of {of_epoch:,} steps (trainer.limit_train_batches)" if of_epoch < steps_per_epoch else ""
     parameters = sum(p.numel() for p in pl_module.parameters()) / 1e6
     kind, attention = lm.config.model_type, library_attention(lm.config)
-    by_tree = ", tree by tree" if lm.config._attn_implementation != attention else ""
+    by_tree = ", tree by tree" if lm.config.get_text_config()._attn_implementation == NAME else ""
     ranks, minutes = trainer.world_size, steps * micro_batches * seconds / 60
     run = f"{steps:,} steps of {micro_batches} micro-batches on each of {ranks} rank(s), {steps / of_epoch:.1f} epochs"
     return [

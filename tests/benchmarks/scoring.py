@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from coh_lightning.data import CoHDataModule
 from coh_lightning.generation.forward import generating
 from coh_lightning.model.attention import row_logits
+from coh_lightning.model.layout_check import use_tree_attention
 from coh_lightning.model.losses import output_log_likelihoods
 from coh_lightning.world.posts import vocabulary
 
@@ -113,6 +114,7 @@ def main() -> None:
             use_cache=False,
         )
         lm = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        assert use_tree_attention(lm, row_tokens=2048)  # as a run on a CPU does; the padded ways stay as they are
         sequences = chains(data)
         as_they_come = list(range(len(sequences)))
         by_length = sorted(as_they_come, key=lambda i: len(sequences[i][0]))
