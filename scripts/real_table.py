@@ -43,11 +43,12 @@ def figures(run: Path) -> dict[str, float]:
 
 
 def preferences(runs: Sequence[Path]) -> list[list[str]]:
-    """The held-out loss, and the share of pairs that are ranked right in each of five ways."""
+    """The held-out loss, and the share of pairs that are ranked right in each of five ways, of runs that have pairs."""
     rows = [["", "held-out nll", "pairs", *ACCURACIES]]
     for run in runs:
         found = figures(run)
-        pairs = found.get("preference_pairs", 0)
+        if not (pairs := found.get("preference_pairs", 0)):
+            continue
         cells = []
         for name in ACCURACIES:
             share = found.get(f"preference_accuracy_{name}")
