@@ -148,6 +148,7 @@ def test_the_quickstart_is_the_experiment_on_the_world() -> None:
         ("world_sft_best", {"run.name", "model.lr", "data.method"}),
         ("world_sft_faultless", {"run.name", "model.lr", "data.method", "data.max_unusable_fraction"}),
         ("world_critiques", {"run.name", "data.method"}),
+        ("world_reviewed", {"run.name", "model.generation", "data.method"}),
     ],
 )
 def test_world_experiments_differ_only_in_what_they_compare(name: str, changes: set[str]) -> None:
