@@ -18,7 +18,7 @@ Summary = Mapping[str, Any]
 NONE = "-"
 
 
-def short(value: float | None, *, sign: bool = False) -> str:
+def short(value: float | None, *, sign: bool = False, digits: int = 3) -> str:
     """.875 of 0.875, and with `sign` +.040, which is how the field writes shares.
 
     >>> short(0.8749), short(-0.04, sign=True), short(1.0), short(None)
@@ -26,8 +26,8 @@ def short(value: float | None, *, sign: bool = False) -> str:
     """
     if value is None:
         return NONE
-    text = f"{value:+.3f}" if sign else f"{value:.3f}"
-    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if not text.lstrip("+-").startswith("1") else text
 
 
 def within(found: Mapping[str, Any] | None) -> str:
@@ -114,7 +114,7 @@ def show(summary: Summary, console: Console) -> None:
 
 
 def _primary_sentence(summary: Summary, one: Mapping[str, Any]) -> str:
-    p = NONE if one["p_holm"] is None else f"{one['p_holm']:.4f}"
+    p = NONE if one["p_holm"] is None else "< .0001" if one["p_holm"] < 1e-4 else short(one["p_holm"], digits=4)
     a, b = (summary["labels"][name] for name in one["compare"])
     at = heading(format(one["temperature"], "g"))
     return f"{a} - {b}, {one['world']}, {at}: {between(one['difference'])}, Holm's p {p}"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from coh_lightning.baselines.output import DONE
 from coh_lightning.compare.rows import Row, row_key
-from coh_lightning.compare.steps import Places, Step, fit_name, test_name
+from coh_lightning.compare.steps import Places, Step, evaluation_name, fit_name
 from coh_lightning.compare.study import Study
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
@@ -105,7 +105,7 @@ def result_of(
 ) -> dict[str, Any]:
     """The line of a row whose steps are done. Raises InputError if its completions lack the score."""
     how = row.evaluation
-    names = {f"{one:g}": test_name(study, row, composed, one) for one in how.temperatures}
+    names = {f"{one:g}": evaluation_name(study, row, composed, one) for one in how.temperatures}
     ids: list[str] = []
     scores: dict[str, list[float]] = {}
     for temperature, name in names.items():

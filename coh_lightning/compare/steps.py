@@ -92,7 +92,7 @@ def steps_of(study: Study, row: Row, composed: Mapping[str, Any], folder: Path) 
         words = _fit_words(study, one, composed, given, places)
         made.append(Step(name, "fit", words, _fit_work(study, composed)))
     for temperature in row.evaluation.temperatures:
-        name = test_name(study, row, composed, temperature)
+        name = evaluation_name(study, row, composed, temperature)
         run = places.fit(fit_name(study, row, composed))
         words = _test_words(study, row, given, run, places.test(name), temperature)
         how = row.evaluation
@@ -105,7 +105,7 @@ def fit_name(study: Study, row: Row, composed: Mapping[str, Any]) -> str:
     return f"{row.world.name}-{row.method.fit}-base{row.base}-seed{row.seed}-{fit_key(study, row, composed)}"
 
 
-def test_name(study: Study, row: Row, composed: Mapping[str, Any], temperature: float) -> str:
+def evaluation_name(study: Study, row: Row, composed: Mapping[str, Any], temperature: float) -> str:
     key = row_key(study, row, composed)
     return f"{row.world.name}-{row.method.name}-base{row.base}-seed{row.seed}-{key}-t{temperature:g}"
 
