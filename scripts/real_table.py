@@ -43,8 +43,10 @@ def figures(run: Path) -> dict[str, float]:
 
 
 def preferences(runs: Sequence[Path]) -> list[list[str]]:
-    """The held-out loss, and the share of pairs that are ranked right in each of five ways, of runs that have pairs."""
-    rows = [["", "held-out nll", "pairs", *ACCURACIES]]
+    """Of runs that have pairs: the held-out nll per token of the better output in first place, which all methods have,
+    and the share of pairs that are ranked right in each of five ways.
+    """
+    rows = [["", "nll of the better output", "pairs", *ACCURACIES]]
     for run in runs:
         found = figures(run)
         if not (pairs := found.get("preference_pairs", 0)):
@@ -53,7 +55,9 @@ def preferences(runs: Sequence[Path]) -> list[list[str]]:
         for name in ACCURACIES:
             share = found.get(f"preference_accuracy_{name}")
             cells.append(ABSENT if share is None else _share(share, pairs))
-        rows.append([run.name, f"{found['nll']:.3f}" if "nll" in found else ABSENT, f"{pairs:.0f}", *cells])
+        rows.append(
+            [run.name, f"{found['nll_good_1']:.3f}" if "nll_good_1" in found else ABSENT, f"{pairs:.0f}", *cells]
+        )
     return rows
 
 
@@ -88,7 +92,7 @@ def scores(runs: Sequence[Path], names: Sequence[str]) -> list[list[str]]:
     for run in runs:
         path = run / "completions.jsonl"
         written = list(read_jsonl(path, Completion)) if path.is_file() else []
-        for ask in dict.fromkeys(one.ask for one in written):
+        for ask in sorted({one.ask for one in written}, key=lambda ask: (ask != "good", ask)):
             own = {
                 name: per_prompt((one.prompt_id, _value(one, name)) for one in written if one.ask == ask)
                 for name in names

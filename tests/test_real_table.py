@@ -55,12 +55,18 @@ def test_perplexity_is_printed_and_kept(text: Path, tmp_path: Path, capsys: pyte
 
 def run(folder: Path, name: str, *, accuracy: float, shift: float, scored: list[float]) -> str:
     (folder / name).mkdir()
-    figures = {"test/nll": 2.5, "test/preference_pairs": 40.0, "test/preference_accuracy_sum": accuracy}
+    figures = {
+        "test/nll": 9.0,
+        "test/nll_good_1": 2.5,
+        "test/preference_pairs": 40.0,
+        "test/preference_accuracy_sum": accuracy,
+    }
     lines = [",".join(figures), ",".join(map(str, figures.values()))]
     (folder / name / "test.csv").write_text("\n".join(lines) + "\n")
     (folder / name / "perplexity.json").write_text(json.dumps({"nll": [1.0 + shift, 3.0 + shift]}))
     written = [
-        Completion(f"{n}", f"p{n}", name, "P", "sha", "good", "", "text", stop="end", scores={"overall": score})
+        Completion(f"{n}{ask}", f"p{n}", name, "P", "sha", ask, "", "text", stop="end", scores={"overall": score - gap})
+        for ask, gap in (("bad", 0.5), ("good", 0.0))
         for n, score in enumerate(scored)
     ]
     write_jsonl(folder / name / "completions.jsonl", written)
@@ -81,13 +87,16 @@ def test_the_tables_have_intervals_and_differences_to_the_first_run(
     assert "| coh | 2 | 14.778 [5.437, 40.171] | 2.000 [2.000, 2.000] |" in printed
     [line] = [line for line in printed.splitlines() if line.startswith("| coh | good | 3 | 0.750")]
     assert line.endswith("| +0.250 [+0.250, +0.250] | +0.000 [+0.000, +0.000] |")
+    assert "| base | good | 3 | 0.500" in printed and "| - | - |" in printed  # what the others are compared with
+    [line] = [line for line in printed.splitlines() if line.startswith("| base | bad | 3 | 0.000")]
+    assert "| -0.500 [-0.500, -0.500] |" in line
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nowhere"], "nowhere has no test.csv; run `coh test` with --run.folder=nowhere first."),
-        (["base", "--scores", "polite"], "0 has no score polite; it has overall, tokens and ended."),
+        (["base", "--scores", "polite"], "0good has no score polite; it has overall, tokens and ended."),
     ],
 )
 def test_a_mistake_in_a_table_is_one_sentence(
