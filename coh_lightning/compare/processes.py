@@ -35,6 +35,9 @@ LOADED = ["coh_lightning.cli.lightning_cli", "coh_lightning.module", "coh_lightn
 TAIL = 20
 """Lines of a log that are shown when its command has failed."""
 THREADS = "OMP_NUM_THREADS"
+_ONE_AT_A_TIME = threading.Lock()
+"""For starting a process and for asking how one ended: starting one asks all others, and of two threads that ask at the
+same time one reads the exit status and the other, finding none left, takes it for 255."""
 
 
 class Failed(InputError):
@@ -70,15 +73,18 @@ class Command:
             path.parent.mkdir(parents=True, exist_ok=True)
         self.words, self.log = list(words), log
         self.process: BaseProcess = context().Process(target=_run, args=(self.words, str(log), str(mark)))
-        self.process.start()
+        with _ONE_AT_A_TIME:
+            self.process.start()
 
     def finish(self) -> None:
         """Waits for its end. Raises Failed, with the end of its log, if it ended with an error."""
-        self.process.join()
-        status = self.process.exitcode
+        wait([self.process.sentinel])
+        with _ONE_AT_A_TIME:
+            self.process.join()
+            status = self.process.exitcode
         if status != 0:
             how = f"was killed by {signal.Signals(-status).name}" if status and status < 0 else f"ended with {status}"
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+            lines = self.log.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")[-TAIL:]
             tail = "\n".join(f"    {line}" for line in lines)
             raise Failed(
                 f"{' '.join(self.words[:3])} {how}: {error_line(self.log)}; see {self.log}, which ends:\n{tail}"
@@ -114,7 +120,7 @@ def _compose(words: Sequence[Sequence[str]], sender: Any) -> None:
                 status = main(list(one))
             except SystemExit as stop:  # of --print_config
                 status = int(stop.code or 0)
-        said = [line for line in errors.getvalue().splitlines() if line.startswith("error: ")]
+        said = [line for line in errors.getvalue().split("\n") if line.startswith("error: ")]
         text = "\n".join(said).removeprefix("error: ") or f"it ended with {status}"
         found.append((status == 0, out.getvalue() if status == 0 else text))
     sender.send(found)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from coh_lightning.compare import execution, processes
 from coh_lightning.compare.execution import Execution, Plan, estimate, tuned
+from coh_lightning.compare.processes import Command, Failed
 from coh_lightning.compare.results import pack
 from coh_lightning.compare.rows import Row, row_key, rows_of
 from coh_lightning.compare.steps import Places, Step
@@ -139,6 +141,23 @@ def test_two_at_a_time_never_run_one_step_twice(here: Path) -> None:
     assert sorted(finished(here)) == sorted(ALL)
     lines = (here / "order.txt").read_text().splitlines()
     assert len(lines) == len(set(lines)) == 11
+
+
+def test_commands_of_several_threads_each_end_with_their_own_status(here: Path) -> None:
+    (here / "fail").write_text("even")
+
+    def ended(number: int) -> bool:
+        name = f"{'odd' if number % 2 else 'even'}{number}"
+        command = Command(["-m", "stub_command", name], log=here / f"{name}.log", mark=here / f"{name}.json")
+        try:
+            command.finish()
+        except Failed as failed:
+            assert "ended with 2: error: it can't be done" in str(failed)
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ended, range(24))) == [False, True] * 12
 
 
 def test_of_two_rates_with_the_same_score_the_smaller_wins(here: Path) -> None:
