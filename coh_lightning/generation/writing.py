@@ -133,16 +133,17 @@ class Writer:
             load_scorer(path)
         if self.settings.critic and self.settings.critic != SELF:
             load_critic(self.settings.critic)
+        method = data.method
         asked = {"critic": self.settings.critic == SELF, "review_of": self.settings.review_of is not None}
         for name in (name for name, wanted in asked.items() if wanted):
-            if not (method := data.method).reviews:
+            if not method.reviews:
                 raise InputError(
                     f"model.generation.{name} is '{getattr(self.settings, name)}', but the method '{method.name}' has "
                     "no order 'reviewed', so this model never learned to write reviews; train one with "
                     "--data.method=conf/method/reviewed.yaml."
                 )
         refine = self.settings.refine
-        if refine and self.settings.critic != SELF and method is not None and method.sentences == "none":
+        if refine and self.settings.critic != SELF and method.sentences == "none":
             what = f"model.generation.refine is {refine}, but the method '{method.name}' has no sentence that calls an"
             raise InputError(f"{what} answer bad; set refine to 0.")
         mesh, seconds = mesh_of(trainer), self.settings.sampling.max_seconds
