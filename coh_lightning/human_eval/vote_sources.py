@@ -32,6 +32,8 @@ from coh_lightning.human_eval.study import JUDGMENTS, KEY
 from coh_lightning.human_eval.votes import PEOPLE, Prompt, Vote
 
 Raters = Literal["people", "judge", "all"]
+Asked = tuple[str, str, str, str]
+"""One question to one rater: rater, item, row, attribute."""
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,19 @@ def read_sources(
     Raises:
         InputError: naming file and line.
     """
-    kinds = {path: _kind(path) for path in paths}
-    scored = [path for path, kind in kinds.items() if kind == "completions"]
+    kinds = [(path, _kind(path)) for path in paths]
+    scored = [path for path, kind in kinds if kind == "completions"]
     known = Completions(list(dict.fromkeys([*scored, *completions])), task)
-    sources, pairs, seen = Sources(), dict[str, ComparedPair](), dict[tuple[str, str, str], int | str]()
-    for path in (path for path, kind in kinds.items() if kind == "study"):
+    sources, pairs, seen = Sources(), dict[str, ComparedPair](), dict[Asked, int | str]()
+    for path in (path for path, kind in kinds if kind == "study"):
         _read_study(path, known, sources, pairs, seen, raters, exclude=exclude)
-    for path in (path for path, kind in kinds.items() if kind == "judgments"):
+    for path in (path for path, kind in kinds if kind == "judgments"):
         judgments = list(_judgments_of(path))
         _find_pairs([one for _, one in judgments], known, pairs)
         _take(judgments, pairs, sources, seen, raters, study="")
     for path in scored:
         _read_scored(path, known, sources)
-    for path in (path for path, kind in kinds.items() if kind == "records"):
+    for path in (path for path, kind in kinds if kind == "records"):
         sources.records += read_jsonl(path, Feedback)
     return sources
 
@@ -159,7 +161,7 @@ def _read_study(
     known: Completions,
     sources: Sources,
     pairs: dict[str, ComparedPair],
-    seen: dict[tuple[str, str, str], int | str],
+    seen: dict[Asked, int | str],
     raters: Raters,
     *,
     exclude: bool,
@@ -209,7 +211,7 @@ def _take(
     judgments: Sequence[tuple[str, Judgment]],
     pairs: Mapping[str, ComparedPair],
     sources: Sources,
-    seen: dict[tuple[str, str, str], int | str],
+    seen: dict[Asked, int | str],
     raters: Raters,
     *,
     study: str,
@@ -238,7 +240,7 @@ def _take(
             fact = f"the texts of item {one.item!r:.60}, {' and '.join(map(named, one.systems))}, are not known"
             raise InputError(f"{where}: {fact}; give the study's folder, or the completions that were judged.")
         choice: int | str = TIE if one.choice == TIE else one.systems.index(one.choice)
-        key = (one.rater, one.row, one.attribute)
+        key = (one.rater, one.item, one.row, one.attribute)
         if key in seen:
             same = seen[key] == choice
             left_out.add(
