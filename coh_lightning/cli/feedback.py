@@ -43,7 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", "-o", required=True, type=Path, metavar="FILE", help="output file (.jsonl or .jsonl.gz)")
     what = "the completions that were compared: the messages of their prompts, and the texts of a judge's file"
     add("--completions", nargs="+", default=[], type=Path, metavar="FILE", help=what)
-    add("--task", metavar="NOUN", help="the noun for a completion (default: that of the completions, else answer)")
+    what = "records that had these prompts: what truncation may cut of them, and the noun for a completion"
+    add("--prompts", nargs="+", default=[], type=Path, metavar="FILE", help=what)
+    add(
+        "--task",
+        metavar="NOUN",
+        help="the noun for a completion (default: that of records or completions, else answer)",
+    )
     add = parser.add_argument_group("votes").add_argument
     what = "whose judgments to take; those of people and of each judge are never counted together (default: people)"
     add("--raters", choices=("people", "judge", "all"), default="people", help=what)
@@ -62,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     """The command `feedback`; returns its exit status. Raises InputError for what the user can fix."""
     options = _parser().parse_args(argv)
     scales = dict(_scale(given) for given in options.scale)
-    for path in (*options.sources, *options.completions):
+    for path in (*options.sources, *options.completions, *options.prompts):
         if options.output.exists() and path.exists() and options.output.samefile(path):
             raise InputError(f"feedback: {options.output} is one of the sources; give another --output.")
     from coh_lightning.feedback.jsonl import write_jsonl
@@ -72,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
     sources = read_sources(
         options.sources,
         completions=options.completions,
+        prompts=options.prompts,
         raters=options.raters,
         exclude=not options.no_exclusion,
         task=options.task,
@@ -80,6 +87,10 @@ def main(argv: Sequence[str]) -> int:
     built = build(sources, attributes=options.attributes, scores=options.scores, scales=scales, thumb=thumb)
     write_jsonl(options.output, built.records)
     print("\n".join([f"{options.output}: {counted(len(built.records), 'record')}", *summary(built, sources.excluded)]))
+    print(
+        f"next: coh fit --data.feedback={options.output} --data.validation_share=0 --data.test_share=0 ...\n"
+        "(prompts that were held out for predict are held out again unless these shares are 0)"
+    )
     return 0
 
 

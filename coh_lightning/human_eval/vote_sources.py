@@ -23,7 +23,7 @@ from coh_lightning.feedback.completions import (
 )
 from coh_lightning.feedback.jsonl import read_jsonl, read_values
 from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
-from coh_lightning.feedback.records import Feedback
+from coh_lightning.feedback.records import Feedback, prompt_sha
 from coh_lightning.feedback.turns import Role, Turn, check_prompt, plain_turn
 from coh_lightning.human_eval.counts import Counts
 from coh_lightning.human_eval.items import AnswerPair
@@ -68,13 +68,16 @@ class Sources:
 
 
 class Completions:
-    """The lines of completions files: the messages of each prompt, and the outputs by prompt id."""
+    """The lines of completions files, by prompt id; and the prompts of these and of records, by their hashes."""
 
-    def __init__(self, paths: Sequence[Path], task: str | None) -> None:
+    def __init__(self, paths: Sequence[Path], records: Sequence[Path], task: str | None) -> None:
         self.by_id: dict[str, list[SystemOutput]] = {}
         self.lines: dict[Path, list[tuple[str, SystemOutput, dict[str, Any]]]] = {}
         self._task = task
-        self._prompts: dict[str, tuple[Turns, str]] = {}
+        self._prompts: dict[str, tuple[tuple[Turn, ...], str]] = {}
+        for path in records:  # first: they say what truncation may cut
+            for record in read_jsonl(path, Feedback):
+                self._prompts.setdefault(prompt_sha(record), (record.prompt, record.task))
         for path in paths:
             self.lines[path] = list(read_output_lines(path, dialogues=False))
             for _, output, line in self.lines[path]:
@@ -82,7 +85,7 @@ class Completions:
                 turns = _messages(line, output)
                 if turns is not None:
                     for sha in output.shas:
-                        self._prompts.setdefault(sha, (turns, _task(line)))
+                        self._prompts.setdefault(sha, (_turns(turns), _task(line)))
 
     def prompt(self, id: str, shas: Sequence[str], shown: str, where: str) -> Prompt:
         """The prompt of these hashes; without completions, what raters read, if its hash says that it is the prompt.
@@ -92,12 +95,11 @@ class Completions:
         """
         found = next((self._prompts[sha] for sha in shas if sha in self._prompts), None)
         if found is None and turns_sha([("user", shown)]) in shas:
-            found = ([("user", shown)], "answer")
+            found = (_turns([("user", shown)]), "answer")
         if found is None:
             fact = f"the prompt '{id}' has other messages than the text that raters read"
             raise InputError(f"{where}: {fact}; give the completions that were compared: --completions FILE.")
-        turns, task = found
-        prompt = _turns(turns)
+        prompt, task = found
         check_prompt(prompt, f"{where} (prompt '{id}')")
         return Prompt(id, prompt, self._task or task)
 
@@ -106,6 +108,7 @@ def read_sources(
     paths: Sequence[Path],
     *,
     completions: Sequence[Path] = (),
+    prompts: Sequence[Path] = (),
     raters: Raters = "people",
     exclude: bool = True,
     task: str | None = None,
@@ -114,6 +117,7 @@ def read_sources(
 
     Args:
         completions: further files of completions: for the prompts of studies and the texts of judgments.
+        prompts: files of records that had these prompts: for what truncation may cut of them, and the task.
         raters: whose votes to take.
         exclude: leave out the people whom a study's own rules exclude.
         task: the noun for a completion, instead of what completions say.
@@ -123,7 +127,7 @@ def read_sources(
     """
     kinds = [(path, _kind(path)) for path in paths]
     scored = [path for path, kind in kinds if kind == "completions"]
-    known = Completions(list(dict.fromkeys([*scored, *completions])), task)
+    known = Completions(list(dict.fromkeys([*scored, *completions])), prompts, task)
     sources, pairs, seen = Sources(), dict[str, ComparedPair](), dict[Asked, int | str]()
     for path in (path for path, kind in kinds if kind == "study"):
         _read_study(path, known, sources, pairs, seen, raters, exclude=exclude)
@@ -299,7 +303,8 @@ def _read_scored(path: Path, known: Completions, sources: Sources) -> None:
             sources.left_out.add("empty completions", where)
             continue
         prompt = known.prompt(output.id, output.shas, output.prompt, where)
-        if (turns := _messages(line, output)) is not None:  # in a pseudo-dialogue each system has its own
+        if line.get("human") is not None and (turns := _messages(line, output)) is not None:
+            # in a pseudo-dialogue each system has its own messages
             prompt = dataclasses.replace(prompt, turns=_turns(turns))
         sources.scored.append(ScoredText(prompt, output.text, system, scores, where))
     if not found:

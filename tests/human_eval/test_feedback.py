@@ -271,6 +271,22 @@ def test_a_conversation_needs_the_completions_and_becomes_its_messages(
     assert record.task == "response"
 
 
+def test_the_prompts_of_records_keep_what_truncation_may_cut(tmp_path: Path) -> None:
+    prompt = [{"role": "user", "content": [{"text": "Sum up: ", "cut": "never"}, {"text": "a post", "cut": "back"}]}]
+    record = {"prompt": prompt, "task": "summary", "completions": [{"text": "old", "rank": 1}]}
+    records = lines_of(tmp_path / "records.jsonl", [record])
+    files = [
+        lines_of(tmp_path / f"{name}.jsonl", [{"id": "p0", "prompt": "Sum up: a post", "completion": name}])
+        for name in "xy"
+    ]
+    study = export_study(files, tmp_path / "study", raters=1, attributes=("overall",), swaps=0, identical=0)
+    folder = judged(tmp_path, study, [{"pair": "x>y"}])
+    [found] = feedback(tmp_path, folder, "--prompts", records, "--completions", *files)
+    assert [turn.to_json() for turn in found.prompt] == prompt and found.task == "summary"
+    [without] = feedback(tmp_path, folder)
+    assert without.prompt[0].is_plain and (without.prompt[0].text, without.task) == ("Sum up: a post", "answer")
+
+
 # --- judges
 
 
@@ -460,8 +476,8 @@ def test_fit_takes_the_feedback_at_once(tmp_path: Path) -> None:
     feedback(tmp_path, study, *(tmp_path / f"{name}.jsonl" for name in ("right", "wrong")))
     words = ["--config", "conf/quickstart.yaml", f"--data.feedback={tmp_path / 'out.jsonl'}"]
     words += ["--data.pretraining_text=[]", "--data.pretraining_rows_per_step=0", "--data.pretraining_weight=0"]
-    words += ["--trainer.max_steps=3", "--trainer.val_check_interval=3", "--trainer.limit_val_batches=2"]
-    words += ["--model.generation.generate_every_n_validations=0", f"--run.folder={tmp_path / 'run'}"]
+    words += ["--data.validation_share=0", "--data.test_share=0", "--trainer.max_steps=3"]
+    words += [f"--run.folder={tmp_path / 'run'}"]
     assert main(["fit", *words]) == 0
-    data = json.loads((tmp_path / "run" / "data.json").read_text())
-    assert data
+    train = json.loads((tmp_path / "run" / "data.json").read_text())["splits"]["train"]
+    assert train["records"] > 60 and train["used"] > train["rejected"]
