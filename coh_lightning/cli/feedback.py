@@ -96,36 +96,36 @@ def main(argv: Sequence[str]) -> int:
 
 def summary(built: Built, excluded: Sequence[str]) -> Iterator[str]:
     """What the records hold, and what was left out, in lines for the terminal."""
-    counts, examples = built.counts, built.examples
+    counts = built.counts
+
+    def first(name: str) -> str:
+        return f" (first: {visible(built.examples[name])})" if name in built.examples else ""
+
     if counts["reused"]:
-        fact = f"{counted(counts['reused'], 'id')} stand for different prompts, which are kept apart"
-        yield f"  {fact} (first: {visible(examples['reused'])})"
+        yield f"  ids of several prompts, which are kept apart: {counts['reused']:,}{first('reused')}"
     if counts["votes"]:
         by = {record.source: None for record in built.records if "votes" in record.extra}
-        yield f"  {counted(counts['votes'], 'vote')} of {', '.join(map(visible, by))}"
-        ties = f"{counts['pairs'] - counts['ties']:,} decided, {counts['ties']:,} ties"
-        yield f"  {counted(counts['pairs'], 'pair')} of texts, by attribute: {ties}"
+        yield f"  votes: {counts['votes']:,}, of {', '.join(map(visible, by))}"
+        decided = counts["pairs"] - counts["ties"]
+        yield f"  pairs of texts, by attribute: {counts['pairs']:,} ({decided:,} decided, {counts['ties']:,} tied)"
     if counts["several"]:
-        both = f"{counts['contradicted']:,} have votes for both sides"
-        fact = f"of {counts['several']:,} pairs with several votes, {both}"
-        first = f" (first: {visible(examples['contradicted'])})" if counts["contradicted"] else ""
-        yield f"  {fact}, of which {counts['split']:,} became ties{first}"
+        both = f"with votes for both sides: {counts['contradicted']:,}, of which tied: {counts['split']:,}"
+        yield f"  pairs with several votes: {counts['several']:,}; {both}{first('contradicted')}"
     if counts["cycles"]:
-        fact = f"{counted(counts['cycles'], 'cycle')} (A over B over C over A), whose {counts['cyclic']:,} pairs"
-        yield f"  {fact} are left out (first: {visible(examples['cycles'])})"
+        fact = f"{counts['cycles']:,}, whose {counts['cyclic']:,} pairs are left out"
+        yield f"  cycles (A over B over C over A): {fact}{first('cycles')}"
     if counts["by_pair"]:
-        yield f"  {counts['by_pair']:,} times no ranks say what all pairs say: a record for each pair"
+        yield f"  prompts whose pairs give no one order, so that each is a record: {counts['by_pair']:,}"
     if counts["critiques"]:
-        yield f"  {counted(counts['critiques'], 'critique')} of {counted(counts['criticized'], 'text')}, from comments"
+        yield f"  critiques from comments: {counts['critiques']:,}, of {counted(counts['criticized'], 'text')}"
     if counts["ratings"] or counts["thumbs"]:
-        yield f"  {counted(counts['ratings'], 'rating')} and {counted(counts['thumbs'], 'thumb')}, from scores"
+        yield f"  ratings from scores: {counts['ratings']:,}; thumbs: {counts['thumbs']:,}"
     for name, (worst, best) in built.scales.items():
-        fact = f"the scale of '{name}' is {worst:g} to {best:g}, its least and greatest score"
+        fact = f"scale of '{name}': {worst:g} to {best:g}, its least and greatest score"
         yield f"  {visible(fact)}; --scale gives another"
     if counts["duplicates"]:
-        first = f" (first: {visible(examples['unequal'])})" if counts["unequal"] else ""
-        fact = f"{counts['duplicates']:,} texts were scored again; {counts['unequal']:,} scores differed: their mean"
-        yield f"  {fact} counts{first}"
+        fact = f"{counts['duplicates']:,}; scores that differed, whose mean counts: {counts['unequal']:,}"
+        yield f"  texts scored again: {fact}{first('unequal')}"
     for line in excluded:
         yield f"  excluded by the study's rules: {visible(line)}"
     lines = built.left_out.lines()

@@ -23,4 +23,4 @@ class Counts:
     def lines(self) -> list[str]:
         """One printable line for each reason, most frequent first."""
         ordered = sorted(self._times.items(), key=lambda item: -item[1])
-        return [visible(f"{times:,} {reason} (first: {self._first[reason]})") for reason, times in ordered]
+        return [visible(f"{reason}: {times:,} (first: {self._first[reason]})") for reason, times in ordered]

@@ -279,7 +279,7 @@ def _scales(
             if min(values) == max(values):
                 for one in scored:
                     if name in one.scores:
-                        built.left_out.add(f"scores '{name}', which are all {values[0]:g}; give --scale", one.where)
+                        built.left_out.add(f"scores '{name}', all of them {values[0]:g} (give --scale)", one.where)
                 continue
             scales[name] = built.scales[name] = (min(values), max(values))
             continue

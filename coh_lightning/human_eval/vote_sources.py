@@ -98,7 +98,11 @@ class Completions:
             found = (_turns([("user", shown)]), "answer")
         if found is None:
             fact = f"the prompt '{id}' has other messages than the text that raters read"
-            raise InputError(f"{where}: {fact}; give the completions that were compared: --completions FILE.")
+            remedy = "give the completions that were compared: --completions FILE"
+            if self._prompts:
+                fact += ", and no line of the completions and prompts given has it"
+                remedy += " (of dialogues that were rated whole no records can be made)"
+            raise InputError(f"{where}: {fact}; {remedy}.")
         prompt, task = found
         check_prompt(prompt, f"{where} (prompt '{id}')")
         return Prompt(id, prompt, self._task or task)
@@ -227,17 +231,17 @@ def _take(
     for where, one in judgments:
         judge = one.rater.startswith(JUDGE)
         if judge and raters == "people":
-            left_out.add("judgments of a judge, not of people; --raters judge or all takes them", where)
+            left_out.add("judgments of a judge (--raters judge or all takes them)", where)
             continue
         if not judge and raters == "judge":
-            left_out.add("judgments of people, not of a judge; --raters people or all takes them", where)
+            left_out.add("judgments of people (--raters people or all takes them)", where)
             continue
         if one.check:
             if not judge:
-                left_out.add(f"answers to checks, which are no votes: {one.check}", where)
+                left_out.add(f"answers to checks ({one.check})", where)
             continue
         if one.rater in out:
-            left_out.add("votes of raters whom the study's rules exclude; --no-exclusion takes them", where)
+            left_out.add("votes of raters whom the study's rules exclude (--no-exclusion takes them)", where)
             continue
         pair = pairs.get(one.item)
         if pair is None or set(one.systems) != set(pair.texts) or one.choice not in (TIE, *one.systems):

@@ -135,10 +135,10 @@ def test_each_attribute_has_a_record_and_critiques_stand_once_beside_overall(
     assert (accuracy.aspect, ranks(accuracy)) == ("accuracy", {"x": 1, "y": 1})
     assert {one.author: one.critique for one in overall.candidates} == {"y": "late.", "x": "kind. This answer is rude!"}
     assert [one.critique for one in (*accuracy.candidates, *alone.candidates)] == [None] * 4
-    assert "3 critiques of 2 texts, from comments" in printed
-    assert "1 comments that don't speak of one side (first: rater-1, row three)" in printed
+    assert "critiques from comments: 3, of 2 texts" in printed
+    assert "comments that don't speak of one side: 1 (first: rater-1, row three)" in printed
     assert (
-        "of 2 pairs with several votes, 1 have votes for both sides, of which 1 became ties (first: prompt 'p0', accu"
+        "pairs with several votes: 2; with votes for both sides: 1, of which tied: 1 (first: prompt 'p0', acc"
         in printed
     )
     [only] = feedback(tmp_path, folder, "--attributes", "overall", "--task", "reply")
@@ -158,8 +158,8 @@ def test_three_systems_share_a_record_and_a_cycle_is_shown(tmp_path: Path, capsy
         ({"x": None, "y": None, "z": None}, {"odd"})
     ]
     printed = capsys.readouterr().out
-    assert "1 cycle (A over B over C over A), whose 3 pairs are left out (first: prompt 'p2', overall)" in printed
-    assert "1 times no ranks say what all pairs say: a record for each pair" in printed
+    assert "cycles (A over B over C over A): 1, whose 3 pairs are left out (first: prompt 'p2', overall)" in printed
+    assert "prompts whose pairs give no one order, so that each is a record: 1\n" in printed
 
 
 def test_checks_and_equal_or_empty_texts_are_counted_not_used(
@@ -176,8 +176,8 @@ def test_checks_and_equal_or_empty_texts_are_counted_not_used(
     assert ranks(record) == {"x": 1, "y": 2}
     printed = capsys.readouterr().out
     for reason in ("two identical texts", "a pair with an empty text"):
-        assert f"1 votes on {reason}" in printed
-    assert "1 answers to checks, which are no votes: swap" in printed
+        assert f"votes on {reason}: 1 " in printed
+    assert "answers to checks (swap): 1 " in printed
 
 
 def test_raters_whom_the_studys_rules_exclude_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +188,7 @@ def test_raters_whom_the_studys_rules_exclude_are_left_out(tmp_path: Path, capsy
     assert ranks(record) == {"x": 1, "y": 2}
     printed = capsys.readouterr().out
     assert "rater-2 had a median of 1.0 seconds per row, below 3" in printed
-    assert "1 votes of raters whom the study's rules exclude; --no-exclusion takes them" in printed
+    assert "votes of raters whom the study's rules exclude (--no-exclusion takes them): 1 " in printed
     [both] = feedback(tmp_path, folder, "--no-exclusion")
     assert ranks(both) == {"x": 1, "y": 1} and len(both.extra["votes"]) == 2
 
@@ -205,7 +205,7 @@ def test_rounds_are_merged_by_prompt_and_a_vote_counts_once(tmp_path: Path, caps
         [{"pair": "z<y", "row": "other"}, {"prompt": 2, "pair": "y>z"}],
     )
     merged = feedback(tmp_path, first, second, first)
-    assert "2 votes given twice, counted once" in capsys.readouterr().out
+    assert "votes given twice, counted once: 2 " in capsys.readouterr().out
     # p0: x>y in the first round, y>z in the second, x and z not compared
     assert [ranks(record) for record in merged] == [
         {"x": 1, "y": 2},
@@ -217,7 +217,7 @@ def test_rounds_are_merged_by_prompt_and_a_vote_counts_once(tmp_path: Path, caps
     kept = tmp_path / "earlier.jsonl"
     (tmp_path / "out.jsonl").rename(kept)
     again = feedback(tmp_path, first, kept)
-    assert "2 records given twice, kept once" in capsys.readouterr().out
+    assert "records given twice, kept once: 2 " in capsys.readouterr().out
     assert sorted(one.id for one in again) == sorted(one.id for one in merged)
 
 
@@ -241,13 +241,13 @@ def test_equal_ids_of_other_prompts_are_kept_apart_and_other_answers_to_a_row_co
         ("one", {"x": 1, "y": 2}),
         ("two", {"y": 1, "x": 2}),
     ]
-    assert "1 id stand for different prompts, which are kept apart (first: 'p0')" in capsys.readouterr().out
+    assert "ids of several prompts, which are kept apart: 1 (first: 'p0')" in capsys.readouterr().out
     (copy := tmp_path / "copy").mkdir()
     for path in folders[0].glob("*.json*"):
         (copy / path.name).write_text(path.read_text().replace('"choice": "x"', '"choice": "y"'))
     [record] = feedback(tmp_path, folders[0], copy)
     assert ranks(record) == {"x": 1, "y": 2}
-    assert "1 rows answered otherwise in an earlier source" in capsys.readouterr().out
+    assert "rows answered otherwise in an earlier source: 1 " in capsys.readouterr().out
 
 
 # --- prompts
@@ -303,14 +303,14 @@ def test_a_judge_is_never_counted_as_a_person(tmp_path: Path, capsys: pytest.Cap
     folder = judged(tmp_path, study, said)
     [people] = feedback(tmp_path, folder)
     assert (ranks(people), people.source) == ({"x": 1, "y": 2}, "people")
-    assert "5 judgments of a judge, not of people; --raters judge or all takes them" in capsys.readouterr().out
+    assert "judgments of a judge (--raters judge or all takes them): 5 " in capsys.readouterr().out
     agreed, swayed = feedback(tmp_path, folder, "--raters", "judge")
     assert (ranks(agreed), agreed.source) == ({"y": 1, "x": 2}, JUDGE)
     assert ranks(swayed) == {"y": 1, "x": 1}, "the side decided"
     printed = capsys.readouterr().out
-    assert "1 verdicts of a judge that changed with the order, counted as ties" in printed
-    assert "1 pairs that a judge judged in one order only" in printed
-    assert "1 judgments of people, not of a judge" in printed
+    assert "verdicts of a judge that changed with the order, counted as ties: 1 " in printed
+    assert "pairs that a judge judged in one order only: 1 " in printed
+    assert "judgments of people (--raters people or all takes them): 1 " in printed
     every = feedback(tmp_path, folder, "--raters", "all")
     assert [(one.source, ranks(one)) for one in every] == [
         ("people", {"x": 1, "y": 2}),
@@ -365,9 +365,9 @@ def test_scores_become_ratings_and_thumbs(tmp_path: Path, capsys: pytest.Capture
     ]
     assert [(one.text, one.thumb) for one in second.candidates] == [("b", True)]
     assert (first.source, first.extra) == ("scores", {"prompt_id": "p0"})
-    assert "the scale of 'reward' is -2 to 3, its least and greatest score; --scale gives another" in printed
-    assert f"1 texts were scored again; 1 scores differed: their mean counts (first: {y}:2)" in printed
-    assert "1 completions without scores" in printed and "1 empty completions" in printed
+    assert "scale of 'reward': -2 to 3, its least and greatest score; --scale gives another" in printed
+    assert f"texts scored again: 1; scores that differed, whose mean counts: 1 (first: {y}:2)" in printed
+    assert "completions without scores: 1 " in printed and "empty completions: 1 " in printed
     [shorter, _] = feedback(tmp_path, x, "--scores", "reward", "--scale", "words=20,0", "--thumb", "words=8")
     assert [(dict(one.ratings), one.thumb) for one in shorter.candidates] == [({"reward": -2}, False)]
 
@@ -395,7 +395,7 @@ def test_errors_are_one_sentence_with_the_place(tmp_path: Path, capsys: pytest.C
         capsys, scored, "--attributes", "overal"
     )
     said = error(capsys, scored)
-    assert f"No feedback came of the sources: 1 scores 'r', which are all 2; give --scale (first: {scored}:1)." in said
+    assert f"No feedback came of the sources: scores 'r', all of them 2 (give --scale): 1 (first: {scored}:1)." in said
     assert main(["feedback", str(scored), "--output", str(scored)]) == 2
     assert "is one of the sources; give another --output" in capsys.readouterr().err
     assert not Path("never.jsonl").exists()
@@ -431,7 +431,7 @@ def test_noiseless_raters_come_back_exactly(tmp_path: Path, capsys: pytest.Captu
     assert main(["human-eval", "import", str(study), *sheets]) == 0
     records = feedback(tmp_path, study, "--no-exclusion")
     printed = capsys.readouterr().out
-    assert "0 have votes for both sides, of which 0 became ties" in printed
+    assert "with votes for both sides: 0, of which tied: 0\n" in printed
     compared = 0
     for record in records:
         id, attribute = record.extra["prompt_id"], record.aspect or "overall"
@@ -442,7 +442,7 @@ def test_noiseless_raters_come_back_exactly(tmp_path: Path, capsys: pytest.Captu
                 direction = 0 if abs(difference) < 0.05 else 1 if difference > 0 else -1
                 assert (other.rank > one.rank) - (other.rank < one.rank) == direction
                 compared += 1
-    assert f"{compared} pairs of texts" in printed and compared > 100
+    assert f"pairs of texts, by attribute: {compared} (" in printed and compared > 100
 
 
 def test_noisy_raters_still_point_the_right_way_and_the_records_convert(tmp_path: Path) -> None:
