@@ -424,9 +424,9 @@ def world_study(folder: Path, posts: int, **options: Any) -> tuple[Path, dict[tu
 
 
 def test_noiseless_raters_come_back_exactly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every rank, of every pair and attribute, is what the rater's scores say."""
+    """Every rank, of every pair and attribute, is what the rater's scores say, and each critique what it said."""
     study, truth = world_study(tmp_path, 12, raters=2, overlap=20)
-    assert fill([str(study), "--noise", "0"]) == 0
+    assert fill([str(study), "--noise", "0", "--comments"]) == 0
     sheets = sorted(map(str, (study / "filled").glob("*.csv")))
     assert main(["human-eval", "import", str(study), *sheets]) == 0
     records = feedback(tmp_path, study, "--no-exclusion")
@@ -443,6 +443,15 @@ def test_noiseless_raters_come_back_exactly(tmp_path: Path, capsys: pytest.Captu
                 assert (other.rank > one.rank) - (other.rank < one.rank) == direction
                 compared += 1
     assert f"pairs of texts, by attribute: {compared} (" in printed and compared > 100
+    criticized = 0
+    for record in records:
+        for one in record.candidates:
+            if one.critique is not None:
+                assert one.critique == raters.rate(record.prompt[-1].text, one.text).critique
+                assert record.aspect is None
+                criticized += 1
+    texts = {(record.prompt, one.text) for record in records for one in record.candidates}
+    assert criticized == len(texts) > 30, "each text has its critique, once"
 
 
 def test_noisy_raters_still_point_the_right_way_and_the_records_convert(tmp_path: Path) -> None:
