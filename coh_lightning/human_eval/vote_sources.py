@@ -24,11 +24,11 @@ from coh_lightning.feedback.completions import (
 from coh_lightning.feedback.jsonl import read_jsonl, read_values
 from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.feedback.records import Feedback, prompt_sha
-from coh_lightning.feedback.turns import Role, Turn, check_prompt, plain_turn
+from coh_lightning.feedback.turns import Role, Turn, check_prompt, plain_turn, read_prompt
 from coh_lightning.human_eval.counts import Counts
 from coh_lightning.human_eval.items import AnswerPair
 from coh_lightning.human_eval.results import read_results
-from coh_lightning.human_eval.study import JUDGMENTS, KEY
+from coh_lightning.human_eval.study import JUDGMENTS, KEY, read_items, read_key
 from coh_lightning.human_eval.votes import PEOPLE, Prompt, Vote
 
 Raters = Literal["people", "judge", "all"]
@@ -74,10 +74,12 @@ class Completions:
         self.by_id: dict[str, list[SystemOutput]] = {}
         self.lines: dict[Path, list[tuple[str, SystemOutput, dict[str, Any]]]] = {}
         self._task = task
-        self._prompts: dict[str, tuple[tuple[Turn, ...], str]] = {}
+        self._prompts: dict[tuple[str, str], tuple[tuple[Turn, ...], str]] = {}
+        """(hash, as people read it) -> prompt, task. Without the text, a dialogue would pass for its first turn."""
         for path in records:  # first: they say what truncation may cut
             for record in read_jsonl(path, Feedback):
-                self._prompts.setdefault(prompt_sha(record), (record.prompt, record.task))
+                asked = (prompt_sha(record), read_prompt(record.prompt))
+                self._prompts.setdefault(asked, (record.prompt, record.task))
         for path in paths:
             self.lines[path] = list(read_output_lines(path, dialogues=False))
             for _, output, line in self.lines[path]:
@@ -85,7 +87,7 @@ class Completions:
                 turns = _messages(line, output)
                 if turns is not None:
                     for sha in output.shas:
-                        self._prompts.setdefault(sha, (_turns(turns), _task(line)))
+                        self._prompts.setdefault((sha, output.prompt), (_turns(turns), _task(line)))
 
     def prompt(self, id: str, shas: Sequence[str], shown: str, where: str) -> Prompt:
         """The prompt of these hashes; without completions, what raters read, if its hash says that it is the prompt.
@@ -93,7 +95,7 @@ class Completions:
         Raises:
             InputError: neither is known.
         """
-        found = next((self._prompts[sha] for sha in shas if sha in self._prompts), None)
+        found = next((self._prompts[sha, shown] for sha in shas if (sha, shown) in self._prompts), None)
         if found is None and turns_sha([("user", shown)]) in shas:
             found = (_turns([("user", shown)]), "answer")
         if found is None:
@@ -134,7 +136,8 @@ def read_sources(
     known = Completions(list(dict.fromkeys([*scored, *completions])), prompts, task)
     sources, pairs, seen = Sources(), dict[str, ComparedPair](), dict[Asked, int | str]()
     for path in (path for path, kind in kinds if kind == "study"):
-        _read_study(path, known, sources, pairs, seen, raters, exclude=exclude)
+        elsewhere = any(kind == "judgments" for _, kind in kinds)
+        _read_study(path, known, sources, pairs, seen, raters, exclude=exclude, judged_elsewhere=elsewhere)
     for path in (path for path, kind in kinds if kind == "judgments"):
         judgments = list(_judgments_of(path))
         _find_pairs([one for _, one in judgments], known, pairs)
@@ -173,9 +176,14 @@ def _read_study(
     raters: Raters,
     *,
     exclude: bool,
+    judged_elsewhere: bool,
 ) -> None:
+    """Add a study's votes and pairs; only its pairs if it has no judgments and a file of judgments is given too."""
     from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
 
+    pairs |= _pairs_of_study(folder, known)
+    if judged_elsewhere and not (folder / JUDGMENTS).exists():
+        return
     results = read_results(folder)
     people = [one for one in results.judgments if not one.rater.startswith(JUDGE)]
     out: Collection[str] = ()
@@ -184,16 +192,22 @@ def _read_study(
         reasons = excluded_raters(table, results.key.get("exclusion") or {})
         sources.excluded += [f"{folder}: {rater} had {' and '.join(why)}" for rater, why in reasons.items()]
         out = reasons.keys()
-    asked: dict[str, Prompt] = {}
-    for item in {one.item: None for one in results.judgments if not one.check}:
-        about, shown = results.key["items"][item], results.items[item]
-        id, sha = about["prompt_id"], str(about.get("prompt_sha", ""))
-        if (id + sha) not in asked:
-            asked[id + sha] = known.prompt(id, [sha], shown.prompt, str(folder))
-        pairs[item] = ComparedPair(asked[id + sha], dict(zip(about["systems"], shown.texts, strict=True)))
     path = folder / JUDGMENTS
     judgments = [(f"{path}, row {one.row}", one) for one in results.judgments]
     _take(judgments, pairs, sources, seen, raters, study=str(results.key["study"]), out=out)
+
+
+def _pairs_of_study(folder: Path, known: Completions) -> dict[str, ComparedPair]:
+    """The pairs of a study by item, without those that only check people."""
+    key, asked, pairs = read_key(folder), dict[tuple[str, str], Prompt](), dict[str, ComparedPair]()
+    for item in read_items(folder):
+        about = key["items"].get(item.item, {"kind": ""})
+        if about.get("kind", "pair") == "pair":
+            prompt = (about["prompt_id"], str(about.get("prompt_sha", "")))
+            if prompt not in asked:
+                asked[prompt] = known.prompt(prompt[0], [prompt[1]], item.prompt, str(folder))
+            pairs[item.item] = ComparedPair(asked[prompt], dict(zip(about["systems"], item.texts, strict=True)))
+    return pairs
 
 
 def _judgments_of(path: Path) -> Iterator[tuple[str, Judgment]]:

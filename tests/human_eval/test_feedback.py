@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -66,7 +67,9 @@ def ranks(record: Feedback) -> dict[str, float | None]:
 
 
 def error(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert main(["feedback", *map(str, words), "--output", "never.jsonl"]) == 2
+    with TemporaryDirectory() as folder:
+        assert main(["feedback", *map(str, words), "--output", f"{folder}/never.jsonl"]) == 2
+        assert not list(Path(folder).iterdir())
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     return said
@@ -344,6 +347,29 @@ def test_a_judges_own_file_finds_its_texts_in_the_completions(
     assert f"{judgments}:1: the texts of item '{pair.judged_as}', new and old, are not known; give the study's" in said
 
 
+def test_a_judges_file_on_a_study_needs_no_person(tmp_path: Path) -> None:
+    study = study_of(tmp_path, "x", "y")
+    folder = judged(tmp_path, study, judgments_of(study, "y>x", "x<y"))
+    elsewhere = (folder / "judgments.jsonl").rename(tmp_path / "judged.jsonl")
+    [record] = feedback(tmp_path, elsewhere, folder, "--raters", "judge")
+    assert (ranks(record), record.source) == ({"y": 1, "x": 2}, JUDGE)
+    judged(tmp_path, study, [{"pair": "x>y", "prompt": 1}])
+    both = feedback(tmp_path, elsewhere, folder, "--raters", "all")
+    assert [(one.source, one.extra["prompt_id"]) for one in both] == [("people", "p1"), (JUDGE, "p0")]
+
+
+def test_dialogues_that_were_rated_whole_are_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        lines_of(tmp_path / f"{name}.jsonl", [{"id": "p0#1", "prompt": "Hi", "completion": name}]) for name in "xy"
+    ]
+    options: dict[str, Any] = {"raters": 1, "attributes": ("overall",), "swaps": 0, "identical": 0, "dialogues": True}
+    study = export_study(files, tmp_path / "study", **options)
+    items = {(about["prompt_id"], *sorted(about["systems"])) for about in study.key["items"].values()}
+    assert items == {("p0", "x", "y")}
+    folder = judged(tmp_path, study, [{"pair": "x>y"}])
+    assert "of dialogues that were rated whole no records can be made" in error(capsys, folder, "--completions", *files)
+
+
 # --- scores
 
 
@@ -398,7 +424,6 @@ def test_errors_are_one_sentence_with_the_place(tmp_path: Path, capsys: pytest.C
     assert f"No feedback came of the sources: scores 'r', all of them 2 (give --scale): 1 (first: {scored}:1)." in said
     assert main(["feedback", str(scored), "--output", str(scored)]) == 2
     assert "is one of the sources; give another --output" in capsys.readouterr().err
-    assert not Path("never.jsonl").exists()
 
 
 # --- the world's raters
