@@ -1,8 +1,4 @@
-"""Studies, files of judgments, and files of completions -> votes and scored texts with their prompts.
-
-A prompt is what the model was asked. A study shows raters one text; if that is not the prompt itself (a conversation, a
-system turn), the completions that the study was made from say what its messages are.
-"""
+"""Studies, files of judgments, and files of completions -> votes and scored texts with their prompts."""
 
 from __future__ import annotations
 
@@ -10,23 +6,16 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.feedback.completions import (
-    SystemOutput,
-    Turns,
-    read_output_lines,
-    read_prompt_value,
-    read_scores,
-    turns_sha,
-)
+from coh_lightning.feedback.completions import read_scores
 from coh_lightning.feedback.jsonl import read_jsonl, read_values
 from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
-from coh_lightning.feedback.records import Feedback, prompt_sha
-from coh_lightning.feedback.turns import Role, Turn, check_prompt, plain_turn, read_prompt
+from coh_lightning.feedback.records import Feedback
 from coh_lightning.human_eval.counts import Counts
 from coh_lightning.human_eval.items import AnswerPair
+from coh_lightning.human_eval.known_prompts import KnownPrompts, as_turns, messages_of
 from coh_lightning.human_eval.results import read_results
 from coh_lightning.human_eval.study import JUDGMENTS, KEY, read_items, read_key
 from coh_lightning.human_eval.votes import PEOPLE, Prompt, Vote
@@ -67,49 +56,6 @@ class Sources:
     """A sentence for each rater whom a study's rules exclude."""
 
 
-class Completions:
-    """The lines of completions files, by prompt id; and the prompts of these and of records, by their hashes."""
-
-    def __init__(self, paths: Sequence[Path], records: Sequence[Path], task: str | None) -> None:
-        self.by_id: dict[str, list[SystemOutput]] = {}
-        self.lines: dict[Path, list[tuple[str, SystemOutput, dict[str, Any]]]] = {}
-        self._task = task
-        self._prompts: dict[tuple[str, str], tuple[tuple[Turn, ...], str]] = {}
-        """(hash, as people read it) -> prompt, task. Without the text, a dialogue would pass for its first turn."""
-        for path in records:  # first: they say what truncation may cut
-            for record in read_jsonl(path, Feedback):
-                asked = (prompt_sha(record), read_prompt(record.prompt))
-                self._prompts.setdefault(asked, (record.prompt, record.task))
-        for path in paths:
-            self.lines[path] = list(read_output_lines(path, dialogues=False))
-            for _, output, line in self.lines[path]:
-                self.by_id.setdefault(output.id, []).append(output)
-                turns = _messages(line, output)
-                if turns is not None:
-                    for sha in output.shas:
-                        self._prompts.setdefault((sha, output.prompt), (_turns(turns), _task(line)))
-
-    def prompt(self, id: str, shas: Sequence[str], shown: str, where: str) -> Prompt:
-        """The prompt of these hashes; without completions, what raters read, if its hash says that it is the prompt.
-
-        Raises:
-            InputError: neither is known.
-        """
-        found = next((self._prompts[sha, shown] for sha in shas if (sha, shown) in self._prompts), None)
-        if found is None and turns_sha([("user", shown)]) in shas:
-            found = (_turns([("user", shown)]), "answer")
-        if found is None:
-            fact = f"the prompt '{id}' has other messages than the text that raters read"
-            remedy = "give the completions that were compared: --completions FILE"
-            if self._prompts:
-                fact += ", and no line of the completions and prompts given has it"
-                remedy += " (of dialogues that were rated whole no records can be made)"
-            raise InputError(f"{where}: {fact}; {remedy}.")
-        prompt, task = found
-        check_prompt(prompt, f"{where} (prompt '{id}')")
-        return Prompt(id, prompt, self._task or task)
-
-
 def read_sources(
     paths: Sequence[Path],
     *,
@@ -133,7 +79,7 @@ def read_sources(
     """
     kinds = [(path, _kind(path)) for path in paths]
     scored = [path for path, kind in kinds if kind == "completions"]
-    known = Completions(list(dict.fromkeys([*scored, *completions])), prompts, task)
+    known = KnownPrompts(list(dict.fromkeys([*scored, *completions])), prompts, task)
     sources, pairs, seen = Sources(), dict[str, ComparedPair](), dict[Asked, int | str]()
     for path in (path for path, kind in kinds if kind == "study"):
         elsewhere = any(kind == "judgments" for _, kind in kinds)
@@ -169,7 +115,7 @@ def _kind(path: Path) -> str:
 
 def _read_study(
     folder: Path,
-    known: Completions,
+    known: KnownPrompts,
     sources: Sources,
     pairs: dict[str, ComparedPair],
     seen: dict[Asked, int | str],
@@ -197,7 +143,7 @@ def _read_study(
     _take(judgments, pairs, sources, seen, raters, study=str(results.key["study"]), out=out)
 
 
-def _pairs_of_study(folder: Path, known: Completions) -> dict[str, ComparedPair]:
+def _pairs_of_study(folder: Path, known: KnownPrompts) -> dict[str, ComparedPair]:
     """The pairs of a study by item, without those that only check people."""
     key, asked, pairs = read_key(folder), dict[tuple[str, str], Prompt](), dict[str, ComparedPair]()
     for item in read_items(folder):
@@ -215,7 +161,7 @@ def _judgments_of(path: Path) -> Iterator[tuple[str, Judgment]]:
         yield where, Judgment.from_json(value, where)
 
 
-def _find_pairs(judgments: Sequence[Judgment], known: Completions, pairs: dict[str, ComparedPair]) -> None:
+def _find_pairs(judgments: Sequence[Judgment], known: KnownPrompts, pairs: dict[str, ComparedPair]) -> None:
     """Add the pairs that a judge compared: those of completions whose hash is the judgment's item."""
     for id, systems in {(one.prompt_id, one.systems): None for one in judgments if one.item not in pairs}:
         outputs = known.by_id.get(id, [])
@@ -250,19 +196,23 @@ def _take(
         if not judge and raters == "judge":
             left_out.add("judgments of people (--raters people or all takes them)", where)
             continue
+        if one.choice not in (TIE, *one.systems):
+            fact = f"the choice is {one.choice!r:.60}, but the systems are {' and '.join(map(named, one.systems))}"
+            raise InputError(f"{where}: {fact}; give one of them, or '{TIE}'.")
         if one.check:
             if not judge:
                 left_out.add(f"answers to checks ({one.check})", where)
             continue
+        key = (one.rater, one.item, one.row, one.attribute)
+        choice: int | str = TIE if one.choice == TIE else one.systems.index(one.choice)
         if one.rater in out:
+            seen[key] = choice  # nor does it count where it is given again
             left_out.add("votes of raters whom the study's rules exclude (--no-exclusion takes them)", where)
             continue
         pair = pairs.get(one.item)
-        if pair is None or set(one.systems) != set(pair.texts) or one.choice not in (TIE, *one.systems):
+        if pair is None or set(one.systems) != set(pair.texts):
             fact = f"the texts of item {one.item!r:.60}, {' and '.join(map(named, one.systems))}, are not known"
             raise InputError(f"{where}: {fact}; give the study's folder, or the completions that were judged.")
-        choice: int | str = TIE if one.choice == TIE else one.systems.index(one.choice)
-        key = (one.rater, one.item, one.row, one.attribute)
         if key in seen:
             same = seen[key] == choice
             left_out.add(
@@ -305,7 +255,7 @@ def _unusable(texts: Sequence[str]) -> str | None:
     return "votes on a pair with an empty text" if not all(text.strip() for text in texts) else None
 
 
-def _read_scored(path: Path, known: Completions, sources: Sources) -> None:
+def _read_scored(path: Path, known: KnownPrompts, sources: Sources) -> None:
     found = False
     for system, output, line in known.lines[path]:
         where = output.where
@@ -321,29 +271,10 @@ def _read_scored(path: Path, known: Completions, sources: Sources) -> None:
             sources.left_out.add("empty completions", where)
             continue
         prompt = known.prompt(output.id, output.shas, output.prompt, where)
-        if line.get("human") is not None and (turns := _messages(line, output)) is not None:
+        if line.get("human") is not None and (turns := messages_of(line, output)) is not None:
             # in a pseudo-dialogue each system has its own messages
-            prompt = dataclasses.replace(prompt, turns=_turns(turns))
+            prompt = dataclasses.replace(prompt, turns=as_turns(turns))
         sources.scored.append(ScoredText(prompt, output.text, system, scores, where))
     if not found:
         fact = "no completion has 'scores', numbers by name as scorers and reward models write them"
         raise InputError(f"{path}: {fact}; completions that were only compared go to --completions.")
-
-
-def _messages(line: Mapping[str, Any], output: SystemOutput) -> Turns | None:
-    """The prompt of a line as messages, without the feedback sentence; None if the line has only its text."""
-    if line.get("messages"):
-        return read_prompt_value(line["messages"], "messages", output.where)[1]
-    turns = [("user", output.prompt)]
-    if not output.explicit:
-        turns = list(read_prompt_value(line["prompt"], "prompt", output.where)[1])
-    sha = line.get("prompt_sha")
-    return turns if not isinstance(sha, str) or sha == turns_sha(turns) else None
-
-
-def _turns(messages: Turns) -> tuple[Turn, ...]:
-    return tuple(plain_turn(cast(Role, role), text) for role, text in messages)
-
-
-def _task(line: Mapping[str, Any]) -> str:
-    return line["task"] if isinstance(line.get("task"), str) and line["task"] else "answer"

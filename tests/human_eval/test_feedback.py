@@ -192,6 +192,9 @@ def test_raters_whom_the_studys_rules_exclude_are_left_out(tmp_path: Path, capsy
     printed = capsys.readouterr().out
     assert "rater-2 had a median of 1.0 seconds per row, below 3" in printed
     assert "votes of raters whom the study's rules exclude (--no-exclusion takes them): 1 " in printed
+    [still] = feedback(tmp_path, folder, folder / "judgments.jsonl")
+    assert ranks(still) == {"x": 1, "y": 2}, "the file alone knows no rules"
+    assert "votes given twice, counted once: 2 " in capsys.readouterr().out
     [both] = feedback(tmp_path, folder, "--no-exclusion")
     assert ranks(both) == {"x": 1, "y": 1} and len(both.extra["votes"]) == 2
 
@@ -406,6 +409,11 @@ def test_errors_are_one_sentence_with_the_place(tmp_path: Path, capsys: pytest.C
     bare = completions(tmp_path, "bare", 1)
     other = lines_of(tmp_path / "o.jsonl", [{"hello": 1}])
     wrong = lines_of(tmp_path / "w.jsonl", [{"id": "p", "prompt": "Q", "completion": "a", "scores": {"r": "high"}}])
+    chosen = {"item": "i", "row": "r", "prompt_id": "p", "rater": "rater-1", "attribute": "overall"}
+    third = lines_of(tmp_path / "j.jsonl", [{**chosen, "choice": "z", "systems": ["x", "y"]}])
+    assert f"{third}:1: the choice is 'z', but the systems are x and y; give one of them, or 'tie'." in error(
+        capsys, third
+    )
     assert f"{tmp_path}: the folder has no key.json" in error(capsys, tmp_path)
     assert f"{other}:1: the line is neither a judgment" in error(capsys, other)
     assert f"{bare}: no completion has 'scores'" in error(capsys, bare)
