@@ -21,7 +21,9 @@ from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, counted, visible
 
 if TYPE_CHECKING:
+    from coh_lightning.feedback.completions import Completion
     from coh_lightning.human_eval.feedback import Built, Threshold
+    from coh_lightning.human_eval.vote_sources import Score
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
       --output feedback.jsonl
   coh feedback judgments.jsonl --raters judge --completions a.jsonl b.jsonl --output judged.jsonl
   coh feedback runs/coh/completions.jsonl --thumb reward=0.5 --output scored.jsonl
+  coh feedback answers.jsonl --scorers mine:polite --scale polite=0,1 --output scored.jsonl
   coh fit --data.feedback=feedback.jsonl ...""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -56,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-exclusion", action="store_true", help="take the raters whom a study's own rules exclude, too")
     add("--attributes", nargs="+", metavar="NAME", help="the attributes to take (default: all)")
     add = parser.add_argument_group("scores").add_argument
+    what = "score the source completions now: `package.module:function`, as model.generation.scorers"
+    add("--scorers", nargs="+", default=[], metavar="PATH", help=what)
+    what = "score them with this sequence classification model of transformers, by name or folder"
+    add("--reward-model", metavar="NAME", help=what)
     add("--scores", nargs="+", metavar="NAME", help="the scores to take as ratings (default: all)")
     what = "the scale of a score (default: the least and the greatest score there is); repeat for each"
     add("--scale", action="append", default=[], metavar="NAME=WORST,BEST", help=what)
@@ -82,6 +89,7 @@ def main(argv: Sequence[str]) -> int:
         raters=options.raters,
         exclude=not options.no_exclusion,
         task=options.task,
+        score=_score(options.scorers, options.reward_model),
     )
     thumb = _threshold(options.thumb)
     built = build(sources, attributes=options.attributes, scores=options.scores, scales=scales, thumb=thumb)
@@ -132,6 +140,26 @@ def summary(built: Built, excluded: Sequence[str]) -> Iterator[str]:
     if lines:
         yield "left out or merged:"
         yield from (f"  {line}" for line in lines)
+
+
+def _score(paths: Sequence[str], reward_model: str | None) -> Score | None:
+    """What adds the scores of scorers and a reward model to completions; None: nothing does."""
+    if not paths and reward_model is None:
+        return None
+    from coh_lightning.generation.scorers import Scorer, load_scorer, score
+
+    scorers: list[Scorer] = [load_scorer(path) for path in paths]
+    if reward_model is not None:
+        from coh_lightning.generation.reward_model import RewardModel
+
+        scorers.append(RewardModel(reward_model))
+
+    def every(completions: Sequence[Completion]) -> Sequence[Completion]:
+        for one in scorers:
+            completions = score(completions, one)
+        return completions
+
+    return every
 
 
 def _scale(given: str) -> tuple[str, tuple[float, float]]:

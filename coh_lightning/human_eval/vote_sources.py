@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.feedback.completions import read_scores
+from coh_lightning.feedback.completions import Completion, SystemOutput, read_scores
 from coh_lightning.feedback.jsonl import read_jsonl, read_values
 from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.feedback.records import Feedback
+from coh_lightning.feedback.turns import as_messages
 from coh_lightning.human_eval.counts import Counts
 from coh_lightning.human_eval.items import AnswerPair
 from coh_lightning.human_eval.known_prompts import KnownPrompts, as_turns, messages_of
@@ -21,6 +22,7 @@ from coh_lightning.human_eval.study import JUDGMENTS, KEY, read_items, read_key
 from coh_lightning.human_eval.votes import PEOPLE, Prompt, Vote
 
 Raters = Literal["people", "judge", "all"]
+Score = Callable[[Sequence[Completion]], Sequence[Completion]]
 Asked = tuple[str, str, str, str]
 """One question to one rater: rater, item, row, attribute."""
 
@@ -64,6 +66,7 @@ def read_sources(
     raters: Raters = "people",
     exclude: bool = True,
     task: str | None = None,
+    score: Score | None = None,
 ) -> Sources:
     """Read studies (folders), judgments, completions with scores, and records (files), in this order.
 
@@ -73,6 +76,7 @@ def read_sources(
         raters: whose votes to take.
         exclude: leave out the people whom a study's own rules exclude.
         task: the noun for a completion, instead of what completions say.
+        score: adds scores to the completions of each source file of them.
 
     Raises:
         InputError: naming file and line.
@@ -89,7 +93,7 @@ def read_sources(
         _find_pairs([one for _, one in judgments], known, pairs)
         _take(judgments, pairs, sources, seen, raters, study="")
     for path in scored:
-        _read_scored(path, known, sources)
+        _read_scored(path, known, sources, score)
     for path in (path for path, kind in kinds if kind == "records"):
         sources.records += read_jsonl(path, Feedback)
     return sources
@@ -255,26 +259,52 @@ def _unusable(texts: Sequence[str]) -> str | None:
     return "votes on a pair with an empty text" if not all(text.strip() for text in texts) else None
 
 
-def _read_scored(path: Path, known: KnownPrompts, sources: Sources) -> None:
-    found = False
+def _read_scored(path: Path, known: KnownPrompts, sources: Sources, score: Score | None) -> None:
+    answers = []
     for system, output, line in known.lines[path]:
-        where = output.where
         if isinstance(line.get("answer"), str) and "completion" not in line:
-            sources.left_out.add("reviews, which are no answers", where)
+            sources.left_out.add("reviews, which are no answers", output.where)
             continue
-        scores = read_scores(line.get("scores") or {}, where)
-        if not scores:
-            sources.left_out.add("completions without scores", where)
-            continue
-        found = True
         if not output.text.strip():
-            sources.left_out.add("empty completions", where)
+            sources.left_out.add("empty completions", output.where)
             continue
-        prompt = known.prompt(output.id, output.shas, output.prompt, where)
+        prompt = known.prompt(output.id, output.shas, output.prompt, output.where)
         if line.get("human") is not None and (turns := messages_of(line, output)) is not None:
             # in a pseudo-dialogue each system has its own messages
             prompt = dataclasses.replace(prompt, turns=as_turns(turns))
-        sources.scored.append(ScoredText(prompt, output.text, system, scores, where))
-    if not found:
+        scores = read_scores(line.get("scores") or {}, output.where)
+        answers.append((ScoredText(prompt, output.text, system, scores, output.where), output))
+    if score is not None:
+        found = score([_completion(one, output) for one, output in answers])
+        answers = [
+            (dataclasses.replace(one, scores=new.scores), output)
+            for (one, output), new in zip(answers, found, strict=True)
+        ]
+    for one, _ in answers:
+        if one.scores:
+            sources.scored.append(one)
+        else:
+            sources.left_out.add("completions without scores", one.where)
+    if not any(one.scores for one, _ in answers):
         fact = "no completion has 'scores', numbers by name as scorers and reward models write them"
-        raise InputError(f"{path}: {fact}; completions that were only compared go to --completions.")
+        remedy = "name a scorer (--scorers); completions that were only compared go to --completions"
+        raise InputError(f"{path}: {fact}; {remedy}.")
+
+
+def _completion(one: ScoredText, output: SystemOutput) -> Completion:
+    """What a scorer reads."""
+    return Completion(
+        id=output.id,
+        prompt_id=output.id,
+        system=one.author,
+        prompt=output.prompt,
+        prompt_sha=output.shas[0],
+        ask=output.ask,
+        marker="",
+        text=one.text,
+        reference=output.reference,
+        task=one.prompt.task,
+        shown=output.prompt,
+        messages=as_messages(one.prompt.turns),
+        scores=one.scores,
+    )

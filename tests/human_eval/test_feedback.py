@@ -401,6 +401,27 @@ def test_scores_become_ratings_and_thumbs(tmp_path: Path, capsys: pytest.Capture
     assert [(dict(one.ratings), one.thumb) for one in shorter.candidates] == [({"reward": -2}, False)]
 
 
+def test_scorers_in_code_and_a_reward_model_score_any_completions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They read the prompt as messages, and never the lines' own form."""
+    monkeypatch.setattr("coh_lightning.generation.reward_model.RewardModel", lambda name: lambda ones: [{name: 1}] * 2)
+    (tmp_path / "polite_scorer.py").write_text(
+        "def polite(one):\n    return {'polite': one.text.count('please') + len(one.messages)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    answers = [{"id": "p", "prompt": "Q", "completion": text} for text in ("now", "now, please")]
+    file = lines_of(tmp_path / "answers.jsonl", answers)
+    words = ["--scorers", "polite_scorer:polite", "--reward-model", "rm", "--scale", "polite=0,2"]
+    [record] = feedback(tmp_path, file, *words)
+    assert [(one.text, dict(one.ratings)) for one in record.candidates] == [
+        ("now", {"polite": 1}),
+        ("now, please", {"polite": 2}),
+    ]
+    assert "scores 'rm', all of them 1 (give --scale): 2 " in capsys.readouterr().out
+    assert "has no 'rude'" in error(capsys, file, "--scorers", "polite_scorer:rude")
+
+
 # --- errors
 
 
