@@ -70,6 +70,7 @@ LIGHT = [
     "cli.config_errors",
     "cli.compare",
     "cli.convert",
+    "cli.feedback",
     "cli.preview",
     "cli.sweep",
     "cli.trl_baselines",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source, load, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.feedback.sources.notes import SourceNotes
@@ -78,6 +79,10 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
             of_source["read"] += notes.files
             of_source["passed_over"] |= notes.passed_over
     splits = split_by_prompt(records, shares, seed=data.seed, copies_left_out=found.copies_left_out)
+    if records and not splits["train"]:
+        held = " and ".join(f"data.{stage}_share {share:g}" for stage, share in shares.items() if share)
+        fact = f"All {len(records):,} records are held out by {held}, which go by a hash of the prompt"
+        raise InputError(f"{fact}; set the shares to 0 if these are prompts that an earlier run held out.")
     found.records["train"] = splits["train"]
     found.records["validation"] = own.get("validation") or splits.get("validation", [])
     found.records["test"] = own.get("test") or splits.get("test", [])

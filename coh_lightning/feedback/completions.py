@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.checks import checked_text, flat_values, number
+from coh_lightning.checks import checked_object, checked_text, flat_values, number
 from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.compressed import PACKED
 from coh_lightning.feedback.jsonl import read_values
@@ -84,10 +84,7 @@ class Completion:
         values = flat_values(cls, obj, where)
         _check_sampling(values.get("sampling"), where)
         if "scores" in values:
-            values["scores"] = {
-                checked_text(name, "scores", where): number(value, f"scores.{named(name)}", where)
-                for name, value in values["scores"].items()
-            }
+            values["scores"] = read_scores(values["scores"], where)
         if "messages" in values:
             values["messages"] = read_messages(values["messages"], "messages", where)
         return cls(**values)
@@ -95,6 +92,14 @@ class Completion:
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self) | {"messages": [dict(message) for message in self.messages] or None}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def read_scores(value: object, where: str) -> dict[str, float]:
+    """The scores by name of a line of completions. Raises InputError for what is not a finite number."""
+    return {
+        checked_text(name, "scores", where): number(score, f"scores.{named(name)}", where)
+        for name, score in checked_object(value, "scores", where).items()
+    }
 
 
 # --- anybody's lines
@@ -133,13 +138,19 @@ class SystemOutput:
 
 def read_outputs(path: Path, *, dialogues: bool) -> Iterator[tuple[str, SystemOutput]]:
     """(name of the system, output) of each line, ours or anybody's. Raises InputError naming file and line."""
+    for system, output, _ in read_output_lines(path, dialogues=dialogues):
+        yield system, output
+
+
+def read_output_lines(path: Path, *, dialogues: bool) -> Iterator[tuple[str, SystemOutput, dict[str, Any]]]:
+    """The same as `read_outputs`, each with its whole line."""
     stem = path.name
     for end in (*PACKED, ".jsonl", ".json"):
         stem = stem.removesuffix(end)
     for where, line in read_objects(path, "a completion needs at least id, prompt and completion"):
         name = line.get("system")
         system = checked_name(name, "system", where) if isinstance(name, str) and name else stem
-        yield system, _output(line, where, dialogues=dialogues)
+        yield system, _output(line, where, dialogues=dialogues), line
 
 
 def read_objects(path: Path, needs: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -11,6 +11,8 @@ from coh_lightning.errors import InputError, shown
 
 TIE = "tie"
 """The choice of neither side."""
+JUDGE = "judge:"
+"""A rater whose name begins with this is a language model."""
 
 
 @dataclass(frozen=True)

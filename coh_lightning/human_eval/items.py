@@ -10,6 +10,7 @@ from pathlib import Path
 from coh_lightning.checks import checked_text
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.feedback.completions import checked_id, read_objects, read_prompt_value
+from coh_lightning.human_eval.study import digest
 from coh_lightning.human_eval.systems import System
 from coh_lightning.rng import key64
 
@@ -23,6 +24,11 @@ class AnswerPair:
     prompt: str
     systems: tuple[str, str]
     texts: tuple[str, str]
+
+    @property
+    def judged_as(self) -> str:
+        """The id of the pair in the judgments of a judge: a hash of all that is compared."""
+        return "i" + digest(self.prompt_id, self.prompt, *self.systems, *self.texts)[:10]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coh_lightning.feedback.judgments import TIE, Judgment
+from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.human_eval.items import match
 from coh_lightning.human_eval.study import Study, digest
 from coh_lightning.human_eval.systems import read_systems
@@ -137,10 +137,7 @@ def comparisons_of_files(
     for name, ids in matched.unmatched.items():
         if ids:
             warnings.append(f"{len(ids)} prompts of '{name}' are left out, because another system doesn't have them.")
-    pairs = []
-    for one in matched.pairs:
-        item = "i" + digest(one.prompt_id, one.prompt, *one.systems, *one.texts)[:10]
-        pairs.append(JudgedPair(item, one.prompt_id, one.prompt, one.systems, one.texts))
+    pairs = [JudgedPair(one.judged_as, one.prompt_id, one.prompt, one.systems, one.texts) for one in matched.pairs]
     return pairs, warnings
 
 
@@ -166,7 +163,7 @@ def questions(
         for one in comparisons:
             left = key64(seed, "judge side", attribute, one.item) % 2
             every += [
-                Question(one, attribute, definition, side, check, f"judge:{model}")
+                Question(one, attribute, definition, side, check, f"{JUDGE}{model}")
                 for side, check in ((left, ""), (1 - left, SWAP))
             ]
     return every

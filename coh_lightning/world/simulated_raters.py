@@ -26,9 +26,10 @@ INDISTINGUISHABLE = 0.05
 """Answers whose scores differ by less are called a tie."""
 
 
-def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
-    """Write a filled-in copy of each sheet of a study to `folder/filled`. Raises InputError if it is not a study of the
-    world's attributes and prompts.
+def fill(folder: Path, *, noise: float, seed: int, comments: bool = False) -> list[Path]:
+    """Write a filled-in copy of each sheet of a study to `folder/filled`; with `comments`, the rater's critiques of A
+    and B on every row whose answers differ. Raises InputError if it is not a study of the world's attributes and
+    prompts.
     """
     study = read_study(folder)
     for attribute in study.attributes:
@@ -50,6 +51,9 @@ def fill(folder: Path, *, noise: float, seed: int) -> list[Path]:
             for name in study.attributes:
                 a, b = (score(rater, name, row["prompt"], row[side]) for side in ("answer_a", "answer_b"))
                 row[name] = "tie" if abs(a - b) < INDISTINGUISHABLE else "A" if a > b else "B"
+            if comments and row["answer_a"] != row["answer_b"]:
+                said = [raters.rate(row["prompt"], row[side]).critique for side in ("answer_a", "answer_b")]
+                row["comment"] = f"A: {said[0]}; B: {said[1]}"
         path = folder / "filled" / f"{rater}.csv"
         with atomic_write(path) as aside:
             aside.write_bytes(csv_text([list(rows[0]), *(list(row.values()) for row in rows)]).encode("utf-8-sig"))
@@ -67,9 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     noise = "standard deviation of the noise added to each score, which is 0 to 1 (default %(default)s)"
     parser.add_argument("--noise", type=float, default=0.1, metavar="SD", help=noise)
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
+    parser.add_argument("--comments", action="store_true", help="say of each pair what is wrong with A and with B")
     try:
         args = parser.parse_args(argv)
-        written = fill(args.study, noise=args.noise, seed=args.seed)
+        written = fill(args.study, noise=args.noise, seed=args.seed, comments=args.comments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,7 @@ from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.data import CoHDataModule
 from coh_lightning.dataset.held_out import RECORDS_PER_WRITING, Comparer, Comparison
 from coh_lightning.dataset.loaders import BatchTable
+from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.records import Feedback, RatedCompletion
@@ -368,3 +369,15 @@ def test_completions_without_a_critique_are_counted_and_records_without_any_are_
     assert "3 reviews in them, 3 completions without a critique" in dict(data.summary())["chains"]
     mixed = built(rows, tmp_path, method=method("coh+reviewed")).counts["train"]
     assert (mixed.used, mixed.rejected, mixed.reviews, mixed.completions_without_critique) == (4, 0, 3, 5)
+
+
+def test_records_that_are_all_held_out_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    """As are those of the prompts that an earlier run held out, which people then judged."""
+    first = built(pairs(200), tmp_path, train_only=False, validation_share=0.05, test_share=0.1)
+    held_out = [one.record.to_json() for one in first.splits["test"]]
+    with pytest.raises(
+        InputError, match=f"^All {len(held_out)} records are held out by data.validation_share 0.05 and"
+    ):
+        built(held_out, tmp_path, train_only=False, validation_share=0.05, test_share=0.1)
+    again = built(held_out, tmp_path)
+    assert len(again.splits["train"]) == len(held_out) > 5
