@@ -110,7 +110,6 @@ def _workbook(study: Study, rater: str) -> Any:
 def read_sheets(path: Path) -> Iterator[list[tuple[int, list[str]]]]:
     """For each worksheet the rows that are not empty: (number of the row, its cells as text)."""
     openpyxl = _openpyxl()
-    check_workbook(path)
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         for sheet in book.worksheets:
@@ -131,7 +130,9 @@ def check_workbook(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: the workbook can't be read ({first_line(error)}); save it again as xlsx.") from error
+        raise InputError(
+            f"{path}: the workbook can't be read ({first_line(error)}); save it again as xlsx or ods."
+        ) from error
     check_unpacked(path, size)
 
 

@@ -185,7 +185,7 @@ def test_tasks_have_the_texts_with_nul_replaced(tmp_path: Path) -> None:
         found = [tuple(task["data"][name] for name in ("prompt", "answer_a", "answer_b")) for task in tasks]
         assert found == [tuple(text.replace("\0", "␀") for text in texts) for texts in shown(study, rater)]
         assert [task["data"]["row_id"] for task in tasks] == [row.row for row, _ in study.rater_rows(rater)]
-        assert tasks[0]["data"]["text_hash"] == digest(*shown(study, rater)[0])
+        assert tasks[0]["data"]["text_hash"] == "h" + digest(*shown(study, rater)[0])
 
 
 def result(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
