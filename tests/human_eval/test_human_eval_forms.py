@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,7 +28,7 @@ from coh_lightning.human_eval.annotation_tools import (
     write_label_studio,
     write_potato,
 )
-from coh_lightning.human_eval.sheets import sheet_cells
+from coh_lightning.human_eval.sheets import ASKED, JUDGING, sheet_cells
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.submitted import SubmittedRow
 from coh_lightning.human_eval.workbook import escaped, unescaped, write_xlsx
@@ -113,8 +114,13 @@ def test_escapes_of_workbooks_are_reversible_and_xml(text: str) -> None:
     assert ElementTree.fromstring(f"<t>{cell.translate({38: '&amp;', 60: '&lt;'})}</t>").text in (cell, cell or None)
 
 
+def sheet_of(path: Path) -> Any:
+    return openpyxl.load_workbook(path)["ratings"]
+
+
 def cells_of(path: Path) -> list[list[Cell]]:
-    return [list(row) for row in openpyxl.load_workbook(path)["ratings"].iter_rows()]
+    """The header and the items, below the instructions."""
+    return [list(row) for row in sheet_of(path).iter_rows(min_row=2)]
 
 
 def test_a_workbook_holds_the_sheet_as_strings_and_never_as_formulas(tmp_path: Path) -> None:
@@ -122,7 +128,10 @@ def test_a_workbook_holds_the_sheet_as_strings_and_never_as_formulas(tmp_path: P
     write_xlsx(study, tmp_path)
     for rater in study.raters:
         cells = cells_of(tmp_path / f"{rater}.xlsx")
-        assert [[unescaped(cell.value or "") for cell in row] for row in cells] == sheet_cells(study, rater)
+        head = [cell.value for cell in cells[0]]
+        found = [dict(zip(head, (unescaped(cell.value or "") for cell in row), strict=True)) for row in cells]
+        columns, *rows = sheet_cells(study, rater)
+        assert found[1:] == [dict(zip(columns, row, strict=True)) for row in rows]
         assert {cell.data_type for row in cells for cell in row if cell.value is not None} == {"s"}
         with zipfile.ZipFile(tmp_path / f"{rater}.xlsx") as book:
             sheet = book.read("xl/worksheets/sheet1.xml")
@@ -132,18 +141,81 @@ def test_a_workbook_holds_the_sheet_as_strings_and_never_as_formulas(tmp_path: P
 def test_only_answers_can_be_written_and_choices_come_from_a_list(tmp_path: Path) -> None:
     study = study_of()
     write_xlsx(study, tmp_path)
-    sheet = openpyxl.load_workbook(tmp_path / "rater-2.xlsx")["ratings"]
-    head = [cell.value for cell in sheet[1]]
-    assert head[7:] == ["overall", "accuracy", "comment", "seconds"]
-    assert sheet.protection.sheet and sheet.freeze_panes == "B2"
+    sheet = sheet_of(tmp_path / "rater-2.xlsx")
+    head = [cell.value for cell in sheet[2]]
+    assert head == [
+        *("row_id", "study_id", "rater", "text_hash"),
+        *("overall", "accuracy"),
+        *("prompt", "answer_a", "answer_b", "comment", "seconds"),
+    ]
+    assert sheet.protection.sheet
     open_cells = {
         (cell.column - 1, cell.row) for row in sheet.iter_rows() for cell in row if not cell.protection.locked
     }
-    assert open_cells == {(column, row) for column in range(7, 11) for row in range(2, 6)}
+    assert open_cells == {(column, row) for column in (4, 5, 9, 10) for row in range(3, 7)}
     rules = {str(rule.sqref): rule for rule in sheet.data_validations.dataValidation}
-    assert set(rules) == {"H2:H5", "I2:I5"} and {rule.formula1 for rule in rules.values()} == {'"A,tie,B"'}
-    assert rules["I2:I5"].prompt == study.definitions["accuracy"] and len(rules["H2:H5"].prompt) == 255
-    assert all(cell.alignment.wrap_text for row in sheet.iter_rows() for cell in row)
+    assert set(rules) == {"E3:E6", "F3:F6"} and {rule.formula1 for rule in rules.values()} == {'"A,tie,B"'}
+    assert rules["F3:F6"].prompt == study.definitions["accuracy"] and len(rules["E3:E6"].prompt) == 255
+    assert all(cell.alignment.wrap_text for row in sheet.iter_rows(min_col=5, max_col=11) for cell in row[:1])
+
+
+def width_of(sheet: Any) -> float:
+    """Characters of the columns that are shown."""
+    return sum(column.width for column in sheet.column_dimensions.values() if not column.hidden)
+
+
+def test_instructions_and_questions_stand_on_top_and_stay_in_view_with_the_choices(tmp_path: Path) -> None:
+    study = study_of()
+    write_xlsx(study, tmp_path)
+    sheet = sheet_of(tmp_path / "rater-2.xlsx")
+    assert sheet.freeze_panes == "G3"  # the rows above the items, and the columns before the texts
+    above = sheet["E1"].value.split("\n")
+    assert above == [
+        study.title,
+        f"{ASKED} {JUDGING}",
+        f"overall: {study.definitions['overall']}",
+        f"accuracy: {study.definitions['accuracy']}",
+    ]
+    assert [str(each) for each in sheet.merged_cells.ranges] == ["E1:H1"]
+    assert [sheet.column_dimensions[letter].hidden for letter in "ABCDE"] == [True, True, True, True, False]
+
+
+def line_height(texts: tuple[str, str, str], folder: Path) -> float:
+    write_xlsx(study_of((texts,)), folder)
+    return sheet_of(folder / "rater-1.xlsx").row_dimensions[3].height
+
+
+def test_rows_are_as_high_as_their_longest_text(tmp_path: Path) -> None:
+    short, broken = line_height(("p", "a", "b"), tmp_path), line_height(("p", "a\r\nb\nc", "b"), tmp_path)
+    assert broken - short == pytest.approx(2 * 12.75)
+    assert line_height(("p", "word " * 44, "b"), tmp_path) - short == pytest.approx(4 * 12.75)
+    assert line_height(("漢" * 44, "a", "b"), tmp_path) - short == pytest.approx(12.75)
+
+
+@pytest.mark.parametrize(
+    ("letters", "width", "clipped"), [(100, 44, False), (1_700, 56, False), (2_500, 90, False), (9_000, 90, True)]
+)
+def test_texts_get_the_width_they_need_within_two_screens(
+    tmp_path: Path, letters: int, width: int, clipped: bool
+) -> None:
+    write_xlsx(study_of((("p", "x" * letters, "b"),)), tmp_path)
+    sheet = sheet_of(tmp_path / "rater-1.xlsx")
+    assert sheet.column_dimensions["H"].width == width and width_of(sheet) <= 370
+    assert (sheet.row_dimensions[3].height == 409) is clipped
+    assert ("Too long to be shown whole: row 3." in sheet["E1"].value) is clipped
+
+
+def test_many_questions_leave_room_for_the_texts(tmp_path: Path) -> None:
+    names = tuple(f"question number {n}" for n in range(12))
+    study = replace(
+        study_of((("p", "x" * 9_000, "b"),)),
+        attributes=names,
+        definitions=dict.fromkeys(names, "Which?"),
+        orders={"rater-1": names, "rater-2": names},
+    )
+    write_xlsx(study, tmp_path)
+    sheet = sheet_of(tmp_path / "rater-1.xlsx")
+    assert width_of(sheet) <= 370 and sheet.freeze_panes == "E3"
 
 
 def test_a_text_too_long_for_a_cell_is_refused_naming_the_item(tmp_path: Path) -> None:
