@@ -158,12 +158,15 @@ def same_text(cell: str, text: str) -> bool:
 
 def _converted(text: str, cell: str) -> bool:
     """Whether a spreadsheet may have turned the text into a value: 42.0 to 42, 1/2 or May 5 to a date, true to TRUE."""
-    text = _visible(text).strip()
-    value = regex.fullmatch(r"[\d\s.,:/+\-%$€£()]*[\p{L}\p{M}]{0,9}[\d\s.,:/+\-%$€£()]*", text) and any(
+    text, cell = _visible(text).strip(), cell.strip()
+    return (_like_value(text) and _like_value(cell)) or (text.casefold() in ("true", "false") and cell != "")
+
+
+def _like_value(text: str) -> bool:
+    """Digits with at most one short word (a month, an exponent) among them."""
+    marks = r"[\d\s.,:/+\-%$€£()]*"
+    return regex.fullmatch(rf"{marks}[\p{{L}}\p{{M}}]{{0,9}}{marks}", text) is not None and any(
         letter.isdigit() for letter in text
-    )
-    return (bool(value) and any(letter.isdigit() for letter in cell)) or (
-        text.casefold() in ("true", "false") and cell.strip() != ""
     )
 
 
