@@ -252,7 +252,8 @@ def _write_folder(study: Study, output: Path, forms: Sequence[str]) -> None:
         write_sheets(study, aside / "sheets")
         write_rating_page(study, aside / "rate.html")
         if forms:
-            from coh_lightning.human_eval.annotation_tools import write_label_studio, write_potato
+            from coh_lightning.human_eval.label_studio import write_label_studio
+            from coh_lightning.human_eval.potato import write_potato
             from coh_lightning.human_eval.workbook import write_xlsx
 
             (aside / "forms").mkdir()

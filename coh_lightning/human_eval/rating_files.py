@@ -28,7 +28,8 @@ def read_rating_file(path: Path, study: Study) -> list[SubmittedRow]:
     """The rows of one file of a rater (a folder is potato's output). Raises InputError if it is missing, empty, or of
     no known form.
     """
-    from coh_lightning.human_eval.annotation_tools import read_label_studio, read_potato
+    from coh_lightning.human_eval.label_studio import read_label_studio
+    from coh_lightning.human_eval.potato import read_potato
 
     if path.is_dir():
         return read_potato(path, study)

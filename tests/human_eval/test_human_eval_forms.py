@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,14 +21,9 @@ from hypothesis import strategies as st
 from openpyxl.cell.cell import Cell
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.annotation_tools import (
-    SCHEME,
-    label_studio_interface,
-    read_label_studio,
-    read_potato,
-    write_label_studio,
-    write_potato,
-)
+from coh_lightning.human_eval.label_studio import label_studio_interface, read_label_studio, write_label_studio
+from coh_lightning.human_eval.potato import SCHEME, read_potato, write_potato
+from coh_lightning.human_eval.rating_files import read_rating_file
 from coh_lightning.human_eval.sheets import ASKED, JUDGING, sheet_cells
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.submitted import SubmittedRow
@@ -246,6 +242,12 @@ def test_the_labelling_interface_has_a_block_of_three_choices_per_attribute_in_t
     ]
     assert f"Accuracy: {study.definitions['accuracy']}" in [each.get("value") for each in view.iter("Header")]
     assert [each.get("name") for each in view.iter("TextArea")] == ["comment"]
+    assert [each.get("value") for each in list(view)[1:4]] == [study.title, ASKED, JUDGING]
+    assert [(each.get("required"), each.get("requiredMessage")) for each in view.iter("Choices")] == [
+        ("true", "Please answer overall, or skip the task."),
+        ("true", "Please answer accuracy, or skip the task."),
+    ]
+    assert [each.get("required") for each in view.iter("TextArea")] == [None]
 
 
 def test_tasks_have_the_texts_with_nul_replaced(tmp_path: Path) -> None:
@@ -381,6 +383,43 @@ def test_several_annotations_of_a_task_become_several_rows(tmp_path: Path) -> No
     ]
 
 
+def test_a_small_export_of_label_studio_is_read(tmp_path: Path) -> None:
+    study = study_of()
+    write_label_studio(study, tmp_path)
+    tasks = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))
+    answers: list[dict[str, Any]] = [
+        {"accuracy": "A", "overall": "tie", "comment": "so so"},
+        {"accuracy": [{"choices": ["A", "B"]}], "overall": ["B"], "comment": {"text": ["one", "two"]}},
+        {},
+    ]
+    export = [
+        task["data"] | each | {"id": n, "annotator": 4, "annotation_id": 7, "created_at": "", "lead_time": 3.5}
+        for n, (task, each) in enumerate(zip(tasks, answers, strict=False))
+    ]
+    path = tmp_path / "project-3-min.json"
+    path.write_text(json.dumps(export))
+    hashes = [row.text_hash(item) for row, item in study.rater_rows("rater-1")]
+    assert read_rating_file(path, study) == [
+        SubmittedRow(
+            f"{path}, annotation 1 by 4",
+            "r10",
+            {"accuracy": "A", "overall": "tie"},
+            comment="so so",
+            seconds="3.5",
+            text_hash=hashes[0],
+        ),
+        SubmittedRow(
+            f"{path}, annotation 2 by 4",
+            "r11",
+            {"overall": "B"},
+            {"accuracy": ["A", "B"]},
+            comment="one\ntwo",
+            seconds="3.5",
+            text_hash=hashes[1],
+        ),
+    ]
+
+
 # --- potato
 
 
@@ -405,6 +444,8 @@ def test_potato_gives_each_rater_their_rows_and_asks_for_each_attribute_with_tie
         {"id_key": "id", "text_key": "text"},
     )
     assert "randomize_order" not in scheme  # sides are the study's
+    assert scheme["label_requirement"] == {"required": True} and "label_requirement" not in comment
+    assert config["annotation_instructions"] == f"<p>Fruit &amp; more</p><p>{ASKED}</p><p>{escape(JUDGING)}</p>"
     lines = [
         json.loads(line)
         for line in (tmp_path / "potato" / config["data_files"][0]).read_text(encoding="utf-8").splitlines()
@@ -475,7 +516,7 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
     assert read_potato(tmp_path / "annotation_output", study) == expected
 
 
-def test_different_answers_to_one_potato_instance_are_unclear(tmp_path: Path) -> None:
+def test_of_several_answers_to_a_potato_instance_the_last_holds(tmp_path: Path) -> None:
     values = [
         (SCHEME, "overall", "A"),
         (SCHEME, "accuracy", "B"),
@@ -487,11 +528,62 @@ def test_different_answers_to_one_potato_instance_are_unclear(tmp_path: Path) ->
     path = tmp_path / "user_state.json"
     path.write_text(json.dumps(user_state("rater-1", {"r10": values}, {})))
     (answer,) = read_potato(path, study_of())
-    assert (answer.choices, answer.unclear, answer.comment) == (
-        {"accuracy": "B"},
-        {"overall": ["A", "B"]},
-        "one\ntwo",
+    assert (answer.choices, answer.unclear, answer.comment) == ({"accuracy": "B", "overall": "B"}, {}, "one\ntwo")
+
+
+def test_a_user_state_with_labels_by_scheme_is_read(tmp_path: Path) -> None:
+    state = user_state("rater-1", {}, {})
+    state["instance_id_to_label_to_value"] = {"r10": {SCHEME: {"overall": "tie"}, "comment": {"text_box": "so"}}}
+    path = tmp_path / "user_state.json"
+    path.write_text(json.dumps(state))
+    (answer,) = read_potato(path, study_of())
+    assert (answer.row_id, answer.choices, answer.comment) == ("r10", {"overall": "tie"}, "so")
+
+
+def annotated(row: str, choice: str, spent: str = "Time spent: 0d 0h 1m 12s ") -> str:
+    """A line of annotated_instances.jsonl."""
+    line = {
+        "id": row,
+        "displayed_text": "Why?",
+        "label_annotations": {SCHEME: {"overall": choice}, "comment": {"text_box": f"{choice}!"}, "x": {"y": "A"}},
+        "span_annotations": [],
+        "behavioral_data": {"time_string": spent},
+    }
+    return json.dumps(line) + "\n"
+
+
+def test_annotated_instances_are_read_and_the_last_visit_of_an_instance_holds(tmp_path: Path) -> None:
+    path = tmp_path / "annotated_instances.jsonl"
+    path.write_text(annotated("r10", "A") + annotated("r11", "tie", "") + annotated("r10", "B"))
+    assert read_rating_file(path, study_of()) == [
+        SubmittedRow(f"{path}:2", "r11", {"overall": "tie"}, comment="tie!"),
+        SubmittedRow(f"{path}:3", "r10", {"overall": "B"}, comment="B!", seconds="72.0"),
+    ]
+
+
+def test_a_folder_of_potato_counts_what_it_has_twice_once(tmp_path: Path) -> None:
+    for rater in ("rater-1", "rater-2"):
+        (tmp_path / rater).mkdir()
+    (tmp_path / "rater-1/user_state.json").write_text(
+        json.dumps(user_state("rater-1", {"r10": [(SCHEME, "overall", "tie")]}, {}))
     )
+    (tmp_path / "rater-1/annotated_instances.jsonl").write_text(annotated("r10", "A") + annotated("r11", "A"))
+    (tmp_path / "rater-2/annotated_instances.jsonl").write_text(annotated("r20", "B"))
+    (tmp_path / "annotated_instances.jsonl").write_text("".join(annotated(f"r{n}", "A") for n in (10, 11, 12, 20)))
+    found = {row.row_id: (row.where, row.choices["overall"]) for row in read_potato(tmp_path, study_of())}
+    assert found == {
+        "r10": (f"{tmp_path}/rater-1/user_state.json, instance r10", "tie"),
+        "r11": (f"{tmp_path}/rater-1/annotated_instances.jsonl:2", "A"),
+        "r12": (f"{tmp_path}/annotated_instances.jsonl:3", "A"),
+        "r20": (f"{tmp_path}/rater-2/annotated_instances.jsonl:1", "B"),
+    }
+    assert len(read_potato(tmp_path, study_of())) == 4
+
+
+def test_lines_without_answers_are_refused(tmp_path: Path) -> None:
+    write_potato(study_of(), tmp_path)
+    with pytest.raises(InputError, match=r"data\.jsonl:1: no 'id' and 'label_annotations' in the line"):
+        read_rating_file(tmp_path / "potato/data.jsonl", study_of())
 
 
 # --- all of them
