@@ -37,7 +37,15 @@ def read_opendocument(path: Path) -> Iterator[list[tuple[int, list[str]]]]:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(CONTENT) as content:
             parser.ParseFile(content)
-    except (expat.ExpatError, ValueError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (
+        expat.ExpatError,
+        ValueError,
+        IndexError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ) as error:
         why = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"{path}: the ods can't be read ({why}); save it again, or as CSV UTF-8.") from error
     yield from reader.sheets
