@@ -19,7 +19,7 @@ from coh_lightning.checks import checked_text
 from coh_lightning.errors import InputError, counted, did_you_mean
 from coh_lightning.human_eval.assignment import Design, make_study
 from coh_lightning.human_eval.items import match, read_gold
-from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, write_rating_page, write_sheets
+from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, utf16_units, write_rating_page, write_sheets
 from coh_lightning.human_eval.study import (
     DEFINITIONS,
     ITEMS,
@@ -217,7 +217,7 @@ def notes(study: Study) -> list[str]:
     same = sum(item.texts[0] == item.texts[1] for item in votes)
     if same:
         lines.append(f"In {same} of {len(votes)} items both systems wrote the same text, which is a tie.")
-    long = sum(any(len(text) > CELL_LIMIT for text in (item.prompt, *item.texts)) for item in study.items)
+    long = sum(any(utf16_units(text) > CELL_LIMIT for text in (item.prompt, *item.texts)) for item in study.items)
     if long:
         lines.append(
             f"{long} of {len(study.items)} items have a text of more than {CELL_LIMIT:,} characters, which Excel cuts "
@@ -252,7 +252,8 @@ def _write_folder(study: Study, output: Path, forms: Sequence[str]) -> None:
         write_sheets(study, aside / "sheets")
         write_rating_page(study, aside / "rate.html")
         if forms:
-            from coh_lightning.human_eval.annotation_tools import write_label_studio, write_potato
+            from coh_lightning.human_eval.label_studio import write_label_studio
+            from coh_lightning.human_eval.potato import write_potato
             from coh_lightning.human_eval.workbook import write_xlsx
 
             (aside / "forms").mkdir()

@@ -1,5 +1,5 @@
 """Raters' files -> submitted rows, as spreadsheets and annotation tools save them: any common separator, encoding,
-quote and line end; columns moved or added, rows sorted, guards stripped; as xlsx; from Label Studio or potato.
+quote and line end; columns moved or added, rows sorted, guards stripped; as xlsx or ods; from Label Studio or potato.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from pathlib import Path
 from coh_lightning.errors import InputError, did_you_mean, first_line
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, unguard
 from coh_lightning.human_eval.study import Study
-from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow, mismatch
+from coh_lightning.human_eval.submitted import TEXTS, ExportedRows, SubmittedRow
 
+HEADER_WITHIN = 40
+"""Rows among which the header is looked for: instructions may stand above it."""
+OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
+"""How xls begins, and a workbook with a password."""
 SEPARATORS = ",;\t|"
 QUOTES = "\"'"
 
@@ -24,7 +28,8 @@ def read_rating_file(path: Path, study: Study) -> list[SubmittedRow]:
     """The rows of one file of a rater (a folder is potato's output). Raises InputError if it is missing, empty, or of
     no known form.
     """
-    from coh_lightning.human_eval.annotation_tools import read_label_studio, read_potato
+    from coh_lightning.human_eval.label_studio import read_label_studio
+    from coh_lightning.human_eval.potato import read_potato
 
     if path.is_dir():
         return read_potato(path, study)
@@ -34,6 +39,8 @@ def read_rating_file(path: Path, study: Study) -> list[SubmittedRow]:
     content = path.read_bytes()
     if content[:4] == b"PK\x03\x04":
         return _submitted(_workbook(path), study)
+    if content.startswith(OLD_WORKBOOK):
+        raise InputError(f"{path}: it is an old Excel file, or has a password; save it as xlsx, ods or CSV UTF-8.")
     text = _decoded(content, path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
@@ -71,27 +78,35 @@ def _read_table(text: str, path: Path, study: Study) -> list[SubmittedRow]:
     skipped, separators = 0, SEPARATORS
     if marked:
         text, skipped, separators = text[marked.end() :], 1, marked[1]
+    exported = ExportedRows(study)
     readings = []
     for quote in QUOTES:
         for separator in separators:
-            lines = list(_lines(text, path, separator, quote, skipped))
-            if lines and "row_id" in _header(lines[0].cells):
+            lines = _from_header(list(_lines(text, path, separator, quote, skipped)))
+            if lines:
                 rows = _submitted(lines, study)
-                readings.append((_fit(lines, rows, study), rows))
+                readings.append((_fit(lines, rows, exported), rows))
     if not readings:
         first = re.split(r"[\r\n]", text, maxsplit=1)[0]
         raise InputError(
-            f"{path}: the first line, {first[:60]!r}, has no column row_id; send the sheet with its header."
+            f"{path}: the first line, {first[:60]!r}, has no column row_id, nor has one of the next "
+            f"{HEADER_WITHIN - 1}; send the sheet with its header."
         )
     return max(readings, key=lambda reading: reading[0])[1]
 
 
-def _fit(lines: Sequence[_SheetLine], submitted: Sequence[SubmittedRow], study: Study) -> int:
+def _from_header(lines: Sequence[_SheetLine]) -> Sequence[_SheetLine]:
+    """The lines from the first one with a column row_id; none if there is none."""
+    for place, line in enumerate(lines[:HEADER_WITHIN]):
+        if "row_id" in _header(line.cells):
+            return lines[place:]
+    return []
+
+
+def _fit(lines: Sequence[_SheetLine], submitted: Sequence[SubmittedRow], exported: ExportedRows) -> int:
     """How well a reading fits: rows as wide as the header, plus rows with the texts of a row of the study."""
-    items = {item.item: item for item in study.items}
-    rows = {row.row: row for row in study.rows}
     matching = (
-        one.row_id in rows and mismatch(one, rows[one.row_id], items[rows[one.row_id].item], study) is None
+        one.row_id in exported.rows and not (changed := exported.changed(one)) and not exported.mismatch(one, changed)
         for one in submitted
     )
     return sum(matching) + sum(len(line.cells) == len(lines[0].cells) for line in lines)
@@ -114,15 +129,19 @@ def _lines(text: str, path: Path, separator: str, quote: str, skipped: int) -> I
         csv.field_size_limit(limit)
 
 
-def _workbook(path: Path) -> list[_SheetLine]:
-    """The rows of the first worksheet with a column row_id."""
-    from coh_lightning.human_eval.workbook import read_sheets
+def _workbook(path: Path) -> Sequence[_SheetLine]:
+    """The rows of the first worksheet with a column row_id, from its header."""
+    from coh_lightning.human_eval.opendocument import is_opendocument, read_opendocument
+    from coh_lightning.human_eval.workbook import check_workbook, read_sheets
 
-    for sheet in read_sheets(path):
-        lines = [_SheetLine(f"{path}:{number}", cells) for number, cells in sheet]
-        if lines and "row_id" in _header(lines[0].cells):
+    check_workbook(path)
+    for sheet in read_opendocument(path) if is_opendocument(path) else read_sheets(path):
+        lines = _from_header([_SheetLine(f"{path}:{number}", cells) for number, cells in sheet])
+        if lines:
             return lines
-    raise InputError(f"{path}: no worksheet has a column row_id in its first row; send the sheet with its header.")
+    raise InputError(
+        f"{path}: no worksheet has a column row_id in its first {HEADER_WITHIN} rows; send the sheet with its header."
+    )
 
 
 def _header(cells: Iterable[str]) -> list[str]:

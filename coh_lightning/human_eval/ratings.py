@@ -1,8 +1,8 @@
 """`coh human-eval import DIR FILES...`: what raters send back -> `judgments.jsonl`, with every
 answer that can't be used reported by file and line.
 
-A row counts if its `row_id` is of this study, its texts (or else its `text_hash`) are those that were exported, and
-each choice is one of these words, in any case:
+A row counts if its `row_id` is of this study, its `text_hash` or its texts are those that were exported (the rule is in
+submitted.py), and each choice is one of these words, in any case:
 
     A, a, left, answer a      tie, t, =, neutral, equal, same, both, draw      B, b, right, answer b
 
@@ -19,13 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coh_lightning.errors import InputError, named
+from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
 from coh_lightning.feedback.judgments import TIE, Judgment
+from coh_lightning.human_eval.file_notes import FileNotes
 from coh_lightning.human_eval.rating_files import read_rating_file
 from coh_lightning.human_eval.sheets import unguard
 from coh_lightning.human_eval.study import JUDGMENTS, Study, read_study
-from coh_lightning.human_eval.submitted import SubmittedRow, mismatch
+from coh_lightning.human_eval.submitted import ExportedRows, SubmittedRow
 
 WORDS = {
     **dict.fromkeys(("a", "left", "answer a", "answer_a"), "A"),
@@ -39,7 +40,9 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import did. The lists are sentences, each naming file and line if there is one."""
+    """What an import did. The lists are sentences, each naming file and line if there is one; what is wrong with a
+    whole file is one sentence.
+    """
 
     judgments: int
     """Judgments of the study now."""
@@ -56,8 +59,10 @@ class ImportResult:
     """Answers that can't be understood or don't fit what was exported."""
     conflicts: tuple[str, ...] = ()
     """Different answers to a question that was answered before: refused, or taken with `replace`."""
+    changed: tuple[str, ...] = ()
+    """Files with changed texts, whose votes count."""
     refused: int = 0
-    """How many of the sentences are about something that is not counted."""
+    """Rows and answers that are not counted, or not whole."""
 
 
 def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False) -> ImportResult:
@@ -65,7 +70,7 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     the bad ones.
 
     Args:
-        files: sheets (csv, tsv, txt, xlsx), Label Studio's JSON export, potato's output; a folder is potato's.
+        files: sheets (csv, tsv, txt, xlsx, ods), Label Studio's JSON export, potato's output; a folder is potato's.
         replace: where a file differs from what was imported before, take the file instead of the first answer.
 
     Raises:
@@ -77,8 +82,7 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     before = {(one.row, one.attribute): one for one in _imported_before(path, study)}
     merge = _Merge(study, before, replace=replace)
     for file in files:
-        for submitted in read_rating_file(Path(file), study):
-            merge.take(submitted)
+        merge.take_file(Path(file), read_rating_file(Path(file), study))
     judgments = _with_checks(study, merge.judgments)
     if judgments or path.exists():
         write_jsonl(path, judgments)
@@ -91,7 +95,8 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
         foreign=tuple(merge.foreign),
         invalid=tuple(merge.invalid),
         conflicts=tuple(merge.conflicts),
-        refused=len(merge.foreign) + len(merge.invalid) + (0 if replace else len(merge.conflicts)),
+        changed=tuple(merge.changed),
+        refused=merge.refused,
     )
 
 
@@ -123,25 +128,39 @@ class _Merge:
         self.foreign: list[str] = []
         self.invalid: list[str] = []
         self.conflicts: list[str] = []
+        self.changed: list[str] = []
+        self.refused = 0
         self._replace = replace
-        self._items = {item.item: item for item in study.items}
-        self._rows = {row.row: row for row in study.rows}
+        self._exported = ExportedRows(study)
         self._came_from: dict[tuple[str, str], str] = {}
         self._blank: dict[tuple[str, str], str] = {}
 
-    def take(self, submitted: SubmittedRow) -> None:
-        """Add a row's answers to the judgments, or note what is wrong with them."""
+    def take_file(self, file: Path, rows: Sequence[SubmittedRow]) -> None:
+        """Add the answers of a file to the judgments, or note what is wrong with them."""
+        notes = FileNotes(file, self.study.id)
+        notes.rows, invalid = len(rows), len(self.invalid)
+        for submitted in rows:
+            self._take(submitted, notes)
+        self.refused += notes.refused + len(self.invalid) - invalid
+        self.foreign += notes.foreign_sentences()
+        self.invalid += notes.mismatch_sentences()
+        self.changed += notes.changed_sentences()
+        outcome = "These are taken." if self._replace else "The first ones are kept (--replace takes these)."
+        self.conflicts += notes.conflict_sentences(outcome)
+
+    def _take(self, submitted: SubmittedRow, notes: FileNotes) -> None:
         where = submitted.where
-        row = self._rows.get(submitted.row_id)
+        row = self._exported.rows.get(submitted.row_id)
         if row is None:
-            other = submitted.study_id not in ("", self.study.id)
-            this = self.study.id + (f" but of {named(submitted.study_id)}" if other else "")
-            self.foreign.append(f"{where}: row {submitted.row_id[:40]!r} is not of study {this}; it is not counted.")
+            notes.foreign(where, submitted.row_id, submitted.study_id)
             return
-        wrong = mismatch(submitted, row, self._items[row.item], self.study)
+        changed = self._exported.changed(submitted)
+        wrong = self._exported.mismatch(submitted, changed)
         if wrong:
-            self.invalid.append(f"{where}: {wrong}")
+            notes.mismatched(where, wrong)
             return
+        if changed:
+            notes.changed(where)
         seconds = self._seconds(submitted)
         about = self.study.key["items"][row.item]
         systems = tuple(about["systems"][place] for place in (row.left, 1 - row.left))
@@ -169,15 +188,16 @@ class _Merge:
                 seconds=seconds,
                 comment=submitted.comment.encode("utf-8", "replace").decode(),  # a lone surrogate becomes "?"
             )
-            self._add(judgment, where)
+            self._add(judgment, where, notes)
 
-    def _add(self, new: Judgment, where: str) -> None:
+    def _add(self, new: Judgment, where: str, notes: FileNotes) -> None:
         place = (new.row, new.attribute)
         old, came_from = self.judgments.get(place), self._came_from.get(place)
         self._came_from[place] = where
         if old is None:
             self.judgments[place] = new
             return
+        notes.repeated += 1
         if old.choice == new.choice and (not new.comment or not old.comment or new.comment == old.comment):
             if came_from is not None:
                 same = f"{new.attribute} of row '{new.row}' has the same answer at {came_from}"
@@ -190,11 +210,11 @@ class _Merge:
         differs = "another comment"
         if old.choice != new.choice:
             differs = f"another choice ({sides.get(old.choice, old.choice)} there, {sides[new.choice]} here)"
-        outcome = "this one is taken." if self._replace else "the first is kept (--replace takes this one)."
-        self.conflicts.append(
-            f"{where}: {new.attribute} of row '{new.row}' was answered before, at "
-            f"{came_from or 'an earlier import'}, with {differs}; {outcome}"
-        )
+        before = came_from or "an earlier import"
+        answered = f"{new.attribute} of row '{new.row}' was answered before, at {before}, with {differs}"
+        taken = "this one is taken" if self._replace else "the first is kept (--replace takes this one)"
+        notes.conflict(where, f"{answered}; {taken}.", before)
+        notes.refused += not self._replace
         if self._replace:
             self.judgments[place] = new
 
@@ -258,7 +278,7 @@ def _with_checks(study: Study, given: Mapping[tuple[str, str], Judgment]) -> lis
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `human-eval import`."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that export wrote")
-    what = "what raters sent: csv, xlsx, Label Studio's JSON, potato's output"
+    what = "what raters sent: csv, xlsx, ods, Label Studio's JSON, potato's output"
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=what)
     what = "take the file's answer if it differs from an earlier import"
     parser.add_argument("--replace", action="store_true", help=what)
@@ -274,7 +294,7 @@ def run(args: argparse.Namespace) -> int:
 def summary(result: ImportResult) -> str:
     """What an import did, in lines for the terminal."""
     lines = [f"{result.judgments:,} of {result.expected:,} judgments, {result.added:,} of them new"]
-    for name in ("invalid", "foreign", "conflicts", "duplicates", "missing"):
+    for name in ("invalid", "foreign", "conflicts", "changed", "duplicates", "missing"):
         sentences = getattr(result, name)
         if sentences:
             lines.append(f"{name}: {len(sentences):,}")

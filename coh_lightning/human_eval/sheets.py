@@ -20,6 +20,7 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ CHOICES = ("A", "tie", "B")
 ROW_LIMIT = 1_048_576
 """Rows of a sheet in Excel."""
 CELL_LIMIT = 32_767
-"""Characters of a cell in Excel, which cuts off longer texts (50,000 in Google Sheets)."""
+"""UTF-16 units of a cell in Excel, which cuts off longer texts (50,000 in Google Sheets)."""
 DANGEROUS = "=+-@\t\r\n\0＝＋－＠"
 """OWASP's list, and the full-width forms, which spreadsheets treat alike in East Asian locales."""
 
@@ -85,12 +86,25 @@ def csv_text(cells: Sequence[Sequence[str]]) -> str:
     return out.getvalue()
 
 
+ASKED = (
+    "Read the prompt and both answers, A and B, then say for each question which answer is better, or call it a tie "
+    "whenever both are about equally good (or equally bad)."
+)
+"""What raters do with an item; with `JUDGING` the same in every form of the sheets."""
+JUDGING = (
+    "Judge each question on its own: an answer may be better in one and worse in another. Judge what is written, not "
+    "its length, and not what you guess about where it comes from; which answer is on the left is chance. Some rows "
+    "may look familiar; answer each as if it were the first. A comment is welcome where a choice was hard."
+)
+
+
 def instructions(study: Study) -> str:
     """The instructions for raters, as plain text."""
     asked = "\n".join(f"  {name}: {study.definitions[name]}" for name in study.attributes)
+    keep = "Don't change the other columns; leave a row empty that you can't judge."
     return f"""{study.title}
 
-Each row has a prompt and two answers, A and B. Read all three, then say for each question which answer is better:
+{textwrap.fill(f"Each row has a prompt and two answers. {ASKED}", 118)}
 
 {asked}
 
@@ -98,11 +112,13 @@ Each row has a prompt and two answers, A and B. Read all three, then say for eac
   {CHOICES[1]}  both are about equally good (or equally bad): choose it whenever they are
   {CHOICES[2]}    answer B is better
 
-Judge each question on its own: an answer may be better in one and worse in another. Judge what is written, not its
-length, and not what you guess about where it comes from; which answer is on the left is chance. Some rows
-may look familiar; answer each as if it were the first. A comment is welcome where a choice was hard. Don't change the
-other columns; leave a row empty that you can't judge.
+{textwrap.fill(f"{JUDGING} {keep}", 118)}
 """
+
+
+def utf16_units(text: str) -> int:
+    """The length of a text as spreadsheets count it: an emoji is two."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def write_sheets(study: Study, folder: Path) -> None:

@@ -50,6 +50,10 @@ RULES = {
 """Exclusion rule -> the check whose share must reach it, and what that share counts."""
 
 
+HASH_LETTER = "h"
+"""Begins a text hash on the sheets. Row ids begin with r, study ids with s."""
+
+
 def digest(*texts: str) -> str:
     """First 16 hex digits of the SHA-256 of the texts as an ASCII JSON list: ties an answer to the texts shown."""
     return hashlib.sha256(json.dumps(list(texts)).encode("ascii")).hexdigest()[:16]
@@ -86,8 +90,8 @@ class RatingRow:
         return item.texts[self.left], item.texts[1 - self.left]
 
     def text_hash(self, item: StudyItem) -> str:
-        """`digest` of the prompt, A and B, as on the sheets."""
-        return digest(item.prompt, *self.shown(item))
+        """`digest` of the prompt, A and B, after a letter: without it, spreadsheets read some as numbers (12e4...)."""
+        return HASH_LETTER + digest(item.prompt, *self.shown(item))
 
 
 @dataclass(frozen=True)

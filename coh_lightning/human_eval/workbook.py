@@ -1,17 +1,37 @@
-"""Sheets as workbooks (xlsx) with drop-downs, whose texts are locked and never formulas; any workbook read as text."""
+"""Sheets as workbooks (xlsx) with drop-downs, whose texts are locked and never formulas; any workbook read as text.
+
+    row 1    the instructions, over several columns
+    row 2    the names of the columns; rows 1 and 2 and the choices stay in view while the rest is scrolled
+    row 3..  ids (hidden) | a choice for each attribute | prompt, answer A, answer B | comment, seconds
+
+Rows are as high as their texts need, texts as wide as it takes that nearly all rows can be, within two screens.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.feedback.compressed import check_unpacked
-from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, CHOICES, ROW_LIMIT, instructions, sheet_cells
+from coh_lightning.human_eval.sheets import (
+    AFTER,
+    ASKED,
+    BEFORE,
+    CELL_LIMIT,
+    CHOICES,
+    JUDGING,
+    ROW_LIMIT,
+    instructions,
+    sheet_cells,
+    utf16_units,
+)
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS
 from coh_lightning.io import atomic_write
@@ -21,8 +41,20 @@ ILLEGAL = "\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff"
 _ESCAPED = re.compile(f"[{ILLEGAL}]|_(?=x[0-9A-Fa-f]{{4}}[_{ILLEGAL}])")
 """What XML can't have or changes (CR), and an underscore that would begin an escape."""
 
-WIDTHS = dict(zip((*BEFORE, *AFTER), (15, 15, 10, 18, 60, 60, 60, 40, 10), strict=True))
-"""Widths in characters; a column of choices has 14."""
+IDS = tuple(name for name in BEFORE if name not in TEXTS)
+TOP = 2
+"""Rows above the first item: the instructions and the header."""
+SCREENS = 370
+"""Characters that two screens of 1366 pixels are wide, at 7 pixels each."""
+TEXT_WIDTHS = (44, 56, 70, 90)
+"""Widths of a text that are tried, in characters."""
+COMMENT, SECONDS = 34, 9
+WIDEST_FROZEN = 90
+"""Choices that are wider in all don't stay in view: texts would have no room beside them."""
+FONT, SIZE, LINE = "Arial", 10, 12.75
+"""Of all texts, and the points of a line: nearly the same in Excel and (as Liberation Sans) in LibreOffice."""
+TALLEST = 409.0
+"""Points that a row can be high in Excel."""
 
 
 def escaped(text: str) -> str:
@@ -51,7 +83,7 @@ def write_xlsx(study: Study, folder: Path) -> None:
 def _check_lengths(study: Study, rater: str) -> None:
     for row, item in study.rater_rows(rater):
         for name, text in zip(TEXTS.values(), (item.prompt, *row.shown(item)), strict=True):
-            length = len(text.encode("utf-16-le", "surrogatepass")) // 2
+            length = utf16_units(text)
             if length > CELL_LIMIT:
                 where = f"Item '{item.item}' (row '{row.row}' of {rater})"
                 fact = f"{name} has {length:,} characters, and a cell has room for {CELL_LIMIT:,}"
@@ -61,56 +93,127 @@ def _check_lengths(study: Study, rater: str) -> None:
 def _workbook(study: Study, rater: str) -> Any:
     """An openpyxl.Workbook: the sheet `ratings`, and `instructions`."""
     openpyxl = _openpyxl()
-    from openpyxl.styles import Alignment, Font, PatternFill, Protection
     from openpyxl.utils import get_column_letter
     from openpyxl.worksheet.datavalidation import DataValidation
 
     book = openpyxl.Workbook()
     sheet = book.active
     sheet.title = "ratings"
-    cells = sheet_cells(study, rater)
-    head = cells[0]
-    top = Alignment(wrap_text=True, vertical="top")
-    for number, row in enumerate(cells, start=1):
-        for name, place, text in zip(head, range(1, len(head) + 1), row, strict=True):
-            cell = sheet.cell(row=number, column=place)
-            if text:
-                cell.value = escaped(text)
-                cell.data_type = "s"  # never a formula, an error or a number, whatever it looks like
-            cell.number_format = "@" if name != "seconds" else "General"
-            cell.alignment = top
-            cell.protection = Protection(locked=number == 1 or name in BEFORE)
-            if number == 1:
-                cell.font = Font(bold=True)
-                cell.fill = PatternFill("solid", fgColor="E4F0F0")
+    order = study.orders[rater]
+    columns, *rows = sheet_cells(study, rater)
+    head = [*IDS, *order, *TEXTS, *AFTER]
+    places = [columns.index(name) for name in head]
+    cells = [[row[place] for place in places] for row in rows]
+    widths = _widths(order, [row[len(IDS) + len(order) : -len(AFTER)] for row in cells])
+    shown = range(len(IDS), len(head))
+    heights = [max(_height(row[place], widths[head[place]]) for place in shown) for row in cells]
+    _write_cells(sheet, head, cells)
     for place, name in enumerate(head, start=1):
         letter = get_column_letter(place)
-        sheet.column_dimensions[letter].width = WIDTHS.get(name, 14)
-        sheet.column_dimensions[letter].hidden = name in ("study_id", "rater", "text_hash")
-        if name in study.definitions and len(cells) > 1:
+        sheet.column_dimensions[letter].width = widths[name]
+        sheet.column_dimensions[letter].hidden = name in IDS
+        if name in order and cells:
             sentence = study.definitions[name]
             choices, show = f'"{",".join(CHOICES)}"', {"showErrorMessage": True, "showInputMessage": True}
             rule = DataValidation(type="list", formula1=choices, allow_blank=True, **show)
             rule.errorTitle, rule.error = "A, tie or B", "Choose A, tie or B, or leave the cell empty."
             rule.promptTitle, rule.prompt = name[:32], (sentence if len(sentence) <= 255 else sentence[:254] + "…")
-            rule.add(f"{letter}2:{letter}{len(cells)}")
+            rule.add(f"{letter}{TOP + 1}:{letter}{TOP + len(cells)}")
             sheet.add_data_validation(rule)
-    sheet.freeze_panes = "B2"
+    for number, height in enumerate(heights, start=TOP + 1):
+        sheet.row_dimensions[number].height = min(height, TALLEST)
+    first_text = len(IDS) + len(order)
+    above = _above(study, order, [number for number, height in enumerate(heights, TOP + 1) if height > TALLEST])
+    over = head[len(IDS) : first_text + 2]  # as wide as one screen: the choices, the prompt and answer A
+    sheet.merge_cells(start_row=1, end_row=1, start_column=len(IDS) + 1, end_column=first_text + 2)
+    _write_text(sheet.cell(row=1, column=len(IDS) + 1), above)
+    sheet.row_dimensions[1].height = min(_height(above, sum(widths[name] for name in over)), TALLEST)
+    frozen = first_text if sum(widths[name] for name in order) <= WIDEST_FROZEN else len(IDS)
+    sheet.freeze_panes = f"{get_column_letter(frozen + 1)}{TOP + 1}"
     sheet.protection.sheet = True
     sheet.protection.formatColumns = sheet.protection.formatRows = False  # widths and heights may be changed
+    sheet.page_setup.orientation, sheet.page_setup.fitToHeight = "landscape", 0
+    sheet.sheet_properties.pageSetUpPr = openpyxl.worksheet.properties.PageSetupProperties(fitToPage=True)
     page = book.create_sheet("instructions")
-    page.column_dimensions["A"].width = 110
-    for line in re.split(r"\r\n?|\n", instructions(study).rstrip("\r\n")):
-        page.append([""])
-        cell = page.cell(row=page.max_row, column=1)
-        cell.value, cell.data_type, cell.alignment = escaped(line), "s", top
+    page.column_dimensions["A"].width = 120
+    for number, line in enumerate(re.split(r"\r\n?|\n", instructions(study).rstrip("\r\n")), start=1):
+        _write_text(page.cell(row=number, column=1), line)
+        page.row_dimensions[number].height = _height(line, 120)
     return book
+
+
+def _above(study: Study, order: Sequence[str], clipped: Sequence[int]) -> str:
+    """What stands above the items: the instructions, the questions, and which rows don't show the whole of a text."""
+    questions = [f"{name}: {study.definitions[name]}" for name in order]
+    lines = [study.title, f"{ASKED} {JUDGING}", *questions]
+    if clipped:
+        numbers = ", ".join(map(str, clipped[:10])) + (", ..." if len(clipped) > 10 else "")
+        lines.append(
+            f"Too long to be shown whole: row {numbers}. Select the text to read it in the line above the sheet."
+        )
+    return "\n".join(lines)
+
+
+def _widths(order: Sequence[str], texts: Sequence[Sequence[str]]) -> Mapping[str, float]:
+    """Column -> width in characters. The texts get the smallest width in which 19 of 20 rows show them whole."""
+    choices = {name: min(max(len(name) + 4, 10), 18) for name in order}
+    room = (SCREENS - sum(choices.values()) - COMMENT - SECONDS) // len(TEXTS)
+    tried = [width for width in TEXT_WIDTHS if width <= room] or [max(room, 20)]
+    width = tried[-1]
+    for width in tried:
+        if sum(_height(text, width) > TALLEST for row in texts for text in row) <= len(texts) / 20:
+            break
+    return {**dict.fromkeys(IDS, 15), **choices, **dict.fromkeys(TEXTS, width), "comment": COMMENT, "seconds": SECONDS}
+
+
+def _height(text: str, width: float) -> float:
+    """Points that a text needs in a column this many characters wide, estimated: letters of East Asian scripts are
+    twice as wide as others.
+    """
+    lines = 0
+    for paragraph in re.split(r"\r\n?|\n", text):
+        wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in paragraph)
+        lines += max(1, math.ceil((len(paragraph) + wide) / width))
+    return LINE * lines + 3
+
+
+def _write_cells(sheet: Any, head: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """The header and the items, all as text; what raters fill in is unlocked and tinted."""
+    from openpyxl.styles import Alignment, Border, Font, PatternFill, Protection, Side
+
+    top, middle = (
+        Alignment(wrap_text=True, vertical="top"),
+        Alignment(wrap_text=True, vertical="top", horizontal="center"),
+    )
+    fills = {True: PatternFill("solid", fgColor="FFFBE6"), False: PatternFill("solid", fgColor="E4F0F0")}
+    line = Border(*[Side("thin", color="C8C8C8")] * 4)
+    for number, row in enumerate((head, *cells), start=TOP):
+        for place, (name, text) in enumerate(zip(head, row, strict=True), start=1):
+            cell, answer = sheet.cell(row=number, column=place), number > TOP and name not in BEFORE
+            _write_text(cell, text)
+            cell.number_format = "@" if name != "seconds" else "General"
+            cell.alignment = top if name in (*TEXTS, "comment") else middle
+            cell.protection, cell.border = Protection(locked=not answer), line
+            if number == TOP or answer:
+                cell.fill = fills[answer]
+            if number == TOP:
+                cell.font = Font(name=FONT, size=SIZE, bold=True)
+
+
+def _write_text(cell: Any, text: str) -> None:
+    """Never a formula, an error or a number, whatever the text looks like."""
+    from openpyxl.styles import Alignment, Font
+
+    if text:
+        cell.value = escaped(text)
+        cell.data_type = "s"
+    cell.number_format, cell.alignment = "@", Alignment(wrap_text=True, vertical="top")
+    cell.font = Font(name=FONT, size=SIZE)
 
 
 def read_sheets(path: Path) -> Iterator[list[tuple[int, list[str]]]]:
     """For each worksheet the rows that are not empty: (number of the row, its cells as text)."""
     openpyxl = _openpyxl()
-    check_workbook(path)
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         for sheet in book.worksheets:
@@ -131,7 +234,9 @@ def check_workbook(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: the workbook can't be read ({first_line(error)}); save it again as xlsx.") from error
+        raise InputError(
+            f"{path}: the workbook can't be read ({first_line(error)}); save it again as xlsx or ods."
+        ) from error
     check_unpacked(path, size)
 
 

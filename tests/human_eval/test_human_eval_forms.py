@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,15 +21,10 @@ from hypothesis import strategies as st
 from openpyxl.cell.cell import Cell
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.annotation_tools import (
-    SCHEME,
-    label_studio_interface,
-    read_label_studio,
-    read_potato,
-    write_label_studio,
-    write_potato,
-)
-from coh_lightning.human_eval.sheets import sheet_cells
+from coh_lightning.human_eval.label_studio import label_studio_interface, read_label_studio, write_label_studio
+from coh_lightning.human_eval.potato import SCHEME, read_potato, write_potato
+from coh_lightning.human_eval.rating_files import read_rating_file
+from coh_lightning.human_eval.sheets import ASKED, JUDGING, sheet_cells
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.submitted import SubmittedRow
 from coh_lightning.human_eval.workbook import escaped, unescaped, write_xlsx
@@ -113,8 +110,13 @@ def test_escapes_of_workbooks_are_reversible_and_xml(text: str) -> None:
     assert ElementTree.fromstring(f"<t>{cell.translate({38: '&amp;', 60: '&lt;'})}</t>").text in (cell, cell or None)
 
 
+def sheet_of(path: Path) -> Any:
+    return openpyxl.load_workbook(path)["ratings"]
+
+
 def cells_of(path: Path) -> list[list[Cell]]:
-    return [list(row) for row in openpyxl.load_workbook(path)["ratings"].iter_rows()]
+    """The header and the items, below the instructions."""
+    return [list(row) for row in sheet_of(path).iter_rows(min_row=2)]
 
 
 def test_a_workbook_holds_the_sheet_as_strings_and_never_as_formulas(tmp_path: Path) -> None:
@@ -122,7 +124,10 @@ def test_a_workbook_holds_the_sheet_as_strings_and_never_as_formulas(tmp_path: P
     write_xlsx(study, tmp_path)
     for rater in study.raters:
         cells = cells_of(tmp_path / f"{rater}.xlsx")
-        assert [[unescaped(cell.value or "") for cell in row] for row in cells] == sheet_cells(study, rater)
+        head = [cell.value for cell in cells[0]]
+        found = [dict(zip(head, (unescaped(cell.value or "") for cell in row), strict=True)) for row in cells]
+        columns, *rows = sheet_cells(study, rater)
+        assert found[1:] == [dict(zip(columns, row, strict=True)) for row in rows]
         assert {cell.data_type for row in cells for cell in row if cell.value is not None} == {"s"}
         with zipfile.ZipFile(tmp_path / f"{rater}.xlsx") as book:
             sheet = book.read("xl/worksheets/sheet1.xml")
@@ -132,18 +137,81 @@ def test_a_workbook_holds_the_sheet_as_strings_and_never_as_formulas(tmp_path: P
 def test_only_answers_can_be_written_and_choices_come_from_a_list(tmp_path: Path) -> None:
     study = study_of()
     write_xlsx(study, tmp_path)
-    sheet = openpyxl.load_workbook(tmp_path / "rater-2.xlsx")["ratings"]
-    head = [cell.value for cell in sheet[1]]
-    assert head[7:] == ["overall", "accuracy", "comment", "seconds"]
-    assert sheet.protection.sheet and sheet.freeze_panes == "B2"
+    sheet = sheet_of(tmp_path / "rater-2.xlsx")
+    head = [cell.value for cell in sheet[2]]
+    assert head == [
+        *("row_id", "study_id", "rater", "text_hash"),
+        *("overall", "accuracy"),
+        *("prompt", "answer_a", "answer_b", "comment", "seconds"),
+    ]
+    assert sheet.protection.sheet
     open_cells = {
         (cell.column - 1, cell.row) for row in sheet.iter_rows() for cell in row if not cell.protection.locked
     }
-    assert open_cells == {(column, row) for column in range(7, 11) for row in range(2, 6)}
+    assert open_cells == {(column, row) for column in (4, 5, 9, 10) for row in range(3, 7)}
     rules = {str(rule.sqref): rule for rule in sheet.data_validations.dataValidation}
-    assert set(rules) == {"H2:H5", "I2:I5"} and {rule.formula1 for rule in rules.values()} == {'"A,tie,B"'}
-    assert rules["I2:I5"].prompt == study.definitions["accuracy"] and len(rules["H2:H5"].prompt) == 255
-    assert all(cell.alignment.wrap_text for row in sheet.iter_rows() for cell in row)
+    assert set(rules) == {"E3:E6", "F3:F6"} and {rule.formula1 for rule in rules.values()} == {'"A,tie,B"'}
+    assert rules["F3:F6"].prompt == study.definitions["accuracy"] and len(rules["E3:E6"].prompt) == 255
+    assert all(cell.alignment.wrap_text for row in sheet.iter_rows(min_col=5, max_col=11) for cell in row[:1])
+
+
+def width_of(sheet: Any) -> float:
+    """Characters of the columns that are shown."""
+    return sum(column.width for column in sheet.column_dimensions.values() if not column.hidden)
+
+
+def test_instructions_and_questions_stand_on_top_and_stay_in_view_with_the_choices(tmp_path: Path) -> None:
+    study = study_of()
+    write_xlsx(study, tmp_path)
+    sheet = sheet_of(tmp_path / "rater-2.xlsx")
+    assert sheet.freeze_panes == "G3"  # the rows above the items, and the columns before the texts
+    above = sheet["E1"].value.split("\n")
+    assert above == [
+        study.title,
+        f"{ASKED} {JUDGING}",
+        f"overall: {study.definitions['overall']}",
+        f"accuracy: {study.definitions['accuracy']}",
+    ]
+    assert [str(each) for each in sheet.merged_cells.ranges] == ["E1:H1"]
+    assert [sheet.column_dimensions[letter].hidden for letter in "ABCDE"] == [True, True, True, True, False]
+
+
+def line_height(texts: tuple[str, str, str], folder: Path) -> float:
+    write_xlsx(study_of((texts,)), folder)
+    return sheet_of(folder / "rater-1.xlsx").row_dimensions[3].height
+
+
+def test_rows_are_as_high_as_their_longest_text(tmp_path: Path) -> None:
+    short, broken = line_height(("p", "a", "b"), tmp_path), line_height(("p", "a\r\nb\nc", "b"), tmp_path)
+    assert broken - short == pytest.approx(2 * 12.75)
+    assert line_height(("p", "word " * 44, "b"), tmp_path) - short == pytest.approx(4 * 12.75)
+    assert line_height(("漢" * 44, "a", "b"), tmp_path) - short == pytest.approx(12.75)
+
+
+@pytest.mark.parametrize(
+    ("letters", "width", "clipped"), [(100, 44, False), (1_700, 56, False), (2_500, 90, False), (9_000, 90, True)]
+)
+def test_texts_get_the_width_they_need_within_two_screens(
+    tmp_path: Path, letters: int, width: int, clipped: bool
+) -> None:
+    write_xlsx(study_of((("p", "x" * letters, "b"),)), tmp_path)
+    sheet = sheet_of(tmp_path / "rater-1.xlsx")
+    assert sheet.column_dimensions["H"].width == width and width_of(sheet) <= 370
+    assert (sheet.row_dimensions[3].height == 409) is clipped
+    assert ("Too long to be shown whole: row 3." in sheet["E1"].value) is clipped
+
+
+def test_many_questions_leave_room_for_the_texts(tmp_path: Path) -> None:
+    names = tuple(f"question number {n}" for n in range(12))
+    study = replace(
+        study_of((("p", "x" * 9_000, "b"),)),
+        attributes=names,
+        definitions=dict.fromkeys(names, "Which?"),
+        orders={"rater-1": names, "rater-2": names},
+    )
+    write_xlsx(study, tmp_path)
+    sheet = sheet_of(tmp_path / "rater-1.xlsx")
+    assert width_of(sheet) <= 370 and sheet.freeze_panes == "E3"
 
 
 def test_a_text_too_long_for_a_cell_is_refused_naming_the_item(tmp_path: Path) -> None:
@@ -174,6 +242,12 @@ def test_the_labelling_interface_has_a_block_of_three_choices_per_attribute_in_t
     ]
     assert f"Accuracy: {study.definitions['accuracy']}" in [each.get("value") for each in view.iter("Header")]
     assert [each.get("name") for each in view.iter("TextArea")] == ["comment"]
+    assert [each.get("value") for each in list(view)[1:4]] == [study.title, ASKED, JUDGING]
+    assert [(each.get("required"), each.get("requiredMessage")) for each in view.iter("Choices")] == [
+        ("true", "Please answer overall, or skip the task."),
+        ("true", "Please answer accuracy, or skip the task."),
+    ]
+    assert [each.get("required") for each in view.iter("TextArea")] == [None]
 
 
 def test_tasks_have_the_texts_with_nul_replaced(tmp_path: Path) -> None:
@@ -185,7 +259,7 @@ def test_tasks_have_the_texts_with_nul_replaced(tmp_path: Path) -> None:
         found = [tuple(task["data"][name] for name in ("prompt", "answer_a", "answer_b")) for task in tasks]
         assert found == [tuple(text.replace("\0", "␀") for text in texts) for texts in shown(study, rater)]
         assert [task["data"]["row_id"] for task in tasks] == [row.row for row, _ in study.rater_rows(rater)]
-        assert tasks[0]["data"]["text_hash"] == digest(*shown(study, rater)[0])
+        assert tasks[0]["data"]["text_hash"] == "h" + digest(*shown(study, rater)[0])
 
 
 def result(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
@@ -309,6 +383,43 @@ def test_several_annotations_of_a_task_become_several_rows(tmp_path: Path) -> No
     ]
 
 
+def test_a_small_export_of_label_studio_is_read(tmp_path: Path) -> None:
+    study = study_of()
+    write_label_studio(study, tmp_path)
+    tasks = json.loads((tmp_path / "label_studio" / "rater-1.json").read_text(encoding="utf-8"))
+    answers: list[dict[str, Any]] = [
+        {"accuracy": "A", "overall": "tie", "comment": "so so"},
+        {"accuracy": [{"choices": ["A", "B"]}], "overall": ["B"], "comment": {"text": ["one", "two"]}},
+        {},
+    ]
+    export = [
+        task["data"] | each | {"id": n, "annotator": 4, "annotation_id": 7, "created_at": "", "lead_time": 3.5}
+        for n, (task, each) in enumerate(zip(tasks, answers, strict=False))
+    ]
+    path = tmp_path / "project-3-min.json"
+    path.write_text(json.dumps(export))
+    hashes = [row.text_hash(item) for row, item in study.rater_rows("rater-1")]
+    assert read_rating_file(path, study) == [
+        SubmittedRow(
+            f"{path}, annotation 1 by 4",
+            "r10",
+            {"accuracy": "A", "overall": "tie"},
+            comment="so so",
+            seconds="3.5",
+            text_hash=hashes[0],
+        ),
+        SubmittedRow(
+            f"{path}, annotation 2 by 4",
+            "r11",
+            {"overall": "B"},
+            {"accuracy": ["A", "B"]},
+            comment="one\ntwo",
+            seconds="3.5",
+            text_hash=hashes[1],
+        ),
+    ]
+
+
 # --- potato
 
 
@@ -333,6 +444,8 @@ def test_potato_gives_each_rater_their_rows_and_asks_for_each_attribute_with_tie
         {"id_key": "id", "text_key": "text"},
     )
     assert "randomize_order" not in scheme  # sides are the study's
+    assert scheme["label_requirement"] == {"required": True} and "label_requirement" not in comment
+    assert config["annotation_instructions"] == f"<p>Fruit &amp; more</p><p>{ASKED}</p><p>{escape(JUDGING)}</p>"
     lines = [
         json.loads(line)
         for line in (tmp_path / "potato" / config["data_files"][0]).read_text(encoding="utf-8").splitlines()
@@ -403,7 +516,7 @@ def test_potatos_output_is_read_of_one_rater_and_of_a_folder(tmp_path: Path) -> 
     assert read_potato(tmp_path / "annotation_output", study) == expected
 
 
-def test_different_answers_to_one_potato_instance_are_unclear(tmp_path: Path) -> None:
+def test_of_several_answers_to_a_potato_instance_the_last_holds(tmp_path: Path) -> None:
     values = [
         (SCHEME, "overall", "A"),
         (SCHEME, "accuracy", "B"),
@@ -415,11 +528,62 @@ def test_different_answers_to_one_potato_instance_are_unclear(tmp_path: Path) ->
     path = tmp_path / "user_state.json"
     path.write_text(json.dumps(user_state("rater-1", {"r10": values}, {})))
     (answer,) = read_potato(path, study_of())
-    assert (answer.choices, answer.unclear, answer.comment) == (
-        {"accuracy": "B"},
-        {"overall": ["A", "B"]},
-        "one\ntwo",
+    assert (answer.choices, answer.unclear, answer.comment) == ({"accuracy": "B", "overall": "B"}, {}, "one\ntwo")
+
+
+def test_a_user_state_with_labels_by_scheme_is_read(tmp_path: Path) -> None:
+    state = user_state("rater-1", {}, {})
+    state["instance_id_to_label_to_value"] = {"r10": {SCHEME: {"overall": "tie"}, "comment": {"text_box": "so"}}}
+    path = tmp_path / "user_state.json"
+    path.write_text(json.dumps(state))
+    (answer,) = read_potato(path, study_of())
+    assert (answer.row_id, answer.choices, answer.comment) == ("r10", {"overall": "tie"}, "so")
+
+
+def annotated(row: str, choice: str, spent: str = "Time spent: 0d 0h 1m 12s ") -> str:
+    """A line of annotated_instances.jsonl."""
+    line = {
+        "id": row,
+        "displayed_text": "Why?",
+        "label_annotations": {SCHEME: {"overall": choice}, "comment": {"text_box": f"{choice}!"}, "x": {"y": "A"}},
+        "span_annotations": [],
+        "behavioral_data": {"time_string": spent},
+    }
+    return json.dumps(line) + "\n"
+
+
+def test_annotated_instances_are_read_and_the_last_visit_of_an_instance_holds(tmp_path: Path) -> None:
+    path = tmp_path / "annotated_instances.jsonl"
+    path.write_text(annotated("r10", "A") + annotated("r11", "tie", "") + annotated("r10", "B"))
+    assert read_rating_file(path, study_of()) == [
+        SubmittedRow(f"{path}:2", "r11", {"overall": "tie"}, comment="tie!"),
+        SubmittedRow(f"{path}:3", "r10", {"overall": "B"}, comment="B!", seconds="72.0"),
+    ]
+
+
+def test_a_folder_of_potato_counts_what_it_has_twice_once(tmp_path: Path) -> None:
+    for rater in ("rater-1", "rater-2"):
+        (tmp_path / rater).mkdir()
+    (tmp_path / "rater-1/user_state.json").write_text(
+        json.dumps(user_state("rater-1", {"r10": [(SCHEME, "overall", "tie")]}, {}))
     )
+    (tmp_path / "rater-1/annotated_instances.jsonl").write_text(annotated("r10", "A") + annotated("r11", "A"))
+    (tmp_path / "rater-2/annotated_instances.jsonl").write_text(annotated("r20", "B"))
+    (tmp_path / "annotated_instances.jsonl").write_text("".join(annotated(f"r{n}", "A") for n in (10, 11, 12, 20)))
+    found = {row.row_id: (row.where, row.choices["overall"]) for row in read_potato(tmp_path, study_of())}
+    assert found == {
+        "r10": (f"{tmp_path}/rater-1/user_state.json, instance r10", "tie"),
+        "r11": (f"{tmp_path}/rater-1/annotated_instances.jsonl:2", "A"),
+        "r12": (f"{tmp_path}/annotated_instances.jsonl:3", "A"),
+        "r20": (f"{tmp_path}/rater-2/annotated_instances.jsonl:1", "B"),
+    }
+    assert len(read_potato(tmp_path, study_of())) == 4
+
+
+def test_lines_without_answers_are_refused(tmp_path: Path) -> None:
+    write_potato(study_of(), tmp_path)
+    with pytest.raises(InputError, match=r"data\.jsonl:1: no 'id' and 'label_annotations' in the line"):
+        read_rating_file(tmp_path / "potato/data.jsonl", study_of())
 
 
 # --- all of them

@@ -109,9 +109,9 @@ def test_every_form_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
     study = read_study(folder)
 
     book = openpyxl.load_workbook(folder / "forms" / "rater-1.xlsx")
-    sheet = next(each for each in book.worksheets if each.cell(1, 1).value == "row_id")
-    column = [cell.value for cell in sheet[1]].index("overall") + 1
-    for number in range(2, sheet.max_row + 1):
+    sheet = next(each for each in book.worksheets if each.cell(2, 1).value == "row_id")
+    column = [cell.value for cell in sheet[2]].index("overall") + 1
+    for number in range(3, sheet.max_row + 1):
         sheet.cell(number, column).value = "A"
     book.save(tmp_path / "one.xlsx")
 

@@ -128,7 +128,7 @@ def test_the_page_has_no_systems_checks_or_seed(tmp_path: Path) -> None:
     assert set(rating_data(TEN)) == {"study", "title", "definitions", "guard", "items", "raters"}
     assert rating_data(TEN)["raters"][0]["rows"][3] == [
         "r10003",
-        digest("Prompt 3", "Second answer 3", "First answer 3"),
+        "h" + digest("Prompt 3", "Second answer 3", "First answer 3"),
         3,
         1,
     ]

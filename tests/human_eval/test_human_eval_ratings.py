@@ -23,6 +23,7 @@ from coh_lightning.human_eval.export import export_study
 from coh_lightning.human_eval.ratings import WORDS, ImportResult, import_ratings, summary
 from coh_lightning.human_eval.sheets import DANGEROUS, guard, sheet_cells
 from coh_lightning.human_eval.study import Study
+from coh_lightning.human_eval.submitted import _same_hash
 from helpers.completions import Cells, filled, lines_of, save
 
 ODD = (
@@ -461,15 +462,25 @@ def put(column: str, text: str) -> Callable[[list[str], list[str]], None]:
         ("overall", "A or B", "'A or B' is not a choice for overall; write A, tie or B."),
         ("study_id", "s0", "row '{row}' is of study {study}, but the file says s0; it is not counted."),
         ("rater", "rater-2", "row '{row}' was given to rater-1, but the file says 'rater-2'; it is not counted."),
-        ("answer_b", "another text", "answer_b of row '{row}' differs from the exported text; it is not counted"),
-        ("prompt", "Question 7?", "prompt of row '{row}' differs from the exported text; it is not counted"),
-        ("answer_a", "", "answer_a of row '{row}' differs from the exported text; it is not counted"),
+        ("text_hash", "0", "answer_b of row '{row}' differs from the exported text; it is not counted"),
+        ("text_hash", "", "answer_b of row '{row}' differs from the exported text; it is not counted"),
+        ("answer_a", "Question 0?", "answer_a of row '{row}' is another text of the study: texts were moved; it is"),
+        (
+            "prompt",
+            "plain 0",
+            "prompt of row '{row}' is another text of the study: texts were moved; it is not counted",
+        ),
     ],
 )
 def test_an_impossible_answer_is_named_and_the_others_are_kept(
     tmp_path: Path, column: str, text: str, says: str
 ) -> None:
-    imported, path, row = one_bad(tmp_path, put(column, text))
+    def change(row: list[str], header: list[str]) -> None:
+        put(column, text)(row, header)
+        if column == "text_hash":
+            put("answer_b", "another text")(row, header)
+
+    imported, path, row = one_bad(tmp_path, change)
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
     assert len(imported.invalid) == 1
     assert imported.invalid[0].startswith(f"{path}:3: {says.format(row=row, study=study_id)}")
@@ -483,6 +494,162 @@ def test_a_text_that_a_spreadsheet_takes_for_a_value_needs_its_hash(tmp_path: Pa
     assert "differs from the exported text" in bring(tmp_path, save(tmp_path / "s.csv", cells)).invalid[0]
 
 
+CHANGES = {
+    "another text": ("answer_b", "another text"),
+    "an emptied cell": ("answer_a", ""),
+    "a prompt of no item": ("prompt", "Question 7?"),
+    "a cut text": ("answer_b", "plai"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_changed_text_costs_no_vote_and_is_counted_once_per_file(tmp_path: Path, what: str) -> None:
+    study = study_at(tmp_path, texts=("one", "two", "three", "four", "five"), raters=1, swaps=0, identical=0)
+    cells = filled(study, "rater-1", likes_x)
+    bring(tmp_path, save(tmp_path / "right.csv", cells))
+    right = judgments(tmp_path)
+    (tmp_path / "study/judgments.jsonl").unlink()
+    for row in cells[1:5]:
+        put(*CHANGES[what])(row, cells[0])
+    path = save(tmp_path / "s.csv", cells)
+    imported = bring(tmp_path, path)
+    assert imported.changed == (
+        f"{path}: a text was changed in 4 of 5 rows (2, 3, 4, ...); their text_hash is right, so they count.",
+    )
+    assert (imported.refused, imported.invalid, imported.missing) == (0, (), ())
+    assert judgments(tmp_path) == right and len(right) == 10
+
+
+def swapped_answers(rows: Cells) -> None:
+    for row in rows:
+        row[5], row[6] = row[6], row[5]
+
+
+def prompts_sorted_alone(rows: Cells) -> None:
+    for row, prompt in zip(rows, [rows[-1][4], *(row[4] for row in rows[:-1])], strict=True):
+        row[4] = prompt
+
+
+def answers_of_the_next_row(rows: Cells) -> None:
+    for row, texts in zip(rows, [*(row[5:7] for row in rows[1:]), rows[0][5:7]], strict=True):
+        row[5:7] = texts
+
+
+@pytest.mark.parametrize("move", [swapped_answers, prompts_sorted_alone, answers_of_the_next_row])
+def test_texts_that_were_moved_are_refused_in_one_sentence(tmp_path: Path, move: Callable[[Cells], None]) -> None:
+    study = study_at(tmp_path, texts=("one", "two", "three"), raters=1, swaps=0, identical=0)
+    cells = filled(study, "rater-1", likes_x)
+    move(cells[1:])
+    path = save(tmp_path / "s.csv", cells)
+    imported = bring(tmp_path, path)
+    assert imported.invalid == (
+        f"{path}: 3 of 3 rows (2, 3, 4) show texts of other rows or columns: texts were moved; none of them is "
+        "counted. Restore the texts, or leave out their columns.",
+    )
+    assert (imported.judgments, imported.refused, imported.changed) == (0, 3, ())
+
+
+def test_numbers_that_were_exchanged_are_refused_and_values_are_not(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=("1990", "42.0", "true"), raters=1, swaps=0, identical=0)
+    other = {"1990": "42", "42.0": "42", "true": "TRUE"}
+    cells = filled(study, "rater-1", likes_x)
+    values = [[other.get(cell, cell) if cell != "1990" else cell for cell in row] for row in cells]
+    assert clean(bring(tmp_path, save(tmp_path / "values.csv", values)))
+    moved = [["42.0" if cell == "1990" else "1990" if cell == "42.0" else cell for cell in row] for row in cells]
+    imported = bring(tmp_path, save(tmp_path / "moved.csv", moved))
+    assert imported.refused == 2 and "texts were moved" in imported.invalid[0]
+
+
+def test_another_persons_sheet_under_the_same_name_is_one_sentence(tmp_path: Path) -> None:
+    study = study_at(tmp_path, raters=1, attributes=("overall",))
+    first, cells = sheet(tmp_path, study)
+    second = save(tmp_path / "again.csv", filled(study, "rater-1", lambda *_: "A"))
+    rows = len(cells) - 1
+    imported = bring(tmp_path, first, second)
+    assert imported.conflicts == (
+        f"{second}: {rows} of its {rows} answers to questions that were answered before differ, the first at "
+        f"{second}:2 from {first}:2; is it another person's sheet under the same name? The first ones are kept "
+        "(--replace takes these).",
+    )
+    assert imported.refused == rows and {one.choice for one in judgments(tmp_path)} == {"tie"}
+    assert bring(tmp_path, second, replace=True).conflicts[0].endswith("These are taken.")
+    assert "tie" not in {one.choice for one in judgments(tmp_path)}
+
+
+def test_few_different_answers_among_many_are_named_one_by_one(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=tuple(f"text {n}" for n in range(20)), raters=1, swaps=0, identical=0)
+    path, cells = sheet(tmp_path, study)
+    bring(tmp_path, path)
+    for row in cells[1:6]:
+        row[cells[0].index("overall")] = "A"
+    assert len(bring(tmp_path, save(path, cells)).conflicts) == 5
+
+
+def test_a_sheet_given_to_another_rater_is_one_sentence(tmp_path: Path) -> None:
+    study = study_at(tmp_path)
+    cells = [[("rater-1" if cell == "rater-2" else cell) for cell in row] for row in filled(study, "rater-2", likes_x)]
+    path = save(tmp_path / "s.csv", cells)
+    imported = bring(tmp_path, path)
+    rows = len(cells) - 1
+    assert imported.invalid == (
+        f"{path}: {rows} of {rows} rows (2, 3, 4, ...) were given to rater-2, but their rater says 'rater-1'; none of "
+        "them is counted. If rater-2 filled in the sheet, restore the column rater.",
+    )
+    assert (len(imported.invalid), imported.refused) == (1, rows)
+
+
+@pytest.mark.parametrize(
+    ("text_hash", "cell", "same"),
+    [
+        ("h00a4", "00a4", True),
+        ("h00a4", "H00A4 ", True),
+        ("h1234567890123456", "1.2E+15", True),
+        ("h1234567890123456", "1,23456789012346E+015", True),
+        ("h1234567890123456", "1234567890123450", True),
+        ("h1234567890123456", "1.3E+15", False),
+        ("h0000000000001234", "1234", True),
+        ("h00000000000012e4", "120000", True),
+        ("h12e4567890123456", "12", False),
+        ("h577437e474959026", "1.79769313486232E+308", True),
+        ("h577437e474959026", "1.79769313486232E+307", False),
+        ("h00000000000000a1", "0", False),
+        ("h1234567890123456", "", False),
+    ],
+)
+def test_a_hash_without_its_letter_or_read_as_a_number_is_the_same(text_hash: str, cell: str, same: bool) -> None:
+    assert _same_hash(cell, text_hash) is same
+
+
+def test_sheets_without_the_letter_of_the_hash_are_imported(tmp_path: Path) -> None:
+    study = study_at(tmp_path, raters=1)
+    cells = [[*row[:3], row[3].removeprefix("h"), *row[7:]] for row in filled(study, "rater-1", likes_x)]
+    cells[0][3] = "text_hash"
+    imported = bring(tmp_path, save(tmp_path / "s.csv", cells))
+    assert clean(imported) and imported.judgments == imported.expected
+
+
+def test_ids_and_hashes_of_a_sheet_are_never_numbers(tmp_path: Path) -> None:
+    study = study_at(tmp_path, texts=tuple(f"text {n}" for n in range(50)))
+    ids = {cell for rater in study.raters for row in sheet_cells(study, rater)[1:] for cell in (*row[:2], row[3])}
+    assert {cell[0] for cell in ids} == {"r", "s", "h"}
+
+
+def test_an_old_excel_file_is_refused_in_our_words(tmp_path: Path) -> None:
+    study_at(tmp_path, texts=("one",))
+    (tmp_path / "s.xls").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    with pytest.raises(InputError, match=r"s\.xls: it is an old Excel file, or has a password; save it as xlsx"):
+        bring(tmp_path, tmp_path / "s.xls")
+
+
+def test_lines_above_the_header_are_passed_over(tmp_path: Path) -> None:
+    study = study_at(tmp_path, raters=1)
+    cells = filled(study, "rater-1", likes_x)
+    path = save(tmp_path / "s.csv", [["Judge, each row\non its own", *[""] * (len(cells[0]) - 1)], *cells])
+    assert clean(bring(tmp_path, path))
+    cells[3][cells[0].index("overall")] = "C"
+    assert bring(tmp_path, save(path, [["Judge\nit"], *cells])).invalid[0].startswith(f"{path}:")
+
+
 def test_a_row_of_another_study_is_named(tmp_path: Path) -> None:
     imported, path, _ = one_bad(tmp_path, put("row_id", "r123"))
     study_id = json.loads((tmp_path / "study/study.json").read_text())["id"]
@@ -493,8 +660,12 @@ def test_a_sheet_of_another_study_gives_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     study, other = study_at(tmp_path / "a", seed=1), study_at(tmp_path / "b", seed=2)
     imported = bring(tmp_path / "a", sheet(tmp_path / "b", other)[0])
-    assert imported.judgments == 0 and imported.refused == len(imported.foreign) == len(other.rater_rows("rater-1"))
-    assert f"is not of study {study.id} but of {other.id}; it is not counted." in imported.foreign[0]
+    rows = len(other.rater_rows("rater-1"))
+    assert (imported.judgments, imported.refused) == (0, rows)
+    assert imported.foreign == (
+        f"{tmp_path / 'b/rater-1.csv'}: this file is not of study {study.id} but of {other.id}; none of its {rows} "
+        "rows is counted. Import it into the folder of its own study.",
+    )
     assert not (tmp_path / "a/study/judgments.jsonl").exists()
 
 
@@ -643,7 +814,7 @@ def test_a_workbooks_claimed_size_is_ignored(tmp_path: Path) -> None:
         tmp_path / "far.xlsx",
         '<row r="1"><c t="inlineStr"><is><t>x</t></is></c></row><row r="99999999999"><c><v>1</v></c></row>',
     )
-    with pytest.raises(InputError, match=r"far\.xlsx: no worksheet has a column row_id in its first row"):
+    with pytest.raises(InputError, match=r"far\.xlsx: no worksheet has a column row_id in its first 40 rows"):
         bring(tmp_path, far)
 
 

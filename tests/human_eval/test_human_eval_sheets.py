@@ -66,7 +66,7 @@ def test_a_row_holds_ids_hash_and_texts_and_nothing_else() -> None:
         row.row,
         study.id,
         "rater-1",
-        digest("Why?", *shown),
+        "h" + digest("Why?", *shown),
         "Why?",
         *shown,
         "",

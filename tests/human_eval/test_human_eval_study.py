@@ -224,7 +224,7 @@ def test_an_impossible_design_is_refused(design: dict[str, Any], says: str) -> N
 
 def test_the_text_hash_depends_on_prompt_texts_and_sides() -> None:
     item, row = StudyItem("i", "P", ("a", "b\ud800"), ""), RatingRow("r", "i", "rater-1", 1)
-    assert row.text_hash(item) == digest("P", "b\ud800", "a") == "ae0b5818866a9afd"
+    assert row.text_hash(item) == "h" + digest("P", "b\ud800", "a") == "hae0b5818866a9afd"
 
 
 def test_a_study_round_trips_through_its_files(tmp_path: Path) -> None:

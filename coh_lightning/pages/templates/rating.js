@@ -61,6 +61,7 @@
   let kept = true;
   let undone = []; // [row number, attribute, choice before]
   const place = () => "human-eval/" + data.study + "/" + rater.name;
+  const bare = hash => String(hash).replace(/^h/, ""); // earlier versions had no letter
   const made = number => {
     const [row, hash] = rater.rows[number];
     return (work[row] ??= { hash, choices: {}, comment: "", seconds: 0 });
@@ -91,7 +92,7 @@
       const old = JSON.parse(text ?? localStorage.getItem(place()) ?? "{}");
       for (const [row, hash] of rater.rows) {
         const done = old.work?.[row];
-        if (done?.hash === hash) work[row] = done; // the texts may have changed since
+        if (done && bare(done.hash) === bare(hash)) work[row] = done; // the texts may have changed since
       }
       here = Math.min(Math.max(Number(old.here) || 0, 0), rater.rows.length);
       unsaved = Boolean(old.unsaved);
@@ -303,11 +304,11 @@
   }
   async function load(file) {
     const [head, ...rows] = parsed(await file.text());
-    const places = new Map(rater.rows.map(([row, hash], number) => [row + " " + hash, number]));
+    const places = new Map(rater.rows.map(([row, hash], number) => [row + " " + bare(hash), number]));
     const column = name => head?.indexOf(name) ?? -1;
     let num = 0;
     for (const row of rows) {
-      const number = places.get(row[column("row_id")] + " " + row[column("text_hash")]);
+      const number = places.get(row[column("row_id")] + " " + bare(row[column("text_hash")]));
       if (number === undefined) continue;
       const done = made(number);
       for (const name of rater.order) {
