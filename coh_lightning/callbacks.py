@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.export.huggingface import write_folder
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
@@ -109,7 +109,7 @@ class CompletionWriter(pl.Callback):
                 columns, rows = sample_rows(every, label=label)
                 logger.log_table(key="completions", columns=columns, data=rows, step=trainer.global_step)
         if name == Path(self.file):
-            print(f"{len(every)} completions in {folder / name}")
+            print(f"{counted(len(every), 'completion')} in {folder / name}")
 
 
 def _rounds(folder: Path) -> list[tuple[str, Sequence[Completion]]]:

@@ -52,8 +52,9 @@ def named(name: str) -> str:
     return name if name.isprintable() and len(name) <= LONGEST else _shortened(repr(name))
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """1 row, 2 rows; `nouns` where the plural isn't the noun with an s."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def listed(names: Sequence[str]) -> str:

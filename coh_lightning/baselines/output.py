@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, shown
+from coh_lightning.errors import InputError
 from coh_lightning.io import atomic_write
 
 DONE = "trl.json"
@@ -91,7 +91,7 @@ class Run:
             raise InputError(f"{file} can't be read; name a new --output, or delete {self.folder}.") from error
         for name, value in self.settings.items():
             if was.get(name) != value:
-                what = f"{self.folder} was made with {name} {shown(was.get(name))}, not {shown(value)}"
+                what = f"{self.folder} was made with {name} {was.get(name)!r}, not {value!r}"
                 raise InputError(f"{what}; name a new --output, or delete it.")
         return file is done
 

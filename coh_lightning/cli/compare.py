@@ -26,22 +26,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 1 if a row failed."""
     parser = CommandParser(
         prog="coh compare",
-        description="Compare methods over worlds, base models and seeds, as a study file says. Again to resume.",
+        description="Compare methods over worlds, base models and seeds, by a study file. The same command resumes.",
     )
     add = parser.add_argument
     add("file", type=Path, metavar="STUDY", help="a study file (conf/compare/)")
     add("--jobs", type=int, default=1, metavar="N", help="commands at a time, each with one thread (default 1)")
-    add("--folder", type=Path, metavar="FOLDER", help="for everything (default: runs/compare/<file name>)")
+    add(
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="of everything that is written (default: runs/compare/<file name>)",
+    )
     add("--results", type=Path, metavar="FILE", help="finished rows, read and appended (default: FOLDER/results.jsonl)")
     add("--hours", type=float, metavar="H", help="start no row after H hours; 0 only reports what is finished")
     add("--only", metavar="PATTERN", help="rows by name, as in 'habits/*/base0/seed0'")
     add("--dry-run", action="store_true", help="check the study; print its size, its order, and the core-hours left")
     add("--write", type=Path, metavar="PAGE", help="write the tables into a Markdown page, between the study's marks")
     args = parser.parse_args(argv)
-    if args.jobs < 1 or (args.hours is not None and args.hours < 0):
-        raise InputError(
-            f"--jobs is {args.jobs} and --hours is {args.hours}; give --jobs of at least 1, --hours of 0 up."
-        )
+    if args.jobs < 1:
+        raise InputError(f"--jobs is {args.jobs}; it must be at least 1.")
+    if args.hours is not None and args.hours < 0:
+        raise InputError(f"--hours is {args.hours:g}; it must be at least 0, or left out for no limit.")
     from coh_lightning.compare.execution import Execution, Plan, composed_of, estimate
     from coh_lightning.compare.report import show, write_between, write_report
     from coh_lightning.compare.rows import rows_of

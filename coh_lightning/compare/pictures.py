@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEFT, RIGHT, WIDTH, ROW, TOP = 210, 24, 720, 24, 34
-"""Pixels: of the labels, the right margin, the whole width; the height of a row; the head."""
+"""Pixels: at most of the labels, the right margin, the whole width; the height of a row; the head."""
+LETTER = 8
+"""Pixels of a letter, rather too many than too few."""
 
 
 def ticks(low: float, high: float, number: int = 5) -> list[float]:
@@ -35,9 +37,10 @@ def dots(title: str, entries: Sequence[tuple[str, Mapping[str, Any] | None]], ba
     ]
     marks = ticks(min(bounds), max(bounds))
     span = (marks[-1] - marks[0]) or 1.0
+    left = min(LEFT, 20 + LETTER * max(len(name) for name, _ in known))
 
     def x(value: float) -> float:
-        return round(LEFT + (value - marks[0]) / span * (WIDTH - LEFT - RIGHT), 1)
+        return round(left + (value - marks[0]) / span * (WIDTH - left - RIGHT), 1)
 
     rows = []
     for place, (name, found) in enumerate(known):
@@ -61,7 +64,7 @@ def dots(title: str, entries: Sequence[tuple[str, Mapping[str, Any] | None]], ba
         "height": TOP + ROW * len(rows) + 28,
         "bottom": TOP + ROW * len(rows),
         "top": TOP,
-        "left": LEFT,
+        "left": left,
         "ticks": [{"x": x(one), "text": label(one)} for one in marks],
         "rows": rows,
         "baseline": line[0] if line else None,

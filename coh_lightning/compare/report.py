@@ -88,12 +88,16 @@ def rows_of_world(summary: Summary, entries: Sequence[Mapping[str, Any]]) -> tup
     return heads, cells
 
 
+def finished(summary: Summary) -> str:
+    """3 of 4 rows finished, 200 prompts in each; two sizes, of rows of different machines, are both named."""
+    rows, sizes = summary["rows"], summary["prompts"]
+    each = f", {' or '.join(str(one) for one in sizes)} prompts in each" if sizes else ""
+    return f"{rows['finished']} of {counted(rows['expected'], 'row')} finished{each}"
+
+
 def show(summary: Summary, console: Console) -> None:
     """The tables, at most 80 columns wide."""
-    rows = summary["rows"]
-    console.print(
-        f"{summary['study']}: {rows['finished']} of {counted(rows['expected'], 'row')} finished\n", highlight=False
-    )
+    console.print(f"{summary['study']}: {finished(summary)}\n", highlight=False)
     for world, entries in by_world(summary).items():
         heads, cells = rows_of_world(summary, entries)
         table = Table(box=None, header_style="bold", pad_edge=False, title=world, title_justify="left", padding=(0, 1))
@@ -117,7 +121,7 @@ def _primary_sentence(summary: Summary, one: Mapping[str, Any]) -> str:
     p = NONE if one["p_holm"] is None else "< .0001" if one["p_holm"] < 1e-4 else short(one["p_holm"], digits=4)
     a, b = (summary["labels"][name] for name in one["compare"])
     at = heading(format(one["temperature"], "g"))
-    return f"{a} - {b}, {one['world']}, {at}: {between(one['difference'])}, Holm's p {p}"
+    return f"{a} - {b}, {one['world']}, {at}: {between(one['difference'])}, Holm-adjusted p {p}"
 
 
 def write_report(summary: Summary, path: Path) -> Path:
@@ -148,6 +152,7 @@ def write_report(summary: Summary, path: Path) -> Path:
         path,
         "compare.html.j2",
         summary=summary,
+        finished=finished(summary),
         worlds=worlds,
         axes=[lines(axis) for axis in summary["axes"] if axis["lines"]],
         claims=[_claim_row(summary, one) for one in summary["claims"]],
@@ -174,8 +179,7 @@ CLAIM_HEADS = ["claim", "paper", "here", "difference [95 %]", "n", "verdict"]
 
 def markdown(summary: Summary) -> str:
     """The tables and claims for a page of the documentation."""
-    rows = summary["rows"]
-    found = [f"{rows['finished']} of {counted(rows['expected'], 'row')} finished. {summary['rule']}"]
+    found = [f"{finished(summary)}. {summary['rule']}"]
     for world, entries in by_world(summary).items():
         heads, cells = rows_of_world(summary, entries)
         found.append(f"World `{world}`, {summary['score']}:\n\n{_table(['', *heads[1:]], cells)}")

@@ -72,7 +72,7 @@ def rows_of(study: Study, only: str | None = None) -> list[Row]:
         return rows
     chosen = [row for row in rows if fnmatchcase(row.name, only)]
     if not chosen:
-        raise InputError(f"--only {only} fits no row; a row is called {rows[0].name}, and * stands for anything.")
+        raise InputError(f"--only {only} matches no row; a row is called {rows[0].name}, and * stands for anything.")
     return chosen
 
 

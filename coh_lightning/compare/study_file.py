@@ -51,6 +51,7 @@ from coh_lightning.runs.commands import read_settings
 from coh_lightning.yaml_text import key_lines
 
 NAME = "letters, digits, _ and -"
+COMMANDS = ("fit", "none", *(f"trl {trainer}" for trainer in ("dpo", "kto", "reward", "rloo")))
 
 
 def read_study(file: Path) -> Study:
@@ -162,6 +163,8 @@ class _Reader:
                 self.unknown((*path, "fit"), given["fit"], before, "earlier method")
             return replace(before[given["fit"]], name=name, evaluation=how, label=label)
         command = given.get("command", "fit")
+        if command not in COMMANDS:
+            self.unknown((*path, "command"), command, COMMANDS, "command")
         words = () if command == "none" else tuple(str(command).split())
         asked, tuned_as = given.get("rates", []), name
         if isinstance(asked, str):
@@ -277,7 +280,8 @@ class _Reader:
         while place and place not in self.lines:
             place = place[:-1]
         key = ".".join(str(one) for one in path)
-        raise InputError(f"{self.file}:{self.lines.get(place, 1)}: {key}{': ' if key else ''}{sentence}.")
+        end = "" if sentence.endswith("?") else "."
+        raise InputError(f"{self.file}:{self.lines.get(place, 1)}: {key}{': ' if key else ''}{sentence}{end}")
 
     def unknown(self, path: Sequence[Any], name: Any, known: Any, noun: str) -> None:
         near = did_you_mean(str(name), [str(one) for one in known], f"; there is {listed([*map(str, known)])}")

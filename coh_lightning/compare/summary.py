@@ -35,8 +35,9 @@ def verdict(found: Estimate | None) -> str:
 
 
 RULE = (
-    f"An interval covers {LEVEL:.0%}, over seeds, base models and prompts. holds: the interval of the difference is "
-    f"above 0; does not hold: it isn't, and it ends below {MARGIN:g}; can't be told: otherwise."
+    f"Intervals are {LEVEL:.0%} bootstrap intervals over seeds, base models and prompts. A claim holds if the interval "
+    f"of the difference is above 0; it does not hold if that isn't so and the interval ends below {MARGIN:g}; "
+    "otherwise it can't be told."
 )
 
 
@@ -120,6 +121,7 @@ def summary(study: Study, composed: Composed, results: Mapping[str, Line]) -> di
         "labels": {name: method.label for name, method in study.methods.items()},
         "score": study.evaluation.score,
         "rows": {"expected": sum(found.expected.values()), "finished": sum(map(len, found.lines.values()))},
+        "prompts": sorted({line["n"] for lines in found.lines.values() for line in lines}),
         "worlds": {name: dict(world.settings) for name, world in study.worlds.items()},
         "table": [_entry(study, found, world, method) for world, method in found.expected],
         "primary": _primary(study, found),

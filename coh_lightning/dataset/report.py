@@ -115,7 +115,7 @@ def summary(data: CoHDataModule) -> list[tuple[str, str]]:
         chains += f"; {counted(train.reviews, 'review')} in them, {none} without a critique"
     tokens = f"{train.tokens_plain:,} as plain chains, {train.tokens_tree:,} as laid out"
     rows = f"{train.rows:,} of {data.row_tokens} tokens, {found['fill']:.1%} full"
-    steps = f"{data.plan.steps_per_epoch:,} steps an epoch, {data.rows_per_step} rows a step"
+    steps = f"{counted(data.plan.steps_per_epoch, 'step')} an epoch, {counted(data.rows_per_step, 'row')} a step"
     lines = [
         ("records", f"{train.used:,} to train on, {held_out}; left out: {left_out}"),
         ("chains", chains),
@@ -124,7 +124,7 @@ def summary(data: CoHDataModule) -> list[tuple[str, str]]:
         ("tokenizer", f"{found['tokenizer']}; {found['boundaries']}"),
     ]
     if data.pretraining_rows_per_step:
-        rows = f"{data.pretraining_rows_per_step} rows a step, weight {data.pretraining_weight:g}"
+        rows = f"{counted(data.pretraining_rows_per_step, 'row')} a step, weight {data.pretraining_weight:g}"
         lines.append(("pretraining", f"{found['pretraining']['tokens']:,} tokens of text, {rows}"))
     return [*lines, *(("note", note) for note in data.notes)]
 

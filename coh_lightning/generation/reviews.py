@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import read_outputs
 from coh_lightning.feedback.records import Feedback, prompt_sha
 
@@ -44,7 +44,8 @@ def read_answers(path: str, records: Iterable[Feedback]) -> ReviewedAnswers:
             found.setdefault(id, []).append(output.text)
     if not found:
         raise InputError(
-            f"{path}: none of its {unknown} answers is to a prompt of the test split, so there is nothing to review; "
+            f"{path}: no answer is to a prompt of the test split ({counted(unknown, 'answer')} to others), so there is "
+            "nothing to review; "
             "give those prompts as data.test_sources."
         )
     return ReviewedAnswers(found, unknown)

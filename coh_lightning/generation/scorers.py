@@ -34,12 +34,12 @@ Scorer = Callable[[Sequence[Completion]], Sequence[Mapping[str, float]]]
 def load_scorer(path: str) -> Scorer:
     """A scorer by its import path, `package.module:function`, or `world`. Raises InputError if it doesn't exist."""
     path = import_path("scorer", path)
-    return CheckedScorer(path, _load(path))
+    return CheckedScorer(path, _load(path, ["world"]))
 
 
 def load_critic(path: str) -> Callable[[Completion], str]:
     """A critic (Completion -> a remark on it) by its import path, or `world`. Raises InputError like `load_scorer`."""
-    function = _load(import_path("critic", path))
+    function = _load(import_path("critic", path), ["world", "self"])
 
     def critic(completion: Completion) -> str:
         remark = _call(function, completion, path, completion.id)
@@ -119,11 +119,16 @@ class CheckedScorer:
         return float(number)
 
 
-def _load(path: str) -> Callable[..., Any]:
-    """The function at an import path. A module that fails to import keeps its own error, which is for its author."""
+def _load(path: str, short: Sequence[str]) -> Callable[..., Any]:
+    """The function at an import path; `short` are names that stand for one. A module that fails to import keeps its own
+    error, which is for its author.
+    """
     module_name, _, attribute = path.rpartition(":" if ":" in path else ".")
     if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not re.fullmatch(r"\w+(\.\w+)*", attribute):
-        raise InputError(f"'{path}' is not an import path; give package.module:function, such as my_scorers:polite.")
+        near = did_you_mean(path, short)
+        raise InputError(
+            f"'{path}' is not an import path; give package.module:function, such as my_scorers:polite{near}"
+        )
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch.distributed.tensor import DTensor
 
+from coh_lightning.errors import counted
 from coh_lightning.model.attention import row_logits
 from coh_lightning.model.losses import Batch, output_log_likelihoods, row_loss
 from coh_lightning.model.memory import activation_bytes, logit_bytes
@@ -56,7 +57,8 @@ def _of_run(
     kind, attention = lm.config.model_type, library_attention(lm.config)
     by_tree = ", tree by tree" if lm.config.get_text_config()._attn_implementation == NAME else ""
     ranks, minutes = trainer.world_size, steps * micro_batches * seconds / 60
-    run = f"{steps:,} steps of {micro_batches} micro-batches on each of {ranks} rank(s), {steps / of_epoch:.1f} epochs"
+    parts = f"{counted(micro_batches, 'micro-batch', 'micro-batches')} on each of {counted(ranks, 'rank')}"
+    run = f"{counted(steps, 'step')} of {parts}, {steps / of_epoch:.1f} epochs"
     return [
         ("this run", f"{run}{cut}"),
         ("model", f"{kind}, {parameters:,.1f} M parameters, {attention} attention{by_tree}"),

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, Timer
 from torch import nn
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 
 REFUSED_CALLBACKS = {
     BatchSizeFinder: (
@@ -131,7 +131,8 @@ def _whole_steps(trainer: pl.Trainer, steps: int, micro_batches: int) -> int | f
         near = [str(number) for number in (below, below + micro_batches) if number]
         raise InputError(
             f"trainer.limit_train_batches is {limit}, but a step has {micro_batches} micro-batches (on each of "
-            f"{trainer.world_size} rank(s)), so an epoch would end within a step; set it to {' or '.join(near)}."
+            f"{counted(trainer.world_size, 'rank')}), so an epoch would end within a step; set it to "
+            f"{' or '.join(near)}."
         )
     return limit
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.world.posts import KINDS
@@ -78,7 +78,7 @@ class ReviewFigures:
     def __str__(self) -> str:
         return (
             f"precision {self.precision:.3f} ({self.right} of {self.named} named faults), recall {self.recall:.3f} "
-            f"(of {self.there}), whole reviews right {self.whole / max(self.reviews, 1):.3f}"
+            f"(of {self.there}), exactly right {self.whole / max(self.reviews, 1):.3f}"
         )
 
 
@@ -117,12 +117,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = parser.parse_args(argv).completions
         found = by_ask(read_jsonl(path, Completion))
         if not found:
-            raise InputError(f"{path} has no reviews; write some with model.generation.critic=self or review_of.")
+            raise InputError(
+                f"{path} has no reviews; write some by `coh test` with "
+                "refine=1 and critic=self, or by `coh predict` with review_of (all under model.generation)."
+            )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for ask, (own, control) in found.items():
-        print(f"{ask}: {own.reviews} reviews, {own}\n    with the review of another answer: {control}")
+        print(f"{ask}: {counted(own.reviews, 'review')}, {own}")
+        if own.reviews > 1:
+            print(f"    with the review of another answer: {control}")
     return 0
 
 

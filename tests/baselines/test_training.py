@@ -107,7 +107,7 @@ def test_the_folder_is_tested_as_a_model_of_ours_and_is_not_made_twice(
     assert "is done" in capsys.readouterr().err
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kto").iterdir()}
     assert main(["trl", *command, "--lr=1e-3"]) == 2
-    assert "was made with lr float 3e-05, not float 0.001; name a new --output" in capsys.readouterr().err
+    assert "was made with lr 3e-05, not 0.001; name a new --output" in capsys.readouterr().err
     few = ["--data.feedback=world", "--data.max_test_prompts=4", "--data.test_share=0.05"]
     model = f"--model.name_or_path={tmp_path / 'kto'}"
     assert main(["test", *records, *few, model, f"--run.folder={tmp_path / 'test'}"]) == 0

@@ -56,6 +56,8 @@ def test_the_studies_of_the_package_are_read(file: Path) -> None:
         ("settings: {trainer", "setings: {trainer", 2, "there is no such key; did you mean 'settings'?"),
         ("baseline: base", "baseline: bas", 11, "there is no method bas; did you mean 'base'?"),
         ("{command: none}", "{comand: none}", 8, "there is no such key; did you mean 'command'?"),
+        ("{command: none}", "{command: trl dop}", 8, "no command trl dop; did you mean 'trl dpo'?"),
+        ("{command: none}", "{command: [fit]}", 8, "there is no command ['fit']"),
         ("fit: coh", "fit: coj", 10, "there is no earlier method coj; did you mean 'coh'?"),
         ("rates: [0.003]", "rates: [-1]", 9, "int -1 is not a number of at least 0"),
         ("rates: [0.003]", "rates: cho", 9, "there is no earlier method cho"),

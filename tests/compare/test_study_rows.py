@@ -69,7 +69,7 @@ def test_only_takes_a_pattern(study: Study) -> None:
     assert [row.name for row in rows_of(study, "h/*/base0/seed1")] == [
         f"h/{name}/base0/seed1" for name in ("base", "sft", "bad")
     ]
-    with pytest.raises(InputError, match=r"--only x fits no row; a row is called h/base/base0/seed0"):
+    with pytest.raises(InputError, match=r"--only x matches no row; a row is called h/base/base0/seed0"):
         rows_of(study, "x")
 
 

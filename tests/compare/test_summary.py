@@ -116,7 +116,7 @@ def test_nothing_finished(study: Study, tmp_path: Path) -> None:
 def test_the_tables_fit_80_columns(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     show(summary(study, COMPOSED, results(study)), Console(width=80))
     said = capsys.readouterr().out
-    assert "two: 18 of 18 rows finished" in said and "CoH - SFT, high, T .7: +.09" in said
+    assert "two: 18 of 18 rows finished, 50 prompts in each" in said and "CoH - SFT, high, T .7: +.09" in said
     assert max(map(len, said.splitlines())) <= 80
     (line,) = [line for line in said.split("high")[1].splitlines() if line.startswith("CoH  ")]
     assert re.fullmatch(r"CoH +3( +\.\d{3} ±\.\d{3}){3} +\.\d{3} \[\.\d{3}, \.\d{3}\]", line.strip())

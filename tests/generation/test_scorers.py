@@ -86,6 +86,7 @@ def test_a_batched_function_gets_all_completions_at_once(raters: Path) -> None:
     [
         ("my_raters", "'my_raters' is not an import path; give package.module:function"),
         ("my raters:length", "is not an import path"),
+        ("wrld", "such as my_scorers:polite; did you mean 'world'?"),
         ("raters.py:length", "no module 'raters' to import 'raters.py:length' from"),
         ("not_there:length", "no module 'not_there' to import"),
         ("my_raters:lenght", "The module 'my_raters' has no 'lenght'; did you mean 'length'?"),

@@ -78,5 +78,9 @@ def test_precision_and_recall_by_hand_beside_the_review_of_another_answer(
     assert capsys.readouterr().out.startswith(
         "review 1: 2 reviews, precision 0.500 (1 of 2 named faults), recall 0.500"
     )
+    write_jsonl(tmp_path / "c.jsonl", written[:1])
+    assert main([str(tmp_path / "c.jsonl")]) == 0
+    alone = capsys.readouterr().out
+    assert alone.startswith("review 1: 1 review, ") and "another" not in alone, "one review has no other to compare"
     write_jsonl(tmp_path / "c.jsonl", written[2:])
     assert main([str(tmp_path / "c.jsonl")]) == 2 and "has no reviews" in capsys.readouterr().err
