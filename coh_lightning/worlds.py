@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Literal
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, did_you_mean
 
 WORLD = "world"
 """The default: `world:habits`."""
@@ -42,6 +42,15 @@ TABLE: dict[str, dict[Kind, str]] = {
     },
 }
 """World -> kind of setting -> import path."""
+
+
+def is_world(name: str) -> bool:
+    """Whether a name of data or of a model is that of a world. Raises InputError for `world:` and a name that is none:
+    as the name of a file or of a model on the hub it would be refused with another reason.
+    """
+    if name.startswith("world:") and name not in TABLE:
+        raise InputError(f"there is no embedded world '{name}'{did_you_mean(name, TABLE)}")
+    return name in TABLE
 
 
 def import_path(kind: Kind, name: str) -> str:

@@ -12,7 +12,7 @@ from coh_lightning.generation.scorers import load_critic, load_scorer
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.tokenizer import choose_tokenizer, load_tokenizer
 from coh_lightning.world import feedback, pretraining
-from coh_lightning.worlds import TABLE, import_path, resolve
+from coh_lightning.worlds import TABLE, import_path, is_world, resolve
 from helpers.completions import completion
 
 NAMES = {"world": "habits", "world:habits": "habits", "world:noise": "noise"}
@@ -53,3 +53,15 @@ def test_a_world_without_a_part_says_what_it_has(monkeypatch: pytest.MonkeyPatch
     assert import_path("scorer", "world:small") == "a:b"
     with pytest.raises(InputError, match=r"^`world:small` has no model; it has scorer, critic\.$"):
         resolve("model", "world:small")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"), [("world", True), ("world:noise", True), ("worlds", False), ("a/b", False)]
+)
+def test_which_names_are_worlds(name: str, is_one: bool) -> None:
+    assert is_world(name) == is_one
+
+
+def test_a_world_that_is_none_is_refused_with_the_near_name() -> None:
+    with pytest.raises(InputError, match=r"there is no embedded world 'world:nois'; did you mean 'world:noise'\?"):
+        is_world("world:nois")

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--folder",
         type=Path,
         metavar="FOLDER",
-        help="of everything that is written (default: runs/compare/<file name>)",
+        help="for everything that is written (default: runs/compare/<file name>)",
     )
     add("--results", type=Path, metavar="FILE", help="finished rows, read and appended (default: FOLDER/results.jsonl)")
     add("--hours", type=float, metavar="H", help="start no row after H hours; 0 only reports what is finished")

@@ -12,7 +12,7 @@ from coh_lightning.sequences.chain_tokenizer import ChainTokenizer
 from coh_lightning.sequences.field_cache import cache_fields
 from coh_lightning.sequences.tokens import Ids, OutputSpan, Tokens
 from coh_lightning.sequences.trees import Tree
-from coh_lightning.worlds import TABLE, resolve
+from coh_lightning.worlds import is_world, resolve
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
@@ -26,7 +26,7 @@ def read_pieces(data: CoHDataModule, tokens: ChainTokenizer) -> list[Ids]:
     """The ids of `data.pretraining_text`: each with BOS and end token, in pieces of `data.row_tokens`."""
     texts: list[str] = []
     for name in (data.pretraining_text or []) if data.pretraining_rows_per_step else []:
-        texts += resolve("text", name)(WORLD_TEXTS, seed=data.seed) if name in TABLE else read_texts(name, data.notes)
+        texts += resolve("text", name)(WORLD_TEXTS, seed=data.seed) if is_world(name) else read_texts(name, data.notes)
     encoder = tokens.encoder
     cache_fields(encoder, [Field(text, "head") for text in texts], data.cache_dir)
     begin, end = np.array(encoder.bos_ids, np.int32), np.array(tokens.stop_ids[:1], np.int32)

@@ -11,7 +11,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source, load, recognized, split_by_prompt, without_prompts_of
 from coh_lightning.feedback.sources.notes import SourceNotes
-from coh_lightning.worlds import TABLE, WORLD, resolve
+from coh_lightning.worlds import WORLD, is_world, resolve
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
@@ -50,7 +50,7 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
             max_unusable_fraction=data.max_unusable_fraction,
         )
 
-    if data.feedback is not None and data.feedback not in TABLE:
+    if data.feedback is not None and not is_world(data.feedback):
         source, note = recognized(data.feedback)
         found.notes += [] if note is None else [note]
         records = read("train", [source])

@@ -22,7 +22,7 @@ from coh_lightning.model.attention import attention_implementation
 from coh_lightning.model.checkpoints import read_checkpoint, read_checkpoint_info
 from coh_lightning.model.lora import LoRA, adapters
 from coh_lightning.model.sharded_checkpoint import METADATA
-from coh_lightning.worlds import TABLE, WORLD, resolve
+from coh_lightning.worlds import TABLE, WORLD, is_world, resolve
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ModelSpec:
     @property
     def _name(self) -> str:
         name = self.name_or_path or WORLD
-        name = str(resolve("model", name)) if name in TABLE else name
+        name = str(resolve("model", name)) if is_world(name) else name
         if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
             what = f"model.name_or_path is {name}, and there is no such folder"
             raise InputError(f"{what}; give the name of a model on the hub or an existing folder.")

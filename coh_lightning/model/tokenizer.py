@@ -22,7 +22,7 @@ from coh_lightning.errors import InputError, first_line
 from coh_lightning.model.checkpoints import read_checkpoint_info
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.sequences.encoder import Encoder
-from coh_lightning.worlds import TABLE, WORLD, resolve
+from coh_lightning.worlds import TABLE, WORLD, is_world, resolve
 
 PROBES = (
     "The quick brown fox doesn't jump over 1234567 lazy dogs: £3.50, 20 %!",
@@ -118,7 +118,7 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     none, or it has no vocabulary (transformers makes an empty one for a folder with only weights).
     """
     name = name or WORLD
-    place = resolve("tokenizer", name) if name in TABLE else name
+    place = resolve("tokenizer", name) if is_world(name) else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
