@@ -601,7 +601,7 @@ def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
     )
     assert asdict(Sampling()) == {
         "max_new_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "samples": 1, "batch_size": 16, "seed": 0,
-        "max_seconds": None,
+        "max_seconds": None, "guidance": None, "guidance_cutoff": 0.02, "guidance_from": "bad",
     }  # fmt: skip
 
 

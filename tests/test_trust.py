@@ -28,6 +28,7 @@ PACKAGE = Path(__file__).parent.parent / "coh_lightning"
 IMPORTERS = {
     "__init__.py": "names of this package",
     "__main__.py": "our commands",
+    "compare/processes.py": "our commands, and the module that builds a world",
     "human_eval/main.py": "our commands",
     "human_eval/statistics.py": "scipy and matplotlib",
     "worlds.py": "names of the embedded world",

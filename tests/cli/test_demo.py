@@ -107,13 +107,11 @@ def test_the_page_has_a_dot_with_its_interval_for_every_row_and_temperature(
 ) -> None:
     page = write_page(tmp_path / "report.html", "demo.html.j2", **report.page())
     for width in (1280, 360):
-        browser.cdp(
-            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500
-        )
-        browser.show(page.as_uri())
-        assert browser.js("return document.querySelectorAll('svg circle').length") == len(ROWS) * 3
-        assert browser.js("return document.querySelectorAll('svg g.bad').length") == 3
-        assert browser.js("return document.documentElement.scrollWidth") <= width
+        with browser.screen(width, 800):
+            browser.show(page.as_uri())
+            assert browser.js("return document.querySelectorAll('svg circle').length") == len(ROWS) * 3
+            assert browser.js("return document.querySelectorAll('svg g.bad').length") == 3
+            assert browser.js("return document.documentElement.scrollWidth") <= width
     assert browser.console() == []
 
 

@@ -202,7 +202,9 @@ def test_a_failed_row_is_named_and_the_others_run(here: Path, capsys: pytest.Cap
 
 
 KILLED = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background hands on that it ignores it
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import pytest
