@@ -66,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder, f"another process is running a study in {folder}; wait, or give another --folder."):
-        failed = Execution(plan, jobs=args.jobs, hours=args.hours, console=console).run()
+        try:
+            failed = Execution(plan, jobs=args.jobs, hours=args.hours, console=console).run()
+        except (KeyboardInterrupt, SystemExit):
+            print(f"stopped; finished rows are in {plan.file}, and the same command resumes", file=sys.stderr)
+            raise
         found = summary(study, composed, plan.results)
         with atomic_write(folder / "compare.json") as aside:
             aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
