@@ -214,7 +214,8 @@ def test_the_quickstart_runs_and_is_tested_as_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_other_commands_are_understood(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COH_REAL_DATA", str(tmp_path))  # where a page says `export COH_REAL_DATA=FOLDER`
+    for name in ("COH_REAL_DATA", "COH_CONSTRAINTS"):
+        monkeypatch.setenv(name, str(tmp_path))  # where a page says `export COH_REAL_DATA=FOLDER`
     write_records(tmp_path)
     for command in commands(page):
         if command.startswith("coh preview feedback.jsonl"):
