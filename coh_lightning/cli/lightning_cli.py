@@ -208,6 +208,9 @@ class CoHCLI(LightningCLI):
                 raise InputError(
                     f"{name} can't be made: one of its keys is null and needs a value ({reason.strip()})."
                 ) from error
+            # of one thing or a list of them the parser tries each, and lists what went wrong with each
+            if isinstance(error, ValueError) and (found := re.search(r"\nErrors:\n\s*- ([^\n]+)", str(error))):
+                raise InputError(f"a class of the configuration can't be made: {found[1].strip()}") from error
             raise
 
     def before_fit(self) -> None:

@@ -124,6 +124,9 @@ MISTAKES = {
     "fit --config conf/reference.yaml": "a reference in the configuration can't be resolved: ",
     "fit --trainer.accelerator=gpux": "trainer: You selected an invalid accelerator name",
     "fit --trainer.devices=2x": "trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
+    "fit --config conf/callback.yaml": (
+        "a class of the configuration can't be made: `mode` can be min, max, got largest"
+    ),
     "fit --run.name=a/b": "run.name is 'a/b'; it names a folder under runs, so give one word without slashes.",
     "fit --ckpt_path=none.ckpt": "ckpt_path: there is no checkpoint at none.ckpt.",
     "test --ckpt_path=conf/base.yaml": "ckpt_path: conf/base.yaml is not a complete checkpoint (",
@@ -144,6 +147,10 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(
         "empty": "",
         "class_path": "data: {class_path: helpers.stand_ins.Data, init_args: {row_tokens: 3}}\n",
         "null": "data: {sources: [{class_path: Lines, init_args: {file: null}}]}\n",
+        "callback": (
+            "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EarlyStopping, "
+            "init_args: {monitor: val/nll, mode: largest}}]}\n"
+        ),
         "no_group": "run: 0\n",
         "no_method": "data: {method: .inf}\n",
         "reference": "model: {lr: '${model.rate}'}\n",
