@@ -17,8 +17,8 @@ class Generation:
     generate_every_n_validations: int = 0
     """During `fit`, write completions at every N-th validation, for `data.max_validation_prompts` prompts; 0: never."""
     refine: int = 0
-    """Rounds in which the model is asked for a better answer than its own last one, in `test` and during `fit`, each
-    with a fresh draw as its control."""
+    """Rounds in which the model is asked for a better answer than its own last one, each with a fresh draw as its
+    control: in `test`, in `predict`, and in the rounds during `fit`."""
     critic: str | None = None
     """With `refine`: gives the remark on an answer before the next one, a function `Completion -> str` by its import
     path (`package.module:function`); None: the remark says that it is bad, in the method's words; `self`: the model
