@@ -24,16 +24,10 @@ from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
 from coh_lightning.feedback.judgments import TIE, Judgment
 from coh_lightning.human_eval.file_notes import FileNotes
 from coh_lightning.human_eval.rating_files import read_rating_file
-from coh_lightning.human_eval.sheets import unguard
+from coh_lightning.human_eval.sheets import WORDS, unguard
 from coh_lightning.human_eval.study import JUDGMENTS, Study, read_study
 from coh_lightning.human_eval.submitted import ExportedRows, SubmittedRow
 
-WORDS = {
-    **dict.fromkeys(("a", "left", "answer a", "answer_a"), "A"),
-    **dict.fromkeys(("tie", "t", "=", "neutral", "equal", "same", "both", "draw"), "tie"),
-    **dict.fromkeys(("b", "right", "answer b", "answer_b"), "B"),
-}
-"""What a rater may write for each choice, in any case."""
 SHOWN = 8
 """Sentences of one kind that the terminal shows."""
 

@@ -20,8 +20,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.judgments import Judgment
 from coh_lightning.human_eval.export import export_study
-from coh_lightning.human_eval.ratings import WORDS, ImportResult, import_ratings, summary
-from coh_lightning.human_eval.sheets import DANGEROUS, guard, sheet_cells
+from coh_lightning.human_eval.ratings import ImportResult, import_ratings, summary
+from coh_lightning.human_eval.sheets import DANGEROUS, WORDS, guard, sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import _same_hash
 from helpers.completions import Cells, filled, lines_of, save
