@@ -480,26 +480,36 @@ def bar_is_visible(rating: Rating) -> bool:
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 650), (1920, 1080)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_that_an_item_needs_is_on_the_screen(rating: Rating, width: int, height: int, scheme: str) -> None:
-    rating.browser.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    try:
-        with rating.browser.screen(width, height):
-            for texts in (SHORT, LONG, ARABIC):
-                rating.open(asked(texts))
-                rating.keys("ENTER")
-                rating.painted()
-                asks = [".choices button", ".question p", "#comment", "#prompt-label", "#a-label", "#b-label"]
-                assert on_screen(rating, *asks) == [], texts
-                assert bar_is_visible(rating)
-                panel = rating.js(
-                    "const it = document.getElementById('panel'); return it.scrollHeight - it.clientHeight"
-                )
-                assert panel <= 0
-            rating.open(asked(SHORT))
+    with rating.browser.scheme(scheme), rating.browser.screen(width, height):
+        for texts in (SHORT, LONG, ARABIC):
+            rating.open(asked(texts))
             rating.keys("ENTER")
-            assert rating.js("return document.documentElement.scrollHeight <= innerHeight")
-            assert not rating.shows("fold") and not rating.shows("jump")
-    finally:
-        rating.browser.cdp("Emulation.setEmulatedMedia", features=[])
+            rating.painted()
+            asks = [".choices button", ".question p", "#comment", "#prompt-label", "#a-label", "#b-label"]
+            assert on_screen(rating, *asks) == [], texts
+            assert bar_is_visible(rating)
+            panel = rating.js("const it = document.getElementById('panel'); return it.scrollHeight - it.clientHeight")
+            assert panel <= 0
+        rating.open(asked(SHORT))
+        rating.keys("ENTER")
+        assert rating.js("return document.documentElement.scrollHeight <= innerHeight")
+        assert not rating.shows("fold") and not rating.shows("jump")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_label_of_the_page_has_contrast(rating: Rating, scheme: str) -> None:
+    with rating.browser.scheme(scheme):
+        rating.open(dataclasses.replace(asked(("\u200b a prompt", "", "an answer")), title="A title"), "?rater=nobody")
+        assert rating.shows("choose") and rating.browser.faint_texts() == []
+        rating.driver.find_elements("css selector", "#raters button")[0].click()
+        assert rating.shows("start") and rating.browser.faint_texts() == []
+        rating.keys("ENTER", "1", "ENTER")
+        time.sleep(0.4)  # the toast fades in
+        assert rating.browser.faint_texts() == []
+        rating.keys("?")
+        assert rating.browser.faint_texts() == []
+        rating.keys("?", "ARROW_RIGHT")
+        assert rating.shows("end") and rating.browser.faint_texts() == []
 
 
 def test_a_long_prompt_is_folded_for_each_item_and_the_answers_are_one_step_below(rating: Rating) -> None:
