@@ -208,7 +208,7 @@ class HumanEvalExport(pl.Callback):
             dialogues=dialogues,
             overwrite=True,  # but never a study that has judgments
         )
-        size = f"{len(study.items)} items for {self.settings['raters']} rater(s)"
+        size = f"{counted(len(study.items), 'item')} for {counted(self.settings['raters'], 'rater')}"
         print(f"{size} in {folder / self.folder}; send only the sheets: key.json says which side is whose")
 
 
