@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.human_eval.study import DEFINITIONS, read_study
 from coh_lightning.judge.prompts import comparisons_of_files, comparisons_of_study, questions
 
@@ -114,7 +114,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"note: {words}", file=sys.stderr)
     asked = questions(comparisons, attributes, model=options.model, seed=options.seed)
     print(
-        f"{len(comparisons)} pairs, {len(attributes)} attributes, both orders: {len(asked)} questions for "
+        f"{counted(len(comparisons), 'pair')}, {counted(len(attributes), 'attribute')}, both orders: "
+        f"{counted(len(asked), 'question')} for "
         f"{options.model} at {endpoint.shown}",
         file=sys.stderr,
     )
@@ -124,7 +125,8 @@ def main(argv: Sequence[str]) -> int:
     if not outcome.judgments:
         print(f"{options.model} gave no usable answer, so nothing is judged and {options.output} has none of its rows")
         return 1
-    print(f"{len(outcome.judgments)} judgments in {options.output} ({outcome.asked} questions answered now)")
+    answered = f"{counted(outcome.asked, 'question')} answered now"
+    print(f"{counted(len(outcome.judgments), 'judgment')} in {options.output} ({answered})")
     return 1 if outcome.left else 0
 
 

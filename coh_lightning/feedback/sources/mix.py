@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.record_store import RecordStore, SeenIds, StoredRecords
 from coh_lightning.feedback.records import Feedback, Rejected, content_hash, content_id, unique
 from coh_lightning.feedback.sources.base import Source
@@ -242,7 +242,7 @@ def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_unusable
     """Raises InputError if more than `max_unusable_fraction` of `total` rows were left out: then settings are wrong."""
     if len(lost) > max_unusable_fraction * total:
         remedy = "check that the source's settings fit the file, or raise data.max_unusable_fraction"
-        found = f"{len(lost)} of {total} rows can't be used, {most_often(lost)}"
+        found = f"{len(lost)} of {counted(total, 'row')} can't be used, {most_often(lost)}"
         raise InputError(f"{found}; {remedy} ({max_unusable_fraction:g}).")
 
 
