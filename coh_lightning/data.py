@@ -238,7 +238,7 @@ class CoHDataModule(LightningDataModule):
         if note := note_on_outputs(tokens.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains())):
             self.notes.append(note)
 
-    def records_by_split(self) -> dict[Stage, list[Feedback]]:
+    def records_by_split(self) -> dict[Stage, Sequence[Feedback]]:
         """The records of each split as they are read; what is left out goes to `rejected`."""
         found = read_splits(self)
         self.notes += found.notes

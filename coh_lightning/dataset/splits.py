@@ -25,7 +25,7 @@ Stage = Literal["train", "validation", "test"]
 class RecordSplits:
     """The records of each split, and what reading them left out and found."""
 
-    records: dict[Stage, list[Feedback]] = field(default_factory=dict)
+    records: dict[Stage, Sequence[Feedback]] = field(default_factory=dict)
     rejected: dict[Stage, list[Rejected]] = field(default_factory=lambda: {"train": [], "validation": [], "test": []})
     """Unreadable rows of the training sources, which belong to no split yet, are under train."""
     copies_left_out: Counter[str] = field(default_factory=Counter)
@@ -40,7 +40,7 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
     found = RecordSplits()
     noticed: list[SourceNotes] = []
 
-    def read(stage: Stage, sources: Sequence[Source]) -> list[Feedback]:
+    def read(stage: Stage, sources: Sequence[Source]) -> Sequence[Feedback]:
         return load(
             list(sources),
             seed=data.seed,
@@ -48,8 +48,10 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
             rejected=found.rejected[stage],
             noticed=noticed,
             max_unusable_fraction=data.max_unusable_fraction,
+            folder=data.cache_dir,
         )
 
+    records: Sequence[Feedback]
     if data.feedback is not None and not is_world(data.feedback):
         source, note = recognized(data.feedback)
         found.notes += [] if note is None else [note]
@@ -59,7 +61,7 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
     else:
         make = resolve("feedback", data.feedback or WORLD)
         records = list(make(posts=WORLD_POSTS, samples=4, seed=data.seed, cache_dir=data.cache_dir))
-    own: dict[Stage, list[Feedback]] = {}
+    own: dict[Stage, Sequence[Feedback]] = {}
     shares: dict[str, float] = {}
     held_out: tuple[tuple[Stage, Sequence[Source] | None, float], ...] = (
         ("test", data.test_sources, data.test_share),
