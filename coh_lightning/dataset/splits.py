@@ -91,13 +91,25 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
     return found
 
 
-def rated_attributes(records: Sequence[Feedback]) -> tuple[str, ...]:
-    """The attributes that the records rate; `overall` only where there is no other."""
-    rated = {name for record in records for candidate in record.candidates for name in candidate.ratings}
-    return tuple(sorted(rated - {"overall"} or rated))
+class RatedAndTasks:
+    """The attributes that records rate, and their tasks."""
 
+    def __init__(self) -> None:
+        self._rated: set[str] = set()
+        self._tasks: Counter[tuple[str, str | None]] = Counter()
 
-def tasks_of(records: Sequence[Feedback]) -> tuple[tuple[str, str | None], ...]:
-    """(task, aspect) of the records, the most common first."""
-    count = Counter((record.task, record.aspect) for record in records)
-    return tuple(sorted(count, key=lambda key: (-count[key], key[0], key[1] or "")))
+    def add(self, record: Feedback) -> None:
+        for candidate in record.candidates:
+            self._rated.update(candidate.ratings)
+        self._tasks[record.task, record.aspect] += 1
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The rated ones; `overall` only where there is no other."""
+        return tuple(sorted(self._rated - {"overall"} or self._rated))
+
+    @property
+    def tasks(self) -> tuple[tuple[str, str | None], ...]:
+        """(task, aspect) of the records, the most common first."""
+        count = self._tasks
+        return tuple(sorted(count, key=lambda key: (-count[key], key[0], key[1] or "")))

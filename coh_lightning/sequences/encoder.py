@@ -81,7 +81,7 @@ class Encoder:
         found = dict(zip(new, self.ids_of(new), strict=True))
         for key, ids in found.items():
             self._remember(key, ids)
-        return [found[key] if (ids := known[key]) is None else ids for key in keys]
+        return [found.get(key, known[key]) for key in keys]  # type: ignore[misc]
 
     def ids_of(self, fields: Sequence[Field]) -> list[Ids]:
         """The ids of each field, a key of `place`, in one call of the tokenizer; nothing is remembered."""

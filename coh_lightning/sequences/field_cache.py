@@ -159,11 +159,12 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _write_cache(path: Path, key: str, store: FieldStore) -> None:
     arrays = store.arrays()
     with atomic_write(path) as aside, aside.open("wb") as file:
-        np.savez(file, **arrays, key=np.array(key), checksum=np.array(_checksum(arrays)))
+        named: dict[str, Any] = {**arrays, "key": np.array(key), "checksum": np.array(_checksum(arrays))}
+        np.savez(file, **named)
 
 
 def _checksum(arrays: dict[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for name in _TYPES:
-        digest.update(memoryview(np.ascontiguousarray(arrays[name])).cast("B") if arrays[name].size else b"")
+        digest.update(arrays[name].view(np.uint8).data)
     return digest.hexdigest()

@@ -27,7 +27,6 @@ from coh_lightning.rng import key64
 from coh_lightning.sequences.rows import RowTable, pack
 from coh_lightning.tables import Column
 
-
 _PIECE = 1 << 16
 """Items that are looked at as objects of Python at once."""
 

@@ -31,14 +31,20 @@ from coh_lightning.sequences.wording import Wording
 
 
 @dataclass(frozen=True)
-class PlannedRecord:
+class UsableRecord:
     """A record that the method can use: its cut prompt, and which part of which of its chains is kept."""
 
     record: Feedback
     prompt: CutPrompt
-    prompt_tokens: int  # the most before the feedback sentence of any of its chains
     kept: tuple[tuple[int, int], ...]  # (number of the chain, its first link that fits), ...
-    sizes: tuple[tuple[LinkSize, ...], ...]  # ... and the sizes of that chain's links
+
+
+@dataclass(frozen=True)
+class PlannedRecord(UsableRecord):
+    """What the plan and the report of the data need of it."""
+
+    sizes: tuple[tuple[LinkSize, ...], ...]  # of each kept chain, the sizes of its links
+    prompt_tokens: int  # the most before the feedback sentence of any of its chains
     kinds: tuple[tuple[str, int], ...]  # (kind, place in its chain) of every output
     chains_dropped: int  # still too long after cutting, or the same as another
     completions_unused: int  # in no kept chain: between the best and the worst, or without feedback for this method
@@ -129,9 +135,9 @@ class RecordPlanner:
         return PlannedRecord(
             record,
             prompt,
-            before,
             tuple(kept),
             tuple(sizes),
+            before,
             tuple(sorted(kinds)),
             chains_dropped=len(chains) - len(kept),
             completions_unused=sum(candidate.text not in used for candidate in record.candidates),
@@ -141,28 +147,12 @@ class RecordPlanner:
             review_tokens_in_loss=reviews_in_loss,
         )
 
-    def plan_all(
-        self, records: Sequence[Feedback], doing: str, *, max_unusable_fraction: float, row_tokens: int
-    ) -> tuple[list[PlannedRecord], list[Rejected]]:
-        """The records that the method can use, and the others with their reason; `doing` labels the progress bar.
-
-        Raises:
-            InputError: the method can't use more than `max_unusable_fraction` of the records; says which limits on
-                tokens (`row_tokens` among them) would help.
+    def refuse_unusable(
+        self, records: Sequence[Feedback], lost: Sequence[Rejected], *, max_unusable_fraction: float, row_tokens: int
+    ) -> None:
+        """Raises InputError if the method can't use more than `max_unusable_fraction` of the records, those in `lost`;
+        says which limits on tokens (`row_tokens` among them) would help.
         """
-        from rich.console import Console
-        from rich.progress import track
-
-        planned: list[PlannedRecord] = []
-        lost: list[Rejected] = []
-        console = Console(stderr=True)
-        hidden = not console.is_terminal or len(records) < 1000
-        for record in track(records, doing, console=console, transient=True, disable=hidden):
-            try:
-                planned.append(self.plan(record))
-            except Unusable as unusable:
-                detail = unusable.detail if isinstance(unusable, TooLong) else ""
-                lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
         if len(lost) > max_unusable_fraction * len(records):
             too_long = 2 * sum(bool(rejected.detail) for rejected in lost) > len(lost)
             limits = self.limits_that_fit(records, row_tokens=row_tokens) if too_long else ""
@@ -171,7 +161,6 @@ class RecordPlanner:
                 f"{most_often(lost)}; {limits or 'choose a method that fits the feedback'}, or raise "
                 f"data.max_unusable_fraction ({max_unusable_fraction:g})."
             )
-        return planned, lost
 
     def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
         """How many of the usable records would fit under which other limits, for a message; empty: none would help."""
@@ -199,7 +188,7 @@ class RecordPlanner:
         weights = [sum(link.weight for link in links) for links in planned.sizes]
         return [PlannedTree(number, (chain,), lengths[chain], weights[chain]) for chain in range(len(lengths))]
 
-    def chains(self, planned: PlannedRecord, epoch: int = 0) -> list[Chain]:
+    def chains(self, planned: UsableRecord, epoch: int = 0) -> list[Chain]:
         """The kept chains of a record, in the words of this epoch; a shuffled one that was cut never changes."""
         now = self._build(planned.record, epoch)
         fixed = [bool(first) and now[number][0].shuffled for number, first in planned.kept]
@@ -214,7 +203,7 @@ class RecordPlanner:
         """Whether an item's weight differs by epoch: only the last output counts, and shuffling changes which it is."""
         return self.method.loss_on == "last" and "shuffled" in self.method.orders
 
-    def weight(self, planned: PlannedRecord, item: PlannedTree, epoch: int) -> float:
+    def weight(self, planned: UsableRecord, item: PlannedTree, epoch: int) -> float:
         """Sum of the weights of an item's tokens in this epoch."""
         if not self.weight_varies:
             return item.weight
@@ -226,7 +215,7 @@ class RecordPlanner:
                 total += (link.learned + link.unlearned) * length.output
         return total
 
-    def tree(self, planned: PlannedRecord, item: PlannedTree, epoch: int = 0) -> Tree:
+    def tree(self, planned: UsableRecord, item: PlannedTree, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
         chains = self.chains(planned, epoch)
         tree = Tree.from_chains([self.tokens.chain(planned.prompt, chains[number]) for number in item.chains])

@@ -102,6 +102,14 @@ class RowTable(Sequence[list[int]]):
         start = int(self.ends[number - 1]) if number else 0
         return self.members[start : int(self.ends[number])].tolist()
 
+    def taken(self, numbers: NDArray[Any]) -> RowTable:
+        """Some of the rows, or all in another order."""
+        starts = np.append(0, self.ends[:-1])[numbers]
+        sizes = self.ends[numbers] - starts
+        ends = np.cumsum(sizes)
+        places = np.arange(int(sizes.sum())) + np.repeat(starts - (ends - sizes), sizes)
+        return RowTable(self.members[places], ends)
+
 
 def pack(lengths: Sequence[int] | NDArray[Any], row_tokens: int) -> RowTable:
     """Rows of item numbers: best fit decreasing. Nothing is cut, and equal lengths go in the order given, so the result
