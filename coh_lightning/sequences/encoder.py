@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,15 @@ _REMEMBERED = 4096
 """Fields that are remembered as objects; more of them go to a store on disk."""
 
 
+class Remembered(dict[Any, Any]):
+    """What can be made again, forgotten as a whole when there is too much of it."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        super().__setitem__(key, value)
+
+
 class Encoder:
     """A tokenizer that encodes segments and remembers them; the added tokens `keep` stay tokens in people's text.
 
@@ -45,24 +54,26 @@ class Encoder:
                 f"{describe(tokenizer)} has no fast version (tokenizer.json); convert it or choose another."
             )
         self.tokenizer = tokenizer
-        settings = json.loads(tokenizer.backend_tokenizer.to_str())
+        given = tokenizer.backend_tokenizer.to_str()
+        settings = json.loads(given)
+        as_given = settings["truncation"] is None and settings["padding"] is None
         settings["truncation"] = settings["padding"] = None  # left over from other calls
         frozen = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         self.tokenizer_hash = hashlib.sha256(frozen.encode("utf-8", "surrogatepass")).hexdigest()
         self.added = AddedTokens(tokenizer, describe(tokenizer), keep)
         # our own copy: other code may switch truncation, padding or splitting on and off on the original
-        backend = Tokenizer.from_str(self.added.unmatched(settings))
+        backend = Tokenizer.from_str(given if as_given and not self.added.control else self.added.unmatched(settings))
         backend.encode_special_tokens = True
         added = tokenizer.added_tokens_decoder
         own_specials = {number for number, token in added.items() if token.special} | {*tokenizer.all_special_ids}
         self._specials = own_specials | self.added.spelled_ids
         self._unknown: int | None = tokenizer.unk_token_id
         self._memory: dict[Field, Ids] = {}
-        self._found: dict[Field, Ids] = {}  # the latest of the stores
+        self._found: dict[Field, Ids] = Remembered()  # the latest of the stores
         self._stores: list[FieldStore] = []
         self._own: FieldStore | None = None  # what no longer fits the memory
         self._template_memory: dict[Field, Ids] = {}
-        self._cut_memory: dict[tuple[Field, tuple[CutRange, ...]], tuple[Ids, tuple[int, ...]]] = {}
+        self._cut_memory: dict[tuple[Field, tuple[CutRange, ...]], tuple[Ids, tuple[int, ...]]] = Remembered()
         self._anchored = AnchoredTokenizer(backend, tokenizer)
 
     @property
@@ -112,8 +123,6 @@ class Encoder:
             digest = digest_of(key)
             for store in self._stores:
                 if (ids := store.ids(digest)) is not None:
-                    if len(self._found) >= _REMEMBERED:
-                        self._found.clear()
                     self._found[key] = ids
                     return ids
         return None
@@ -123,8 +132,7 @@ class Encoder:
             if self._own is None:
                 self._own = FieldStore()
                 self._stores.append(self._own)
-            for old, its in self._memory.items():
-                self._own.add(digest_of(old), its)
+            self._own.add(list(map(digest_of, self._memory)), list(self._memory.values()))
             self._memory.clear()
         self._memory[key] = ids
 
@@ -220,7 +228,5 @@ class Encoder:
                 keep[inside[len(inside) - taken :]] = False
         ids = np.array(numbers, dtype=np.int32)[keep]
         ids.flags.writeable = False
-        if len(self._cut_memory) >= _REMEMBERED:
-            self._cut_memory.clear()
         self._cut_memory[field, cut] = ids, tuple(counts)
-        return self._cut_memory[field, cut]
+        return ids, tuple(counts)

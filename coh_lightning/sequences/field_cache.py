@@ -35,9 +35,11 @@ _TYPES = {"slots": np.uint64, "seconds": np.uint64, "ends": np.int64, "ids": np.
 def cache_fields(encoder: Encoder, fields: Iterable[Field], cache_dir: Path) -> Path:
     """Let `encoder` know the ids of all `fields`, read from a file or encoded and written; returns the file."""
     distinct = _Distinct(cache_dir)
-    for field in fields:
-        distinct.add(encoder.place(field))
-    distinct.count_added(encoder)
+    with_added: set[str] = set()  # texts with added tokens, each counted once in whatever places it comes
+    for field in map(encoder.place, fields):
+        if distinct.add(field) and encoder.added.occur_in(field.text) and field.text not in with_added:
+            with_added.add(field.text)
+            encoder.added.count([field.text])
     key = distinct.key(" ".join([encoder.tokenizer_hash, *sorted(encoder.added.kept)]))
     path = cache_dir / f"fields-{key[:32]}.npz"
     arrays = _read_cache(path, key, len(distinct)) if path.exists() else None
@@ -62,15 +64,17 @@ class _Distinct:
     def __len__(self) -> int:
         return len(self._fields)
 
-    def add(self, field: Field) -> None:
+    def add(self, field: Field) -> bool:
+        """Whether it is a new one."""
         digest = digest_of(field)
         content = _packed(field)
         if any(self._fields[number] == content for number in self._table.find(digest.first)):
-            return
+            return False
         self._table.add(digest.first, len(self._fields))
         self._fields.append(content)
         self._digests.extend(digest)
         self._sum += digest.first << 64 | digest.second
+        return True
 
     def __getitem__(self, number: int) -> Field:
         at, more, text = self._fields[number].decode("utf-8", "surrogatepass").split("|", 2)
@@ -84,15 +88,6 @@ class _Distinct:
         """A hash of the fields, in whatever order they come. The file has a digest of each."""
         sum = self._sum % (1 << 128)
         return hashlib.sha256(f"{VERSION} {tokenizer} {len(self)} {sum}".encode()).hexdigest()
-
-    def count_added(self, encoder: Encoder) -> None:
-        """Count the texts with added tokens, each once in whatever places it comes."""
-        seen: set[str] = set()
-        for number in range(len(self)):
-            text = self[number].text
-            if encoder.added.occur_in(text) and text not in seen:
-                seen.add(text)
-                encoder.added.count([text])
 
 
 def _packed(field: Field) -> bytes:
@@ -108,10 +103,7 @@ def _encoded(encoder: Encoder, fields: _Distinct, folder: Path) -> FieldStore:
     with Progress(*columns, console=Console(stderr=True), disable=len(fields) <= _BATCH) as bar:
         for start in bar.track(range(0, len(fields), _BATCH), description="tokenizing, batches"):
             numbers = range(start, min(start + _BATCH, len(fields)))
-            ids = encoder.ids_of([fields[number] for number in numbers])
-            digests = fields.digests(numbers)
-            for digest, array in zip(digests, ids, strict=True):
-                store.add(digest, array)
+            store.add(fields.digests(numbers), encoder.ids_of([fields[number] for number in numbers]))
     return store
 
 

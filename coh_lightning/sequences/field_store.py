@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from coh_lightning.sequences.anchored_tokenizer import Field
@@ -44,12 +45,13 @@ class FieldStore:
             self._table = HashTable(slots=arrays["slots"])
             self._read = dict(arrays)
 
-    def add(self, digest: Digest, ids: Ids) -> None:
-        """A field that isn't in the store."""
-        self._table.add(digest.first, len(self._seconds))
-        self._seconds.append(digest.second)
-        self._ids.extend(ids)
-        self._ends.append(len(self._ids))
+    def add(self, digests: Sequence[Digest], ids: Sequence[Ids]) -> None:
+        """Fields that aren't in the store."""
+        for number, digest in enumerate(digests, start=len(self._seconds)):
+            self._table.add(digest.first, number)
+        self._seconds.extend([digest.second for digest in digests])
+        self._ends.extend(np.cumsum([len(one) for one in ids], dtype=np.int64) + len(self._ids))
+        self._ids.extend(np.concatenate([np.zeros(0, np.int32), *ids]))
         self._read = None
 
     def ids(self, digest: Digest) -> Ids | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -130,8 +130,15 @@ def planned_trees(
     Chains that begin alike share their links (row of 12 tokens, prompt of 4, each link 3 tokens):
       p: a   pn: a b   n: b   np: b a   ->   {p, pn}: 4 + 3 + 3 = 10   {n, np}: 4 + 3 + 3 = 10   (all: 16, too long)
     """
+    order, new = _paths_once(tuple([tuple([link.key for link in chain]) for chain in chains]))
+    whole = prompt_tokens + sum([chains[index][place].tokens for index, place in new])
+    if whole <= row_tokens:
+        weight = 0.0
+        for index in order:
+            weight += sum([link.weight for link in chains[index]])
+        return [PlannedTree(record, tuple(range(len(chains))), whole, weight)]
     parts: list[_Part] = []
-    for index in sorted(range(len(chains)), key=lambda i: [link.key for link in chains[i]]):  # neighbors share the most
+    for index in order:
         paths = [tuple(link.key for link in chains[index][: end + 1]) for end in range(len(chains[index]))]
         sizes = {path: link.tokens for path, link in zip(paths, chains[index], strict=True)}
         if not parts or parts[-1].length + parts[-1].added(sizes) > row_tokens:
@@ -147,6 +154,20 @@ def planned_trees(
         part.paths.update(paths)
         part.weight += sum(link.weight for link in chains[index])
     return [PlannedTree(record, tuple(sorted(part.chains)), part.length, part.weight) for part in parts]
+
+
+@lru_cache(maxsize=1024)
+def _paths_once(keys: tuple[tuple[int, ...], ...]) -> tuple[list[int], list[tuple[int, int]]]:
+    """The chains with those that share the most beside each other, and (chain, place) of every link of one tree."""
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    seen: set[tuple[int, ...]] = set()
+    new = []
+    for index in order:
+        for place in range(len(keys[index])):
+            if (path := keys[index][: place + 1]) not in seen:
+                seen.add(path)
+                new.append((index, place))
+    return order, new
 
 
 @dataclass
