@@ -26,7 +26,8 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.figures import headline
 from coh_lightning.generation.request import OpaqueList
-from coh_lightning.generation.writing import Generation, Writer
+from coh_lightning.generation.settings import Generation
+from coh_lightning.generation.writing import Writer
 from coh_lightning.model.build import build, check_sizes, checked, config_settings, fit_to_rows, shard_if_whole
 from coh_lightning.model.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
 from coh_lightning.model.head import row_losses

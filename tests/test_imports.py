@@ -22,6 +22,7 @@ PACKAGE = ROOT / "coh_lightning"
 WINGS = """
 __main__
 cli
+rounds
 compare
 callbacks
 module
@@ -51,7 +52,7 @@ Imports inside functions count; imports for type checkers don't.
 STREET = ["wording", "chains", "prompt_format", "tokens", "encoder", "chain_tokenizer", "trees", "rows", "plan"]
 """The files of `sequences/` that make one thing from another, in that order."""
 
-LIGHT_WINGS = ["compare", "sequences", "judge", "human_eval", "feedback", "pages"]
+LIGHT_WINGS = ["rounds", "compare", "sequences", "judge", "human_eval", "feedback", "pages"]
 """Folders that never import torch, ..."""
 LIGHT = [
     "generation.prompter",
@@ -72,6 +73,7 @@ LIGHT = [
     "cli.convert",
     "cli.feedback",
     "cli.preview",
+    "cli.rounds",
     "cli.sweep",
     "cli.trl_baselines",
     "baselines.output",

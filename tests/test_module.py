@@ -21,7 +21,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.generation.sampling import Sampling
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.model.checkpoints import CHECKPOINT_KEY
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA

@@ -25,7 +25,7 @@ import yaml
 from coh_lightning import yaml_text
 from coh_lightning.cli import config_paths as configurations
 from coh_lightning.cli.key_synonyms import OURS
-from coh_lightning.errors import InputError, did_you_mean, first_line
+from coh_lightning.errors import NEAR, InputError, did_you_mean, first_line
 
 UNKNOWN = re.compile(
     r"unrecognized arguments: (?P<word>.+)|Option '(?P<key>[^']+)' is not accepted$"
@@ -215,8 +215,7 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
     for name in (shown, PurePath(word).parent):
         there = _yaml_files(configurations.ours(name), name) | there
     ours = _yaml_files(configurations.CONF / last, PurePath("conf", last)) | there
-    near = difflib.get_close_matches(file.stem, list(ours), n=1, cutoff=0.6)
-    if near:
+    if near := difflib.get_close_matches(file.stem, list(ours), n=1, cutoff=NEAR):
         return f"{key}: there is no file {typed.shown(file)}; did you mean {ours[near[0]]}?"
     listed = f"; there are {', '.join(there.values())}" if 0 < len(there) <= 12 else ""
     return f"{key}: there is no file {typed.shown(file)}{listed}."

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 from coh_lightning.cli.preview_records import record_views
 from coh_lightning.cli.preview_view import REASONS, rejections, totals
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError, did_you_mean
+from coh_lightning.errors import InputError, counted, did_you_mean, near_file
+from coh_lightning.feedback.sources.file_names import data_suffix
 from coh_lightning.pages.page import write_page
 from coh_lightning.yaml_text import escaped
 
@@ -57,8 +58,10 @@ def main(argv: Sequence[str]) -> int:
     if options.num < 0:
         raise InputError(f"--num is {options.num}; give the number of records to show, or 0 for all.")
     if options.file is not None and not re.search(r"[*?\[]", options.file):
-        if not Path(options.file).expanduser().exists():  # said before libraries load, which takes seconds
-            raise InputError(f"{options.file}: there is no such file.")
+        file = Path(options.file).expanduser()
+        if not file.exists():  # said before libraries load, which takes seconds
+            near = near_file(file, lambda other: data_suffix(other) is not None)
+            raise InputError(f"{options.file}: there is no such file{near}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -73,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
             shown = list(islice(record_views(data), options.num or None))
             used = data.counts["train"].used
             write_page(page, "preview.html.j2", records=shown, used=used, totals=totals(data))
-            print(f"wrote {page}: {len(shown)} of {used} records", file=sys.stderr)
+            print(f"wrote {page}: {len(shown):,} of {counted(used, 'record')}", file=sys.stderr)
         elif not options.json:
             from coh_lightning.cli.preview_terminal import print_preview
 
@@ -163,7 +166,7 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
         if train is None or train.used or not data.rejected:
             raise
         reasons = [f"{len(places)} {reason} (first: {places[0]})" for reason, places in rejections(data)[:REASONS]]
-        what = f"none of the {train.records:,} records gives a chain with the method {data.method.name}"
+        what = f"none of {counted(train.records, 'record')} gives a chain with the method {data.method.name}"
         raise InputError(f"{what}: {', '.join(reasons)}.") from error
     return data
 

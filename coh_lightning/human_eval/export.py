@@ -216,12 +216,12 @@ def notes(study: Study) -> list[str]:
     votes = [item for item in study.items if study.key["items"][item.item]["kind"] == "pair"]
     same = sum(item.texts[0] == item.texts[1] for item in votes)
     if same:
-        lines.append(f"In {same} of {len(votes)} items both systems wrote the same text, which is a tie.")
+        lines.append(f"In {same} of {counted(len(votes), 'item')} both systems wrote the same text, which is a tie.")
     long = sum(any(utf16_units(text) > CELL_LIMIT for text in (item.prompt, *item.texts)) for item in study.items)
     if long:
         lines.append(
-            f"{long} of {len(study.items)} items have a text of more than {CELL_LIMIT:,} characters, which Excel cuts "
-            "off; have them rated in rate.html."
+            f"{long} of {counted(len(study.items), 'item')} with a text of more than {CELL_LIMIT:,} characters, which "
+            "Excel cuts off; have them rated in rate.html."
         )
     return lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.human_eval.export import ATTRIBUTES, EXCLUSION, FORMS, export_study, notes
 from coh_lightning.human_eval.study import KEY, TITLE, Study
 
@@ -78,12 +78,16 @@ def summary(study: Study, output: Path) -> str:
     checks = [row["check"] for row in study.key["rows"].values()]
     return "\n".join(
         [
-            f"study {study.id}: {len(votes)} items of {len({item['prompt_id'] for item in votes})} prompts, comparing "
+            f"study {study.id}: {counted(len(votes), 'item')} of "
+            f"{counted(len({item['prompt_id'] for item in votes}), 'prompt')}, comparing "
             f"{'; '.join(pairs)}",
-            *(f"  {output / 'sheets' / f'{rater}.csv'}  {len(study.rater_rows(rater))} rows" for rater in study.raters),
+            *(
+                f"  {output / 'sheets' / f'{rater}.csv'}  {counted(len(study.rater_rows(rater)), 'row')}"
+                for rater in study.raters
+            ),
             f"  {output / 'rate.html'}  the same, to rate in a browser",
-            f"  checks among the {len(checks)} rows: {checks.count('swap')} swapped duplicates, "
-            f"{checks.count('identical')} identical pairs, {checks.count('gold')} gold",
+            f"  checks among {counted(len(checks), 'row')}: {counted(checks.count('swap'), 'swapped duplicate')}, "
+            f"{counted(checks.count('identical'), 'identical pair')}, {checks.count('gold')} gold",
             *(f"note: {line}" for line in notes(study)),
             f"{output / KEY} says which system is which: keep it, and send raters only the sheets, the page or the "
             f"forms. Then: human-eval import {output} FILES",

@@ -21,19 +21,13 @@ from pathlib import Path
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
-from coh_lightning.feedback.judgments import TIE, Judgment
+from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.human_eval.file_notes import FileNotes
 from coh_lightning.human_eval.rating_files import read_rating_file
-from coh_lightning.human_eval.sheets import unguard
+from coh_lightning.human_eval.sheets import WORDS, unguard
 from coh_lightning.human_eval.study import JUDGMENTS, Study, read_study
 from coh_lightning.human_eval.submitted import ExportedRows, SubmittedRow
 
-WORDS = {
-    **dict.fromkeys(("a", "left", "answer a", "answer_a"), "A"),
-    **dict.fromkeys(("tie", "t", "=", "neutral", "equal", "same", "both", "draw"), "tie"),
-    **dict.fromkeys(("b", "right", "answer b", "answer_b"), "B"),
-}
-"""What a rater may write for each choice, in any case."""
 SHOWN = 8
 """Sentences of one kind that the terminal shows."""
 
@@ -79,13 +73,13 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     folder = Path(folder)
     study = read_study(folder)
     path = folder / JUDGMENTS
-    before = {(one.row, one.attribute): one for one in _imported_before(path, study)}
+    judged, before = _imported_before(path, study)
     merge = _Merge(study, before, replace=replace)
     for file in files:
         merge.take_file(Path(file), read_rating_file(Path(file), study))
     judgments = _with_checks(study, merge.judgments)
     if judgments or path.exists():
-        write_jsonl(path, judgments)
+        write_jsonl(path, [*judgments, *judged])
     return ImportResult(
         judgments=len(judgments),
         added=len(merge.judgments.keys() - before.keys()),
@@ -100,12 +94,18 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     )
 
 
-def _imported_before(path: Path, study: Study) -> Iterator[Judgment]:
+def _imported_before(path: Path, study: Study) -> tuple[list[Judgment], dict[tuple[str, str], Judgment]]:
+    """What the file has already: a judge's judgments, whose rows are its own, and people's by row and attribute."""
+    judged: list[Judgment] = []
+    people: dict[tuple[str, str], Judgment] = {}
     if not path.exists() or not path.stat().st_size:
-        return
+        return judged, people
     rows = {row.row for row in study.rows}
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for number, judgment in enumerate(read_jsonl(path, Judgment), start=1):
+        if judgment.rater.startswith(JUDGE):
+            judged.append(judgment)
+            continue
         if judgment.row not in rows:
             other = f"judgment {number} is of row {judgment.row!r:.60}, which study {study.id} doesn't have"
             raise InputError(f"{path}: {other}; is the file of another study?")
@@ -115,7 +115,8 @@ def _imported_before(path: Path, study: Study) -> Iterator[Judgment]:
                 f"{path}: judgments {first} and {number} give different choices, {choice!r:.60} and "
                 f"{judgment.choice!r:.60}, for '{judgment.attribute}' of row '{judgment.row}'; keep one."
             )
-        yield judgment
+        people[judgment.row, judgment.attribute] = judgment
+    return judged, people
 
 
 class _Merge:

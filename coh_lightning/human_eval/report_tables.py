@@ -165,6 +165,19 @@ def rater_table(numbers: Numbers) -> Table:
     return Table((*head, "comments", "excluded"), tuple(rows))
 
 
+def judge_table(numbers: Numbers) -> Table:
+    """Each judge, beside people."""
+    rows = []
+    for judge, pairs in numbers["judges"].items():
+        for pair in pairs:
+            for name, entry in pair["attributes"].items():
+                alike = f"{percent(entry['with_people'])}, {counted(entry['with_people']['of'], 'item')}"
+                cells = (entry["row"], percent(entry["ties_as_half"]), alike if entry["with_people"]["of"] else NONE)
+                rows.append((plain(judge), versus(pair), plain(name), f"{entry['votes']:,}", *cells))
+    head = ("judge", "pair", "attribute", "verdicts", "percent", "ties as half", "chose as most people")
+    return Table(head, tuple(rows), names=3)
+
+
 def _rates(entry: Numbers) -> tuple[str, str]:
     return percent(entry["ties_as_half"]), percent(entry["ties_excluded"])
 

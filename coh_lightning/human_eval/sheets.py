@@ -34,6 +34,12 @@ BEFORE = ("row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "ans
 AFTER = ("comment", "seconds")
 """The columns before and after the attributes."""
 CHOICES = ("A", "tie", "B")
+WORDS = {
+    **dict.fromkeys(("a", "left", "answer a", "answer_a"), "A"),
+    **dict.fromkeys(("tie", "t", "=", "neutral", "equal", "same", "both", "draw"), "tie"),
+    **dict.fromkeys(("b", "right", "answer b", "answer_b"), "B"),
+}
+"""What a rater may write for each choice, in any case."""
 ROW_LIMIT = 1_048_576
 """Rows of a sheet in Excel."""
 CELL_LIMIT = 32_767
@@ -155,6 +161,7 @@ def rating_data(study: Study) -> dict[str, Any]:
         "title": study.title,
         "definitions": dict(study.definitions),
         "guard": PATTERN,
+        "choices": WORDS,
         "items": [[item.prompt, *item.texts] for item in study.items],
         "raters": raters,
     }

@@ -18,8 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.sheets import DANGEROUS, csv_text, rating_data, sheet_cells, unguard, write_rating_page
-from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
+from coh_lightning.human_eval.sheets import (
+    DANGEROUS,
+    csv_text,
+    guard,
+    rating_data,
+    sheet_cells,
+    unguard,
+    write_rating_page,
+)
+from coh_lightning.human_eval.study import DEFINITIONS, RatingRow, Study, StudyItem, digest
 from coh_lightning.rng import generator
 from helpers.browser import WATCH, Browser
 
@@ -125,7 +133,7 @@ def test_the_page_has_no_systems_checks_or_seed(tmp_path: Path) -> None:
     for part in page_of(TEN, tmp_path):
         for secret in ("SYSTEM-ONE", "SYSTEM-TWO", "gold", "swap", "identical", "271828", "i0003"):
             assert secret not in part
-    assert set(rating_data(TEN)) == {"study", "title", "definitions", "guard", "items", "raters"}
+    assert set(rating_data(TEN)) == {"study", "title", "definitions", "guard", "choices", "items", "raters"}
     assert rating_data(TEN)["raters"][0]["rows"][3] == [
         "r10003",
         "h" + digest("Prompt 3", "Second answer 3", "First answer 3"),
@@ -431,6 +439,218 @@ def test_a_saved_csv_can_be_loaded_on_another_device(rating: Rating, tmp_path: P
     found = rating.rows()
     assert rating.text("said").startswith("Saved") and found[0]["comment"] == "'-so, \"so\"'"
     assert [{**row, "seconds": ""} for row in found] == [{**row, "seconds": ""} for row in again]
+
+
+SUMMARY = ("accuracy", "coherence", "coverage", "overall")
+SHORT = ("Name a fruit.", "An apple, for example.", "Bananas are a fruit that many people like.")
+LONG = ("Summarize this post. " + "The council met about the new bridge. " * 80, "They met. " * 9, "They argued. " * 12)
+ARABIC = ("لماذا السماء زرقاء؟ " * 60, "لأن ضوء الشمس يتشتت في الغلاف الجوي.", "לא יודע, אולי בגלל הים.")
+
+
+def asked(*texts: tuple[str, str, str]) -> Study:
+    """A study of summaries, with our own questions."""
+    study = study_of(texts, attributes=SUMMARY)
+    return dataclasses.replace(study, definitions={name: DEFINITIONS[name] for name in SUMMARY})
+
+
+def on_screen(rating: Rating, *selectors: str) -> list[str]:
+    """Those of the selectors with an element that is not wholly visible between the header and the bar below."""
+    code = """
+      const top = document.getElementById('bar').getBoundingClientRect().bottom;
+      const low = document.getElementById('moves').getBoundingClientRect().top;
+      const whole = each => {
+        const box = each.getBoundingClientRect(), middle = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+        const front = document.elementFromPoint(...middle);
+        return box.top >= top && box.bottom <= low && (each.contains(front) || front?.contains(each));
+      };
+      return arguments[0].filter(name => ![...document.querySelectorAll(name)].every(whole));"""
+    return list(rating.js(code, selectors))
+
+
+def bar_is_visible(rating: Rating) -> bool:
+    return bool(
+        rating.js(
+            "return ['back', 'next'].every(id => { const box = document.getElementById(id).getBoundingClientRect(); "
+            "const front = document.elementFromPoint((box.left + box.right) / 2, (box.top + box.bottom) / 2); "
+            "return box.bottom <= innerHeight && document.getElementById(id).contains(front); })"
+        )
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 650), (1920, 1080)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_that_an_item_needs_is_on_the_screen(rating: Rating, width: int, height: int, scheme: str) -> None:
+    with rating.browser.scheme(scheme), rating.browser.screen(width, height):
+        for texts in (SHORT, LONG, ARABIC):
+            rating.open(asked(texts))
+            rating.keys("ENTER")
+            rating.painted()
+            asks = [".choices button", ".question p", "#comment", "#prompt-label", "#a-label", "#b-label"]
+            assert on_screen(rating, *asks) == [], texts
+            assert bar_is_visible(rating)
+            panel = rating.js("const it = document.getElementById('panel'); return it.scrollHeight - it.clientHeight")
+            assert panel <= 0
+        rating.open(asked(SHORT))
+        rating.keys("ENTER")
+        assert rating.js("return document.documentElement.scrollHeight <= innerHeight")
+        assert not rating.shows("fold") and not rating.shows("jump")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_label_of_the_page_has_contrast(rating: Rating, scheme: str) -> None:
+    with rating.browser.scheme(scheme):
+        rating.open(dataclasses.replace(asked(("\u200b a prompt", "", "an answer")), title="A title"), "?rater=nobody")
+        assert rating.shows("choose") and rating.browser.faint_texts() == []
+        rating.driver.find_elements("css selector", "#raters button")[0].click()
+        assert rating.shows("start") and rating.browser.faint_texts() == []
+        rating.keys("ENTER", "1", "ENTER")
+        time.sleep(0.4)  # the toast fades in
+        assert rating.browser.faint_texts() == []
+        rating.keys("?")
+        assert rating.browser.faint_texts() == []
+        rating.keys("?", "ARROW_RIGHT")
+        assert rating.shows("end") and rating.browser.faint_texts() == []
+
+
+def test_a_long_prompt_is_folded_for_each_item_and_the_answers_are_one_step_below(rating: Rating) -> None:
+    with rating.browser.screen(1280, 800):
+        rating.open(asked(LONG, ARABIC, SHORT))
+        rating.keys("ENTER")
+        folded = rating.js("return document.getElementById('prompt').clientHeight")
+        assert rating.shows("fold") and folded < 300 and on_screen(rating, "#a-label", "#b-label") == []
+        assert rating.js("return document.getElementById('fold').getAttribute('aria-expanded')") == "false"
+        rating.keys("p")
+        rating.painted()
+        assert rating.js("return document.getElementById('prompt').clientHeight") > 800
+        assert rating.js("const it = document.getElementById('prompt'); return it.scrollHeight - it.clientHeight") <= 0
+        assert rating.text("fold").split() == ["Fold", "the", "prompt", "P"] and rating.shows("jump")
+        assert bar_is_visible(rating)
+        rating.driver.find_element("id", "jump").click()
+        rating.painted()
+        assert on_screen(rating, "#a-label", "#b-label") == [] and bar_is_visible(rating)
+        assert not rating.shows("jump")
+        rating.keys("ARROW_RIGHT")
+        assert rating.shows("fold") and rating.js("return scrollY") == 0
+        assert rating.js("return document.getElementById('prompt').clientHeight") < 300
+        rating.keys("ARROW_RIGHT")
+        assert not rating.shows("fold")
+
+
+def test_on_a_phone_the_bar_is_visible_and_leads_to_answers_and_questions(rating: Rating) -> None:
+    with rating.browser.screen(360, 640):
+        rating.open(asked((LONG[0], LONG[1] * 9, LONG[2] * 9)))
+        rating.keys("ENTER")
+        rating.keys("p")
+        rating.painted()
+        for target, word in (("answers", "Answers"), ("panel", "Questions")):
+            assert bar_is_visible(rating) and rating.text("jump").startswith(word)
+            rating.driver.find_element("id", "jump").click()
+            rating.painted()
+            top = rating.js("return document.getElementById(arguments[0]).getBoundingClientRect().top", target)
+            assert 55 <= top <= 120
+        assert not rating.shows("jump") and rating.js("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 640)])
+def test_after_a_reload_nothing_is_hidden(rating: Rating, width: int, height: int) -> None:
+    with rating.browser.screen(width, height):
+        rating.open(asked(LONG, LONG))
+        rating.keys("ENTER", "1", "2", "p")
+        rating.js("scrollTo(0, 500); document.getElementById('panel').scrollTop = 99")
+        rating.driver.refresh()
+        rating.painted()
+        time.sleep(0.3)  # the browser scrolls after its load event, if it does
+        assert rating.text("said").startswith("Welcome back") and rating.js("return scrollY") == 0
+        assert on_screen(rating, "#prompt-label", "#fold") == [] and bar_is_visible(rating)
+        said, *rest = rating.js(
+            "return ['#said', '#prompt', '#answers', '#panel', '#moves button'].map(name => "
+            "[...document.querySelectorAll(name)].filter(each => each.offsetParent !== null || name === '#said').map("
+            "each => { const box = each.getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom] }))"
+        )
+        assert said and not [box for boxes in rest for box in boxes if overlap(said[0], box) and box[1] < height - 60]
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 400), (360, 640)])
+def test_the_help_opens_at_its_top(rating: Rating, width: int, height: int) -> None:
+    with rating.browser.screen(width, height):
+        rating.open(asked(SHORT))
+        rating.keys("ENTER", "?")
+        rating.painted()
+        where = "const it = document.getElementById('keys'), box = it.getBoundingClientRect(); return [it.scrollTop, "
+        assert rating.js(where + "document.getElementById('keys-title').getBoundingClientRect().top > box.top]") == [
+            0,
+            True,
+        ]
+        close = rating.driver.find_element("id", "close")
+        assert close.rect["y"] + close.rect["height"] < height  # and closes without scrolling
+        close.click()
+        assert not rating.js("return document.getElementById('keys').open")
+
+
+SEMICOLONS = {"delimiter": ";"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "form"),
+    [
+        ("utf-8-sig", {}),
+        ("utf-8", SEMICOLONS),
+        ("utf-8-sig", {"delimiter": "\t"}),
+        ("utf-16", SEMICOLONS),
+        ("utf-16", {"delimiter": "\t"}),
+        ("cp1252", {"delimiter": ";", "quotechar": "'"}),
+        ("utf-8", {"delimiter": "|", "lineterminator": "\n"}),
+        ("utf-8", {"delimiter": ",", "lineterminator": "\r"}),
+    ],
+)
+def test_a_saved_sheet_of_any_form_that_import_takes_can_be_loaded(
+    rating: Rating, tmp_path: Path, encoding: str, form: dict[str, str]
+) -> None:
+    study = study_of([("p, q; é", 'a "quoted";\ttext, it\'s\r\nof two lines', "=b|c"), ("", "", "d"), ("q", "e", "f")])
+    cells = sheet_cells(study, "rater-1")
+    head = [" Row ID ", *cells[0][1:]]
+    for row, words in zip(
+        cells[1:], (("LEFT", "neutral", "=so; é"), ("", "", ""), ("'b", " Answer  A ", "")), strict=True
+    ):
+        row[-4:-1] = words
+    lines = [["Please rate these."], head, *([guard(cell) for cell in row] for row in cells[1:])]
+    out = io.StringIO(newline="")
+    csv.writer(out, **{"lineterminator": "\r\n", **form}).writerows(lines)  # type: ignore[arg-type]
+    text = out.getvalue() if encoding != "utf-16" else f"sep={form['delimiter']}\r\n{out.getvalue()}"
+    (tmp_path / "sheet.csv").write_bytes(text.encode(encoding))
+    rating.open(study)
+    rating.keys("ENTER")
+    rating.driver.find_element("id", "file").send_keys(str(tmp_path / "sheet.csv"))
+    rating.browser.waited("document.getElementById('said').textContent", "2 rated items loaded")
+    found = [(row["coherence"], row["overall"], row["comment"]) for row in rating.rows()]
+    assert found == [("A", "tie", "'=so; é"), ("", "", ""), ("B", "A", "")]
+
+
+def test_what_of_a_loaded_sheet_is_left_out_is_said(rating: Rating, tmp_path: Path) -> None:
+    cells = sheet_cells(TEN, "rater-1")
+    for number, row in enumerate(cells[1:]):
+        row[-4:-2] = ["A", "maybe" if number == 0 else "B"]
+    cells[3][4] = cells[4][4]  # the prompt of another row: texts were moved
+    cells[5][0] = "r999"
+    cells[6][3], cells[6][5] = "h0", "Another answer"
+    cells[7][5] = "Repaired by a spreadsheet"  # with its right hash
+    (tmp_path / "sheet.csv").write_text(csv_text(cells))
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "book.csv").write_bytes(b"PK\x03\x04 and more")
+    rating.open(TEN)
+    rating.keys("ENTER")
+    for name, said in (
+        ("other.csv", "No line of this file has a column row_id: load a sheet with its header."),
+        ("book.csv", "A workbook can't be loaded here: save it as CSV first, or send it back as it is."),
+        ("sheet.csv", "7 rated items loaded; 3 rows are not of this sheet; 1 word is no choice"),
+    ):
+        rating.driver.find_element("id", "file").send_keys(str(tmp_path / name))
+        rating.browser.waited("document.getElementById('said').textContent", said)
+    assert [row["coherence"] for row in rating.rows()] == ["A", "A", "", "A", "", "", "A", "A", "A", "A"]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (900, 1000), (360, 640)])

@@ -1,6 +1,6 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const sheet = sheetFiles(data);
   const at = id => document.getElementById(id);
   const CHOICES = [["A", "A", "1"], ["tie", "Tie", "2"], ["B", "B", "3"]];
   const KEYS = { 1: "A", 2: "tie", 3: "B", a: "A", t: "tie", b: "B" };
@@ -29,27 +29,6 @@
     }
     parts.push(text.slice(from));
     place.replaceChildren(...(text === "" ? [element("span", "empty", "(this text is empty)")] : parts));
-  }
-
-  // --- CSV: RFC 4180, UTF-8 with a byte order mark, the same guard against formulas as the sheets
-  const dangerous = new RegExp(data.guard);
-  const guard = text => (dangerous.test(text) ? "'" + text : text);
-  const unguard = cell => (cell.startsWith("'") && dangerous.test(cell) ? cell.slice(1) : cell);
-  const field = text => '"' + text.replaceAll('"', '""') + '"';
-  const csv = rows => "\ufeff" + rows.map(row => row.map(text => field(guard(text))).join(",") + "\r\n").join("");
-  function parsed(text) {
-    const rows = [[""]];
-    let quoted = false;
-    for (let from = text.startsWith("\ufeff") ? 1 : 0; from < text.length; from++) {
-      const row = rows[rows.length - 1], last = row.length - 1, part = text[from];
-      if (quoted && part === '"' && text[from + 1] === '"') row[last] += text[from++];
-      else if (part === '"') quoted = !quoted;
-      else if (quoted) row[last] += part;
-      else if (part === ",") row.push("");
-      else if (part === "\r" || part === "\n") rows.push([""]);
-      else row[last] += part;
-    }
-    return rows.filter(row => row.length > 1);
   }
 
   // --- the work of one rater, stored after each change
@@ -118,13 +97,16 @@
 
   // --- the screens
   const screens = ["choose", "start", "rate", "end"];
-  const only = name => screens.forEach(each => (at(each).hidden = each !== name));
+  function only(name) {
+    for (const each of screens) at(each).hidden = each !== name;
+    at("moves").hidden = name !== "rate";
+  }
   let hush = 0;
-  function say(text) {
+  function say(text, long = false) {
     at("said").textContent = text;
     at("said").classList.add("shown");
     clearTimeout(hush);
-    hush = setTimeout(() => at("said").classList.remove("shown"), 2600);
+    hush = setTimeout(() => at("said").classList.remove("shown"), long ? 9000 : 2600);
   }
   function words() {
     for (const list of document.querySelectorAll("dl.words")) {
@@ -204,11 +186,9 @@
       end();
     } else {
       only("rate");
-      const [row, , item, left] = rater.rows[here];
-      const [prompt, ...texts] = data.items[item];
-      show(at("prompt"), prompt);
-      show(at("answer-a"), texts[left]);
-      show(at("answer-b"), texts[1 - left]);
+      const [row] = rater.rows[here], texts = shown(here);
+      ["prompt", "answer-a", "answer-b"].forEach((id, number) => show(at(id), texts[number]));
+      fold();
       at("place").textContent = `Item ${here + 1} of ${rater.rows.length}`;
       at("comment").value = work[row]?.comment ?? "";
       for (const group of at("questions").children) group.classList.remove("open");
@@ -216,11 +196,36 @@
       scrollTo(0, 0);
       at("panel").scrollTop = 0;
       answers();
+      jumps();
       // a screen reader hears where it is; the marked question needs no focus
       at("place").focus({ preventScroll: true });
     }
     tick();
     keep();
+  }
+  // --- a long prompt is folded, so that the answers are on the screen; what is below it is one step away
+  function fold(folded = true) {
+    const text = at("prompt");
+    text.classList.toggle("folded", folded);
+    const line = parseFloat(getComputedStyle(text).lineHeight);
+    const long = !folded || text.scrollHeight > text.clientHeight + 4 * line; // less is not worth a step
+    text.classList.toggle("folded", folded && long);
+    at("fold").hidden = !long;
+    at("fold").setAttribute("aria-expanded", String(!folded));
+    at("fold").firstChild.textContent = folded ? "Show the whole prompt" : "Fold the prompt";
+    jumps();
+  }
+  const TARGETS = [["answers", "Answers"], ["panel", "Questions"]];
+  const top = id => at(id).getBoundingClientRect().top;
+  const below = () => TARGETS.find(([id]) => top(id) > top("moves") - 40);
+  function jumps() {
+    const target = at("rate").hidden ? undefined : below();
+    at("jump").hidden = target === undefined;
+    if (target) at("jump").firstChild.textContent = target[1];
+  }
+  function jump() {
+    const target = below();
+    if (target) at(target[0]).scrollIntoView({ block: "start" });
   }
   function end() {
     only("end");
@@ -279,21 +284,26 @@
     if (found === undefined) go(all);
     else go(here === all ? rater.rows.findIndex((_, number) => !complete(number)) : found);
   }
+  /** What row number `number` shows: prompt, answer A, answer B. */
+  function shown(number) {
+    const [, , item, left] = rater.rows[number];
+    const [prompt, ...texts] = data.items[item];
+    return [prompt, texts[left], texts[1 - left]];
+  }
   function table() {
     const about = ["row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b"];
-    const rows = rater.rows.map(([row, hash, item, left], number) => {
-      const [prompt, ...texts] = data.items[item], done = work[row];
+    const rows = rater.rows.map(([row, hash], number) => {
+      const done = work[row];
       const seconds = touched(number) ? done.seconds.toFixed(1) : "";
       const choices = rater.order.map(name => done?.choices[name] ?? "");
-      const shown = [row, data.study, rater.name, hash, prompt, texts[left], texts[1 - left]];
-      return [...shown, ...choices, done?.comment ?? "", seconds];
+      return [row, data.study, rater.name, hash, ...shown(number), ...choices, done?.comment ?? "", seconds];
     });
     return [[...about, ...rater.order, "comment", "seconds"], ...rows];
   }
   function save() {
     tick();
     const link = element("a", "");
-    link.href = URL.createObjectURL(new Blob([csv(table())], { type: "text/csv;charset=utf-8" }));
+    link.href = URL.createObjectURL(new Blob([sheet.csv(table())], { type: "text/csv;charset=utf-8" }));
     link.download = `${data.study}-${rater.name}.csv`.replace(/[^\w.-]+/g, "_");
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
@@ -303,27 +313,39 @@
     say(`Saved ${link.download}: ${numComplete()} of ${rater.rows.length} rated`);
   }
   async function load(file) {
-    const [head, ...rows] = parsed(await file.text());
-    const places = new Map(rater.rows.map(([row, hash], number) => [row + " " + bare(hash), number]));
-    const column = name => head?.indexOf(name) ?? -1;
-    let num = 0;
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    at("keys").close();
+    if (String(bytes.slice(0, 4)) === "80,75,3,4") {
+      return say("A workbook can't be loaded here: save it as CSV first, or send it back as it is.", true);
+    }
+    const places = new Map(rater.rows.map(([row], number) => [row, number]));
+    const rows = sheet.table(bytes, places);
+    if (rows === null) return say("No line of this file has a column row_id: load a sheet with its header.", true);
+    let num = 0, foreign = 0, unclear = 0;
     for (const row of rows) {
-      const number = places.get(row[column("row_id")] + " " + bare(row[column("text_hash")]));
-      if (number === undefined) continue;
+      const number = places.get(sheet.plain(row.row_id));
+      if (number === undefined || !sheet.fits(row, rater.rows[number][1], shown(number))) {
+        foreign += 1;
+        continue;
+      }
       const done = made(number);
       for (const name of rater.order) {
-        const choice = row[column(name)];
-        if (CHOICES.some(([each]) => each === choice)) done.choices[name] = choice;
+        const choice = sheet.choice(row[sheet.column(name)]);
+        if (choice) done.choices[name] = choice;
+        unclear += choice === null ? 1 : 0;
       }
-      done.comment = unguard(row[column("comment")] ?? "") || done.comment;
-      done.seconds = Math.max(done.seconds, Number(row[column("seconds")]) || 0);
+      done.comment = sheet.unguard(row.comment ?? "") || done.comment;
+      done.seconds = Math.max(done.seconds, sheet.seconds(row.seconds));
       num += touched(number) ? 1 : 0;
     }
     undone = [];
     unsaved = true;
-    at("keys").close();
     go(here);
-    say(num ? `${num} rated items loaded` : "No row of this file belongs to this sheet");
+    const left = [
+      ...(foreign ? [`${foreign} ${foreign === 1 ? "row is" : "rows are"} not of this sheet`] : []),
+      ...(unclear ? [`${unclear} ${unclear === 1 ? "word is" : "words are"} no choice`] : []),
+    ];
+    say([`${num} rated ${num === 1 ? "item" : "items"} loaded`, ...left].join("; "), left.length > 0);
   }
 
   // --- which rater
@@ -370,6 +392,11 @@
   }
 
   // --- keys and buttons
+  function help() {
+    at("keys").showModal();
+    at("keys-title").focus({ preventScroll: true }); // the browser gives the focus to a button, and scrolls to it
+    at("keys").scrollTop = 0;
+  }
   function onKey(event) {
     alive();
     if (!rater || event.isComposing || at("keys").open) {
@@ -388,7 +415,7 @@
     else if (command && key === "z") act = undo;
     else if (writing && key === "Escape") act = () => mark(active);
     else if (writing) act = command && key === "Enter" ? () => next(false) : null;
-    else if (key === "?") act = () => at("keys").showModal();
+    else if (key === "?") act = help;
     else if (key === "s") act = save;
     else if (!at("start").hidden) act = key === "Enter" && event.target.tagName !== "BUTTON" ? () => go(here) : null;
     else if (key === "u") act = undo;
@@ -400,6 +427,8 @@
     else if (key === "ArrowDown" && asking && active < rater.order.length - 1) act = () => mark(active + 1);
     else if (key === "ArrowUp" && asking && active > 0) act = () => mark(active - 1);
     else if (key === "c") act = () => at("comment").focus();
+    else if (key === "p") act = () => (at("fold").hidden ? null : at("fold").click());
+    else if (key === "j") act = jump;
     // Enter on a choice moves on too, else it would undo the choice; space presses a button
     else if (key === "Enter" && (event.target.tagName !== "BUTTON" || asking)) act = () => next(false);
     if (act && !(event.repeat && key in KEYS)) act();
@@ -414,7 +443,9 @@
   at("undo").addEventListener("click", undo);
   at("save").addEventListener("click", save);
   at("save-end").addEventListener("click", save);
-  at("help").addEventListener("click", () => at("keys").showModal());
+  at("help").addEventListener("click", help);
+  at("fold").addEventListener("click", () => fold(at("fold").getAttribute("aria-expanded") === "true"));
+  at("jump").addEventListener("click", jump);
   at("close").addEventListener("click", () => at("keys").close());
   at("load").addEventListener("click", () => at("file").click());
   at("file").addEventListener("change", event => {
@@ -428,6 +459,10 @@
   });
   addEventListener("pointerdown", alive);
   addEventListener("scroll", alive, { passive: true });
+  addEventListener("scroll", jumps, { passive: true });
+  addEventListener("resize", () => {
+    if (rater && !at("rate").hidden) fold(at("fold").getAttribute("aria-expanded") !== "true");
+  });
   document.addEventListener("visibilitychange", () => {
     if (!rater) return;
     tick();
@@ -453,6 +488,7 @@
     progress();
   });
   addEventListener("hashchange", enter);
+  history.scrollRestoration = "manual"; // the browser would scroll to where another item was, under the header
   document.title = data.title;
   for (const title of document.querySelectorAll(".title")) title.textContent = data.title;
   at("unkept").firstElementChild.textContent =
