@@ -42,7 +42,7 @@ def sources_at_once(sources: int, *, vocabulary: int, hidden: int) -> int:
     return sources if few else at_once
 
 
-def logit_bytes(sources: int, *, at_once: int, vocabulary: int, hidden: int, size: int) -> int:
+def logit_bytes(sources: float, *, at_once: int, vocabulary: int, hidden: int, size: int) -> float:
     """Bytes of the logits of a row, of which the head computes `at_once` together."""
     again = 0 if at_once >= sources else 4 * hidden * vocabulary
-    return at_once * vocabulary * (size + 4 + 4) + again
+    return min(sources, at_once) * vocabulary * (size + 4 + 4) + again

@@ -100,7 +100,8 @@ def trees(lm: torch.nn.Module, data: CoHDataModule, *, markers: int) -> list[flo
     return scores
 
 
-def main() -> None:
+def main() -> dict[str, list[float]]:
+    """Prints the ways; returns the seconds of each repetition of each, ours last (bench.py)."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         data = comparisons(Path(folder))
@@ -146,6 +147,7 @@ def main() -> None:
         "padded: both outputs under the good sentence; trees: under the good and the bad sentence, so twice as many "
         "scores"
     )
+    return seconds
 
 
 if __name__ == "__main__":
