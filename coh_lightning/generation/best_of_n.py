@@ -23,7 +23,7 @@ from coh_lightning.generation.figures import BEST_BY_GOOD, BEST_BY_RATIO, FIRST,
 from coh_lightning.generation.forward import generating
 from coh_lightning.generation.guidance import with_other_prompt
 from coh_lightning.generation.request import RecordRequest, Written
-from coh_lightning.model.attention import row_logits
+from coh_lightning.model.head import row_losses
 from coh_lightning.model.losses import output_log_likelihoods
 from coh_lightning.sequences.tokens import OutputSpan, Tokens
 
@@ -94,7 +94,7 @@ def _in_step(
 
     def score(row: dict[str, Any]) -> Tensor:
         batch = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in row.items()}
-        return output_log_likelihoods(row_logits(lm, batch), batch, outputs=row["outputs"])[0].cpu()
+        return output_log_likelihoods(row_losses(lm, batch), batch, outputs=row["outputs"])[0].cpu()
 
     for group in rows:
         parts = []

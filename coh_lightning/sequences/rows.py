@@ -53,21 +53,25 @@ class Row:
         """(T,) position ids: the depth in the tree."""
         return self.depth
 
+    @property
+    def in_trees(self) -> Ints:
+        """The parents of the tokens before the padding; of the first one in a row without trees."""
+        return self.parents[: max(1, int(self.bounds[-1]))]
+
 
 Runs = NDArray[np.int64]
 """(R, 3): first token of a run, one past its last, and the number of the run that it continues; -1: it begins a tree.
 """
 
 
-def runs_of(row: Row) -> Runs:
-    """What follows each other without a branch, in the order of the row; the padding left out. A row without trees has
-    one run of one token.
+def runs_of(parents: Ints) -> Runs:
+    """What follows each other without a branch, in the order of the row, from the parents of its tokens (`in_trees`).
 
-        P ─┬─ a ── b     Q ── c ── d        P: [0, 1, -1]   a b: [1, 3, 0]   e: [3, 4, 0]   Q c d: [4, 7, -1]
-           └─ e
+    P ─┬─ a ── b     Q ── c ── d        P: [0, 1, -1]   a b: [1, 3, 0]   e: [3, 4, 0]   Q c d: [4, 7, -1]
+       └─ e
     """
-    tokens = max(1, int(row.bounds[-1]))
-    own, parents = np.arange(tokens), row.parents[:tokens].astype(np.int64)
+    tokens, parents = len(parents), parents.astype(np.int64)
+    own = np.arange(tokens)
     jumps = parents != own - 1  # roots, and branches that don't follow their parent
     forks = parents[jumps & (parents != own)]
     starts = np.union1d(np.flatnonzero(jumps), forks + 1)  # depth first, so a fork's first branch follows it

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coh_lightning.generation.text_metrics import WeightedMeans
-from coh_lightning.model.attention import row_logits
+from coh_lightning.model.head import row_losses
 from coh_lightning.model.losses import output_log_likelihoods, row_loss
 from coh_lightning.model.sharding import from_replicas
 
@@ -52,7 +52,7 @@ class LossFigures:
         self._records: set[int] = set()
 
     def add(self, lm: nn.Module, batch: Mapping[str, Any]) -> None:
-        _, stats = row_loss(row_logits(lm, batch), batch, kinds=len(self._names))
+        _, stats = row_loss(row_losses(lm, batch), batch, kinds=len(self._names))
         nll, weight = stats["kind_nll"].tolist(), stats["kind_weight"].tolist()
         self._sums.update(
             {name: (nll[i], weight[i]) for i, name in enumerate(self._names)}
@@ -77,7 +77,7 @@ class PreferenceFigures:
 
     def add(self, lm: nn.Module, batch: Mapping[str, Any]) -> None:
         """One record's comparison. Empty rows run too: ranks that share a model must make the same passes."""
-        scored = [output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]]
+        scored = [output_log_likelihoods(row_losses(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]]
         total, tokens = (torch.cat(parts) for parts in zip(*scored, strict=True))
         self._sums.add(preferences(batch["pairs"], total, total / tokens))
         self._pairs.update(dict.fromkeys(batch["records"], len(batch["pairs"])))

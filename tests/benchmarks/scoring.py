@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from coh_lightning.data import CoHDataModule
 from coh_lightning.generation.forward import generating
-from coh_lightning.model.attention import row_logits
+from coh_lightning.model.head import row_losses
 from coh_lightning.model.layout_check import use_tree_attention
 from coh_lightning.model.losses import output_log_likelihoods
 from coh_lightning.world.posts import vocabulary
@@ -95,7 +95,7 @@ def trees(lm: torch.nn.Module, data: CoHDataModule, *, markers: int) -> list[flo
     _, compared = data.held_out("train")
     for index in range(compared.count):
         for row in compared.build(index)["rows"]:
-            total, _ = output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"])
+            total, _ = output_log_likelihoods(row_losses(lm, row), row, outputs=row["outputs"])
             scores += total.tolist()[: 2 * markers]
     return scores
 
