@@ -144,6 +144,7 @@ class Writer:
                 written,
                 completions,
                 scored_rows=self._data.rows.scored,
+                at_once=self._data.row_tokens,
                 everyone_done=everyone_done,
             )
         return completions
