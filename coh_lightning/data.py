@@ -81,6 +81,8 @@ class CoHDataModule(LightningDataModule):
         pretraining_rows_per_step: Rows of it in each step (paper: four times the feedback).
         pretraining_weight: lambda of equation 3 (paper 1.5, its code 0.01).
         conditions: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
+        compare_under: The sentences that held-out outputs are scored under for the preference accuracies: `both`, or
+            `good` alone, without the accuracies `swapped` and `marker`, in about two thirds of the time.
         max_test_prompts: Prompts that `test` writes completions for; the losses are over all. None: all.
         max_validation_prompts: The same for `fit` (`model.generation.generate_every_n_validations`). None: all.
         on_bad_record: Stop at an unreadable row, or skip and count it.
@@ -115,6 +117,7 @@ class CoHDataModule(LightningDataModule):
         pretraining_rows_per_step: int = 0,
         pretraining_weight: float = 1.5,
         conditions: list[str] | None = None,
+        compare_under: Literal["both", "good"] = "both",
         max_test_prompts: int | None = 256,
         max_validation_prompts: int | None = 64,
         on_bad_record: Literal["stop", "skip"] = "stop",
@@ -136,6 +139,7 @@ class CoHDataModule(LightningDataModule):
         self.pretraining_rows_per_step = pretraining_rows_per_step
         self.pretraining_weight = pretraining_weight
         self.conditions = conditions
+        self.compare_under = compare_under
         self.max_test_prompts, self.max_validation_prompts = max_test_prompts, max_validation_prompts
         self.on_bad_record = on_bad_record
         self.max_unusable_fraction = max_unusable_fraction
@@ -282,7 +286,8 @@ class CoHDataModule(LightningDataModule):
 
     @property
     def comparer(self) -> Comparer:
-        return Comparer(self.planner, self.prompter.attributes)
+        sentences = ("good", "bad") if self.compare_under == "both" else ("good",)
+        return Comparer(self.planner, self.prompter.attributes, sentences)
 
     @property
     def largest_id(self) -> int:

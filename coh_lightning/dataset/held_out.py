@@ -58,6 +58,8 @@ class Comparer:
 
     planner: RecordPlanner
     attributes: Sequence[str]
+    sentences: tuple[str, ...] = ("good", "bad")
+    """The conditions that outputs are scored under, where there are such."""
 
     def pairs(self, planned: UsableRecord) -> tuple[list[tuple[int, int]], int]:
         """The pairs (better, worse) of a record's completions that the feedback orders strictly, and how many more have
@@ -113,7 +115,7 @@ class Comparer:
 
     def _markers(self, planned: UsableRecord) -> list[str]:
         known = conditions_for(self.planner.wording, self.planner.method.sentences, planned.record, self.attributes)
-        return [known[name] for name in ("good", "bad") if name in known]
+        return [known[name] for name in self.sentences if name in known]
 
 
 def losses(
