@@ -147,7 +147,9 @@ CASES: dict[str, Callable[[Path], CoHDataModule]] = {
         folder, method=method("coh", pairs="all"), max_prompt_tokens=40, max_chain_tokens=70, row_tokens=90,
         max_unusable_fraction=1.0, **SPLITS,
     ),
-    "chat": lambda folder: of_tokenizer(lambda: byte_level(CHATML), folder, prompt_format=PromptFormat("chat"), **SPLITS),
+    "chat": lambda folder: of_tokenizer(
+        lambda: byte_level(CHATML), folder, prompt_format=PromptFormat("chat"), **SPLITS
+    ),
     "chat, system": lambda folder: of_tokenizer(
         lambda: sentencepiece(LLAMA3), folder, prompt_format=PromptFormat("chat", marker_in="system"), **SPLITS
     ),
