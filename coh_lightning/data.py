@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
@@ -23,12 +24,13 @@ from coh_lightning.dataset import report as data_report
 from coh_lightning.dataset.checks import check_arguments, check_trainer
 from coh_lightning.dataset.held_out import Comparer, refuse_empty, writing
 from coh_lightning.dataset.loaders import BatchTable, TrainLoader
+from coh_lightning.dataset.planning import cache_texts, plan_split
 from coh_lightning.dataset.pretraining import TEXT, read_pieces
 from coh_lightning.dataset.report import SplitCounts
 from coh_lightning.dataset.row_builder import RowBuilder
-from coh_lightning.dataset.splits import Stage, rated_attributes, read_splits, tasks_of
+from coh_lightning.dataset.splits import Stage, read_splits
 from coh_lightning.feedback.records import Feedback, Rejected
-from coh_lightning.feedback.sources import Source, counts
+from coh_lightning.feedback.sources import Source
 from coh_lightning.generation.prompter import Prompter, turns_before_answers
 from coh_lightning.generation.request import RecordRequest
 from coh_lightning.model.loading import ModelSpec
@@ -37,11 +39,11 @@ from coh_lightning.model.sharding import replicas
 from coh_lightning.model.tokenizer import choose_tokenizer
 from coh_lightning.sequences.chain_tokenizer import CutPrompt
 from coh_lightning.sequences.chains import REVIEW, Chain
-from coh_lightning.sequences.field_cache import cache_fields
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.plan import Plan, PlannedRow
+from coh_lightning.sequences.planned_records import PlannedRecords
 from coh_lightning.sequences.prompt_format import PromptFormat
-from coh_lightning.sequences.record_planner import PlannedRecord, RecordPlanner
+from coh_lightning.sequences.record_planner import RecordPlanner
 from coh_lightning.sequences.template_check import note_on_outputs
 from coh_lightning.sequences.wording import Wording
 from coh_lightning.training.schedule import follow_plan
@@ -79,6 +81,8 @@ class CoHDataModule(LightningDataModule):
         pretraining_rows_per_step: Rows of it in each step (paper: four times the feedback).
         pretraining_weight: lambda of equation 3 (paper 1.5, its code 0.01).
         conditions: Feedback sentences to write under, by name; None: `good` and `bad` if the method has sentences.
+        compare_under: The sentences that held-out outputs are scored under for the preference accuracies: `both`, or
+            `good` alone, without the accuracies `swapped` and `marker`, in about two thirds of the time.
         max_test_prompts: Prompts that `test` writes completions for; the losses are over all. None: all.
         max_validation_prompts: The same for `fit` (`model.generation.generate_every_n_validations`). None: all.
         on_bad_record: Stop at an unreadable row, or skip and count it.
@@ -113,6 +117,7 @@ class CoHDataModule(LightningDataModule):
         pretraining_rows_per_step: int = 0,
         pretraining_weight: float = 1.5,
         conditions: list[str] | None = None,
+        compare_under: Literal["both", "good"] = "both",
         max_test_prompts: int | None = 256,
         max_validation_prompts: int | None = 64,
         on_bad_record: Literal["stop", "skip"] = "stop",
@@ -134,6 +139,7 @@ class CoHDataModule(LightningDataModule):
         self.pretraining_rows_per_step = pretraining_rows_per_step
         self.pretraining_weight = pretraining_weight
         self.conditions = conditions
+        self.compare_under = compare_under
         self.max_test_prompts, self.max_validation_prompts = max_test_prompts, max_validation_prompts
         self.on_bad_record = on_bad_record
         self.max_unusable_fraction = max_unusable_fraction
@@ -146,8 +152,9 @@ class CoHDataModule(LightningDataModule):
         self.copies_left_out: dict[Stage, int] = {}
         self.files: dict[str, dict[str, Any]] = {}  # by source: files that were read, and those that were not
         self.counts: dict[Stage, SplitCounts] = {}
+        self.source_counts: dict[Stage, dict[str, dict[str, Any]]] = {}
         self.notes: list[str] = []
-        self.splits: dict[Stage, list[PlannedRecord]] = {}  # records that the method can use, after set-up
+        self.splits: dict[Stage, PlannedRecords] = {}  # records that the method can use, after set-up
         check_arguments(self)
 
     def prepare_data(self) -> None:
@@ -205,16 +212,13 @@ class CoHDataModule(LightningDataModule):
         if separate and self.fcm_range[1] > 0:
             self.notes.append("layout: separate uses the model's own mask, so data.fcm_range hides no past tokens.")
         splits = self.records_by_split()
-        every = (record for records in splits.values() for record in records)
-        cache_fields(tokens.encoder, (field for record in every for field in tokens.fields(record)), self.cache_dir)
-        train = splits["train"]
-        self.prompter = replace(self.prompter, attributes=rated_attributes(train), tasks=tasks_of(train))
+        train = cache_texts(tokens, splits, self.cache_dir)
+        self.prompter = replace(self.prompter, attributes=train.attributes, tasks=train.tasks)
         row, limit = None if separate else self.row_tokens, self.max_chain_tokens
         self.planner = RecordPlanner(
             tokens, self.method, self.wording, seed=self.seed, max_chain_tokens=limit, row_tokens=row
         )
         planned = {stage: self._plan(stage, records) for stage, records in splits.items()}
-        self.source_counts = {stage: counts(records, self.rejected_of[stage]) for stage, records in splits.items()}
         texts = read_pieces(self, tokens)
         self.notes += tokens.notes_on_texts()
         self.rows = RowBuilder(
@@ -229,16 +233,16 @@ class CoHDataModule(LightningDataModule):
             fcm_on_pretraining=self.fcm_on_pretraining,
             pad_id=self.prompter.pad_id,
         )
-        for first in planned["train"][:1]:
+        for first in planned["train"].usable[:1]:
             self.prompter.conditions(first.record)  # refuses a wrong name in `conditions` now, not after training
         for stage, items in self.rows.items.items():
-            self.counts[stage].tokens_tree = sum(item.length for item in items)
+            self.counts[stage].tokens_tree = int(items.lengths.sum(dtype=np.int64))
             self.counts[stage].rows = self.plan.num_rows if stage == "train" else len(self.rows.held_out_rows(stage))
         self.splits = planned
         if note := note_on_outputs(tokens.layout, ((prompt.turns, chain) for prompt, chain in self._some_chains())):
             self.notes.append(note)
 
-    def records_by_split(self) -> dict[Stage, list[Feedback]]:
+    def records_by_split(self) -> dict[Stage, Sequence[Feedback]]:
         """The records of each split as they are read; what is left out goes to `rejected`."""
         found = read_splits(self)
         self.notes += found.notes
@@ -248,17 +252,23 @@ class CoHDataModule(LightningDataModule):
         self.rejected += [row for rows in found.rejected.values() for row in rows]
         return found.records
 
-    def _plan(self, stage: Stage, records: Sequence[Feedback]) -> list[PlannedRecord]:
+    def _plan(self, stage: Stage, records: Sequence[Feedback]) -> PlannedRecords:
         """The records that the method can use; the others are noted in `rejected` with their reason."""
-        most = self.max_unusable_fraction if stage == "train" else 1.0
-        planned, lost = self.planner.plan_all(
-            records, f"chains of {stage}", max_unusable_fraction=most, row_tokens=self.row_tokens
+        found = plan_split(
+            self.planner,
+            stage,
+            records,
+            None if stage == "train" else self.comparer,
+            unreadable=self.rejected_of[stage],
+            copies_left_out=self.copies_left_out[stage],
+            max_unusable_fraction=self.max_unusable_fraction if stage == "train" else 1.0,
+            row_tokens=self.row_tokens,
+            folder=self.cache_dir,
         )
-        comparer = None if stage == "train" else self.comparer
-        self.counts[stage] = SplitCounts.of(records, planned, comparer, self.copies_left_out[stage])
-        self.rejected += lost
-        self.rejected_of[stage] = [*self.rejected_of[stage], *lost]
-        return planned
+        self.counts[stage], self.source_counts[stage] = found.counts, found.sources
+        self.rejected += found.lost
+        self.rejected_of[stage] = [*self.rejected_of[stage], *found.lost]
+        return found.usable
 
     @property
     def plan(self) -> Plan:
@@ -276,7 +286,8 @@ class CoHDataModule(LightningDataModule):
 
     @property
     def comparer(self) -> Comparer:
-        return Comparer(self.planner, self.prompter.attributes)
+        sentences = ("good", "bad") if self.compare_under == "both" else ("good",)
+        return Comparer(self.planner, self.prompter.attributes, sentences)
 
     @property
     def largest_id(self) -> int:
@@ -297,12 +308,12 @@ class CoHDataModule(LightningDataModule):
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
         """Each held-out prompt under each of its conditions, sorted by length."""
-        return self.prompter.requests(planned.record for planned in self.splits[stage][:limit])
+        return self.prompter.requests(planned.record for planned in self.splits[stage].usable[:limit])
 
     @property
     def most_replies(self) -> int:
         """Answers in the longest dialogue of the test split, the same on all ranks."""
-        return max((len(turns_before_answers(it.record.prompt)) for it in self.splits["test"]), default=0)
+        return max((len(turns_before_answers(it.record.prompt)) for it in self.splits["test"].usable), default=0)
 
     # Loaders. Every rank has the same number of batches in each, and Lightning's `limit_*_batches` apply to each alone.
 
@@ -342,7 +353,7 @@ class CoHDataModule(LightningDataModule):
 
     def _writing(self, limit: int | None) -> BatchTable:
         refuse_empty(self.splits["test"], self.test_share)
-        return writing(self.splits["test"][:limit], self.prompter, ranks=self._ranks()[0])
+        return writing(self.splits["test"].usable[:limit], self.prompter, ranks=self._ranks()[0])
 
     def _loaders(self, *tables: BatchTable) -> list[DataLoader[Any]]:
         return [table.loader(*self._ranks()) for table in tables]
@@ -368,5 +379,5 @@ class CoHDataModule(LightningDataModule):
         return str(self.prompter.tokens.boundary_report(self._some_chains()))
 
     def _some_chains(self) -> list[tuple[CutPrompt, Chain]]:
-        first = self.splits["train"][:50]
+        first = self.splits["train"].usable[:50]
         return [(planned.prompt, chain) for planned in first for chain in self.planner.chains(planned)]

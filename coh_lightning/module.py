@@ -34,7 +34,7 @@ from coh_lightning.model.head import row_losses
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA, adapters
 from coh_lightning.model.losses import row_loss
-from coh_lightning.model.sharding import clip_gradients, replicas
+from coh_lightning.model.sharding import clip_gradients, is_sharded, replicas
 from coh_lightning.rng import key64
 from coh_lightning.runs.preemption import check_same_plan, recount, to_step_start
 from coh_lightning.training.held_out_figures import LossFigures, PreferenceFigures, names_in_fit
@@ -227,7 +227,8 @@ class CoHModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._check_fit()
-        self._figures = (LossFigures(self.data, self.device), PreferenceFigures(self.device))
+        at_once = 0 if is_sharded(self.trainer) else self.data.row_tokens
+        self._figures = (LossFigures(self.data, self.device), PreferenceFigures(self.device, at_once=at_once))
         self.writer.begin(self.trainer, self.data, self.lm)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -274,7 +275,8 @@ class CoHModule(pl.LightningModule):
 
     def figures(self) -> list[str] | None:
         """The names of what this module logs in `fit`, except of what it writes; None for a subclass."""
-        return names_in_fit(self.data.kinds) if type(self) is CoHModule else None
+        under_bad = self.data.compare_under == "both"
+        return names_in_fit(self.data.kinds, under_bad=under_bad) if type(self) is CoHModule else None
 
     # Writing
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BUFFERED = 1 << 16  # bytes that wait to be written
+_BUFFERED = 1 << 18  # bytes that wait to be written
 
 
 def nameless_file(folder: Path | None) -> IO[bytes]:
@@ -90,26 +90,34 @@ class Blobs:
     def __init__(self, folder: Path | None = None) -> None:
         self._file = nameless_file(folder)
         self._ends = Column("q", folder)
-        self._size = 0
+        self._waiting: list[bytes] = []
+        self._first = 0  # the number of the first one that waits
+        self._size = self._wait = 0  # bytes of all, and of those that wait
         self._bytes: mmap.mmap | bytes = b""
         self._bounds: NDArray[Any] = np.zeros(0, np.int64)
 
     def append(self, content: bytes) -> int:
         """Returns its number."""
-        self._file.write(content)
+        self._waiting.append(content)
         self._size += len(content)
+        self._wait += len(content)
         self._ends.append(self._size)
-        return len(self._ends) - 1
+        if self._wait > _BUFFERED:
+            self._file.write(b"".join(self._waiting))
+            self._file.flush()
+            self._first += len(self._waiting)
+            self._waiting, self._wait = [], 0
+        return self._first + len(self._waiting) - 1
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return self._first + len(self._waiting)
 
     def __getitem__(self, number: int) -> bytes:
+        if number >= self._first:
+            return self._waiting[number - self._first]
         if number >= len(self._bounds):
-            if not 0 <= number < len(self._ends):
-                raise IndexError(number)
-            self._file.flush()
-            self._bytes, self._bounds = _mapped(self._file, self._size), self._ends.numbers
+            self._bytes = _mapped(self._file, self._size - self._wait)
+            self._bounds = self._ends.numbers[: self._first]
         start = int(self._bounds[number - 1]) if number else 0
         return self._bytes[start : int(self._bounds[number])]
 
@@ -124,10 +132,20 @@ class HashTable:
     the places are nearly in the order of the keys, and the table is doubled piece by piece.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, slots: NDArray[np.uint64] | None = None) -> None:
+        """`slots`: those of another table, to be read only."""
         self._folder = folder
         self._count = 0
-        self._make(10)
+        if slots is None:
+            self._make(10)
+        else:
+            self._shift = 65 - ((len(slots) // 2) - _BEYOND).bit_length()
+            self._slots = memoryview(slots).cast("B").cast("Q")  # type: ignore[arg-type]
+
+    @property
+    def slots(self) -> NDArray[np.uint64]:
+        """(2 n,) uint64: key and number + 1 of each place; 0: the place is empty."""
+        return np.frombuffer(self._slots, np.uint64)
 
     def find(self, key: int) -> Iterator[int]:
         """The numbers of a key, in the order in which they were added."""

@@ -8,6 +8,7 @@ Every rank has the same number of batches in each loader, filled up with empty o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class BatchTable:
     def loader(self, ranks: int, rank: int) -> DataLoader[Any]:
         """This rank's share: batch i goes to rank i % ranks."""
         indices = range(rank, -(-self.count // ranks) * ranks, ranks)
-        return DataLoader(Built(self.build), batch_size=None, sampler=list(indices))
+        return DataLoader(Built(self.build), batch_size=None, sampler=indices)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -50,7 +51,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter([(self.epoch, index) for index in range(self.start, self.count)])
+        return zip(itertools.repeat(self.epoch), range(self.start, self.count), strict=False)
 
     def __len__(self) -> int:
         return self.count

@@ -20,6 +20,7 @@ from coh_lightning.generation.answers import PendingCompletion
 from coh_lightning.generation.best_of_n import best_samples
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.figures import Valued, summary, with_samples
+from coh_lightning.generation.gathered import gathered
 from coh_lightning.generation.guidance import with_other_prompt
 from coh_lightning.generation.offline_inference import read_completions, write_prompts
 from coh_lightning.generation.refinement import SELF, Refinement
@@ -121,31 +122,33 @@ class Writer:
         if sampling.max_seconds is not None and self._until is None:
             self._until = monotonic() + sampling.max_seconds
         # ranks that share a sharded model must all run each forward pass; ranks with a whole model need not wait
-        everyone_done = self._trainer.strategy.reduce_boolean_decision if is_sharded(self._trainer) else None
+        in_step = self._trainer.strategy.reduce_boolean_decision if is_sharded(self._trainer) else None
         assert self._lm is not None
         if sampling.guidance:
             requests = [with_other_prompt(prompter, request, sampling.guidance_from) for request in requests]
-        written = generate(
-            self._lm,
-            requests,
-            sampling,
-            stop_ids=prompter.stop_ids,
-            pad_id=prompter.pad_id,
-            should_stop=prompter.should_stop,
-            until=self._until,
-            everyone_done=everyone_done,
-        )
-        self._left_out += len(requests) * sampling.samples - len(written)
-        completions = self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
-        if sampling.samples > 1 and self._scorers and not self._trainer.predicting:
-            self._best += best_samples(
+        with gathered(self._lm, in_step) as everyone_done:
+            written = generate(
                 self._lm,
-                prompter,
-                written,
-                completions,
-                scored_rows=self._data.rows.scored,
+                requests,
+                sampling,
+                stop_ids=prompter.stop_ids,
+                pad_id=prompter.pad_id,
+                should_stop=prompter.should_stop,
+                until=self._until,
                 everyone_done=everyone_done,
             )
+            self._left_out += len(requests) * sampling.samples - len(written)
+            completions = self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
+            if sampling.samples > 1 and self._scorers and not self._trainer.predicting:
+                self._best += best_samples(
+                    self._lm,
+                    prompter,
+                    written,
+                    completions,
+                    scored_rows=self._data.rows.scored,
+                    at_once=self._data.row_tokens,
+                    everyone_done=everyone_done,
+                )
         return completions
 
     def write_split(self, stage: Literal["validation", "test"]) -> list[Completion]:

@@ -8,6 +8,7 @@ Two raters, three pairs of systems `x` and `y`, one rated by both; each rater's 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.judgments import TIE
+from coh_lightning.human_eval.form import DEFAULT_FORM, RatingForm
 from coh_lightning.human_eval.items import AnswerPair, GoldItem, MatchedPairs
 from coh_lightning.human_eval.study import TITLE, RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.systems import GOLD
@@ -72,6 +74,8 @@ def make_study(
     title: str = TITLE,
     gold: Sequence[GoldItem] = (),
     key: Mapping[str, Any],
+    form: RatingForm = DEFAULT_FORM,
+    rater_names: Sequence[str] = (),
 ) -> Study:
     """The study of these pairs: the same arguments give the same study, row for row.
 
@@ -80,8 +84,9 @@ def make_study(
         definitions: what raters read about each of the attributes.
         gold: items with an obvious answer, given to every rater.
         key: what else `key.json` has.
+        rater_names: one for each rater of the design; default rater-1, rater-2, ...
     """
-    raters = [f"rater-{number + 1}" for number in range(design.raters)]
+    raters = list(rater_names) or [f"rater-{number + 1}" for number in range(design.raters)]
     sheets = _Sheets(seed)
     groups: dict[tuple[str, str], list[str]] = {}
     for pair in matched.pairs:
@@ -104,7 +109,8 @@ def make_study(
             raise InputError(f"{none}; take fewer raters, or raise overlap or votes.")
     words = [repr(definitions[name]) for name in attributes]
     shas = [f"{item.item} {item.sha}" for item in sheets.items.values()]
-    study = "s" + digest(str(seed), title, *attributes, *words, *shas, *map(repr, planned))[:12]
+    asked = [json.dumps(form.to_json(), sort_keys=True)] if form != DEFAULT_FORM else []
+    study = "s" + digest(str(seed), title, *attributes, *words, *shas, *map(repr, planned), *asked)[:12]
     rows, about = _with_ids(planned, study, seed)
     order = list(attributes)
     generator(seed, "attributes").shuffle(order)
@@ -119,6 +125,7 @@ def make_study(
         orders=turned,
         items=tuple(sheets.items[item] for item in sorted(sheets.items)),
         rows=rows,
+        form=form,
         key={
             "study": study,
             "seed": seed,

@@ -10,14 +10,26 @@ DIR/key.json                 which system is A; seed; exclusion rules           
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import regex
 
 from coh_lightning.checks import checked_text
-from coh_lightning.errors import InputError, counted, did_you_mean
+from coh_lightning.errors import InputError, counted, did_you_mean, listed
+from coh_lightning.feedback.compressed import read_text
 from coh_lightning.human_eval.assignment import Design, make_study
+from coh_lightning.human_eval.form import (
+    DEFAULT_FORM,
+    QUESTION_SETS,
+    RatingForm,
+    about_the_prompt,
+    checked_language,
+    page_words,
+    question_set,
+    set_of_tasks,
+)
 from coh_lightning.human_eval.items import match, read_gold
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, utf16_units, write_rating_page, write_sheets
 from coh_lightning.human_eval.study import (
@@ -27,8 +39,8 @@ from coh_lightning.human_eval.study import (
     KEY,
     RULES,
     STUDY,
-    TITLE,
     Study,
+    StudyItem,
     read_key,
     write_study,
 )
@@ -37,7 +49,6 @@ from coh_lightning.io import atomic_write
 from coh_lightning.words import mentions
 
 FORMS = ("xlsx", "label-studio", "potato")
-ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
 EXCLUSION: Mapping[str, float] = {
     "min_consistency": 0.4,
     "min_identical": 0.5,
@@ -73,15 +84,29 @@ def checked_attributes(attributes: Sequence[str]) -> tuple[str, ...]:
     return tuple(attributes)
 
 
-def definitions_of(attributes: Sequence[str], define: Mapping[str, str]) -> dict[str, str]:
-    """Attribute -> the sentence that raters read: the one in `define`, or else ours."""
+def checked_raters(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that can be names of files and users, for people and not for judges."""
+    seen: set[str] = set()
+    for name in names:
+        if not regex.fullmatch(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_ .-]*[\p{L}\p{M}\p{N}_])?", name) or len(name) > 60:
+            raise InputError(f"The rater {name!r:.80} can't name a sheet; use letters, digits, spaces, dots, hyphens.")
+        if name.casefold() in seen or name.casefold() == "instructions":
+            raise InputError(f"The rater '{name}' is given twice, or is the name of another file; rename one.")
+        seen.add(name.casefold())
+    return tuple(names)
+
+
+def definitions_of(
+    attributes: Sequence[str], define: Mapping[str, str], questions: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Attribute -> the sentence that raters read: the one in `define`, or in the set of questions, or else ours."""
     for name, sentence in define.items():
         if name not in attributes:
             others = ", ".join(attributes) + did_you_mean(name, attributes)
             raise InputError(f"'{name}' is defined but not among the attributes {others}")
         if not sentence.strip():
             raise InputError(f"The definition of '{name}' is empty; give a sentence that says what to judge.")
-    definitions = DEFINITIONS | dict(define)
+    definitions = DEFINITIONS | dict(questions) | dict(define)
     for name in attributes:
         if name not in definitions:
             raise InputError(
@@ -105,9 +130,12 @@ def exclusion_rules(changes: Mapping[str, float | None]) -> dict[str, float]:
     return {name: bound for name, bound in rules.items() if bound is not None}
 
 
-def check_blind(title: str, define: Mapping[str, str], systems: Sequence[System]) -> None:
+def check_blind(
+    title: str, define: Mapping[str, str], systems: Sequence[System], form: RatingForm = DEFAULT_FORM
+) -> None:
     """Raises InputError if the name of a system occurs in what every rater reads."""
     given = {"title": title, **{f"definition of '{name}'": sentence for name, sentence in define.items()}}
+    given |= {name: text for name in ("instructions", "contact") if (text := getattr(form, name))}
     for key, text in given.items():
         checked_text(text, key, "What raters read")
         for system in systems:
@@ -123,7 +151,8 @@ def export_study(
     *,
     raters: int = 3,
     overlap: int = 50,
-    attributes: Sequence[str] = ATTRIBUTES,
+    attributes: Sequence[str] | None = None,
+    questions: str | None = None,
     seed: int = 0,
     votes: int = 1,
     names: Sequence[str] | None = None,
@@ -137,7 +166,11 @@ def export_study(
     swaps: float = 0.05,
     identical: float = 0.02,
     define: Mapping[str, str] | None = None,
-    title: str = TITLE,
+    title: str | None = None,
+    instructions: Path | None = None,
+    contact: str = "",
+    language: str = "en",
+    rater_names: Sequence[str] = (),
     exclusion: Mapping[str, float | None] | None = None,
     forms: Sequence[str] = (),
     overwrite: bool = False,
@@ -148,7 +181,8 @@ def export_study(
         completions: completions files (feedback/completions.py describes a line) of at least two systems, counting
             `control` and `against_references`.
         raters, overlap, votes, swaps, identical: see `Design`.
-        attributes: what is asked about each pair.
+        attributes: what is asked about each pair; default: all questions of the set.
+        questions: one of our sets, summary, dialogue, instruction or code, or a YAML file; default: by the data's task.
         names: names of the systems, one per file, instead of those in the files.
         ask: which ask is compared if files have several.
         control: two asks of one file, to be compared with each other.
@@ -158,6 +192,11 @@ def export_study(
         dialogues: the lines are turns of dialogues, to be joined.
         gold: file of items with an obvious answer.
         define: attribute -> what raters are asked; for your own attributes, or instead of our sentences.
+        title: what raters see at the top; default: the language's own.
+        instructions: a file of the author's own instructions, shown before the questions.
+        contact: whom raters can ask.
+        language: of the page's own words and our questions: en, de, es, zh.
+        rater_names: names of the raters, instead of `raters` numbers.
         exclusion: changes to `EXCLUSION`; None switches a rule off.
         forms: further forms of the sheets: xlsx, label-studio, potato.
         overwrite: replace another study there. One with judgments is never replaced.
@@ -166,9 +205,15 @@ def export_study(
         InputError: anything wrong with files or settings, before anything is written.
     """
     output = Path(output)
+    rater_names = checked_raters(rater_names)
+    raters = len(rater_names) or raters
     design = Design(raters, overlap, votes, swaps, identical)
-    attributes = checked_attributes(attributes)
-    definitions = definitions_of(attributes, define or {})
+    language = checked_language(language)
+    own = "" if instructions is None else read_text(Path(instructions))
+    if instructions is not None and not own.strip():
+        raise InputError(f"{instructions}: the file of instructions is empty; write them, or leave it out.")
+    if attributes is not None:
+        attributes = checked_attributes(attributes)
     rules = exclusion_rules(exclusion or {})
     forms = checked_forms(forms)
     if against_references and dialogues:
@@ -178,7 +223,15 @@ def export_study(
     if against_references:
         systems.append(references(systems))
         against = against or REFERENCE
-    check_blind(title, define or {}, systems)
+    tasks = {output.task for system in systems for output in system.outputs.values()}
+    asked_of = questions or set_of_tasks(tasks, dialogues=dialogues)
+    asked = question_set(asked_of, language)
+    attributes = checked_attributes(attributes or [*asked])
+    definitions = definitions_of(attributes, define or {}, asked)
+    form = RatingForm(language, asked_of if asked_of in QUESTION_SETS else "", own, contact)
+    title = page_words(language)["title"] if title is None else title
+    own_words = {**(define or {}), **({} if asked_of in QUESTION_SETS else definitions)}
+    check_blind(title, own_words, systems, form)
     matched = match(systems, seed=seed, against=against, max_prompts=max_prompts)
     key = {
         "systems": [system.name for system in systems],
@@ -200,6 +253,8 @@ def export_study(
         title=title,
         gold=read_gold(Path(gold)) if gold is not None else (),
         key=key,
+        form=form,
+        rater_names=rater_names,
     )
     _check_output(output, study, overwrite=overwrite)
     _write_folder(study, output, forms)
@@ -214,6 +269,7 @@ def notes(study: Study) -> list[str]:
             some = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
             lines.append(f"{counted(len(ids), 'prompt')} of '{system}' had no counterpart; left out: {some}.")
     votes = [item for item in study.items if study.key["items"][item.item]["kind"] == "pair"]
+    lines += misfits(study, votes)
     same = sum(item.texts[0] == item.texts[1] for item in votes)
     if same:
         lines.append(f"In {same} of {counted(len(votes), 'item')} both systems wrote the same text, which is a tie.")
@@ -224,6 +280,21 @@ def notes(study: Study) -> list[str]:
             "Excel cuts off; have them rated in rate.html."
         )
     return lines
+
+
+def misfits(study: Study, items: Sequence[StudyItem]) -> Iterator[str]:
+    """Questions that don't fit the data: what the prompt supports can't be asked of a prompt that says less than its
+    answers.
+    """
+    names = about_the_prompt(study.definitions, study.form.language)
+    short = [item for item in items if len(item.prompt) < max(map(len, item.texts))]
+    if names and 2 * len(short) > len(items):
+        shortest = min((len(item.prompt), item.prompt) for item in short)[1]
+        yield (
+            f"{listed([*names])} {'ask' if len(names) > 1 else 'asks'} what the prompt says, but in {len(short)} of "
+            f"{counted(len(items), 'item')} the prompt is shorter than an answer (such as {shortest!r:.60}); questions "
+            "that need no source text: --questions instruction."
+        )
 
 
 def _check_output(output: Path, study: Study, *, overwrite: bool) -> None:

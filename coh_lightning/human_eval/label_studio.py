@@ -10,8 +10,8 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.human_eval.annotation_tools import as_seconds, read_form, submitted_form
-from coh_lightning.human_eval.sheets import ASKED, CHOICES, JUDGING
+from coh_lightning.human_eval.annotation_tools import as_seconds, guidance, read_form, submitted_form
+from coh_lightning.human_eval.sheets import CHOICES
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow
 from coh_lightning.human_eval.workbook import ILLEGAL
@@ -60,7 +60,7 @@ def label_studio_interface(study: Study, rater: str) -> str:
         "<View>",
         "  <Style>.htx-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext }</Style>",
         f'  <Header value={_attribute(study.title)} size="4"/>',
-        *(f'  <Header value={_attribute(text)} size="6"/>' for text in (ASKED, JUDGING)),
+        *(f'  <Header value={_attribute(text)} size="6"/>' for text in guidance(study)),
         f"  {view('prompt', 'Prompt')}",
         '  <View style="display: flex; gap: 1.5rem">',
         f"    {view('answer_a', 'A')}",

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.human_eval.form import names_of
 from coh_lightning.human_eval.study import Study
 from coh_lightning.io import atomic_write
 from coh_lightning.pages.page import write_page
@@ -92,34 +93,28 @@ def csv_text(cells: Sequence[Sequence[str]]) -> str:
     return out.getvalue()
 
 
-ASKED = (
-    "Read the prompt and both answers, A and B, then say for each question which answer is better, or call it a tie "
-    "whenever both are about equally good (or equally bad)."
-)
-"""What raters do with an item; with `JUDGING` the same in every form of the sheets."""
-JUDGING = (
-    "Judge each question on its own: an answer may be better in one and worse in another. Judge what is written, not "
-    "its length, and not what you guess about where it comes from; which answer is on the left is chance. Some rows "
-    "may look familiar; answer each as if it were the first. A comment is welcome where a choice was hard."
-)
-
-
 def instructions(study: Study) -> str:
     """The instructions for raters, as plain text."""
-    asked = "\n".join(f"  {name}: {study.definitions[name]}" for name in study.attributes)
-    keep = "Don't change the other columns; leave a row empty that you can't judge."
+    words = study.form.words
+    names = names_of(study.attributes, study.form.language)
+    asked = "\n".join(
+        f"  {name}{f' ({names[name]})' if study.form.language != 'en' else ''}: {study.definitions[name]}"
+        for name in study.attributes
+    )
+    own = f"{study.form.instructions.strip()}\n\n" if study.form.instructions else ""
+    contact = f"\n{words['contact'].format(contact=study.form.contact)}\n" if study.form.contact else ""
+    meanings = {"A": words["better"].format(letter="A"), "tie": words["same"], "B": words["better"].format(letter="B")}
+    choices = "\n".join(f"  {choice:<3}  {meanings[choice]}" for choice in CHOICES)
     return f"""{study.title}
 
-{textwrap.fill(f"Each row has a prompt and two answers. {ASKED}", 118)}
+{own}{textwrap.fill(f"{words['each_row']} {words['asked']}", 118)}
 
 {asked}
 
-  {CHOICES[0]}    answer A is better
-  {CHOICES[1]}  both are about equally good (or equally bad): choose it whenever they are
-  {CHOICES[2]}    answer B is better
+{choices}
 
-{textwrap.fill(f"{JUDGING} {keep}", 118)}
-"""
+{textwrap.fill(f"{words['judging']} {words['keep_columns']}", 118)}
+{contact}"""
 
 
 def utf16_units(text: str) -> int:
@@ -146,7 +141,9 @@ def write_rating_page(study: Study, path: Path | str) -> Path:
     except UnicodeEncodeError as error:
         broken = ascii(error.object[error.start : error.end])
         raise InputError(f"{path}: a text has the lone surrogate {broken}; repair that completion.") from error
-    return write_page(path, "rating.html.j2", data=data)
+    form = study.form
+    given = {"words": form.words, "language": form.language, "instructions": form.instructions, "contact": form.contact}
+    return write_page(path, "rating.html.j2", data=data, **given)
 
 
 def rating_data(study: Study) -> dict[str, Any]:
@@ -160,6 +157,8 @@ def rating_data(study: Study) -> dict[str, Any]:
         "study": study.id,
         "title": study.title,
         "definitions": dict(study.definitions),
+        "names": names_of(study.attributes, study.form.language),
+        "words": study.form.words,
         "guard": PATTERN,
         "choices": WORDS,
         "items": [[item.prompt, *item.texts] for item in study.items],

@@ -20,13 +20,12 @@ from typing import Any
 
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.feedback.compressed import check_unpacked
+from coh_lightning.human_eval.annotation_tools import guidance
 from coh_lightning.human_eval.sheets import (
     AFTER,
-    ASKED,
     BEFORE,
     CELL_LIMIT,
     CHOICES,
-    JUDGING,
     ROW_LIMIT,
     instructions,
     sheet_cells,
@@ -145,7 +144,7 @@ def _workbook(study: Study, rater: str) -> Any:
 def _above(study: Study, order: Sequence[str], clipped: Sequence[int]) -> str:
     """What stands above the items: the instructions, the questions, and which rows don't show the whole of a text."""
     questions = [f"{name}: {study.definitions[name]}" for name in order]
-    lines = [study.title, f"{ASKED} {JUDGING}", *questions]
+    lines = [study.title, " ".join(guidance(study)), *questions]
     if clipped:
         numbers = ", ".join(map(str, clipped[:10])) + (", ..." if len(clipped) > 10 else "")
         lines.append(

@@ -30,6 +30,7 @@ from coh_lightning.human_eval.sheets import (
 from coh_lightning.human_eval.study import DEFINITIONS, RatingRow, Study, StudyItem, digest
 from coh_lightning.rng import generator
 from helpers.browser import WATCH, Browser
+from helpers.rating_page import Rating
 
 RUN = "globalThis.ran = (globalThis.ran || 0) + 1"
 HOSTILE = (
@@ -133,7 +134,8 @@ def test_the_page_has_no_systems_checks_or_seed(tmp_path: Path) -> None:
     for part in page_of(TEN, tmp_path):
         for secret in ("SYSTEM-ONE", "SYSTEM-TWO", "gold", "swap", "identical", "271828", "i0003"):
             assert secret not in part
-    assert set(rating_data(TEN)) == {"study", "title", "definitions", "guard", "choices", "items", "raters"}
+    keys = {"study", "title", "definitions", "names", "words", "guard", "choices", "items", "raters"}
+    assert set(rating_data(TEN)) == keys
     assert rating_data(TEN)["raters"][0]["rows"][3] == [
         "r10003",
         "h" + digest("Prompt 3", "Second answer 3", "First answer 3"),
@@ -149,52 +151,6 @@ def test_a_lone_surrogate_is_refused_and_no_file_is_left(tmp_path: Path) -> None
 
 
 # --- in a browser
-
-
-class Rating:
-    """What raters do in a browser."""
-
-    def __init__(self, browser: Browser) -> None:
-        self.browser, self.driver, self.folder = browser, browser.driver, browser.folder
-        self.js, self.keys, self.painted = browser.js, browser.keys, browser.painted
-        self.downloads = self.folder
-
-    def open(self, study: Study, query: str = "", *, before: str = "", fresh: bool = True) -> Path:
-        """Show the page of a study, and give its path; `before` is script that runs before the page's own."""
-        path = write_rating_page(study, self.folder / f"{study.id}.html")
-        with self.browser.before_its_own_script(WATCH + before):
-            if fresh:
-                self.driver.get(f"{path.as_uri()}?rater=nobody")
-                self.js("localStorage.clear()")
-            self.driver.get("about:blank")
-            self.browser.show(path.as_uri() + query)
-        return path
-
-    def text(self, id: str) -> str:
-        return str(self.js("return document.getElementById(arguments[0]).textContent", id))
-
-    def shows(self, id: str) -> bool:
-        return bool(self.js("return document.getElementById(arguments[0]).offsetParent !== null", id))
-
-    def saved(self) -> bytes:
-        """The file that S saves."""
-        self.downloads = self.folder / f"downloads-{len(list(self.folder.iterdir()))}"
-        self.downloads.mkdir()
-        self.browser.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
-        self.keys("s")
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            # the browser reserves the name with an empty file, writes beside it and renames
-            for path in self.downloads.glob("*.csv"):
-                if content := path.read_bytes():
-                    return content
-            time.sleep(0.02)
-        raise AssertionError(
-            f"nothing was downloaded: {list(self.downloads.iterdir())}, {self.text('said')!r}, {self.browser.console()}"
-        )
-
-    def rows(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.saved().decode("utf-8-sig"), newline="")))
 
 
 @pytest.fixture
@@ -625,7 +581,7 @@ def test_a_saved_sheet_of_any_form_that_import_takes_can_be_loaded(
     rating.open(study)
     rating.keys("ENTER")
     rating.driver.find_element("id", "file").send_keys(str(tmp_path / "sheet.csv"))
-    rating.browser.waited("document.getElementById('said').textContent", "2 rated items loaded")
+    rating.browser.waited("document.getElementById('said').textContent", "Rated items loaded: 2")
     found = [(row["coherence"], row["overall"], row["comment"]) for row in rating.rows()]
     assert found == [("A", "tie", "'=so; é"), ("", "", ""), ("B", "A", "")]
 
@@ -646,7 +602,7 @@ def test_what_of_a_loaded_sheet_is_left_out_is_said(rating: Rating, tmp_path: Pa
     for name, said in (
         ("other.csv", "No line of this file has a column row_id: load a sheet with its header."),
         ("book.csv", "A workbook can't be loaded here: save it as CSV first, or send it back as it is."),
-        ("sheet.csv", "7 rated items loaded; 3 rows are not of this sheet; 1 word is no choice"),
+        ("sheet.csv", "Rated items loaded: 7; rows not of this sheet: 3; words that are no choice: 1"),
     ):
         rating.driver.find_element("id", "file").send_keys(str(tmp_path / name))
         rating.browser.waited("document.getElementById('said').textContent", said)

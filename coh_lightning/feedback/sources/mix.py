@@ -323,21 +323,3 @@ def repeated_by_weight(
                     names[number, time] = name
                     longer.add(name)
     return StoredRecords(store, np.concatenate(numbers), np.concatenate(copies), names)
-
-
-def counts(feedback: Iterable[Feedback], rejected: Iterable[Rejected] = ()) -> dict[str, dict[str, Any]]:
-    """For `data.json`: per source the records, copies, completions, and the rows left out by reason."""
-    out: dict[str, dict[str, Any]] = {}
-
-    def entry(label: str) -> dict[str, Any]:
-        return out.setdefault(label, {"records": 0, "copies": 0, "completions": 0, "rejected": {}})
-
-    for record in feedback:
-        of_source = entry(record.source)
-        of_source["copies" if record.copy > 1 else "records"] += 1
-        of_source["completions"] += len(record.candidates)
-    for left_out in rejected:
-        reasons = entry(left_out.source)["rejected"]
-        reason = "unreadable" if left_out.unreadable else left_out.reason
-        reasons[reason] = reasons.get(reason, 0) + 1
-    return out

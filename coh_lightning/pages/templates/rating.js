@@ -2,7 +2,9 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const sheet = sheetFiles(data);
   const at = id => document.getElementById(id);
-  const CHOICES = [["A", "A", "1"], ["tie", "Tie", "2"], ["B", "B", "3"]];
+  const words = data.words;
+  const said = (name, values = {}) => words[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  const CHOICES = [["A", "A", "1"], ["tie", words.tie, "2"], ["B", "B", "3"]];
   const KEYS = { 1: "A", 2: "tie", 3: "B", a: "A", t: "tie", b: "B" };
   const IDLE = 180000; // ms without input after which time no longer counts: the rater has left
 
@@ -28,7 +30,7 @@
       from = found.index + found[0].length;
     }
     parts.push(text.slice(from));
-    place.replaceChildren(...(text === "" ? [element("span", "empty", "(this text is empty)")] : parts));
+    place.replaceChildren(...(text === "" ? [element("span", "empty", words.empty)] : parts));
   }
 
   // --- the work of one rater, stored after each change
@@ -108,7 +110,7 @@
     clearTimeout(hush);
     hush = setTimeout(() => at("said").classList.remove("shown"), long ? 9000 : 2600);
   }
-  function words() {
+  function asked() {
     for (const list of document.querySelectorAll("dl.words")) {
       list.replaceChildren(...rater.order.map(name => {
         const definition = element("dd", "", data.definitions[name] ?? "");
@@ -116,12 +118,12 @@
       }));
     }
   }
-  const named = name => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
-  const meaning = choice => (choice === "tie" ? "tie" : `answer ${choice} is better`);
+  const named = name => data.names[name];
+  const meaning = choice => (choice === "tie" ? words.tie_long : said("better", { letter: choice }));
   function progress() {
     const num = numComplete(), all = rater.rows.length;
-    const item = at("rate").hidden ? [] : [element("b", "", `Item ${here + 1}`), ` of ${all} · `];
-    at("count").replaceChildren(...item, `${num} rated`);
+    const item = at("rate").hidden ? [] : [element("b", "", said("item", { number: here + 1 })), ` ${said("of", { count: all })} · `];
+    at("count").replaceChildren(...item, said("rated", { count: num }));
     at("bar").setAttribute("aria-valuemax", all);
     at("bar").setAttribute("aria-valuenow", num);
     at("bar").firstElementChild.style.width = (all ? (100 * num) / all : 0) + "%";
@@ -163,7 +165,7 @@
       }
     });
     const ready = complete(here), last = here === rater.rows.length - 1;
-    const label = ready ? (last ? "Finish" : "Next") : "Skip for now";
+    const label = ready ? (last ? words.finish : words.next) : words.skip;
     at("next").replaceChildren(label, element("kbd", "", ready ? "Enter" : "→"));
     at("next").classList.toggle("main", ready);
     at("back").disabled = here === 0;
@@ -189,7 +191,7 @@
       const [row] = rater.rows[here], texts = shown(here);
       ["prompt", "answer-a", "answer-b"].forEach((id, number) => show(at(id), texts[number]));
       fold();
-      at("place").textContent = `Item ${here + 1} of ${rater.rows.length}`;
+      at("place").textContent = `${said("item", { number: here + 1 })} ${said("of", { count: rater.rows.length })}`;
       at("comment").value = work[row]?.comment ?? "";
       for (const group of at("questions").children) group.classList.remove("open");
       active = Math.max(0, rater.order.findIndex(name => !work[row]?.choices[name]));
@@ -212,10 +214,10 @@
     text.classList.toggle("folded", folded && long);
     at("fold").hidden = !long;
     at("fold").setAttribute("aria-expanded", String(!folded));
-    at("fold").firstChild.textContent = folded ? "Show the whole prompt" : "Fold the prompt";
+    at("fold").firstChild.textContent = folded ? words.show_prompt : words.fold_prompt;
     jumps();
   }
-  const TARGETS = [["answers", "Answers"], ["panel", "Questions"]];
+  const TARGETS = [["answers", words.answers], ["panel", words.questions]];
   const top = id => at(id).getBoundingClientRect().top;
   const below = () => TARGETS.find(([id]) => top(id) > top("moves") - 40);
   function jumps() {
@@ -230,11 +232,8 @@
   function end() {
     only("end");
     const open = rater.rows.length - numComplete();
-    at("end-title").textContent = open ? "Not quite done" : "All rated. Thank you!";
-    const some = `${open} of ${rater.rows.length} items ${open === 1 ? "has" : "have"} questions that are still open.`;
-    at("rest").textContent = open
-      ? `${some} You can answer them now, or save what you have.`
-      : "Save your ratings as a CSV file and send it back.";
+    at("end-title").textContent = open ? words.not_done : words.all_rated;
+    at("rest").textContent = open ? said("rest", { open, count: rater.rows.length }) : words.send;
     at("open").hidden = open === 0;
     progress();
     at("end-title").focus();
@@ -253,22 +252,22 @@
     const open = order.find(each => !made(here).choices[rater.order[each]]);
     active = open ?? number;
     const now = made(here).choices[name];
-    const then = open === undefined ? "All answered." : `Next: ${named(rater.order[open])}.`;
-    at("told").textContent = `${named(name)}: ${now ? meaning(now) : "open"}. ${then}`;
+    const then = open === undefined ? words.all_answered : said("next_question", { name: named(rater.order[open]) });
+    at("told").textContent = `${named(name)}: ${now ? meaning(now) : words.open}. ${then}`;
     answers();
     if (open !== undefined) at("questions").children[open].scrollIntoView({ block: "nearest" });
     keep();
   }
   function undo() {
     const last = undone.pop();
-    if (!last) return say("Nothing to undo");
+    if (!last) return say(words.nothing_undone);
     const [number, name, before] = last;
     change(number, name, before);
     if (number !== here) go(number);
     active = rater.order.indexOf(name);
     answers();
     keep();
-    say("Undone: " + named(name));
+    say(said("undone", { name: named(name) }));
   }
   function next(skip) {
     if (here === rater.rows.length) return;
@@ -276,7 +275,7 @@
     const open = rater.order.flatMap((name, number) => (made(here).choices[name] ? [] : [number]));
     for (const number of open) at("questions").children[number].classList.add("open");
     mark(open[0]);
-    say(`${open.length} of ${rater.order.length} still open; answer or skip`);
+    say(said("still_open", { open: open.length, count: rater.order.length }));
   }
   function nextOpen() {
     const all = rater.rows.length;
@@ -310,17 +309,17 @@
     unsaved = false;
     keep();
     progress();
-    say(`Saved ${link.download}: ${numComplete()} of ${rater.rows.length} rated`);
+    say(said("saved", { file: link.download, rated: numComplete(), count: rater.rows.length }));
   }
   async function load(file) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     at("keys").close();
     if (String(bytes.slice(0, 4)) === "80,75,3,4") {
-      return say("A workbook can't be loaded here: save it as CSV first, or send it back as it is.", true);
+      return say(words.workbook, true);
     }
     const places = new Map(rater.rows.map(([row], number) => [row, number]));
     const rows = sheet.table(bytes, places);
-    if (rows === null) return say("No line of this file has a column row_id: load a sheet with its header.", true);
+    if (rows === null) return say(words.no_header, true);
     let num = 0, foreign = 0, unclear = 0;
     for (const row of rows) {
       const number = places.get(sheet.plain(row.row_id));
@@ -341,22 +340,20 @@
     undone = [];
     unsaved = true;
     go(here);
-    const left = [
-      ...(foreign ? [`${foreign} ${foreign === 1 ? "row is" : "rows are"} not of this sheet`] : []),
-      ...(unclear ? [`${unclear} ${unclear === 1 ? "word is" : "words are"} no choice`] : []),
-    ];
-    say([`${num} rated ${num === 1 ? "item" : "items"} loaded`, ...left].join("; "), left.length > 0);
+    const counts = [["loaded", num], ["foreign", foreign], ["unclear", unclear]];
+    const parts = counts.filter(([name, count]) => count || name === "loaded");
+    say(parts.map(([name, count]) => said(name, { count })).join("; "), parts.length > 1);
   }
 
   // --- which rater
-  function asked() {
+  function wanted() {
     const places = [location.hash.slice(1), location.search.slice(1)];
     const named = places.map(text => new URLSearchParams(text).get("rater")).find(name => name);
     return named ?? (data.raters.length === 1 ? data.raters[0].name : null);
   }
   function enter() {
     if (rater) tick();
-    const name = asked();
+    const name = wanted();
     rater = data.raters.find(each => each.name === name) ?? null;
     since = null;
     undone = [];
@@ -364,9 +361,9 @@
     if (rater === null) {
       only("choose");
       at("unknown").hidden = name === null;
-      at("unknown").textContent = `This study has no rater called “${name}”.`;
+      at("unknown").textContent = said("unknown", { name });
       at("raters").replaceChildren(...data.raters.map(each => {
-        const button = element("button", "", each.name, element("span", "", `${each.rows.length} items`));
+        const button = element("button", "", each.name, element("span", "", said("items", { count: each.rows.length })));
         button.type = "button";
         button.addEventListener("click", () => (location.hash = "rater=" + encodeURIComponent(each.name)));
         return element("li", "", button);
@@ -375,15 +372,13 @@
     }
     recall();
     at("who").textContent = rater.name;
-    at("task").textContent =
-      `You will read ${rater.rows.length} prompts, each with two answers, A and B, ` +
-      "and say for each question which answer is better.";
-    words();
+    at("task").textContent = said("task", { count: rater.rows.length });
+    asked();
     questions();
     keep();
     if (Object.keys(work).length) {
       go(here);
-      say(`Welcome back: ${numComplete()} of ${rater.rows.length} rated`);
+      say(said("welcome", { rated: numComplete(), count: rater.rows.length }));
     } else {
       only("start");
       progress();
@@ -491,7 +486,6 @@
   history.scrollRestoration = "manual"; // the browser would scroll to where another item was, under the header
   document.title = data.title;
   for (const title of document.querySelectorAll(".title")) title.textContent = data.title;
-  at("unkept").firstElementChild.textContent =
-    "This browser keeps no work for this page: save the CSV file before you close it.";
+  at("unkept").firstElementChild.textContent = words.unkept;
   enter();
 })();
