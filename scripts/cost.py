@@ -141,8 +141,9 @@ def memory(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Mem
         size=2,
         recomputed=True,
     )
-    sources, head = machine.row_tokens * feedback.loss_share, {"vocabulary": model.vocabulary, "hidden": model.hidden}
-    logits = logit_bytes(sources, at_once=sources_at_once(math.ceil(sources), **head), size=2, **head)
+    sources = machine.row_tokens * feedback.loss_share
+    at_once = sources_at_once(math.ceil(sources), vocabulary=model.vocabulary, gpu=True)
+    logits = logit_bytes(min(sources, at_once), model.vocabulary, 2)
     return Memory(16 * model.parameters / gpus, working, activations, logits)
 
 
