@@ -50,34 +50,20 @@ def _module(name: str) -> Callable[[], list[Any]]:
     return measure
 
 
-def _ways(name: str, group: str) -> Callable[[], list[Any]]:
-    """Of a script whose `main` gives the seconds of each way, ours last, and asserts that all compute the same."""
+def _rows(name: str) -> Callable[[], list[Any]]:
+    """Of a script whose `bench` gives rows with names of the form `group: with what` (timing.py)."""
 
     def measure() -> list[Any]:
-        from figures import figure
+        from figures import Figure
 
-        sys.argv = [name]
-        seconds: dict[str, list[float]] = __import__(name).main()
-        *others, ours = seconds
-        return [figure(group, other, seconds[ours], seconds[other], unit="s") for other in others]
+        found: list[dict[str, Any]] = __import__(name).bench()
+        made = []
+        for one in found:
+            group, _, other = one.pop("name").partition(": ")
+            made.append(Figure(group=group, name=other, **one))
+        return made
 
     return measure
-
-
-def _set_up() -> list[Any]:
-    """Ids, chains, trees and the plan against what TRL's SFTTrainer prepares (ids and labels, not the same ones)."""
-    import setup
-    from figures import REPS, figure
-
-    seconds: dict[str, list[float]] = {"ours": [], "trl": []}
-    with tempfile.TemporaryDirectory() as folder:
-        file = setup.prepared(Path(folder), 1000)
-        for _ in range(REPS):
-            shutil.rmtree(Path(folder) / "cache", ignore_errors=True)
-            seconds["ours"].append(setup.apart("ours", file)["cpu"])
-            seconds["trl"].append(setup.apart("trl", file, "sft")["cpu"])
-    group, name = "set-up of 1,000 pairs of HH's lengths, empty cache", "TRL SFTTrainer on the four chains"
-    return [figure(group, name, *seconds.values(), unit="CPU s", equal=False)]
 
 
 COMPARISONS: Mapping[str, Callable[[], list[Any]]] = {
@@ -86,9 +72,9 @@ COMPARISONS: Mapping[str, Callable[[], list[Any]]] = {
     "setup": _set_up,
     "vocabulary": _module("vocabulary"),
     "attention": _module("attention"),
-    "scoring": _ways("scoring", "scoring two outputs of 48 prompts"),
-    "writing": _ways("generation", "writing, 32 prompts of 20 to 400 tokens"),
-    "guidance": _ways("guidance", "writing with guidance, 32 prompts"),
+    "scoring": _rows("scoring"),
+    "writing": _rows("generation"),
+    "guidance": _rows("guidance"),
 }
 
 
