@@ -79,5 +79,6 @@ const sheetFiles = data => {
     return word === "" ? "" : data.choices[word] ?? null; // null: not understood
   };
   const seconds = cell => Math.max(0, Number(plain(cell).replace(",", "."))) || 0;
-  return { csv, unguard, table, fits, choice, column, plain, seconds };
+  const reasons = cell => unguard(cell ?? "").split(";").map(part => part.trim()).filter(Boolean);
+  return { csv, reasons, unguard, table, fits, choice, column, plain, seconds };
 };
