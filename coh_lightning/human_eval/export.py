@@ -81,6 +81,7 @@ def export_study(
     reasons: Sequence[str] = (),
     min_comment: int = 0,
     practice: Path | None = None,
+    render: str = "raw",
     exclusion: Mapping[str, float | None] | None = None,
     forms: Sequence[str] = (),
     overwrite: bool = False,
@@ -110,6 +111,7 @@ def export_study(
         strength: ask whether a preference is slight or clear.
         reasons: categories of what is wrong with an answer, of which a rater gives at least one.
         min_comment: the least characters of a comment.
+        render: how the page shows answers: raw, or as markdown.
         practice: a file of items before the study, whose answers are explained.
         exclusion: changes to `EXCLUSION`; None switches a rule off.
         forms: further forms of the sheets: xlsx, label-studio, potato.
@@ -150,6 +152,7 @@ def export_study(
         strength=strength,
         reasons=checked_reasons(reasons),
         min_comment=min_comment,
+        render=render,
         practice=read_practice(Path(practice), attributes) if practice is not None else (),
     )
     check_form(form, forms)

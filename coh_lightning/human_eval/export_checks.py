@@ -12,7 +12,7 @@ import regex
 from coh_lightning.checks import checked_text
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.human_eval.choices import REASONS
-from coh_lightning.human_eval.form import DEFAULT_FORM, RatingForm
+from coh_lightning.human_eval.form import DEFAULT_FORM, RENDERED, RatingForm
 from coh_lightning.human_eval.sheets import AFTER, BEFORE
 from coh_lightning.human_eval.study import DEFINITIONS, RULES
 from coh_lightning.human_eval.systems import System
@@ -116,6 +116,8 @@ def check_form(form: RatingForm, forms: Sequence[str]) -> None:
     """Raises InputError for what a form of the sheets can't ask."""
     if form.min_comment < 0:
         raise InputError(f"The least length of a comment is {form.min_comment}; give 0 or more characters.")
+    if form.render not in RENDERED:
+        raise InputError(f"Answers can't be shown as {form.render!r:.40}; give {' or '.join(RENDERED)}.")
     if form.strength and "potato" in forms:
         raise InputError("potato can't ask how strong a preference is; leave out --strength, or the form potato.")
     if form.reasons and forms:

@@ -8,7 +8,7 @@ from pathlib import Path
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval.export import export_study, notes
 from coh_lightning.human_eval.export_checks import EXCLUSION, FORMS
-from coh_lightning.human_eval.form import QUESTION_SETS, languages
+from coh_lightning.human_eval.form import QUESTION_SETS, RENDERED, languages
 from coh_lightning.human_eval.study import KEY, Study
 
 
@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-comment", type=int, default=0, metavar="N", help="the least characters of a comment (default: none)")
     what = "items before the study, with answers that are explained: lines with prompt, a, b, answers and why"
     add("--practice", type=Path, metavar="FILE", help=what)
+    what = "how the page shows answers: raw, as they were written, or markdown, without HTML, links and images"
+    add("--render", choices=RENDERED, default="raw", help=f"{what} (default: %(default)s)")
     what = f"of the page's own words and of our questions: {', '.join(languages())} (default: %(default)s)"
     add("--language", default="en", metavar="CODE", help=what)
     add = parser.add_argument_group("checks and exclusion, fixed before unblinding").add_argument

@@ -82,6 +82,8 @@ class RatingForm:
     """Categories of what is wrong with an answer, of which at least one is required where the choice is not a tie."""
     min_comment: int = 0
     """The least characters of a comment; 0: a comment is not required."""
+    render: str = "raw"
+    """How the page shows answers: raw, as they were written, or as markdown."""
     practice: tuple[PracticeItem, ...] = ()
     """Items before the study, whose answers are explained and never counted."""
 
@@ -108,6 +110,8 @@ class RatingForm:
         wrong = any(type(value) is not kinds.get(name) for name, value in given.items())
         if wrong or not all(isinstance(reason, str) for reason in given.get("reasons", ())):
             raise InputError(f"{where}: its form is not one that export wrote; restore the file.")
+        if given.get("render", "raw") not in RENDERED:
+            raise InputError(f"{where}: its form is not one that export wrote; restore the file.")
         if given.get("language", "en") not in languages():
             raise InputError(
                 f"{where}: there are no words in the language {given['language']!r:.40}; restore the file."
@@ -117,6 +121,8 @@ class RatingForm:
 
 
 DEFAULT_FORM = RatingForm()
+RENDERED = ("raw", "markdown")
+"""How a page may show answers."""
 
 
 # --- words and questions

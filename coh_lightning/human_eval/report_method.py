@@ -29,8 +29,8 @@ def method_paragraph(numbers: Numbers) -> str:
     )
     if numbers["strength"]:
         sentences.append(
-            "Strength of preference (slight or clear) was analyzed with a cumulative-link model (proportional odds) and "
-            "standard errors clustered by prompt."
+            "Strength of preference (slight or clear) was analyzed with a cumulative-link model (proportional odds), "
+            "with standard errors clustered by prompt."
         )
     if analysis["ranking"]:
         sentences.append("Systems were ranked by a Bradley-Terry model with ties (Davidson 1970).")

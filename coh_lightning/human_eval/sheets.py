@@ -177,6 +177,7 @@ def write_rating_page(study: Study, path: Path | str) -> Path:
         "contact": form.contact,
     }
     given["strength"] = form.strength
+    given["rendered"] = [item.texts for item in study.items] if form.render == "markdown" else []
     return write_page(path, "rating.html.j2", data=data, **given)
 
 
@@ -195,6 +196,8 @@ def rating_data(study: Study) -> dict[str, Any]:
         "words": study.form.words,
         "guard": PATTERN,
         "choices": choice_words(study.form),
+        "rendered": study.form.render == "markdown",
+        "code": study.form.questions == "code",
         "levels": choices_of(study.form),
         "reasons": list(study.form.reasons),
         "least": study.form.min_comment,

@@ -1,9 +1,9 @@
 """How strong preferences are: counts by strength, the sign test on clear ones, and a cumulative-link model.
 
-The model (McCullagh 1980, proportional odds; statsmodels' OrderedModel) has an ordinal answer for each vote, from "right
-clearly" to "left clearly", thresholds that take up a liking for one side, and one coefficient b for where the model
-stands (1 left, -1 right). exp(2 b) is the odds ratio of at least a given preference for the model to
-the same preference for the baseline. Standard errors are clustered by prompt.
+The model (McCullagh 1980, proportional odds; statsmodels' OrderedModel) has an ordinal answer for each vote, from
+"right clearly" to "left clearly", thresholds that take up a liking for one side, and one coefficient b for where the
+model stands (1 left, -1 right). exp(2 b) is the odds ratio of at least a given preference for the model to the same
+preference for the baseline. Standard errors are clustered by prompt.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@
     made.append(...inside);
     return made;
   };
-  function show(place, text) {
+  /** A text as nodes, with signs for what can't be seen. */
+  function nodes(text) {
     const parts = [];
     let from = 0;
     for (const found of text.matchAll(UNSEEN)) {
@@ -31,8 +32,27 @@
       parts.push(found[0] === "\r\n" ? "\n" : element("span", "control", sign(found[0])));
       from = found.index + found[0].length;
     }
-    parts.push(text.slice(from));
-    place.replaceChildren(...(text === "" ? [element("span", "empty", words.empty)] : parts));
+    return [...parts, text.slice(from)];
+  }
+  // blocks between fences, and what stands in backticks
+  const CODE = /^(`{3,}|~{3,})[^]*?(?:^\1[^\n]*$|$(?![^]))|`[^`\n]+`/gm;
+  function show(place, text) {
+    if (text === "") return place.replaceChildren(element("span", "empty", words.empty));
+    const parts = [];
+    let from = 0;
+    for (const found of text.matchAll(CODE)) {
+      parts.push(...nodes(text.slice(from, found.index)), element("span", "code", ...nodes(found[0])));
+      from = found.index + found[0].length;
+    }
+    place.replaceChildren(...parts, ...nodes(text.slice(from)));
+  }
+  /** An answer: as it was written, or the HTML that the page has of it. */
+  function showAnswer(place, text, id) {
+    const made = data.rendered && !practice && text !== "" ? at(id) : null;
+    place.classList.toggle("rendered", made !== null);
+    place.classList.toggle("code", data.code && made === null);
+    if (made === null) show(place, text);
+    else place.replaceChildren(made.content.cloneNode(true));
   }
 
   // --- the work of one rater, stored after each change
@@ -141,13 +161,12 @@
   }
   function progress() {
     const num = numComplete(), all = rater.rows.length;
+    const number = element("b", "", said(practice ? "practice" : "item", { number: here + 1 }));
+    const item = [number, ` ${said("of", { count: all })}`];
     at("save").disabled = practice !== null;
-    if (practice) {
-      at("count").replaceChildren(element("b", "", said("practice", { number: here + 1 })), ` ${said("of", { count: all })}`);
-      return;
-    }
-    const item = at("rate").hidden ? [] : [element("b", "", said("item", { number: here + 1 })), ` ${said("of", { count: all })} · `];
-    at("count").replaceChildren(...item, said("rated", { count: num }));
+    if (practice) return at("count").replaceChildren(...item);
+    const shown = at("rate").hidden ? [] : [...item, " · "];
+    at("count").replaceChildren(...shown, said("rated", { count: num }));
     at("bar").setAttribute("aria-valuemax", all);
     at("bar").setAttribute("aria-valuenow", num);
     at("bar").firstElementChild.style.width = (all ? (100 * num) / all : 0) + "%";
@@ -205,8 +224,9 @@
     progress();
   }
   function reasons() {
+    if (data.least) at("comment-rule").textContent = `(${said("least", { count: data.least })})`;
     at("reasons").hidden = data.reasons.length === 0;
-    at("reasons").replaceChildren(
+    if (data.reasons.length) at("reasons").replaceChildren(
       element("legend", "", words.reasons + " ", element("span", "", `(${words.reasons_needed})`)),
       ...["A", "B"].map(side => element("div", "side", element("b", "", side), ...data.reasons.map(reason => {
         const button = element("button", "", reason);
@@ -223,7 +243,6 @@
         return button;
       }))),
     );
-    if (data.least) at("comment-rule").textContent = `(${said("least", { count: data.least })})`;
   }
   /** What is right of a practice item, once it is answered. */
   function explain() {
@@ -268,7 +287,10 @@
     } else {
       only("rate");
       const [row] = rater.rows[here], texts = shown(here);
-      ["prompt", "answer-a", "answer-b"].forEach((id, number) => show(at(id), texts[number]));
+      const [, , item, left] = rater.rows[here];
+      show(at("prompt"), texts[0]);
+      showAnswer(at("answer-a"), texts[1], `text-${item}-${left}`);
+      showAnswer(at("answer-b"), texts[2], `text-${item}-${1 - left}`);
       fold();
       at("place").textContent = `${said("item", { number: here + 1 })} ${said("of", { count: rater.rows.length })}`;
       at("comment").value = work[row]?.comment ?? "";
@@ -378,7 +400,8 @@
       const done = work[row];
       const seconds = touched(number) ? done.seconds.toFixed(1) : "";
       const choices = rater.order.map(name => done?.choices[name] ?? "");
-      return [row, data.study, rater.name, hash, ...shown(number), ...choices, ...why(done), done?.comment ?? "", seconds];
+      const ids = [row, data.study, rater.name, hash];
+      return [...ids, ...shown(number), ...choices, ...why(done), done?.comment ?? "", seconds];
     });
     const columns = data.reasons.length ? ["reasons_a", "reasons_b"] : [];
     return [[...about, ...rater.order, ...columns, "comment", "seconds"], ...rows];
@@ -456,7 +479,8 @@
       at("unknown").hidden = name === null;
       at("unknown").textContent = said("unknown", { name });
       at("raters").replaceChildren(...data.raters.map(each => {
-        const button = element("button", "", each.name, element("span", "", said("items", { count: each.rows.length })));
+        const count = element("span", "", said("items", { count: each.rows.length }));
+        const button = element("button", "", each.name, count);
         button.type = "button";
         button.addEventListener("click", () => (location.hash = "rater=" + encodeURIComponent(each.name)));
         return element("li", "", button);
