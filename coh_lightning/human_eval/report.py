@@ -41,6 +41,7 @@ def report_numbers(results: StudyResults) -> dict[str, Any]:
     from coh_lightning.human_eval.judges import judge_numbers
     from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
     from coh_lightning.human_eval.statistics import RESAMPLES
+    from coh_lightning.human_eval.strength import strength_numbers
 
     everyone = results
     people = any(not one.check for one in results.of(results.people).judgments)
@@ -69,6 +70,7 @@ def report_numbers(results: StudyResults) -> dict[str, Any]:
         "judges": judge_numbers(everyone, results) if people else {},
         "exclusion": {"rules": dict(rules), "excluded": excluded},
         "analyses": analyses,
+        "strength": strength_numbers(results, results.raters),
         "evidence": [one.to_json() for one in evidence(results, results.raters)],
         "unmatched": {system: list(ids) for system, ids in (results.key.get("unmatched") or {}).items()},
         "sampling": dict(results.key.get("sampling") or {}),

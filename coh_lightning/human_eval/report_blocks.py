@@ -21,6 +21,8 @@ from coh_lightning.human_eval.report_tables import (
     position_table,
     ranking_table,
     rater_table,
+    strength_table,
+    versus,
     votes_table,
     win_table,
 )
@@ -70,6 +72,7 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
             f"{counted(analysis['tests'], 'test')}.",
             "note",
         ),
+        *_strength(numbers),
         *_exclusions(numbers),
         *_ranking(analysis, figures),
         Words("Agreement of raters", "heading"),
@@ -199,6 +202,28 @@ def findings(analysis: Numbers) -> list[str]:
 
 def _picture(name: str, figures: Mapping[str, str]) -> list[Block]:
     return [Picture(name, figures[name])] if name in figures else []
+
+
+def _strength(numbers: Numbers) -> list[Block]:
+    """How strong preferences are, if raters were asked."""
+    if not numbers["strength"]:
+        return []
+    refused = [one for one in numbers["strength"] if "refused" in one["odds_ratio"]]
+    return [
+        Words("Strength of preference", "heading"),
+        strength_table(numbers),
+        *(
+            Words(f"{versus(one)}, {plain(one['attribute'])}: {one['odds_ratio']['refused']}", "warning")
+            for one in refused
+        ),
+        Words(
+            "Votes by strength. Prompts clearly won take the majority of a prompt's clear preferences, with the exact "
+            "sign test. The odds ratio of at least a given preference for the model to the same for the baseline is "
+            "that of a cumulative-link model (proportional odds) with the side as nuisance; interval and p from "
+            "standard errors clustered by prompt, not adjusted for several tests.",
+            "note",
+        ),
+    ]
 
 
 def _exclusions(numbers: Numbers) -> list[Block]:

@@ -27,6 +27,11 @@ def method_paragraph(numbers: Numbers) -> str:
         "two-sided sign test on one vote per prompt (the majority of its votes, without ties), adjusted by Holm for "
         f"{counted(analysis['tests'], 'test')}."
     )
+    if numbers["strength"]:
+        sentences.append(
+            "Strength of preference (slight or clear) was analyzed with a cumulative-link model (proportional odds), "
+            "with standard errors clustered by prompt."
+        )
     if analysis["ranking"]:
         sentences.append("Systems were ranked by a Bradley-Terry model with ties (Davidson 1970).")
     if agreement := _agreement(numbers):

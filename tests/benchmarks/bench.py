@@ -66,6 +66,22 @@ def _rows(name: str) -> Callable[[], list[Any]]:
     return measure
 
 
+def _set_up() -> list[Any]:
+    """Ids, chains, trees and the plan against what TRL's SFTTrainer prepares (ids and labels, not the same ones)."""
+    import setup
+    from figures import REPS, figure
+
+    seconds: dict[str, list[float]] = {"ours": [], "trl": []}
+    with tempfile.TemporaryDirectory() as folder:
+        file = setup.prepared(Path(folder), 1000)
+        for _ in range(REPS):
+            shutil.rmtree(Path(folder) / "cache", ignore_errors=True)
+            seconds["ours"].append(setup.apart("ours", file)["cpu"])
+            seconds["trl"].append(setup.apart("trl", file, "sft")["cpu"])
+    group, name = "set-up of 1,000 pairs of HH's lengths, empty cache", "TRL SFTTrainer on the four chains"
+    return [figure(group, name, *seconds.values(), unit="CPU s", equal=False)]
+
+
 COMPARISONS: Mapping[str, Callable[[], list[Any]]] = {
     "hh": _training("hh"),
     "tldr": _training("tldr"),

@@ -52,7 +52,8 @@ const sheetFiles = data => {
         const top = lines.slice(0, HEADER_WITHIN).findIndex(line => line.map(column).includes("row_id"));
         if (top < 0) continue;
         const head = lines[top].map(column);
-        const rows = lines.slice(top + 1).map(line => Object.fromEntries(head.map((name, at) => [name, line[at] ?? ""])));
+        const row = line => Object.fromEntries(head.map((name, at) => [name, line[at] ?? ""]));
+        const rows = lines.slice(top + 1).map(row);
         const wide = lines.slice(top).filter(line => line.length === head.length).length;
         const fit = wide + rows.filter(row => known.has(plain(row.row_id))).length;
         if (fit > most) [best, most] = [rows, fit];
@@ -65,7 +66,7 @@ const sheetFiles = data => {
   const bare = text => text.replace(/[\0-\x1f\x7f-\x9f\ufeff\ufffe\uffff]|\s/g, "").replace(/^'+/, "");
   const every = new Set(data.items.flat().map(bare));
   every.delete("");
-  /** Whether a row shows what was exported: the right hash and no text from elsewhere in the study, or the right texts. */
+  /** Whether a row shows what was exported: the right hash and no text from elsewhere in the study, or all texts. */
   function fits(row, textHash, texts) {
     const there = TEXTS.map((name, at) => [row[name], texts[at]]).filter(([cell]) => cell !== undefined);
     const changed = there.filter(([cell, text]) => bare(cell) !== bare(text) && bare(unguard(cell)) !== bare(text));
@@ -79,5 +80,6 @@ const sheetFiles = data => {
     return word === "" ? "" : data.choices[word] ?? null; // null: not understood
   };
   const seconds = cell => Math.max(0, Number(plain(cell).replace(",", "."))) || 0;
-  return { csv, unguard, table, fits, choice, column, plain, seconds };
+  const reasons = cell => unguard(cell ?? "").split(";").map(part => part.trim()).filter(Boolean);
+  return { csv, reasons, unguard, table, fits, choice, column, plain, seconds };
 };
