@@ -5,6 +5,7 @@ under the good sentence wherever it is loaded.
                                             adapter_config.json, adapter_model.safetensors
     tokenizer.json, chat_template.jinja     the tokenizer, and a chat template that prompts as in training
     generation_config.json                  the ids that end an output, and the cache on
+    coh_lightning.json                      what prompts are made with, as in the checkpoint (for `coh chat`)
     README.md                               the model card (model_card.py)
 
 The folder is written under a temporary name, loaded afresh, compared with the trained model on a probe
@@ -29,6 +30,11 @@ from coh_lightning.export.chat_template import check_template, exported_template
 from coh_lightning.export.model_card import model_card
 from coh_lightning.io import atomic_write
 from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, newest_checkpoint
+
+SETTINGS = "coh_lightning.json"
+"""File of a folder: `data`, the settings of its prompts, and `chat_template`, the tokenizer's own, which the folder's
+replaces.
+"""
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -148,6 +154,8 @@ def write_folder(
         exported.save_pretrained(aside)
         check_tokenizer(aside, tokenizer)
         generation.save_pretrained(aside)
+        settings = {"data": saved["data"], "chat_template": tokenizer.chat_template}
+        (aside / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         card = model_card(
             folder.name, saved, checkpoint, conditions, spelled, notes, parameters=parameters, run=run, adapter=adapter
         )
