@@ -69,6 +69,8 @@ LIGHT = [
     "export.huggingface",
     "export.model_card",
     "export.chat_template",
+    "cli.chat",
+    "cli.chat_model",
     "cli.config_paths",
     "cli.config_errors",
     "cli.compare",
