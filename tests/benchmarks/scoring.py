@@ -38,7 +38,7 @@ from coh_lightning.generation.scoring import output_scores
 from coh_lightning.model.layout_check import use_tree_attention
 from coh_lightning.world.posts import vocabulary
 
-PAIRS, BATCH, ROW = 48, 8, 2048
+PAIRS, BATCH, ROW = 32, 8, 2048
 Sequences = Sequence[tuple[Tensor, int]]
 """Each answer after its prompt under the good sentence, and where it begins."""
 
