@@ -76,6 +76,8 @@ class RatingForm:
     """The author's own, shown before the questions."""
     contact: str = ""
     """Whom raters can ask, shown on the page."""
+    ranking: int = 0
+    """How many answers are ranked on one screen; 0: two are compared."""
     strength: bool = False
     """Whether a preference is slight or clear."""
     reasons: tuple[str, ...] = ()
