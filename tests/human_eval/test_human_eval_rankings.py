@@ -11,7 +11,6 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import choix
 import numpy as np
 import pytest
 
@@ -205,8 +204,9 @@ def test_answers_are_ranked_by_keys_in_a_browser(browser: Browser, tmp_path: Pat
 
 
 def simulated(strengths: list[float], prompts: int, seed: int = 3) -> list[tuple[str, tuple[str, ...]]]:
-    np.random.seed(seed)
-    orders = choix.generate_rankings(np.array(strengths), prompts, size=len(strengths))
+    """Rankings by the model itself: the order of strength plus Gumbel noise (Yellott 1977)."""
+    noise = np.random.default_rng(seed).gumbel(size=(prompts, len(strengths)))
+    orders = np.argsort(-(np.array(strengths) + noise), axis=1)
     return [(f"p{number}", tuple("abcd"[place] for place in order)) for number, order in enumerate(orders)]
 
 
