@@ -228,28 +228,34 @@ def read_study(folder: Path) -> Study:
         definitions=study["definitions"],
         orders={rater: tuple(order) for rater, order in study["orders"].items()},
         items=tuple(items),
-        rows=tuple(_rows(study, {item.item for item in items}, key, path)),
+        rows=tuple(_rows(study, {item.item: len(item.texts) for item in items}, key, path)),
         key=key,
         form=RatingForm.from_json(study.get("form", {}), str(path)),
     )
 
 
-def _rows(study: Mapping[str, Any], items: set[str], key: Mapping[str, Any], path: Path) -> Iterator[RatingRow]:
+def _rows(
+    study: Mapping[str, Any], sizes: Mapping[str, int], key: Mapping[str, Any], path: Path
+) -> Iterator[RatingRow]:
+    """The rows; `sizes`: item -> number of its texts."""
     for place, line in enumerate(study["rows"]):
         match line:
             case {"row": str(row), "item": str(item), "rater": str(rater), "left": int(left)} if (
                 left in (0, 1) or "order" in line
             ):
-                order = line.get("order", [])
-                if order and (sorted(order) != list(range(len(order))) or order[0] != left):
-                    raise _not_exported(path, f"rows[{place}] has an order that is none")
+                pass
             case _:
                 raise _not_exported(path, f"rows[{place}] lacks row, item or rater, or its left is not 0 or 1")
-        if item not in items or item not in key["items"] or row not in key["rows"] or rater not in study["orders"]:
+        if item not in sizes or item not in key["items"] or row not in key["rows"] or rater not in study["orders"]:
             raise _mixed(path, f"rows[{place}], {row!r:.60}, has no item in {ITEMS} and {KEY}, or no rater")
+        order = line.get("order", [])
+        shown = order if isinstance(order, list) and len(order) > 2 else [left, 1 - left]
+        whole = all(type(one) is int for one in shown) and sorted(shown) == [*range(sizes[item])]
+        if not whole or shown[0] != left or len(key["items"][item]["systems"]) != sizes[item]:
+            raise _not_exported(path, f"rows[{place}], {row!r:.60}, doesn't show the texts of its item")
         if key["rows"][row]["check"] in ("identical", "gold") and key["items"][item].get("expected") is None:
             raise _mixed(path, f"rows[{place}], {row!r:.60}, is a check without a right answer in {KEY}")
-        yield RatingRow(row, item, rater, left, tuple(order))
+        yield RatingRow(row, item, rater, left, tuple(shown) if len(shown) > 2 else ())
 
 
 def _not_exported(where: object, what: str) -> InputError:

@@ -242,3 +242,45 @@ def test_a_study_of_pairs_has_no_rankings(tmp_path: Path) -> None:
     study = study_at(tmp_path, ranking=False, number=4)
     assert all(not row.order for row in study.rows)
     assert "order" not in json.loads((tmp_path / "study/study.json").read_text())["rows"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"order": [0, 1]}, "doesn't show the texts of its item"),
+        ({"order": [0, 1, 1], "left": 0}, "doesn't show the texts of its item"),
+        ({"order": [1, 0, 2], "left": 0}, "doesn't show the texts of its item"),
+        ({"order": ["0", 1, 2], "left": 0}, "doesn't show the texts of its item"),
+        ({"order": {"0": 1}}, "doesn't show the texts of its item"),
+        ({"left": "0"}, "lacks row, item or rater, or its left is not 0 or 1"),
+    ],
+)
+def test_a_damaged_order_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    study_at(tmp_path, number=3)
+    path = tmp_path / "study/study.json"
+    content = json.loads(path.read_text())
+    content["rows"][1] |= change
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"study\.json: rows\[1\].*{says}"):
+        read_study(tmp_path / "study")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"ranking": 2},
+        {"ranking": True},
+        {"min_comment": -1},
+        {"reasons": [1]},
+        {"render": "html"},
+        {"wit": 1},
+        [],
+        {"reasons": "a"},
+    ],
+)
+def test_a_damaged_form_is_refused(tmp_path: Path, form: object) -> None:
+    study_at(tmp_path, number=3)
+    path = tmp_path / "study/study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"form": form}))
+    with pytest.raises(InputError, match=r"study\.json: its form is not one that export wrote"):
+        read_study(tmp_path / "study")
