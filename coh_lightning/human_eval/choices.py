@@ -18,13 +18,21 @@ WORDS = {
     **dict.fromkeys(("b", "right", "answer b", "answer_b"), "B"),
 }
 """What a rater may write for each choice, in any case."""
+LETTERS = "ABCDE"
 STRENGTHS = ("slightly", "clearly")
 REASONS = {"reasons_a": "A", "reasons_b": "B"}
 """The columns of reasons -> the side that they speak of."""
 
 
+def letters_of(form: RatingForm) -> str:
+    """The letters of the answers on the page."""
+    return LETTERS[: form.ranking or 2]
+
+
 def choices_of(form: RatingForm) -> tuple[str, ...]:
     """The choices in the order of the page."""
+    if form.ranking:
+        return tuple(letters_of(form))
     if not form.strength:
         return ("A", "tie", "B")
     slightly, clearly = STRENGTHS
@@ -33,6 +41,9 @@ def choices_of(form: RatingForm) -> tuple[str, ...]:
 
 def in_words(form: RatingForm) -> str:
     """The choices for a message, such as "A, tie or B"."""
+    if form.ranking:
+        letters = letters_of(form)
+        return f"each of {', '.join(letters)} once, from best to worst, such as {' > '.join(letters[::-1])}"
     *others, last = choices_of(form)
     return f"{', '.join(others)} or {last}"
 

@@ -36,6 +36,8 @@ from coh_lightning.human_eval.form import (
     set_of_tasks,
 )
 from coh_lightning.human_eval.items import match, read_gold
+from coh_lightning.human_eval.ranking_study import make_ranking_study
+from coh_lightning.human_eval.rankings import check_ranking
 from coh_lightning.human_eval.sheets import CELL_LIMIT, utf16_units, write_rating_page, write_sheets
 from coh_lightning.human_eval.study import (
     ITEMS,
@@ -81,6 +83,7 @@ def export_study(
     reasons: Sequence[str] = (),
     min_comment: int = 0,
     practice: Path | None = None,
+    ranking: bool = False,
     render: str = "raw",
     exclusion: Mapping[str, float | None] | None = None,
     forms: Sequence[str] = (),
@@ -112,6 +115,7 @@ def export_study(
         reasons: categories of what is wrong with an answer, of which a rater gives at least one.
         min_comment: the least characters of a comment.
         render: how the page shows answers: raw, or as markdown.
+        ranking: rank the answers of all systems, three to five, on one screen, instead of comparing two at a time.
         practice: a file of items before the study, whose answers are explained.
         exclusion: changes to `EXCLUSION`; None switches a rule off.
         forms: further forms of the sheets: xlsx, label-studio, potato.
@@ -144,7 +148,10 @@ def export_study(
     asked = question_set(asked_of, language)
     attributes = checked_attributes(attributes or [*asked])
     definitions = definitions_of(attributes, define or {}, asked)
+    if ranking:
+        check_ranking(systems)
     form = RatingForm(
+        ranking=len(systems) if ranking else 0,
         language=language,
         questions=asked_of if asked_of in QUESTION_SETS else "",
         instructions=own,
@@ -171,6 +178,21 @@ def export_study(
         "exclusion": rules,
         "warnings": list(matched.warnings),
     }
+    if ranking:
+        study = make_ranking_study(
+            matched,
+            systems,
+            design,
+            seed=seed,
+            definitions=definitions,
+            title=title,
+            key=key,
+            form=form,
+            rater_names=rater_names,
+        )
+        _check_output(output, study, overwrite=overwrite)
+        _write_folder(study, output, forms)
+        return study
     study = make_study(
         matched,
         design,

@@ -13,7 +13,7 @@ from coh_lightning.checks import checked_text
 from coh_lightning.errors import InputError, did_you_mean
 from coh_lightning.human_eval.choices import REASONS
 from coh_lightning.human_eval.form import DEFAULT_FORM, RENDERED, RatingForm
-from coh_lightning.human_eval.sheets import AFTER, BEFORE
+from coh_lightning.human_eval.sheets import AFTER, before
 from coh_lightning.human_eval.study import DEFINITIONS, RULES
 from coh_lightning.human_eval.systems import System
 from coh_lightning.words import mentions
@@ -42,7 +42,7 @@ def checked_forms(forms: Sequence[str]) -> tuple[str, ...]:
 
 def checked_attributes(attributes: Sequence[str]) -> tuple[str, ...]:
     """Attributes that can be columns of a sheet."""
-    seen = {name.casefold() for name in (*BEFORE, *REASONS, *AFTER)}
+    seen = {name.casefold() for name in (*before(RatingForm(ranking=5)), *REASONS, *AFTER)}
     for name in attributes:
         if not regex.fullmatch(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_ \u200c\u200d-]*[\p{L}\p{M}\p{N}_])?", name):
             raise InputError(f"The attribute {name!r} can't name a column; use letters, digits, spaces and hyphens.")
@@ -120,6 +120,10 @@ def check_form(form: RatingForm, forms: Sequence[str]) -> None:
         raise InputError(f"Answers can't be shown as {form.render!r:.40}; give {' or '.join(RENDERED)}.")
     if form.strength and "potato" in forms:
         raise InputError("potato can't ask how strong a preference is; leave out --strength, or the form potato.")
+    if form.ranking and (forms or form.strength or form.reasons or form.practice):
+        raise InputError(
+            "A ranking can't be combined with --forms, --strength, --reasons or --practice; leave these out."
+        )
     if form.reasons and forms:
         raise InputError(
             f"The form {forms[0]} can't ask for reasons, as rate.html and the CSV sheets do; leave it out."

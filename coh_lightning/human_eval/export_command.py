@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--control", nargs=2, metavar=("ASK", "ASK"), help=what)
     add("--prompts", dest="max_prompts", type=int, metavar="N", help="rate at most N prompts, drawn by the seed")
     add("--dialogues", action="store_true", help="the lines are turns of dialogues, ids DIALOGUE#TURN: join them")
+    what = "rank the answers of all systems (three to five) on one screen, instead of comparing two at a time"
+    add("--ranking", action="store_true", help=what)
     add = parser.add_argument_group("who rates what").add_argument
     add("--raters", type=int, default=3, metavar="N", help="sheets to write (default: %(default)s)")
     add("--overlap", type=int, default=50, metavar="M", help="items that every rater gets (default: %(default)s)")

@@ -76,6 +76,8 @@ class RatingForm:
     """The author's own, shown before the questions."""
     contact: str = ""
     """Whom raters can ask, shown on the page."""
+    ranking: int = 0
+    """How many answers are ranked on one screen; 0: two are compared."""
     strength: bool = False
     """Whether a preference is slight or clear."""
     reasons: tuple[str, ...] = ()
@@ -110,7 +112,8 @@ class RatingForm:
         wrong = any(type(value) is not kinds.get(name) for name, value in given.items())
         if wrong or not all(isinstance(reason, str) for reason in given.get("reasons", ())):
             raise InputError(f"{where}: its form is not one that export wrote; restore the file.")
-        if given.get("render", "raw") not in RENDERED:
+        ranking, least = given.get("ranking", 0), given.get("min_comment", 0)
+        if given.get("render", "raw") not in RENDERED or ranking not in (0, 3, 4, 5) or least < 0:
             raise InputError(f"{where}: its form is not one that export wrote; restore the file.")
         if given.get("language", "en") not in languages():
             raise InputError(

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations, product
 from pathlib import Path
 
 from coh_lightning.errors import InputError, counted
@@ -25,9 +26,10 @@ from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
 from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.human_eval.choices import choice_words, in_words, listed_reasons
 from coh_lightning.human_eval.file_notes import FileNotes
+from coh_lightning.human_eval.rankings import pairs_of, read_ranking
 from coh_lightning.human_eval.rating_files import read_rating_file
 from coh_lightning.human_eval.sheets import unguard
-from coh_lightning.human_eval.study import JUDGMENTS, Study, read_study
+from coh_lightning.human_eval.study import JUDGMENTS, RatingRow, Study, read_study
 from coh_lightning.human_eval.submitted import ExportedRows, SubmittedRow
 
 SHOWN = 8
@@ -85,7 +87,7 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     return ImportResult(
         judgments=len(judgments),
         added=len(merge.judgments.keys() - before.keys()),
-        expected=len(study.rows) * len(study.attributes),
+        expected=len(study.rows) * len(study.attributes) * _judgments_a_cell(study),
         missing=tuple(merge.missing()),
         duplicates=tuple(merge.duplicates),
         foreign=tuple(merge.foreign),
@@ -108,7 +110,7 @@ def _imported_before(path: Path, study: Study) -> tuple[list[Judgment], dict[tup
         if judgment.rater.startswith(JUDGE):
             judged.append(judgment)
             continue
-        if judgment.row not in rows:
+        if judgment.sheet_row not in rows:
             other = f"judgment {number} is of row {judgment.row!r:.60}, which study {study.id} doesn't have"
             raise InputError(f"{path}: {other}; is the file of another study?")
         first, choice = seen.setdefault((judgment.row, judgment.attribute), (number, judgment.choice))
@@ -167,7 +169,7 @@ class _Merge:
             notes.changed(where)
         seconds, comment = self._seconds(submitted), self._comment(submitted)
         about = self.study.key["items"][row.item]
-        systems = tuple(about["systems"][place] for place in (row.left, 1 - row.left))
+        systems = tuple(about["systems"][place] for place in row.places)
         for attribute, several in submitted.unclear.items():
             answers = " and ".join(f"{written[:40]!r}" for written in several)
             unclear = f"{attribute} of row '{row.row}' has {len(several)} answers, {answers}"
@@ -176,6 +178,9 @@ class _Merge:
             word = _plain(unguard(written)).lstrip("'").casefold()
             if not word:
                 self._blank.setdefault((row.row, attribute), where)
+                continue
+            if self.study.form.ranking:
+                self._take_ranking(row, attribute, written, systems, seconds, comment, where, notes)
                 continue
             if word not in self._words:
                 fact = f"{written[:40]!r} is not a choice for {attribute}"
@@ -196,6 +201,37 @@ class _Merge:
                 strength=strength or None,
             )
             self._add(judgment, where, notes)
+
+    def _take_ranking(
+        self,
+        row: RatingRow,
+        attribute: str,
+        written: str,
+        systems: Sequence[str],
+        seconds: float | None,
+        comment: str,
+        where: str,
+        notes: FileNotes,
+    ) -> None:
+        """Add a judgment for each two answers; a comment's labels are A and B, so theirs has it."""
+        ranking = read_ranking(unguard(written), len(systems))
+        if ranking is None:
+            fact = f"{written[:40]!r} is no ranking for {attribute}"
+            self.invalid.append(f"{where}: {fact}; write {in_words(self.study.form)}.")
+            return
+        for first, second, better in pairs_of(ranking):
+            new = Judgment(
+                item=row.item,
+                row=f"{row.row}:{first}-{second}",
+                prompt_id=self.study.key["items"][row.item]["prompt_id"],
+                rater=row.rater,
+                attribute=attribute,
+                choice=systems[better],
+                systems=(systems[first], systems[second]),
+                seconds=seconds,
+                comment=comment if (first, second) == (0, 1) else "",
+            )
+            self._add(new, where, notes)
 
     def _add(self, new: Judgment, where: str, notes: FileNotes) -> None:
         place = (new.row, new.attribute)
@@ -257,13 +293,14 @@ class _Merge:
 
     def missing(self) -> Iterator[str]:
         """A sentence for each partly answered row, then one for each rater with unanswered rows."""
+        answers = {(one.sheet_row, one.attribute) for one in self.judgments.values()}
         yield from self._unexplained()
         for row in self.study.rows:
-            lacking = [name for name in self.study.attributes if (row.row, name) not in self.judgments]
+            lacking = [name for name in self.study.attributes if (row.row, name) not in answers]
             if 0 < len(lacking) < len(self.study.attributes):
                 blank = (self._blank[row.row, name] for name in lacking if (row.row, name) in self._blank)
                 yield f"{next(blank, row.rater)}: row '{row.row}' has no answer for {', '.join(lacking)}."
-        answered = {row for row, _ in self.judgments}
+        answered = {row for row, _ in answers}
         for rater in self.study.raters:
             rows = [row.row for row, _ in self.study.rater_rows(rater)]
             empty = sum(row not in answered for row in rows)
@@ -289,6 +326,10 @@ class _Merge:
                 yield f"{rater}: {counted(number, 'row')} without the required reason or comment; the votes count."
 
 
+def _judgments_a_cell(study: Study) -> int:
+    return max(1, math.comb(study.form.ranking, 2))
+
+
 def _plain(text: str) -> str:
     return re.sub(r"[\s\u200b\ufeff]+", " ", text).strip()
 
@@ -297,9 +338,10 @@ def _with_checks(study: Study, given: Mapping[tuple[str, str], Judgment]) -> lis
     """The judgments in the order of the study's rows and attributes, with `passed` for the checks."""
     about = study.key["rows"]
     judgments = []
+    pairs = [f":{first}-{second}" for first, second in combinations(range(study.form.ranking), 2)] or [""]
     for row in study.rows:
-        for attribute in study.attributes:
-            one = given.get((row.row, attribute))
+        for attribute, pair in product(study.attributes, pairs):
+            one = given.get((row.row + pair, attribute))
             if one is None:
                 continue
             passed: bool | None = None

@@ -18,6 +18,7 @@ from coh_lightning.human_eval.report_tables import (
     judge_table,
     length_table,
     percent,
+    plackett_luce_table,
     position_table,
     ranking_table,
     rater_table,
@@ -74,6 +75,7 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
         ),
         *_strength(numbers),
         *_exclusions(numbers),
+        *_plackett_luce(numbers),
         *_ranking(analysis, figures),
         Words("Agreement of raters", "heading"),
         agreement_table(analysis),
@@ -258,6 +260,31 @@ def _ranking(analysis: Numbers, figures: Mapping[str, str]) -> list[Block]:
                 "Bradley-Terry with ties (Davidson 1970) on all votes. Log strengths have mean 0; a difference d means "
                 "odds of exp(d) among decided votes. The win rate is against each of the others equally often, a tie "
                 "as half. Intervals over prompts.",
+                "note",
+            ),
+        ]
+    return blocks
+
+
+def _plackett_luce(numbers: Numbers) -> list[Block]:
+    """The systems by whole rankings, if raters ranked several at once."""
+    entries = numbers["plackett_luce"]
+    if not entries:
+        return []
+    blocks: list[Block] = [Words("Ranking by whole orders", "heading")]
+    blocks += [
+        Words(f"{plain(attribute)}: {entry['refused']}", "warning")
+        for attribute, entry in entries.items()
+        if "refused" in entry
+    ]
+    table = plackett_luce_table(numbers)
+    if table.rows:
+        blocks += [
+            table,
+            Words(
+                "Plackett-Luce (1975) on whole rankings, fitted by choix. Log strengths have mean 0; a difference d "
+                "means odds of exp(d) to be put before the other. Intervals are percentiles over resampled prompts. "
+                "The tables of pairs count each two answers of a ranking as a vote.",
                 "note",
             ),
         ]

@@ -165,6 +165,22 @@ def rater_table(numbers: Numbers) -> Table:
     return Table((*head, "comments", "excluded"), tuple(rows))
 
 
+def plackett_luce_table(numbers: Numbers) -> Table:
+    """The systems of each attribute by strength."""
+    rows = [
+        (
+            plain(attribute),
+            f"{each['rank']}",
+            plain(each["system"]),
+            bracketed(each["log_strength"], "{:+.2f}"),
+            f"{100 * each['first']:.0f} %",
+        )
+        for attribute, entry in numbers["plackett_luce"].items()
+        for each in entry.get("systems", ())
+    ]
+    return Table(("attribute", "rank", "system", "log strength", "ranked first"), tuple(rows), names=3)
+
+
 def strength_table(numbers: Numbers) -> Table:
     """Each pair and attribute: votes by strength, clear preferences by prompt, odds ratio."""
     rows = []

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.choices import REASONS, choice_words, choices_of
+from coh_lightning.human_eval.choices import REASONS, choice_words, choices_of, in_words, letters_of
 from coh_lightning.human_eval.form import RatingForm, names_of
 from coh_lightning.human_eval.study import Study
 from coh_lightning.io import atomic_write
@@ -65,7 +65,17 @@ def unguard(cell: str) -> str:
 
 def columns(study: Study, rater: str) -> list[str]:
     """The columns of a rater's sheet, with the attributes in that rater's order."""
-    return [*BEFORE, *study.orders[rater], *after(study.form)]
+    return [*before(study.form), *study.orders[rater], *after(study.form)]
+
+
+def texts_of(form: RatingForm) -> tuple[str, ...]:
+    """The columns of texts: the prompt and each answer."""
+    return ("prompt", *(f"answer_{letter.lower()}" for letter in letters_of(form)))
+
+
+def before(form: RatingForm) -> tuple[str, ...]:
+    """The columns before the attributes."""
+    return ("row_id", "study_id", "rater", "text_hash", *texts_of(form))
 
 
 def after(form: RatingForm) -> tuple[str, ...]:
@@ -101,12 +111,16 @@ def instructions(study: Study) -> str:
         for name in study.attributes
     )
     own = f"{study.form.instructions.strip()}\n\n" if study.form.instructions else ""
+    each_row = words["each_row_ranked" if study.form.ranking else "each_row"]
+    asked_of = words["asked_ranked" if study.form.ranking else "asked"]
     contact = f"\n{words['contact'].format(contact=study.form.contact)}\n" if study.form.contact else ""
-    wide = max(map(len, choices_of(study.form)))
-    choices = "\n".join(f"  {choice:<{wide}}  {_meaning(choice, words)}" for choice in choices_of(study.form))
+    options = [(choice, _meaning(choice, words)) for choice in choices_of(study.form) if not study.form.ranking]
+    wide = max((len(choice) for choice, _ in options), default=0)
+    choices = "\n".join(f"  {choice:<{wide}}  {meaning}" for choice, meaning in options)
+    choices = choices or f"{words['rank']}: {in_words(study.form)}"
     return f"""{study.title}
 
-{own}{textwrap.fill(f"{words['each_row']} {words['asked']}", 118)}
+{own}{textwrap.fill(f"{each_row} {asked_of}", 118)}
 
 {asked}
 
@@ -176,6 +190,8 @@ def write_rating_page(study: Study, path: Path | str) -> Path:
         "instructions": form.instructions,
         "contact": form.contact,
     }
+    given["letters"] = letters_of(form)
+    given["ranking"] = form.ranking
     given["strength"] = form.strength
     given["rendered"] = [item.texts for item in study.items] if form.render == "markdown" else []
     return write_page(path, "rating.html.j2", data=data, **given)
@@ -186,7 +202,10 @@ def rating_data(study: Study) -> dict[str, Any]:
     numbers = {item.item: number for number, item in enumerate(study.items)}
     raters = []
     for name, order in study.orders.items():
-        rows = [[row.row, row.text_hash(item), numbers[item.item], row.left] for row, item in study.rater_rows(name)]
+        rows = [
+            [row.row, row.text_hash(item), numbers[item.item], list(row.order) or row.left]
+            for row, item in study.rater_rows(name)
+        ]
         raters.append({"name": name, "order": list(order), "rows": rows})
     return {
         "study": study.id,
@@ -199,6 +218,7 @@ def rating_data(study: Study) -> dict[str, Any]:
         "rendered": study.form.render == "markdown",
         "code": study.form.questions == "code",
         "levels": choices_of(study.form),
+        "ranking": study.form.ranking,
         "reasons": list(study.form.reasons),
         "least": study.form.min_comment,
         "practice": [one.to_json() for one in study.form.practice],

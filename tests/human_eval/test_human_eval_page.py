@@ -137,7 +137,7 @@ def test_the_page_has_no_systems_checks_or_seed(tmp_path: Path) -> None:
         for secret in ("SYSTEM-ONE", "SYSTEM-TWO", "gold", "swap", "identical", "271828", "i0003"):
             assert secret not in part
     keys = {"study", "title", "definitions", "names", "words", "guard", "choices", "items", "raters"}
-    asked = {"levels", "reasons", "least", "practice", "rendered", "code"}
+    asked = {"levels", "reasons", "least", "practice", "rendered", "code", "ranking"}
     assert set(rating_data(TEN)) == keys | asked
     assert rating_data(TEN)["raters"][0]["rows"][3] == [
         "r10003",

@@ -5,7 +5,8 @@
   const words = data.words;
   const said = (name, values = {}) => words[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
   const KEYS = Object.fromEntries(data.levels.map((choice, number) => [number + 1, choice]));
-  for (const key of ["a", "t", "b"]) {
+  for (const letter of data.ranking ? data.levels : []) KEYS[letter.toLowerCase()] = letter;
+  for (const key of data.ranking ? [] : ["a", "t", "b"]) {
     KEYS[key] = data.levels.find(choice => choice.toLowerCase().startsWith(key) && !choice.endsWith("clearly"));
   }
   const IDLE = 180000; // ms without input after which time no longer counts: the rater has left
@@ -75,10 +76,13 @@
     const done = work[rater.rows[number][0]];
     return Boolean(done) && (Object.keys(done.choices).length > 0 || done.comment !== "" || given(done).length > 0);
   };
+  /** The letters of a ranking, from best to worst; and whether a question is answered, a ranking with all letters. */
+  const ranked = choice => (choice ? choice.split(" > ") : []);
+  const whole = choice => (data.ranking ? ranked(choice).length === data.ranking : Boolean(choice));
   const given = done => ["A", "B"].flatMap(side => done.reasons?.[side] ?? []);
   const answered = number => {
     const done = work[rater.rows[number][0]];
-    return Boolean(done) && rater.order.every(name => done.choices[name]);
+    return Boolean(done) && rater.order.every(name => whole(done.choices[name]));
   };
   /** Whether what must be said beside the choices is said: a reason unless all is a tie, a comment long enough. */
   const explained = number => {
@@ -156,6 +160,7 @@
   }
   const named = name => data.names[name];
   function meaning(choice) {
+    if (data.ranking) return choice;
     const [letter, strength] = choice.split(" ");
     return letter === "tie" ? words.tie_long : said(strength ? "better_" + strength : "better", { letter });
   }
@@ -185,12 +190,13 @@
       const definition = element("p", "", data.definitions[name] ?? "");
       definition.id = "definition-" + number;
       const choices = element("div", "choices");
-      choices.classList.toggle("graded", data.levels.length > 3);
+      choices.classList.toggle("graded", data.levels.length > 3 || data.ranking > 0);
       for (const [place, choice] of data.levels.entries()) {
         const [letter, strength] = choice.split(" ");
         const label = letter === "tie" ? words.tie : letter;
         const button = element("button", "", label, element("kbd", "", String(place + 1)));
         if (strength) button.append(element("small", "", words[strength]));
+        if (data.ranking) button.append(element("small", ""));
         button.type = "button";
         button.dataset.choice = choice;
         button.setAttribute("aria-label", `${named(name)}: ${meaning(choice)}`);
@@ -206,9 +212,12 @@
     const done = work[rater.rows[here][0]];
     [...at("questions").children].forEach((group, number) => {
       group.classList.toggle("active", number === active);
-      if (done?.choices[rater.order[number]]) group.classList.remove("open");
+      const choice = done?.choices[rater.order[number]];
+      if (whole(choice)) group.classList.remove("open");
       for (const button of group.querySelectorAll("button")) {
-        button.setAttribute("aria-pressed", String(done?.choices[rater.order[number]] === button.dataset.choice));
+        const rank = ranked(choice).indexOf(button.dataset.choice);
+        button.setAttribute("aria-pressed", String(data.ranking ? rank >= 0 : choice === button.dataset.choice));
+        if (data.ranking) button.querySelector("small").textContent = rank < 0 ? "–" : `${rank + 1}.`;
       }
     });
     for (const button of at("reasons").querySelectorAll("button")) {
@@ -289,13 +298,14 @@
       const [row] = rater.rows[here], texts = shown(here);
       const [, , item, left] = rater.rows[here];
       show(at("prompt"), texts[0]);
-      showAnswer(at("answer-a"), texts[1], `text-${item}-${left}`);
-      showAnswer(at("answer-b"), texts[2], `text-${item}-${1 - left}`);
+      for (const [number, place] of places(left).entries()) {
+        showAnswer(at("answer-" + "abcde"[number]), texts[number + 1], `text-${item}-${place}`);
+      }
       fold();
       at("place").textContent = `${said("item", { number: here + 1 })} ${said("of", { count: rater.rows.length })}`;
       at("comment").value = work[row]?.comment ?? "";
       for (const group of at("questions").children) group.classList.remove("open");
-      active = Math.max(0, rater.order.findIndex(name => !work[row]?.choices[name]));
+      active = Math.max(0, rater.order.findIndex(name => !whole(work[row]?.choices[name])));
       scrollTo(0, 0);
       at("panel").scrollTop = 0;
       answers();
@@ -345,12 +355,20 @@
     else delete choices[name];
     unsaved = true;
   }
+  /** A ranking with one more letter at its end, or without one that it had; the last letter needs no choice. */
+  function ranking(before, letter) {
+    const had = ranked(before).includes(letter);
+    const now = had ? ranked(before).filter(each => each !== letter) : [...ranked(before), letter];
+    const left = data.levels.filter(each => !now.includes(each));
+    if (!had && left.length === 1) now.push(left[0]);
+    return now.join(" > ");
+  }
   function choose(number, choice) {
     const name = rater.order[number], before = made(here).choices[name];
     undone.push([here, name, before]);
-    change(here, name, before === choice ? undefined : choice);
+    change(here, name, data.ranking ? ranking(before, choice) : before === choice ? undefined : choice);
     const order = [...rater.order.keys()].map(step => (number + step) % rater.order.length);
-    const open = order.find(each => !made(here).choices[rater.order[each]]);
+    const open = order.find(each => !whole(made(here).choices[rater.order[each]]));
     active = open ?? number;
     const now = made(here).choices[name];
     const then = open === undefined ? words.all_answered : said("next_question", { name: named(rater.order[open]) });
@@ -375,7 +393,7 @@
     if (here === rater.rows.length) return;
     if (complete(here) || skip) return go(here + 1);
     if (answered(here)) return say(words.more_needed);
-    const open = rater.order.flatMap((name, number) => (made(here).choices[name] ? [] : [number]));
+    const open = rater.order.flatMap((name, number) => (whole(made(here).choices[name]) ? [] : [number]));
     for (const number of open) at("questions").children[number].classList.add("open");
     mark(open[0]);
     say(said("still_open", { open: open.length, count: rater.order.length }));
@@ -386,20 +404,23 @@
     if (found === undefined) go(all);
     else go(here === all ? rater.rows.findIndex((_, number) => !complete(number)) : found);
   }
-  /** What row number `number` shows: prompt, answer A, answer B. */
+  /** Numbers of the texts that are shown as A, B, ... */
+  const places = left => (Array.isArray(left) ? left : [left, 1 - left]);
+  /** What row number `number` shows: prompt, answer A, answer B, ... */
   function shown(number) {
     const [, , item, left] = rater.rows[number];
     if (practice) return ["prompt", "a", "b"].map(name => data.practice[item][name]);
     const [prompt, ...texts] = data.items[item];
-    return [prompt, texts[left], texts[1 - left]];
+    return [prompt, ...places(left).map(place => texts[place])];
   }
   const why = done => (data.reasons.length ? ["A", "B"].map(side => (done?.reasons?.[side] ?? []).join("; ")) : []);
   function table() {
-    const about = ["row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b"];
+    const answers = [...(data.ranking ? data.levels : "AB")].map(letter => "answer_" + letter.toLowerCase());
+    const about = ["row_id", "study_id", "rater", "text_hash", "prompt", ...answers];
     const rows = rater.rows.map(([row, hash], number) => {
       const done = work[row];
       const seconds = touched(number) ? done.seconds.toFixed(1) : "";
-      const choices = rater.order.map(name => done?.choices[name] ?? "");
+      const choices = rater.order.map(name => (whole(done?.choices[name]) ? done.choices[name] : ""));
       const ids = [row, data.study, rater.name, hash];
       return [...ids, ...shown(number), ...choices, ...why(done), done?.comment ?? "", seconds];
     });
@@ -489,7 +510,7 @@
     }
     recall();
     at("who").textContent = rater.name;
-    at("task").textContent = said("task", { count: rater.rows.length });
+    at("task").textContent = said(data.ranking ? "task_ranked" : "task", { count: rater.rows.length });
     asked();
     questions();
     reasons();

@@ -2,7 +2,8 @@
 // The sheet of a rater as a file: written as `human_eval/sheets.py` does it, read as `human_eval/rating_files.py` does.
 const sheetFiles = data => {
   const HEADER_WITHIN = 40; // rows among which the header is looked for: instructions may stand above it
-  const TEXTS = ["prompt", "answer_a", "answer_b"];
+  const LETTERS = data.ranking ? data.levels : ["A", "B"];
+  const TEXTS = ["prompt", ...LETTERS.map(letter => "answer_" + letter.toLowerCase())];
 
   // RFC 4180, UTF-8 with a byte order mark, the same guard against formulas as the sheets
   const dangerous = new RegExp(data.guard);
@@ -76,6 +77,11 @@ const sheetFiles = data => {
     return there.length === TEXTS.length && changed.length === 0;
   }
   const choice = cell => {
+    if (data.ranking) {
+      const letters = [...plain(cell).toUpperCase().replace(/[\s>,;]/g, "")];
+      if (!letters.length) return "";
+      return [...letters].sort().join() === LETTERS.join() ? letters.join(" > ") : null;
+    }
     const word = plain(cell).replace(/^'+/, "").toLowerCase();
     return word === "" ? "" : data.choices[word] ?? null; // null: not understood
   };
