@@ -27,8 +27,10 @@ from coh_lightning.dataset.pretraining import TEXT, read_pieces
 from coh_lightning.dataset.report import SplitCounts
 from coh_lightning.dataset.row_builder import RowBuilder
 from coh_lightning.dataset.splits import Stage, rated_attributes, read_splits, tasks_of
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source, counts
+from coh_lightning.feedback.sources.in_memory import in_memory
 from coh_lightning.generation.prompter import Prompter, turns_before_answers
 from coh_lightning.generation.request import RecordRequest
 from coh_lightning.model.loading import ModelSpec
@@ -58,6 +60,8 @@ class CoHDataModule(LightningDataModule):
         feedback: A file of our own records (JSON lines), or of TRL's pairs or unpaired rows; `world` is the feedback of
             the embedded world, `world:noise` that of its second kind (a file of that name is `./world`). Either this or
             `sources` must be given.
+        records: Feedback in memory, instead of both: a list of records (dictionaries as the lines of such a file, or
+            `Feedback`), or a Hugging Face `Dataset`. Only from Python.
         sources: The sources of the feedback, instead of `feedback`.
         validation_sources: Separate held-out feedback; None takes `validation_share` of the prompts of `sources`.
         test_sources: The same for `test` and `predict`.
@@ -93,6 +97,7 @@ class CoHDataModule(LightningDataModule):
         self,
         feedback: str | None = None,
         *,
+        records: Any = None,
         sources: list[Source] | None = None,
         validation_sources: list[Source] | None = None,
         test_sources: list[Source] | None = None,
@@ -122,7 +127,9 @@ class CoHDataModule(LightningDataModule):
         cache_dir: str = "~/.cache/coh_lightning",
     ) -> None:
         super().__init__()
-        self.feedback, self.sources = feedback, sources
+        if records is not None and (feedback is not None or sources is not None):
+            raise InputError("records are given, and so are feedback or sources; give one of them.")
+        self.feedback, self.sources = feedback, sources if records is None else [in_memory(records)]
         self.validation_sources, self.test_sources = validation_sources, test_sources
         self.validation_share, self.test_share = validation_share, test_share
         self.tokenizer_name = tokenizer
@@ -149,6 +156,21 @@ class CoHDataModule(LightningDataModule):
         self.notes: list[str] = []
         self.splits: dict[Stage, list[PlannedRecord]] = {}  # records that the method can use, after set-up
         check_arguments(self)
+
+    NOT_CONFIGURED = frozenset({"records"})
+    """Arguments that no configuration has."""
+
+    def __repr__(self) -> str:
+        """What it reads and how, and after set-up how much it is."""
+        what = f"{self.own_feedback or WORLD}, method {self.method.name}, wording {self.wording.name}"
+        how = f"{self.prompt_format.kind} format, {self.layout} layout"
+        if not self.splits:
+            return f"{type(self).__name__}({what}, {how}; not set up)"
+        sizes = [f"{counted(len(split), 'record')} for {stage}" for stage, split in self.splits.items() if split]
+        rows = f"{counted(self.counts['train'].rows, 'row')} of {self.row_tokens} tokens"
+        return f"{type(self).__name__}({what}, {how}; {', '.join(sizes)}; {rows})"
+
+    __str__ = __repr__  # Lightning's makes all loaders
 
     def prepare_data(self) -> None:
         """On one process per machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts)."""
@@ -184,7 +206,7 @@ class CoHDataModule(LightningDataModule):
         """What is trained on, for messages; None if it is the embedded world's feedback."""
         if self.feedback is not None:
             return None if self.feedback == WORLD else f"'{self.feedback}'"
-        named = [f"{type(source).__name__} '{source.label}'" for source in self.sources or []]
+        named = [f"{type(source).__name__.lstrip('_')} '{source.label}'" for source in self.sources or []]
         return None if self.sources is None else ", ".join(named)
 
     def _build(self) -> None:
@@ -262,7 +284,12 @@ class CoHDataModule(LightningDataModule):
 
     @property
     def plan(self) -> Plan:
+        self._need_setup()
         return self.rows.plan
+
+    def _need_setup(self) -> None:
+        if "rows" not in vars(self):
+            raise InputError("this CoHDataModule has read nothing yet; call its setup() first (a Trainer does).")
 
     @property
     def kinds(self) -> list[str]:
@@ -297,6 +324,7 @@ class CoHDataModule(LightningDataModule):
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
         """Each held-out prompt under each of its conditions, sorted by length."""
+        self._need_setup()
         return self.prompter.requests(planned.record for planned in self.splits[stage][:limit])
 
     @property
@@ -338,9 +366,11 @@ class CoHDataModule(LightningDataModule):
 
     def held_out(self, stage: Stage) -> list[BatchTable]:
         """The batches of a held-out split."""
+        self._need_setup()
         return self.rows.held_out(stage, self.comparer, ranks=self._ranks()[0])
 
     def _writing(self, limit: int | None) -> BatchTable:
+        self._need_setup()
         refuse_empty(self.splits["test"], self.test_share)
         return writing(self.splits["test"][:limit], self.prompter, ranks=self._ranks()[0])
 
@@ -360,6 +390,7 @@ class CoHDataModule(LightningDataModule):
 
     def largest_batches(self) -> list[tuple[Batch, bool]]:
         """The rows that take the most memory (`RowBuilder.largest_batches`)."""
+        self._need_setup()
         return self.rows.largest_batches(self.comparer)
 
     @cached_property
