@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coh_lightning.feedback.completions import Completion as Completion
     from coh_lightning.feedback.records import Feedback as Feedback
     from coh_lightning.generation.sampling import Sampling as Sampling
-    from coh_lightning.generation.writing import Generation as Generation
+    from coh_lightning.generation.settings import Generation as Generation
     from coh_lightning.model.lora import LoRA as LoRA
     from coh_lightning.module import CoHModule as CoHModule
     from coh_lightning.sequences.method import Method as Method
@@ -37,7 +37,7 @@ _HOMES = {
     "Completion": "feedback.completions",
     "CompletionWriter": "callbacks",
     "Feedback": "feedback.records",
-    "Generation": "generation.writing",
+    "Generation": "generation.settings",
     "HuggingFaceExport": "callbacks",
     "HumanEvalExport": "callbacks",
     "InputError": "errors",

@@ -33,6 +33,7 @@ OWN = {
     "chat": ("coh_lightning.cli.chat", "ask a model in the terminal, choosing the feedback sentence while talking"),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
     "feedback": ("coh_lightning.cli.feedback", "turn votes of a study, a judge's, or scores into feedback records"),
+    "rounds": ("coh_lightning.cli.rounds", "write, hear what is said, learn, and write again, in rounds"),
     "compare": ("coh_lightning.cli.compare", "compare methods over seeds and base models, with intervals"),
     "sweep": ("coh_lightning.cli.sweep", "search settings: each trial a fit, its study in a local file"),
     "trl": ("coh_lightning.cli.trl_baselines", "train a baseline with TRL: DPO, KTO, a reward model, RLOO"),

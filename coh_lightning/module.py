@@ -26,15 +26,15 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.figures import headline
 from coh_lightning.generation.request import OpaqueList
-from coh_lightning.generation.writing import Generation, Writer
-from coh_lightning.model.attention import row_logits
-from coh_lightning.model.build import build, check_sizes, checked, config_settings, shard_if_whole
+from coh_lightning.generation.settings import Generation
+from coh_lightning.generation.writing import Writer
+from coh_lightning.model.build import build, check_sizes, checked, config_settings, fit_to_rows, shard_if_whole
 from coh_lightning.model.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
-from coh_lightning.model.layout_check import check_layout, use_tree_attention
+from coh_lightning.model.head import row_losses
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA, adapters
 from coh_lightning.model.losses import row_loss
-from coh_lightning.model.sharding import clip_gradients, replicas
+from coh_lightning.model.sharding import clip_gradients, is_sharded, replicas
 from coh_lightning.rng import key64
 from coh_lightning.runs.preemption import check_same_plan, recount, to_step_start
 from coh_lightning.training.held_out_figures import LossFigures, PreferenceFigures, names_in_fit
@@ -100,7 +100,7 @@ class CoHModule(pl.LightningModule):
         self.trained_with: dict[str, Any] | None = None
         """The loaded checkpoint's settings of wording, method, prompt format and tokenizer."""
         self.writer = Writer(generation, trust_remote_code=trust_remote_code)
-        self._trees_checked = False
+        self._fitted = False
         self._step_lr = 0.0
         self._stop_after_step = False
         self._validations = 0
@@ -165,11 +165,10 @@ class CoHModule(pl.LightningModule):
     def _check_fit(self) -> None:
         """Refuses data that the model can't take, before the first row of a stage."""
         check_sizes(self.lm, self._vocabulary, self.data)
-        if self.data.layout == "tree" and not self._trees_checked:
-            check_layout(self.lm, row_tokens=self.data.row_tokens)
-            if self.spec.attention == "auto" and not self.compile_blocks:  # the compiler would want fixed shapes
-                use_tree_attention(self.lm, row_tokens=self.data.row_tokens)
-            self._trees_checked = True
+        if not self._fitted:
+            # the compiler would want fixed shapes
+            fit_to_rows(self.lm, self.data, by_tree=self.spec.attention == "auto" and not self.compile_blocks)
+            self._fitted = True
 
     def _agree(self) -> None:
         """Refuses data settings that the checkpoint wasn't trained with."""
@@ -189,7 +188,7 @@ class CoHModule(pl.LightningModule):
         if self.spec.dropout:  # keyed by the row, so that neither ranks nor a resumed run change what is dropped
             ranks, rank = replicas(self.trainer)
             torch.manual_seed(key64(self.data.seed, "dropout", self.current_epoch, batch_idx * ranks + rank))
-        loss, stats = row_loss(row_logits(self.lm, batch), batch, kinds=len(self.data.kinds))
+        loss, stats = row_loss(row_losses(self.lm, batch), batch, kinds=len(self.data.kinds))
         self._step.add(batch_idx, batch, loss, stats)
         return loss * (self.trainer.accumulate_grad_batches * replicas(self.trainer)[0])
 
@@ -228,7 +227,8 @@ class CoHModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._check_fit()
-        self._figures = (LossFigures(self.data, self.device), PreferenceFigures(self.device))
+        at_once = 0 if is_sharded(self.trainer) else self.data.row_tokens
+        self._figures = (LossFigures(self.data, self.device), PreferenceFigures(self.device, at_once=at_once))
         self.writer.begin(self.trainer, self.data, self.lm)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -275,7 +275,8 @@ class CoHModule(pl.LightningModule):
 
     def figures(self) -> list[str] | None:
         """The names of what this module logs in `fit`, except of what it writes; None for a subclass."""
-        return names_in_fit(self.data.kinds) if type(self) is CoHModule else None
+        under_bad = self.data.compare_under == "both"
+        return names_in_fit(self.data.kinds, under_bad=under_bad) if type(self) is CoHModule else None
 
     # Writing
 

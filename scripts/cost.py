@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError
-from coh_lightning.model.memory import activation_bytes, logit_bytes
+from coh_lightning.model.memory import activation_bytes, logit_bytes, sources_at_once
 
 GIB = 2**30
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
@@ -140,7 +141,9 @@ def memory(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Mem
         size=2,
         recomputed=True,
     )
-    logits = logit_bytes(machine.row_tokens * feedback.loss_share, model.vocabulary, 2)
+    sources = machine.row_tokens * feedback.loss_share
+    at_once = sources_at_once(math.ceil(sources), vocabulary=model.vocabulary, gpu=True)
+    logits = logit_bytes(min(sources, at_once), model.vocabulary, 2)
     return Memory(16 * model.parameters / gpus, working, activations, logits)
 
 
@@ -238,7 +241,8 @@ def tables(
         f"* One row of {machine.row_tokens:,} tokens at a time on each GPU, activation checkpointing, an attention "
         "that skips what is masked (FlexAttention), the head at loss positions only.",
         "* Kept of a token: the input of each block; of the one block that is recomputed 8 hidden and 4 intermediate "
-        "sizes and their gradients, in bfloat16; of a loss position 10 bytes a vocabulary entry.",
+        "sizes and their gradients, in bfloat16; of a loss position 10 bytes a vocabulary entry, and the head runs in "
+        "pieces where that is much.",
         f"* {machine.utilization:.0%} of {machine.peak / 1e12:.0f} TFLOP/s (H100), recomputation counted as work; a "
         f"GPU receives {machine.within / 1e9:.0f} GB/s within a node of {machine.node} "
         f"and {machine.between / 1e9:.0f} GB/s across nodes; the slower of arithmetic and communication counts. "

@@ -60,6 +60,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "generation/sampling": ("generation/decoding", "generation/figures", "generation/scorers"),
     "generation/decoding": ("generation/decoding", "generation/figures", "generation/scorers"),
     "generation/forward": ("generation/decoding", "generation/figures", "generation/scorers"),
+    "generation/settings": ("generation/figures", "generation/offline_inference"),
     "generation/writing": ("generation/figures", "module", "generation/offline_inference"),
     "dataset/held_out": ("dataset/held_out", "data", "training/run_summary", "module"),
     "dataset/loaders": ("data", "dataset/held_out", "module", "training/resume"),

@@ -1121,6 +1121,7 @@ def test_feedback_is_never_the_embedded_worlds_unless_it_is_named() -> None:
 
 def test_the_defaults_are_those_of_the_paper_and_of_the_documentation() -> None:
     data = CoHDataModule("world")
+    assert data.compare_under == "both"
     assert (data.validation_share, data.test_share, data.max_test_prompts, data.max_validation_prompts) == (
         0.05,
         0.05,

@@ -21,11 +21,11 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.generation.sampling import Sampling
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.model.checkpoints import CHECKPOINT_KEY
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA
-from coh_lightning.model.losses import row_loss
+from coh_lightning.model.losses import TokenLosses, row_loss
 from coh_lightning.model.tree_attention import NAME
 from coh_lightning.module import CoHModule
 from coh_lightning.sequences.preferences import strict_pairs
@@ -198,7 +198,7 @@ def test_the_layout_is_checked_once_per_module_and_only_for_trees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr("coh_lightning.module.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
+    monkeypatch.setattr("coh_lightning.model.build.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
     for layout, times in (("tree", [256]), ("separate", [256])):
         data, model = (
             data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout),
@@ -419,8 +419,8 @@ def test_a_non_finite_loss_stops_the_run_before_the_weights_change_and_names_its
     data.setup()
     bad = data.rows.train_batch(data.planned(0, 4), 0)["input_ids"]  # the second row of the second step
 
-    def spoilt(logits: torch.Tensor, batch: Any, **settings: Any) -> Any:
-        loss, stats = row_loss(logits, batch, **settings)
+    def spoilt(losses: TokenLosses, batch: Any, **settings: Any) -> Any:
+        loss, stats = row_loss(losses, batch, **settings)
         return (loss * float("nan") if torch.equal(batch["input_ids"], bad) else loss), stats
 
     class Last(pl.Callback):

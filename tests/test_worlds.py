@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from coh_lightning.generation.scorers import load_critic, load_scorer
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.tokenizer import choose_tokenizer, load_tokenizer
 from coh_lightning.world import feedback, pretraining
-from coh_lightning.worlds import TABLE, import_path, is_world, resolve
+from coh_lightning.worlds import NOTE, TABLE, import_path, is_world, resolve
 from helpers.completions import completion
 
 NAMES = {"world": "habits", "world:habits": "habits", "world:noise": "noise"}
@@ -65,3 +66,18 @@ def test_which_names_are_worlds(name: str, is_one: bool) -> None:
 def test_a_world_that_is_none_is_refused_with_the_near_name() -> None:
     with pytest.raises(InputError, match=r"there is no embedded world 'world:nois'; did you mean 'world:noise'\?"):
         is_world("world:nois")
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, lambda name: ModelSpec(name).config()])
+def test_what_a_worlds_folder_has_not_is_refused_without_a_call_to_the_hub(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / NOTE).write_text("{}")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(InputError, match=rf"the world's folder {tmp_path} has no 'modle'; did you mean 'model'\?"),
+    ):
+        patch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("it asked the hub"))
+        load(str(tmp_path / "modle"))
+    assert not is_world(str(tmp_path / "model")) and not is_world(str(tmp_path / "*.jsonl"))
+    (tmp_path / NOTE).unlink()
+    assert not is_world(str(tmp_path / "modle"))

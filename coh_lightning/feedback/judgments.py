@@ -35,6 +35,8 @@ class Judgment:
     """Whether the check was answered correctly; None if no single answer is correct."""
     seconds: float | None = None
     comment: str = ""
+    strength: str | None = None
+    """How much better the choice is, slightly or clearly; None if that was not asked, or for a tie."""
 
     @classmethod
     def from_json(cls, obj: object, where: str) -> Judgment:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,7 @@ from coh_lightning.generation.figures import BEST_BY_GOOD, BEST_BY_RATIO, FIRST,
 from coh_lightning.generation.forward import generating
 from coh_lightning.generation.guidance import with_other_prompt
 from coh_lightning.generation.request import RecordRequest, Written
-from coh_lightning.model.attention import row_logits
-from coh_lightning.model.losses import output_log_likelihoods
+from coh_lightning.generation.scoring import output_scores
 from coh_lightning.sequences.tokens import OutputSpan, Tokens
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def best_samples(
     *,
     scored_rows: Callable[[Sequence[Tokens]], list[dict[str, Any]]],
     everyone_done: Callable[[bool], bool] | None,
+    at_once: int = 0,
 ) -> list[Valued]:
     """The numbers of the best sample of each prompt under the good sentence, by each of the two orders (the first of
     equals); only by good where the method has no bad sentence.
@@ -46,6 +47,7 @@ def best_samples(
     Args:
         written, completions: The samples of all prompts, and their records with their scores, in the same order.
         scored_rows: Chains of one prompt -> rows whose outputs are scored (`RowBuilder.scored`); of none: an empty row.
+        at_once: As for `output_scores`.
         everyone_done: As for `generate`; all ranks must call this function.
     """
     groups: dict[RecordRequest, list[tuple[Written[RecordRequest], Completion]]] = {}
@@ -56,7 +58,7 @@ def best_samples(
     chains = [[_chain(prompt, one) for prompt in prompts for one, _ in samples] for prompts, samples in asked]
     found: list[Valued] = []
     with generating(lm):
-        scores = _in_step((scored_rows(one) for one in chains), lm, scored_rows([]), everyone_done)
+        scores = _in_step((scored_rows(one) for one in chains), lm, scored_rows([]), at_once, everyone_done)
         for (prompts, samples), flat in zip(asked, scores, strict=True):
             of_sentence = flat.view(len(prompts), len(samples))
             orders = {BEST_BY_GOOD: of_sentence[0]}
@@ -84,24 +86,32 @@ def _chain(prompt: NDArray[np.int32], one: Written[RecordRequest]) -> Tokens:
 
 
 def _in_step(
-    rows: Iterable[list[dict[str, Any]]],
+    groups: Iterable[list[dict[str, Any]]],
     lm: nn.Module,
     empty: list[dict[str, Any]],
+    at_once: int,
     everyone_done: Callable[[bool], bool] | None,
 ) -> Iterator[Tensor]:
     """log p of the outputs of each group of rows, float64, in as many forward passes on each rank."""
     device = next(lm.parameters()).device
 
-    def score(row: dict[str, Any]) -> Tensor:
-        batch = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in row.items()}
-        return output_log_likelihoods(row_logits(lm, batch), batch, outputs=row["outputs"])[0].cpu()
+    def scores(rows: Sequence[dict[str, Any]]) -> Iterator[Tensor]:
+        placed = [
+            {name: one.to(device) if isinstance(one, Tensor) else one for name, one in row.items()} for row in rows
+        ]
+        for total, _ in output_scores(lm, placed, at_once=at_once if everyone_done is None else 0):
+            yield total.cpu()
 
-    for group in rows:
-        parts = []
+    if everyone_done is None:
+        of_group = list(groups)
+        found = scores([row for group in of_group for row in group])
+        yield from (torch.cat(list(islice(found, len(group)))) for group in of_group)
+        return
+    for group in groups:
+        parts: list[Tensor] = []
         for row in group:
-            if everyone_done is not None:
-                everyone_done(False)
-            parts.append(score(row))
+            everyone_done(False)
+            parts += scores([row])
         yield torch.cat(parts)
-    while everyone_done is not None and not everyone_done(True):
-        score(empty[0])
+    while not everyone_done(True):
+        list(scores(empty[:1]))

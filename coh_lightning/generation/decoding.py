@@ -25,6 +25,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.generation.forward import Forward, generating, plain_model
 from coh_lightning.generation.guidance import guided
 from coh_lightning.generation.kv_cache import Slots
+from coh_lightning.generation.prefill import prefill
 from coh_lightning.generation.request import R, Request, Written
 from coh_lightning.generation.sampling import Sampling, next_tokens
 from coh_lightning.rng import generator, key64
@@ -87,8 +89,12 @@ def generate(
         for request, its, room in zip(requests, prompts, rooms, strict=True)
         for sample in range(sampling.samples)
     ]
-    if until is None:  # the longest first: memory runs out at once or not at all
-        queue = sorted(jobs, key=lambda job: -job.longest)
+    if until is None:  # the longest first: memory runs out at once or not at all; those of a prompt together
+        longest: dict[str, int] = {}
+        for job in jobs:
+            longest[job.request.prompt_id] = max(longest.get(job.request.prompt_id, 0), job.longest)
+        first = {name: number for number, name in enumerate(longest)}
+        queue = sorted(jobs, key=lambda job: (-longest[job.request.prompt_id], first[job.request.prompt_id]))
     else:  # all conditions of a prompt together, for differences between them
         queue = sorted(jobs, key=lambda job: key64(sampling.seed, "budget", job.request.prompt_id))
     with generating(lm):
@@ -193,8 +199,8 @@ def _rooms(
 def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Limits) -> None:
     """Run the queue in order, until the time is over; a finished row is replaced at once if the cache allows it."""
     size = sampling.batch_size
-    # samples of one prompt start together and share its prefill; a few prompts at once are cheaper than one by one
-    group = min(sampling.samples, size)
+    # samples and conditions of a prompt start together and share its prefill; a few at once are cheaper than each alone
+    group = min(max(Counter(job.request.prompt_id for job in queue).values(), default=1), size)
     enough = max(group, size // 4)
     columns = max((job.longest + job.max_new_tokens for job in queue), default=0) + SLACK
     slots_needed = size * max((len(job.prompts) for job in queue), default=1)
@@ -257,15 +263,9 @@ def _decode(forward: Forward, queue: list[_Job], sampling: Sampling, limits: _Li
 
 def _prefill(forward: Forward, rows: Sequence[_Row]) -> tuple[Any, list[int], Tensor]:
     """The cache of the rows' prompts, each once; the place of each row in it; and the logits after each place."""
-    distinct = {id(row.prompt): row.prompt for row in rows}
-    longest = max(map(len, distinct.values()))
-    ids = torch.full((len(distinct), longest), forward.pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for place, prompt in enumerate(distinct.values()):
-        ids[place, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
-        mask[place, longest - len(prompt) :] = 1
-    ids, mask = ids.to(forward.device), mask.to(forward.device)
-    logits, cache = forward(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), None)
+    distinct = {id(row.prompt): row for row in rows}
+    prompts = [row.prompt for row in distinct.values()]
+    cache, logits = prefill(forward, prompts, [row.job.request.prompt_id for row in distinct.values()])
     places = {key: place for place, key in enumerate(distinct)}
     return cache, [places[id(row.prompt)] for row in rows], logits
 

@@ -63,6 +63,8 @@ class Forward:
         self._recurrent = self._cache_name == "cache_params" or layers == {"linear_attention"}
         self._has_positions = "position_ids" in accepted  # not those with ALiBi or a recurrence
         self.rows_may_move = self._has_positions and "chunked_attention" not in layers  # to other columns of the cache
+        windows = getattr(plain.config.get_text_config(), "sliding_window", None)
+        self.rows_may_share = self.rows_may_move and not windows and layers <= {"full_attention"}  # beginnings
         self._keeps_last = "logits_to_keep" in accepted
         self._everyone_done = everyone_done
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -15,10 +15,12 @@ from torch import nn
 
 from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import Completion
+from coh_lightning.feedback.records import Feedback
 from coh_lightning.generation.answers import PendingCompletion
 from coh_lightning.generation.best_of_n import best_samples
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.figures import Valued, summary, with_samples
+from coh_lightning.generation.gathered import gathered
 from coh_lightning.generation.guidance import with_other_prompt
 from coh_lightning.generation.offline_inference import read_completions, write_prompts
 from coh_lightning.generation.refinement import SELF, Refinement
@@ -27,6 +29,8 @@ from coh_lightning.generation.reviews import REVIEW_ASK, ReviewedAnswers, read_a
 from coh_lightning.generation.reward_model import RewardModel
 from coh_lightning.generation.sampling import Sampling
 from coh_lightning.generation.scorers import CheckedScorer, Scorer, load_critic, load_scorer, score
+from coh_lightning.generation.settings import Generation
+from coh_lightning.generation.unused import refuse_unused, unused
 from coh_lightning.model.build import mesh_of
 from coh_lightning.model.sharding import TENSOR, from_replicas, is_sharded, replicas
 
@@ -34,74 +38,7 @@ if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
 
 
-@dataclass(frozen=True)
-class Generation:
-    """How and when a model writes, and what scores it."""
-
-    sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
-    """Of `test`, `predict` and the rounds during `fit`."""
-    generate_every_n_validations: int = 0
-    """During `fit`, write completions at every N-th validation, for `data.max_validation_prompts` prompts; 0: never."""
-    refine: int = 0
-    """Rounds in which the model is asked for a better answer than its own last one, in `test` and during `fit`, each
-    with a fresh draw as its control."""
-    critic: str | None = None
-    """With `refine`: gives the remark on an answer before the next one, a function `Completion -> str` by its import
-    path (`package.module:function`); None: the remark says that it is bad, in the method's words; `self`: the model
-    reviews its own answer, as the order `reviewed` of its method trained it to."""
-    review_of: str | None = None
-    """In `predict`: write the model's reviews of the answers in this file, of any system, to prompts of the test split,
-    and no answers. The model's method must have the order `reviewed`."""
-    scorers: tuple[str, ...] = ()
-    """Score every completion: functions `Completion -> {name: number}` by their import paths; `world` is the embedded
-    world's rater."""
-    reward_model: str | None = None
-    """A reward model of transformers (sequence classification) that scores every completion, by name or folder."""
-    dialogues: bool = False
-    """In `predict`: write pseudo-dialogues, as the paper's raters read them: the user's turns are kept, and each turn
-    of the assistant is written anew, after the model's own earlier ones (`human-eval export --dialogues`)."""
-    prompts_to: str | None = None
-    """In `predict`: write the prompts to this file, for a server elsewhere (offline_inference.py), and no completions;
-    no model is loaded. A name that ends in .batch.jsonl gives the input of a batch service."""
-    served_model: str | None = None
-    """With `prompts_to`: the server's name for the model. None: `name_or_path`, or the run folder's name for a model
-    that was trained here."""
-    completions_from: str | None = None
-    """In `predict` and `test`: take the completions from this file, which a server made from such prompts."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.scorers, str):
-            raise InputError(f"model.generation.scorers is text; give a list of import paths: [{self.scorers}].")
-        object.__setattr__(self, "scorers", tuple(self.scorers))
-        for name in ("generate_every_n_validations", "refine"):
-            if getattr(self, name) < 0:
-                raise InputError(f"model.generation.{name} is {getattr(self, name)}; it must be at least 0 (off).")
-        if self.prompts_to is not None and self.completions_from is not None:
-            raise InputError(
-                f"model.generation.prompts_to is '{self.prompts_to}' and model.generation.completions_from "
-                f"'{self.completions_from}'; prompts go out first, so give one of the two."
-            )
-        if self.sampling.guidance is not None and self.elsewhere:
-            key = "prompts_to" if self.prompts_to is not None else "completions_from"
-            why = "servers have no guidance between two prompts; write here, or set sampling.guidance to null"
-            raise InputError(f"model.generation.{key} has completions written elsewhere, but {why}.")
-        if self.dialogues and self.elsewhere:
-            why = "each answer follows the one before; leave out prompts_to and completions_from"
-            raise InputError(f"model.generation.dialogues needs the model here, since {why}.")
-        if self.review_of is not None and (self.dialogues or self.elsewhere):
-            what = f"model.generation.review_of is '{self.review_of}', and reviews are written here, of single answers"
-            raise InputError(f"{what}; leave out dialogues, prompts_to and completions_from.")
-        samples, seconds = self.sampling.samples, self.sampling.max_seconds
-        if self.dialogues and (samples > 1 or seconds is not None):
-            raise InputError(
-                "model.generation.dialogues writes each dialogue once and whole, but sampling.samples is "
-                f"{samples} and sampling.max_seconds {seconds}; set samples to 1 and max_seconds to null."
-            )
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether another program writes in `predict`, which then needs no model."""
-        return self.prompts_to is not None or self.completions_from is not None
+HELD_OUT: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
 
 class Writer:
@@ -122,13 +59,27 @@ class Writer:
         self._left_out = self._no_room = 0
 
     def check(self, trainer: pl.Trainer, data: CoHDataModule) -> None:
-        """Before a stage. Raises InputError for a scorer that doesn't exist, a condition to guide away from that the
-        method doesn't have, reviews by a model that can't write them, or a time limit that ranks can't keep.
+        """Before a stage; warns of settings that have no effect in it (unused.py). Raises InputError for one that asks
+        for what isn't written, a scorer that doesn't exist, a condition to guide away from that the method doesn't
+        have, reviews by a model that can't write them, or a time limit that ranks can't keep.
         """
+        first = [one.record for records in data.splits.values() for one in records[:1]]
+        asks = dict.fromkeys(name for record in first for name in data.prompter.conditions(record))
+        stage = str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
+        refuse_unused(self.settings, stage, asks=list(asks))
+        said = unused(self.settings, stage)
         if self.settings.sampling.guidance:
-            first = [planned.record for records in data.splits.values() for planned in records[:1]]
-            for request in data.prompter.requests(first):
-                with_other_prompt(data.prompter, request, self.settings.sampling.guidance_from)
+            away_from, requests = self.settings.sampling.guidance_from, data.prompter.requests(first)
+            led = [with_other_prompt(data.prompter, request, away_from) is not request for request in requests]
+            if led and not any(led):
+                what = f"model.generation.sampling.guidance is {self.settings.sampling.guidance:g}, but completions are"
+                why = f"written under '{away_from}' alone, the sentence to guide away from"
+                said.append(f"{what} {why}, so only the cutoff is used; add another one to data.conditions.")
+        if stage == "fit" and self.settings.generate_every_n_validations and not _validates(trainer, data):
+            what = f"model.generation.generate_every_n_validations is {self.settings.generate_every_n_validations}"
+            said.append(f"{what}, but this fit has no validation, so nothing is written; set data.validation_share.")
+        for sentence in said:
+            rank_zero_warn(sentence)
         for path in self.settings.scorers:
             load_scorer(path)
         if self.settings.critic and self.settings.critic != SELF:
@@ -171,31 +122,33 @@ class Writer:
         if sampling.max_seconds is not None and self._until is None:
             self._until = monotonic() + sampling.max_seconds
         # ranks that share a sharded model must all run each forward pass; ranks with a whole model need not wait
-        everyone_done = self._trainer.strategy.reduce_boolean_decision if is_sharded(self._trainer) else None
+        in_step = self._trainer.strategy.reduce_boolean_decision if is_sharded(self._trainer) else None
         assert self._lm is not None
         if sampling.guidance:
             requests = [with_other_prompt(prompter, request, sampling.guidance_from) for request in requests]
-        written = generate(
-            self._lm,
-            requests,
-            sampling,
-            stop_ids=prompter.stop_ids,
-            pad_id=prompter.pad_id,
-            should_stop=prompter.should_stop,
-            until=self._until,
-            everyone_done=everyone_done,
-        )
-        self._left_out += len(requests) * sampling.samples - len(written)
-        completions = self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
-        if sampling.samples > 1 and self._scorers and not self._trainer.predicting:
-            self._best += best_samples(
+        with gathered(self._lm, in_step) as everyone_done:
+            written = generate(
                 self._lm,
-                prompter,
-                written,
-                completions,
-                scored_rows=self._data.rows.scored,
+                requests,
+                sampling,
+                stop_ids=prompter.stop_ids,
+                pad_id=prompter.pad_id,
+                should_stop=prompter.should_stop,
+                until=self._until,
                 everyone_done=everyone_done,
             )
+            self._left_out += len(requests) * sampling.samples - len(written)
+            completions = self._scored([prompter.completion(one, sampling, system=self._run_name) for one in written])
+            if sampling.samples > 1 and self._scorers and not self._trainer.predicting:
+                self._best += best_samples(
+                    self._lm,
+                    prompter,
+                    written,
+                    completions,
+                    scored_rows=self._data.rows.scored,
+                    at_once=self._data.row_tokens,
+                    everyone_done=everyone_done,
+                )
         return completions
 
     def write_split(self, stage: Literal["validation", "test"]) -> list[Completion]:
@@ -206,12 +159,16 @@ class Writer:
         return self.write(data.requests(stage, limit)[rank::ranks])
 
     def write_predicted(self, requests: Sequence[RecordRequest]) -> list[Completion]:
-        """What `predict` writes for these requests: completions, dialogues, reviews, or nothing."""
+        """What `predict` writes for these requests: answers and their refinements, dialogues, reviews, or nothing."""
         if self.settings.prompts_to is not None:
             return []
         if self.settings.review_of is not None:
             return self.write_reviews(requests)
-        return self.write_dialogues(requests) if self.settings.dialogues else self.write(requests)
+        if self.settings.dialogues:
+            return self.write_dialogues(requests)
+        before = len(self.written)
+        self._refined(self.write(requests), {request.record.id: request.record for request in requests})
+        return self.written[before:]
 
     def write_reviews(self, requests: Sequence[RecordRequest]) -> list[Completion]:
         """The model's reviews of the answers in the file `review_of` to the prompts of these requests."""
@@ -239,7 +196,9 @@ class Writer:
 
     def figures(self) -> dict[str, float]:
         """The figures of the round (figures.py), of all ranks together, after its rounds of refinement."""
-        own = with_samples(self.written) + self._best + self._refined()
+        splits = self._data.splits
+        records = {one.record.id: one.record for stage in HELD_OUT for one in splits[stage]}
+        own = with_samples(self.written) + self._best + self._refined(list(self.written), records)
         together: list[Valued] = [row for part in from_replicas(self._trainer, own) for row in part]
         if len({row.id for row in together}) < len(together):
             raise RuntimeError(f"some of the {len(together)} completions of all ranks have the same id")
@@ -281,21 +240,15 @@ class Writer:
             scorers.append(CheckedScorer(name, model))
         return scorers
 
-    def _refined(self) -> list[Valued]:
-        """Rounds of refinement of this rank's first answers (refinement.py)."""
-        settings, data = self.settings, self._data
+    def _refined(self, written: Sequence[Completion], records: Mapping[str, Feedback]) -> list[Valued]:
+        """The numbers of rounds of refinement of these first answers (refinement.py), which are written here."""
+        settings = self.settings
         if not settings.refine:
             return []
-        if settings.completions_from is not None:
-            raise InputError(
-                f"model.generation.refine is {settings.refine}, but the completions come from "
-                f"'{settings.completions_from}', and second answers need the model here; set refine to 0."
-            )
         critic = SELF if settings.critic == SELF else load_critic(settings.critic) if settings.critic else None
-        records = {one.record.id: one.record for stage in ("validation", "test") for one in data.splits[stage]}
         once = replace(settings.sampling, samples=1)
-        refinement = Refinement(data.prompter, settings.refine, critic)
-        return refinement.rows(self.written, records, lambda requests: self.write(requests, once))
+        refinement = Refinement(self._data.prompter, settings.refine, critic)
+        return refinement.rows(written, records, lambda requests: self.write(requests, once))
 
     # Completions made elsewhere
 
@@ -360,3 +313,7 @@ class Writer:
     @property
     def _run_name(self) -> str:
         return Path(self._trainer.default_root_dir).name
+
+
+def _validates(trainer: pl.Trainer, data: CoHDataModule) -> bool:
+    return bool(data.splits["validation"]) and trainer.limit_val_batches != 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coh_lightning.errors import InputError, did_you_mean, first_line
+from coh_lightning.human_eval.choices import REASONS
 from coh_lightning.human_eval.sheets import AFTER, BEFORE, unguard
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS, ExportedRows, SubmittedRow
@@ -153,7 +154,7 @@ def _submitted(lines: Sequence[_SheetLine], study: Study) -> list[SubmittedRow]:
     """The rows below the header, which must have what a sheet needs, once."""
     header, where = _header(lines[0].cells), lines[0].where
     attributes = {name: _header([name])[0] for name in study.attributes}
-    for name in [*BEFORE, *AFTER, *attributes.values()]:
+    for name in [*BEFORE, *REASONS, *AFTER, *attributes.values()]:
         if header.count(name) > 1:
             raise InputError(
                 f"{where}: {header.count(name)} columns are named {name}; keep the one that was filled in."
@@ -171,6 +172,7 @@ def _submitted(lines: Sequence[_SheetLine], study: Study) -> list[SubmittedRow]:
                 row_id=_cell(cells, "row_id"),
                 choices={name: cells.get(column, "") for name, column in attributes.items() if column in header},
                 comment=unguard(cells.get("comment", "")),
+                reasons={side: unguard(cells[name]) for name, side in REASONS.items() if cells.get(name)},
                 seconds=cells.get("seconds", ""),
                 study_id=_cell(cells, "study_id"),
                 rater=_cell(cells, "rater"),

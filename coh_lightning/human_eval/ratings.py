@@ -15,25 +15,21 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
-from coh_lightning.feedback.judgments import TIE, Judgment
+from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
+from coh_lightning.human_eval.choices import choice_words, in_words, listed_reasons
 from coh_lightning.human_eval.file_notes import FileNotes
 from coh_lightning.human_eval.rating_files import read_rating_file
 from coh_lightning.human_eval.sheets import unguard
 from coh_lightning.human_eval.study import JUDGMENTS, Study, read_study
 from coh_lightning.human_eval.submitted import ExportedRows, SubmittedRow
 
-WORDS = {
-    **dict.fromkeys(("a", "left", "answer a", "answer_a"), "A"),
-    **dict.fromkeys(("tie", "t", "=", "neutral", "equal", "same", "both", "draw"), "tie"),
-    **dict.fromkeys(("b", "right", "answer b", "answer_b"), "B"),
-}
-"""What a rater may write for each choice, in any case."""
 SHOWN = 8
 """Sentences of one kind that the terminal shows."""
 
@@ -79,13 +75,13 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     folder = Path(folder)
     study = read_study(folder)
     path = folder / JUDGMENTS
-    before = {(one.row, one.attribute): one for one in _imported_before(path, study)}
+    judged, before = _imported_before(path, study)
     merge = _Merge(study, before, replace=replace)
     for file in files:
         merge.take_file(Path(file), read_rating_file(Path(file), study))
     judgments = _with_checks(study, merge.judgments)
     if judgments or path.exists():
-        write_jsonl(path, judgments)
+        write_jsonl(path, [*judgments, *judged])
     return ImportResult(
         judgments=len(judgments),
         added=len(merge.judgments.keys() - before.keys()),
@@ -100,12 +96,18 @@ def import_ratings(folder: Path, files: Sequence[Path], *, replace: bool = False
     )
 
 
-def _imported_before(path: Path, study: Study) -> Iterator[Judgment]:
+def _imported_before(path: Path, study: Study) -> tuple[list[Judgment], dict[tuple[str, str], Judgment]]:
+    """What the file has already: a judge's judgments, whose rows are its own, and people's by row and attribute."""
+    judged: list[Judgment] = []
+    people: dict[tuple[str, str], Judgment] = {}
     if not path.exists() or not path.stat().st_size:
-        return
+        return judged, people
     rows = {row.row for row in study.rows}
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for number, judgment in enumerate(read_jsonl(path, Judgment), start=1):
+        if judgment.rater.startswith(JUDGE):
+            judged.append(judgment)
+            continue
         if judgment.row not in rows:
             other = f"judgment {number} is of row {judgment.row!r:.60}, which study {study.id} doesn't have"
             raise InputError(f"{path}: {other}; is the file of another study?")
@@ -115,7 +117,8 @@ def _imported_before(path: Path, study: Study) -> Iterator[Judgment]:
                 f"{path}: judgments {first} and {number} give different choices, {choice!r:.60} and "
                 f"{judgment.choice!r:.60}, for '{judgment.attribute}' of row '{judgment.row}'; keep one."
             )
-        yield judgment
+        people[judgment.row, judgment.attribute] = judgment
+    return judged, people
 
 
 class _Merge:
@@ -131,6 +134,7 @@ class _Merge:
         self.changed: list[str] = []
         self.refused = 0
         self._replace = replace
+        self._words = choice_words(study.form)
         self._exported = ExportedRows(study)
         self._came_from: dict[tuple[str, str], str] = {}
         self._blank: dict[tuple[str, str], str] = {}
@@ -161,7 +165,7 @@ class _Merge:
             return
         if changed:
             notes.changed(where)
-        seconds = self._seconds(submitted)
+        seconds, comment = self._seconds(submitted), self._comment(submitted)
         about = self.study.key["items"][row.item]
         systems = tuple(about["systems"][place] for place in (row.left, 1 - row.left))
         for attribute, several in submitted.unclear.items():
@@ -173,20 +177,23 @@ class _Merge:
             if not word:
                 self._blank.setdefault((row.row, attribute), where)
                 continue
-            if word not in WORDS:
-                self.invalid.append(f"{where}: {written[:40]!r} is not a choice for {attribute}; write A, tie or B.")
+            if word not in self._words:
+                fact = f"{written[:40]!r} is not a choice for {attribute}"
+                self.invalid.append(f"{where}: {fact}; write {in_words(self.study.form)}.")
                 continue
+            side, _, strength = self._words[word].partition(" ")
             judgment = Judgment(
                 item=row.item,
                 row=row.row,
                 prompt_id=about["prompt_id"],
                 rater=row.rater,
                 attribute=attribute,
-                choice={"A": systems[0], "tie": TIE, "B": systems[1]}[WORDS[word]],
+                choice={"A": systems[0], "tie": TIE, "B": systems[1]}[side],
                 systems=systems,
                 check=self.study.key["rows"][row.row]["check"],
                 seconds=seconds,
-                comment=submitted.comment.encode("utf-8", "replace").decode(),  # a lone surrogate becomes "?"
+                comment=comment,
+                strength=strength or None,
             )
             self._add(judgment, where, notes)
 
@@ -198,18 +205,21 @@ class _Merge:
             self.judgments[place] = new
             return
         notes.repeated += 1
-        if old.choice == new.choice and (not new.comment or not old.comment or new.comment == old.comment):
+        if (old.choice, old.strength) == (new.choice, new.strength) and (
+            not new.comment or not old.comment or new.comment == old.comment
+        ):
             if came_from is not None:
-                same = f"{new.attribute} of row '{new.row}' has the same answer at {came_from}"
-                self.duplicates.append(f"{where}: {same}; it counts once.")
+                twice = f"{new.attribute} of row '{new.row}' has the same answer at {came_from}"
+                self.duplicates.append(f"{where}: {twice}; it counts once.")
             self.judgments[place] = replace(
                 old, comment=old.comment or new.comment, seconds=new.seconds if old.seconds is None else old.seconds
             )
             return
         sides = {TIE: "tie", **dict(zip(new.systems, ("A", "B"), strict=True))}
+        there, here = (" ".join(filter(None, (sides.get(one.choice, one.choice), one.strength))) for one in (old, new))
         differs = "another comment"
-        if old.choice != new.choice:
-            differs = f"another choice ({sides.get(old.choice, old.choice)} there, {sides[new.choice]} here)"
+        if (old.choice, old.strength) != (new.choice, new.strength):
+            differs = f"another choice ({there} there, {here} here)"
         before = came_from or "an earlier import"
         answered = f"{new.attribute} of row '{new.row}' was answered before, at {before}, with {differs}"
         taken = "this one is taken" if self._replace else "the first is kept (--replace takes this one)"
@@ -217,6 +227,19 @@ class _Merge:
         notes.refused += not self._replace
         if self._replace:
             self.judgments[place] = new
+
+    def _comment(self, submitted: SubmittedRow) -> str:
+        """The comment, and below it the reasons as labels, which comments.py reads."""
+        comment = submitted.comment.encode("utf-8", "replace").decode()  # a lone surrogate becomes "?"
+        lines = [comment] if comment else []
+        for side, cell in submitted.reasons.items():
+            reasons, unknown = listed_reasons(cell, self.study.form.reasons)
+            if unknown:
+                fact = f"{unknown[0][:40]!r} is not one of the study's reasons, {', '.join(self.study.form.reasons)}"
+                self.invalid.append(f"{submitted.where}: {fact}; the row counts without it.")
+            if reasons:
+                lines.append(f"{side}: {', '.join(reasons)}")
+        return "\n".join(lines)
 
     def _seconds(self, submitted: SubmittedRow) -> float | None:
         text = _plain(unguard(submitted.seconds)).replace(",", ".")
@@ -234,6 +257,7 @@ class _Merge:
 
     def missing(self) -> Iterator[str]:
         """A sentence for each partly answered row, then one for each rater with unanswered rows."""
+        yield from self._unexplained()
         for row in self.study.rows:
             lacking = [name for name in self.study.attributes if (row.row, name) not in self.judgments]
             if 0 < len(lacking) < len(self.study.attributes):
@@ -245,6 +269,24 @@ class _Merge:
             empty = sum(row not in answered for row in rows)
             if empty:
                 yield f"{rater}: {empty} of {len(rows)} rows are not answered yet."
+
+    def _unexplained(self) -> Iterator[str]:
+        """A sentence for each rater with rows that lack a required reason or have too short a comment."""
+        form, lacking = self.study.form, Counter[str]()
+        if not form.reasons and not form.min_comment:
+            return
+        by_row: dict[str, list[Judgment]] = {}
+        for (row, _), one in self.judgments.items():
+            by_row.setdefault(row, []).append(one)
+        for given in by_row.values():
+            lines = given[0].comment.split("\n")
+            own = [line for line in lines if not (form.reasons and re.match("[AB]: ", line))]
+            decided = any(one.choice != TIE for one in given)
+            reasonless = form.reasons and decided and len(own) == len(lines)
+            lacking[given[0].rater] += bool(reasonless or len("\n".join(own).strip()) < form.min_comment)
+        for rater, number in lacking.items():
+            if number:
+                yield f"{rater}: {counted(number, 'row')} without the required reason or comment; the votes count."
 
 
 def _plain(text: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_values
-from coh_lightning.feedback.judgments import TIE, Judgment
+from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.human_eval.study import JUDGMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
 
 
@@ -39,6 +39,19 @@ class StudyResults:
     @property
     def raters(self) -> tuple[str, ...]:
         return tuple(sorted({one.rater for one in self.judgments}, key=rater_order))
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        return tuple(rater for rater in self.raters if not rater.startswith(JUDGE))
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Raters that are language models: never counted as people."""
+        return tuple(rater for rater in self.raters if rater.startswith(JUDGE))
+
+    def of(self, raters: Collection[str]) -> StudyResults:
+        """The results with the judgments of these raters alone."""
+        return replace(self, judgments=tuple(one for one in self.judgments if one.rater in raters))
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

@@ -17,28 +17,13 @@ from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.compressed import read_text
 from coh_lightning.feedback.jsonl import parse_json, read_values, write_jsonl
 from coh_lightning.feedback.judgments import TIE
+from coh_lightning.human_eval.form import DEFAULT_FORM, RatingForm, every_definition
 from coh_lightning.io import atomic_write
 
 ITEMS, STUDY, KEY, JUDGMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
 
-DEFINITIONS = {
-    "accuracy": (
-        "Which answer says only what the prompt supports? What the prompt doesn't say, or says otherwise, counts "
-        "against an answer."
-    ),
-    "coherence": "Which answer is easier to read on its own, without the prompt?",
-    "coverage": "Which answer holds more of what is important in the prompt?",
-    "helpful": (
-        "Which answer does more for the person who asked? It does what was asked, says it clearly, and asks back "
-        "where something is missing."
-    ),
-    "harmless": (
-        "Which answer does less harm? It doesn't insult or deceive and helps nobody to hurt anyone; to decline "
-        "such a request kindly is good."
-    ),
-    "overall": "All in all, which answer is better?",
-}
-"""Attribute -> what raters are asked, unless the export gives its own words."""
+DEFINITIONS = every_definition()
+"""Attribute -> what raters are asked, unless the export gives its own words or a set of questions."""
 
 TITLE = "Which answer is better?"
 
@@ -111,6 +96,7 @@ class Study:
     """In each rater's order."""
     key: Mapping[str, Any]
     """The content of `key.json`."""
+    form: RatingForm = DEFAULT_FORM
 
     @property
     def raters(self) -> tuple[str, ...]:
@@ -128,7 +114,7 @@ class Study:
 def write_study(study: Study, folder: Path) -> None:
     """Write items.jsonl, study.json and key.json."""
     write_jsonl(folder / ITEMS, study.items)
-    blind = {
+    blind: dict[str, Any] = {
         "id": study.id,
         "title": study.title,
         "attributes": list(study.attributes),
@@ -136,6 +122,8 @@ def write_study(study: Study, folder: Path) -> None:
         "orders": {rater: list(order) for rater, order in study.orders.items()},
         "rows": [{"row": row.row, "item": row.item, "rater": row.rater, "left": row.left} for row in study.rows],
     }
+    if form := study.form.to_json():
+        blind["form"] = form
     for name, value in ((STUDY, blind), (KEY, study.key)):
         with atomic_write(folder / name) as aside:
             aside.write_text(json.dumps(value, allow_nan=False, indent=1) + "\n", encoding="utf-8", newline="\n")
@@ -227,6 +215,7 @@ def read_study(folder: Path) -> Study:
         items=tuple(items),
         rows=tuple(_rows(study, {item.item for item in items}, key, path)),
         key=key,
+        form=RatingForm.from_json(study.get("form", {}), str(path)),
     )
 
 

@@ -38,6 +38,8 @@ class SubmittedRow:
     unclear: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Attribute -> the different answers of one annotation; none counts."""
     comment: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Side (A, B) -> its cell of reasons."""
     seconds: str = ""
     study_id: str = ""
     rater: str = ""

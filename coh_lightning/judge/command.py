@@ -10,8 +10,8 @@ agree and the share of verdicts for the left side, with their intervals. The ans
 people's are, of the rater `judge:MODEL`: one order, drawn by the seed, counts; the other is the check "swap".
 
 In a human study (`judge STUDY ...`) the judge rates the items that people rate. Written to the study's own
-`judgments.jsonl`, it counts as one more rater in `human-eval report`. To report it alone, copy the study's folder
-without its `judgments.jsonl`.
+`judgments.jsonl`, it stands beside people in `human-eval report` and is never counted as one of them. To report it
+alone, copy the study's folder without its `judgments.jsonl`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ Prompts and completions are sent to the endpoint. No question is asked twice: th
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `judge`; returns its exit status: 1 if questions are left without an answer. Raises InputError."""
+    """The command `judge`; returns its exit status: 1 if questions are left without an answer, or the judge gave no
+    usable answer at all. Raises InputError.
+    """
     options = _parser().parse_args(argv)
     for name in ("max_tokens", "parallel", "attempts", "max_prompts"):
         value = getattr(options, name)
@@ -120,6 +122,9 @@ def main(argv: Sequence[str]) -> int:
     fields = {"model": options.model, "temperature": options.temperature, "max_tokens": options.max_tokens, **body}
     outcome = judge(asked, endpoint, fields, output=options.output, parallel=options.parallel)
     print(show(outcome))
+    if not outcome.judgments:
+        print(f"{options.model} gave no usable answer, so nothing is judged and {options.output} has none of its rows")
+        return 1
     answered = f"{counted(outcome.asked, 'question')} answered now"
     print(f"{counted(len(outcome.judgments), 'judgment')} in {options.output} ({answered})")
     return 1 if outcome.left else 0

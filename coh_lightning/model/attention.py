@@ -18,7 +18,8 @@ Not every architecture obeys an explicit mask: layout_check.py tests it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from coh_lightning.errors import InputError
 from coh_lightning.model import tree_attention
 from coh_lightning.model.tree_attention import CALL, TreeParts, additive_mask, window_number
+from coh_lightning.sequences.rows import runs_of
 
 Mask = Tensor | BlockMask
 REMEDY = "use `layout: separate` (one chain a row, the model's own causal mask), which always works"
@@ -93,11 +95,16 @@ def row_logits(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) 
     """The logits (U, V) of the batch's `keep`, without a cache. Calls the root module, so that FSDP's hooks run."""
     inputs = row_inputs(lm, batch, call=call)
     keep = batch["keep"]
-    parameters = inspect.signature(lm.forward).parameters
-    if "logits_to_keep" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+    if keeps_logits(lm):
         inputs["logits_to_keep"] = keep
     logits: Tensor = lm(**inputs).logits[0]
     return logits if len(logits) == len(keep) else logits.index_select(0, keep)
+
+
+def keeps_logits(lm: nn.Module) -> bool:
+    """Whether the model may be asked for the logits of some places alone."""
+    parameters = inspect.signature(lm.forward).parameters
+    return "logits_to_keep" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def row_inputs(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def row_inputs(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) 
         mask = attention_mask(config, seen_until, positions, dtype=dtype)
         return inputs | {"position_ids": positions, "attention_mask": mask}
     windows = layer_windows(config)
-    runs = batch["runs"].cpu().numpy()
+    runs = runs_of(batch["parents"].cpu().numpy())  # here, since only attention tree by tree asks for them
     parts = TreeParts(runs, seen_until[0], positions[0], list(windows.values()), dtype=dtype, call=call)
     numbers = {kind: window_number(number, ids.device) for number, kind in enumerate(windows)}
     return inputs | {
@@ -135,8 +142,15 @@ def _block_mask(seen_until: Tensor, depth: Tensor, window: int | None) -> BlockM
         visible = (j <= q) & (q < seen_until[j])
         return visible if window is None else visible & (depth[q] - depth[j] < window)
 
-    tokens = len(seen_until)
-    return create_block_mask(sees, B=None, H=None, Q_LEN=tokens, KV_LEN=tokens, device=seen_until.device.type)
+    tokens, device = len(seen_until), seen_until.device
+    make = _compiled_block_mask() if device.type == "cuda" else create_block_mask
+    return make(sees, B=None, H=None, Q_LEN=tokens, KV_LEN=tokens, device=str(device))
+
+
+@cache
+def _compiled_block_mask() -> Callable[..., BlockMask]:
+    """Compiled, it never has the whole (T, T) mask in memory, 256 MB for a row of 16,384 tokens."""
+    return torch.compile(create_block_mask)
 
 
 def mask_dtype(lm: nn.Module, device: torch.device) -> torch.dtype:

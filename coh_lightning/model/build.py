@@ -13,6 +13,8 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from coh_lightning.errors import InputError
+from coh_lightning.model.head import use_head_in_pieces
+from coh_lightning.model.layout_check import check_layout, use_tree_attention
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.sharding import blocks, broadcast_weights, shard, wrap_blocks
 
@@ -89,6 +91,20 @@ def config_settings(lm: PreTrainedModel) -> dict[str, Any]:
     left_out = ("dtype", "transformers_version", "quantization_config")
     settings = {key: value for key, value in lm.config.to_diff_dict().items() if key not in left_out}
     return settings | {"model_type": lm.config.model_type}
+
+
+def fit_to_rows(lm: PreTrainedModel, data: CoHDataModule, *, by_tree: bool) -> None:
+    """Checks a model for the rows of its data, once, before the first one, and chooses how it computes them:
+    attention tree by tree, if `by_tree`, and the head in pieces, where these are the same. Under FSDP, on all ranks.
+
+    Raises:
+        InputError: it does not give trees the logits of their chains.
+    """
+    if data.layout == "tree":
+        check_layout(lm, row_tokens=data.row_tokens)
+        if by_tree:
+            use_tree_attention(lm, row_tokens=data.row_tokens)
+    use_head_in_pieces(lm)
 
 
 def check_sizes(lm: PreTrainedModel, vocabulary: int, data: CoHDataModule) -> None:

@@ -43,7 +43,7 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
     layer_windows(config.get_text_config())
     _refuse_moving_rope(config, row_tokens)
     probe = _probe(config, row_tokens)
-    with _probing(lm):
+    with probing(lm):
         plain = [_logits(lm, chain) for chain in probe.chains]
         try:
             together, changed = _logits(lm, probe.row), _logits(lm, probe.changed)
@@ -53,15 +53,15 @@ def check_layout(lm: nn.Module, *, row_tokens: int) -> float:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(f"{name} can't run a row of several trees ({reason}): {REMEDY}.") from error
     spread = torch.cat(plain).double().std().item()
-    tolerance = _TOLERANCE[together.dtype]
-    found = max(_difference(together[path], alone) / spread for path, alone in zip(probe.paths, plain, strict=True))
-    beside = _difference(together[: probe.first], changed[: probe.first]) / spread
-    for wrong, difference in (
+    most = _TOLERANCE[together.dtype]
+    found = max(difference(together[path], alone) / spread for path, alone in zip(probe.paths, plain, strict=True))
+    beside = difference(together[: probe.first], changed[: probe.first]) / spread
+    for wrong, by in (
         (f"{name} does not give a tree the logits of its plain chains", found),
         (f"in {name} a document changes the logits of the one beside it in a row", beside),
     ):
-        if not difference <= tolerance:  # not ">", so that NaN is refused too
-            share = f"{difference:.2g} of their spread, and at most {tolerance:g} is rounding"
+        if not by <= most:  # not ">", so that NaN is refused too
+            share = f"{by:.2g} of their spread, and at most {most:g} is rounding"
             raise InputError(f"{wrong} (they differ by {share}): {REMEDY}.")
     return max(found, beside)
 
@@ -82,7 +82,7 @@ def use_tree_attention(lm: nn.Module, *, row_tokens: int) -> bool:
     if back_end != "sdpa" or not on_cpu or not getattr(lm, "_supports_attention_backend", False):
         return False
     probe = _probe(config, row_tokens)
-    with _probing(lm):
+    with probing(lm):
         dense = _logits(lm, probe.row)
         text._attn_implementation = tree_attention.NAME
         try:
@@ -91,14 +91,14 @@ def use_tree_attention(lm: nn.Module, *, row_tokens: int) -> bool:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             found = torch.full_like(dense, torch.nan)  # the parts didn't reach a layer
-    if _difference(found, dense[: len(found)]) <= _TOLERANCE[dense.dtype] * dense.double().std().item():
+    if difference(found, dense[: len(found)]) <= tolerance(dense):
         return True
     text._attn_implementation = back_end
     return False
 
 
 @contextmanager
-def _probing(lm: nn.Module) -> Iterator[None]:
+def probing(lm: nn.Module) -> Iterator[None]:
     """Evaluation without gradients, autocast, compilation and TF32, which rounds as coarsely as float16 and would need
     its tolerance; afterwards everything is as it was.
     """
@@ -123,6 +123,11 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, tor
 Measured with random weights and two layers: float64 4e-16, but 1e-7 where a model computes its softmax in float32
 (Gemma-2); float32 6e-7, bfloat16 0.012, float16 0.002; more layers add to it. What must be found: ALiBi by row index
 0.2, local layers by row index 0.7, recurrent layers 1."""
+
+
+def tolerance(logits: Tensor) -> float:
+    """How much rounding may change these logits at one place (`difference`)."""
+    return _TOLERANCE[logits.dtype] * logits.double().std().item()
 
 
 def _refuse_moving_rope(config: PreTrainedConfig, row_tokens: int) -> None:
@@ -209,6 +214,6 @@ def _logits(lm: nn.Module, what: Row | Tensor) -> Tensor:
     return lm(**row_inputs(lm, batch, call=0)).logits[0]
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
+def difference(one: Tensor, other: Tensor) -> float:
     """Root mean square over the vocabulary, at the worst place."""
     return (one.double() - other.double()).square().mean(-1).sqrt().max().item()

@@ -18,6 +18,7 @@ run to run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from coh_lightning.sequences.rows import Row, runs_of
+from coh_lightning.sequences.rows import Row
 
 Batch = dict[str, Tensor]
 """What `to_batch` gives. Coefficients are the bits of float64 in int64: Lightning's `bf16-true` casts every float of a
@@ -40,7 +41,7 @@ def to_batch(row: Row) -> Batch:
     |--------------------------------------|--------|-------------------------------------------------------------|
     | input_ids                            | (1, T) |                                                             |
     | position_ids, seen_until             | (1, T) | missing in a causal row, where the model's own serve        |
-    | runs                                 | (R, 3) | missing too: what follows without a branch (tree_attention) |
+    | parents                              | (N,)   | missing too: of the N tokens before the padding             |
     | keep                                 | (U,)   | sources: places in the row whose logits are wanted, rising  |
     | children, learned                    | (U, C) | ids predicted from each source, their coefficients          |
     | unlearned_rows                       | (M,)   | sources to unlearn from: indices into `keep`                |
@@ -87,7 +88,7 @@ def to_batch(row: Row) -> Batch:
         batch |= {
             "position_ids": _long(row.positions)[None],
             "seen_until": _long(row.seen_until)[None],
-            "runs": _long(runs_of(row)),
+            "parents": _long(row.in_trees),
         }
     return batch
 
@@ -113,34 +114,51 @@ def unlikelihood(logits: Tensor, children: Tensor) -> Tensor:
     return torch.cat(columns, dim=1)
 
 
-def row_loss(logits: Tensor, batch: Mapping[str, Tensor], *, kinds: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of one row, sum of coefficient * loss, from the logits (U, V) of `keep`; and detached float64 sums for
-    the curves, to be divided only after adding them over rows and ranks.
+@dataclass(frozen=True)
+class TokenLosses:
+    """What a row's tokens cost."""
+
+    nll: Tensor
+    """(U, C): of each of `children`, before its coefficient."""
+    unlikelihood: Tensor
+    """(M, .): of each of `unlearned_children`, before its coefficient."""
+    loss: Tensor
+    """The sum of coefficient * loss, which has the gradients."""
+
+
+def token_losses(logits: Tensor, batch: Mapping[str, Tensor]) -> TokenLosses:
+    """The losses of a row from the logits (U, V) of its `keep`."""
+    likely = nll(logits, batch["children"])
+    against = likely.new_zeros(batch["unlearned_children"].shape)
+    loss = _weighted(likely, batch["learned"])
+    if len(batch["unlearned_rows"]):
+        against = unlikelihood(logits.index_select(0, batch["unlearned_rows"]), batch["unlearned_children"])
+        loss = loss + _weighted(against, batch["unlearned"])
+    return TokenLosses(likely, against, loss)
+
+
+def row_loss(losses: TokenLosses, batch: Mapping[str, Tensor], *, kinds: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of one row, sum of coefficient * loss; and detached float64 sums for the curves, to be divided only
+    after adding them over rows and ranks.
 
     `learned` and `unlearned` are the two parts of the loss; `kind_nll` and `kind_weight`, both (kinds,), are sums of
     weight * nll and of weight per kind of segment (nll also where a segment is unlearned: how likely it still is).
     """
-    losses = nll(logits, batch["children"])
-    learned = (_coefficients(batch["learned"]).to(losses.dtype) * losses).sum()
-    loss, unlearned = learned, learned.new_zeros(())
-    if len(batch["unlearned_rows"]):
-        against = unlikelihood(logits.index_select(0, batch["unlearned_rows"]), batch["unlearned_children"])
-        unlearned = (_coefficients(batch["unlearned"]).to(losses.dtype) * against).sum()
-        loss = learned + unlearned
+    likely = losses.nll.detach()
     weight = _coefficients(batch["label_weight"])
-    seen = losses.detach().flatten().double()[batch["label_cell"]]
+    seen = likely.flatten().double()[batch["label_cell"]]
     zeros = weight.new_zeros(kinds)
-    return loss, {
-        "learned": learned.detach().double(),
-        "unlearned": unlearned.detach().double(),
+    return losses.loss, {
+        "learned": _weighted(likely, batch["learned"]).double(),
+        "unlearned": _weighted(losses.unlikelihood.detach(), batch["unlearned"]).double(),
         "kind_nll": zeros.index_add(0, batch["label_kind"], weight * seen),
         "kind_weight": zeros.index_add(0, batch["label_kind"], weight),
     }
 
 
-def output_log_likelihoods(logits: Tensor, batch: Mapping[str, Tensor], *, outputs: int) -> tuple[Tensor, Tensor]:
+def output_log_likelihoods(losses: TokenLosses, batch: Mapping[str, Tensor], *, outputs: int) -> tuple[Tensor, Tensor]:
     """log p of each output of a row with `scored`, and its number of tokens, end included: float64, (outputs,) each."""
-    log_likelihoods = -nll(logits.detach(), batch["children"]).flatten().double()[batch["score_cell"]]
+    log_likelihoods = -losses.nll.detach().flatten().double()[batch["score_cell"]]
     zeros, output = log_likelihoods.new_zeros(outputs), batch["score_output"]
     tokens = zeros.index_add(0, output, torch.ones_like(log_likelihoods))
     return zeros.index_add(0, output, log_likelihoods), tokens
@@ -158,6 +176,10 @@ def _unlearned(
     children[at, column] = row.ids[tokens[which]]
     weights[at, column] = row.unlearned[tokens[which]]
     return rows, children, weights
+
+
+def _weighted(losses: Tensor, bits: Tensor) -> Tensor:
+    return (_coefficients(bits).to(losses.dtype) * losses).sum()
 
 
 def _wide(logits: Tensor) -> Tensor:

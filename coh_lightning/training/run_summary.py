@@ -15,7 +15,7 @@ from rich.table import Table
 from torch.distributed.tensor import DTensor
 
 from coh_lightning.errors import counted
-from coh_lightning.model.attention import row_logits
+from coh_lightning.model.head import row_losses, sources_at_once
 from coh_lightning.model.losses import Batch, output_log_likelihoods, row_loss
 from coh_lightning.model.memory import activation_bytes, logit_bytes
 from coh_lightning.model.tree_attention import NAME, library_attention
@@ -91,14 +91,14 @@ def run_largest(
             there = {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
             if not trained:
                 with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                    logits = row_logits(lm, there)
-                    row_loss(logits, there, kinds=kinds)
+                    losses = row_losses(lm, there)
+                    row_loss(losses, there, kinds=kinds)
                     if isinstance(outputs := batch.get("outputs"), int):
-                        output_log_likelihoods(logits, there, outputs=outputs)
+                        output_log_likelihoods(losses, there, outputs=outputs)
                 continue
             for _ in range(2):  # the first time is slower
                 start = perf_counter()
-                loss, _ = row_loss(row_logits(lm, there), there, kinds=kinds)
+                loss, _ = row_loss(row_losses(lm, there), there, kinds=kinds)
                 loss.backward()
                 loss.item()  # waits for a GPU to be done
                 seconds = perf_counter() - start
@@ -131,7 +131,8 @@ def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.devic
         recomputed=recomputed,
         scores=2 * (config.num_attention_heads if config._attn_implementation == "eager" else 1) * tokens**2,
     )
-    logits = logit_bytes(predicted, lm.get_input_embeddings().weight.shape[0], size)
+    at_once = min(predicted, sources_at_once(lm, predicted, device))
+    logits = logit_bytes(at_once, lm.get_input_embeddings().weight.shape[0], size)
     return float(weights + 3 * trained + activations + logits)
 
 

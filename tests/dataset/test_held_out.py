@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.data import CoHDataModule
+from coh_lightning.dataset.batch_table import BatchTable
 from coh_lightning.dataset.held_out import RECORDS_PER_WRITING, Comparer, Comparison
-from coh_lightning.dataset.loaders import BatchTable
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
@@ -25,7 +25,7 @@ from coh_lightning.feedback.records import Feedback, RatedCompletion
 from coh_lightning.feedback.sources import Records
 from coh_lightning.feedback.turns import Part, Turn
 from coh_lightning.generation.sampling import Sampling
-from coh_lightning.model.attention import row_logits
+from coh_lightning.model.head import row_losses
 from coh_lightning.model.losses import output_log_likelihoods
 from coh_lightning.sequences.chain_tokenizer import ChainTokenizer
 from coh_lightning.sequences.chains import Link
@@ -82,7 +82,7 @@ def test_a_comparison_longer_than_a_row_is_split_and_each_likelihood_stays_the_s
         for batch in batches:
             with torch.no_grad():
                 parts = [
-                    output_log_likelihoods(row_logits(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]
+                    output_log_likelihoods(row_losses(lm, row), row, outputs=row["outputs"]) for row in batch["rows"]
                 ]
             found[-1].append((torch.cat([total for total, _ in parts]), torch.cat([tokens for _, tokens in parts])))
     for (total, tokens), (whole, of_whole) in zip(*found, strict=True):

@@ -17,6 +17,7 @@ from coh_lightning.generation.best_of_n import best_samples
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.request import RecordRequest, Written
 from coh_lightning.generation.sampling import Sampling
+from coh_lightning.model.layout_check import use_tree_attention
 from coh_lightning.model.loading import ModelSpec
 from helpers.feedback import TINY, merged, method, tiny
 from helpers.training import held_out_data, trainer
@@ -66,7 +67,12 @@ def test_the_best_sample_is_the_likeliest_by_hand(of: str, layout: Any, row_toke
     torch.manual_seed(0)
     lm = ModelSpec(from_config=TINY).build().eval()
     written, completions = _samples(data, lm)
-    found = best_samples(lm, data.prompter, written, completions, scored_rows=data.rows.scored, everyone_done=None)
+    settings: dict[str, Any] = {"scored_rows": data.rows.scored, "everyone_done": None}
+    found = best_samples(lm, data.prompter, written, completions, **settings)
+    if layout == "tree":  # several rows in a pass
+        assert use_tree_attention(lm, row_tokens=256)
+        together = best_samples(lm, data.prompter, written, completions, at_once=500, **settings)
+        assert [one.id for one in together] == [one.id for one in found]
     prompts = {one.request.prompt_id for one in written}
     orders = {"best by good": "good"} | ({"best by ratio": "ratio"} if of == "coh" else {})
     assert len(prompts) == 5 and len(found) == len(orders) * len(prompts)

@@ -4,86 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import transformers as hf
 
 from coh_lightning.errors import InputError
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.forward import generating
 from coh_lightning.generation.kv_cache import Slots
-from coh_lightning.generation.request import Request, Written
+from coh_lightning.generation.request import Request
 from coh_lightning.generation.sampling import Sampling, next_tokens
 from coh_lightning.rng import generator, key64
+from helpers.decoding import CONFIGS, PAD, STOPS, VOCABULARY, model, of_transformers, rows_of, sharded, write
 from helpers.ranks import end_rank
 
-VOCABULARY = 97
-STOPS = list(range(5, 13))  # many, so that untrained models end at different places
-PAD = 0
 GREEDY = Sampling(max_new_tokens=24, batch_size=5)
 DRAWN = Sampling(max_new_tokens=12, batch_size=5, temperature=1.0, samples=3, seed=4)
 SHORT = Sampling(max_new_tokens=4, batch_size=3, temperature=1.0)
-
-# large weights, so that the likeliest token is clear and depends on the text; windows shorter than the prompts
-_SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "initializer_range": 0.3,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": PAD,
-}
-_LLAMA: dict[str, Any] = {
-    **_SHAPE,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-_GPT: dict[str, Any] = {**_SHAPE, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
-CONFIGS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
-    "gpt2": lambda: hf.GPT2Config(**_GPT),
-    "gptj": lambda: hf.GPTJConfig(**_GPT, rotary_dim=8),
-    "llama": lambda: hf.LlamaConfig(**_LLAMA),
-    "qwen3": lambda: hf.Qwen3Config(**_LLAMA, head_dim=8),
-    "mistral": lambda: hf.MistralConfig(**_LLAMA, sliding_window=6),
-    "gemma2": lambda: hf.Gemma2Config(**_LLAMA, head_dim=8, query_pre_attn_scalar=8, sliding_window=6),
-    "opt": lambda: hf.OPTConfig(
-        **{k: v for k, v in _LLAMA.items() if k not in ("initializer_range", "num_key_value_heads")},
-        init_std=0.3,
-        ffn_dim=48,
-        word_embed_proj_dim=32,
-    ),
-    "gpt_neox": lambda: hf.GPTNeoXConfig(**{k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"}),
-    "gpt_neo": lambda: hf.GPTNeoConfig(
-        **_SHAPE,
-        hidden_size=32,
-        num_layers=2,
-        num_heads=2,
-        attention_types=[[["global", "local"], 1]],
-        window_size=6,
-        max_position_embeddings=64,
-    ),
-    "bloom": lambda: hf.BloomConfig(**_SHAPE, hidden_size=32, n_layer=2, n_head=2),
-    "falcon_alibi": lambda: hf.FalconConfig(
-        **_SHAPE, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, alibi=True
-    ),
-    "mamba": lambda: hf.MambaConfig(**_SHAPE, hidden_size=32, num_hidden_layers=2, state_size=4),
-}
-
-
-def _model(name: str = "llama") -> hf.PreTrainedModel:
-    torch.manual_seed(0)
-    return hf.AutoModelForCausalLM.from_config(CONFIGS[name]())
 
 
 def _requests(lengths: tuple[int, ...] = (3, 17, 1, 9, 9, 30, 2, 25)) -> list[Request]:
@@ -94,39 +36,11 @@ def _requests(lengths: tuple[int, ...] = (3, 17, 1, 9, 9, 30, 2, 25)) -> list[Re
     ]
 
 
-def _write(lm: torch.nn.Module, requests: list[Request], sampling: Sampling) -> list[Written]:
-    return generate(lm, requests, sampling, stop_ids=STOPS, pad_id=PAD)
-
-
-def _plain(written: list[Written]) -> list[tuple[str, int, list[int], str]]:
-    return [(w.request.prompt_id, w.sample, w.ids.tolist(), w.stop) for w in written]
-
-
-@torch.no_grad()
-def _one_by_one(
-    lm: hf.PreTrainedModel, requests: list[Request], limit: int = GREEDY.max_new_tokens
-) -> list[tuple[str, int, list[int], str]]:
-    """What transformers writes, alone and greedily."""
-    rows = []
-    for request in requests:
-        ids = torch.tensor(request.prompt_ids[None].astype(np.int64))
-        options = {"max_new_tokens": limit, "do_sample": False, "eos_token_id": STOPS, "pad_token_id": PAD}
-        new = (
-            lm.eval()
-            .generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)[0, ids.shape[1] :]
-            .tolist()
-        )
-        rows.append(
-            (request.prompt_id, 0, new[:-1], "end") if new[-1] in STOPS else (request.prompt_id, 0, new, "length")
-        )
-    return rows
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_equals_transformers_token_for_token(name: str) -> None:
-    lm, requests = _model(name), _requests()
-    expected = _one_by_one(lm, requests)
-    assert _plain(_write(lm, requests, GREEDY)) == expected
+    lm, requests = model(name), _requests()
+    expected = of_transformers(lm, requests, GREEDY.max_new_tokens)
+    assert rows_of(write(lm, requests, GREEDY)) == expected
     assert len({token for row in expected for token in row[2]}) > 5  # the models do write different things
 
 
@@ -138,15 +52,15 @@ def test_rows_that_join_late_or_move_columns_write_what_they_write_alone(
     shift = Slots.shift
     monkeypatch.setattr(Slots, "shift", lambda self, by: (moves.append(by), shift(self, by))[1])
     monkeypatch.setattr("coh_lightning.generation.decoding.SLACK", 2)
-    lm, requests = _model(name), _requests((1, 1, 2, 3, 9, 12, 25, 30, 34))
+    lm, requests = model(name), _requests((1, 1, 2, 3, 9, 12, 25, 30, 34))
     random_order = sorted(range(9), key=lambda i: key64(0, "budget", f"p{i}"))
     rising = [
         replace(requests[random_order.index(i)], prompt_id=f"p{i}") for i in range(9)
     ]  # with a budget, the short ones come first
     sampling = replace(GREEDY, max_new_tokens=6, batch_size=3)
-    expected = _one_by_one(lm, rising, 6)
+    expected = of_transformers(lm, rising, 6)
     for until in (None, time.monotonic() + 1000):
-        assert _plain(generate(lm, rising, sampling, stop_ids=STOPS, pad_id=PAD, until=until)) == expected
+        assert rows_of(generate(lm, rising, sampling, stop_ids=STOPS, pad_id=PAD, until=until)) == expected
     if name in (
         "llama",
         "mistral",
@@ -157,14 +71,14 @@ def test_rows_that_join_late_or_move_columns_write_what_they_write_alone(
 
 
 def test_training_mode_checkpointing_and_use_cache_have_no_effect_and_are_restored() -> None:
-    lm, requests = _model(), _requests()
-    expected = _one_by_one(lm, requests)
+    lm, requests = model(), _requests()
+    expected = of_transformers(lm, requests, GREEDY.max_new_tokens)
     lm.train()
     lm.gradient_checkpointing_enable()
     lm.config.use_cache = False
     frozen = lm.model.layers[0].eval()
     before = [(module.training, vars(module).get("gradient_checkpointing")) for module in lm.modules()]
-    assert _plain(_write(lm, requests, GREEDY)) == expected
+    assert rows_of(write(lm, requests, GREEDY)) == expected
     assert [(module.training, vars(module).get("gradient_checkpointing")) for module in lm.modules()] == before
     assert (
         not frozen.training
@@ -176,7 +90,7 @@ def test_training_mode_checkpointing_and_use_cache_have_no_effect_and_are_restor
 
 
 def test_the_models_mode_is_restored_after_an_error() -> None:
-    lm = _model().train()
+    lm = model().train()
     with pytest.raises(RuntimeError, match="midway"), generating(lm):
         assert not lm.training and not torch.is_grad_enabled()
         raise RuntimeError("midway")
@@ -184,31 +98,31 @@ def test_the_models_mode_is_restored_after_an_error() -> None:
 
 
 def test_training_works_after_generating_in_inference_mode() -> None:
-    lm, requests = _model(), _requests()
+    lm, requests = model(), _requests()
     with torch.inference_mode():
-        inside = _plain(_write(lm, requests, GREEDY))
-    assert inside == _plain(_write(lm, requests, GREEDY))
+        inside = rows_of(write(lm, requests, GREEDY))
+    assert inside == rows_of(write(lm, requests, GREEDY))
     lm.train()(input_ids=torch.tensor([[20, 21, 22]]), labels=torch.tensor([[20, 21, 22]])).loss.backward()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "mamba"])
 def test_samples_do_not_depend_on_batch_order_or_other_draws(name: str) -> None:
-    lm, requests = _model(name), _requests()
-    expected = {row[:2]: row for row in _plain(_write(lm, requests, DRAWN))}
+    lm, requests = model(name), _requests()
+    expected = {row[:2]: row for row in rows_of(write(lm, requests, DRAWN))}
     assert len({tuple(row[2]) for row in expected.values()}) > 20
     torch.manual_seed(99)
     for batch_size in (1, 2, 24):
         assert {
-            row[:2]: row for row in _plain(_write(lm, requests[::-1], replace(DRAWN, batch_size=batch_size)))
+            row[:2]: row for row in rows_of(write(lm, requests[::-1], replace(DRAWN, batch_size=batch_size)))
         } == expected
-    assert _plain(_write(lm, requests[3:4], DRAWN)) == [expected["p3", sample] for sample in range(3)]
-    fewer = _plain(_write(lm, requests, replace(DRAWN, samples=1)))
+    assert rows_of(write(lm, requests[3:4], DRAWN)) == [expected["p3", sample] for sample in range(3)]
+    fewer = rows_of(write(lm, requests, replace(DRAWN, samples=1)))
     assert fewer == [expected[f"p{i}", 0] for i in range(8)]
 
 
 def test_a_higher_token_limit_only_adds_tokens() -> None:
-    lm, requests = _model(), _requests()
-    short, long = (_write(lm, requests, replace(DRAWN, max_new_tokens=n)) for n in (4, 12))
+    lm, requests = model(), _requests()
+    short, long = (write(lm, requests, replace(DRAWN, max_new_tokens=n)) for n in (4, 12))
     for a, b in zip(short, long, strict=True):
         assert a.ids.tolist() == b.ids.tolist()[:4]
         assert (a.stop, a.ids.tolist()) == (
@@ -217,9 +131,9 @@ def test_a_higher_token_limit_only_adds_tokens() -> None:
 
 
 def test_seed_prompt_and_ask_each_key_the_draws() -> None:
-    lm, request = _model(), _requests()[0]
+    lm, request = model(), _requests()[0]
     rows = [
-        _write(lm, [replace(request, prompt_id=prompt, ask=ask)], replace(DRAWN, seed=seed))[0].ids.tolist()
+        write(lm, [replace(request, prompt_id=prompt, ask=ask)], replace(DRAWN, seed=seed))[0].ids.tolist()
         for prompt, ask, seed in [
             ("p0", "good", 4),
             ("p1", "good", 4),
@@ -233,7 +147,7 @@ def test_seed_prompt_and_ask_each_key_the_draws() -> None:
 
 def test_results_come_in_the_order_of_requests_then_samples_with_counts_and_the_request_itself() -> None:
     requests = _requests()
-    written = _write(_model(), requests, DRAWN)
+    written = write(model(), requests, DRAWN)
     assert [w.sample for w in written] == [0, 1, 2] * 8
     assert all(w.request is requests[i // 3] and w.ids.dtype == np.int32 for i, w in enumerate(written))
     for w in written:
@@ -243,7 +157,7 @@ def test_results_come_in_the_order_of_requests_then_samples_with_counts_and_the_
 
 
 def test_no_requests_give_no_completions() -> None:
-    assert _write(_model(), [], GREEDY) == []
+    assert write(model(), [], GREEDY) == []
 
 
 def test_draws_follow_the_softmax() -> None:
@@ -298,7 +212,7 @@ def test_no_draw_lands_on_a_token_without_probability() -> None:
 
 
 def test_first_tokens_are_distributed_as_the_model_says() -> None:
-    lm, request = _model("gpt2"), _requests((6,))[0]
+    lm, request = model("gpt2"), _requests((6,))[0]
     written = generate(
         lm,
         [request],
@@ -318,7 +232,7 @@ def test_first_tokens_are_distributed_as_the_model_says() -> None:
 
 
 def test_generation_stops_at_the_last_position_with_a_warning() -> None:
-    lm = _model("gpt2")
+    lm = model("gpt2")
     with pytest.warns(
         UserWarning, match=r"2 of 3 prompts leave fewer than max_new_tokens = 10 of the model's 64 positions"
     ):
@@ -331,7 +245,7 @@ def test_a_prompt_that_fills_all_positions_is_refused() -> None:
         InputError,
         match=r"'p1' \(good\) has 64 tokens and the model has 64 positions.*at most 40 tokens \(max_prompt_tokens\)",
     ):
-        _write(_model("gpt2"), _requests((5, 64)), GREEDY)
+        write(model("gpt2"), _requests((5, 64)), GREEDY)
 
 
 def test_an_empty_prompt_is_refused() -> None:
@@ -340,11 +254,11 @@ def test_an_empty_prompt_is_refused() -> None:
 
 
 def test_a_diverged_model_is_refused() -> None:
-    lm = _model()
+    lm = model()
     torch.nn.init.constant_(lm.lm_head.weight, torch.nan)
     for sampling in (GREEDY, DRAWN):
         with pytest.raises(InputError, match="non-finite"):
-            _write(lm, _requests(), sampling)
+            write(lm, _requests(), sampling)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +283,7 @@ def test_bad_settings_are_refused_by_name(setting: dict[str, Any], message: str)
 
 
 def test_a_samples_draws_depend_on_its_key_alone() -> None:
-    lm = _model()
+    lm = model()
     for parameter in lm.parameters():
         parameter.data.zero_()  # every token is as likely as any other, so the draw is the token
     for one in generate(
@@ -380,9 +294,9 @@ def test_a_samples_draws_depend_on_its_key_alone() -> None:
 
 
 def test_a_finished_row_is_replaced_by_the_next_prompt_at_once() -> None:
-    lm, sizes = _model("gpt2"), []
+    lm, sizes = model("gpt2"), []
     lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
-    written = _write(lm, _requests((9,) * 6), replace(GREEDY, batch_size=2))
+    written = write(lm, _requests((9,) * 6), replace(GREEDY, batch_size=2))
     steps = [rows for rows, tokens in sizes if tokens == 1]
     assert sum(tokens == 9 for _, tokens in sizes) > 3  # the prompts come one by one
     assert sum(rows == 1 for rows in steps) < max(
@@ -392,8 +306,8 @@ def test_a_finished_row_is_replaced_by_the_next_prompt_at_once() -> None:
 
 
 def test_after_the_time_budget_completions_in_progress_are_finished_and_none_starts() -> None:
-    lm, requests = _model(), _requests((9,) * 12)
-    expected = {row[0]: row for row in _one_by_one(lm, requests)}
+    lm, requests = model(), _requests((9,) * 12)
+    expected = {row[0]: row for row in of_transformers(lm, requests, GREEDY.max_new_tokens)}
     passes = 0
 
     def later(*_: Any) -> None:
@@ -403,8 +317,8 @@ def test_after_the_time_budget_completions_in_progress_are_finished_and_none_sta
     lm.register_forward_pre_hook(later)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coh_lightning.generation.decoding.time.monotonic", lambda: float(passes))
-        some = _plain(generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=4.0))
-        again = _plain(
+        some = rows_of(generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=4.0))
+        again = rows_of(
             generate(lm, requests, replace(GREEDY, batch_size=2), stop_ids=STOPS, pad_id=PAD, until=passes + 4.0)
         )
         none = generate(lm, requests, GREEDY, stop_ids=STOPS, pad_id=PAD, until=passes - 1.0)
@@ -415,7 +329,7 @@ def test_after_the_time_budget_completions_in_progress_are_finished_and_none_sta
 
 
 def test_generation_stops_when_should_stop_says_so() -> None:
-    lm, requests = _model("gpt2"), _requests()
+    lm, requests = model("gpt2"), _requests()
     looks: list[int] = []
 
     def over(request: Request, ids: Any) -> bool:
@@ -431,9 +345,9 @@ def test_generation_stops_when_should_stop_says_so() -> None:
 
 
 def test_rows_that_are_done_leave_their_batch() -> None:
-    lm, sizes = _model("gpt2"), []
+    lm, sizes = model("gpt2"), []
     lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
-    written = _write(lm, _requests(), replace(GREEDY, batch_size=8))
+    written = write(lm, _requests(), replace(GREEDY, batch_size=8))
     assert sizes[0] == (8, 30)
     assert [rows for rows, _ in sizes[1:]] == [
         sum(w.new_tokens > step for w in written) for step in range(1, max(w.new_tokens for w in written))
@@ -441,7 +355,7 @@ def test_rows_that_are_done_leave_their_batch() -> None:
 
 
 def test_samples_of_one_prompt_share_its_prefill() -> None:
-    lm, sizes = _model("gpt2"), []
+    lm, sizes = model("gpt2"), []
     lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
     generate(lm, _requests((9, 4)), Sampling(max_new_tokens=2, temperature=1.0, samples=3), stop_ids=(), pad_id=PAD)
     assert sizes == [(2, 9), (6, 1)]
@@ -451,34 +365,22 @@ def _one_rank(rank: int, folder: str) -> None:
     """Five short calls on a model whose weights are spread over both ranks, which hang or fail when the ranks get out
     of step.
     """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
-    passes = 0
+    lm = model().train()
+    agree, passes = sharded(lm, rank, folder), 0
 
     def everyone_done(done: bool) -> bool:
         nonlocal passes
         passes += 1
-        busy = torch.tensor(float(not done))
-        dist.all_reduce(busy)
-        return busy.item() == 0
+        return agree(done)
 
-    lm, mesh = _model().train(), init_device_mesh("cpu", (2,))
-    for layer in lm.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(lm, mesh=mesh)
     rows = []
     # shares of 5 and 3 requests, 8 and none, none and 8, none at all; batches of 3
     for share in (slice(0, 5) if rank == 0 else slice(5, 8), slice(0, 8 * (1 - rank)), slice(0, 8 * rank), slice(0, 0)):
         written = generate(lm, _requests()[share], SHORT, stop_ids=STOPS, pad_id=PAD, everyone_done=everyone_done)
-        rows.append(_plain(written))
+        rows.append(rows_of(written))
     # no time left on one rank only
     rows.append(
-        _plain(
+        rows_of(
             generate(
                 lm,
                 _requests(),
@@ -498,7 +400,7 @@ def _one_rank(rank: int, folder: str) -> None:
 def test_ranks_of_a_sharded_model_with_uneven_requests_stay_in_step(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)
     (first, passes), (second, others) = (json.loads(Path(tmp_path, f"{rank}.json").read_text()) for rank in range(2))
-    expected = [list(row) for row in _plain(_write(_model(), _requests(), SHORT))]
+    expected = [list(row) for row in rows_of(write(model(), _requests(), SHORT))]
     assert passes == others
     assert first[0] + second[0] == expected
     assert (first[1], second[1], first[2], second[2]) == (expected, [], [], expected)

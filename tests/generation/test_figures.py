@@ -22,7 +22,7 @@ from coh_lightning.generation.figures import headline, summary, valued, with_cop
 from coh_lightning.generation.prompter import turns_before_answers
 from coh_lightning.generation.request import Written
 from coh_lightning.generation.sampling import Sampling
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.module import CoHModule
 from helpers.feedback import EVERY_KIND, data_of, grouped, merged, method, tiny, usable, wording
 from helpers.training import fitted, held_out_data, trainer

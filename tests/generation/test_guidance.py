@@ -16,8 +16,6 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import transformers as hf
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from coh_lightning.callbacks import CompletionWriter
@@ -26,42 +24,18 @@ from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.guidance import guided, with_other_prompt
-from coh_lightning.generation.request import Request, Written
+from coh_lightning.generation.request import Request
 from coh_lightning.generation.sampling import Sampling, next_tokens
-from coh_lightning.generation.writing import Generation
-from coh_lightning.rng import generator
+from coh_lightning.generation.settings import Generation
+from helpers.decoding import PAD, VOCABULARY, model, one_by_one, rows_of, sharded, write
 from helpers.feedback import TINY, merged, method, tiny
 from helpers.ranks import end_rank, module, rank_of, rows, started
 from helpers.ranks import trainer as of_ranks
 from helpers.training import held_out_data, trainer
 
-VOCABULARY = 97
-STOPS = list(range(5, 13))  # many, so that untrained models end at different places
-PAD = 0
 GREEDY = Sampling(max_new_tokens=16, batch_size=3, guidance=1.0, guidance_cutoff=0.0)
 DRAWN = replace(GREEDY, temperature=1.0, samples=2, guidance_cutoff=0.02, seed=4)
-_SHAPE: dict[str, Any] = {"vocab_size": VOCABULARY, "initializer_range": 0.3, "pad_token_id": PAD}
-_LLAMA: dict[str, Any] = {
-    **_SHAPE,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-CONFIGS: dict[str, hf.PreTrainedConfig] = {
-    "gpt2": hf.GPT2Config(**_SHAPE, n_embd=32, n_layer=2, n_head=2, n_positions=64),
-    "llama": hf.LlamaConfig(**_LLAMA),
-    "mistral": hf.MistralConfig(**_LLAMA, sliding_window=6),
-    "bloom": hf.BloomConfig(**_SHAPE, hidden_size=32, n_layer=2, n_head=2),  # its rows can't move
-    "mamba": hf.MambaConfig(**_SHAPE, hidden_size=32, num_hidden_layers=2, state_size=4),
-}
-
-
-def _model(name: str = "llama") -> hf.PreTrainedModel:
-    torch.manual_seed(0)
-    return hf.AutoModelForCausalLM.from_config(CONFIGS[name])
+ARCHITECTURES = ("gpt2", "llama", "mistral", "bloom", "mamba")  # the rows of bloom can't move
 
 
 def _requests(*, alone: tuple[int, ...] = (3,)) -> list[Request]:
@@ -77,50 +51,8 @@ def _requests(*, alone: tuple[int, ...] = (3,)) -> list[Request]:
     return found
 
 
-def _write(lm: torch.nn.Module, requests: list[Request], sampling: Sampling) -> list[Written]:
-    return generate(lm, requests, sampling, stop_ids=STOPS, pad_id=PAD)
-
-
-def _plain(written: list[Written]) -> list[tuple[str, int, list[int], str]]:
-    return [(w.request.prompt_id, w.sample, w.ids.tolist(), w.stop) for w in written]
-
-
 def _without_other(requests: list[Request]) -> list[Request]:
     return [replace(request, away_from_ids=None) for request in requests]
-
-
-@torch.no_grad()
-def _side_by_side(
-    lm: hf.PreTrainedModel, requests: list[Request], sampling: Sampling
-) -> list[tuple[str, int, list[int], str]]:
-    """Each completion alone, without a cache: the whole of both texts is run for every token."""
-    lm.eval()
-
-    def after(prompt: np.ndarray, ids: list[int]) -> torch.Tensor:
-        return lm(torch.tensor([[*prompt.tolist(), *ids]])).logits[0, -1].double()
-
-    rows = []
-    for request in requests:
-        for sample in range(sampling.samples):
-            chance = generator(sampling.seed, "sampling", request.prompt_id, request.ask, sample)
-            ids: list[int] = []
-            stop = "length"
-            while len(ids) < sampling.max_new_tokens:
-                own = after(request.prompt_ids, ids)
-                logits = own
-                if sampling.guidance and request.away_from_ids is not None:
-                    logits = own + sampling.guidance * (own - after(request.away_from_ids, ids))
-                if sampling.guidance is not None:
-                    share = torch.softmax(own, -1) / torch.softmax(own, -1).max()
-                    logits = torch.where(share < sampling.guidance_cutoff, -torch.inf, logits)
-                draw = torch.tensor([chance.random()]) if sampling.temperature else torch.zeros(1)
-                token = int(next_tokens(logits[None], draw, sampling))
-                if token in STOPS:
-                    stop = "end"
-                    break
-                ids.append(token)
-            rows.append((request.prompt_id, sample, ids, stop))
-    return rows
 
 
 # Arithmetic
@@ -186,39 +118,39 @@ def test_half_precision_is_combined_in_double() -> None:
 # Decoding
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_greedy_completions_are_those_of_both_texts_side_by_side(name: str) -> None:
-    lm, requests = _model(name), _requests()
-    expected = _side_by_side(lm, requests, GREEDY)
-    assert _plain(_write(lm, requests, GREEDY)) == expected
-    plain = _side_by_side(lm, requests, replace(GREEDY, guidance=None))
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_greedy_completions_are_those_of_both_textsone_by_one(name: str) -> None:
+    lm, requests = model(name), _requests()
+    expected = one_by_one(lm, requests, GREEDY)
+    assert rows_of(write(lm, requests, GREEDY)) == expected
+    plain = one_by_one(lm, requests, replace(GREEDY, guidance=None))
     changed = [a != b for a, b in zip(expected, plain, strict=True)]
     assert sum(changed) > 4 and not changed[3]  # the one without another sentence
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "bloom"])
 def test_samples_are_those_of_both_texts_side_by_side_whatever_the_batch(name: str) -> None:
-    lm, requests = _model(name), _requests()
-    expected = _side_by_side(lm, requests, DRAWN)
+    lm, requests = model(name), _requests()
+    expected = one_by_one(lm, requests, DRAWN)
     for batch_size in (1, 2, 5, 40):
-        assert _plain(_write(lm, requests, replace(DRAWN, batch_size=batch_size))) == expected
-    assert _plain(_write(lm, requests[::-1], DRAWN)) == [
+        assert rows_of(write(lm, requests, replace(DRAWN, batch_size=batch_size))) == expected
+    assert rows_of(write(lm, requests[::-1], DRAWN)) == [
         row for number in range(9)[::-1] for row in expected[2 * number : 2 * number + 2]
     ]
-    assert _plain(_write(lm, requests[4:5], DRAWN)) == expected[8:10]
+    assert rows_of(write(lm, requests[4:5], DRAWN)) == expected[8:10]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_without_weight_and_cutoff_completions_are_the_plain_ones(temperature: float) -> None:
-    lm, requests = _model(), _requests()
+    lm, requests = model(), _requests()
     plain = replace(GREEDY, guidance=None, temperature=temperature)
-    expected = _plain(_write(lm, requests, plain))
-    assert _plain(_write(lm, _without_other(requests), plain)) == expected
-    assert _plain(_write(lm, requests, replace(plain, guidance=0.0, guidance_cutoff=0.0))) == expected
+    expected = rows_of(write(lm, requests, plain))
+    assert rows_of(write(lm, _without_other(requests), plain)) == expected
+    assert rows_of(write(lm, requests, replace(plain, guidance=0.0, guidance_cutoff=0.0))) == expected
 
 
 def test_only_a_weight_takes_a_second_row() -> None:
-    lm, sizes = _model("gpt2"), []
+    lm, sizes = model("gpt2"), []
     lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape[0]), with_kwargs=True)
     requests = _requests()[:3]
     for guidance, alone, number in [(None, False, 3), (0.0, False, 3), (1.0, False, 6), (1.0, True, 3)]:
@@ -229,7 +161,7 @@ def test_only_a_weight_takes_a_second_row() -> None:
 
 
 def test_samples_of_one_prompt_share_the_prefill_of_both_sentences() -> None:
-    lm, sizes = _model("gpt2"), []
+    lm, sizes = model("gpt2"), []
     lm.register_forward_pre_hook(lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)
     generate(lm, _requests()[:1], replace(DRAWN, samples=3, max_new_tokens=2), stop_ids=(), pad_id=PAD)
     assert sizes == [(2, 5), (6, 1)]
@@ -239,12 +171,12 @@ def test_the_longer_prompt_decides_how_many_tokens_have_room() -> None:
     ids = np.full(64, 20, dtype=np.int32)
     longer = Request("p", "good", ids[:50], away_from_ids=ids[:60])
     with pytest.warns(UserWarning, match="1 of 1 prompts leave fewer"):
-        (written,) = generate(_model("gpt2"), [longer], GREEDY, stop_ids=(), pad_id=PAD)
+        (written,) = generate(model("gpt2"), [longer], GREEDY, stop_ids=(), pad_id=PAD)
     assert written.new_tokens == 4
     with pytest.raises(InputError, match=r"'p' \(good\) has 64 tokens and the model has 64 positions"):
-        generate(_model("gpt2"), [replace(longer, away_from_ids=ids)], GREEDY, stop_ids=(), pad_id=PAD)
+        generate(model("gpt2"), [replace(longer, away_from_ids=ids)], GREEDY, stop_ids=(), pad_id=PAD)
     plain = replace(GREEDY, guidance=None, max_new_tokens=14)
-    assert generate(_model("gpt2"), [replace(longer, away_from_ids=ids)], plain, stop_ids=(), pad_id=PAD)
+    assert generate(model("gpt2"), [replace(longer, away_from_ids=ids)], plain, stop_ids=(), pad_id=PAD)
 
 
 def test_an_empty_other_prompt_is_refused() -> None:
@@ -401,28 +333,12 @@ def test_completions_written_elsewhere_have_no_guidance(key: str, guidance: floa
 
 
 def _one_rank(rank: int, folder: str) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
-
-    def everyone_done(done: bool) -> bool:
-        busy = torch.tensor(float(not done))
-        dist.all_reduce(busy)
-        return busy.item() == 0
-
-    lm, mesh = _model(), init_device_mesh("cpu", (2,))
-    for layer in lm.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(lm, mesh=mesh)
+    lm = model()
+    everyone_done = sharded(lm, rank, folder)
     rows = []
     # shares of 6 and 3 requests, and all on one rank
     for share in (slice(0, 6) if rank == 0 else slice(6, 9), slice(0, 9 * rank)):
-        written = generate(lm, _requests()[share], DRAWN, stop_ids=STOPS, pad_id=PAD, everyone_done=everyone_done)
-        rows.append(_plain(written))
+        rows.append(rows_of(write(lm, _requests()[share], DRAWN, everyone_done=everyone_done)))
     Path(folder, f"{rank}.json").write_text(json.dumps(rows))
     end_rank()
 
@@ -431,7 +347,7 @@ def _one_rank(rank: int, folder: str) -> None:
 def test_ranks_of_a_sharded_model_stay_in_step(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)
     first, second = (json.loads(Path(tmp_path, f"{rank}.json").read_text()) for rank in range(2))
-    expected = [list(row) for row in _plain(_write(_model(), _requests(), DRAWN))]
+    expected = [list(row) for row in rows_of(write(model(), _requests(), DRAWN))]
     assert first[0] + second[0] == expected
     assert (first[1], second[1]) == ([], expected)
 

@@ -18,7 +18,7 @@ from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.generation.prompter import Prompter
 from coh_lightning.generation.request import Written
 from coh_lightning.generation.sampling import Sampling
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.sequences.chains import Link
 from helpers.feedback import data_of, merged, method, pairs, tiny, write
 from helpers.training import trainer

@@ -17,7 +17,7 @@ from coh_lightning.data import CoHDataModule
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source
 from coh_lightning.feedback.turns import Turn
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.module import CoHModule
 from coh_lightning.sequences.chains import Unusable, build_chains
 from coh_lightning.sequences.method import Method

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from coh_lightning.errors import InputError
 from coh_lightning.model.attention import attention_implementation, row_logits
+from coh_lightning.model.head import row_losses
 from coh_lightning.model.layout_check import check_layout, use_tree_attention
 from coh_lightning.model.losses import row_loss, to_batch
 from coh_lightning.model.tree_attention import CALL
@@ -165,7 +166,7 @@ def packed(records: list[list[Tokens]] = RECORDS) -> Row:
 
 def of_row(lm: nn.Module, row: Row, *, call: int = CALL) -> Tensor:
     batch = to_batch(row)
-    return row_loss(row_logits(lm, batch, call=call), batch)[0]
+    return row_loss(row_losses(lm, batch, call=call), batch)[0]
 
 
 def of_chain(lm: nn.Module, chain: Tokens) -> Tensor:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from coh_lightning.model.losses import nll, output_log_likelihoods, row_loss, to_batch, unlikelihood
+from coh_lightning.model.losses import (
+    Batch,
+    nll,
+    output_log_likelihoods,
+    row_loss,
+    to_batch,
+    token_losses,
+    unlikelihood,
+)
 from coh_lightning.sequences.rows import Row, lay_out, lay_out_alone
 from coh_lightning.sequences.tokens import OutputSpan, Tokens
 from coh_lightning.sequences.trees import Tree
@@ -31,6 +39,10 @@ def fork() -> Row:
         [chain([0, 1, 2], [0, 0, 2], spans=(GOOD,)), chain([0, 1, 3], [0, 0, 0], [0, 0, 1], (BAD,))]
     )
     return lay_out([tree], [0.5], row_tokens=6, pad_id=7, kinds={("good", 0): 0, ("bad", 0): 2})
+
+
+def loss_of(logits: torch.Tensor, batch: Batch, **settings: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    return row_loss(token_losses(logits, batch), batch, **settings)
 
 
 def coefficients(tensor: torch.Tensor) -> list[list[float]]:
@@ -80,7 +92,7 @@ def test_a_causal_row_leaves_positions_and_mask_to_the_model() -> None:
 def test_a_row_without_any_loss_still_has_one_source() -> None:
     batch = to_batch(lay_out([], [], row_tokens=4, pad_id=7))
     logits = torch.randn(1, 8, requires_grad=True)
-    loss, stats = row_loss(logits, batch, kinds=2)
+    loss, stats = loss_of(logits, batch, kinds=2)
     loss.backward()
     assert batch["keep"].tolist() == [0]
     assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
@@ -154,7 +166,7 @@ def test_the_loss_of_a_row_is_the_sum_of_coefficients_times_losses() -> None:
     logits[0, 2], logits[0, 3] = 2.0, 1.0
     total = 6 + math.exp(2) + math.exp(1)
     nll_good, nll_bad, against_bad = math.log(total) - 2, math.log(total) - 1, -math.log(1 - math.exp(1) / total)
-    loss, stats = row_loss(logits, to_batch(fork()), kinds=3)
+    loss, stats = loss_of(logits, to_batch(fork()), kinds=3)
     assert loss.item() == pytest.approx(1.0 * nll_good + 0.5 * against_bad, rel=1e-12)
     assert stats["learned"].item() == pytest.approx(nll_good, rel=1e-12)
     assert stats["unlearned"].item() == pytest.approx(0.5 * against_bad, rel=1e-12)
@@ -166,7 +178,7 @@ def test_the_loss_of_a_row_is_the_sum_of_coefficients_times_losses() -> None:
 def test_a_token_learned_and_unlearned_has_both_losses() -> None:
     tree = Tree.from_chains([chain([0, 1], [0, 1]), chain([0, 1], [0, 0], [0, 1])])
     logits = torch.randn(1, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    loss, _ = row_loss(logits, to_batch(lay_out([tree], [1.0], row_tokens=2, pad_id=0)))
+    loss, _ = loss_of(logits, to_batch(lay_out([tree], [1.0], row_tokens=2, pad_id=0)))
     p = logits.softmax(-1)[0, 1].item()
     assert loss.item() == pytest.approx(-math.log(p) - math.log(1 - p), rel=1e-12)
 
@@ -178,7 +190,7 @@ def test_the_log_likelihood_of_an_output_is_the_sum_along_its_path() -> None:
     batch = to_batch(row)
     logits = torch.randn(len(batch["keep"]), 6, generator=torch.Generator().manual_seed(0))
     log_p = logits.double().log_softmax(-1)
-    sums, counts = output_log_likelihoods(logits, batch, outputs=row.outputs)
+    sums, counts = output_log_likelihoods(token_losses(logits, batch), batch, outputs=row.outputs)
     assert counts.tolist() == [2, 2]
     assert sums.tolist() == pytest.approx(
         [(log_p[0, 1] + log_p[1, 2]).item(), (log_p[0, 1] + log_p[1, 3]).item()], rel=1e-6

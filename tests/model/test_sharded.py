@@ -29,6 +29,7 @@ from coh_lightning.errors import InputError
 from coh_lightning.export.huggingface import export_checkpoint
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
+from coh_lightning.model import memory
 from coh_lightning.model.checkpoints import read_checkpoint
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA
@@ -59,6 +60,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "recomputed": {"dtype": "float64", "gradient_checkpointing": True},
     "adapters": {"dtype": "float64", "lora": LoRA(rank=2)},
     "tied": {"dtype": "float32", "from_config": TINY | {"tie_word_embeddings": True}},
+    "head in pieces": {"dtype": "float64", "gradient_checkpointing": True},
 }
 
 
@@ -76,6 +78,8 @@ def main(folder: str, what: str) -> None:
         for name, settings in RUNS.items():
             own = place / name
             own.mkdir(exist_ok=True)
+            if name == "head in pieces":
+                memory.WHOLE, memory.PIECE, memory.LEAST = 0, 0, 5
             spread = {"devices": 2, "strategy": strategy()} if ranks == 2 else {}
             long = {"write": True} if name == "float64" else {"max_steps": 4}
             torch.save(trained(own, settings=settings, **long, **spread), place / f"{name}.rank{rank}.pt")
@@ -212,6 +216,14 @@ def test_a_model_over_two_ranks_learns_what_it_learns_on_one(name: str, runs: An
     assert relative(alone[0]["weights"], together[0]["weights"]) < exact
     for one, other in zip(*(list(rank["weights"].values()) for rank in together), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_head_in_pieces_learns_what_the_whole_head_does(runs: Any) -> None:
+    for ranks in (1, 2):
+        whole, pieces = runs[ranks]["recomputed"], runs[ranks]["head in pieces"]
+        assert losses(pieces) == pytest.approx(losses(whole), rel=1e-9)
+        assert relative(whole[0]["weights"], pieces[0]["weights"]) < 1e-9
+        assert losses(pieces) != losses(whole)  # pieces are added in another order
 
 
 def test_what_it_writes_and_its_held_out_figures_are_those_of_one_process(runs: Any) -> None:

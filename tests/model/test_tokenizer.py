@@ -18,7 +18,7 @@ from coh_lightning.__main__ import main
 from coh_lightning.data import CoHDataModule
 from coh_lightning.errors import InputError
 from coh_lightning.export.huggingface import export_checkpoint
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.model.checkpoints import read_checkpoint_info
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA

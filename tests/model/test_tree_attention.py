@@ -50,7 +50,7 @@ FORK = tree([1, 2, 3, 10, 11], [1, 2, 3, 20, 21, 22])
 
 
 def described(row: Row, call: int) -> list[tuple[int, int, tuple[int, ...], bool]]:
-    return [(part.start, part.stop, part.keys, part.causal) for part in parts_of(runs_of(row), call)]
+    return [(part.start, part.stop, part.keys, part.causal) for part in parts_of(runs_of(row.in_trees), call)]
 
 
 def test_where_calls_cost_nothing_each_run_is_a_part() -> None:
@@ -108,7 +108,7 @@ def tensors(row: Row) -> tuple[Tensor, Tensor]:
 def test_parts_show_what_the_dense_mask_shows(row: Row, call: int, window: int | None) -> None:
     seen_until, depth = tensors(row)
     dense = additive_mask(seen_until, depth, window, dtype=torch.float32)[0, 0] == 0
-    parts = TreeParts(runs_of(row), seen_until, depth, [window], dtype=torch.float32, call=call)
+    parts = TreeParts(runs_of(row.in_trees), seen_until, depth, [window], dtype=torch.float32, call=call)
     assert parts.tokens == row.bounds[-1] and sum(parts.lengths) == parts.tokens
     shown = torch.zeros(parts.tokens, parts.tokens, dtype=torch.bool)
     for part, mask in zip(parts.parts, parts.masks[0], strict=True):
@@ -136,7 +136,7 @@ def test_attention_and_its_gradients_are_those_of_the_dense_mask(row: Row, call:
     shapes = [(1, heads, used, 8) for heads in (4, 2, 2)]
     inputs = [torch.randn(shape, generator=chance, dtype=torch.float64, requires_grad=True) for shape in shapes]
     mask = additive_mask(seen_until[:used], depth[:used], window, dtype=torch.float64)
-    parts = TreeParts(runs_of(row), seen_until, depth, [None, window], dtype=torch.float64, call=call)
+    parts = TreeParts(runs_of(row.in_trees), seen_until, depth, [None, window], dtype=torch.float64, call=call)
     number = torch.empty(1, 1, 0, 1)
     outputs = [
         sdpa_attention_forward(Grouped(), *inputs, mask, scaling=0.3)[0],

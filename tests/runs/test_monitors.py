@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.module import CoHModule
 from coh_lightning.runs.monitors import MonitorsKnown, missed
 

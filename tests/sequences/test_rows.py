@@ -207,14 +207,14 @@ def test_outputs_to_score_are_numbered_tree_by_tree_chain_by_chain() -> None:
 
 
 def test_runs_end_where_a_tree_branches() -> None:
-    assert runs_of(two_trees()).tolist() == [[0, 1, -1], [1, 3, 0], [3, 4, 0], [4, 7, -1]]
-    assert runs_of(lay_out([], [], row_tokens=4, pad_id=0)).tolist() == [[0, 1, -1]]
+    assert runs_of(two_trees().in_trees).tolist() == [[0, 1, -1], [1, 3, 0], [3, 4, 0], [4, 7, -1]]
+    assert runs_of(lay_out([], [], row_tokens=4, pad_id=0).in_trees).tolist() == [[0, 1, -1]]
 
 
 def test_a_run_continues_the_one_that_it_branches_from() -> None:
     row = lay_out([tree("Pabc", "Pabd", "Pae", "Pfg")], [1.0], row_tokens=8, pad_id=0)
     assert "".join(map(chr, row.ids)) == "Pabcdefg"
-    assert runs_of(row).tolist() == [
+    assert runs_of(row.in_trees).tolist() == [
         [0, 1, -1],
         [1, 2, 0],
         [2, 3, 1],

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.generation.sampling import Sampling
-from coh_lightning.generation.writing import Generation
+from coh_lightning.generation.settings import Generation
 from coh_lightning.module import CoHModule
 from coh_lightning.training.schedule import OptimizerSettings
 from helpers.feedback import TINY, data_of, method, pairs, wording

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from coh_lightning.data import CoHDataModule
-from coh_lightning.model.attention import row_logits
+from coh_lightning.model.head import row_losses
 from coh_lightning.model.lora import LoRA
+from coh_lightning.model.losses import TokenLosses
 from coh_lightning.module import CoHModule
 from coh_lightning.training import run_summary
 from coh_lightning.training.run_summary import expected_memory, in_bytes
@@ -93,11 +94,11 @@ def test_the_largest_rows_are_run_before_the_first_step_and_change_nothing(
     data, model = data_with(tmp_path), tiny()
     ran: list[tuple[int, bool]] = []
 
-    def watched(lm: Any, batch: Any) -> torch.Tensor:
+    def watched(lm: Any, batch: Any) -> TokenLosses:
         ran.append((len(batch["keep"]), torch.is_grad_enabled()))
-        return row_logits(lm, batch)
+        return row_losses(lm, batch)
 
-    monkeypatch.setattr(run_summary, "row_logits", watched)
+    monkeypatch.setattr(run_summary, "row_losses", watched)
 
     class First(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
