@@ -25,6 +25,7 @@ from coh_lightning.training.schedule import follow_plan
 
 class CoHDataModule(FeedbackData, LightningDataModule):
     __doc__ = FeedbackData.__doc__
+    __str__ = FeedbackData.__repr__  # Lightning's makes all loaders
 
     def prepare_data(self) -> None:
         """On one process per machine: fills the caches (hub downloads, the embedded world's feedback, ids of texts)."""
@@ -81,9 +82,11 @@ class CoHDataModule(FeedbackData, LightningDataModule):
 
     def held_out(self, stage: Stage) -> list[BatchTable]:
         """The batches of a held-out split."""
+        self._need_setup()
         return self.rows.held_out(stage, self.comparer, ranks=self._ranks()[0])
 
     def _writing(self, limit: int | None) -> BatchTable:
+        self._need_setup()
         refuse_empty(self.splits["test"], self.test_share)
         return writing(self.splits["test"].usable[:limit], self.prompter, ranks=self._ranks()[0])
 
@@ -99,4 +102,5 @@ class CoHDataModule(FeedbackData, LightningDataModule):
 
     def largest_batches(self) -> list[tuple[Batch, bool]]:
         """The rows that take the most memory (`RowBuilder.largest_batches`)."""
+        self._need_setup()
         return self.rows.largest_batches(self.comparer)

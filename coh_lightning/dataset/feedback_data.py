@@ -26,8 +26,10 @@ from coh_lightning.dataset.pretraining import TEXT, read_pieces
 from coh_lightning.dataset.report import SplitCounts
 from coh_lightning.dataset.row_builder import RowBuilder
 from coh_lightning.dataset.splits import Stage, read_splits
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.feedback.sources import Source
+from coh_lightning.feedback.sources.in_memory import in_memory
 from coh_lightning.generation.prompter import Prompter, turns_before_answers
 from coh_lightning.generation.request import RecordRequest
 from coh_lightning.model.tokenizer import choose_tokenizer
@@ -58,6 +60,8 @@ class FeedbackData:
         feedback: A file of our own records (JSON lines), or of TRL's pairs or unpaired rows; `world` is the feedback of
             the embedded world, `world:noise` that of its second kind (a file of that name is `./world`). Either this or
             `sources` must be given.
+        records: Feedback in memory, instead of both: a list of records (dictionaries as the lines of such a file, or
+            `Feedback`), or a Hugging Face `Dataset`. Only from Python.
         sources: The sources of the feedback, instead of `feedback`.
         validation_sources: Separate held-out feedback; None takes `validation_share` of the prompts of `sources`.
         test_sources: The same for `test` and `predict`.
@@ -95,6 +99,7 @@ class FeedbackData:
         self,
         feedback: str | None = None,
         *,
+        records: Any = None,
         sources: list[Source] | None = None,
         validation_sources: list[Source] | None = None,
         test_sources: list[Source] | None = None,
@@ -125,7 +130,9 @@ class FeedbackData:
         cache_dir: str = "~/.cache/coh_lightning",
     ) -> None:
         super().__init__()
-        self.feedback, self.sources = feedback, sources
+        if records is not None and (feedback is not None or sources is not None):
+            raise InputError("records are given, and so are feedback or sources; give one of them.")
+        self.feedback, self.sources = feedback, sources if records is None else [in_memory(records)]
         self.validation_sources, self.test_sources = validation_sources, test_sources
         self.validation_share, self.test_share = validation_share, test_share
         self.tokenizer_name = tokenizer
@@ -155,6 +162,20 @@ class FeedbackData:
         self.splits: dict[Stage, PlannedRecords] = {}  # records that the method can use, after set-up
         check_arguments(self)
 
+    NOT_CONFIGURED = frozenset({"records"})
+    """Arguments that no configuration has."""
+
+    def __repr__(self) -> str:
+        """What it reads and how, and after set-up how much it is."""
+        what = f"{self.own_feedback or WORLD}, method {self.method.name}, wording {self.wording.name}"
+        how = f"{self.prompt_format.kind} format, {self.layout} layout"
+        if not self.splits:
+            return f"{type(self).__name__}({what}, {how}; not set up)"
+        numbers = {stage: self.counts[stage].used for stage in self.splits}
+        sizes = [f"{counted(number, 'record')} for {stage}" for stage, number in numbers.items() if number]
+        rows = f"{counted(self.counts['train'].rows, 'row')} of {self.row_tokens} tokens"
+        return f"{type(self).__name__}({what}, {how}; {', '.join(sizes)}; {rows})"
+
     def _match_tokenizer(self) -> None:
         """Takes the model's tokenizer, or compares the present one with it; once for each model."""
         spec = self._model()
@@ -181,7 +202,7 @@ class FeedbackData:
         """What is trained on, for messages; None if it is the embedded world's feedback."""
         if self.feedback is not None:
             return None if self.feedback == WORLD else f"'{self.feedback}'"
-        named = [f"{type(source).__name__} '{source.label}'" for source in self.sources or []]
+        named = [f"{type(source).__name__.lstrip('_')} '{source.label}'" for source in self.sources or []]
         return None if self.sources is None else ", ".join(named)
 
     def build(self) -> None:
@@ -263,7 +284,14 @@ class FeedbackData:
 
     @property
     def plan(self) -> Plan:
+        self._need_setup()
         return self.rows.plan
+
+    def _need_setup(self) -> None:
+        if "rows" not in vars(self):
+            raise InputError(
+                f"this {type(self).__name__} has read nothing yet; call its setup() first (a Trainer does)."
+            )
 
     @property
     def kinds(self) -> list[str]:
@@ -299,6 +327,7 @@ class FeedbackData:
 
     def requests(self, stage: Stage = "test", limit: int | None = None) -> list[RecordRequest]:
         """Each held-out prompt under each of its conditions, sorted by length."""
+        self._need_setup()
         return self.prompter.requests(planned.record for planned in self.splits[stage].usable[:limit])
 
     @property
