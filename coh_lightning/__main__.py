@@ -30,6 +30,7 @@ OWN = {
         "coh_lightning.export.huggingface",
         "write a checkpoint as a Hugging Face folder, good sentence built in",
     ),
+    "chat": ("coh_lightning.cli.chat", "ask a model in the terminal, choosing the feedback sentence while talking"),
     "human-eval": ("coh_lightning.human_eval.main", "have people rate two models, blind: plan, export, import, report"),
     "feedback": ("coh_lightning.cli.feedback", "turn votes of a study, a judge's, or scores into feedback records"),
     "rounds": ("coh_lightning.cli.rounds", "write, hear what is said, learn, and write again, in rounds"),

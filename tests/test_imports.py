@@ -42,7 +42,7 @@ feedback
 pages
 worlds yaml_text command_line
 intervals checks
-io rng words
+io rng words tables
 errors
 """.split("\n")[1:-1]
 """Folders and files, from the top of the house to the ground: each imports only from its own line and those below.
@@ -55,6 +55,8 @@ STREET = ["wording", "chains", "prompt_format", "tokens", "encoder", "chain_toke
 LIGHT_WINGS = ["rounds", "compare", "sequences", "judge", "human_eval", "feedback", "pages"]
 """Folders that never import torch, ..."""
 LIGHT = [
+    "dataset.feedback_data",
+    "model.tokenizer",
     "generation.prompter",
     "generation.offline_inference",
     "generation.scorers",
@@ -67,6 +69,8 @@ LIGHT = [
     "export.huggingface",
     "export.model_card",
     "export.chat_template",
+    "cli.chat",
+    "cli.chat_model",
     "cli.config_paths",
     "cli.config_errors",
     "cli.compare",

@@ -44,6 +44,8 @@ LITERAL = re.compile(r"Literal\[(.*?)\]")
 VALUE = re.compile(r"(?:Got value|Given value): (.*)")
 LONGEST_NAME = 255
 """Bytes in the name of a file, at most."""
+NOT_CONFIGURED = "NOT_CONFIGURED"
+"""Attribute of a class: its arguments that are given in Python alone."""
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 KINDS |= {"list": "a list", "tuple": "a list", "dict": "keys with values"}
 
@@ -55,6 +57,8 @@ def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
     except NameError:  # a name imported only for type checkers
         hints = {}
     for name in inspect.signature(thing).parameters:
+        if name in getattr(thing, NOT_CONFIGURED, ()):
+            continue
         yield prefix + name
         for kind in (hints.get(name), *typing.get_args(hints.get(name))):
             if inspect.isclass(kind) and is_dataclass(kind):

@@ -10,7 +10,8 @@ and the tree.
       good            2  learn 1  Apple</s>
 
 It prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration, without a model or a trainer.
-The arguments are parsed before torch and Lightning are imported, so that --help and a mistyped option answer at once.
+A file alone needs neither torch nor Lightning. With settings, fit's parser needs both; the arguments are looked at
+before, so that --help and a mistyped option answer at once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from coh_lightning.yaml_text import escaped
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 OWN = {"--num": True, "--html": True, "--json": False, "--help": False, "-h": False}
 """Our own options, and whether a value follows."""
@@ -143,12 +145,16 @@ def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str)
     return own, settings
 
 
-def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
-    """The data module of this configuration, prepared; a feedback file replaces its sources."""
+def _prepared(file: str | None, settings: Sequence[str]) -> FeedbackData:
+    """The data of this configuration, prepared; a feedback file replaces its sources."""
+    from coh_lightning.dataset.feedback_data import FeedbackData
     from coh_lightning.worlds import WORLD
 
+    data: FeedbackData
     if file is None:
         data = configured(settings)
+    elif not settings:
+        data = FeedbackData(file, validation_share=0.0, test_share=0.0)
     else:
         sources = [f"--data.{name}=null" for name in ("sources", "validation_sources", "test_sources")]
         data = configured([*settings, *sources, f"--data.feedback={escaped(file)}"])
@@ -160,7 +166,7 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     data.pretraining_rows_per_step = 0  # pretraining text has no feedback, and takes time to read
     data.max_unusable_fraction = 1.0  # a preview should show what can't be used, and why
     try:
-        data.prepare_data()
+        data.build()
     except InputError as error:
         train = data.counts.get("train")
         if train is None or train.used or not data.rejected:

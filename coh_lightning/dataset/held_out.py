@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coh_lightning.dataset.loaders import BatchTable
+from coh_lightning.dataset.batch_table import BatchTable
 from coh_lightning.errors import InputError
 from coh_lightning.generation.prompter import Prompter
 from coh_lightning.generation.request import OpaqueList
-from coh_lightning.model.losses import to_batch
 from coh_lightning.sequences.chain_tokenizer import LinkLength
 from coh_lightning.sequences.chains import Link
 from coh_lightning.sequences.plan import LinkSize, planned_trees
@@ -124,6 +123,8 @@ def losses(
     """A row of items a batch, with their records' numbers in `records`; `lay_out` makes the row of some items."""
 
     def build(index: int) -> dict[str, Any]:
+        from coh_lightning.model.losses import to_batch
+
         members = rows[index] if index < len(rows) else []
         return to_batch(lay_out(members)) | {"records": [int(record_of[number]) for number in members]}
 

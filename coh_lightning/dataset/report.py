@@ -16,7 +16,7 @@ from coh_lightning.io import atomic_write
 from coh_lightning.sequences.record_planner import PlannedRecord
 
 if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 
 @dataclass
@@ -71,7 +71,7 @@ class SplitCounts:
         self.review_tokens_in_loss += planned.review_tokens_in_loss
 
 
-def report(data: CoHDataModule) -> dict[str, Any]:
+def report(data: FeedbackData) -> dict[str, Any]:
     """Everything that was counted: the content of data.json."""
     train = data.counts["train"]
     rejected = Counter("unreadable" if row.unreadable else row.reason for row in data.rejected)
@@ -97,7 +97,7 @@ def report(data: CoHDataModule) -> dict[str, Any]:
     }
 
 
-def summary(data: CoHDataModule) -> list[tuple[str, str]]:
+def summary(data: FeedbackData) -> list[tuple[str, str]]:
     """The report in a few lines, for the screen before training."""
     found, train = report(data), data.counts["train"]
     held_out = ", ".join(f"{count.used:,} for {name}" for name, count in data.counts.items() if name != "train")
@@ -127,7 +127,7 @@ def summary(data: CoHDataModule) -> list[tuple[str, str]]:
     return [*lines, *(("note", note) for note in data.notes)]
 
 
-def write_report(data: CoHDataModule, folder: Path) -> None:
+def write_report(data: FeedbackData, folder: Path) -> None:
     """`data.json` and, where anything was left out, `rejected.jsonl`."""
     with atomic_write(folder / "data.json") as aside:
         aside.write_text(json.dumps(report(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from coh_lightning.dataset.batch_table import BatchTable
 from coh_lightning.dataset.held_out import Comparer, comparisons, losses
-from coh_lightning.dataset.loaders import BatchTable
 from coh_lightning.dataset.pretraining import TEXT, text_tree
 from coh_lightning.dataset.splits import Stage
-from coh_lightning.model.losses import Batch, to_batch
 from coh_lightning.rng import key64
 from coh_lightning.sequences.plan import Plan, PlannedRow, PlannedTree, PlannedTrees
 from coh_lightning.sequences.planned_records import PlannedRecords
@@ -25,6 +23,16 @@ from coh_lightning.sequences.record_planner import RecordPlanner
 from coh_lightning.sequences.rows import Row, RowTable, hide, lay_out, lay_out_alone, pack
 from coh_lightning.sequences.tokens import Ids, Tokens
 from coh_lightning.sequences.trees import Tree
+
+if TYPE_CHECKING:
+    from coh_lightning.model.losses import Batch
+
+
+def to_batch(row: Row) -> Batch:
+    """The row as tensors."""
+    from coh_lightning.model import losses as loss_terms  # torch
+
+    return loss_terms.to_batch(row)
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,8 @@ class RowBuilder:
 
     def train_batch(self, planned: PlannedRow, epoch: int) -> Batch:
         """The row as tensors, and `feedback_tokens`: how many tokens are feedback, not padding or pretraining text."""
+        import torch
+
         row = self.train_row(planned, epoch)
         return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.pretraining else int(row.bounds[-1]))}
 

@@ -14,7 +14,7 @@ from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.worlds import WORLD, is_world, resolve
 
 if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 WORLD_POSTS = 800  # posts in the embedded world's feedback
 
@@ -35,7 +35,7 @@ class RecordSplits:
     """Of each source, the local files that were read, and those beside them that were not, with the reason."""
 
 
-def read_splits(data: CoHDataModule) -> RecordSplits:
+def read_splits(data: FeedbackData) -> RecordSplits:
     """Read the sources of all splits, as the arguments of the data module say."""
     found = RecordSplits()
     noticed: list[SourceNotes] = []

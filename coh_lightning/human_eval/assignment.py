@@ -94,7 +94,7 @@ def make_study(
     golden = [sheets.add(AnswerPair(one.id, "", one.prompt, GOLD, (one.good, one.bad)), "gold") for one in gold]
     pairs = [item for own in groups.values() for item in own]
     planned: list[_PlannedRow] = []
-    for rater, theirs in zip(raters, _shares(groups, raters, design, seed), strict=True):
+    for rater, theirs in zip(raters, item_shares(groups, raters, design, seed), strict=True):
         votes = [row for own in theirs.values() for row in sheets.sides(own, rater, "")]
         checks = [
             *sheets.swapped(votes, design.swaps),
@@ -112,10 +112,7 @@ def make_study(
     asked = [json.dumps(form.to_json(), sort_keys=True)] if form != DEFAULT_FORM else []
     study = "s" + digest(str(seed), title, *attributes, *words, *shas, *map(repr, planned), *asked)[:12]
     rows, about = _with_ids(planned, study, seed)
-    order = list(attributes)
-    generator(seed, "attributes").shuffle(order)
-    turns = [number % len(order) for number in range(len(raters))]
-    turned = {rater: tuple(order[turn:] + order[:turn]) for rater, turn in zip(raters, turns, strict=True)}
+    turned = turned_orders(attributes, raters, seed)
     return Study(
         id=study,
         seed=seed,
@@ -139,6 +136,14 @@ def make_study(
     )
 
 
+def turned_orders(attributes: Sequence[str], raters: Sequence[str], seed: int) -> dict[str, tuple[str, ...]]:
+    """Rater -> the order of the attributes: one that is drawn, turned by one from rater to rater."""
+    order = list(attributes)
+    generator(seed, "attributes").shuffle(order)
+    turns = [number % len(order) for number in range(len(raters))]
+    return {rater: tuple(order[turn:] + order[:turn]) for rater, turn in zip(raters, turns, strict=True)}
+
+
 class _Sheets:
     """The items, what `key.json` says about each, and their rows. Each choice is a hash of the seed and its subject."""
 
@@ -153,7 +158,7 @@ class _Sheets:
         about = (kind, pair.prompt_id, *pair.systems)
         flip = key64(self._seed, "order", *about) & 1
         texts, systems = (pair.texts[::-1], pair.systems[::-1]) if flip else (pair.texts, pair.systems)
-        item = _free(self.items, self._seed, "i", *about)
+        item = free_id(self.items, self._seed, "i", *about)
         self.items[item] = StudyItem(item, pair.prompt, (texts[0], texts[1]), digest(pair.prompt, *texts))
         self.key[item] = {
             "prompt_id": pair.prompt_id,
@@ -226,7 +231,7 @@ class _Sheets:
         return chosen
 
 
-def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
+def free_id(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
     """An id that reveals nothing: a hash, hashed again if taken."""
     again = 0
     while (id := f"{prefix}{key64(seed, 'id', prefix, *about, again):016x}"[:13]) in taken:
@@ -234,7 +239,7 @@ def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
     return id
 
 
-def _shares(
+def item_shares(
     groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[str], design: Design, seed: int
 ) -> list[dict[tuple[str, str], list[str]]]:
     """For each rater the items of each pair of systems: the overlap and an even share of the rest."""
@@ -328,7 +333,7 @@ def _with_ids(
     about: dict[str, dict[str, str]] = {}
     firsts: dict[tuple[str, str], str] = {}
     for one in planned:
-        id = _free(rows, seed, "r", study, one.rater, one.item, one.check)
+        id = free_id(rows, seed, "r", study, one.rater, one.item, one.check)
         rows[id] = RatingRow(id, one.item, one.rater, one.left)
         about[id] = {"check": one.check}
         if not one.check:

@@ -79,9 +79,8 @@ def evidence(results: StudyResults, raters: Sequence[str]) -> list[Evidence]:
             votes.setdefault(one.item, []).append(one)
     found: list[Evidence] = []
     for pair in results.pairs:
-        own = [
-            _of_item(results, pair, item, given) for item, given in votes.items() if set(given[0].systems) == set(pair)
-        ]
+        compared = {item: [one for one in given if set(one.systems) == set(pair)] for item, given in votes.items()}
+        own = [_of_item(results, pair, item, given) for item, given in compared.items() if given]
         own.sort(key=lambda each: (-each.lead, -sum(each.counts().values()), each.item))
         wins = [each.item for each in own if each.lead > 0][:EXTREMES]
         losses = [each.item for each in reversed(own) if each.lead < 0][:EXTREMES]

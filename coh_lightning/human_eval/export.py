@@ -9,140 +9,48 @@ DIR/key.json                 which system is A; seed; exclusion rules           
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
-import regex
-
-from coh_lightning.checks import checked_text
-from coh_lightning.errors import InputError, counted, did_you_mean, listed
+from coh_lightning.errors import InputError, counted, listed
 from coh_lightning.feedback.compressed import read_text
 from coh_lightning.human_eval.assignment import Design, make_study
+from coh_lightning.human_eval.export_checks import (
+    check_blind,
+    check_form,
+    checked_attributes,
+    checked_forms,
+    checked_raters,
+    checked_reasons,
+    definitions_of,
+    exclusion_rules,
+)
 from coh_lightning.human_eval.form import (
-    DEFAULT_FORM,
     QUESTION_SETS,
     RatingForm,
     about_the_prompt,
     checked_language,
     page_words,
     question_set,
+    read_practice,
     set_of_tasks,
 )
 from coh_lightning.human_eval.items import match, read_gold
-from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, utf16_units, write_rating_page, write_sheets
+from coh_lightning.human_eval.ranking_study import make_ranking_study
+from coh_lightning.human_eval.rankings import check_ranking
+from coh_lightning.human_eval.sheets import CELL_LIMIT, utf16_units, write_rating_page, write_sheets
 from coh_lightning.human_eval.study import (
-    DEFINITIONS,
     ITEMS,
     JUDGMENTS,
     KEY,
-    RULES,
     STUDY,
     Study,
     StudyItem,
     read_key,
     write_study,
 )
-from coh_lightning.human_eval.systems import REFERENCE, System, read_systems, references
+from coh_lightning.human_eval.systems import REFERENCE, read_systems, references
 from coh_lightning.io import atomic_write
-from coh_lightning.words import mentions
-
-FORMS = ("xlsx", "label-studio", "potato")
-EXCLUSION: Mapping[str, float] = {
-    "min_consistency": 0.4,
-    "min_identical": 0.5,
-    "min_gold": 0.8,
-    "min_median_seconds": 3.0,
-    "min_check_answers": 12,
-}
-"""Which raters the report leaves out in its second set of numbers, fixed before unblinding: those below one of these
-shares of swapped duplicates answered the same way, identical pairs called a tie, and gold items answered correctly
-(each with at least `min_check_answers` answers), or below this median of seconds per row. Random answers are consistent
-in a third of the cases, an honest but unsure rater's often in little more than half.
-"""
-
-
-def checked_forms(forms: Sequence[str]) -> tuple[str, ...]:
-    for name in forms:
-        if name not in FORMS:
-            raise InputError(f"There is no form '{name}'; give one of {', '.join(FORMS)}{did_you_mean(name, FORMS)}")
-    return tuple(dict.fromkeys(forms))
-
-
-def checked_attributes(attributes: Sequence[str]) -> tuple[str, ...]:
-    """Attributes that can be columns of a sheet."""
-    seen = {name.casefold() for name in (*BEFORE, *AFTER)}
-    for name in attributes:
-        if not regex.fullmatch(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_ \u200c\u200d-]*[\p{L}\p{M}\p{N}_])?", name):
-            raise InputError(f"The attribute {name!r} can't name a column; use letters, digits, spaces and hyphens.")
-        if name.casefold() in seen:
-            raise InputError(f"The attribute '{name}' is given twice, or is another column of the sheets; rename it.")
-        seen.add(name.casefold())
-    if not attributes:
-        raise InputError("No attribute is given; give at least one, such as overall.")
-    return tuple(attributes)
-
-
-def checked_raters(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that can be names of files and users, for people and not for judges."""
-    seen: set[str] = set()
-    for name in names:
-        if not regex.fullmatch(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_ .-]*[\p{L}\p{M}\p{N}_])?", name) or len(name) > 60:
-            raise InputError(f"The rater {name!r:.80} can't name a sheet; use letters, digits, spaces, dots, hyphens.")
-        if name.casefold() in seen or name.casefold() == "instructions":
-            raise InputError(f"The rater '{name}' is given twice, or is the name of another file; rename one.")
-        seen.add(name.casefold())
-    return tuple(names)
-
-
-def definitions_of(
-    attributes: Sequence[str], define: Mapping[str, str], questions: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, str]:
-    """Attribute -> the sentence that raters read: the one in `define`, or in the set of questions, or else ours."""
-    for name, sentence in define.items():
-        if name not in attributes:
-            others = ", ".join(attributes) + did_you_mean(name, attributes)
-            raise InputError(f"'{name}' is defined but not among the attributes {others}")
-        if not sentence.strip():
-            raise InputError(f"The definition of '{name}' is empty; give a sentence that says what to judge.")
-    definitions = DEFINITIONS | dict(questions) | dict(define)
-    for name in attributes:
-        if name not in definitions:
-            raise InputError(
-                f"Raters need a sentence for the attribute '{name}'; give --define '{name}=Which answer ...?' (known: "
-                f"{', '.join(DEFINITIONS)})."
-            )
-    return {name: definitions[name] for name in attributes}
-
-
-def exclusion_rules(changes: Mapping[str, float | None]) -> dict[str, float]:
-    """`EXCLUSION` with changes; None switches a rule off."""
-    rules: dict[str, float | None] = {**EXCLUSION}
-    for name, bound in changes.items():
-        if name not in EXCLUSION:
-            known = ", ".join(EXCLUSION) + did_you_mean(name, EXCLUSION)
-            raise InputError(f"There is no exclusion rule '{name}'; the rules are {known}")
-        limits = "at least 0 and at most 1" if name in RULES else "at least 0"
-        if bound is not None and not 0 <= bound <= (1 if name in RULES else math.inf):
-            raise InputError(f"The exclusion rule {name} is {bound:g}; it must be {limits}.")
-        rules[name] = bound
-    return {name: bound for name, bound in rules.items() if bound is not None}
-
-
-def check_blind(
-    title: str, define: Mapping[str, str], systems: Sequence[System], form: RatingForm = DEFAULT_FORM
-) -> None:
-    """Raises InputError if the name of a system occurs in what every rater reads."""
-    given = {"title": title, **{f"definition of '{name}'": sentence for name, sentence in define.items()}}
-    given |= {name: text for name in ("instructions", "contact") if (text := getattr(form, name))}
-    for key, text in given.items():
-        checked_text(text, key, "What raters read")
-        for system in systems:
-            if mentions(text, system.name):
-                raise InputError(
-                    f"The {key} mentions the system '{system.name}', which raters must not know; reword it."
-                )
 
 
 def export_study(
@@ -171,6 +79,12 @@ def export_study(
     contact: str = "",
     language: str = "en",
     rater_names: Sequence[str] = (),
+    strength: bool = False,
+    reasons: Sequence[str] = (),
+    min_comment: int = 0,
+    practice: Path | None = None,
+    ranking: bool = False,
+    render: str = "raw",
     exclusion: Mapping[str, float | None] | None = None,
     forms: Sequence[str] = (),
     overwrite: bool = False,
@@ -197,6 +111,12 @@ def export_study(
         contact: whom raters can ask.
         language: of the page's own words and our questions: en, de, es, zh.
         rater_names: names of the raters, instead of `raters` numbers.
+        strength: ask whether a preference is slight or clear.
+        reasons: categories of what is wrong with an answer, of which a rater gives at least one.
+        min_comment: the least characters of a comment.
+        render: how the page shows answers: raw, or as markdown.
+        ranking: rank the answers of all systems, three to five, on one screen, instead of comparing two at a time.
+        practice: a file of items before the study, whose answers are explained.
         exclusion: changes to `EXCLUSION`; None switches a rule off.
         forms: further forms of the sheets: xlsx, label-studio, potato.
         overwrite: replace another study there. One with judgments is never replaced.
@@ -228,7 +148,21 @@ def export_study(
     asked = question_set(asked_of, language)
     attributes = checked_attributes(attributes or [*asked])
     definitions = definitions_of(attributes, define or {}, asked)
-    form = RatingForm(language, asked_of if asked_of in QUESTION_SETS else "", own, contact)
+    if ranking:
+        check_ranking(systems)
+    form = RatingForm(
+        ranking=len(systems) if ranking else 0,
+        language=language,
+        questions=asked_of if asked_of in QUESTION_SETS else "",
+        instructions=own,
+        contact=contact,
+        strength=strength,
+        reasons=checked_reasons(reasons),
+        min_comment=min_comment,
+        render=render,
+        practice=read_practice(Path(practice), attributes) if practice is not None else (),
+    )
+    check_form(form, forms)
     title = page_words(language)["title"] if title is None else title
     own_words = {**(define or {}), **({} if asked_of in QUESTION_SETS else definitions)}
     check_blind(title, own_words, systems, form)
@@ -244,6 +178,21 @@ def export_study(
         "exclusion": rules,
         "warnings": list(matched.warnings),
     }
+    if ranking:
+        study = make_ranking_study(
+            matched,
+            systems,
+            design,
+            seed=seed,
+            definitions=definitions,
+            title=title,
+            key=key,
+            form=form,
+            rater_names=rater_names,
+        )
+        _check_output(output, study, overwrite=overwrite)
+        _write_folder(study, output, forms)
+        return study
     study = make_study(
         matched,
         design,

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from coh_lightning.errors import InputError, counted
-from coh_lightning.human_eval.export import EXCLUSION, FORMS, export_study, notes
-from coh_lightning.human_eval.form import QUESTION_SETS, languages
+from coh_lightning.human_eval.export import export_study, notes
+from coh_lightning.human_eval.export_checks import EXCLUSION, FORMS
+from coh_lightning.human_eval.form import QUESTION_SETS, RENDERED, languages
 from coh_lightning.human_eval.study import KEY, Study
 
 
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--control", nargs=2, metavar=("ASK", "ASK"), help=what)
     add("--prompts", dest="max_prompts", type=int, metavar="N", help="rate at most N prompts, drawn by the seed")
     add("--dialogues", action="store_true", help="the lines are turns of dialogues, ids DIALOGUE#TURN: join them")
+    what = "rank the answers of all systems (three to five) on one screen, instead of comparing two at a time"
+    add("--ranking", action="store_true", help=what)
     add = parser.add_argument_group("who rates what").add_argument
     add("--raters", type=int, default=3, metavar="N", help="sheets to write (default: %(default)s)")
     add("--overlap", type=int, default=50, metavar="M", help="items that every rater gets (default: %(default)s)")
@@ -44,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "your own instructions, which raters read before the questions"
     add("--instructions", type=Path, metavar="FILE.md", help=what)
     add("--contact", default="", metavar="TEXT", help="whom raters can ask, such as a mail address")
+    add("--strength", action="store_true", help="ask whether a preference is slight or clear")
+    what = "categories of what is wrong with an answer, of which raters give at least one unless all is a tie"
+    add("--reasons", nargs="+", default=[], metavar="WORDS", help=what)
+    add("--min-comment", type=int, default=0, metavar="N", help="the least characters of a comment (default: none)")
+    what = "items before the study, with answers that are explained: lines with prompt, a, b, answers and why"
+    add("--practice", type=Path, metavar="FILE", help=what)
+    what = "how the page shows answers: raw, as they were written, or markdown, without HTML, links and images"
+    add("--render", choices=RENDERED, default="raw", help=f"{what} (default: %(default)s)")
     what = f"of the page's own words and of our questions: {', '.join(languages())} (default: %(default)s)"
     add("--language", default="en", metavar="CODE", help=what)
     add = parser.add_argument_group("checks and exclusion, fixed before unblinding").add_argument

@@ -7,7 +7,7 @@ words/en.yaml             name: words of the page                         en, de
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -16,11 +16,52 @@ from typing import Any
 
 from coh_lightning.checks import checked_text
 from coh_lightning.errors import InputError, did_you_mean
+from coh_lightning.feedback.jsonl import read_values
 from coh_lightning.yaml_text import load
 
 QUESTION_SETS = ("summary", "dialogue", "instruction", "code")
 TASKS = {"summary": "summary", "response": "dialogue", "code": "code", "program": "code"}
 """Noun for a completion in the data (`task`) -> the questions about it; `instruction` for every other one."""
+
+
+@dataclass(frozen=True)
+class PracticeItem:
+    """Two answers whose right judgments are known and explained."""
+
+    prompt: str
+    a: str
+    b: str
+    answers: Mapping[str, str]
+    """Attribute -> A, tie or B."""
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"prompt": self.prompt, "a": self.a, "b": self.b, "answers": dict(self.answers), "why": self.why}
+
+    @classmethod
+    def from_json(cls, obj: object, where: str) -> PracticeItem:
+        """Raises InputError naming `where` and the key."""
+        keys = ("prompt", "a", "b", "answers", "why")
+        if isinstance(obj, dict) and set(obj) == set(keys) and isinstance(obj["answers"], dict):
+            texts = {key: checked_text(obj[key], key, where) for key in keys if key != "answers"}
+            for name, choice in obj["answers"].items():
+                if choice not in ("A", "tie", "B"):
+                    raise InputError(f"{where}: the answer to {name!r:.40} is {choice!r:.40}; give A, tie or B.")
+            return cls(**texts, answers=obj["answers"])
+        raise InputError(f"{where}: a practice item has prompt, a, b, answers and why, and nothing else.")
+
+
+def read_practice(path: Path, attributes: Sequence[str]) -> tuple[PracticeItem, ...]:
+    """Practice items from JSON lines. Raises InputError naming file and line."""
+    items = []
+    for where, value in read_values(path):
+        item = PracticeItem.from_json(value, str(where))
+        unknown = [name for name in item.answers if name not in attributes]
+        if unknown or not item.answers:
+            fact = f"it answers {unknown[0]!r:.40}" if unknown else "it answers nothing"
+            raise InputError(f"{where}: {fact}, but the study asks {', '.join(attributes)}; answer some of these.")
+        items.append(item)
+    return tuple(items)
 
 
 @dataclass(frozen=True)
@@ -35,6 +76,18 @@ class RatingForm:
     """The author's own, shown before the questions."""
     contact: str = ""
     """Whom raters can ask, shown on the page."""
+    ranking: int = 0
+    """How many answers are ranked on one screen; 0: two are compared."""
+    strength: bool = False
+    """Whether a preference is slight or clear."""
+    reasons: tuple[str, ...] = ()
+    """Categories of what is wrong with an answer, of which at least one is required where the choice is not a tie."""
+    min_comment: int = 0
+    """The least characters of a comment; 0: a comment is not required."""
+    render: str = "raw"
+    """How the page shows answers: raw, as they were written, or as markdown."""
+    practice: tuple[PracticeItem, ...] = ()
+    """Items before the study, whose answers are explained and never counted."""
 
     @property
     def words(self) -> Mapping[str, str]:
@@ -43,24 +96,36 @@ class RatingForm:
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults."""
         given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return {name: value for name, value in given.items() if value != getattr(DEFAULT_FORM, name)}
+        given = {name: value for name, value in given.items() if value != getattr(DEFAULT_FORM, name)}
+        if "practice" in given:
+            given["practice"] = [one.to_json() for one in self.practice]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
     @classmethod
     def from_json(cls, obj: object, where: str) -> RatingForm:
         """Raises InputError naming `where` for anything that `to_json` doesn't write."""
-        names = {entry.name for entry in dataclasses.fields(cls)}
-        if (
-            not isinstance(obj, dict)
-            or not set(obj) <= names
-            or not all(isinstance(value, str) for value in obj.values())
-        ):
+        kinds = {entry.name: type(getattr(DEFAULT_FORM, entry.name)) for entry in dataclasses.fields(cls)}
+        given: dict[str, Any] = dict(obj) if isinstance(obj, dict) else {"": obj}
+        for name in ("reasons", "practice"):
+            if isinstance(given.get(name), list):
+                given[name] = tuple(given[name])
+        wrong = any(type(value) is not kinds.get(name) for name, value in given.items())
+        if wrong or not all(isinstance(reason, str) for reason in given.get("reasons", ())):
             raise InputError(f"{where}: its form is not one that export wrote; restore the file.")
-        if obj.get("language", "en") not in languages():
-            raise InputError(f"{where}: there are no words in the language {obj['language']!r:.40}; restore the file.")
-        return cls(**obj)
+        ranking, least = given.get("ranking", 0), given.get("min_comment", 0)
+        if given.get("render", "raw") not in RENDERED or ranking not in (0, 3, 4, 5) or least < 0:
+            raise InputError(f"{where}: its form is not one that export wrote; restore the file.")
+        if given.get("language", "en") not in languages():
+            raise InputError(
+                f"{where}: there are no words in the language {given['language']!r:.40}; restore the file."
+            )
+        given["practice"] = tuple(PracticeItem.from_json(one, where) for one in given.get("practice", ()))
+        return cls(**given)
 
 
 DEFAULT_FORM = RatingForm()
+RENDERED = ("raw", "markdown")
+"""How a page may show answers."""
 
 
 # --- words and questions

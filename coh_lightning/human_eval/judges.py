@@ -17,6 +17,8 @@ def judge_numbers(everyone: StudyResults, people: StudyResults) -> dict[str, Any
     """
     from coh_lightning.human_eval.analysis import analyze
 
+    if not everyone.judges:
+        return {}
     majority = _majorities(people)
     numbers: dict[str, Any] = {}
     for judge in everyone.judges:

@@ -39,8 +39,10 @@ def report_numbers(results: StudyResults) -> dict[str, Any]:
     """
     from coh_lightning.human_eval.analysis import analyze
     from coh_lightning.human_eval.judges import judge_numbers
+    from coh_lightning.human_eval.plackett_luce import plackett_luce_numbers
     from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
     from coh_lightning.human_eval.statistics import RESAMPLES
+    from coh_lightning.human_eval.strength import strength_numbers
 
     everyone = results
     people = any(not one.check for one in results.of(results.people).judgments)
@@ -63,12 +65,14 @@ def report_numbers(results: StudyResults) -> dict[str, Any]:
         "design": dict(results.key.get("design") or {}),
         "level": LEVEL,
         "resamples": RESAMPLES,
-        "rows": {"asked": len(rows), "answered": len({one.row for one in results.judgments})},
+        "rows": {"asked": len(rows), "answered": len({one.sheet_row for one in results.judgments})},
         "raters_are": "people" if people else "judges",
         "raters": table,
         "judges": judge_numbers(everyone, results) if people else {},
         "exclusion": {"rules": dict(rules), "excluded": excluded},
         "analyses": analyses,
+        "strength": strength_numbers(results, results.raters),
+        "plackett_luce": plackett_luce_numbers(results, results.raters),
         "evidence": [one.to_json() for one in evidence(results, results.raters)],
         "unmatched": {system: list(ids) for system, ids in (results.key.get("unmatched") or {}).items()},
         "sampling": dict(results.key.get("sampling") or {}),
@@ -96,7 +100,7 @@ def _warnings(
     for system, ids in (results.key.get("unmatched") or {}).items():
         if ids:
             lines.append(f"{counted(len(ids), 'prompt')} of {system} had no counterpart; not rated (first: {ids[0]}).")
-    answered = {one.row for one in results.judgments}
+    answered = {one.sheet_row for one in results.judgments}
     if len(answered) < len(rows):
         lines.append(f"{len(rows) - len(answered):,} of {len(rows):,} rows are not answered yet.")
     if excluded and not kept:

@@ -18,9 +18,12 @@ from coh_lightning.human_eval.report_tables import (
     judge_table,
     length_table,
     percent,
+    plackett_luce_table,
     position_table,
     ranking_table,
     rater_table,
+    strength_table,
+    versus,
     votes_table,
     win_table,
 )
@@ -70,7 +73,9 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
             f"{counted(analysis['tests'], 'test')}.",
             "note",
         ),
+        *_strength(numbers),
         *_exclusions(numbers),
+        *_plackett_luce(numbers),
         *_ranking(analysis, figures),
         Words("Agreement of raters", "heading"),
         agreement_table(analysis),
@@ -201,6 +206,28 @@ def _picture(name: str, figures: Mapping[str, str]) -> list[Block]:
     return [Picture(name, figures[name])] if name in figures else []
 
 
+def _strength(numbers: Numbers) -> list[Block]:
+    """How strong preferences are, if raters were asked."""
+    if not numbers["strength"]:
+        return []
+    refused = [one for one in numbers["strength"] if "refused" in one["odds_ratio"]]
+    return [
+        Words("Strength of preference", "heading"),
+        strength_table(numbers),
+        *(
+            Words(f"{versus(one)}, {plain(one['attribute'])}: {one['odds_ratio']['refused']}", "warning")
+            for one in refused
+        ),
+        Words(
+            "Votes by strength. Prompts clearly won take the majority of a prompt's clear preferences, with the exact "
+            "sign test. The odds ratio of at least a given preference for the model to the same for the baseline is "
+            "that of a cumulative-link model (proportional odds) with the side as nuisance; interval and p from "
+            "standard errors clustered by prompt, not adjusted for several tests.",
+            "note",
+        ),
+    ]
+
+
 def _exclusions(numbers: Numbers) -> list[Block]:
     """What changes without the raters that the rules leave out, if any."""
     excluded = numbers["exclusion"]["excluded"]
@@ -233,6 +260,31 @@ def _ranking(analysis: Numbers, figures: Mapping[str, str]) -> list[Block]:
                 "Bradley-Terry with ties (Davidson 1970) on all votes. Log strengths have mean 0; a difference d means "
                 "odds of exp(d) among decided votes. The win rate is against each of the others equally often, a tie "
                 "as half. Intervals over prompts.",
+                "note",
+            ),
+        ]
+    return blocks
+
+
+def _plackett_luce(numbers: Numbers) -> list[Block]:
+    """The systems by whole rankings, if raters ranked several at once."""
+    entries = numbers["plackett_luce"]
+    if not entries:
+        return []
+    blocks: list[Block] = [Words("Ranking by whole orders", "heading")]
+    blocks += [
+        Words(f"{plain(attribute)}: {entry['refused']}", "warning")
+        for attribute, entry in entries.items()
+        if "refused" in entry
+    ]
+    table = plackett_luce_table(numbers)
+    if table.rows:
+        blocks += [
+            table,
+            Words(
+                "Plackett-Luce (1975) on whole rankings, fitted by choix. Log strengths have mean 0; a difference d "
+                "means odds of exp(d) to be put before the other. Intervals are percentiles over resampled prompts. "
+                "The tables of pairs count each two answers of a ranking as a vote.",
                 "note",
             ),
         ]

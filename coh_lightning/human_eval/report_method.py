@@ -13,12 +13,18 @@ def method_paragraph(numbers: Numbers) -> str:
     analysis, systems = numbers["analyses"]["all"], [plain(name) for name in numbers["systems"]]
     people = numbers["raters_are"] == "people"
     who = "Human raters" if people else "Language models"
-    sentences = [
-        f"{who} compared the outputs of {listed(systems)} in a blind pairwise study. They saw a prompt and two "
-        "answers side by side, without names of systems, in an order and on sides drawn at random for each rater, and "
-        f"said which answer is better, or that both are about equally good (a tie), {_questions(numbers)}.",
-        _size(numbers),
-    ]
+    if numbers["plackett_luce"]:
+        task = (
+            f"in a blind study. They saw a prompt and {len(systems)} answers at once, without names of systems, in "
+            f"orders drawn at random for each rater, and ranked them from best to worst {_questions(numbers)}."
+        )
+    else:
+        task = (
+            "in a blind pairwise study. They saw a prompt and two answers side by side, without names of systems, in "
+            "an order and on sides drawn at random for each rater, and said which answer is better, or that both are "
+            f"about equally good (a tie), {_questions(numbers)}."
+        )
+    sentences = [f"{who} compared the outputs of {listed(systems)} {task}", _size(numbers)]
     if people:
         sentences += [_checks(numbers), _exclusions(numbers)]
     sentences.append(
@@ -27,6 +33,13 @@ def method_paragraph(numbers: Numbers) -> str:
         "two-sided sign test on one vote per prompt (the majority of its votes, without ties), adjusted by Holm for "
         f"{counted(analysis['tests'], 'test')}."
     )
+    if numbers["strength"]:
+        sentences.append(
+            "Strength of preference (slight or clear) was analyzed with a cumulative-link model (proportional odds), "
+            "with standard errors clustered by prompt."
+        )
+    if numbers["plackett_luce"]:
+        sentences.append("Whole rankings were analyzed with the Plackett-Luce model, with intervals over prompts.")
     if analysis["ranking"]:
         sentences.append("Systems were ranked by a Bradley-Terry model with ties (Davidson 1970).")
     if agreement := _agreement(numbers):

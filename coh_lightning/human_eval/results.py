@@ -57,7 +57,7 @@ class StudyResults:
     def pairs(self) -> list[tuple[str, str]]:
         """(baseline, model) of each comparison: the baseline is the system `against`, or else the first."""
         names = sorted(self.systems, key=lambda name: name != self.key.get("against"))
-        compared = {frozenset(self.key["items"][one.item]["systems"]) for one in self.judgments if not one.check}
+        compared = {frozenset(one.systems) for one in self.judgments if not one.check}
         return [
             (one, two)
             for place, one in enumerate(names)
@@ -92,7 +92,9 @@ def read_results(folder: Path | str) -> StudyResults:
             wrong = f"item {judgment.item!r:.60} is not in key.json and items.jsonl"
             raise InputError(f"{where}: {wrong}; import only answers of this study.")
         known = set(key["items"][judgment.item]["systems"])
-        if set(judgment.systems) != known or judgment.choice not in known | {TIE}:
+        shown = set(judgment.systems)
+        fits_item = shown == known or (len(known) > 2 and len(shown) == 2 and shown < known)
+        if not fits_item or judgment.choice not in shown | {TIE}:
             choice = f"the choice {judgment.choice!r:.60} between {list(judgment.systems)!r:.80}"
             fits = f"item {judgment.item!r:.60}, which compares {sorted(known)!r:.80}"
             raise InputError(f"{where}: {choice} doesn't fit {fits}; import the raters' files again.")

@@ -219,7 +219,7 @@ def _take(
             left_out.add("votes of raters whom the study's rules exclude (--no-exclusion takes them)", where)
             continue
         pair = pairs.get(one.item)
-        if pair is None or set(one.systems) != set(pair.texts):
+        if pair is None or not set(one.systems) <= set(pair.texts):
             fact = f"the texts of item {one.item!r:.60}, {' and '.join(map(named, one.systems))}, are not known"
             raise InputError(f"{where}: {fact}; give the study's folder, or the completions that were judged.")
         if key in seen:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import counted, visible
 from coh_lightning.io import atomic_write
+from coh_lightning.pages.markdown import markdown_html
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,7 +67,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(policy=_policy, asset=_asset)
-    environment.filters.update(visible=visible, counted=counted, image=_image, dark_image=_dark_image)
+    environment.filters.update(
+        visible=visible, counted=counted, image=_image, dark_image=_dark_image, markdown=_markdown
+    )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # ASCII: no character is hidden in it
     return environment
 
@@ -78,6 +81,13 @@ def _printed(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
         return Markup(str(escape(value)).translate(_SIGNS))
     return value
+
+
+def _markdown(text: str) -> Markup:
+    """A text in Markdown as HTML, invisible characters as signs."""
+    from markupsafe import Markup
+
+    return Markup(markdown_html(text).translate(_SIGNS))
 
 
 def _policy(style: str, script: str) -> Markup:

@@ -18,7 +18,7 @@ import numpy as np
 from coh_lightning.errors import InputError
 from coh_lightning.sequences.added_tokens import AddedTokens
 from coh_lightning.sequences.anchored_tokenizer import AnchoredTokenizer, Field
-from coh_lightning.sequences.field_store import FieldStore, digest_of
+from coh_lightning.sequences.field_store import FieldStore, digest_of, packed
 from coh_lightning.sequences.prompt_format import At, CutRange, Segment, bos_ids, describe
 from coh_lightning.sequences.tokens import Ids
 
@@ -120,7 +120,7 @@ class Encoder:
         if (ids := self._memory.get(key)) is not None or (ids := self._found.get(key)) is not None:
             return ids
         if self._stores:
-            digest = digest_of(key)
+            digest = digest_of(packed(key))
             for store in self._stores:
                 if (ids := store.ids(digest)) is not None:
                     self._found[key] = ids
@@ -132,7 +132,8 @@ class Encoder:
             if self._own is None:
                 self._own = FieldStore()
                 self._stores.append(self._own)
-            self._own.add(list(map(digest_of, self._memory)), list(self._memory.values()))
+            digests = [digest_of(packed(old)) for old in self._memory]
+            self._own.add(digests, list(self._memory.values()))
             self._memory.clear()
         self._memory[key] = ids
 

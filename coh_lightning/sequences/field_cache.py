@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from coh_lightning.io import atomic_write
 from coh_lightning.sequences.anchored_tokenizer import Field
 from coh_lightning.sequences.encoder import Encoder
-from coh_lightning.sequences.field_store import Digest, FieldStore, digest_of
+from coh_lightning.sequences.field_store import Digest, FieldStore, digest_of, packed, unpacked
 from coh_lightning.tables import Blobs, Column, HashTable
 
 log = logging.getLogger(__name__)
@@ -66,10 +66,11 @@ class _Distinct:
 
     def add(self, field: Field) -> bool:
         """Whether it is a new one."""
-        digest = digest_of(field)
-        content = _packed(field)
-        if any(self._fields[number] == content for number in self._table.find(digest.first)):
-            return False
+        content = packed(field)
+        digest = digest_of(content)
+        for number in self._table.find(digest.first):
+            if self._fields[number] == content:
+                return False
         self._table.add(digest.first, len(self._fields))
         self._fields.append(content)
         self._digests.extend(digest)
@@ -77,8 +78,7 @@ class _Distinct:
         return True
 
     def __getitem__(self, number: int) -> Field:
-        at, more, text = self._fields[number].decode("utf-8", "surrogatepass").split("|", 2)
-        return Field(text, at, more == "1")  # type: ignore[arg-type]
+        return unpacked(self._fields[number])
 
     def digests(self, numbers: range) -> list[Digest]:
         found = self._digests.numbers[2 * numbers.start : 2 * numbers.stop].tolist()
@@ -88,10 +88,6 @@ class _Distinct:
         """A hash of the fields, in whatever order they come. The file has a digest of each."""
         sum = self._sum % (1 << 128)
         return hashlib.sha256(f"{VERSION} {tokenizer} {len(self)} {sum}".encode()).hexdigest()
-
-
-def _packed(field: Field) -> bytes:
-    return f"{field.at}|{int(field.more)}|{field.text}".encode("utf-8", "surrogatepass")
 
 
 def _encoded(encoder: Encoder, fields: _Distinct, folder: Path) -> FieldStore:

@@ -19,6 +19,8 @@ from coh_lightning.sequences.anchored_tokenizer import Field
 from coh_lightning.sequences.tokens import Ids
 from coh_lightning.tables import Column, HashTable
 
+_WORDS = struct.Struct("<QQ").unpack
+
 
 class Digest(NamedTuple):
     """128 bits of a hash of a field: equal ones are the same field."""
@@ -27,10 +29,19 @@ class Digest(NamedTuple):
     second: int
 
 
-def digest_of(field: Field) -> Digest:
+def packed(field: Field) -> bytes:
     text, at, more = field
-    content = f"{at} {more}|{text}".encode("utf-8", "surrogatepass")
-    return Digest(*struct.unpack("<QQ", hashlib.blake2b(content, digest_size=16).digest()))
+    return f"{at}|{more:d}|{text}".encode("utf-8", "surrogatepass")
+
+
+def unpacked(content: bytes) -> Field:
+    at, more, text = content.decode("utf-8", "surrogatepass").split("|", 2)
+    return Field(text, at, more == "1")  # type: ignore[arg-type]
+
+
+def digest_of(content: bytes) -> Digest:
+    """Of a packed field."""
+    return Digest(*_WORDS(hashlib.blake2b(content, digest_size=16).digest()))
 
 
 class FieldStore:

@@ -124,7 +124,7 @@ class ProgressLine:
         self._begun = self._printed = monotonic()
         self._tenth = 0
         self._progress: Progress | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
+        if sys.stderr.isatty() and not console.is_dumb_terminal:  # not rich's word: FORCE_COLOR is no terminal
             text = TextColumn(
                 "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
             )

@@ -16,15 +16,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl
+from coh_lightning.intervals import bootstrap_sums
 from coh_lightning.world.posts import KINDS
 from coh_lightning.world.raters import rate
 
 FACTS = {"gets": "wrong", "leaves": "missing", "makes": "invented"}
 """Verbs of a critique that facts follow."""
+LEVELS = (0.025, 0.975)
 FORM = ("says", "mixes", "has", "breaks")
 """Those of faults of form."""
 Fault = tuple[str, str]
@@ -94,20 +98,58 @@ def figures(answers: Sequence[frozenset[Fault]], reviews: Sequence[frozenset[Fau
     )
 
 
-def by_ask(completions: Iterable[Completion]) -> dict[str, tuple[ReviewFigures, ReviewFigures]]:
-    """For each ask the figures of its reviews, and the control: the review of the next answer in the file, which names
-    faults as often but has not seen this answer. Raises InputError if a prompt is not a post of the world.
-    """
-    found: dict[str, list[tuple[frozenset[Fault], frozenset[Fault]]]] = {}
+Reviewed = tuple[str, frozenset[Fault], frozenset[Fault]]
+"""Of one review: the prompt, the faults of the answer, those that the review names."""
+
+
+def reviewed(completions: Iterable[Completion]) -> dict[str, list[Reviewed]]:
+    """The reviews of each ask. Raises InputError if a prompt is not a post of the world."""
+    found: dict[str, list[Reviewed]] = {}
     for one in completions:
         if one.answer is not None:
             true = rate(one.prompt if one.shown is None else one.shown, one.answer).critique
-            found.setdefault(one.ask, []).append((faults(true), faults(one.text)))
-    compared = {}
-    for ask, pairs in sorted(found.items()):
-        there, named = [one for one, _ in pairs], [one for _, one in pairs]
-        compared[ask] = figures(there, named), figures(there, named[1:] + named[:1])
-    return compared
+            found.setdefault(one.ask, []).append((one.prompt_id, faults(true), faults(one.text)))
+    return dict(sorted(found.items()))
+
+
+def control(reviews: Sequence[Reviewed]) -> list[Reviewed]:
+    """Each answer with the review of the next one, which names faults as often but has not seen this answer."""
+    following = [*reviews[1:], *reviews[:1]]
+    return [(prompt, there, other) for (prompt, there, _), (_, _, other) in zip(reviews, following, strict=True)]
+
+
+def compared(reviews: Sequence[Reviewed]) -> tuple[ReviewFigures, ReviewFigures]:
+    """The figures of some reviews and of their control."""
+    own, other = (
+        figures([there for _, there, _ in those], [named for _, _, named in those])
+        for those in (reviews, control(reviews))
+    )
+    return own, other
+
+
+def by_ask(completions: Iterable[Completion]) -> dict[str, tuple[ReviewFigures, ReviewFigures]]:
+    """For each ask the figures of its reviews and of their control. Raises InputError as `reviewed`."""
+    return {ask: compared(reviews) for ask, reviews in reviewed(completions).items()}
+
+
+def intervals(reviews: Sequence[Reviewed], *, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % bootstrap intervals over prompts: `precision`, `recall`, and `more precision`, `more recall` than the
+    control has.
+    """
+    totals: dict[str, list[int]] = {}
+    for (prompt, there, named), (_, _, other) in zip(reviews, control(reviews), strict=True):
+        row = [len(there & named), len(named), len(there), len(there & other), len(other)]
+        totals[prompt] = [a + b for a, b in zip(totals.get(prompt, [0] * 5), row, strict=True)]
+    sums = bootstrap_sums(list(totals.values()), seed=seed, resamples=2000)
+    right, named, there, right_of_other, other = sums.T
+    precision, recall = right / np.maximum(named, 1), right / np.maximum(there, 1)
+    values = {
+        "precision": precision,
+        "recall": recall,
+        "more precision": precision - right_of_other / np.maximum(other, 1),
+        "more recall": recall - right_of_other / np.maximum(there, 1),
+    }
+    return {name: (float(low), float(high)) for name, of in values.items() for low, high in [np.quantile(of, LEVELS)]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("completions", type=Path, metavar="COMPLETIONS", help="of `test` or `predict`, with reviews")
     try:
         path = parser.parse_args(argv).completions
-        found = by_ask(read_jsonl(path, Completion))
+        found = reviewed(read_jsonl(path, Completion))
         if not found:
             raise InputError(
                 f"{path} has no reviews; write some by `coh test` with "
@@ -124,10 +166,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for ask, (own, control) in found.items():
+    for ask, reviews in found.items():
+        own, other = compared(reviews)
         print(f"{ask}: {counted(own.reviews, 'review')}, {own}")
         if own.reviews > 1:
-            print(f"    with the review of another answer: {control}")
+            print(f"    with the review of another answer: {other}")
+            ranges = [f"{name} [{low:.3f}, {high:.3f}]" for name, (low, high) in intervals(reviews).items()]
+            print(f"    95 % intervals over prompts (more: than with the other review): {', '.join(ranges)}")
     return 0
 
 

@@ -50,16 +50,18 @@ def _module(name: str) -> Callable[[], list[Any]]:
     return measure
 
 
-def _ways(name: str, group: str) -> Callable[[], list[Any]]:
-    """Of a script whose `main` gives the seconds of each way, ours last, and asserts that all compute the same."""
+def _rows(name: str) -> Callable[[], list[Any]]:
+    """Of a script whose `bench` gives rows with names of the form `group: with what` (timing.py)."""
 
     def measure() -> list[Any]:
-        from figures import figure
+        from figures import Figure
 
-        sys.argv = [name]
-        seconds: dict[str, list[float]] = __import__(name).main()
-        *others, ours = seconds
-        return [figure(group, other, seconds[ours], seconds[other], unit="s") for other in others]
+        found: list[dict[str, Any]] = __import__(name).bench()
+        made = []
+        for one in found:
+            group, _, other = one.pop("name").partition(": ")
+            made.append(Figure(group=group, name=other, **one))
+        return made
 
     return measure
 
@@ -86,9 +88,9 @@ COMPARISONS: Mapping[str, Callable[[], list[Any]]] = {
     "setup": _set_up,
     "vocabulary": _module("vocabulary"),
     "attention": _module("attention"),
-    "scoring": _ways("scoring", "scoring two outputs of 48 prompts"),
-    "writing": _ways("generation", "writing, 32 prompts of 20 to 400 tokens"),
-    "guidance": _ways("guidance", "writing with guidance, 32 prompts"),
+    "scoring": _rows("scoring"),
+    "writing": _rows("generation"),
+    "guidance": _rows("guidance"),
 }
 
 

@@ -2,58 +2,68 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/guidance.py [PROMPTS]
 
-The model and prompts are those of generation.py. The other prompt is a copy of the own one, so that own - other is 0
-and both ways write the same tokens, which is checked before anything is timed; the work is that of any other prompt of
-this length. The ways are run in turn, five times; the ratio is that of medians, its range that of the rounds.
+The model and prompts are those of generation.py. The other prompt is the own one, so that own - other is 0 and all ways
+write the same tokens, which is checked before anything is timed. In `nothing in common` the two share no computation:
+the work of another prompt of this length; else they share all of it but the last tokens, as the prompts under two
+sentences do. The ratio is plain writing's time over that of guidance: how much of its speed is left.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+from timing import REPS, row, show, timed
 
+from coh_lightning.generation import decoding, prefill
 from coh_lightning.generation.decoding import generate
 from coh_lightning.generation.request import Request
 from coh_lightning.generation.sampling import Sampling
-from generation import BATCH, LIMIT, PROMPTS, ROUNDS, STOPS, model, requests
+from generation import BATCH, LIMIT, STOPS, model, requests
 
-WAYS = {"plain": None, "the cutoff alone": 0.0, "guidance": 1.0}
+PROMPTS = 48
 
 
-def written(lm: torch.nn.Module, asked: list[Request], guidance: float | None) -> list[list[int]]:
+def written(lm: torch.nn.Module, asked: list[Request], guidance: float | None, *, alone: bool = False) -> list[Any]:
     sampling = Sampling(max_new_tokens=LIMIT, batch_size=BATCH, guidance=guidance)
-    return [one.ids.tolist() for one in generate(lm, asked, sampling, stop_ids=STOPS, pad_id=0)]
+    own = decoding.prefill
+    if alone:  # each prompt in a group of its own
+        decoding.prefill = lambda forward, prompts, groups: own(forward, prompts, list(range(len(prompts))))
+    try:
+        return [one.ids.tolist() for one in generate(lm, asked, sampling, stop_ids=STOPS, pad_id=0)]
+    finally:
+        decoding.prefill = prefill.prefill
 
 
-def main() -> dict[str, list[float]]:
-    """Prints the ways; returns the seconds of each repetition of each, ours last (bench.py)."""
+def bench(prompts: int = PROMPTS, reps: int = REPS) -> list[dict[str, Any]]:
+    """A row for the cutoff alone and one for each kind of other prompt."""
+    torch.set_num_threads(1)
     lm = model()
-    asked = [
-        replace(one, away_from_ids=one.prompt_ids.copy())
-        for one in requests(int(sys.argv[1]) if len(sys.argv) > 1 else PROMPTS)
-    ]
-    first = written(lm, asked, None)
-    assert all(written(lm, asked, guidance) == first for guidance in WAYS.values())
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(ROUNDS):
-        for name, guidance in WAYS.items():
-            start = time.perf_counter()
-            written(lm, asked, guidance)
-            seconds[name].append(time.perf_counter() - start)
-    tokens, plain = sum(map(len, first)), seconds["plain"]
-    for name, taken in seconds.items():
-        ratios = [t / p for p, t in zip(plain, taken, strict=True)]
-        rate = tokens / statistics.median(taken)
-        print(
-            f"{name:<20}{rate:8.0f} tokens/s   {statistics.median(taken) / statistics.median(plain):5.2f}x the time "
-            f"[{min(ratios):.2f}, {max(ratios):.2f}]"
+    asked = [replace(one, away_from_ids=np.copy(one.prompt_ids)) for one in requests(prompts)]
+    ways = {
+        "plain": lambda: written(lm, asked, None),
+        "the cutoff alone": lambda: written(lm, asked, 0.0),
+        "the same prompt under another sentence": lambda: written(lm, asked, 1.0),
+        "nothing in common": lambda: written(lm, asked, 1.0, alone=True),
+    }
+    results = {name: way() for name, way in ways.items()}
+    seconds, tokens = timed(ways, reps), sum(map(len, results["plain"])) + len(asked)
+    return [
+        row(
+            f"guidance, {name}: plain writing",
+            seconds[name],
+            seconds["plain"],
+            amount=tokens,
+            unit="tokens/s",
+            equal=results[name] == results["plain"],
         )
-    return seconds
+        for name in ways
+        if name != "plain"
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    show(bench(*map(int, sys.argv[1:])))

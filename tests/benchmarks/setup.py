@@ -10,8 +10,8 @@
 
 Pairs have the lengths of helpful and harmless dialogues (see `pair`); with COH_REAL_DATA=FOLDER they are the rows of
 hh_harmless_1000.jsonl.gz there, again and again with a number in the first turn. The tokenizer is a byte-level BPE of
-8,192 tokens trained on some of them. Each figure is of a process of its own. Memory is RssAnon: pages of mapped files,
-which the system may drop at any time, are given beside it.
+8,192 tokens trained on some of them. Each figure is of a process of its own with one thread. Memory is RssAnon: pages
+of mapped files, which the system may drop at any time, are given beside it.
 """
 
 from __future__ import annotations
@@ -230,7 +230,8 @@ def loader(file: Path, workers: int, seconds: float = 8.0) -> dict[str, Any]:
 def apart(what: str, file: Path, *more: str) -> dict[str, Any]:
     """A measurement in a process of its own."""
     command = [sys.executable, __file__, "--one", what, str(file), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    one_thread = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"} if what != "loader" else {}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | one_thread)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])

@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x07|\x1b\][^\x07]*\x07")
@@ -32,8 +33,17 @@ class Terminal:
         for name in ("COLUMNS", "LINES", "NO_COLOR", "COH_RUN_FOLDER"):
             own.pop(name, None)
         own["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        # the terminal controls the process, so that Ctrl-C reaches it
+        control = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)
         self.process = subprocess.Popen(
-            [sys.executable, *words], stdin=other, stdout=other, stderr=other, cwd=cwd, env=own, start_new_session=True
+            [sys.executable, *words],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            cwd=cwd,
+            env=own,
+            start_new_session=True,
+            preexec_fn=control,
         )
         os.close(other)
         self.said = ""
@@ -59,6 +69,11 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self.end, text.encode("utf-8"))
+
+    def pause(self) -> None:
+        """Reads until nothing more comes: the process waits for input again."""
+        while self.read(2):
+            pass
 
     def wait(self, *, seconds: float = 120) -> int:
         """Reads to the end; returns the exit status."""

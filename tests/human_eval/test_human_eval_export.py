@@ -10,7 +10,8 @@ import pytest
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval import export as module
-from coh_lightning.human_eval.export import EXCLUSION, export_study, notes
+from coh_lightning.human_eval.export import export_study, notes
+from coh_lightning.human_eval.export_checks import EXCLUSION
 from coh_lightning.human_eval.export_command import summary
 from coh_lightning.human_eval.study import Study, read_study
 from helpers.completions import completions, lines_of, own

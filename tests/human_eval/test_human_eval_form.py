@@ -205,9 +205,11 @@ def test_own_instructions_and_a_contact_stand_in_every_form(browser: Browser, tm
     assert "Take *your* time." in (folder / "forms/label_studio/rater-1.xml").read_text()
     rating = Rating(browser)
     rating.open(study)
-    for shown in ("start", "keys"):
-        assert "Take *your* time." in rating.text(shown) and "write to <me>" in rating.text(shown)
+    for shown in ("start", "keys"):  # as Markdown, without HTML
+        assert "<script>alert(1)</script> Take your time." in rating.text(shown)
+        assert "write to <me>" in rating.text(shown)
     assert rating.js("return document.querySelectorAll('#start script, #keys script').length") == 0
+    assert rating.js("return document.querySelector('#start .own h1').textContent") == "Read"
 
 
 def test_instructions_that_name_a_system_or_say_nothing_are_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
+from coh_lightning.human_eval.form import RatingForm
 from coh_lightning.human_eval.sheets import (
     DANGEROUS,
     csv_text,
@@ -30,6 +31,7 @@ from coh_lightning.human_eval.sheets import (
 from coh_lightning.human_eval.study import DEFINITIONS, RatingRow, Study, StudyItem, digest
 from coh_lightning.rng import generator
 from helpers.browser import WATCH, Browser
+from helpers.completions import study_of_texts
 from helpers.rating_page import Rating
 
 RUN = "globalThis.ran = (globalThis.ran || 0) + 1"
@@ -135,7 +137,8 @@ def test_the_page_has_no_systems_checks_or_seed(tmp_path: Path) -> None:
         for secret in ("SYSTEM-ONE", "SYSTEM-TWO", "gold", "swap", "identical", "271828", "i0003"):
             assert secret not in part
     keys = {"study", "title", "definitions", "names", "words", "guard", "choices", "items", "raters"}
-    assert set(rating_data(TEN)) == keys
+    asked = {"levels", "reasons", "least", "practice", "rendered", "code", "ranking"}
+    assert set(rating_data(TEN)) == keys | asked
     assert rating_data(TEN)["raters"][0]["rows"][3] == [
         "r10003",
         "h" + digest("Prompt 3", "Second answer 3", "First answer 3"),
@@ -701,3 +704,55 @@ def test_import_reads_the_choices_saved_by_the_page(rating: Rating, tmp_path: Pa
     )
     judgments = read_jsonl(tmp_path / "study" / "judgments.jsonl", Judgment)
     assert {(each.row, each.attribute): each.choice for each in judgments} == chosen
+
+
+# --- Markdown and code
+
+MARKDOWN = "# Plan\n\n* **one**\n* `two`\n\n```python\nif x:\n\treturn\n```\n<b>tag</b> [link](https://example.invalid)"
+
+
+def font(rating: Rating, selector: str) -> str:
+    return str(rating.js("return getComputedStyle(document.querySelector(arguments[0])).fontFamily", selector))
+
+
+def test_answers_are_raw_with_code_in_a_font_of_fixed_width(rating: Rating) -> None:
+    rating.open(study_of([("p", MARKDOWN, "no code")]))
+    rating.keys("ENTER")
+    assert rating.text("answer-a") == MARKDOWN
+    found = rating.js("return [...document.querySelectorAll('#answer-a .code')].map(each => each.textContent)")
+    assert found == ["`two`", "```python\nif x:\n\treturn\n```"]
+    assert "monospace" in font(rating, "#answer-a .code") and "monospace" not in font(rating, "#answer-b")
+    programs = study_of([("p", "def f():", "x = 1")])
+    rating.open(dataclasses.replace(programs, form=RatingForm(questions="code")))
+    rating.keys("ENTER")
+    assert "monospace" in font(rating, "#answer-a") and "monospace" not in font(rating, "#prompt")
+
+
+def test_markdown_is_rendered_on_request_without_html_links_and_images(rating: Rating) -> None:
+    study = study_of([("# p", MARKDOWN, ""), *((text, text, text + "!") for text in HOSTILE)])
+    rating.browser.forget()
+    path = rating.open(dataclasses.replace(study, form=RatingForm(render="markdown")))
+    rating.keys("ENTER")
+    assert rating.text("prompt") == "# p"  # what was asked stays as it is
+    assert rating.js("return [...document.querySelectorAll('#answer-a *')].map(each => each.localName).join(' ')") == (
+        "h1 ul li strong li code pre code p"
+    )
+    assert "<b>tag</b> [link](https://example.invalid)" in rating.text("answer-a")
+    assert rating.text("answer-b") == "(this text is empty)" and rating.browser.faint_texts() == []
+    code = rating.driver.find_element("css selector", "#answer-a pre")
+    assert code.text == "if x:\n        return" or "\treturn" in code.get_attribute("textContent")
+    for _ in HOSTILE:
+        rating.keys("ARROW_RIGHT")
+        assert (
+            rating.js("return document.querySelectorAll('.answers :is(script, img, a, iframe, b, svg, style)').length")
+            == 0
+        )
+    assert rating.js("return [typeof globalThis.ran, violations]") == ["undefined", []]
+    assert rating.browser.requested() == {path.as_uri()} and rating.browser.console() == []
+    rows = rating.rows()
+    assert rows[0]["answer_a"] == MARKDOWN  # the sheet has what was written
+
+
+def test_an_unknown_way_to_show_answers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Answers can't be shown as 'html'; give raw or markdown"):
+        study_of_texts(tmp_path, ["a"], render="html")

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.judgments import Judgment
+from coh_lightning.human_eval.choices import WORDS
 from coh_lightning.human_eval.ratings import ImportResult, import_ratings, summary
-from coh_lightning.human_eval.sheets import DANGEROUS, WORDS, guard, sheet_cells
+from coh_lightning.human_eval.sheets import DANGEROUS, guard, sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import _same_hash
 from helpers.completions import Cells, filled, likes_x, lines_of, save, study_of_texts

@@ -10,7 +10,7 @@ from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import write_jsonl
 from coh_lightning.world.posts import make_posts
 from coh_lightning.world.raters import rate
-from coh_lightning.world.reviews import by_ask, faults, figures, main
+from coh_lightning.world.reviews import Reviewed, by_ask, compared, faults, figures, intervals, main
 
 POST = "post : Anna went to the market . it was Monday . she wanted bread . summarise :"
 
@@ -84,3 +84,22 @@ def test_precision_and_recall_by_hand_beside_the_review_of_another_answer(
     assert alone.startswith("review 1: 1 review, ") and "another" not in alone, "one review has no other to compare"
     write_jsonl(tmp_path / "c.jsonl", written[2:])
     assert main([str(tmp_path / "c.jsonl")]) == 2 and "has no reviews" in capsys.readouterr().err
+
+
+def test_intervals_are_over_prompts_and_hold_the_figures() -> None:
+    day, place, meal = (frozenset({("missing", kind)}) for kind in ("day", "place", "meal"))
+    # two reviews of each of twenty posts: one is right, the other names a fault that is not there
+    reviews: list[Reviewed] = [
+        row for number in range(20) for row in ((str(number), day | place, day), (str(number), day | place, meal))
+    ]
+    own, other = compared(reviews)
+    found = intervals(reviews)
+    assert (own.precision, own.recall) == (0.5, 0.25) and other.precision == 0.5
+    assert found["precision"] == (0.5, 0.5) and found["recall"] == (0.25, 0.25)  # all posts are alike
+    assert found["more precision"] == found["more recall"] == (0.0, 0.0)
+    spread: list[Reviewed] = [(str(number), day, day if number % 2 else meal) for number in range(40)]
+    own, _ = compared(spread)
+    low, high = intervals(spread)["precision"]
+    assert low < own.precision == 0.5 < high and 0.2 < high - low < 0.4  # four standard errors of 40 halves: .32
+    turns: list[Reviewed] = [(str(number), fault, fault) for number, fault in enumerate([day, meal] * 20)]
+    assert intervals(turns)["more precision"] == (1.0, 1.0)  # all right, and wrong with the next one's review

@@ -2,7 +2,8 @@
 // The sheet of a rater as a file: written as `human_eval/sheets.py` does it, read as `human_eval/rating_files.py` does.
 const sheetFiles = data => {
   const HEADER_WITHIN = 40; // rows among which the header is looked for: instructions may stand above it
-  const TEXTS = ["prompt", "answer_a", "answer_b"];
+  const LETTERS = data.ranking ? data.levels : ["A", "B"];
+  const TEXTS = ["prompt", ...LETTERS.map(letter => "answer_" + letter.toLowerCase())];
 
   // RFC 4180, UTF-8 with a byte order mark, the same guard against formulas as the sheets
   const dangerous = new RegExp(data.guard);
@@ -52,7 +53,8 @@ const sheetFiles = data => {
         const top = lines.slice(0, HEADER_WITHIN).findIndex(line => line.map(column).includes("row_id"));
         if (top < 0) continue;
         const head = lines[top].map(column);
-        const rows = lines.slice(top + 1).map(line => Object.fromEntries(head.map((name, at) => [name, line[at] ?? ""])));
+        const row = line => Object.fromEntries(head.map((name, at) => [name, line[at] ?? ""]));
+        const rows = lines.slice(top + 1).map(row);
         const wide = lines.slice(top).filter(line => line.length === head.length).length;
         const fit = wide + rows.filter(row => known.has(plain(row.row_id))).length;
         if (fit > most) [best, most] = [rows, fit];
@@ -65,7 +67,7 @@ const sheetFiles = data => {
   const bare = text => text.replace(/[\0-\x1f\x7f-\x9f\ufeff\ufffe\uffff]|\s/g, "").replace(/^'+/, "");
   const every = new Set(data.items.flat().map(bare));
   every.delete("");
-  /** Whether a row shows what was exported: the right hash and no text from elsewhere in the study, or the right texts. */
+  /** Whether a row shows what was exported: the right hash and no text from elsewhere in the study, or all texts. */
   function fits(row, textHash, texts) {
     const there = TEXTS.map((name, at) => [row[name], texts[at]]).filter(([cell]) => cell !== undefined);
     const changed = there.filter(([cell, text]) => bare(cell) !== bare(text) && bare(unguard(cell)) !== bare(text));
@@ -75,9 +77,15 @@ const sheetFiles = data => {
     return there.length === TEXTS.length && changed.length === 0;
   }
   const choice = cell => {
+    if (data.ranking) {
+      const letters = [...plain(cell).toUpperCase().replace(/[\s>,;]/g, "")];
+      if (!letters.length) return "";
+      return [...letters].sort().join() === LETTERS.join() ? letters.join(" > ") : null;
+    }
     const word = plain(cell).replace(/^'+/, "").toLowerCase();
     return word === "" ? "" : data.choices[word] ?? null; // null: not understood
   };
   const seconds = cell => Math.max(0, Number(plain(cell).replace(",", "."))) || 0;
-  return { csv, unguard, table, fits, choice, column, plain, seconds };
+  const reasons = cell => unguard(cell ?? "").split(";").map(part => part.trim()).filter(Boolean);
+  return { csv, reasons, unguard, table, fits, choice, column, plain, seconds };
 };
