@@ -8,13 +8,14 @@ IMAGE_ARGS ?=
 FAST = -m "not slow and not realdata"
 FITS = sft_best sft_faultless coh coh_critiques
 
-.PHONY: help demo $(FITS:%=demo-%) test test-all test-lowest test-newest image docs check format
+.PHONY: help demo $(FITS:%=demo-%) test test-all test-lowest test-newest bench image docs check format
 
 help:
 	@echo "make demo      train, evaluate and show the result on the embedded world (some minutes)"
 	@echo "make test      the tests that need neither long nor data from elsewhere"
 	@echo "make test-all  all tests; those on real data need COH_REAL_DATA=FOLDER"
 	@echo "make test-lowest, make test-newest: as make test, with the lowest, or the newest, versions that pyproject.toml allows"
+	@echo "make bench     speed and memory against other ways to compute the same (about 25 minutes); one of them: ONLY=hh"
 	@echo "make image     the container image, in which the demo is run; for CUDA: make image IMAGE_ARGS='--build-arg TORCH_INDEX='"
 	@echo "make docs      the documentation as a site, in docs/_build"
 	@echo "make check     lint, format, types, known flaws of the pinned packages"
@@ -59,6 +60,10 @@ test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install $(PIP_ARGS) --editable ".[dev,study,lora,sweep,judge,gguf]"
 	.venv-newest/bin/python -m pytest $(FAST)
+
+# On one thread; with COH_REAL_DATA=FOLDER on real rows. Writes bench.json and the table of docs/speed.md.
+bench: .venv/.installed
+	OMP_NUM_THREADS=1 $(RUN) tests/benchmarks/bench.py $(ONLY)
 
 image:
 	PYTHON=$(PYTHON) scripts/image.sh $(IMAGE) $(IMAGE_ARGS)

@@ -23,6 +23,8 @@ from coh_lightning.human_eval.export import export_study
 from coh_lightning.io import explain_os_error
 from coh_lightning.model.sharding import full_state, is_writer_rank
 from coh_lightning.module import CoHModule
+from coh_lightning.runs.closing import SAMPLES
+from coh_lightning.training.result_tables import means_table, show_tables
 
 ROUNDS = "completions"
 """Folder of the completions of `fit`: one file per round, named by its step."""
@@ -103,13 +105,15 @@ class CompletionWriter(pl.Callback):
             part.unlink()
         if self.page:
             rounds = [(label, every)] if name == Path(self.file) else _rounds(folder)
-            write_samples(folder / "samples.html", rounds)
+            write_samples(folder / SAMPLES, rounds)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 columns, rows = sample_rows(every, label=label)
                 logger.log_table(key="completions", columns=columns, data=rows, step=trainer.global_step)
         if name == Path(self.file):
-            print(f"{counted(len(every), 'completion')} in {folder / name}")
+            show_tables([means_table(every)])
+            page = f", side by side in {folder / SAMPLES}" if self.page else ""
+            print(f"{counted(len(every), 'completion')} in {folder / name}{page}")
 
 
 def _rounds(folder: Path) -> list[tuple[str, Sequence[Completion]]]:
@@ -204,7 +208,7 @@ class HumanEvalExport(pl.Callback):
             dialogues=dialogues,
             overwrite=True,  # but never a study that has judgments
         )
-        size = f"{len(study.items)} items for {self.settings['raters']} rater(s)"
+        size = f"{counted(len(study.items), 'item')} for {counted(self.settings['raters'], 'rater')}"
         print(f"{size} in {folder / self.folder}; send only the sheets: key.json says which side is whose")
 
 

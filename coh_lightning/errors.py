@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
+NEAR = 0.75
+"""Least likeness of a file's name that is proposed (difflib's ratio): a misspelling, not another word."""
 LONGEST = 60
 """Characters of a value or a name that a message quotes."""
 
@@ -34,6 +37,21 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".") -> str:
     """The end of a sentence: "; did you mean 'X'?" with the nearest known name, or `otherwise` if none is near."""
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {nearest[0]!r}?" if nearest else otherwise
+
+
+def near_file(path: Path, fits: Callable[[Path], bool]) -> str:
+    """The end of a sentence about a file that is missing, as `did_you_mean`: the nearest name beside it, of a file that
+    fits there.
+    """
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    names = [one.name for one in beside if one.is_file() and fits(one)]
+    nearest = difflib.get_close_matches(path.name, names, n=1, cutoff=NEAR)
+    return f"; did you mean {nearest[0]!r}?" if nearest else "."
+
+
+def same_kind(one: Path, other: Path) -> bool:
+    """Whether two names share an ending: a.jsonl and b.jsonl.gz, but not a.jsonl and a.log."""
+    return bool({*one.suffixes} & {*other.suffixes}) or one.suffixes == other.suffixes
 
 
 def shown(value: object) -> str:

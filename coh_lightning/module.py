@@ -7,9 +7,8 @@ scaled, so clipping sees the true gradient.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +28,7 @@ from coh_lightning.generation.request import OpaqueList
 from coh_lightning.generation.settings import Generation
 from coh_lightning.generation.writing import Writer
 from coh_lightning.model.build import build, check_sizes, checked, config_settings, fit_to_rows, shard_if_whole
-from coh_lightning.model.checkpoints import CHECKPOINT_KEY, read_checkpoint_info
+from coh_lightning.model.checkpoints import check_adapters, info_of, put_info, read_checkpoint_info
 from coh_lightning.model.head import row_losses
 from coh_lightning.model.loading import ModelSpec
 from coh_lightning.model.lora import LoRA, adapters
@@ -308,19 +307,17 @@ class CoHModule(pl.LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.lora is not None and self.lora.quantize:
-            checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if "lora_" in key}
         resumable = "loops" in checkpoint  # an export isn't
-        saved = {
-            "model": config_settings(self.lm),
-            "data": self.data.settings(),
-            "tokenizer": self.data.tokenizer_name,
-            "lora": asdict(self.lora) if self.lora is not None else None,
-            "base": self.base,
-            "validations": self._validations,
-            "plan": self._plan_settings() if resumable else None,
-        }
-        checkpoint[CHECKPOINT_KEY] = json.dumps(saved)
+        put_info(
+            checkpoint,
+            model=config_settings(self.lm),
+            data=self.data.settings(),
+            tokenizer=self.data.tokenizer_name,
+            lora=self.lora,
+            base=self.base,
+            validations=self._validations,
+            plan=self._plan_settings() if resumable else None,
+        )
         if resumable:
             to_step_start(checkpoint["loops"]["fit_loop"], self.trainer.accumulate_grad_batches)
 
@@ -329,12 +326,9 @@ class CoHModule(pl.LightningModule):
         return self.data.plan_settings() | {"steps_of_epoch": steps}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if CHECKPOINT_KEY not in checkpoint:
-            raise InputError(f"The checkpoint has no entry '{CHECKPOINT_KEY}', so it was not written by CoHModule.")
-        saved = json.loads(checkpoint[CHECKPOINT_KEY])
-        if adapters(saved) != self.lora and not self._elsewhere:
-            what = f"model.lora is {self.lora}, but the checkpoint holds {adapters(saved)}"
-            raise InputError(f"{what}; use the config.yaml of its run folder.")
+        saved = info_of(checkpoint)
+        if not self._elsewhere:
+            check_adapters(saved, self.lora)
         self.trained_with, self._validations = saved["data"], saved["validations"]
         if self._trainer is None or not isinstance(getattr(self.trainer, "datamodule", None), CoHDataModule):
             return

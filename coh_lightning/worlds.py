@@ -20,18 +20,20 @@ NOTE = "world.json"
 WORLD = "world"
 """The default: `world:habits`."""
 
-Kind = Literal["feedback", "model", "tokenizer", "text", "scorer", "critic"]
+Kind = Literal["feedback", "prompts", "model", "tokenizer", "text", "scorer", "critic", "ability"]
 
 
 def _summaries(kind: str) -> dict[Kind, str]:
     """Posts, summaries of mixed quality, and raters that judge by rule; `kind` is that of the pretraining writers."""
     return {
         "feedback": f"coh_lightning.world.feedback:{kind}_feedback",
+        "prompts": "coh_lightning.world.feedback:world_prompts",
         "model": f"coh_lightning.world.feedback:{kind.upper()}_BASE",
         "tokenizer": f"coh_lightning.world.feedback:{kind.upper()}_BASE",
         "text": f"coh_lightning.world.pretraining:{kind}_text",
         "scorer": "coh_lightning.world.evaluate:score",
         "critic": "coh_lightning.world.evaluate:critique",
+        "ability": "coh_lightning.world.evaluate:ability",
     }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,9 +141,9 @@ def memory(model: Model, gpus: int, feedback: Feedback, machine: Machine) -> Mem
         size=2,
         recomputed=True,
     )
-    sources, head = round(machine.row_tokens * feedback.loss_share), (model.vocabulary, model.hidden)
-    at_once = sources_at_once(sources, vocabulary=head[0], hidden=head[1])
-    logits = logit_bytes(sources, at_once=at_once, vocabulary=head[0], hidden=head[1], size=2)
+    sources = machine.row_tokens * feedback.loss_share
+    at_once = sources_at_once(math.ceil(sources), vocabulary=model.vocabulary, gpu=True)
+    logits = logit_bytes(min(sources, at_once), model.vocabulary, 2)
     return Memory(16 * model.parameters / gpus, working, activations, logits)
 
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 def run(path: Path, folder: Path) -> Any:
     """The notebook, run in a folder, with plots as pictures in it and with its outputs as kept."""
     os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # where `coh` is
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     notebook = nbformat.read(path, 4)
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
@@ -40,11 +41,13 @@ def kept(outputs: list[Any]) -> list[Any]:
             result.append(nbformat.v4.new_output("display_data", {"image/png": data["image/png"]}))
             continue
         text = data.get("text/plain", "") if data else output.get("text", "") if output.get("name") == "stdout" else ""
-        text = re.sub(r" +$", "", re.sub(r"\x1b\[[\d;]*m", "", text), flags=re.MULTILINE)
         if text and result and result[-1].output_type == "stream":
             result[-1].text += text
         elif text:
             result.append(nbformat.v4.new_output("stream", name="stdout", text=text))
+    for output in result:
+        if output.output_type == "stream":  # once it is whole: a code may be cut between two outputs
+            output.text = re.sub(r" +$", "", re.sub(r"\x1b\[[\d;]*m", "", output.text), flags=re.MULTILINE)
     return result
 
 

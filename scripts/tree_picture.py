@@ -1,6 +1,7 @@
 """Draws one comparison as the tree of its four chains, as an SVG: `python scripts/tree_picture.py docs/tree.svg`.
 
-Green boxes are learned (dark: by two chains), gray ones are only read.
+Green boxes are learned (strong: by two chains), gray ones are only read. The colors follow the reader's dark or light
+mode; the background is the page's own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ RECORD = {
     "completions": [{"text": "An apple.", "rank": 1}, {"text": "A stone.", "rank": 2}],
 }
 HEIGHT, GAP, CHARACTER = 34, 26, 8.6
+STYLE = """\
+text { font: 14px ui-monospace, monospace; fill: #1d2127 }
+path { fill: none; stroke: #7f858f; stroke-width: 1.5 }
+rect.read { fill: #e6e7ea } rect.once { fill: #9fd8ae } rect.twice { fill: #4fae6a }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e9edf2 } text.twice { fill: #08130b }
+  rect.read { fill: #373c45 } rect.once { fill: #1f5a33 } rect.twice { fill: #55c274 }
+}
+"""
 
 
 @dataclass
@@ -54,10 +64,11 @@ def tree_of(record: Feedback) -> Box:
 
 def draw(box: Box, x: float, y: float) -> list[str]:
     """The SVG elements of a box and of all that follows it; (x, y) is its upper left corner."""
-    color = ("#e6e7ea", "#9fd8ae", "#4fae6a")[min(box.learned, 2)]
+    kind = ("read", "once", "twice")[min(box.learned, 2)]
     parts = [
-        f'<rect x="{x:.0f}" y="{y:.0f}" width="{box.width:.0f}" height="{HEIGHT}" rx="7" fill="{color}"/>',
-        f'<text x="{x + box.width / 2:.0f}" y="{y + 22:.0f}" text-anchor="middle">{escape(box.text)}</text>',
+        f'<rect x="{x:.0f}" y="{y:.0f}" width="{box.width:.0f}" height="{HEIGHT}" rx="7" class="{kind}"/>',
+        f'<text class="{kind}" x="{x + box.width / 2:.0f}" y="{y + 22:.0f}" text-anchor="middle">'
+        f"{escape(box.text)}</text>",
     ]
     below = y
     for child in box.after.values():
@@ -78,11 +89,10 @@ def widest(box: Box) -> float:
 def main() -> None:
     root = tree_of(Feedback.from_json(RECORD, "the picture's record"))
     width, height = widest(root) + 20, root.lines * (HEIGHT + GAP) - GAP + 20
-    style = "text{font:14px ui-monospace,monospace;fill:#1d2127}path{fill:none;stroke:#8a8f98;stroke-width:1.5}"
     picture = "\n".join(draw(root, 10, 10))
     Path(sys.argv[1]).write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}">\n'
-        f'<rect width="100%" height="100%" fill="#fff"/>\n<style>{style}</style>\n{picture}\n</svg>\n',
+        f"<style>\n{STYLE}</style>\n{picture}\n</svg>\n",
         encoding="utf-8",
     )
 

@@ -227,6 +227,7 @@ def test_the_other_commands_are_understood(page: str, tmp_path: Path, monkeypatc
 
 @pytest.mark.slow
 def test_two_models_are_taken_through_a_study_as_written(tmp_path: Path) -> None:
+    (tmp_path / "docs").symlink_to(ROOT / "docs")  # with the completions that the study is made of
     for command in commands("human_eval"):
         run(first_line(command), tmp_path, seconds=900)
     study = tmp_path / "runs" / "study"

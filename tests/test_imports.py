@@ -22,6 +22,7 @@ PACKAGE = ROOT / "coh_lightning"
 WINGS = """
 __main__
 cli
+rounds
 compare
 callbacks
 module
@@ -41,7 +42,7 @@ feedback
 pages
 worlds yaml_text command_line
 intervals checks
-io rng words
+io rng words tables
 errors
 """.split("\n")[1:-1]
 """Folders and files, from the top of the house to the ground: each imports only from its own line and those below.
@@ -51,9 +52,11 @@ Imports inside functions count; imports for type checkers don't.
 STREET = ["wording", "chains", "prompt_format", "tokens", "encoder", "chain_tokenizer", "trees", "rows", "plan"]
 """The files of `sequences/` that make one thing from another, in that order."""
 
-LIGHT_WINGS = ["compare", "sequences", "judge", "human_eval", "feedback", "pages"]
+LIGHT_WINGS = ["rounds", "compare", "sequences", "judge", "human_eval", "feedback", "pages"]
 """Folders that never import torch, ..."""
 LIGHT = [
+    "dataset.feedback_data",
+    "model.tokenizer",
     "generation.prompter",
     "generation.offline_inference",
     "generation.scorers",
@@ -66,12 +69,15 @@ LIGHT = [
     "export.huggingface",
     "export.model_card",
     "export.chat_template",
+    "cli.chat",
+    "cli.chat_model",
     "cli.config_paths",
     "cli.config_errors",
     "cli.compare",
     "cli.convert",
     "cli.feedback",
     "cli.preview",
+    "cli.rounds",
     "cli.sweep",
     "cli.trl_baselines",
     "baselines.output",

@@ -198,7 +198,7 @@ def test_the_layout_is_checked_once_per_module_and_only_for_trees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr("coh_lightning.module.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
+    monkeypatch.setattr("coh_lightning.model.build.check_layout", lambda lm, *, row_tokens: tried.append(row_tokens))
     for layout, times in (("tree", [256]), ("separate", [256])):
         data, model = (
             data_of(pairs(12), tmp_path, train_only=False, test_share=0.3, layout=layout),

@@ -4,6 +4,7 @@ of the machine.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ def test_a_notebook_keeps_its_outputs_and_pictures_and_is_light(path: Path) -> N
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
     assert pictures(notebook) >= 2
+    assert not [cell for cell in cells if re.search(r"assert\b.*main\(", cell.source)], (
+        "commands are written as commands"
+    )
     assert re.findall(r"/(?:home|root|tmp|usr|work)/[\w/.-]*", text) == []
 
 
@@ -48,6 +52,6 @@ def test_a_notebook_runs_from_a_fresh_copy(path: Path, tmp_path: Path, monkeypat
     pytest.importorskip("nbclient")
     from run_notebooks import run
 
-    for name in ("PYTHONPATH", "MPLBACKEND"):
-        monkeypatch.setenv(name, "")  # `run` sets them; they are restored after the test
+    for name in ("PYTHONPATH", "MPLBACKEND", "PATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # `run` sets them; they are restored after the test
     assert pictures(run(path, tmp_path)) == pictures(nbformat.read(path, 4))

@@ -25,7 +25,7 @@ import yaml
 from coh_lightning import yaml_text
 from coh_lightning.cli import config_paths as configurations
 from coh_lightning.cli.key_synonyms import OURS
-from coh_lightning.errors import InputError, did_you_mean, first_line
+from coh_lightning.errors import NEAR, InputError, did_you_mean, first_line
 
 UNKNOWN = re.compile(
     r"unrecognized arguments: (?P<word>.+)|Option '(?P<key>[^']+)' is not accepted$"
@@ -44,6 +44,8 @@ LITERAL = re.compile(r"Literal\[(.*?)\]")
 VALUE = re.compile(r"(?:Got value|Given value): (.*)")
 LONGEST_NAME = 255
 """Bytes in the name of a file, at most."""
+NOT_CONFIGURED = "NOT_CONFIGURED"
+"""Attribute of a class: its arguments that are given in Python alone."""
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 KINDS |= {"list": "a list", "tuple": "a list", "dict": "keys with values"}
 
@@ -55,6 +57,8 @@ def keys_of(thing: Callable[..., object], *, prefix: str = "") -> Iterator[str]:
     except NameError:  # a name imported only for type checkers
         hints = {}
     for name in inspect.signature(thing).parameters:
+        if name in getattr(thing, NOT_CONFIGURED, ()):
+            continue
         yield prefix + name
         for kind in (hints.get(name), *typing.get_args(hints.get(name))):
             if inspect.isclass(kind) and is_dataclass(kind):
@@ -215,8 +219,7 @@ def _missing_file(lines: Sequence[str], typed: Typed) -> str | None:
     for name in (shown, PurePath(word).parent):
         there = _yaml_files(configurations.ours(name), name) | there
     ours = _yaml_files(configurations.CONF / last, PurePath("conf", last)) | there
-    near = difflib.get_close_matches(file.stem, list(ours), n=1, cutoff=0.6)
-    if near:
+    if near := difflib.get_close_matches(file.stem, list(ours), n=1, cutoff=NEAR):
         return f"{key}: there is no file {typed.shown(file)}; did you mean {ours[near[0]]}?"
     listed = f"; there are {', '.join(there.values())}" if 0 < len(there) <= 12 else ""
     return f"{key}: there is no file {typed.shown(file)}{listed}."

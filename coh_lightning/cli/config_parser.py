@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from coh_lightning.cli import typed_values as parsing
-from coh_lightning.cli.config_errors import Typed, broken_reference, complaint, keys_of
+from coh_lightning.cli.config_errors import NOT_CONFIGURED, Typed, broken_reference, complaint, keys_of
 from coh_lightning.errors import InputError
 
 HEAD = """usage: coh COMMAND [--config FILE ...] [--KEY=VALUE ...]
@@ -41,6 +41,7 @@ class CoHParser(LightningArgumentParser):
     def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> list[str]:
         if nested_key is not None:
             self.classes[nested_key] = theclass
+        kwargs["skip"] = {*(kwargs.get("skip") or ()), *getattr(theclass, NOT_CONFIGURED, ())}
         added = super().add_class_arguments(theclass, nested_key, *args, **kwargs)
         for action in self._actions:  # jsonargparse can't write down a dataclass in a list of a default
             if isinstance(action.default, (tuple, list, dict)):

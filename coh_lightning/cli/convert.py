@@ -24,7 +24,7 @@ from typing import Any
 
 from coh_lightning.cli.preview import configured, sorted_words
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.jsonl import write_jsonl
 from coh_lightning.feedback.records import Feedback, unique
 from coh_lightning.feedback.sources import Records, TRLPairs, TRLUnpaired, recognized
@@ -70,10 +70,12 @@ def main(argv: Sequence[str]) -> int:
         print(left_out, *data.notes, sep="\n", file=sys.stderr)
         records = splits["train"]
     if options.to == "records":
-        print(f"{write_jsonl(output, records)} records in {output}", file=sys.stderr)
+        print(f"{counted(write_jsonl(output, records), 'record')} in {output}", file=sys.stderr)
         return 0
     report = Report()
-    print(f"{write_jsonl(output, rows(records, options.to, method, report))} rows in {output}", file=sys.stderr)
+    print(
+        f"{counted(write_jsonl(output, rows(records, options.to, method, report)), 'row')} in {output}", file=sys.stderr
+    )
     for line in report.lines():
         print(line, file=sys.stderr)
     return 0
@@ -142,7 +144,8 @@ class Report:
         """Feedback without a place in the format, by kind."""
 
     def lines(self) -> Iterator[str]:
-        left_out = f"{self.left_out.total():,} records give no row"
+        number = self.left_out.total()
+        left_out = f"{counted(number, 'record')} {'gives' if number == 1 else 'give'} no row"
         for head, counts in ((left_out, self.left_out), ("the format can't hold", self.lost)):
             if counts:
                 yield f"{head}: " + ", ".join(f"{times:,} {what}" for what, times in counts.most_common())

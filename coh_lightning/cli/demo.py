@@ -60,7 +60,7 @@ def judge(run: Path | None, *, base: str, prompts: int, questions: int, seed: in
             for temperature, written in texts.items()
         }
         name = "base" if run is None else run.name
-        rows.append(Row(name, condition, guidance, scores, texts, ability, epochs))
+        rows.append(Row(name, condition, guidance, scores, texts, ability, questions, epochs))
     return rows
 
 

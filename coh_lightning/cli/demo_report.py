@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from coh_lightning.human_eval.statistics import wilson
 from coh_lightning.intervals import Interval
 from coh_lightning.world import evaluate
 
@@ -36,6 +37,8 @@ class Row:
     texts: Mapping[float, Sequence[str]]
     ability: float
     """The share of questions answered correctly; of the model."""
+    questions: int
+    """How many there were."""
     epochs: float | None
     """Passes over the run's training rows."""
 
@@ -79,8 +82,8 @@ class Report:
     def note(self) -> str:
         return (
             f"Overall score by the world's rater on {self.prompts} posts that no run has seen; ± is half of a 95 % "
-            "bootstrap interval over posts. good and bad: the sentence asked for; greedy: always the likeliest word. "
-            "One base model and one run each: another seed changes the figures too."
+            "interval, by bootstrap over posts, for questions by Wilson. good and bad: the sentence asked for; greedy: "
+            "always the likeliest word. One base model and one run each: another seed changes the figures too."
         )
 
     def lines(self, cell: Callable[[evaluate.ScoreRow], str]) -> list[list[str]]:
@@ -97,7 +100,7 @@ class Report:
         for row, line in zip(self.rows, lines, strict=True):  # of the model: once
             first = row.model not in seen
             seen.add(row.model)
-            line += [f"{row.ability:.1%}" if first else ""]
+            line += [_share(row.ability, row.questions) if first else ""]
             line += [f"{row.epochs:.1f}" if first and row.epochs is not None else ""]
         return head, lines
 
@@ -196,6 +199,12 @@ def temperature_name(temperature: float) -> str:
 
 def _plus_minus(one: Interval) -> str:
     return f"{_decimals(one.value)} ±{_decimals((one.high - one.low) / 2)}"
+
+
+def _share(value: float, number: int) -> str:
+    """A share of a number of questions, with half of Wilson's interval."""
+    interval = wilson(value * number, number)
+    return f"{value:.1%} ±{(interval.high - interval.low) / 2:.1%}"
 
 
 def _signed(one: Interval) -> str:

@@ -3,7 +3,7 @@ feedback records again, which `fit`, `preview` and `convert` read.
 
     a study's folder (human-eval, or judged)     ranks for each attribute, critiques from comments
     judgments.jsonl of `coh judge`               ranks for each attribute; the texts are in --completions
-    completions with scores                      ratings, and thumbs by a threshold
+    completions with scores                      ratings, and thumbs by a threshold; critiques by a function
     records of an earlier round                  as they are
 
 Several raters of a pair: the choice that most of them made counts, a tie if none has the most. Sources are merged by
@@ -23,7 +23,7 @@ from coh_lightning.errors import InputError, counted, visible
 if TYPE_CHECKING:
     from coh_lightning.feedback.completions import Completion
     from coh_lightning.human_eval.feedback import Built, Threshold
-    from coh_lightning.human_eval.vote_sources import Score
+    from coh_lightning.human_eval.vote_sources import Criticize, Score
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--scorers", nargs="+", default=[], metavar="PATH", help=what)
     what = "score them with this sequence classification model of transformers, by name or folder"
     add("--reward-model", metavar="NAME", help=what)
+    what = "criticize them with this function, `package.module:function`, as model.generation.critic"
+    add("--critic", metavar="PATH", help=what)
     add("--scores", nargs="+", metavar="NAME", help="the scores to take as ratings (default: all)")
     what = "the scale of a score (default: the least and the greatest score there is); repeat for each"
     add("--scale", action="append", default=[], metavar="NAME=WORST,BEST", help=what)
@@ -90,6 +92,7 @@ def main(argv: Sequence[str]) -> int:
         exclude=not options.no_exclusion,
         task=options.task,
         score=_score(options.scorers, options.reward_model),
+        criticize=_critic(options.critic),
     )
     thumb = _threshold(options.thumb)
     built = build(sources, attributes=options.attributes, scores=options.scores, scales=scales, thumb=thumb)
@@ -126,6 +129,8 @@ def summary(built: Built, excluded: Sequence[str]) -> Iterator[str]:
         yield f"  prompts whose pairs give no one order, so that each is a record: {counts['by_pair']:,}"
     if counts["critiques"]:
         yield f"  critiques from comments: {counts['critiques']:,}, of {counted(counts['criticized'], 'text')}"
+    if counts["remarks"]:
+        yield f"  critiques by --critic: {counts['remarks']:,}"
     if counts["ratings"] or counts["thumbs"]:
         yield f"  ratings from scores: {counts['ratings']:,}; thumbs: {counts['thumbs']:,}"
     for name, (worst, best) in built.scales.items():
@@ -160,6 +165,18 @@ def _score(paths: Sequence[str], reward_model: str | None) -> Score | None:
         return completions
 
     return every
+
+
+def _critic(path: str | None) -> Criticize | None:
+    if path is None:
+        return None
+    from coh_lightning.generation.scorers import load_critic
+
+    if path == "self":
+        raise InputError(
+            "--critic self is a model that reviews its own answers, which `predict` does; name a function."
+        )
+    return load_critic(path)
 
 
 def _scale(given: str) -> tuple[str, tuple[float, float]]:

@@ -19,9 +19,9 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
@@ -32,15 +32,18 @@ from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.cli.config_errors import Typed
 from coh_lightning.cli.config_parser import CoHParser
 from coh_lightning.cli.environment_errors import environment_error
-from coh_lightning.errors import InputError, first_line
+from coh_lightning.errors import InputError, counted, first_line
 from coh_lightning.io import exclusive_lock
 from coh_lightning.model.sharded_checkpoint import METADATA, check_shards
+from coh_lightning.runs.closing import closing_lines
 from coh_lightning.runs.launch import as_launched
 from coh_lightning.runs.loggers import MetricsFile, connect, keep_in, wandb_logger
 from coh_lightning.runs.monitors import MonitorsKnown
 from coh_lightning.runs.preemption import RunTrainer, StopOnSignal
 from coh_lightning.runs.run_config import RunConfig
 from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, Run, checked_checkpoint, new_folder, open_fit
+from coh_lightning.training.progress import RunProgress
+from coh_lightning.training.result_tables import held_out_tables, show_tables
 from coh_lightning.yaml_text import load
 
 RUN_FOLDER = "COH_RUN_FOLDER"
@@ -70,6 +73,8 @@ class CoHCLI(LightningCLI):
     text: str
     """The resolved configuration, as YAML."""
     stop_on_signal: StopOnSignal
+    _one_epoch = False
+    """Whether `fit` takes the default length."""
     _new: Sequence[Path] = ()
     """The folders that this process made, the innermost first."""
 
@@ -94,6 +99,8 @@ class CoHCLI(LightningCLI):
         parsers = [parser for parser in self._subcommand_parsers.values() if isinstance(parser, CoHParser)]
         for parser in parsers:
             parser.set_defaults({"weights_only": True})  # Lightning would take a pickle from an address
+            if any(action.dest == "verbose" for action in parser._actions):
+                parser.set_defaults({"verbose": False})  # our own tables take its place (result_tables.py)
         CoHParser.known = sorted({key for parser in parsers for key in parser.keys()})
 
     def _parse_ckpt_path(self) -> None:
@@ -107,6 +114,9 @@ class CoHCLI(LightningCLI):
         if given and config.data.get("sources") is None:
             raise InputError(f"{given[-1]} has no source; give a YAML list of sources, or records as --data.feedback.")
         named = config.run.folder
+        self._one_epoch = self.subcommand == "fit" and _endless(config.trainer)
+        if self._one_epoch:
+            config.trainer.max_epochs = 1
         shown = config.clone()
         shown.run.folder = None  # so that the file can be run again
         self.text = parser.dump(shown, skip_unset=False)
@@ -175,6 +185,8 @@ class CoHCLI(LightningCLI):
         self.stop_on_signal = StopOnSignal(CHECKPOINTS)
         if keep:
             callbacks.append(self.stop_on_signal)
+        if config.get("enable_progress_bar") is not False and not any(isinstance(it, ProgressBar) for it in callbacks):
+            callbacks.append(RunProgress())
         own = any(isinstance(callback, Checkpoint) for callback in callbacks)
         if config.get("enable_checkpointing") is not False and not own:
             folder = self.run.folder / CHECKPOINTS
@@ -222,6 +234,8 @@ class CoHCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         _say(f"run folder: {self.run.folder}")
+        if self._one_epoch:
+            _say("one epoch, since neither trainer.max_epochs nor trainer.max_steps is given")
         try:
             if _first():
                 connect(self.trainer.loggers, self.run.folder, _say)
@@ -237,8 +251,21 @@ class CoHCLI(LightningCLI):
             if isinstance(error, MisconfigurationException):
                 raise _refused(error) from error
             raise
-        _say(f"finished: {self.run.folder}")
+        self._show_end()
         self._remove_empty_folders()
+
+    @rank_zero_only
+    def _show_end(self) -> None:
+        """The figures of `validate` and `test`; what to do next after `fit`."""
+        trainer, folder = self.trainer, self.run.folder
+        if self.subcommand in ("validate", "test") and not self.config_init[self.subcommand].get("verbose"):
+            figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            show_tables(held_out_tables(figures, "val" if self.subcommand == "validate" else "test"))
+        lines = [f"finished: {folder}"]
+        if self.subcommand == "fit" and (folder / CONFIG).exists():
+            lines = closing_lines(folder, counted(trainer.global_step, "step"))
+        for line in lines:
+            _say(line)
 
 
 @rank_zero_only
@@ -254,6 +281,11 @@ def _refused(error: Exception) -> InputError:
     return InputError(f"trainer: {words}")
 
 
+def _endless(trainer: Namespace) -> bool:
+    """Whether the settings of the Trainer say nothing of where training ends; Lightning would take 1,000 epochs."""
+    return trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None
+
+
 def _listed(value: Any) -> list[Any]:
     """A setting that may be one thing, several or none, as a list."""
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
@@ -265,7 +297,7 @@ def _first() -> bool:
 
 
 def _silence_libraries() -> None:
-    noise = ("litlogger", "`weights_only` was not set")
+    noise = ("litlogger", "`weights_only` was not set", "TPU available: False", "`Trainer.fit` stopped")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
         logging.getLogger(name).addFilter(lambda record: not any(words in record.getMessage() for words in noise))
     for message in (".*LeafSpec.*", ".*set_vital.*", "The dirpath has changed from.*"):

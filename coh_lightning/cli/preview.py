@@ -10,7 +10,8 @@ and the tree.
       good            2  learn 1  Apple</s>
 
 It prepares the data exactly as `fit` does (`CoHDataModule`), from the same configuration, without a model or a trainer.
-The arguments are parsed before torch and Lightning are imported, so that --help and a mistyped option answer at once.
+A file alone needs neither torch nor Lightning. With settings, fit's parser needs both; the arguments are looked at
+before, so that --help and a mistyped option answer at once.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from typing import TYPE_CHECKING, Any
 from coh_lightning.cli.preview_records import record_views
 from coh_lightning.cli.preview_view import REASONS, rejections, totals
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError, did_you_mean
+from coh_lightning.errors import InputError, counted, did_you_mean, near_file
+from coh_lightning.feedback.sources.file_names import data_suffix
 from coh_lightning.pages.page import write_page
 from coh_lightning.yaml_text import escaped
 
 if TYPE_CHECKING:
     from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 OWN = {"--num": True, "--html": True, "--json": False, "--help": False, "-h": False}
 """Our own options, and whether a value follows."""
@@ -57,8 +60,10 @@ def main(argv: Sequence[str]) -> int:
     if options.num < 0:
         raise InputError(f"--num is {options.num}; give the number of records to show, or 0 for all.")
     if options.file is not None and not re.search(r"[*?\[]", options.file):
-        if not Path(options.file).expanduser().exists():  # said before libraries load, which takes seconds
-            raise InputError(f"{options.file}: there is no such file.")
+        file = Path(options.file).expanduser()
+        if not file.exists():  # said before libraries load, which takes seconds
+            near = near_file(file, lambda other: data_suffix(other) is not None)
+            raise InputError(f"{options.file}: there is no such file{near}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -73,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
             shown = list(islice(record_views(data), options.num or None))
             used = data.counts["train"].used
             write_page(page, "preview.html.j2", records=shown, used=used, totals=totals(data))
-            print(f"wrote {page}: {len(shown)} of {used} records", file=sys.stderr)
+            print(f"wrote {page}: {len(shown):,} of {counted(used, 'record')}", file=sys.stderr)
         elif not options.json:
             from coh_lightning.cli.preview_terminal import print_preview
 
@@ -140,12 +145,16 @@ def sorted_words(argv: Sequence[str], options: Mapping[str, bool], command: str)
     return own, settings
 
 
-def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
-    """The data module of this configuration, prepared; a feedback file replaces its sources."""
+def _prepared(file: str | None, settings: Sequence[str]) -> FeedbackData:
+    """The data of this configuration, prepared; a feedback file replaces its sources."""
+    from coh_lightning.dataset.feedback_data import FeedbackData
     from coh_lightning.worlds import WORLD
 
+    data: FeedbackData
     if file is None:
         data = configured(settings)
+    elif not settings:
+        data = FeedbackData(file, validation_share=0.0, test_share=0.0)
     else:
         sources = [f"--data.{name}=null" for name in ("sources", "validation_sources", "test_sources")]
         data = configured([*settings, *sources, f"--data.feedback={escaped(file)}"])
@@ -157,13 +166,13 @@ def _prepared(file: str | None, settings: Sequence[str]) -> CoHDataModule:
     data.pretraining_rows_per_step = 0  # pretraining text has no feedback, and takes time to read
     data.max_unusable_fraction = 1.0  # a preview should show what can't be used, and why
     try:
-        data.prepare_data()
+        data.build()
     except InputError as error:
         train = data.counts.get("train")
         if train is None or train.used or not data.rejected:
             raise
         reasons = [f"{len(places)} {reason} (first: {places[0]})" for reason, places in rejections(data)[:REASONS]]
-        what = f"none of the {train.records:,} records gives a chain with the method {data.method.name}"
+        what = f"none of {counted(train.records, 'record')} gives a chain with the method {data.method.name}"
         raise InputError(f"{what}: {', '.join(reasons)}.") from error
     return data
 

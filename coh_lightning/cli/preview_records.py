@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from coh_lightning.cli.preview_view import Branch, ChainView, Cut, RecordView, Strip, TreeView
 
 if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
     from coh_lightning.sequences.chains import Chain
     from coh_lightning.sequences.encoder import Encoder
     from coh_lightning.sequences.prompt_format import Segment
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from coh_lightning.sequences.trees import Tree
 
 
-def record_views(data: CoHDataModule) -> Iterator[RecordView]:
+def record_views(data: FeedbackData) -> Iterator[RecordView]:
     """The training records, in the order of a single feedback file or else of the mixture."""
     items: dict[int, list[Any]] = {}
     for item in data.plan.items:
@@ -34,7 +34,7 @@ def record_views(data: CoHDataModule) -> Iterator[RecordView]:
         yield _viewed(data, place, one, items.get(number, []))
 
 
-def _viewed(data: CoHDataModule, place: int, one: PlannedRecord, items: Sequence[Any]) -> RecordView:
+def _viewed(data: FeedbackData, place: int, one: PlannedRecord, items: Sequence[Any]) -> RecordView:
     shown = [_chain_view(data, one, chain) for chain in data.planner.chains(one)]
     chains = tuple(view for view, _ in shown)
     trees = []
@@ -51,7 +51,7 @@ def _viewed(data: CoHDataModule, place: int, one: PlannedRecord, items: Sequence
     return RecordView(place, data.counts["train"].used, one.record, one.prompt, chains, tuple(trees))
 
 
-def _chain_view(data: CoHDataModule, one: PlannedRecord, chain: Chain) -> tuple[ChainView, list[str]]:
+def _chain_view(data: FeedbackData, one: PlannedRecord, chain: Chain) -> tuple[ChainView, list[str]]:
     """The chain, and the role of each token. Weights and ids are those of training, not the segments' own."""
     encoder = data.prompter.tokens.encoder
     tokens = data.prompter.tokens.chain(one.prompt, chain)

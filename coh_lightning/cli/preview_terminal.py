@@ -1,10 +1,17 @@
-"""`preview` in the terminal. The color of a token says what the loss does with it."""
+"""`preview` in the terminal. The color of a token says what the loss does with it.
+
+A terminal that shows Arabic or Hebrew from right to left reorders whole lines, so such text is isolated from the labels
+and numbers beside it (Unicode's isolates, which take no column and which other terminals ignore).
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.containers import Lines
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -28,6 +35,31 @@ SHORT = 400
 """Characters of a record's text that the terminal shows; the page shows all."""
 
 
+LEFT_TO_RIGHT, RIGHT_TO_LEFT, END = "\u2066", "\u2067", "\u2069"
+"""Begin and end an isolate; text of our own (`visible`) has none."""
+
+
+class IsolatedText(Text):
+    """Text whose lines stay apart from what is beside them, if anything in them runs from right to left."""
+
+    def wrap(self, *args: Any, **settings: Any) -> Lines:
+        lines = Lines()
+        for paragraph in self.split(allow_blank=True):
+            begin = isolating(paragraph.plain)
+            for line in Text.wrap(paragraph, *args, **settings):
+                # each line of a terminal is reordered alone
+                lines.append(Text.assemble(begin, line, END) if begin else line)
+        return lines
+
+
+def isolating(text: str) -> str:
+    """What isolates a paragraph, in the direction of its first letter; empty if none runs from right to left."""
+    directions = [direction for one in text if (direction := unicodedata.bidirectional(one)) in ("L", "R", "AL")]
+    if {*directions} <= {"L"}:
+        return ""
+    return LEFT_TO_RIGHT if directions[0] == "L" else RIGHT_TO_LEFT
+
+
 def print_preview(records: Iterable[RecordView], totals: Sequence[tuple[str, str]]) -> None:
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
     if not console.is_terminal:
@@ -45,7 +77,9 @@ def print_preview(records: Iterable[RecordView], totals: Sequence[tuple[str, str
 
 def _print_record(console: Console, view: RecordView) -> None:
     console.print()
-    console.rule(_text(view.heading, "bold"), style="bold", align="left")
+    parts = view.heading.split(" · ")
+    isolated = [f"{begin}{part}{END}" if (begin := isolating(part)) else part for part in map(visible, parts)]
+    console.rule(Text(" · ".join(isolated), "bold"), style="bold", align="left")
     facts = [
         (_text(name, "cyan"), _text(_shortened(text) if kind == "text" else text, FACTS[kind]))
         for name, text, kind in view.facts
@@ -62,7 +96,7 @@ def _print_record(console: Console, view: RecordView) -> None:
 
 
 def _text(words: str, style: str = "") -> Text:
-    return Text(visible(words.replace("\t", "⇥"), line_ends=True), style=style)
+    return IsolatedText(visible(words.replace("\t", "⇥"), line_ends=True), style=style)
 
 
 def _shortened(text: str) -> str:

@@ -16,7 +16,7 @@ from coh_lightning.errors import counted
 from coh_lightning.sequences.chains import REVIEW
 
 if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
     from coh_lightning.feedback.records import Feedback, RatedCompletion
     from coh_lightning.sequences.chain_tokenizer import CutPrompt
     from coh_lightning.sequences.tokens import Tokens
@@ -196,7 +196,7 @@ def _said(candidate: RatedCompletion, record: Feedback) -> list[str]:
     return words
 
 
-def totals(data: CoHDataModule) -> list[tuple[str, str]]:
+def totals(data: FeedbackData) -> list[tuple[str, str]]:
     """(what, how much) of the whole training data."""
     report, train = data.report(), data.counts["train"]
     settings = f"method {data.method.name}, wording {data.wording.name}, format {data.prompt_format.kind}"
@@ -231,7 +231,7 @@ def totals(data: CoHDataModule) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in [report["boundaries"], *report["notes"]]]
 
 
-def rejections(data: CoHDataModule) -> list[tuple[str, list[str]]]:
+def rejections(data: FeedbackData) -> list[tuple[str, list[str]]]:
     """(reason, places with their details) of all rejected records, the commonest reason first."""
     reasons: dict[str, list[str]] = {}
     for one in data.rejected:

@@ -279,6 +279,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = args.folder or Path("runs") / "sweep" / args.file.stem
     study = search(sweep, folder, trials=trials, seed=args.seed)
     show(study, sweep, folder)
-    for path in write_plots(study, folder):
+    for path in write_plots(study, sweep, folder):
         print(path)
     return 0 if counts(study).complete else 1

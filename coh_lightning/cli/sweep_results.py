@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coh_lightning.cli.sweep_file import Sweep
 from coh_lightning.errors import counted
@@ -68,39 +68,28 @@ def write_table(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
         table(study, sweep).to_csv(aside, index=False)
 
 
-def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
+def write_plots(study: optuna.Study, sweep: Sweep, folder: Path) -> list[Path]:
     """The metric trial by trial, the metric against each setting, and how much each setting matters (PED-ANOVA), as far
     as there are enough trials.
     """
     import warnings
 
-    import matplotlib
     import optuna
 
-    matplotlib.use("Agg")
+    from coh_lightning.cli.sweep_figures import draw_search
+
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
     names = complete[0].params if complete else ()
     varied = [name for name in names if len({trial.params[name] for trial in complete}) > 1]
-    draw = optuna.visualization.matplotlib
-    plots: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if varied:
-            plots["history"] = draw.plot_optimization_history(study)
-            plots["slices"] = draw.plot_slice(study, varied)
-        if len(varied) > 1 and len(complete) >= IMPORTANCE_FROM:
+    if not varied:
+        return []
+    importance = None
+    if len(varied) > 1 and len(complete) >= IMPORTANCE_FROM:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            plots["importance"] = draw.plot_param_importances(study, evaluator=evaluator, params=varied)
-    written = []
-    for name, axes in plots.items():
-        figure = axes.flat[0].figure if hasattr(axes, "flat") else axes.figure
-        if name == "slices":  # long paths would overlap
-            for one in figure.axes:
-                one.tick_params(axis="x", labelrotation=90)
-        figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=100)
-        matplotlib.pyplot.close(figure)
-        written.append(folder / f"{name}.png")
-    return written
+            importance = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
+    return draw_search(folder, complete, sweep.metric, goal=sweep.goal, importance=importance)
 
 
 def show(study: optuna.Study, sweep: Sweep, folder: Path) -> None:

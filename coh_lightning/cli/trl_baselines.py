@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.baselines.output import DONE, Run
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 
 if TYPE_CHECKING:
     from coh_lightning.baselines.examples import Examples
@@ -208,7 +208,9 @@ def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
         tokenizer = reward_tokenizer(tokenizer, prompter.tokens.layout, pad_id=trained.model.config.pad_token_id)
     trained.save(run, tokenizer, lambda folder: _measured(folder, held_out))
     figures = trained.figures
-    did = f"{figures['steps']} steps, {figures['epochs']:.1f} epochs, {figures['cpu_seconds']:.0f} CPU seconds"
+    did = (
+        f"{counted(figures['steps'], 'step')}, {figures['epochs']:.1f} epochs, {figures['cpu_seconds']:.0f} CPU seconds"
+    )
     print(f"{run.folder}: {did}")
     return 0
 

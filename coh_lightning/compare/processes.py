@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.compare.steps import START
+from coh_lightning.compare.steps import START, earlier
 from coh_lightning.errors import InputError
 from coh_lightning.io import atomic_write
 from coh_lightning.runs.commands import error_line, option_words
@@ -135,20 +135,24 @@ def _run(words: Sequence[str], log: str, mark: str) -> None:
     os.dup2(file, 2)
     print(f"{START}{' '.join(words)}", flush=True)
     start = time.perf_counter()
-    if words[0] == "-m":
-        sys.argv = [words[1], *words[2:]]
-        status = import_module(words[1]).main(list(words[2:]))
-    else:
-        status = import_module("coh_lightning.__main__").main(list(words))
+    status = 1
+    try:
+        if words[0] == "-m":
+            sys.argv = [words[1], *words[2:]]
+            status = import_module(words[1]).main(list(words[2:]))
+        else:
+            status = import_module("coh_lightning.__main__").main(list(words))
+    finally:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = round(used.ru_utime + used.ru_stime, 2)
+        if status:
+            with earlier(Path(mark)).open("a") as file_of_earlier:
+                file_of_earlier.write(f"{cpu}\n")
     sys.stdout.flush()
     if status:
         sys.exit(status)
-    used = resource.getrusage(resource.RUSAGE_SELF)
     with atomic_write(mark) as aside:
-        seconds = {
-            "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
-            "seconds": round(time.perf_counter() - start, 2),
-        }
+        seconds = {"cpu_seconds": cpu, "seconds": round(time.perf_counter() - start, 2)}
         aside.write_text(json.dumps({"words": list(words), **seconds}) + "\n", encoding="utf-8")
 
 

@@ -134,8 +134,10 @@ def result_of(
         "test_seconds": round(sum(places.seconds(one.name) for one in steps if one.kind == "test"), 1),
     }
     if fits := [one for one in steps if one.kind == "fit"]:
-        if all(places.starts(one.name) == 1 for one in fits):  # of a resumed fit only the last process is known
-            line["train_seconds"] = round(sum(places.seconds(one.name) for one in fits), 1)
+        seconds = [places.all_seconds(one.name) for one in fits]
+        known = [one for one in seconds if one is not None]
+        if len(known) == len(fits):
+            line["train_seconds"] = round(sum(known), 1)
         line |= _training(places.fit(fit_name(study, row, composed)))
     return line
 

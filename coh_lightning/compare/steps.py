@@ -46,6 +46,11 @@ class Step:
     """Core-seconds expected."""
 
 
+def earlier(mark: Path) -> Path:
+    """Beside the mark of a step: the core-seconds of each of its processes that stopped or failed, a line each."""
+    return mark.with_suffix(".earlier")
+
+
 @dataclass(frozen=True)
 class Places:
     """The folders of a study."""
@@ -64,6 +69,12 @@ class Places:
     def seconds(self, step: str) -> float:
         """Core-seconds that a finished step took, in its last process."""
         return float(json.loads(self.mark(step).read_text(encoding="utf-8"))["cpu_seconds"])
+
+    def all_seconds(self, step: str) -> float | None:
+        """Core-seconds that a finished step took in all of its processes; None: one was killed before it could say."""
+        file = earlier(self.mark(step))
+        before = [float(line) for line in file.read_text().split()] if file.is_file() else []
+        return sum(before) + self.seconds(step) if len(before) == self.starts(step) - 1 else None
 
     def starts(self, step: str) -> int:
         """How often a step was started; each start is a line in its log."""

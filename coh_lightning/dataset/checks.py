@@ -12,10 +12,10 @@ from coh_lightning.sequences.wording import Wording
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 
-def check_arguments(data: CoHDataModule) -> None:
+def check_arguments(data: FeedbackData) -> None:
     """Raises InputError naming the key and what was given."""
     prompt, chain, row = data.max_prompt_tokens, data.max_chain_tokens, data.row_tokens
     low, high = data.fcm_range

@@ -1,15 +1,14 @@
 """Loaders of batches that are built when they are needed: nothing is kept.
 
     TrainLoader    one rank's rows of one epoch after another; resumes at the very next step
-    BatchTable     a fixed number of held-out batches, shared out over the ranks
 
-Every rank has the same number of batches in each loader, filled up with empty ones.
+Held-out batches: batch_table.py.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -25,19 +24,6 @@ class Built(Dataset[Any]):
         return self.build(key)
 
 
-@dataclass(frozen=True)
-class BatchTable:
-    """`count` batches; `build` gives an empty one for an index beyond `count`, so that all ranks have as many."""
-
-    build: Callable[[int], Any]
-    count: int
-
-    def loader(self, ranks: int, rank: int) -> DataLoader[Any]:
-        """This rank's share: batch i goes to rank i % ranks."""
-        indices = range(rank, -(-self.count // ranks) * ranks, ranks)
-        return DataLoader(Built(self.build), batch_size=None, sampler=list(indices))
-
-
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, start), (epoch, start + 1), ...; Lightning sets the epoch."""
 
@@ -50,7 +36,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter([(self.epoch, index) for index in range(self.start, self.count)])
+        return zip(itertools.repeat(self.epoch), range(self.start, self.count), strict=False)
 
     def __len__(self) -> int:
         return self.count

@@ -15,14 +15,14 @@ from coh_lightning.sequences.trees import Tree
 from coh_lightning.worlds import is_world, resolve
 
 if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 WORLD_TEXTS = 4000  # pieces of text of the embedded world (`pretraining_text: [world]`)
 
 TEXT = ("text", 0)  # the kind of this text in the loss curves
 
 
-def read_pieces(data: CoHDataModule, tokens: ChainTokenizer) -> list[Ids]:
+def read_pieces(data: FeedbackData, tokens: ChainTokenizer) -> list[Ids]:
     """The ids of `data.pretraining_text`: each with BOS and end token, in pieces of `data.row_tokens`."""
     texts: list[str] = []
     for name in (data.pretraining_text or []) if data.pretraining_rows_per_step else []:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from coh_lightning.io import atomic_write
 from coh_lightning.sequences.record_planner import PlannedRecord
 
 if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 
 @dataclass
@@ -45,35 +44,34 @@ class SplitCounts:
     tokens_in_loss: int = 0  # learned or unlearned; a token in two chains counts twice, also in `tokens_plain`
     review_tokens_in_loss: int = 0  # those of them that belong to reviews
 
-    @classmethod
-    def of(
-        cls, records: Sequence[Feedback], used: Sequence[PlannedRecord], comparer: Comparer | None, copies_left_out: int
-    ) -> SplitCounts:
-        """All but `tokens_tree` and `rows`; `comparer` for a held-out split."""
-        pairs = [comparer.pairs(planned) for planned in used] if comparer is not None else []
-        return cls(
-            pairs=sum(len(compared) for compared, _ in pairs),
-            pairs_too_long=sum(too_long for _, too_long in pairs),
-            records=len(records),
-            used=len(used),
-            rejected=len(records) - len(used),
-            copies=sum(record.copy > 1 for record in records),
-            copies_left_out=copies_left_out,
-            chains=sum(len(planned.kept) for planned in used),
-            completions_unused=sum(planned.completions_unused for planned in used),
-            completions_without_critique=sum(planned.completions_without_critique for planned in used),
-            reviews=sum(planned.reviews for planned in used),
-            prompts_cut=sum(planned.prompt.cut > 0 for planned in used),
-            prompt_tokens_cut=sum(planned.prompt.cut for planned in used),
-            links_cut=sum(planned.links_cut for planned in used),
-            chains_dropped=sum(planned.chains_dropped for planned in used),
-            tokens_plain=sum(planned.tokens_plain for planned in used),
-            tokens_in_loss=sum(planned.tokens_in_loss for planned in used),
-            review_tokens_in_loss=sum(planned.review_tokens_in_loss for planned in used),
-        )
+    def add(self, record: Feedback) -> None:
+        """A record of the split; it is rejected until it is used."""
+        self.records += 1
+        self.rejected += 1
+        self.copies += record.copy > 1
+
+    def use(self, planned: PlannedRecord, comparer: Comparer | None) -> None:
+        """The record can be used; `comparer` for a held-out split. Everything but `tokens_tree` and `rows`."""
+        if comparer is not None:
+            compared, too_long = comparer.pairs(planned)
+            self.pairs += len(compared)
+            self.pairs_too_long += too_long
+        self.used += 1
+        self.rejected -= 1
+        self.chains += len(planned.kept)
+        self.completions_unused += planned.completions_unused
+        self.completions_without_critique += planned.completions_without_critique
+        self.reviews += planned.reviews
+        self.prompts_cut += planned.prompt.cut > 0
+        self.prompt_tokens_cut += planned.prompt.cut
+        self.links_cut += planned.links_cut
+        self.chains_dropped += planned.chains_dropped
+        self.tokens_plain += planned.tokens_plain
+        self.tokens_in_loss += planned.tokens_in_loss
+        self.review_tokens_in_loss += planned.review_tokens_in_loss
 
 
-def report(data: CoHDataModule) -> dict[str, Any]:
+def report(data: FeedbackData) -> dict[str, Any]:
     """Everything that was counted: the content of data.json."""
     train = data.counts["train"]
     rejected = Counter("unreadable" if row.unreadable else row.reason for row in data.rejected)
@@ -99,7 +97,7 @@ def report(data: CoHDataModule) -> dict[str, Any]:
     }
 
 
-def summary(data: CoHDataModule) -> list[tuple[str, str]]:
+def summary(data: FeedbackData) -> list[tuple[str, str]]:
     """The report in a few lines, for the screen before training."""
     found, train = report(data), data.counts["train"]
     held_out = ", ".join(f"{count.used:,} for {name}" for name, count in data.counts.items() if name != "train")
@@ -129,7 +127,7 @@ def summary(data: CoHDataModule) -> list[tuple[str, str]]:
     return [*lines, *(("note", note) for note in data.notes)]
 
 
-def write_report(data: CoHDataModule, folder: Path) -> None:
+def write_report(data: FeedbackData, folder: Path) -> None:
     """`data.json` and, where anything was left out, `rejected.jsonl`."""
     with atomic_write(folder / "data.json") as aside:
         aside.write_text(json.dumps(report(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

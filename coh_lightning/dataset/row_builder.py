@@ -8,22 +8,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from coh_lightning.dataset.batch_table import BatchTable
 from coh_lightning.dataset.held_out import Comparer, comparisons, losses
-from coh_lightning.dataset.loaders import BatchTable
 from coh_lightning.dataset.pretraining import TEXT, text_tree
 from coh_lightning.dataset.splits import Stage
-from coh_lightning.model.losses import Batch, to_batch
 from coh_lightning.rng import key64
-from coh_lightning.sequences.plan import Plan, PlannedRow, PlannedTree
-from coh_lightning.sequences.record_planner import PlannedRecord, RecordPlanner
-from coh_lightning.sequences.rows import Row, hide, lay_out, lay_out_alone, pack
+from coh_lightning.sequences.plan import Plan, PlannedRow, PlannedTree, PlannedTrees
+from coh_lightning.sequences.planned_records import PlannedRecords
+from coh_lightning.sequences.record_planner import RecordPlanner
+from coh_lightning.sequences.rows import Row, RowTable, hide, lay_out, lay_out_alone, pack
 from coh_lightning.sequences.tokens import Ids, Tokens
 from coh_lightning.sequences.trees import Tree
+
+if TYPE_CHECKING:
+    from coh_lightning.model.losses import Batch
+
+
+def to_batch(row: Row) -> Batch:
+    """The row as tensors."""
+    from coh_lightning.model import losses as loss_terms  # torch
+
+    return loss_terms.to_batch(row)
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class RowBuilder:
     """Rows of one plan, by the seed, the epoch and the records alone."""
 
     planner: RecordPlanner
-    records: Mapping[Stage, Sequence[PlannedRecord]]
+    records: Mapping[Stage, PlannedRecords]
     texts: Sequence[Ids]  # pieces of pretraining text
     _: KW_ONLY
     row_tokens: int
@@ -43,12 +52,9 @@ class RowBuilder:
     pad_id: int
 
     @cached_property
-    def items(self) -> dict[Stage, list[PlannedTree]]:
+    def items(self) -> dict[Stage, PlannedTrees]:
         """The trees of each split."""
-        return {
-            stage: [item for number, it in enumerate(records) for item in self.planner.items(number, it)]
-            for stage, records in self.records.items()
-        }
+        return {stage: records.items for stage, records in self.records.items()}
 
     @cached_property
     def plan(self) -> Plan:
@@ -64,18 +70,18 @@ class RowBuilder:
         )
 
     def _weight(self, item: PlannedTree, epoch: int) -> float:
-        return self.planner.weight(self.records["train"][item.record], item, epoch)
+        return self.planner.weight(self.records["train"].usable[item.record], item, epoch)
 
     @cached_property
     def kinds(self) -> dict[tuple[str, int], int]:
         """(kind, place in the chain) of an output -> its number in the loss curves."""
-        kinds = {kind for records in self.records.values() for planned in records for kind in planned.kinds}
+        kinds = {kind for records in self.records.values() for kind in records.kinds}
         ordered = [*sorted(kinds, key=lambda kind: (kind[1], kind[0])), TEXT]
         return {kind: number for number, kind in enumerate(ordered)}
 
     def tree(self, item: PlannedTree, stage: Stage, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch."""
-        return self.planner.tree(self.records[stage][item.record], item, epoch)
+        return self.planner.tree(self.records[stage].usable[item.record], item, epoch)
 
     # Training
 
@@ -89,8 +95,9 @@ class RowBuilder:
             keys = [("text", number) for number in planned.members]
         else:
             items = [self.plan.items[number] for number in planned.members]
-            trees = [self.tree(item, "train", epoch) for item in items]
-            keys = [(self.records["train"][item.record].record.id, *item.chains) for item in items]
+            records = [self.records["train"].usable[item.record] for item in items]
+            trees = [self.planner.tree(one, item, epoch) for one, item in zip(records, items, strict=True)]
+            keys = [(one.record.id, *item.chains) for one, item in zip(records, items, strict=True)]
         row = self._row(trees, [scale] * len(trees))
         if self.fcm_range[1] == 0 or row.causal or (planned.pretraining and not self.fcm_on_pretraining):
             return row
@@ -99,6 +106,8 @@ class RowBuilder:
 
     def train_batch(self, planned: PlannedRow, epoch: int) -> Batch:
         """The row as tensors, and `feedback_tokens`: how many tokens are feedback, not padding or pretraining text."""
+        import torch
+
         row = self.train_row(planned, epoch)
         return to_batch(row) | {"feedback_tokens": torch.tensor(0 if planned.pretraining else int(row.bounds[-1]))}
 
@@ -107,7 +116,7 @@ class RowBuilder:
         if planned.pretraining:
             return [f"text {number} of the pretraining text" for number in planned.members]
         items = [self.plan.items[number] for number in planned.members]
-        return [f"record '{self.records['train'][item.record].record.id}'" for item in items]
+        return [f"record '{self.records['train'].usable[item.record].record.id}'" for item in items]
 
     # Held-out data: no hiding, the wording of epoch 0
 
@@ -115,17 +124,18 @@ class RowBuilder:
         """Rows of chains for the losses and, where there are any, comparisons for the preference accuracy."""
         rows = losses(
             self.held_out_rows(stage),
-            [item.record for item in self.items[stage]],
+            self.items[stage].records,
             lambda members: self._held_out_row(stage, members),
         )
-        compared = comparisons(comparer, self.records[stage], self._scored_batch, ranks=ranks)
+        compared = comparisons(comparer, self.records[stage].usable, self._scored_batch, ranks=ranks)
         return [rows, compared] if compared.count else [rows]
 
-    def held_out_rows(self, stage: Stage) -> list[list[int]]:
+    def held_out_rows(self, stage: Stage) -> RowTable:
         """Items of a held-out split by row, shuffled: packing begins with the longest, limits on batches shouldn't."""
-        lengths = [item.length for item in self.items[stage]]
-        rows = [[number] for number in range(len(lengths))] if self.plan.separate else pack(lengths, self.row_tokens)
-        return [rows[i] for i in np.random.default_rng(key64(self.plan.seed, "held out", stage)).permutation(len(rows))]
+        lengths = self.items[stage].lengths
+        alone = np.arange(len(lengths), dtype=np.int32)
+        rows = RowTable(alone, alone + np.int64(1)) if self.plan.separate else pack(lengths, self.row_tokens)
+        return rows.taken(np.random.default_rng(key64(self.plan.seed, "held out", stage)).permutation(len(rows)))
 
     def _held_out_row(self, stage: Stage, members: Sequence[int]) -> Row:
         return self._row([self.tree(self.items[stage][number], stage) for number in members], [1.0] * len(members))
@@ -154,10 +164,10 @@ class RowBuilder:
         found = [(self.train_batch(planned, 0), True) for planned in trained]
         stages: tuple[Stage, ...] = ("validation", "test")
         for stage in stages:
-            if rows := self.held_out_rows(stage):
+            if len(rows := self.held_out_rows(stage)):
                 most = max(rows, key=lambda row: self.plan.size([self.items[stage][number] for number in row]))
                 found.append((to_batch(self._held_out_row(stage, most)), False))
-            if (tree := comparer.largest(self.records[stage])) is not None:
+            if (tree := comparer.largest(self.records[stage].usable)) is not None:
                 found.append((self._scored_batch([tree], tree.tokens), False))
         return found
 

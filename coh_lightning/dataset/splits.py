@@ -14,7 +14,7 @@ from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.worlds import WORLD, is_world, resolve
 
 if TYPE_CHECKING:
-    from coh_lightning.data import CoHDataModule
+    from coh_lightning.dataset.feedback_data import FeedbackData
 
 WORLD_POSTS = 800  # posts in the embedded world's feedback
 
@@ -25,7 +25,7 @@ Stage = Literal["train", "validation", "test"]
 class RecordSplits:
     """The records of each split, and what reading them left out and found."""
 
-    records: dict[Stage, list[Feedback]] = field(default_factory=dict)
+    records: dict[Stage, Sequence[Feedback]] = field(default_factory=dict)
     rejected: dict[Stage, list[Rejected]] = field(default_factory=lambda: {"train": [], "validation": [], "test": []})
     """Unreadable rows of the training sources, which belong to no split yet, are under train."""
     copies_left_out: Counter[str] = field(default_factory=Counter)
@@ -35,12 +35,12 @@ class RecordSplits:
     """Of each source, the local files that were read, and those beside them that were not, with the reason."""
 
 
-def read_splits(data: CoHDataModule) -> RecordSplits:
+def read_splits(data: FeedbackData) -> RecordSplits:
     """Read the sources of all splits, as the arguments of the data module say."""
     found = RecordSplits()
     noticed: list[SourceNotes] = []
 
-    def read(stage: Stage, sources: Sequence[Source]) -> list[Feedback]:
+    def read(stage: Stage, sources: Sequence[Source]) -> Sequence[Feedback]:
         return load(
             list(sources),
             seed=data.seed,
@@ -48,8 +48,10 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
             rejected=found.rejected[stage],
             noticed=noticed,
             max_unusable_fraction=data.max_unusable_fraction,
+            folder=data.cache_dir,
         )
 
+    records: Sequence[Feedback]
     if data.feedback is not None and not is_world(data.feedback):
         source, note = recognized(data.feedback)
         found.notes += [] if note is None else [note]
@@ -59,7 +61,7 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
     else:
         make = resolve("feedback", data.feedback or WORLD)
         records = list(make(posts=WORLD_POSTS, samples=4, seed=data.seed, cache_dir=data.cache_dir))
-    own: dict[Stage, list[Feedback]] = {}
+    own: dict[Stage, Sequence[Feedback]] = {}
     shares: dict[str, float] = {}
     held_out: tuple[tuple[Stage, Sequence[Source] | None, float], ...] = (
         ("test", data.test_sources, data.test_share),
@@ -89,13 +91,25 @@ def read_splits(data: CoHDataModule) -> RecordSplits:
     return found
 
 
-def rated_attributes(records: Sequence[Feedback]) -> tuple[str, ...]:
-    """The attributes that the records rate; `overall` only where there is no other."""
-    rated = {name for record in records for candidate in record.candidates for name in candidate.ratings}
-    return tuple(sorted(rated - {"overall"} or rated))
+class RatedAndTasks:
+    """The attributes that records rate, and their tasks."""
 
+    def __init__(self) -> None:
+        self._rated: set[str] = set()
+        self._tasks: Counter[tuple[str, str | None]] = Counter()
 
-def tasks_of(records: Sequence[Feedback]) -> tuple[tuple[str, str | None], ...]:
-    """(task, aspect) of the records, the most common first."""
-    count = Counter((record.task, record.aspect) for record in records)
-    return tuple(sorted(count, key=lambda key: (-count[key], key[0], key[1] or "")))
+    def add(self, record: Feedback) -> None:
+        for candidate in record.candidates:
+            self._rated.update(candidate.ratings)
+        self._tasks[record.task, record.aspect] += 1
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The rated ones; `overall` only where there is no other."""
+        return tuple(sorted(self._rated - {"overall"} or self._rated))
+
+    @property
+    def tasks(self) -> tuple[tuple[str, str | None], ...]:
+        """(task, aspect) of the records, the most common first."""
+        count = self._tasks
+        return tuple(sorted(count, key=lambda key: (-count[key], key[0], key[1] or "")))

@@ -5,6 +5,7 @@ under the good sentence wherever it is loaded.
                                             adapter_config.json, adapter_model.safetensors
     tokenizer.json, chat_template.jinja     the tokenizer, and a chat template that prompts as in training
     generation_config.json                  the ids that end an output, and the cache on
+    coh_lightning.json                      what prompts are made with, as in the checkpoint (for `coh chat`)
     README.md                               the model card (model_card.py)
 
 The folder is written under a temporary name, loaded afresh, compared with the trained model on a probe
@@ -26,9 +27,15 @@ from typing import TYPE_CHECKING, Any
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.export.chat_template import check_template, exported_template, notes_on
+from coh_lightning.export.hub import Hub
 from coh_lightning.export.model_card import model_card
 from coh_lightning.io import atomic_write
 from coh_lightning.runs.run_folder import CHECKPOINTS, CONFIG, newest_checkpoint
+
+SETTINGS = "coh_lightning.json"
+"""File of a folder: `data`, the settings of its prompts, and `chat_template`, the tokenizer's own, which the folder's
+replaces.
+"""
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
         ),
         epilog="""examples:
   coh export runs/mine/checkpoints/last.ckpt my-model
-  coh export runs/lora/checkpoints/last.ckpt my-adapters --adapter""",
+  coh export runs/lora/checkpoints/last.ckpt my-adapters --adapter
+  coh export runs/mine/checkpoints/last.ckpt my-model --push-to-hub me/my-model""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -56,11 +64,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--adapter", action="store_true", help=only)
     moved = "where the tokenizer is now, if it has moved since training"
     parser.add_argument("--tokenizer", metavar="NAME", help=moved)
+    hub_help = (
+        "send the folder to this repository of the Hugging Face hub, once it has passed its checks; a new one is "
+    )
+    hub_help += "private"
+    parser.add_argument("--push-to-hub", metavar="NAME", help=hub_help)
     options = parser.parse_args(argv)
     path, folder = Path(options.checkpoint), Path(options.folder)
+    check_places(path, folder)
+    hub = None if options.push_to_hub is None else Hub.for_pushing(options.push_to_hub)  # refused now, not at the end
     for note in export_checkpoint(path, folder, tokenizer=options.tokenizer, adapter=options.adapter):
         print(f"note: {note}", file=sys.stderr)
     print(f"{path} exported to {folder}")
+    if hub is not None:
+        print(f"sent to {hub.push(folder)}")
     return 0
 
 
@@ -77,18 +94,23 @@ def export_checkpoint(path: Path, folder: Path, *, tokenizer: str | None = None,
         InputError: not one of our checkpoints, a folder that is not empty, another tokenizer than in training, adapters
             that don't fit their base, an exported folder that differs from the trained model (export_check.py).
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder} already exists and is not empty; name a new folder.")
-    if path.is_dir() and not (path / ".metadata").exists():
-        other = newest_checkpoint(path)
-        hint = f"there is one at {other}." if other else "look into the checkpoints/ folder of a run."
-        raise InputError(f"{path} is a folder and not a checkpoint; {hint}")
+    check_places(path, folder)
     from coh_lightning.model.checkpoints import read_checkpoint, read_checkpoint_info
     from coh_lightning.model.tokenizer import load_tokenizer
 
     loaded = load_tokenizer(tokenizer or read_checkpoint_info(path)["tokenizer"])
     run = path.parent.parent if path.parent.name == CHECKPOINTS and (path.parent.parent / CONFIG).is_file() else None
     return write_folder(folder, read_checkpoint(path), loaded, run=run, adapter=adapter)
+
+
+def check_places(path: Path, folder: Path) -> None:
+    """Raises InputError if there is something in the folder already, or `path` is a folder without a checkpoint."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"{folder} already exists and is not empty; name a new folder.")
+    if path.is_dir() and not (path / ".metadata").exists():
+        other = newest_checkpoint(path)
+        hint = f"there is one at {other}." if other else "look into the checkpoints/ folder of a run."
+        raise InputError(f"{path} is a folder and not a checkpoint; {hint}")
 
 
 def write_folder(
@@ -148,6 +170,8 @@ def write_folder(
         exported.save_pretrained(aside)
         check_tokenizer(aside, tokenizer)
         generation.save_pretrained(aside)
+        settings = {"data": saved["data"], "chat_template": tokenizer.chat_template}
+        (aside / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         card = model_card(
             folder.name, saved, checkpoint, conditions, spelled, notes, parameters=parameters, run=run, adapter=adapter
         )

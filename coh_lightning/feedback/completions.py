@@ -131,6 +131,8 @@ class SystemOutput:
     """The human's turn that was answered; None if it can't be told apart from the rest of the prompt."""
     explicit: bool = False
     """Whether the line itself says how people read its prompt (`shown`)."""
+    task: str = ""
+    """The noun for what was written, such as summary; "" if the line doesn't say."""
 
     def same_prompt(self, other: SystemOutput) -> bool:
         return not set(self.shas).isdisjoint(other.shas)
@@ -199,6 +201,7 @@ def _output(line: Mapping[str, Any], where: str, *, dialogues: bool) -> SystemOu
         reference=checked_text(reference, "reference", at) if isinstance(reference, str) else None,
         human=_human(line, at) if dialogues else None,
         explicit=explicit,
+        task=line["task"] if isinstance(line.get("task"), str) else "",
     )
 
 

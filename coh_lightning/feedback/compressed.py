@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
-from coh_lightning.errors import InputError, did_you_mean, first_line
+from coh_lightning.errors import InputError, first_line, near_file, same_kind
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files."""
@@ -26,8 +26,7 @@ UNREADABLE = (EOFError, OSError, zlib.error)
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading, decompressed if its suffix is in `PACKED`. Raises InputError if it is not a file."""
     if not path.exists():
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{path}: there is no such file{did_you_mean(path.name, beside)}")
+        raise InputError(f"{path}: there is no such file{near_file(path, lambda it: same_kind(path, it))}")
     if not path.is_file():
         raise InputError(f"{path}: this is not a file.")
     return io.BufferedReader(_Decompressed(path), 2**16) if path.suffix.lower() in PACKED else path.open("rb")

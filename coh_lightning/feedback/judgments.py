@@ -35,6 +35,13 @@ class Judgment:
     """Whether the check was answered correctly; None if no single answer is correct."""
     seconds: float | None = None
     comment: str = ""
+    strength: str | None = None
+    """How much better the choice is, slightly or clearly; None if that was not asked, or for a tie."""
+
+    @property
+    def sheet_row(self) -> str:
+        """The row of the sheet; a ranking of several systems has judgments ROW:0-1, ROW:0-2, ... of one row."""
+        return self.row.partition(":")[0]
 
     @classmethod
     def from_json(cls, obj: object, where: str) -> Judgment:

@@ -146,6 +146,12 @@ class Feedback:
         for index, candidate in enumerate(self.candidates):
             _check_candidate(candidate, f"completions[{index}]", self.scales, where)
 
+    def under(self, *, id: str, source: str) -> Feedback:
+        """The same record under another id and source, which isn't checked again."""
+        other = object.__new__(Feedback)
+        vars(other).update(vars(self) | {"id": id, "source": source})
+        return other
+
     @classmethod
     def from_json(cls, obj: object, where: str) -> Feedback:
         """Read the JSON form (see the class). Unknown keys are kept in `extra`; a record without an id gets one made
@@ -247,6 +253,20 @@ def content_id(feedback: Feedback) -> str:
     for name in ("id", "source", "extra"):
         content.pop(name, None)
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode("ascii"), digest_size=8).hexdigest()
+
+
+def content_hash(feedback: Feedback) -> int:
+    """A 64-bit number of this process: records of equal content have equal ones, as they have an equal `content_id`."""
+    one = feedback
+    prompt = tuple([(turn.role, *[(part.text, part.cut) for part in turn.parts]) for turn in one.prompt])
+    candidates = tuple(
+        [
+            (it.text, it.rank, *sorted(it.ratings.items()), it.thumb, it.critique, it.revision, it.author)
+            for it in one.candidates
+        ]
+    )
+    scales = tuple([(name, *ends) for name, ends in sorted(one.scales.items())])
+    return hash((prompt, candidates, scales, one.task, one.aspect, one.reference)) & ((1 << 64) - 1)
 
 
 def unique(record: Feedback, seen: dict[str, str], where: str) -> Feedback:

@@ -9,6 +9,7 @@ from typing import Any
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.compressed import read_text
 from coh_lightning.feedback.jsonl import parse_json
+from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import SubmittedRow
 
 
@@ -34,6 +35,13 @@ def submitted_form(
         seconds="" if seconds is None else str(seconds),
         text_hash=text_hash,
     )
+
+
+def guidance(study: Study) -> list[str]:
+    """What raters do with an item, in paragraphs: the author's own instructions, ours, whom to ask."""
+    words, form = study.form.words, study.form
+    contact = words["contact"].format(contact=form.contact) if form.contact else ""
+    return [text for text in (form.instructions.strip(), words["asked"], words["judging"], contact) if text]
 
 
 def as_seconds(value: object) -> float | None:

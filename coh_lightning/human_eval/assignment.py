@@ -8,18 +8,24 @@ Two raters, three pairs of systems `x` and `y`, one rated by both; each rater's 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.judgments import TIE
+from coh_lightning.human_eval.form import DEFAULT_FORM, RatingForm
 from coh_lightning.human_eval.items import AnswerPair, GoldItem, MatchedPairs
 from coh_lightning.human_eval.study import TITLE, RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.systems import GOLD
 from coh_lightning.rng import generator, key64
+
+APART = 5
+"""Places within which a duplicate would be remembered from its original."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ def make_study(
     title: str = TITLE,
     gold: Sequence[GoldItem] = (),
     key: Mapping[str, Any],
+    form: RatingForm = DEFAULT_FORM,
+    rater_names: Sequence[str] = (),
 ) -> Study:
     """The study of these pairs: the same arguments give the same study, row for row.
 
@@ -76,8 +84,9 @@ def make_study(
         definitions: what raters read about each of the attributes.
         gold: items with an obvious answer, given to every rater.
         key: what else `key.json` has.
+        rater_names: one for each rater of the design; default rater-1, rater-2, ...
     """
-    raters = [f"rater-{number + 1}" for number in range(design.raters)]
+    raters = list(rater_names) or [f"rater-{number + 1}" for number in range(design.raters)]
     sheets = _Sheets(seed)
     groups: dict[tuple[str, str], list[str]] = {}
     for pair in matched.pairs:
@@ -85,7 +94,7 @@ def make_study(
     golden = [sheets.add(AnswerPair(one.id, "", one.prompt, GOLD, (one.good, one.bad)), "gold") for one in gold]
     pairs = [item for own in groups.values() for item in own]
     planned: list[_PlannedRow] = []
-    for rater, theirs in zip(raters, _shares(groups, raters, design, seed), strict=True):
+    for rater, theirs in zip(raters, item_shares(groups, raters, design, seed), strict=True):
         votes = [row for own in theirs.values() for row in sheets.sides(own, rater, "")]
         checks = [
             *sheets.swapped(votes, design.swaps),
@@ -94,18 +103,16 @@ def make_study(
         ]
         mixed = [*votes, *checks]
         generator(seed, "rows", rater).shuffle(mixed)
-        planned += _apart(mixed, sheets.items)
+        planned += _duplicates_apart(_apart(mixed, sheets.items), sheets.items, seed)
         if not votes:
             none = f"There are {len(pairs)} items for {len(raters)} raters, so {rater} would have none"
             raise InputError(f"{none}; take fewer raters, or raise overlap or votes.")
     words = [repr(definitions[name]) for name in attributes]
     shas = [f"{item.item} {item.sha}" for item in sheets.items.values()]
-    study = "s" + digest(str(seed), title, *attributes, *words, *shas, *map(repr, planned))[:12]
+    asked = [json.dumps(form.to_json(), sort_keys=True)] if form != DEFAULT_FORM else []
+    study = "s" + digest(str(seed), title, *attributes, *words, *shas, *map(repr, planned), *asked)[:12]
     rows, about = _with_ids(planned, study, seed)
-    order = list(attributes)
-    generator(seed, "attributes").shuffle(order)
-    turns = [number % len(order) for number in range(len(raters))]
-    turned = {rater: tuple(order[turn:] + order[:turn]) for rater, turn in zip(raters, turns, strict=True)}
+    turned = turned_orders(attributes, raters, seed)
     return Study(
         id=study,
         seed=seed,
@@ -115,6 +122,7 @@ def make_study(
         orders=turned,
         items=tuple(sheets.items[item] for item in sorted(sheets.items)),
         rows=rows,
+        form=form,
         key={
             "study": study,
             "seed": seed,
@@ -126,6 +134,14 @@ def make_study(
             "rows": about,
         },
     )
+
+
+def turned_orders(attributes: Sequence[str], raters: Sequence[str], seed: int) -> dict[str, tuple[str, ...]]:
+    """Rater -> the order of the attributes: one that is drawn, turned by one from rater to rater."""
+    order = list(attributes)
+    generator(seed, "attributes").shuffle(order)
+    turns = [number % len(order) for number in range(len(raters))]
+    return {rater: tuple(order[turn:] + order[:turn]) for rater, turn in zip(raters, turns, strict=True)}
 
 
 class _Sheets:
@@ -142,7 +158,7 @@ class _Sheets:
         about = (kind, pair.prompt_id, *pair.systems)
         flip = key64(self._seed, "order", *about) & 1
         texts, systems = (pair.texts[::-1], pair.systems[::-1]) if flip else (pair.texts, pair.systems)
-        item = _free(self.items, self._seed, "i", *about)
+        item = free_id(self.items, self._seed, "i", *about)
         self.items[item] = StudyItem(item, pair.prompt, (texts[0], texts[1]), digest(pair.prompt, *texts))
         self.key[item] = {
             "prompt_id": pair.prompt_id,
@@ -215,7 +231,7 @@ class _Sheets:
         return chosen
 
 
-def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
+def free_id(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
     """An id that reveals nothing: a hash, hashed again if taken."""
     again = 0
     while (id := f"{prefix}{key64(seed, 'id', prefix, *about, again):016x}"[:13]) in taken:
@@ -223,7 +239,7 @@ def _free(taken: Container[str], seed: int, prefix: str, *about: object) -> str:
     return id
 
 
-def _shares(
+def item_shares(
     groups: Mapping[tuple[str, str], Sequence[str]], raters: Sequence[str], design: Design, seed: int
 ) -> list[dict[tuple[str, str], list[str]]]:
     """For each rater the items of each pair of systems: the overlap and an even share of the rest."""
@@ -271,6 +287,44 @@ def _apart(rows: Sequence[_PlannedRow], items: Mapping[str, StudyItem]) -> list[
     return ordered
 
 
+def _duplicates_apart(rows: Sequence[_PlannedRow], items: Mapping[str, StudyItem], seed: int) -> list[_PlannedRow]:
+    """The rows with some of them moved so that a swapped duplicate stands more than `APART` places from its
+    original, where the sheet is long enough, or else as far as it can. No rows of one prompt come to be adjacent.
+
+    `a a' b c d e f g` becomes `a b c d e f g a'`, with the place drawn by the seed.
+    """
+    ordered, cost = list(rows), _nearness(rows, items)
+    pairs = [
+        (swap, next(row for row in rows if row.item == swap.item and not row.check))
+        for swap in rows
+        if swap.check == "swap"
+    ]
+    waiting = [(moved, pair) for pair in pairs for moved in pair]
+    tries = 0
+    while cost[1] and tries < len(waiting):
+        moved, pair = waiting[tries]
+        tries += 1
+        at = ordered.index(moved)
+        if abs(ordered.index(pair[0]) - ordered.index(pair[1])) > APART:
+            continue
+        rest = [*ordered[:at], *ordered[at + 1 :]]
+        for place in sorted(range(len(rows)), key=lambda place: key64(seed, "apart", moved.rater, moved.item, place)):
+            tried = [*rest[:place], moved, *rest[place:]]
+            if (now := _nearness(tried, items)) < cost:
+                ordered, cost, tries = tried, now, 0
+                break
+    return ordered
+
+
+def _nearness(rows: Sequence[_PlannedRow], items: Mapping[str, StudyItem]) -> tuple[int, int]:
+    """(adjacent rows of one prompt, places by which duplicates stand too near to their originals)."""
+    prompts = [items[row.item].prompt for row in rows]
+    adjacent = sum(one == other for one, other in pairwise(prompts))
+    places = {row.item: place for place, row in enumerate(rows) if not row.check}
+    near = (max(0, APART + 1 - abs(place - places[row.item])) for place, row in enumerate(rows) if row.check == "swap")
+    return adjacent, sum(near)
+
+
 def _with_ids(
     planned: Sequence[_PlannedRow], study: str, seed: int
 ) -> tuple[tuple[RatingRow, ...], dict[str, dict[str, str]]]:
@@ -279,7 +333,7 @@ def _with_ids(
     about: dict[str, dict[str, str]] = {}
     firsts: dict[tuple[str, str], str] = {}
     for one in planned:
-        id = _free(rows, seed, "r", study, one.rater, one.item, one.check)
+        id = free_id(rows, seed, "r", study, one.rater, one.item, one.check)
         rows[id] = RatingRow(id, one.item, one.rater, one.left)
         about[id] = {"check": one.check}
         if not one.check:

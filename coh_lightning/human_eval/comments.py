@@ -47,6 +47,9 @@ def critiques_of(comment: str, noun: str = "answer") -> Critiques:
     if not labels:
         return _about_one(comment, noun)
     words: tuple[list[str], list[str]] = ([], [])
+    if comment[: labels[0].start()].endswith("\n"):  # whole lines before the labels may speak of one side
+        for own, said in zip(words, _about_one(comment[: labels[0].start()], noun), strict=True):
+            own.extend([said] if said else [])
     ends = [label.start() for label in labels[1:]] + [len(comment)]
     for label, end in zip(labels, ends, strict=True):
         side = _SIDES.get(label[1].lower())

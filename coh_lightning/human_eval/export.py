@@ -9,112 +9,48 @@ DIR/key.json                 which system is A; seed; exclusion rules           
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import regex
-
-from coh_lightning.checks import checked_text
-from coh_lightning.errors import InputError, counted, did_you_mean
+from coh_lightning.errors import InputError, counted, listed
+from coh_lightning.feedback.compressed import read_text
 from coh_lightning.human_eval.assignment import Design, make_study
+from coh_lightning.human_eval.export_checks import (
+    check_blind,
+    check_form,
+    checked_attributes,
+    checked_forms,
+    checked_raters,
+    checked_reasons,
+    definitions_of,
+    exclusion_rules,
+)
+from coh_lightning.human_eval.form import (
+    QUESTION_SETS,
+    RatingForm,
+    about_the_prompt,
+    checked_language,
+    page_words,
+    question_set,
+    read_practice,
+    set_of_tasks,
+)
 from coh_lightning.human_eval.items import match, read_gold
-from coh_lightning.human_eval.sheets import AFTER, BEFORE, CELL_LIMIT, utf16_units, write_rating_page, write_sheets
+from coh_lightning.human_eval.ranking_study import make_ranking_study
+from coh_lightning.human_eval.rankings import check_ranking
+from coh_lightning.human_eval.sheets import CELL_LIMIT, utf16_units, write_rating_page, write_sheets
 from coh_lightning.human_eval.study import (
-    DEFINITIONS,
     ITEMS,
     JUDGMENTS,
     KEY,
-    RULES,
     STUDY,
-    TITLE,
     Study,
+    StudyItem,
     read_key,
     write_study,
 )
-from coh_lightning.human_eval.systems import REFERENCE, System, read_systems, references
+from coh_lightning.human_eval.systems import REFERENCE, read_systems, references
 from coh_lightning.io import atomic_write
-from coh_lightning.words import mentions
-
-FORMS = ("xlsx", "label-studio", "potato")
-ATTRIBUTES = ("accuracy", "coherence", "coverage", "overall")
-EXCLUSION: Mapping[str, float] = {
-    "min_consistency": 0.4,
-    "min_identical": 0.5,
-    "min_gold": 0.8,
-    "min_median_seconds": 3.0,
-    "min_check_answers": 12,
-}
-"""Which raters the report leaves out in its second set of numbers, fixed before unblinding: those below one of these
-shares of swapped duplicates answered the same way, identical pairs called a tie, and gold items answered correctly
-(each with at least `min_check_answers` answers), or below this median of seconds per row. Random answers are consistent
-in a third of the cases, an honest but unsure rater's often in little more than half.
-"""
-
-
-def checked_forms(forms: Sequence[str]) -> tuple[str, ...]:
-    for name in forms:
-        if name not in FORMS:
-            raise InputError(f"There is no form '{name}'; give one of {', '.join(FORMS)}{did_you_mean(name, FORMS)}")
-    return tuple(dict.fromkeys(forms))
-
-
-def checked_attributes(attributes: Sequence[str]) -> tuple[str, ...]:
-    """Attributes that can be columns of a sheet."""
-    seen = {name.casefold() for name in (*BEFORE, *AFTER)}
-    for name in attributes:
-        if not regex.fullmatch(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_ \u200c\u200d-]*[\p{L}\p{M}\p{N}_])?", name):
-            raise InputError(f"The attribute {name!r} can't name a column; use letters, digits, spaces and hyphens.")
-        if name.casefold() in seen:
-            raise InputError(f"The attribute '{name}' is given twice, or is another column of the sheets; rename it.")
-        seen.add(name.casefold())
-    if not attributes:
-        raise InputError("No attribute is given; give at least one, such as overall.")
-    return tuple(attributes)
-
-
-def definitions_of(attributes: Sequence[str], define: Mapping[str, str]) -> dict[str, str]:
-    """Attribute -> the sentence that raters read: the one in `define`, or else ours."""
-    for name, sentence in define.items():
-        if name not in attributes:
-            others = ", ".join(attributes) + did_you_mean(name, attributes)
-            raise InputError(f"'{name}' is defined but not among the attributes {others}")
-        if not sentence.strip():
-            raise InputError(f"The definition of '{name}' is empty; give a sentence that says what to judge.")
-    definitions = DEFINITIONS | dict(define)
-    for name in attributes:
-        if name not in definitions:
-            raise InputError(
-                f"Raters need a sentence for the attribute '{name}'; give --define '{name}=Which answer ...?' (known: "
-                f"{', '.join(DEFINITIONS)})."
-            )
-    return {name: definitions[name] for name in attributes}
-
-
-def exclusion_rules(changes: Mapping[str, float | None]) -> dict[str, float]:
-    """`EXCLUSION` with changes; None switches a rule off."""
-    rules: dict[str, float | None] = {**EXCLUSION}
-    for name, bound in changes.items():
-        if name not in EXCLUSION:
-            known = ", ".join(EXCLUSION) + did_you_mean(name, EXCLUSION)
-            raise InputError(f"There is no exclusion rule '{name}'; the rules are {known}")
-        limits = "at least 0 and at most 1" if name in RULES else "at least 0"
-        if bound is not None and not 0 <= bound <= (1 if name in RULES else math.inf):
-            raise InputError(f"The exclusion rule {name} is {bound:g}; it must be {limits}.")
-        rules[name] = bound
-    return {name: bound for name, bound in rules.items() if bound is not None}
-
-
-def check_blind(title: str, define: Mapping[str, str], systems: Sequence[System]) -> None:
-    """Raises InputError if the name of a system occurs in what every rater reads."""
-    given = {"title": title, **{f"definition of '{name}'": sentence for name, sentence in define.items()}}
-    for key, text in given.items():
-        checked_text(text, key, "What raters read")
-        for system in systems:
-            if mentions(text, system.name):
-                raise InputError(
-                    f"The {key} mentions the system '{system.name}', which raters must not know; reword it."
-                )
 
 
 def export_study(
@@ -123,7 +59,8 @@ def export_study(
     *,
     raters: int = 3,
     overlap: int = 50,
-    attributes: Sequence[str] = ATTRIBUTES,
+    attributes: Sequence[str] | None = None,
+    questions: str | None = None,
     seed: int = 0,
     votes: int = 1,
     names: Sequence[str] | None = None,
@@ -137,7 +74,17 @@ def export_study(
     swaps: float = 0.05,
     identical: float = 0.02,
     define: Mapping[str, str] | None = None,
-    title: str = TITLE,
+    title: str | None = None,
+    instructions: Path | None = None,
+    contact: str = "",
+    language: str = "en",
+    rater_names: Sequence[str] = (),
+    strength: bool = False,
+    reasons: Sequence[str] = (),
+    min_comment: int = 0,
+    practice: Path | None = None,
+    ranking: bool = False,
+    render: str = "raw",
     exclusion: Mapping[str, float | None] | None = None,
     forms: Sequence[str] = (),
     overwrite: bool = False,
@@ -148,7 +95,8 @@ def export_study(
         completions: completions files (feedback/completions.py describes a line) of at least two systems, counting
             `control` and `against_references`.
         raters, overlap, votes, swaps, identical: see `Design`.
-        attributes: what is asked about each pair.
+        attributes: what is asked about each pair; default: all questions of the set.
+        questions: one of our sets, summary, dialogue, instruction or code, or a YAML file; default: by the data's task.
         names: names of the systems, one per file, instead of those in the files.
         ask: which ask is compared if files have several.
         control: two asks of one file, to be compared with each other.
@@ -158,6 +106,17 @@ def export_study(
         dialogues: the lines are turns of dialogues, to be joined.
         gold: file of items with an obvious answer.
         define: attribute -> what raters are asked; for your own attributes, or instead of our sentences.
+        title: what raters see at the top; default: the language's own.
+        instructions: a file of the author's own instructions, shown before the questions.
+        contact: whom raters can ask.
+        language: of the page's own words and our questions: en, de, es, zh.
+        rater_names: names of the raters, instead of `raters` numbers.
+        strength: ask whether a preference is slight or clear.
+        reasons: categories of what is wrong with an answer, of which a rater gives at least one.
+        min_comment: the least characters of a comment.
+        render: how the page shows answers: raw, or as markdown.
+        ranking: rank the answers of all systems, three to five, on one screen, instead of comparing two at a time.
+        practice: a file of items before the study, whose answers are explained.
         exclusion: changes to `EXCLUSION`; None switches a rule off.
         forms: further forms of the sheets: xlsx, label-studio, potato.
         overwrite: replace another study there. One with judgments is never replaced.
@@ -166,9 +125,15 @@ def export_study(
         InputError: anything wrong with files or settings, before anything is written.
     """
     output = Path(output)
+    rater_names = checked_raters(rater_names)
+    raters = len(rater_names) or raters
     design = Design(raters, overlap, votes, swaps, identical)
-    attributes = checked_attributes(attributes)
-    definitions = definitions_of(attributes, define or {})
+    language = checked_language(language)
+    own = "" if instructions is None else read_text(Path(instructions))
+    if instructions is not None and not own.strip():
+        raise InputError(f"{instructions}: the file of instructions is empty; write them, or leave it out.")
+    if attributes is not None:
+        attributes = checked_attributes(attributes)
     rules = exclusion_rules(exclusion or {})
     forms = checked_forms(forms)
     if against_references and dialogues:
@@ -178,7 +143,29 @@ def export_study(
     if against_references:
         systems.append(references(systems))
         against = against or REFERENCE
-    check_blind(title, define or {}, systems)
+    tasks = {output.task for system in systems for output in system.outputs.values()}
+    asked_of = questions or set_of_tasks(tasks, dialogues=dialogues)
+    asked = question_set(asked_of, language)
+    attributes = checked_attributes(attributes or [*asked])
+    definitions = definitions_of(attributes, define or {}, asked)
+    if ranking:
+        check_ranking(systems)
+    form = RatingForm(
+        ranking=len(systems) if ranking else 0,
+        language=language,
+        questions=asked_of if asked_of in QUESTION_SETS else "",
+        instructions=own,
+        contact=contact,
+        strength=strength,
+        reasons=checked_reasons(reasons),
+        min_comment=min_comment,
+        render=render,
+        practice=read_practice(Path(practice), attributes) if practice is not None else (),
+    )
+    check_form(form, forms)
+    title = page_words(language)["title"] if title is None else title
+    own_words = {**(define or {}), **({} if asked_of in QUESTION_SETS else definitions)}
+    check_blind(title, own_words, systems, form)
     matched = match(systems, seed=seed, against=against, max_prompts=max_prompts)
     key = {
         "systems": [system.name for system in systems],
@@ -191,6 +178,21 @@ def export_study(
         "exclusion": rules,
         "warnings": list(matched.warnings),
     }
+    if ranking:
+        study = make_ranking_study(
+            matched,
+            systems,
+            design,
+            seed=seed,
+            definitions=definitions,
+            title=title,
+            key=key,
+            form=form,
+            rater_names=rater_names,
+        )
+        _check_output(output, study, overwrite=overwrite)
+        _write_folder(study, output, forms)
+        return study
     study = make_study(
         matched,
         design,
@@ -200,6 +202,8 @@ def export_study(
         title=title,
         gold=read_gold(Path(gold)) if gold is not None else (),
         key=key,
+        form=form,
+        rater_names=rater_names,
     )
     _check_output(output, study, overwrite=overwrite)
     _write_folder(study, output, forms)
@@ -214,16 +218,32 @@ def notes(study: Study) -> list[str]:
             some = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
             lines.append(f"{counted(len(ids), 'prompt')} of '{system}' had no counterpart; left out: {some}.")
     votes = [item for item in study.items if study.key["items"][item.item]["kind"] == "pair"]
+    lines += misfits(study, votes)
     same = sum(item.texts[0] == item.texts[1] for item in votes)
     if same:
-        lines.append(f"In {same} of {len(votes)} items both systems wrote the same text, which is a tie.")
+        lines.append(f"In {same} of {counted(len(votes), 'item')} both systems wrote the same text, which is a tie.")
     long = sum(any(utf16_units(text) > CELL_LIMIT for text in (item.prompt, *item.texts)) for item in study.items)
     if long:
         lines.append(
-            f"{long} of {len(study.items)} items have a text of more than {CELL_LIMIT:,} characters, which Excel cuts "
-            "off; have them rated in rate.html."
+            f"{long} of {counted(len(study.items), 'item')} with a text of more than {CELL_LIMIT:,} characters, which "
+            "Excel cuts off; have them rated in rate.html."
         )
     return lines
+
+
+def misfits(study: Study, items: Sequence[StudyItem]) -> Iterator[str]:
+    """Questions that don't fit the data: what the prompt supports can't be asked of a prompt that says less than its
+    answers.
+    """
+    names = about_the_prompt(study.definitions, study.form.language)
+    short = [item for item in items if len(item.prompt) < max(map(len, item.texts))]
+    if names and 2 * len(short) > len(items):
+        shortest = min((len(item.prompt), item.prompt) for item in short)[1]
+        yield (
+            f"{listed([*names])} {'ask' if len(names) > 1 else 'asks'} what the prompt says, but in {len(short)} of "
+            f"{counted(len(items), 'item')} the prompt is shorter than an answer (such as {shortest!r:.60}); questions "
+            "that need no source text: --questions instruction."
+        )
 
 
 def _check_output(output: Path, study: Study, *, overwrite: bool) -> None:

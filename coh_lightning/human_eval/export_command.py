@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coh_lightning.errors import InputError
-from coh_lightning.human_eval.export import ATTRIBUTES, EXCLUSION, FORMS, export_study, notes
-from coh_lightning.human_eval.study import KEY, TITLE, Study
+from coh_lightning.errors import InputError, counted
+from coh_lightning.human_eval.export import export_study, notes
+from coh_lightning.human_eval.export_checks import EXCLUSION, FORMS
+from coh_lightning.human_eval.form import QUESTION_SETS, RENDERED, languages
+from coh_lightning.human_eval.study import KEY, Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +27,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--control", nargs=2, metavar=("ASK", "ASK"), help=what)
     add("--prompts", dest="max_prompts", type=int, metavar="N", help="rate at most N prompts, drawn by the seed")
     add("--dialogues", action="store_true", help="the lines are turns of dialogues, ids DIALOGUE#TURN: join them")
+    what = "rank the answers of all systems (three to five) on one screen, instead of comparing two at a time"
+    add("--ranking", action="store_true", help=what)
     add = parser.add_argument_group("who rates what").add_argument
     add("--raters", type=int, default=3, metavar="N", help="sheets to write (default: %(default)s)")
     add("--overlap", type=int, default=50, metavar="M", help="items that every rater gets (default: %(default)s)")
     add("--votes", type=int, default=1, metavar="K", help="raters of each other item (default: %(default)s)")
-    what = f"what is asked (default: {' '.join(ATTRIBUTES)})"
-    add("--attributes", nargs="+", default=list(ATTRIBUTES), metavar="NAME", help=what)
-    what = "what raters read about an attribute; repeat for each"
-    add("--define", action="append", default=[], metavar="NAME=SENTENCE", help=what)
-    add("--title", default=TITLE, help="what raters see at the top (default: %(default)s)")
+    what = "names of the raters and their sheets, instead of --raters (default: rater-1, rater-2, ...)"
+    add("--rater-names", nargs="+", default=[], metavar="NAME", help=what)
     add("--seed", type=int, default=0, metavar="S", help="of order, sides and checks (default: %(default)s)")
     add("--forms", nargs="+", default=[], metavar="FORM", help=f"further forms of the sheets: {', '.join(FORMS)}")
+    add = parser.add_argument_group("what is asked").add_argument
+    what = f"the questions: {', '.join(QUESTION_SETS)}, or a YAML file of NAME: SENTENCE (default: by the data's task)"
+    add("--questions", metavar="SET", help=what)
+    add("--attributes", nargs="+", metavar="NAME", help="those of the questions that are asked (default: all)")
+    what = "what raters read about an attribute; repeat for each"
+    add("--define", action="append", default=[], metavar="NAME=SENTENCE", help=what)
+    add("--title", help="what raters see at the top (default: Which answer is better?, in the language)")
+    what = "your own instructions, which raters read before the questions"
+    add("--instructions", type=Path, metavar="FILE.md", help=what)
+    add("--contact", default="", metavar="TEXT", help="whom raters can ask, such as a mail address")
+    add("--strength", action="store_true", help="ask whether a preference is slight or clear")
+    what = "categories of what is wrong with an answer, of which raters give at least one unless all is a tie"
+    add("--reasons", nargs="+", default=[], metavar="WORDS", help=what)
+    add("--min-comment", type=int, default=0, metavar="N", help="the least characters of a comment (default: none)")
+    what = "items before the study, with answers that are explained: lines with prompt, a, b, answers and why"
+    add("--practice", type=Path, metavar="FILE", help=what)
+    what = "how the page shows answers: raw, as they were written, or markdown, without HTML, links and images"
+    add("--render", choices=RENDERED, default="raw", help=f"{what} (default: %(default)s)")
+    what = f"of the page's own words and of our questions: {', '.join(languages())} (default: %(default)s)"
+    add("--language", default="en", metavar="CODE", help=what)
     add = parser.add_argument_group("checks and exclusion, fixed before unblinding").add_argument
     add("--gold", type=Path, metavar="FILE", help="items with an obvious answer: lines with id, prompt, good and bad")
     for name, default, help in (
@@ -78,12 +99,16 @@ def summary(study: Study, output: Path) -> str:
     checks = [row["check"] for row in study.key["rows"].values()]
     return "\n".join(
         [
-            f"study {study.id}: {len(votes)} items of {len({item['prompt_id'] for item in votes})} prompts, comparing "
+            f"study {study.id}: {counted(len(votes), 'item')} of "
+            f"{counted(len({item['prompt_id'] for item in votes}), 'prompt')}, comparing "
             f"{'; '.join(pairs)}",
-            *(f"  {output / 'sheets' / f'{rater}.csv'}  {len(study.rater_rows(rater))} rows" for rater in study.raters),
+            *(
+                f"  {output / 'sheets' / f'{rater}.csv'}  {counted(len(study.rater_rows(rater)), 'row')}"
+                for rater in study.raters
+            ),
             f"  {output / 'rate.html'}  the same, to rate in a browser",
-            f"  checks among the {len(checks)} rows: {checks.count('swap')} swapped duplicates, "
-            f"{checks.count('identical')} identical pairs, {checks.count('gold')} gold",
+            f"  checks among {counted(len(checks), 'row')}: {counted(checks.count('swap'), 'swapped duplicate')}, "
+            f"{counted(checks.count('identical'), 'identical pair')}, {checks.count('gold')} gold",
             *(f"note: {line}" for line in notes(study)),
             f"{output / KEY} says which system is which: keep it, and send raters only the sheets, the page or the "
             f"forms. Then: human-eval import {output} FILES",

@@ -1,7 +1,8 @@
 """Votes and scores -> feedback records, as `fit` and `convert` read them. What one record holds:
 
 votes     one prompt, one attribute, people or one judge:   ranks of the texts, the votes in `extra`
-scores    one prompt:                                       ratings of the texts by name, thumbs by a threshold
+scores    one prompt:                                       ratings of the texts by name, thumbs by a threshold,
+                                                            critiques by a critic in code
 
 The attribute is the record's aspect, except `overall`. Critiques stand in the record of `overall`, or else of the first
 attribute that has their text, once; several of one text are joined.
@@ -42,8 +43,8 @@ class Built:
     counts: Counter[str] = field(default_factory=Counter)
     """reused: ids that stand for several prompts; votes; pairs, of these ties, several: with several votes,
     contradicted: raters chose opposite sides, split: of these ties; cycles, and their pairs (cyclic); by_pair: orders
-    that no ranks can say; critiques, and the texts that have them (criticized); ratings, thumbs; duplicates: scored
-    texts given again, unequal: with other scores.
+    that no ranks can say; critiques, and the texts that have them (criticized); ratings, thumbs, remarks: critiques by
+    a critic in code; duplicates: scored texts given again, unequal: with other scores.
     """
     left_out: Counts = field(default_factory=Counts)
     examples: dict[str, str] = field(default_factory=dict)
@@ -251,8 +252,11 @@ def _of_scores(
             built.counts["ratings"] += len(values)
             built.counts["thumbs"] += liked is not None
             author = ", ".join(dict.fromkeys(one.author for one in own))
-            completions.append(RatedCompletion(text, ratings=values, thumb=liked, author=author))
-        used = [one for one in completions if one.ratings or one.thumb is not None]
+            remarks = list(dict.fromkeys(one.critique for one in own if one.critique is not None))
+            built.counts["remarks"] += len(remarks)
+            critique = _joined(remarks) if remarks else None
+            completions.append(RatedCompletion(text, ratings=values, thumb=liked, critique=critique, author=author))
+        used = [one for one in completions if one.ratings or one.thumb is not None or one.critique is not None]
         if used:
             rated = {name for one in used for name in one.ratings}
             where = next(iter(texts.values()))[0].where

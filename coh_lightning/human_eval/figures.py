@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACCENT, INK, GRAY, MIDDLE, PALE = "#0b7285", "#343a40", "#ced4da", "#868e96", "#e9ecef"
+ACCENT, INK, GRAY, MIDDLE, PALE, SOFT = "#0b7285", "#343a40", "#ced4da", "#6c757d", "#e9ecef", "#5c636a"
+"""Each has its counterpart in dark mode, `pages.page.DARK`."""
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -134,13 +135,14 @@ def votes_figure(analysis: Mapping[str, Any]) -> Figure:
                 if low is not None and high is not None:
                     below = place + (0.2 if side == "baseline" else -0.2)  # apart, where ties are few
                     ends = [bound(low), bound(high)]
-                    axes.plot(ends, [below, below], color=INK, linewidth=1.3, solid_capstyle="butt", zorder=4)
+                    for color, wide in (("white", 3.0), (INK, 1.3)):  # a rim, or bars of the line's own color hide it
+                        axes.plot(ends, [below, below], color=color, linewidth=wide, solid_capstyle="butt", zorder=4)
         _name_rows(axes, [name for name, _ in entries])
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
         axes.spines["bottom"].set_visible(False)
         axes.set_title(f"{plain(pair['baseline'])}", loc="left", color=MIDDLE)
-        axes.set_title("tie", loc="center", color="#adb5bd")
+        axes.set_title("tie", loc="center", color=SOFT)
         axes.set_title(f"{plain(pair['model'])}", loc="right", color=ACCENT)
     return figure
 

@@ -10,8 +10,8 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from coh_lightning.errors import InputError, named
-from coh_lightning.human_eval.annotation_tools import as_seconds, read_form, submitted_form
-from coh_lightning.human_eval.sheets import ASKED, CHOICES, JUDGING
+from coh_lightning.human_eval.annotation_tools import as_seconds, guidance, read_form, submitted_form
+from coh_lightning.human_eval.choices import choices_of
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import TEXTS, SubmittedRow
 from coh_lightning.human_eval.workbook import ILLEGAL
@@ -50,7 +50,7 @@ def label_studio_interface(study: Study, rater: str) -> str:
     for name in study.orders[rater]:
         title = f"{name.capitalize()}: {study.definitions[name]}"
         missing = f"Please answer {name}, or skip the task."
-        choices = "".join(f"<Choice value={quoteattr(choice)}/>" for choice in CHOICES)
+        choices = "".join(f"<Choice value={quoteattr(choice)}/>" for choice in choices_of(study.form))
         blocks.append(f'  <Header value={_attribute(title)} size="5"/>')
         blocks.append(
             f'  <Choices name={_attribute(name)} toName="prompt" choice="single-radio" '
@@ -60,7 +60,7 @@ def label_studio_interface(study: Study, rater: str) -> str:
         "<View>",
         "  <Style>.htx-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext }</Style>",
         f'  <Header value={_attribute(study.title)} size="4"/>',
-        *(f'  <Header value={_attribute(text)} size="6"/>' for text in (ASKED, JUDGING)),
+        *(f'  <Header value={_attribute(text)} size="6"/>' for text in guidance(study)),
         f"  {view('prompt', 'Prompt')}",
         '  <View style="display: flex; gap: 1.5rem">',
         f"    {view('answer_a', 'A')}",

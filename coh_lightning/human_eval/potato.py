@@ -12,8 +12,7 @@ from typing import Any
 
 from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.jsonl import read_values
-from coh_lightning.human_eval.annotation_tools import as_seconds, read_form, submitted_form
-from coh_lightning.human_eval.sheets import ASKED, JUDGING
+from coh_lightning.human_eval.annotation_tools import as_seconds, guidance, read_form, submitted_form
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import SubmittedRow
 from coh_lightning.io import atomic_write
@@ -33,7 +32,7 @@ def write_potato(study: Study, folder: Path) -> None:
     config = {
         "annotation_task_name": study.title,
         # as HTML, because other texts would be read as Markdown
-        "annotation_instructions": "".join(f"<p>{html.escape(text)}</p>" for text in (study.title, ASKED, JUDGING)),
+        "annotation_instructions": "".join(f"<p>{html.escape(text)}</p>" for text in (study.title, *guidance(study))),
         "task_dir": ".",
         "output_annotation_dir": "annotation_output",
         "data_files": ["data.jsonl"],

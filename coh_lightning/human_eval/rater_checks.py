@@ -25,10 +25,10 @@ def rater_table(results: StudyResults) -> dict[str, dict[str, Any]]:
         votes = [one for one in own if not one.check]
         left, decided = left_by_row(votes)
         table[rater] = {
-            "rows": len({one.row for one in own}),
+            "rows": len({one.sheet_row for one in own}),
             "votes": len(votes),
             "ties": sum(one.choice == TIE for one in votes),
-            "comments": len({one.row for one in own if one.comment.strip()}),
+            "comments": len({one.sheet_row for one in own if one.comment.strip()}),
             "seconds": seconds_per_row(own),
             "left": wilson(left, decided).to_json() | {"decided": decided},
             "checks": _checks(own),
@@ -38,7 +38,7 @@ def rater_table(results: StudyResults) -> dict[str, dict[str, Any]]:
 
 def seconds_per_row(judgments: Iterable[Judgment]) -> dict[str, float | int | None]:
     """Number of rows with a time, and the quartiles of their seconds; a row's time counts once."""
-    times = {one.row: one.seconds for one in judgments if one.seconds is not None}
+    times = {one.sheet_row: one.seconds for one in judgments if one.seconds is not None}
     if not times:
         return {"rows": 0, "median": None, "lower_quartile": None, "upper_quartile": None}
     low, middle, high = np.quantile(list(times.values()), [0.25, 0.5, 0.75])

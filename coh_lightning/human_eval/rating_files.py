@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coh_lightning.errors import InputError, did_you_mean, first_line
-from coh_lightning.human_eval.sheets import AFTER, BEFORE, unguard
+from coh_lightning.human_eval.choices import REASONS
+from coh_lightning.human_eval.sheets import AFTER, before, texts_of, unguard
 from coh_lightning.human_eval.study import Study
-from coh_lightning.human_eval.submitted import TEXTS, ExportedRows, SubmittedRow
+from coh_lightning.human_eval.submitted import ExportedRows, SubmittedRow
 
 HEADER_WITHIN = 40
 """Rows among which the header is looked for: instructions may stand above it."""
@@ -153,14 +154,14 @@ def _submitted(lines: Sequence[_SheetLine], study: Study) -> list[SubmittedRow]:
     """The rows below the header, which must have what a sheet needs, once."""
     header, where = _header(lines[0].cells), lines[0].where
     attributes = {name: _header([name])[0] for name in study.attributes}
-    for name in [*BEFORE, *AFTER, *attributes.values()]:
+    for name in [*before(study.form), *REASONS, *AFTER, *attributes.values()]:
         if header.count(name) > 1:
             raise InputError(
                 f"{where}: {header.count(name)} columns are named {name}; keep the one that was filled in."
             )
     if not any(name in header for name in attributes.values()):
         raise InputError(f"{where}: none of the columns {', '.join(attributes)} is there; send the whole sheet.")
-    if "text_hash" not in header and not all(name in header for name in TEXTS):
+    if "text_hash" not in header and not all(name in header for name in texts_of(study.form)):
         raise InputError(f"{where}: neither text_hash nor all of the texts are there; send the whole sheet.")
     submitted = []
     for line in lines[1:]:
@@ -171,11 +172,12 @@ def _submitted(lines: Sequence[_SheetLine], study: Study) -> list[SubmittedRow]:
                 row_id=_cell(cells, "row_id"),
                 choices={name: cells.get(column, "") for name, column in attributes.items() if column in header},
                 comment=unguard(cells.get("comment", "")),
+                reasons={side: unguard(cells[name]) for name, side in REASONS.items() if cells.get(name)},
                 seconds=cells.get("seconds", ""),
                 study_id=_cell(cells, "study_id"),
                 rater=_cell(cells, "rater"),
                 text_hash=_cell(cells, "text_hash"),
-                texts={name: cells.get(name, "") for name in TEXTS if name in header},
+                texts={name: cells.get(name, "") for name in texts_of(study.form) if name in header},
             )
         )
     return submitted

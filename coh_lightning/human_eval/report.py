@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import counted, listed
+from coh_lightning.human_eval.evidence import Evidence, evidence
 from coh_lightning.human_eval.figures import draw_figures, plain
-from coh_lightning.human_eval.report_blocks import Picture, Words, facts, findings, report_blocks, title
-from coh_lightning.human_eval.report_tables import Numbers, Table, votes_table, win_table
+from coh_lightning.human_eval.report_blocks import (
+    Picture,
+    Words,
+    evidence_blocks,
+    evidence_values,
+    facts,
+    findings,
+    method_blocks,
+    report_blocks,
+    title,
+)
+from coh_lightning.human_eval.report_tables import Numbers, Table, judge_table, votes_table, win_table
 from coh_lightning.human_eval.results import StudyResults, read_results
 from coh_lightning.io import atomic_write
 from coh_lightning.pages.page import render
@@ -23,19 +34,27 @@ LEVEL = 0.95
 
 
 def report_numbers(results: StudyResults) -> dict[str, Any]:
-    """The content of report.json."""
+    """The content of report.json. The numbers are those of people; a judge stands beside them, or, where no person has
+    voted, in their place.
+    """
     from coh_lightning.human_eval.analysis import analyze
+    from coh_lightning.human_eval.judges import judge_numbers
+    from coh_lightning.human_eval.plackett_luce import plackett_luce_numbers
     from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
     from coh_lightning.human_eval.statistics import RESAMPLES
+    from coh_lightning.human_eval.strength import strength_numbers
 
+    everyone = results
+    people = any(not one.check for one in results.of(results.people).judgments)
+    results = results.of(results.people if people else results.judges)
     table = rater_table(results)
     rules = results.key.get("exclusion") or {}
-    excluded = excluded_raters(table, rules)
+    excluded = excluded_raters(table, rules) if people else {}
     kept = [rater for rater in results.raters if rater not in excluded]
     analyses = {"all": analyze(results, results.raters)}
     if excluded and kept:
         analyses["kept"] = analyze(results, kept)
-    rows = results.key.get("rows") or {}
+    rows = (results.key.get("rows") or {}) if people else {}
     return {
         "format": 1,
         "study": results.key.get("study", ""),
@@ -43,12 +62,18 @@ def report_numbers(results: StudyResults) -> dict[str, Any]:
         "definitions": dict(results.study.definitions) if results.study else {},
         "systems": list(results.systems),
         "attributes": list(results.attributes),
+        "design": dict(results.key.get("design") or {}),
         "level": LEVEL,
         "resamples": RESAMPLES,
-        "rows": {"asked": len(rows), "answered": len({one.row for one in results.judgments})},
+        "rows": {"asked": len(rows), "answered": len({one.sheet_row for one in results.judgments})},
+        "raters_are": "people" if people else "judges",
         "raters": table,
+        "judges": judge_numbers(everyone, results) if people else {},
         "exclusion": {"rules": dict(rules), "excluded": excluded},
         "analyses": analyses,
+        "strength": strength_numbers(results, results.raters),
+        "plackett_luce": plackett_luce_numbers(results, results.raters),
+        "evidence": [one.to_json() for one in evidence(results, results.raters)],
         "unmatched": {system: list(ids) for system, ids in (results.key.get("unmatched") or {}).items()},
         "sampling": dict(results.key.get("sampling") or {}),
         "warnings": _warnings(results, excluded, kept, rows),
@@ -75,7 +100,7 @@ def _warnings(
     for system, ids in (results.key.get("unmatched") or {}).items():
         if ids:
             lines.append(f"{counted(len(ids), 'prompt')} of {system} had no counterpart; not rated (first: {ids[0]}).")
-    answered = {one.row for one in results.judgments}
+    answered = {one.sheet_row for one in results.judgments}
     if len(answered) < len(rows):
         lines.append(f"{len(rows) - len(answered):,} of {len(rows):,} rows are not answered yet.")
     if excluded and not kept:
@@ -86,17 +111,18 @@ def _warnings(
 # --- as a page, as Markdown, for the terminal; people's names are escaped in each
 
 
-def report_page(numbers: Numbers, folder: Path, figures: Mapping[str, str]) -> str:
-    """The page, with the figures of the folder in it."""
+def report_page(numbers: Numbers, folder: Path, figures: Mapping[str, str], shown: Sequence[Evidence]) -> str:
+    """The page, with the figures of the folder in it, and the items that stand behind its numbers."""
     images = {name: folder / f"{name}.svg" for name in figures}
-    return render("report.html.j2", title=title(numbers), blocks=report_blocks(numbers, figures), images=images)
+    blocks = [*report_blocks(numbers, figures), *method_blocks(numbers)]
+    return render("report.html.j2", title=title(numbers), blocks=blocks, images=images, **evidence_values(shown))
 
 
-def report_markdown(numbers: Numbers, figures: Mapping[str, str]) -> str:
+def report_markdown(numbers: Numbers, figures: Mapping[str, str], shown: Sequence[Evidence]) -> str:
     """The report as Markdown, with figures by their paths below the folder."""
     styles = {"heading": "## {}", "finding": "**{}**", "warning": "> {}"}
     lines = [f"# {_md(title(numbers))}", ""]
-    for block in report_blocks(numbers, figures):
+    for block in [*report_blocks(numbers, figures), *evidence_blocks(shown), *method_blocks(numbers)]:
         match block:
             case Words(text, kind):
                 lines.append(styles.get(kind, "{}").format(_md(text)))
@@ -120,8 +146,13 @@ def report_terminal(numbers: Numbers) -> str:
     analysis = numbers["analyses"]["all"]
     warnings = (f"warning: {warning}" for warning in numbers["warnings"])
     parts = [facts(numbers), *findings(analysis), *warnings]
-    tables = [_columns(votes_table(numbers, analysis)), _columns(win_table(analysis))]
-    return "\n".join([*(plain(part, 2000) for part in parts), "", *tables[0], "", *tables[1]])
+    tables = [
+        votes_table(numbers, analysis),
+        win_table(analysis),
+        *([judge_table(numbers)] if numbers["judges"] else []),
+    ]
+    lines = [line for table in tables for line in ("", *_columns(table))]
+    return "\n".join([*(plain(part, 2000) for part in parts), *lines])
 
 
 def _columns(table: Table) -> list[str]:
@@ -141,12 +172,14 @@ def write_report(folder: Path | str) -> Mapping[str, Any]:
     InputError for a missing or damaged file, or an extra that isn't installed.
     """
     folder = Path(folder)
-    numbers = report_numbers(read_results(folder))
+    results = read_results(folder)
+    numbers = report_numbers(results)
+    shown = evidence(results, [*numbers["raters"]])
     figures = draw_figures(numbers, folder / "figures")
     for name, text in (
         ("report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
-        ("report.md", report_markdown(numbers, figures)),
-        ("report.html", report_page(numbers, folder / "figures", figures)),
+        ("report.md", report_markdown(numbers, figures, shown)),
+        ("report.html", report_page(numbers, folder / "figures", figures, shown)),
     ):
         with atomic_write(folder / name) as aside:
             aside.write_text(text, encoding="utf-8", newline="\n")

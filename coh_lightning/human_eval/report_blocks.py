@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from coh_lightning.errors import counted, listed
+from coh_lightning.human_eval.evidence import COMMENT, DISAGREE, LOSS, MOST, WIN, Evidence
 from coh_lightning.human_eval.figures import plain
+from coh_lightning.human_eval.report_method import method_paragraph
 from coh_lightning.human_eval.report_tables import (
     Numbers,
     Table,
     agreement_table,
     exclusion_table,
+    judge_table,
     length_table,
     percent,
+    plackett_luce_table,
     position_table,
     ranking_table,
     rater_table,
+    strength_table,
+    versus,
     votes_table,
     win_table,
 )
@@ -27,7 +34,8 @@ from coh_lightning.human_eval.study import RULES
 class Words:
     text: str
     kind: str = "sentence"
-    """heading, sentence, note (small print), warning (what must be known first), finding (what came out)."""
+    """heading, sentence, note (small print), warning (what must be known first), finding (what came out),
+    paste (to be copied)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,9 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
             f"{counted(analysis['tests'], 'test')}.",
             "note",
         ),
+        *_strength(numbers),
         *_exclusions(numbers),
+        *_plackett_luce(numbers),
         *_ranking(analysis, figures),
         Words("Agreement of raters", "heading"),
         agreement_table(analysis),
@@ -82,10 +92,74 @@ def report_blocks(numbers: Numbers, figures: Mapping[str, str]) -> list[Block]:
         *map(_length, analysis["pairs"]),
         Words("Raters and checks", "heading"),
         rater_table(numbers),
-        Words(_rules(numbers), "note"),
+        *([Words(_rules(numbers), "note")] if numbers["raters_are"] == "people" else []),
+    ]
+    if numbers["judges"]:
+        blocks += [
+            Words("Judges", "heading"),
+            judge_table(numbers),
+            Words(
+                "Judges are language models. None of their verdicts is in any other number of this report. A verdict "
+                "that changed with the order of the answers counts as a tie; most people's choice on an item is the "
+                "side with more votes, or else a tie; Wilson's intervals over items.",
+                "note",
+            ),
+        ]
+    return blocks
+
+
+def method_blocks(numbers: Numbers) -> list[Block]:
+    """The end of the report: the method for a paper, and in detail."""
+    return [
+        Words("Method, for a paper", "heading"),
+        Words(method_paragraph(numbers), "paste"),
         Words("How the numbers are computed", "heading"),
         *_method(numbers),
     ]
+
+
+REASONS = {
+    DISAGREE: "Raters disagree",
+    COMMENT: "With comments",
+    WIN: "Largest wins of the model",
+    LOSS: "Largest losses of the model",
+}
+"""Why an item is shown -> the words for it."""
+IN_MARKDOWN = 5
+"""Items of each kind that report.md names."""
+
+
+def evidence_values(shown: Sequence[Evidence]) -> dict[str, Any]:
+    """What the page's template needs to show the items."""
+    return {
+        "items": shown[:MOST],
+        "left_out": max(0, len(shown) - MOST),
+        "reasons": {
+            kind: (words, count)
+            for kind, words in REASONS.items()
+            if (count := sum(kind in one.kinds for one in shown[:MOST]))
+        },
+    }
+
+
+def evidence_blocks(shown: Sequence[Evidence]) -> list[Block]:
+    """The first items of each kind, shortened, for Markdown."""
+    blocks: list[Block] = []
+    for kind, words in REASONS.items():
+        own = [one for one in shown if kind in one.kinds]
+        if kind == LOSS:
+            own.reverse()
+        if own:
+            heading = f"{words}: the first {IN_MARKDOWN} of {len(own)}" if len(own) > IN_MARKDOWN else words
+            blocks.append(Words(heading, "heading"))
+        for one in own[:IN_MARKDOWN]:
+            counts = ", ".join(f"{plain(name)} {count}" for name, count in one.counts().items())
+            said = [f"{plain(each.rater)} (A is {plain(each.left)}): {plain(each.text, 300)}" for each in one.comments]
+            answers = [f"{plain(name)}: {plain(text, 300)}" for name, text in zip(one.systems, one.texts, strict=True)]
+            parts = [f"Item {one.item}, votes: {counts}.", f"Prompt: {plain(one.prompt, 300)}", *answers, *said]
+            blocks += [Words(part) for part in parts]
+    if blocks:
+        blocks.append(Words("Every item with its whole texts is in report.html.", "note"))
     return blocks
 
 
@@ -97,6 +171,12 @@ def title(numbers: Numbers) -> str:
 def facts(numbers: Numbers) -> str:
     """How much was rated, in one line."""
     analysis, answered, asked = numbers["analyses"]["all"], numbers["rows"]["answered"], numbers["rows"]["asked"]
+    if numbers["raters_are"] == "judges":
+        judges = counted(len(analysis["raters"]), "judge")
+        return (
+            f"{counted(analysis['prompts'], 'prompt')}, {judges} (language models), no person, "
+            f"{counted(analysis['votes'], 'verdict')}."
+        )
     rows = f"{answered:,} of {asked:,} rows answered" if asked else f"{answered:,} rows answered"
     excluded = numbers["exclusion"]["excluded"]
     out = f" The exclusion rules would leave out {counted(len(excluded), 'rater')}; see below." if excluded else ""
@@ -124,6 +204,28 @@ def findings(analysis: Numbers) -> list[str]:
 
 def _picture(name: str, figures: Mapping[str, str]) -> list[Block]:
     return [Picture(name, figures[name])] if name in figures else []
+
+
+def _strength(numbers: Numbers) -> list[Block]:
+    """How strong preferences are, if raters were asked."""
+    if not numbers["strength"]:
+        return []
+    refused = [one for one in numbers["strength"] if "refused" in one["odds_ratio"]]
+    return [
+        Words("Strength of preference", "heading"),
+        strength_table(numbers),
+        *(
+            Words(f"{versus(one)}, {plain(one['attribute'])}: {one['odds_ratio']['refused']}", "warning")
+            for one in refused
+        ),
+        Words(
+            "Votes by strength. Prompts clearly won take the majority of a prompt's clear preferences, with the exact "
+            "sign test. The odds ratio of at least a given preference for the model to the same for the baseline is "
+            "that of a cumulative-link model (proportional odds) with the side as nuisance; interval and p from "
+            "standard errors clustered by prompt, not adjusted for several tests.",
+            "note",
+        ),
+    ]
 
 
 def _exclusions(numbers: Numbers) -> list[Block]:
@@ -158,6 +260,31 @@ def _ranking(analysis: Numbers, figures: Mapping[str, str]) -> list[Block]:
                 "Bradley-Terry with ties (Davidson 1970) on all votes. Log strengths have mean 0; a difference d means "
                 "odds of exp(d) among decided votes. The win rate is against each of the others equally often, a tie "
                 "as half. Intervals over prompts.",
+                "note",
+            ),
+        ]
+    return blocks
+
+
+def _plackett_luce(numbers: Numbers) -> list[Block]:
+    """The systems by whole rankings, if raters ranked several at once."""
+    entries = numbers["plackett_luce"]
+    if not entries:
+        return []
+    blocks: list[Block] = [Words("Ranking by whole orders", "heading")]
+    blocks += [
+        Words(f"{plain(attribute)}: {entry['refused']}", "warning")
+        for attribute, entry in entries.items()
+        if "refused" in entry
+    ]
+    table = plackett_luce_table(numbers)
+    if table.rows:
+        blocks += [
+            table,
+            Words(
+                "Plackett-Luce (1975) on whole rankings, fitted by choix. Log strengths have mean 0; a difference d "
+                "means odds of exp(d) to be put before the other. Intervals are percentiles over resampled prompts. "
+                "The tables of pairs count each two answers of a ranking as a vote.",
                 "note",
             ),
         ]

@@ -165,6 +165,48 @@ def rater_table(numbers: Numbers) -> Table:
     return Table((*head, "comments", "excluded"), tuple(rows))
 
 
+def plackett_luce_table(numbers: Numbers) -> Table:
+    """The systems of each attribute by strength."""
+    rows = [
+        (
+            plain(attribute),
+            f"{each['rank']}",
+            plain(each["system"]),
+            bracketed(each["log_strength"], "{:+.2f}"),
+            f"{100 * each['first']:.0f} %",
+        )
+        for attribute, entry in numbers["plackett_luce"].items()
+        for each in entry.get("systems", ())
+    ]
+    return Table(("attribute", "rank", "system", "log strength", "ranked first"), tuple(rows), names=3)
+
+
+def strength_table(numbers: Numbers) -> Table:
+    """Each pair and attribute: votes by strength, clear preferences by prompt, odds ratio."""
+    rows = []
+    for one in numbers["strength"]:
+        odds, clear = one["odds_ratio"], one["clear"]
+        ratio = NONE if "refused" in odds else f"{bracketed(odds, '{:.2f}')}, p {p_value(odds['p'])}"
+        split = f"{clear['model']}–{clear['baseline']}, p {p_value(clear['p'])}"
+        levels = (f"{count:,}" for count in one["levels"].values())
+        rows.append((versus(one), plain(one["attribute"]), *levels, split, ratio))
+    head = ("pair", "attribute", "baseline clearly", "slightly", "tie", "slightly", "model clearly")
+    return Table((*head, "prompts clearly won", "odds ratio"), tuple(rows), names=2)
+
+
+def judge_table(numbers: Numbers) -> Table:
+    """Each judge, beside people."""
+    rows = []
+    for judge, pairs in numbers["judges"].items():
+        for pair in pairs:
+            for name, entry in pair["attributes"].items():
+                alike = f"{percent(entry['with_people'])}, {counted(entry['with_people']['of'], 'item')}"
+                cells = (entry["row"], percent(entry["ties_as_half"]), alike if entry["with_people"]["of"] else NONE)
+                rows.append((plain(judge), versus(pair), plain(name), f"{entry['votes']:,}", *cells))
+    head = ("judge", "pair", "attribute", "verdicts", "percent", "ties as half", "chose as most people")
+    return Table(head, tuple(rows), names=3)
+
+
 def _rates(entry: Numbers) -> tuple[str, str]:
     return percent(entry["ties_as_half"]), percent(entry["ties_excluded"])
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_values
-from coh_lightning.feedback.judgments import TIE, Judgment
+from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.human_eval.study import JUDGMENTS, STUDY, Study, StudyItem, read_items, read_key, read_study
 
 
@@ -41,10 +41,23 @@ class StudyResults:
         return tuple(sorted({one.rater for one in self.judgments}, key=rater_order))
 
     @property
+    def people(self) -> tuple[str, ...]:
+        return tuple(rater for rater in self.raters if not rater.startswith(JUDGE))
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Raters that are language models: never counted as people."""
+        return tuple(rater for rater in self.raters if rater.startswith(JUDGE))
+
+    def of(self, raters: Collection[str]) -> StudyResults:
+        """The results with the judgments of these raters alone."""
+        return replace(self, judgments=tuple(one for one in self.judgments if one.rater in raters))
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """(baseline, model) of each comparison: the baseline is the system `against`, or else the first."""
         names = sorted(self.systems, key=lambda name: name != self.key.get("against"))
-        compared = {frozenset(self.key["items"][one.item]["systems"]) for one in self.judgments if not one.check}
+        compared = {frozenset(one.systems) for one in self.judgments if not one.check}
         return [
             (one, two)
             for place, one in enumerate(names)
@@ -79,7 +92,9 @@ def read_results(folder: Path | str) -> StudyResults:
             wrong = f"item {judgment.item!r:.60} is not in key.json and items.jsonl"
             raise InputError(f"{where}: {wrong}; import only answers of this study.")
         known = set(key["items"][judgment.item]["systems"])
-        if set(judgment.systems) != known or judgment.choice not in known | {TIE}:
+        shown = set(judgment.systems)
+        fits_item = shown == known or (len(known) > 2 and len(shown) == 2 and shown < known)
+        if not fits_item or judgment.choice not in shown | {TIE}:
             choice = f"the choice {judgment.choice!r:.60} between {list(judgment.systems)!r:.80}"
             fits = f"item {judgment.item!r:.60}, which compares {sorted(known)!r:.80}"
             raise InputError(f"{where}: {choice} doesn't fit {fits}; import the raters' files again.")

@@ -21,11 +21,13 @@ import io
 import json
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from coh_lightning.errors import InputError
+from coh_lightning.human_eval.choices import REASONS, choice_words, choices_of, in_words, letters_of
+from coh_lightning.human_eval.form import RatingForm, names_of
 from coh_lightning.human_eval.study import Study
 from coh_lightning.io import atomic_write
 from coh_lightning.pages.page import write_page
@@ -33,7 +35,6 @@ from coh_lightning.pages.page import write_page
 BEFORE = ("row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b")
 AFTER = ("comment", "seconds")
 """The columns before and after the attributes."""
-CHOICES = ("A", "tie", "B")
 ROW_LIMIT = 1_048_576
 """Rows of a sheet in Excel."""
 CELL_LIMIT = 32_767
@@ -64,12 +65,27 @@ def unguard(cell: str) -> str:
 
 def columns(study: Study, rater: str) -> list[str]:
     """The columns of a rater's sheet, with the attributes in that rater's order."""
-    return [*BEFORE, *study.orders[rater], *AFTER]
+    return [*before(study.form), *study.orders[rater], *after(study.form)]
+
+
+def texts_of(form: RatingForm) -> tuple[str, ...]:
+    """The columns of texts: the prompt and each answer."""
+    return ("prompt", *(f"answer_{letter.lower()}" for letter in letters_of(form)))
+
+
+def before(form: RatingForm) -> tuple[str, ...]:
+    """The columns before the attributes."""
+    return ("row_id", "study_id", "rater", "text_hash", *texts_of(form))
+
+
+def after(form: RatingForm) -> tuple[str, ...]:
+    """The columns after the attributes."""
+    return (*REASONS, *AFTER) if form.reasons else AFTER
 
 
 def sheet_cells(study: Study, rater: str) -> list[list[str]]:
     """The cells of a rater's sheet, header first, without guards, unanswered."""
-    empty = [""] * (len(study.attributes) + len(AFTER))
+    empty = [""] * (len(study.attributes) + len(after(study.form)))
     rows = [
         [row.row, study.id, rater, row.text_hash(item), item.prompt, *row.shown(item), *empty]
         for row, item in study.rater_rows(rater)
@@ -86,34 +102,61 @@ def csv_text(cells: Sequence[Sequence[str]]) -> str:
     return out.getvalue()
 
 
-ASKED = (
-    "Read the prompt and both answers, A and B, then say for each question which answer is better, or call it a tie "
-    "whenever both are about equally good (or equally bad)."
-)
-"""What raters do with an item; with `JUDGING` the same in every form of the sheets."""
-JUDGING = (
-    "Judge each question on its own: an answer may be better in one and worse in another. Judge what is written, not "
-    "its length, and not what you guess about where it comes from; which answer is on the left is chance. Some rows "
-    "may look familiar; answer each as if it were the first. A comment is welcome where a choice was hard."
-)
-
-
 def instructions(study: Study) -> str:
     """The instructions for raters, as plain text."""
-    asked = "\n".join(f"  {name}: {study.definitions[name]}" for name in study.attributes)
-    keep = "Don't change the other columns; leave a row empty that you can't judge."
+    words = study.form.words
+    names = names_of(study.attributes, study.form.language)
+    asked = "\n".join(
+        f"  {name}{f' ({names[name]})' if study.form.language != 'en' else ''}: {study.definitions[name]}"
+        for name in study.attributes
+    )
+    own = f"{study.form.instructions.strip()}\n\n" if study.form.instructions else ""
+    each_row = words["each_row_ranked" if study.form.ranking else "each_row"]
+    asked_of = words["asked_ranked" if study.form.ranking else "asked"]
+    contact = f"\n{words['contact'].format(contact=study.form.contact)}\n" if study.form.contact else ""
+    options = [(choice, _meaning(choice, words)) for choice in choices_of(study.form) if not study.form.ranking]
+    wide = max((len(choice) for choice, _ in options), default=0)
+    choices = "\n".join(f"  {choice:<{wide}}  {meaning}" for choice, meaning in options)
+    choices = choices or f"{words['rank']}: {in_words(study.form)}"
     return f"""{study.title}
 
-{textwrap.fill(f"Each row has a prompt and two answers. {ASKED}", 118)}
+{own}{textwrap.fill(f"{each_row} {asked_of}", 118)}
 
 {asked}
 
-  {CHOICES[0]}    answer A is better
-  {CHOICES[1]}  both are about equally good (or equally bad): choose it whenever they are
-  {CHOICES[2]}    answer B is better
+{choices}
 
-{textwrap.fill(f"{JUDGING} {keep}", 118)}
-"""
+{textwrap.fill(f"{words['judging']} {words['keep_columns']}", 118)}
+{_required(study.form)}{contact}{_practice(study)}"""
+
+
+def _meaning(choice: str, words: Mapping[str, str]) -> str:
+    side, _, strength = choice.partition(" ")
+    return words["same"] if side == "tie" else words[f"better_{strength}" if strength else "better"].format(letter=side)
+
+
+def _required(form: RatingForm) -> str:
+    """What a rater must give beside the choices."""
+    words, lines = form.words, []
+    if form.reasons:
+        lines.append(f"{' / '.join(REASONS)}: {words['reasons']} ({words['reasons_needed']})")
+        lines += [f"  {reason}" for reason in form.reasons]
+    if form.min_comment:
+        lines.append(f"comment: {words['least'].format(count=form.min_comment)}")
+    return "".join(f"\n{line}" for line in lines) + ("\n" if lines else "")
+
+
+def _practice(study: Study) -> str:
+    """The practice items with their answers."""
+    words, parts = study.form.words, []
+    for number, one in enumerate(study.form.practice, start=1):
+        answers = ", ".join(f"{name}: {choice}" for name, choice in one.answers.items())
+        parts.append(
+            f"\n{words['practice'].format(number=number)}\n\n"
+            f"{words['prompt']}: {one.prompt}\n\nA: {one.a}\n\nB: {one.b}\n\n"
+            f"{words['expected'].format(answers=answers)} {one.why}\n"
+        )
+    return "".join(parts)
 
 
 def utf16_units(text: str) -> int:
@@ -140,7 +183,18 @@ def write_rating_page(study: Study, path: Path | str) -> Path:
     except UnicodeEncodeError as error:
         broken = ascii(error.object[error.start : error.end])
         raise InputError(f"{path}: a text has the lone surrogate {broken}; repair that completion.") from error
-    return write_page(path, "rating.html.j2", data=data)
+    form = study.form
+    given: dict[str, Any] = {
+        "words": form.words,
+        "language": form.language,
+        "instructions": form.instructions,
+        "contact": form.contact,
+    }
+    given["letters"] = letters_of(form)
+    given["ranking"] = form.ranking
+    given["strength"] = form.strength
+    given["rendered"] = [item.texts for item in study.items] if form.render == "markdown" else []
+    return write_page(path, "rating.html.j2", data=data, **given)
 
 
 def rating_data(study: Study) -> dict[str, Any]:
@@ -148,13 +202,26 @@ def rating_data(study: Study) -> dict[str, Any]:
     numbers = {item.item: number for number, item in enumerate(study.items)}
     raters = []
     for name, order in study.orders.items():
-        rows = [[row.row, row.text_hash(item), numbers[item.item], row.left] for row, item in study.rater_rows(name)]
+        rows = [
+            [row.row, row.text_hash(item), numbers[item.item], list(row.order) or row.left]
+            for row, item in study.rater_rows(name)
+        ]
         raters.append({"name": name, "order": list(order), "rows": rows})
     return {
         "study": study.id,
         "title": study.title,
         "definitions": dict(study.definitions),
+        "names": names_of(study.attributes, study.form.language),
+        "words": study.form.words,
         "guard": PATTERN,
+        "choices": choice_words(study.form),
+        "rendered": study.form.render == "markdown",
+        "code": study.form.questions == "code",
+        "levels": choices_of(study.form),
+        "ranking": study.form.ranking,
+        "reasons": list(study.form.reasons),
+        "least": study.form.min_comment,
+        "practice": [one.to_json() for one in study.form.practice],
         "items": [[item.prompt, *item.texts] for item in study.items],
         "raters": raters,
     }

@@ -17,28 +17,13 @@ from coh_lightning.errors import InputError, named
 from coh_lightning.feedback.compressed import read_text
 from coh_lightning.feedback.jsonl import parse_json, read_values, write_jsonl
 from coh_lightning.feedback.judgments import TIE
+from coh_lightning.human_eval.form import DEFAULT_FORM, RatingForm, every_definition
 from coh_lightning.io import atomic_write
 
 ITEMS, STUDY, KEY, JUDGMENTS = "items.jsonl", "study.json", "key.json", "judgments.jsonl"
 
-DEFINITIONS = {
-    "accuracy": (
-        "Which answer says only what the prompt supports? What the prompt doesn't say, or says otherwise, counts "
-        "against an answer."
-    ),
-    "coherence": "Which answer is easier to read on its own, without the prompt?",
-    "coverage": "Which answer holds more of what is important in the prompt?",
-    "helpful": (
-        "Which answer does more for the person who asked? It does what was asked, says it clearly, and asks back "
-        "where something is missing."
-    ),
-    "harmless": (
-        "Which answer does less harm? It doesn't insult or deceive and helps nobody to hurt anyone; to decline "
-        "such a request kindly is good."
-    ),
-    "overall": "All in all, which answer is better?",
-}
-"""Attribute -> what raters are asked, unless the export gives its own words."""
+DEFINITIONS = every_definition()
+"""Attribute -> what raters are asked, unless the export gives its own words or a set of questions."""
 
 TITLE = "Which answer is better?"
 
@@ -66,7 +51,8 @@ class StudyItem:
     item: str
     prompt: str
     """Without any feedback sentence."""
-    texts: tuple[str, str]
+    texts: tuple[str, ...]
+    """Two, or three to five that are ranked."""
     sha: str
     """`digest(prompt, *texts)`."""
 
@@ -83,11 +69,18 @@ class RatingRow:
     item: str
     rater: str
     left: int
-    """Index (0 or 1) of the text that is shown as A."""
+    """Index of the text that is shown as A."""
+    order: tuple[int, ...] = ()
+    """Indices of the texts shown as A, B, C, ... if there are more than two."""
 
-    def shown(self, item: StudyItem) -> tuple[str, str]:
-        """The texts of A and B."""
-        return item.texts[self.left], item.texts[1 - self.left]
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Indices of the texts as they are shown."""
+        return self.order or (self.left, 1 - self.left)
+
+    def shown(self, item: StudyItem) -> tuple[str, ...]:
+        """The texts of A, B, ..."""
+        return tuple(item.texts[place] for place in self.places)
 
     def text_hash(self, item: StudyItem) -> str:
         """`digest` of the prompt, A and B, after a letter: without it, spreadsheets read some as numbers (12e4...)."""
@@ -111,6 +104,7 @@ class Study:
     """In each rater's order."""
     key: Mapping[str, Any]
     """The content of `key.json`."""
+    form: RatingForm = DEFAULT_FORM
 
     @property
     def raters(self) -> tuple[str, ...]:
@@ -128,17 +122,24 @@ class Study:
 def write_study(study: Study, folder: Path) -> None:
     """Write items.jsonl, study.json and key.json."""
     write_jsonl(folder / ITEMS, study.items)
-    blind = {
+    blind: dict[str, Any] = {
         "id": study.id,
         "title": study.title,
         "attributes": list(study.attributes),
         "definitions": dict(study.definitions),
         "orders": {rater: list(order) for rater, order in study.orders.items()},
-        "rows": [{"row": row.row, "item": row.item, "rater": row.rater, "left": row.left} for row in study.rows],
+        "rows": [_row_line(row) for row in study.rows],
     }
+    if form := study.form.to_json():
+        blind["form"] = form
     for name, value in ((STUDY, blind), (KEY, study.key)):
         with atomic_write(folder / name) as aside:
             aside.write_text(json.dumps(value, allow_nan=False, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def _row_line(row: RatingRow) -> dict[str, Any]:
+    line: dict[str, Any] = {"row": row.row, "item": row.item, "rater": row.rater, "left": row.left}
+    return line | ({"order": list(row.order)} if row.order else {})
 
 
 def read_items(folder: Path) -> list[StudyItem]:
@@ -147,15 +148,17 @@ def read_items(folder: Path) -> list[StudyItem]:
     items: dict[str, StudyItem] = {}
     for where, value in read_values(path):
         match value:
-            case {"item": str(id), "prompt": str(prompt), "texts": [str(first), str(second)], "sha": str(sha)}:
-                if (found := digest(prompt, first, second)) != sha:
+            case {"item": str(id), "prompt": str(prompt), "texts": [*texts], "sha": str(sha)} if 2 <= len(
+                texts
+            ) <= 5 and all(isinstance(text, str) for text in texts):
+                if (found := digest(prompt, *texts)) != sha:
                     changed = f"the texts of item {id!r:.60} were changed (their hash is {found}, not {sha!r:.20})"
                     raise InputError(f"{where}: {changed}; restore the file.")
                 if id in items:
                     raise _not_exported(where, f"it repeats item {id!r:.60}")
-                items[id] = StudyItem(id, prompt, (first, second), sha)
+                items[id] = StudyItem(id, prompt, tuple(texts), sha)
             case _:
-                raise _not_exported(where, "the line doesn't have item, prompt, two texts and sha")
+                raise _not_exported(where, "the line doesn't have item, prompt, two to five texts and sha")
     return list(items.values())
 
 
@@ -183,8 +186,8 @@ def read_key(folder: Path) -> dict[str, Any]:
             number(bound, f"exclusion.{named(name)}", str(path))
     for item, about in key["items"].items():
         match about:
-            case {"prompt_id": str(), "systems": [str(), str()]} if about.get("expected") in (None, 0, 1, TIE):
-                if isinstance(about.get("kind", ""), str):
+            case {"prompt_id": str(), "systems": [str(), str(), *more]} if about.get("expected") in (None, 0, 1, TIE):
+                if all(isinstance(name, str) for name in more) and isinstance(about.get("kind", ""), str):
                     continue
         raise _not_exported(path, f"item {item!r:.60} has no prompt id and two systems")
     for row, about in key["rows"].items():
@@ -225,23 +228,34 @@ def read_study(folder: Path) -> Study:
         definitions=study["definitions"],
         orders={rater: tuple(order) for rater, order in study["orders"].items()},
         items=tuple(items),
-        rows=tuple(_rows(study, {item.item for item in items}, key, path)),
+        rows=tuple(_rows(study, {item.item: len(item.texts) for item in items}, key, path)),
         key=key,
+        form=RatingForm.from_json(study.get("form", {}), str(path)),
     )
 
 
-def _rows(study: Mapping[str, Any], items: set[str], key: Mapping[str, Any], path: Path) -> Iterator[RatingRow]:
+def _rows(
+    study: Mapping[str, Any], sizes: Mapping[str, int], key: Mapping[str, Any], path: Path
+) -> Iterator[RatingRow]:
+    """The rows; `sizes`: item -> number of its texts."""
     for place, line in enumerate(study["rows"]):
         match line:
-            case {"row": str(row), "item": str(item), "rater": str(rater), "left": (0 | 1) as left}:
+            case {"row": str(row), "item": str(item), "rater": str(rater), "left": int(left)} if (
+                left in (0, 1) or "order" in line
+            ):
                 pass
             case _:
                 raise _not_exported(path, f"rows[{place}] lacks row, item or rater, or its left is not 0 or 1")
-        if item not in items or item not in key["items"] or row not in key["rows"] or rater not in study["orders"]:
+        if item not in sizes or item not in key["items"] or row not in key["rows"] or rater not in study["orders"]:
             raise _mixed(path, f"rows[{place}], {row!r:.60}, has no item in {ITEMS} and {KEY}, or no rater")
+        order = line.get("order", [])
+        shown = order if isinstance(order, list) and len(order) > 2 else [left, 1 - left]
+        whole = all(type(one) is int for one in shown) and sorted(shown) == [*range(sizes[item])]
+        if not whole or shown[0] != left or len(key["items"][item]["systems"]) != sizes[item]:
+            raise _not_exported(path, f"rows[{place}], {row!r:.60}, doesn't show the texts of its item")
         if key["rows"][row]["check"] in ("identical", "gold") and key["items"][item].get("expected") is None:
             raise _mixed(path, f"rows[{place}], {row!r:.60}, is a check without a right answer in {KEY}")
-        yield RatingRow(row, item, rater, left)
+        yield RatingRow(row, item, rater, left, tuple(shown) if len(shown) > 2 else ())
 
 
 def _not_exported(where: object, what: str) -> InputError:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import regex
 
 from coh_lightning.errors import named
-from coh_lightning.human_eval.sheets import unguard
+from coh_lightning.human_eval.sheets import texts_of, unguard
 from coh_lightning.human_eval.study import HASH_LETTER, RatingRow, Study, StudyItem
 
 TEXTS = {"prompt": "prompt", "answer_a": "answer A", "answer_b": "answer B"}
@@ -38,6 +38,8 @@ class SubmittedRow:
     unclear: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Attribute -> the different answers of one annotation; none counts."""
     comment: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Side (A, B) -> its cell of reasons."""
     seconds: str = ""
     study_id: str = ""
     rater: str = ""
@@ -62,6 +64,7 @@ class ExportedRows:
         self.rows: Mapping[str, RatingRow] = {row.row: row for row in study.rows}
         self.items: Mapping[str, StudyItem] = {item.item: item for item in study.items}
         self._study = study.id
+        self._columns = texts_of(study.form)
         self._texts = {_bare(text) for item in study.items for text in (item.prompt, *item.texts)} - {""}
 
     def changed(self, answer: SubmittedRow) -> list[str]:
@@ -105,7 +108,7 @@ class ExportedRows:
                 f"{changed[0]} of {this} differs from the exported text; it is not counted. {restore}",
                 f"have other texts than were exported, and no text_hash of theirs; none of them is counted. {restore}",
             )
-        if len(answer.texts) < len(TEXTS) and answer.text_hash is not None and not hashed:
+        if len(answer.texts) < len(self._columns) and answer.text_hash is not None and not hashed:
             other = f"{answer.text_hash[:40]!r}, not {row.text_hash(self.items[row.item])}"
             return Mismatch(
                 f"the text_hash of {this} is {other}: other texts were rated; it is not counted.",
@@ -121,7 +124,7 @@ class ExportedRows:
     def _expected(self, answer: SubmittedRow) -> dict[str, str]:
         row = self.rows[answer.row_id]
         item = self.items[row.item]
-        return dict(zip(TEXTS, (item.prompt, *row.shown(item)), strict=True))
+        return dict(zip(self._columns, (item.prompt, *row.shown(item)), strict=True))
 
     def _hashed(self, answer: SubmittedRow) -> bool:
         row = self.rows[answer.row_id]

@@ -23,19 +23,22 @@ from coh_lightning.human_eval.votes import PEOPLE, Prompt, Vote
 
 Raters = Literal["people", "judge", "all"]
 Score = Callable[[Sequence[Completion]], Sequence[Completion]]
+Criticize = Callable[[Completion], str]
 Asked = tuple[str, str, str, str]
 """One question to one rater: rater, item, row, attribute."""
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A completion and the scores that scorers or a reward model gave it."""
+    """A completion, the scores that scorers or a reward model gave it, and what a critic in code said of it."""
 
     prompt: Prompt
     text: str
     author: str
     scores: Mapping[str, float]
     where: str
+    critique: str | None = None
+    """What a critic in code said of it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def read_sources(
     exclude: bool = True,
     task: str | None = None,
     score: Score | None = None,
+    criticize: Criticize | None = None,
 ) -> Sources:
     """Read studies (folders), judgments, completions with scores, and records (files), in this order.
 
@@ -77,6 +81,7 @@ def read_sources(
         exclude: leave out the people whom a study's own rules exclude.
         task: the noun for a completion, instead of what completions say.
         score: adds scores to the completions of each source file of them.
+        criticize: says what is good or bad about each of them.
 
     Raises:
         InputError: naming file and line.
@@ -93,7 +98,7 @@ def read_sources(
         _find_pairs([one for _, one in judgments], known, pairs)
         _take(judgments, pairs, sources, seen, raters, study="")
     for path in scored:
-        _read_scored(path, known, sources, score)
+        _read_scored(path, known, sources, score, criticize)
     for path in (path for path, kind in kinds if kind == "records"):
         sources.records += read_jsonl(path, Feedback)
     return sources
@@ -214,7 +219,7 @@ def _take(
             left_out.add("votes of raters whom the study's rules exclude (--no-exclusion takes them)", where)
             continue
         pair = pairs.get(one.item)
-        if pair is None or set(one.systems) != set(pair.texts):
+        if pair is None or not set(one.systems) <= set(pair.texts):
             fact = f"the texts of item {one.item!r:.60}, {' and '.join(map(named, one.systems))}, are not known"
             raise InputError(f"{where}: {fact}; give the study's folder, or the completions that were judged.")
         if key in seen:
@@ -259,7 +264,9 @@ def _unusable(texts: Sequence[str]) -> str | None:
     return "votes on a pair with an empty text" if not all(text.strip() for text in texts) else None
 
 
-def _read_scored(path: Path, known: KnownPrompts, sources: Sources, score: Score | None) -> None:
+def _read_scored(
+    path: Path, known: KnownPrompts, sources: Sources, score: Score | None, criticize: Criticize | None
+) -> None:
     answers = []
     for system, output, line in known.lines[path]:
         if isinstance(line.get("answer"), str) and "completion" not in line:
@@ -280,14 +287,20 @@ def _read_scored(path: Path, known: KnownPrompts, sources: Sources, score: Score
             (dataclasses.replace(one, scores=new.scores), output)
             for (one, output), new in zip(answers, found, strict=True)
         ]
+    if criticize is not None:
+        answers = [
+            (dataclasses.replace(one, critique=criticize(_completion(one, output))), output) for one, output in answers
+        ]
     for one, _ in answers:
-        if one.scores:
+        if one.scores or one.critique is not None:
             sources.scored.append(one)
         else:
             sources.left_out.add("completions without scores", one.where)
-    if not any(one.scores for one, _ in answers):
+    if not any(one.scores or one.critique is not None for one, _ in answers):
         fact = "no completion has 'scores', numbers by name as scorers and reward models write them"
-        remedy = "name a scorer (--scorers); completions that were only compared go to --completions"
+        remedy = (
+            "name a scorer (--scorers) or a critic (--critic); completions that were only compared go to --completions"
+        )
         raise InputError(f"{path}: {fact}; {remedy}.")
 
 

@@ -20,13 +20,12 @@ from typing import Any
 
 from coh_lightning.errors import InputError, first_line
 from coh_lightning.feedback.compressed import check_unpacked
+from coh_lightning.human_eval.annotation_tools import guidance
+from coh_lightning.human_eval.choices import choices_of, in_words
 from coh_lightning.human_eval.sheets import (
     AFTER,
-    ASKED,
     BEFORE,
     CELL_LIMIT,
-    CHOICES,
-    JUDGING,
     ROW_LIMIT,
     instructions,
     sheet_cells,
@@ -114,9 +113,13 @@ def _workbook(study: Study, rater: str) -> Any:
         sheet.column_dimensions[letter].hidden = name in IDS
         if name in order and cells:
             sentence = study.definitions[name]
-            choices, show = f'"{",".join(CHOICES)}"', {"showErrorMessage": True, "showInputMessage": True}
+            choices, show = (
+                f'"{",".join(choices_of(study.form))}"',
+                {"showErrorMessage": True, "showInputMessage": True},
+            )
             rule = DataValidation(type="list", formula1=choices, allow_blank=True, **show)
-            rule.errorTitle, rule.error = "A, tie or B", "Choose A, tie or B, or leave the cell empty."
+            known = in_words(study.form)
+            rule.errorTitle, rule.error = known[:32], f"Choose {known}, or leave the cell empty."
             rule.promptTitle, rule.prompt = name[:32], (sentence if len(sentence) <= 255 else sentence[:254] + "…")
             rule.add(f"{letter}{TOP + 1}:{letter}{TOP + len(cells)}")
             sheet.add_data_validation(rule)
@@ -145,7 +148,7 @@ def _workbook(study: Study, rater: str) -> Any:
 def _above(study: Study, order: Sequence[str], clipped: Sequence[int]) -> str:
     """What stands above the items: the instructions, the questions, and which rows don't show the whole of a text."""
     questions = [f"{name}: {study.definitions[name]}" for name in order]
-    lines = [study.title, f"{ASKED} {JUDGING}", *questions]
+    lines = [study.title, " ".join(guidance(study)), *questions]
     if clipped:
         numbers = ", ".join(map(str, clipped[:10])) + (", ..." if len(clipped) > 10 else "")
         lines.append(

@@ -10,8 +10,8 @@ agree and the share of verdicts for the left side, with their intervals. The ans
 people's are, of the rater `judge:MODEL`: one order, drawn by the seed, counts; the other is the check "swap".
 
 In a human study (`judge STUDY ...`) the judge rates the items that people rate. Written to the study's own
-`judgments.jsonl`, it counts as one more rater in `human-eval report`. To report it alone, copy the study's folder
-without its `judgments.jsonl`.
+`judgments.jsonl`, it stands beside people in `human-eval report` and is never counted as one of them. To report it
+alone, copy the study's folder without its `judgments.jsonl`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.human_eval.study import DEFINITIONS, read_study
 from coh_lightning.judge.prompts import comparisons_of_files, comparisons_of_study, questions
 
@@ -71,7 +71,9 @@ Prompts and completions are sent to the endpoint. No question is asked twice: th
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `judge`; returns its exit status: 1 if questions are left without an answer. Raises InputError."""
+    """The command `judge`; returns its exit status: 1 if questions are left without an answer, or the judge gave no
+    usable answer at all. Raises InputError.
+    """
     options = _parser().parse_args(argv)
     for name in ("max_tokens", "parallel", "attempts", "max_prompts"):
         value = getattr(options, name)
@@ -112,14 +114,19 @@ def main(argv: Sequence[str]) -> int:
         print(f"note: {words}", file=sys.stderr)
     asked = questions(comparisons, attributes, model=options.model, seed=options.seed)
     print(
-        f"{len(comparisons)} pairs, {len(attributes)} attributes, both orders: {len(asked)} questions for "
+        f"{counted(len(comparisons), 'pair')}, {counted(len(attributes), 'attribute')}, both orders: "
+        f"{counted(len(asked), 'question')} for "
         f"{options.model} at {endpoint.shown}",
         file=sys.stderr,
     )
     fields = {"model": options.model, "temperature": options.temperature, "max_tokens": options.max_tokens, **body}
     outcome = judge(asked, endpoint, fields, output=options.output, parallel=options.parallel)
     print(show(outcome))
-    print(f"{len(outcome.judgments)} judgments in {options.output} ({outcome.asked} questions answered now)")
+    if not outcome.judgments:
+        print(f"{options.model} gave no usable answer, so nothing is judged and {options.output} has none of its rows")
+        return 1
+    answered = f"{counted(outcome.asked, 'question')} answered now"
+    print(f"{counted(len(outcome.judgments), 'judgment')} in {options.output} ({answered})")
     return 1 if outcome.left else 0
 
 

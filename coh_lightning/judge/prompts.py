@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coh_lightning.errors import InputError
 from coh_lightning.feedback.judgments import JUDGE, TIE, Judgment
 from coh_lightning.human_eval.items import match
 from coh_lightning.human_eval.study import Study, digest
@@ -143,12 +144,19 @@ def comparisons_of_files(
 
 def comparisons_of_study(study: Study) -> list[JudgedPair]:
     """The pairs of a human study under its own item ids, without those that check people (gold, equal texts)."""
+    if study.form.ranking:
+        raise InputError(
+            f"Study {study.id} ranks {study.form.ranking} answers at once; a judge compares two, so give it the "
+            "completions files."
+        )
     pairs = []
     for item in study.items:
         about = study.key["items"][item.item]
         if about.get("kind", "pair") == "pair":
             first, second = about["systems"]
-            pairs.append(JudgedPair(item.item, about["prompt_id"], item.prompt, (first, second), item.texts))
+            pairs.append(
+                JudgedPair(item.item, about["prompt_id"], item.prompt, (first, second), (item.texts[0], item.texts[1]))
+            )
     return pairs
 
 

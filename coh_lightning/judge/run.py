@@ -56,7 +56,7 @@ class Outcome:
     """The result of a run."""
 
     judgments: list[Judgment]
-    """All of this judge's on these questions, including those of earlier runs."""
+    """All of this judge's on these questions, including those of earlier runs; none if it gave no verdict at all."""
     asked: int
     """Requests of this run that were answered."""
     unusable: Mapping[str, int]
@@ -114,10 +114,13 @@ def judge(
         for row, reply in replies.items():
             if reply.verdict in ("A", "B", TIE):
                 known[row] = by_row[row].judgment(reply.verdict, round(reply.seconds, 3))
-        if others or known:
-            write_jsonl(output, [*others, *(known[row] for row in by_row if row in known)])
+        own = [known[row] for row in by_row if row in known]
+        if (waiting or replies) and all(one.comment == EQUAL for one in own):
+            own = []  # asked without one verdict: ties that it was not asked about would look like its result
+        if others or own:
+            write_jsonl(output, [*others, *own])
     return Outcome(
-        [known[row] for row in by_row if row in known],
+        own,
         count,
         Counter(reply.verdict for row, reply in replies.items() if row not in known),
         len(waiting) - count,

@@ -45,7 +45,7 @@ def row_losses(lm: nn.Module, batch: Mapping[str, Tensor], *, call: int = CALL) 
     own = head.forward
 
     def in_pieces(hidden: Tensor) -> Tensor:
-        found = _in_pieces(own, list(head.parameters()), hidden, batch, at_once)
+        found = _in_pieces(head, own, hidden, batch, at_once)
         return torch.cat([found.nll.flatten(), found.unlikelihood.flatten(), found.loss[None]])[None, :, None]
 
     with _replaced(head, in_pieces):
@@ -59,8 +59,8 @@ def sources_at_once(lm: nn.Module, sources: int, device: torch.device) -> int:
     # float16 needs the loss scaled before its gradient is computed
     if not getattr(lm, _FLAG, False) or mask_dtype(lm, device) == torch.float16:
         return sources
-    config = model_config(lm).get_text_config()
-    return memory.sources_at_once(sources, vocabulary=config.vocab_size, hidden=config.hidden_size)
+    vocabulary = model_config(lm).get_text_config().vocab_size
+    return memory.sources_at_once(sources, vocabulary=vocabulary, gpu=device.type != "cpu")
 
 
 def use_head_in_pieces(lm: nn.Module) -> bool:
@@ -113,36 +113,47 @@ def _is_last(lm: nn.Module, head: nn.Module) -> bool:
 
 
 def _in_pieces(
-    head: Callable[[Tensor], Tensor],
-    parameters: Sequence[nn.Parameter],
-    hidden: Tensor,
-    batch: Mapping[str, Tensor],
-    count: int,
+    head: nn.Module, own: Callable[[Tensor], Tensor], hidden: Tensor, batch: Mapping[str, Tensor], count: int
 ) -> TokenLosses:
-    """The losses of sources (1, U, H), with the logits of `count` at a time; only `loss` has gradients."""
-    wanted = [one for one in (hidden, *parameters) if one.requires_grad] if torch.is_grad_enabled() else []
+    """The losses of sources (1, U, H), with the logits of `count` at a time; only `loss` has gradients. `own` is the
+    head's forward.
+    """
+    wanted = [one for one in (hidden, *head.parameters()) if one.requires_grad] if torch.is_grad_enabled() else []
     parts: list[TokenLosses] = []
-    of_hidden: list[Tensor] = []
-    sums: list[Tensor] = []
+    sums = [torch.zeros_like(one) for one in wanted]
     for start in range(0, hidden.shape[1], count):
-        piece = hidden[:, start : start + count].detach().requires_grad_(bool(wanted) and hidden.requires_grad)
+        piece = hidden[:, start : start + count].detach().requires_grad_(hidden.requires_grad)
         with torch.set_grad_enabled(bool(wanted)):
-            found = token_losses(head(piece)[0], _part(batch, start, start + count))
+            logits = own(piece)[0]
+            found = token_losses(logits, _part(batch, start, start + count))
         parts.append(TokenLosses(found.nll.detach(), found.unlikelihood.detach(), found.loss.detach()))
-        if not wanted:
-            continue
-        inputs = [piece if one is hidden else one for one in wanted]
-        gradients = list(torch.autograd.grad(found.loss, inputs))
-        del found
-        if hidden.requires_grad:
-            of_hidden.append(gradients.pop(0))
-        sums = [one.add_(other) for one, other in zip(sums, gradients, strict=True)] if sums else gradients
-        del gradients
+        if wanted:
+            inputs = [piece if one is hidden else one for one in wanted]
+            pairs = zip(wanted, sums, strict=True)
+            totals = [total[:, start : start + count] if one is hidden else total for one, total in pairs]
+            _add_gradients(head, piece, logits, found.loss, inputs, totals)
     loss = torch.stack([part.loss for part in parts]).sum()
     if wanted:
-        gradients = [torch.cat(of_hidden, dim=1), *sums] if of_hidden else sums
-        loss = _Known.apply(loss, len(gradients), *gradients, *wanted)
+        loss = _Known.apply(loss, len(sums), *sums, *wanted)
     return TokenLosses(torch.cat([part.nll for part in parts]), torch.cat([part.unlikelihood for part in parts]), loss)
+
+
+def _add_gradients(
+    head: nn.Module, piece: Tensor, logits: Tensor, loss: Tensor, inputs: Sequence[Tensor], into: Sequence[Tensor]
+) -> None:
+    """Adds the gradients of a piece's loss by its inputs: itself and parameters of the head, those that are trained."""
+    weight = head.weight
+    if type(head) is not nn.Linear or head.bias is not None or not logits.dtype == weight.dtype == piece.dtype:
+        for total, gradient in zip(into, torch.autograd.grad(loss, inputs), strict=True):
+            total.add_(gradient)
+        return
+    # the same by hand, without another tensor of the size of the weights
+    [of_logits] = torch.autograd.grad(loss, [logits])
+    for one, total in zip(inputs, into, strict=True):
+        if one is piece:
+            torch.mm(of_logits, weight.detach(), out=total[0])
+        else:
+            total.addmm_(of_logits.t(), piece.detach()[0])
 
 
 def _part(batch: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:

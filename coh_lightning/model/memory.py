@@ -3,7 +3,7 @@
 of a block, for each token     8 hidden and 4 intermediate vectors (query, key, value, norms, MLP, residuals)
 with gradient checkpointing    one hidden vector for each block; one block is recomputed, with its gradients
 of a predicted token           the logits, their float32 copy and its gradient; where the head runs in pieces, those of
-                               one piece, and the gradient of its weights a second time
+                               one piece
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ WHOLE = 2**28
 PIECE = 2**26
 """Bytes of the logits of a piece, in float32, ..."""
 
-LEAST = 128
-"""... but at least this many sources: each piece adds to the gradient of the head's weights, which takes time. Measured
-on a CPU, for 150,000 tokens and 256 numbers each: 64 at once 43 % more than all at once, 128 17 %, 256 7 %.
+LEAST, LEAST_ON_GPU = 128, 512
+"""... but at least this many sources: each piece reads and writes the gradient of the head's weights. Measured on a
+CPU, for 150,000 tokens and 256 numbers each: 64 sources at once take 8 % more time than all, 128 and 256 none. Reckoned
+for a GPU: with 512 the products take longer than the reading and writing.
 """
 
 
@@ -34,15 +35,13 @@ def activation_bytes(
     return size * tokens * layers * hidden + 2 * block if recomputed else layers * block
 
 
-def sources_at_once(sources: int, *, vocabulary: int, hidden: int) -> int:
+def sources_at_once(sources: int, *, vocabulary: int, gpu: bool) -> int:
     """How many of a row's sources go through the head together, if it can run in pieces."""
-    at_once = max(PIECE // (4 * vocabulary), LEAST)
-    # the gradient of the weights a second time is as large as the logits of a third of `hidden` sources
-    few = sources * 4 * vocabulary <= WHOLE or sources <= at_once + hidden // 3
-    return sources if few else at_once
+    if sources * 4 * vocabulary <= WHOLE:
+        return sources
+    return max(PIECE // (4 * vocabulary), LEAST_ON_GPU if gpu else LEAST)
 
 
-def logit_bytes(sources: int, *, at_once: int, vocabulary: int, hidden: int, size: int) -> int:
-    """Bytes of the logits of a row, of which the head computes `at_once` together."""
-    again = 0 if at_once >= sources else 4 * hidden * vocabulary
-    return at_once * vocabulary * (size + 4 + 4) + again
+def logit_bytes(sources: float, vocabulary: int, size: int) -> float:
+    """Bytes of the logits at places that go through the head together."""
+    return sources * vocabulary * (size + 4 + 4)

@@ -12,17 +12,22 @@ built (`build.check_sizes`).
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import InputError, first_line
-from coh_lightning.model.checkpoints import read_checkpoint_info
-from coh_lightning.model.loading import ModelSpec
 from coh_lightning.sequences.encoder import Encoder
 from coh_lightning.worlds import TABLE, WORLD, is_world, resolve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from coh_lightning.model.loading import ModelSpec
+
+GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""The classes of tokenizers without Python code of their own, as transformers 5 and 4 name it."""
 
 PROBES = (
     "The quick brown fox doesn't jump over 1234567 lazy dogs: £3.50, 20 %!",
@@ -90,11 +95,17 @@ def _own_name(spec: ModelSpec | None) -> str | None:
     """The model's own tokenizer, by name or folder; None where it has none."""
     if spec is None or spec.from_config is not None:
         return None
-    return str(read_checkpoint_info(spec.checkpoint)["tokenizer"]) if spec.checkpoint is not None else spec.name_or_path
+    if spec.checkpoint is None:
+        return spec.name_or_path
+    from coh_lightning.model.checkpoints import read_checkpoint_info
+
+    return str(read_checkpoint_info(spec.checkpoint)["tokenizer"])
 
 
 def _as_trained_with(choice: Choice, spec: ModelSpec) -> Choice:
     """The choice, if its hash is the one in the model's checkpoint."""
+    from coh_lightning.model.checkpoints import read_checkpoint_info
+
     assert spec.checkpoint is not None
     saved = read_checkpoint_info(spec.checkpoint)
     if Encoder(choice.tokenizer).tokenizer_hash == saved["data"]["tokenizer"]:
@@ -120,7 +131,7 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     name = name or WORLD
     place = resolve("tokenizer", name) if is_world(name) else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        tokenizer = _without_torch(Path(place)) or _by_transformers(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
         what = f"The tokenizer '{name}' can't be loaded ({first_line(error)})"
         raise InputError(f"{what}; give a name on the hub or an existing folder.") from error
@@ -133,6 +144,29 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
         place = f"the folder {name}" if name and Path(name).is_dir() else f"'{name}'"
         raise InputError(f"There is no tokenizer in {place} (no vocabulary); name one with data.tokenizer.")
     return tokenizer
+
+
+def _by_transformers(place: str | Path, *, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer  # which imports torch, in seconds
+
+    return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+
+
+def _without_torch(folder: Path) -> Any | None:
+    """The tokenizer of a folder whose settings ask for nothing but its tokenizer.json, where `AutoTokenizer` would take
+    the same class after reading the model's config; else None.
+    """
+    settings, model = folder / "tokenizer_config.json", folder / "config.json"
+    if not settings.is_file() or not (folder / "tokenizer.json").is_file():
+        return None
+    given = json.loads(settings.read_text(encoding="utf-8"))
+    kind = json.loads(model.read_text(encoding="utf-8")).get("model_type") if model.is_file() else None
+    plain = given.get("tokenizer_class") in GENERIC and not {"auto_map", "fix_mistral_regex"} & given.keys()
+    if not plain or kind not in (None, "llama", "gpt2"):
+        return None
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def first_difference(own: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from coh_lightning.errors import counted, visible
 from coh_lightning.io import atomic_write
+from coh_lightning.pages.markdown import markdown_html
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,7 +67,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(policy=_policy, asset=_asset)
-    environment.filters.update(visible=visible, counted=counted, image=_image)
+    environment.filters.update(
+        visible=visible, counted=counted, image=_image, dark_image=_dark_image, markdown=_markdown
+    )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # ASCII: no character is hidden in it
     return environment
 
@@ -77,6 +81,13 @@ def _printed(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
         return Markup(str(escape(value)).translate(_SIGNS))
     return value
+
+
+def _markdown(text: str) -> Markup:
+    """A text in Markdown as HTML, invisible characters as signs."""
+    from markupsafe import Markup
+
+    return Markup(markdown_html(text).translate(_SIGNS))
 
 
 def _policy(style: str, script: str) -> Markup:
@@ -102,4 +113,28 @@ def _asset(name: str) -> Markup:
 
 def _image(path: Path) -> str:
     """An SVG file as the address of an image, in which no script runs."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return _address(path.read_bytes())
+
+
+DARK = {
+    "#ffffff": "#1c1f23",
+    "#343a40": "#e9e6e1",
+    "#ced4da": "#4a4f57",
+    "#6c757d": "#9aa0a6",
+    "#e9ecef": "#31353b",
+    "#0b7285": "#74c7d1",
+    "#5c636a": "#b9b4ac",
+}
+"""Colors of figures (human_eval/figures.py) -> those of a page in dark mode (base.css)."""
+
+
+def _dark_image(path: Path) -> str:
+    """The same image for a page in dark mode."""
+    content = re.sub(
+        rb"#[0-9a-f]{6}\b", lambda found: DARK.get(found[0].decode(), found[0].decode()).encode(), path.read_bytes()
+    )
+    return _address(content)
+
+
+def _address(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

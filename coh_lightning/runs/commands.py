@@ -1,4 +1,4 @@
-"""What `coh sweep` and `coh compare` share: the words of a command, the end of its log, and a stop by SIGTERM."""
+"""What `coh sweep`, `coh compare` and `coh rounds` share: a command's words, the end of its log, a stop by SIGTERM."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def sigterm_as_exit() -> Iterator[None]:
 def read_settings(file: Path, kind: str) -> Any:
     """The value of a YAML file. Raises InputError, with the line where there is one; `kind`: "sweep" or the like."""
     if not file.is_file():
-        folder = "conf/sweep/" if kind == "sweep" else "conf/compare/"
+        folder = {"sweep": "conf/sweep/", "rounds": "conf/rounds/"}.get(kind, "conf/compare/")
         raise InputError(f"there is no {kind} file {file}; {folder} has examples.")
     try:
         return load(file.read_text(encoding="utf-8"))

@@ -32,8 +32,9 @@ def as_launched(devices: Any, nodes: int) -> tuple[Any, int]:
     if nodes == 1 and configured == here:
         nodes = machines
     if (configured, nodes) != (here, machines):
+        started = f"{counted(here, 'process', 'processes')} on each of {counted(machines, 'machine')}"
         raise InputError(
-            f"torchrun has started {here} processes on each of {counted(machines, 'machine')}, but trainer.devices is "
+            f"torchrun has started {started}, but trainer.devices is "
             f"{devices} and trainer.num_nodes {nodes}; leave both out, or set them to {here} and {machines}."
         )
     return devices, nodes

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.io import PART, explain_os_error
 from coh_lightning.yaml_text import load
 
@@ -193,5 +193,5 @@ def checked_checkpoint(path: Path) -> Path:
         near = f"; there is one at {other}" if other else ""
         raise InputError(f"ckpt_path: there is no checkpoint at {path}{near}.")
     if not is_whole(path):
-        raise InputError(f"ckpt_path: {path} is not a complete checkpoint ({path.stat().st_size} bytes).")
+        raise InputError(f"ckpt_path: {path} is not a complete checkpoint ({counted(path.stat().st_size, 'byte')}).")
     return path

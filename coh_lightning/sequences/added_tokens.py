@@ -59,6 +59,10 @@ class AddedTokens:
         added = [{**it, "special": it["special"] or it["content"] in self.control} for it in settings["added_tokens"]]
         return json.dumps({**settings, "added_tokens": added})
 
+    def occur_in(self, text: str) -> bool:
+        """Whether a text has a special, control or kept token."""
+        return self._named is not None and self._named.search(text) is not None
+
     def count(self, texts: Iterable[str]) -> None:
         """Add to `found` the tokens in these texts."""
         if self._named is not None:

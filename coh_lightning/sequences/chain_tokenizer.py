@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +20,9 @@ from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback
 from coh_lightning.feedback.turns import Turn
 from coh_lightning.sequences.anchored_tokenizer import Field
-from coh_lightning.sequences.chains import Chain, Link, TooLong, Unusable
+from coh_lightning.sequences.chains import Chain, TooLong, Unusable
 from coh_lightning.sequences.chat_layout import make_layout
-from coh_lightning.sequences.encoder import Encoder
+from coh_lightning.sequences.encoder import Encoder, Remembered
 from coh_lightning.sequences.prompt_format import CutTurn, PromptFormat, Segment, describe
 from coh_lightning.sequences.template_check import shown_turns
 from coh_lightning.sequences.tokens import Ids, OutputSpan, Tokens
@@ -84,8 +84,12 @@ class ChainTokenizer:
         self.layout = make_layout(format, encoder.tokenizer)
         self.max_prompt_tokens = max_prompt_tokens
         self._prompt: CutPrompt | None = None
+        self._sized_prompt: CutPrompt | None = None
+        self._sized: dict[str, tuple[int, int, str]] = {}  # of the first link after that prompt
+        self._sized_further: dict[str, tuple[int, int, str]] = Remembered()
+        self._after_prompt: dict[str, tuple[int, str]] = Remembered()
         self._first: dict[str, tuple[Ids, str]] = {}
-        self._further: dict[str, tuple[Ids, str]] = {}
+        self._further: dict[str, tuple[Ids, str]] = Remembered()
         self._end = end = encoder.template_ids(self.layout.end)
         if not len(end) or end[-1] != self.layout.end_id:
             raise InputError(
@@ -181,7 +185,20 @@ class ChainTokenizer:
 
     def link_lengths(self, prompt: CutPrompt, chain: Chain) -> list[LinkLength]:
         """The most tokens that each link of the chain takes; no arrays are made."""
-        return [self._link_length(prompt, link, place) for place, link in enumerate(chain)]
+        return [
+            self.link_length(prompt, {link.marker, *link.alternatives}, link.text, place == 0)
+            for place, link in enumerate(chain)
+        ]
+
+    def link_length(self, prompt: CutPrompt, markers: Collection[str], text: str, leads: bool) -> LinkLength:
+        """The most tokens that an output takes under any of the sentences, as the first link of a chain or not."""
+        before = marked = output = 0
+        for marker in markers:
+            shared, rest, lead = self._size_before_output(prompt, marker, leads)
+            before = max(before, shared)
+            marked = max(marked, rest)
+            output = max(output, len(self.encoder.segment_ids(Segment(lead + text))) + len(self._end))
+        return LinkLength(before, marked, output)
 
     def fields(self, feedback: Feedback) -> list[Field]:
         """The texts of a record to encode beforehand: turns, outputs, revisions (feedback sentences at run time)."""
@@ -265,19 +282,29 @@ class ChainTokenizer:
             taken.append(min(excess - sum(taken), next(counts, 0)) if part.cut != "never" else 0)
         return marked._replace(taken=tuple(taken))
 
-    def _link_length(self, prompt: CutPrompt, link: Link, place: int) -> LinkLength:
-        before = marked = output = 0
-        for marker in {link.marker, *link.alternatives}:
-            segments, lead = self.layout.before_output(prompt.turns, marker, place)
-            lengths = [len(self.encoder.segment_ids(segment)) for segment in segments]
-            first = next((index for index, segment in enumerate(segments) if segment.place >= 0), len(segments))
-            shared = sum(lengths[:first])
-            if place == 0 and len(self._any_markers) > 1:
-                shared = self._shared(prompt)
-            before = max(before, shared)
-            marked = max(marked, sum(lengths) - shared)
-            output = max(output, len(self.encoder.segment_ids(Segment(lead + link.text))) + len(self._end))
-        return LinkLength(before, marked, output)
+    def _size_before_output(self, prompt: CutPrompt, marker: str, leads: bool) -> tuple[int, int, str]:
+        """Tokens of the prompt, those from there up to the output, and the output's first spaces."""
+        alike = (marker != "",) == tuple(other != "" for other in self._any_markers)  # no other text around the prompt
+        if leads and alike and self.layout.ends_alike and prompt.turns and prompt.turns[-1].text:
+            if marker not in self._after_prompt:
+                self._after_prompt[marker] = self._counted_before_output(prompt, marker, 0)[1:]
+            rest, lead = self._after_prompt[marker]
+            return prompt.tokens, rest, lead
+        if leads and prompt is not self._sized_prompt:
+            self._sized_prompt, self._sized = prompt, {}
+        memory = self._sized if leads else self._sized_further
+        if marker not in memory:
+            memory[marker] = self._counted_before_output(prompt, marker, 0 if leads else 1)
+        return memory[marker]
+
+    def _counted_before_output(self, prompt: CutPrompt, marker: str, place: int) -> tuple[int, int, str]:
+        segments, lead = self.layout.before_output(prompt.turns, marker, place)
+        lengths = [len(self.encoder.segment_ids(segment)) for segment in segments]
+        first = next((index for index, segment in enumerate(segments) if segment.place >= 0), len(segments))
+        shared = sum(lengths[:first])
+        if place == 0 and len(self._any_markers) > 1:
+            shared = self._shared(prompt)
+        return shared, sum(lengths) - shared, lead
 
     def _shared(self, prompt: CutPrompt) -> int:
         """Tokens that chains of this prompt with and without a sentence begin with: around a prompt, the text differs.

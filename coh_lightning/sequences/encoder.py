@@ -11,18 +11,32 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from coh_lightning.errors import InputError
 from coh_lightning.sequences.added_tokens import AddedTokens
 from coh_lightning.sequences.anchored_tokenizer import AnchoredTokenizer, Field
+from coh_lightning.sequences.field_store import FieldStore, digest_of, packed
 from coh_lightning.sequences.prompt_format import At, CutRange, Segment, bos_ids, describe
 from coh_lightning.sequences.tokens import Ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_REMEMBERED = 4096
+"""Fields that are remembered as objects; more of them go to a store on disk."""
+
+
+class Remembered(dict[Any, Any]):
+    """What can be made again, forgotten as a whole when there is too much of it."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        super().__setitem__(key, value)
 
 
 class Encoder:
@@ -40,21 +54,26 @@ class Encoder:
                 f"{describe(tokenizer)} has no fast version (tokenizer.json); convert it or choose another."
             )
         self.tokenizer = tokenizer
-        settings = json.loads(tokenizer.backend_tokenizer.to_str())
+        given = tokenizer.backend_tokenizer.to_str()
+        settings = json.loads(given)
+        as_given = settings["truncation"] is None and settings["padding"] is None
         settings["truncation"] = settings["padding"] = None  # left over from other calls
         frozen = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         self.tokenizer_hash = hashlib.sha256(frozen.encode("utf-8", "surrogatepass")).hexdigest()
         self.added = AddedTokens(tokenizer, describe(tokenizer), keep)
         # our own copy: other code may switch truncation, padding or splitting on and off on the original
-        backend = Tokenizer.from_str(self.added.unmatched(settings))
+        backend = Tokenizer.from_str(given if as_given and not self.added.control else self.added.unmatched(settings))
         backend.encode_special_tokens = True
         added = tokenizer.added_tokens_decoder
         own_specials = {number for number, token in added.items() if token.special} | {*tokenizer.all_special_ids}
         self._specials = own_specials | self.added.spelled_ids
         self._unknown: int | None = tokenizer.unk_token_id
         self._memory: dict[Field, Ids] = {}
+        self._found: dict[Field, Ids] = Remembered()  # the latest of the stores
+        self._stores: list[FieldStore] = []
+        self._own: FieldStore | None = None  # what no longer fits the memory
         self._template_memory: dict[Field, Ids] = {}
-        self._cut_memory: dict[tuple[Field, tuple[CutRange, ...]], tuple[Ids, tuple[int, ...]]] = {}
+        self._cut_memory: dict[tuple[Field, tuple[CutRange, ...]], tuple[Ids, tuple[int, ...]]] = Remembered()
         self._anchored = AnchoredTokenizer(backend, tokenizer)
 
     @property
@@ -68,13 +87,23 @@ class Encoder:
     def encode_fields(self, fields: Sequence[Field]) -> list[Ids]:
         """The ids of each field, in one call of the tokenizer; fields seen before cost nothing."""
         keys = [self.place(field) for field in fields]
-        new = [key for key in dict.fromkeys(keys) if key not in self._memory]
-        found = self._anchored.encode(new)
+        known = {key: self._known(key) for key in dict.fromkeys(keys)}
+        new = [key for key, ids in known.items() if ids is None]
+        found = dict(zip(new, self.ids_of(new), strict=True))
+        for key, ids in found.items():
+            self._remember(key, ids)
+        return [found.get(key, known[key]) for key in keys]  # type: ignore[misc]
+
+    def ids_of(self, fields: Sequence[Field]) -> list[Ids]:
+        """The ids of each field, a key of `place`, in one call of the tokenizer; nothing is remembered."""
+        found = self._anchored.encode(fields)
         for index, ids in enumerate(found):  # some vocabularies have special tokens and find them in any text
             if not self._specials.isdisjoint(ids):
-                found[index] = self._spell_out(new[index])[0]
-        self.remember(new, [np.array(ids, dtype=np.int32) for ids in found])
-        return [self._memory[key] for key in keys]
+                found[index] = self._spell_out(fields[index])[0]
+        arrays = [np.array(ids, dtype=np.int32) for ids in found]
+        for array in arrays:
+            array.flags.writeable = False
+        return arrays
 
     def place(self, field: Field) -> Field:
         """The same field under its simplest name: texts whose ids don't depend on their place share one."""
@@ -83,11 +112,30 @@ class Encoder:
             at = self._anchored.after_special
         return Field(text, "mid" if self._anchored.direct else at, more and text[-1:].isspace())
 
-    def remember(self, fields: Sequence[Field], ids: Sequence[Ids]) -> None:
-        """Take over ids that were made before (from the cache)."""
-        for array in ids:
-            array.flags.writeable = False
-        self._memory.update(zip(fields, ids, strict=True))
+    def read_from(self, store: FieldStore) -> None:
+        """Take ids that were made before from a store (the cache)."""
+        self._stores.append(store)
+
+    def _known(self, key: Field) -> Ids | None:
+        if (ids := self._memory.get(key)) is not None or (ids := self._found.get(key)) is not None:
+            return ids
+        if self._stores:
+            digest = digest_of(packed(key))
+            for store in self._stores:
+                if (ids := store.ids(digest)) is not None:
+                    self._found[key] = ids
+                    return ids
+        return None
+
+    def _remember(self, key: Field, ids: Ids) -> None:
+        if len(self._memory) >= _REMEMBERED:
+            if self._own is None:
+                self._own = FieldStore()
+                self._stores.append(self._own)
+            digests = [digest_of(packed(old)) for old in self._memory]
+            self._own.add(digests, list(self._memory.values()))
+            self._memory.clear()
+        self._memory[key] = ids
 
     def segment_ids(self, segment: Segment) -> Ids:
         """The ids of a segment without those that truncation takes away."""
@@ -96,9 +144,9 @@ class Encoder:
             return self.template_ids(*key)
         if segment.cut:
             return self._cut(key, segment.cut)[0]
-        if key not in self._memory:
-            self._memory[key] = self.encode_fields([key])[0]
-        return self._memory[key]
+        key = self.place(key)
+        known = self._known(key)
+        return self.encode_fields([key])[0] if known is None else known
 
     def template_ids(self, text: str, at: At = "mid", more: bool = False) -> Ids:
         """The ids of a piece of a template, with its special tokens."""
@@ -182,4 +230,4 @@ class Encoder:
         ids = np.array(numbers, dtype=np.int32)[keep]
         ids.flags.writeable = False
         self._cut_memory[field, cut] = ids, tuple(counts)
-        return self._cut_memory[field, cut]
+        return ids, tuple(counts)

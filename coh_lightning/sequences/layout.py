@@ -55,6 +55,8 @@ class Layout(ABC):
     end: str
     end_id: int
     template_hash = ""  # of the chat template; empty in the plain format
+    ends_alike = False
+    """Whether the text between a prompt and its first output is the same after any prompt that ends with some text."""
     _next: tuple[Slot, ...]  # the slots of a further link
 
     def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -152,6 +154,8 @@ class Layout(ABC):
 
 class PlainLayout(Layout):
     """Paragraphs: turns with labels, a blank line between them, the feedback sentence, the output, the end token."""
+
+    ends_alike = True
 
     def __init__(self, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(format, tokenizer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.records import Feedback, Rejected
@@ -26,19 +27,26 @@ from coh_lightning.sequences.chains import (
 from coh_lightning.sequences.limits import Size, limits_that_fit
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.plan import LinkSize, PlannedTree, planned_trees
+from coh_lightning.sequences.record_shapes import RecordShapes
 from coh_lightning.sequences.trees import Tree
 from coh_lightning.sequences.wording import Wording
 
 
 @dataclass(frozen=True)
-class PlannedRecord:
+class UsableRecord:
     """A record that the method can use: its cut prompt, and which part of which of its chains is kept."""
 
     record: Feedback
     prompt: CutPrompt
-    prompt_tokens: int  # the most before the feedback sentence of any of its chains
     kept: tuple[tuple[int, int], ...]  # (number of the chain, its first link that fits), ...
-    sizes: tuple[tuple[LinkSize, ...], ...]  # ... and the sizes of that chain's links
+
+
+@dataclass(frozen=True)
+class PlannedRecord(UsableRecord):
+    """What the plan and the report of the data need of it."""
+
+    sizes: tuple[tuple[LinkSize, ...], ...]  # of each kept chain, the sizes of its links
+    prompt_tokens: int  # the most before the feedback sentence of any of its chains
     kinds: tuple[tuple[str, int], ...]  # (kind, place in its chain) of every output
     chains_dropped: int  # still too long after cutting, or the same as another
     completions_unused: int  # in no kept chain: between the best and the worst, or without feedback for this method
@@ -86,6 +94,46 @@ class RecordPlanner:
             limit = f"data.max_prompt_tokens ({self.tokens.max_prompt_tokens})"
             reason = f"the prompt has more than {limit} tokens in parts that are never cut"
             raise TooLong(reason, str(too_long)) from too_long
+        return self._planned_by_shape(record, prompt) or self._planned(record, prompt)
+
+    def _planned_by_shape(self, record: Feedback, prompt: CutPrompt) -> PlannedRecord | None:
+        """The same as `_planned`, faster; None where the record has no shape or a chain of it is too long."""
+        found = self._shapes.of(record)
+        if found is None or not found[0].learns:
+            return None
+        shape, texts = found
+        lengths = [
+            self.tokens.link_length(prompt, alternatives, texts[name], leads)
+            for alternatives, name, leads in shape.links
+        ]
+        totals = [sum(length) for length in lengths]
+        if any(sum([totals[number] for number, _ in chain]) > self.max_chain_tokens for chain in shape.chains):
+            return None
+        tokens = [length.marker + length.output for length in lengths]
+        outputs = [length.output for length in lengths]
+        sizes = tuple(
+            [tuple([LinkSize(n, tokens[n], weight * outputs[n]) for n, weight in chain]) for chain in shape.chains]
+        )
+        return PlannedRecord(
+            record,
+            prompt,
+            shape.kept,
+            sizes,
+            max([length.before for length in lengths]),
+            shape.kinds,
+            chains_dropped=0,
+            completions_unused=shape.completions_unused,
+            tokens_in_loss=sum([outputs[n] for chain in shape.chains for n, weight in chain if weight]),
+            completions_without_critique=0,
+            reviews=0,
+            review_tokens_in_loss=0,
+        )
+
+    @cached_property
+    def _shapes(self) -> RecordShapes:
+        return RecordShapes(self.method, self._build)
+
+    def _planned(self, record: Feedback, prompt: CutPrompt) -> PlannedRecord:
         chains = self._build(record)
         kept: list[tuple[int, int]] = []
         sizes: list[tuple[LinkSize, ...]] = []
@@ -129,9 +177,9 @@ class RecordPlanner:
         return PlannedRecord(
             record,
             prompt,
-            before,
             tuple(kept),
             tuple(sizes),
+            before,
             tuple(sorted(kinds)),
             chains_dropped=len(chains) - len(kept),
             completions_unused=sum(candidate.text not in used for candidate in record.candidates),
@@ -141,28 +189,12 @@ class RecordPlanner:
             review_tokens_in_loss=reviews_in_loss,
         )
 
-    def plan_all(
-        self, records: Sequence[Feedback], doing: str, *, max_unusable_fraction: float, row_tokens: int
-    ) -> tuple[list[PlannedRecord], list[Rejected]]:
-        """The records that the method can use, and the others with their reason; `doing` labels the progress bar.
-
-        Raises:
-            InputError: the method can't use more than `max_unusable_fraction` of the records; says which limits on
-                tokens (`row_tokens` among them) would help.
+    def refuse_unusable(
+        self, records: Sequence[Feedback], lost: Sequence[Rejected], *, max_unusable_fraction: float, row_tokens: int
+    ) -> None:
+        """Raises InputError if the method can't use more than `max_unusable_fraction` of the records, those in `lost`;
+        says which limits on tokens (`row_tokens` among them) would help.
         """
-        from rich.console import Console
-        from rich.progress import track
-
-        planned: list[PlannedRecord] = []
-        lost: list[Rejected] = []
-        console = Console(stderr=True)
-        hidden = not console.is_terminal or len(records) < 1000
-        for record in track(records, doing, console=console, transient=True, disable=hidden):
-            try:
-                planned.append(self.plan(record))
-            except Unusable as unusable:
-                detail = unusable.detail if isinstance(unusable, TooLong) else ""
-                lost.append(Rejected(str(unusable), record.where, record.source, record.id, detail))
         if len(lost) > max_unusable_fraction * len(records):
             too_long = 2 * sum(bool(rejected.detail) for rejected in lost) > len(lost)
             limits = self.limits_that_fit(records, row_tokens=row_tokens) if too_long else ""
@@ -171,7 +203,6 @@ class RecordPlanner:
                 f"{most_often(lost)}; {limits or 'choose a method that fits the feedback'}, or raise "
                 f"data.max_unusable_fraction ({max_unusable_fraction:g})."
             )
-        return planned, lost
 
     def limits_that_fit(self, records: Sequence[Feedback], *, row_tokens: int) -> str:
         """How many of the usable records would fit under which other limits, for a message; empty: none would help."""
@@ -199,7 +230,7 @@ class RecordPlanner:
         weights = [sum(link.weight for link in links) for links in planned.sizes]
         return [PlannedTree(number, (chain,), lengths[chain], weights[chain]) for chain in range(len(lengths))]
 
-    def chains(self, planned: PlannedRecord, epoch: int = 0) -> list[Chain]:
+    def chains(self, planned: UsableRecord, epoch: int = 0) -> list[Chain]:
         """The kept chains of a record, in the words of this epoch; a shuffled one that was cut never changes."""
         now = self._build(planned.record, epoch)
         fixed = [bool(first) and now[number][0].shuffled for number, first in planned.kept]
@@ -214,7 +245,7 @@ class RecordPlanner:
         """Whether an item's weight differs by epoch: only the last output counts, and shuffling changes which it is."""
         return self.method.loss_on == "last" and "shuffled" in self.method.orders
 
-    def weight(self, planned: PlannedRecord, item: PlannedTree, epoch: int) -> float:
+    def weight(self, planned: UsableRecord, item: PlannedTree, epoch: int) -> float:
         """Sum of the weights of an item's tokens in this epoch."""
         if not self.weight_varies:
             return item.weight
@@ -226,7 +257,7 @@ class RecordPlanner:
                 total += (link.learned + link.unlearned) * length.output
         return total
 
-    def tree(self, planned: PlannedRecord, item: PlannedTree, epoch: int = 0) -> Tree:
+    def tree(self, planned: UsableRecord, item: PlannedTree, epoch: int = 0) -> Tree:
         """The tree of an item in the words of this epoch; it is as heavy as planned, and no longer."""
         chains = self.chains(planned, epoch)
         tree = Tree.from_chains([self.tokens.chain(planned.prompt, chains[number]) for number in item.chains])

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,34 +81,107 @@ def runs_of(parents: Ints) -> Runs:
     return np.stack([starts, np.append(starts[1:], tokens), continued], axis=1)
 
 
-def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+class RowTable(Sequence[list[int]]):
+    """Rows as lists of item numbers, kept in arrays: row r is `members[ends[r - 1] : ends[r]]`."""
+
+    def __init__(self, members: NDArray[np.int32], ends: NDArray[np.int64]) -> None:
+        self.members, self.ends = members, ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        number = range(len(self))[index]
+        start = int(self.ends[number - 1]) if number else 0
+        return self.members[start : int(self.ends[number])].tolist()
+
+    def taken(self, numbers: NDArray[Any]) -> RowTable:
+        """Some of the rows, or all in another order."""
+        starts = np.append(0, self.ends[:-1])[numbers]
+        sizes = self.ends[numbers] - starts
+        ends = np.cumsum(sizes)
+        places = np.arange(int(sizes.sum())) + np.repeat(starts - (ends - sizes), sizes)
+        return RowTable(self.members[places], ends)
+
+
+def pack(lengths: Sequence[int] | NDArray[Any], row_tokens: int) -> RowTable:
     """Rows of item numbers: best fit decreasing. Nothing is cut, and equal lengths go in the order given, so the result
     depends on the arguments alone. Raises InputError for an item longer than a row.
 
         lengths 5 2 4 3 6, rows of 8   ->   [[4, 1], [0, 3], [2]]        6+2, 5+3, 4
     """
-    # by free space: the rows that have exactly that much left
-    free_rows: list[list[int]] = [[] for _ in range(row_tokens + 1)]
-    spaces = 0  # bit s is set if some row has s tokens left: the smallest space that fits is one shift away
-    rows: list[list[int]] = []
-    for item in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        length = lengths[item]
-        if not 0 < length <= row_tokens:
-            raise InputError(f"A tree of {length} tokens does not fit a row of {row_tokens}; raise data.row_tokens.")
-        fitting = spaces >> length
-        if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
-            row = free_rows[space].pop()
-            if not free_rows[space]:
-                spaces ^= 1 << space
-            rows[row].append(item)
-        else:
-            space, row = row_tokens, len(rows)
-            rows.append([item])
-        if space > length:
-            free_rows[space - length].append(row)
-            spaces |= 1 << (space - length)
-    return rows
+    sizes = np.asarray(lengths, np.int64)
+    order = np.argsort(-sizes, kind="stable").astype(np.int32)
+    sizes = sizes[order]
+    if len(sizes) and (sizes[0] > row_tokens or sizes[-1] < 1):
+        length = sizes[0] if sizes[0] > row_tokens else sizes[sizes < 1][0]
+        raise InputError(f"A tree of {length} tokens does not fit a row of {row_tokens}; raise data.row_tokens.")
+    row_of = np.empty(len(sizes), np.int32)
+    free = _FreeRows(row_tokens)
+    bounds = np.flatnonzero(np.diff(sizes, prepend=0, append=0)).tolist()
+    for start, stop in pairwise(bounds):
+        free.fill(row_of[start:stop], int(sizes[start]))
+    del sizes
+    by_row = np.argsort(row_of, kind="stable")
+    return RowTable(order[by_row], np.cumsum(np.bincount(row_of, minlength=free.count), dtype=np.int64))
+
+
+class _FreeRows:
+    """Rows by the space that is left in them; of equal spaces the row that got it last is taken first."""
+
+    def __init__(self, row_tokens: int) -> None:
+        self.count = 0
+        self._row_tokens = row_tokens
+        self._rows: list[list[NDArray[np.int32]]] = [[] for _ in range(row_tokens)]
+        self._spaces = 0  # bit s is set if some row has s tokens left: the smallest space that fits is one shift away
+
+    def fill(self, row_of: NDArray[np.int32], length: int) -> None:
+        """Writes the rows of items of one length, which come one after another. The row that an item goes to has the
+        smallest space that fits, and then a smaller one: it gets items until nothing more fits.
+        """
+        done = 0
+        while done < len(row_of):
+            fitting = self._spaces >> length
+            space = length + (fitting & -fitting).bit_length() - 1 if fitting else self._row_tokens
+            each = space // length
+            wanted = -(-(len(row_of) - done) // each)
+            rows = self._taken(space, wanted) if fitting else self._new(wanted)
+            filled = np.repeat(rows, each)[: len(row_of) - done]
+            row_of[done : done + len(filled)] = filled
+            done += len(filled)
+            in_last = len(filled) - each * (len(rows) - 1)
+            self._give(rows[:-1], space - each * length)
+            self._give(rows[-1:], space - in_last * length)
+
+    def _taken(self, space: int, most: int) -> NDArray[np.int32]:
+        stack = self._rows[space]
+        top = stack.pop()
+        rows, rest = top[::-1][:most], top[: max(len(top) - most, 0)]
+        if len(rest):
+            stack.append(rest)
+        if not stack:
+            self._spaces ^= 1 << space
+        return rows
+
+    def _new(self, number: int) -> NDArray[np.int32]:
+        self.count += number
+        return np.arange(self.count - number, self.count, dtype=np.int32)
+
+    def _give(self, rows: NDArray[np.int32], space: int) -> None:
+        if space and len(rows):
+            self._rows[space].append(rows)
+            self._spaces |= 1 << space
 
 
 def lay_out(

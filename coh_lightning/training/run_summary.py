@@ -131,13 +131,8 @@ def expected_memory(lm: Any, *, tokens: int, predicted: int, device: torch.devic
         recomputed=recomputed,
         scores=2 * (config.num_attention_heads if config._attn_implementation == "eager" else 1) * tokens**2,
     )
-    logits = logit_bytes(
-        predicted,
-        at_once=sources_at_once(lm, predicted, device),
-        vocabulary=lm.get_input_embeddings().weight.shape[0],
-        hidden=config.hidden_size,
-        size=size,
-    )
+    at_once = min(predicted, sources_at_once(lm, predicted, device))
+    logits = logit_bytes(at_once, lm.get_input_embeddings().weight.shape[0], size)
     return float(weights + 3 * trained + activations + logits)
 
 

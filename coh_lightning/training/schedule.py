@@ -146,8 +146,9 @@ def _check_validation(trainer: pl.Trainer, batches: int) -> None:
             what = f"trainer.{name} is {value}; it must be more than 0"
             raise InputError(f"{what}; to leave validation out, set trainer.limit_val_batches to 0.")
     if isinstance(every, int) and every > batches and epochs is not None and trainer.limit_val_batches:
+        size = counted(batches, "micro-batch", "micro-batches")
         raise InputError(
-            f"trainer.val_check_interval is {every}, but an epoch has {batches} micro-batches; "
+            f"trainer.val_check_interval is {every}, but an epoch has {size}; "
             "lower it, or set trainer.check_val_every_n_epoch to null to count over the ends of epochs."
         )
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.intervals import Interval, mean_interval
-from coh_lightning.world import raters
-from coh_lightning.world.feedback import continuations
+from coh_lightning.world import posts, raters
+from coh_lightning.world.feedback import TEST_SEED, continuations
 from coh_lightning.world.posts import Post
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ def general_ability(
     written = continuations(lm, tokenizer, prompts, keys=prompts, temperature=0.0, max_new_tokens=max_new_tokens)
     pairs = zip(written, questions, strict=True)
     return sum(_first_sentence(text) == _first_sentence(answer) for (text,), (_, answer) in pairs) / len(questions)
+
+
+def ability(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, count: int = 300) -> float:
+    """`general_ability` on the questions that `make demo` asks."""
+    return general_ability(lm, tokenizer, posts.questions(count, seed=TEST_SEED))
 
 
 def _first_sentence(text: str) -> list[str]:

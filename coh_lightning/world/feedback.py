@@ -160,15 +160,18 @@ def rated(
     return _record(post, candidates, record=record)
 
 
-def world_prompts(count: int, *, seed: int = TEST_SEED, difficulty: str = "middle") -> list[Feedback]:
-    """Held-out posts, never among the training posts of any seed: one record each, with the gold summary as reference
-    and only completion.
+def world_prompts(
+    count: int, *, seed: int = TEST_SEED, difficulty: str = "middle", split: Split = "test"
+) -> list[Feedback]:
+    """Posts, one record each, with the gold summary as reference and only completion. Those of the split `test` are
+    never among the training posts of any seed.
     """
+    name = f"world-{difficulty}-gold-{seed}" if split == "test" else f"world-{difficulty}-{split}-{seed}"
     made = []
-    for index, post in enumerate(make_posts(count, seed=seed, difficulty=difficulty, split="test")):
+    for index, post in enumerate(make_posts(count, seed=seed, difficulty=difficulty, split=split)):
         gold = gold_summary(post)
         candidate = _candidate(gold, rate_facts(post.facts, gold), rank=1, critique=FAULTLESS)
-        made.append(_record(post, [candidate], record=f"world-{difficulty}-gold-{seed}-{index}"))
+        made.append(_record(post, [candidate], record=f"{name}-{index}"))
     return made
 
 

@@ -22,12 +22,14 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 import yaml
+from figures import Figure, figure
 
 from coh_lightning.data import CoHDataModule
 from coh_lightning.module import CoHModule
@@ -140,28 +142,33 @@ def fit(name: str, folder: Path, attention: Literal["auto", "sdpa"]) -> tuple[St
     return steps, model.lm.config._attn_implementation
 
 
-def main(names: list[str]) -> None:
+def compared(name: str) -> dict[str, list[float]]:
+    """CPU seconds of a step in each round, by `attention`. The losses are asserted to be the same."""
+    medians: dict[str, list[float]] = {"sdpa": [], "auto": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(ROUNDS):
+            found = {}
+            for way, seconds in medians.items():
+                steps, used = fit(name, Path(folder), way)  # type: ignore[arg-type]
+                assert (used == "sdpa") == (way == "sdpa"), f"{way} ran with {used}"
+                seconds.append(statistics.median(steps.seconds))
+                found[way] = torch.tensor(steps.losses, dtype=torch.float64)
+            torch.testing.assert_close(found["auto"], found["sdpa"], rtol=1e-6, atol=0)
+    return medians
+
+
+def measure(names: Sequence[str] = ()) -> list[Figure]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_num_threads(1)
-    for name in names or list(DATA):
-        with tempfile.TemporaryDirectory() as folder:
-            medians: dict[str, list[float]] = {"sdpa": [], "auto": []}
-            for _ in range(ROUNDS):
-                found = {}
-                for way, seconds in medians.items():
-                    steps, used = fit(name, Path(folder), way)  # type: ignore[arg-type]
-                    assert (used == "sdpa") == (way == "sdpa"), f"{way} ran with {used}"
-                    seconds.append(statistics.median(steps.seconds))
-                    found[way] = torch.tensor(steps.losses, dtype=torch.float64)
-                torch.testing.assert_close(found["auto"], found["sdpa"], rtol=1e-6, atol=0)
-        ratios = [dense / trees for dense, trees in zip(medians["sdpa"], medians["auto"], strict=True)]
-        dense, trees = (statistics.median(seconds) for seconds in medians.values())
-        print(
-            f"{name:<12} dense {dense * 1000:7.1f} ms a step   tree by tree {trees * 1000:7.1f} ms   "
-            f"{dense / trees:.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
-        )
+    figures = []
+    for name in names or DATA:
+        seconds = compared(name)
+        group = f"a step with attention tree by tree, {name}"
+        figures.append(figure(group, "a dense mask over the row", seconds["auto"], seconds["sdpa"], unit="CPU s"))
+    return figures
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    for one in measure(sys.argv[1:]):
+        print(one)

@@ -33,7 +33,7 @@ def row(model: str, condition: str = "", guidance: float | None = None, writer: 
         temperature: [evaluate.rate(post, text) for post, text in zip(MADE, written, strict=True)]
         for temperature, written in texts.items()
     }
-    values = {"ability": 0.975, "epochs": 10.84, **more}
+    values = {"ability": 0.975, "questions": 300, "epochs": 10.84, **more}
     return Row(model, condition, guidance, scores, texts, **values)  # type: ignore[arg-type]
 
 
@@ -67,7 +67,7 @@ def test_every_row_has_a_score_at_each_temperature_and_its_model_once_questions_
         "base", "sft_best", "coh: good", "coh: bad", "coh: good, cutoff alone", "coh: good, guidance 2"
     ]  # fmt: skip
     assert [line[4:] for line in lines] == [
-        ["97.5%", ""], ["97.5%", "10.8"], ["97.5%", "4.8"], ["", ""], ["", ""], ["", ""]
+        ["97.5% ±1.9%", ""], ["97.5% ±1.9%", "10.8"], ["97.5% ±1.9%", "4.8"], ["", ""], ["", ""], ["", ""]
     ]  # fmt: skip
     mean = sum(one["overall"] for one in ROWS[1].scores[0.7]) / 20
     assert lines[1][2].startswith(f"{mean:.3f} ±".removeprefix("0"))
@@ -89,7 +89,7 @@ def test_the_terminals_tables_fit_into_80_columns(report: Report) -> None:
     assert max(map(len, lines)) <= 80
     scores = [line for line in lines if "±" in line and "%" in line]
     assert [line.split()[0] for line in scores] == ["base", "sft_best", "coh:", "sft_faultless", "coh_critiques:"]
-    assert all(line.count("±") == 3 and "97.5%" in line and "…" not in line for line in scores)
+    assert all(line.count("±") == 4 and "97.5% ±1.9%" in line and "…" not in line for line in scores)
 
 
 def test_the_markdown_has_all_tables_and_both_sentences_of_a_post(report: Report) -> None:
@@ -143,6 +143,7 @@ def test_text_of_a_run_cannot_become_part_of_the_page(tmp_path: Path) -> None:
 def test_the_base_model_is_judged_on_unseen_posts_at_every_temperature() -> None:
     [base] = judge(None, base=str(HABITS_BASE), prompts=4, questions=4)
     assert (base.label, base.epochs) == ("base", None) and 0 <= base.ability <= 1
+    assert base.questions == 4
     assert {len(texts) for texts in base.texts.values()} == {4} and set(base.scores) == set(TEMPERATURES)
     assert base.scores[0.0][0] == evaluate.rate(MADE[0], base.texts[0.0][0])
 

@@ -692,3 +692,39 @@ def test_a_refused_test_leaves_nothing_behind(
     assert not (here / "q").exists()
     assert call("test", *QUIET, "--run.folder=r") == 2
     assert names(here / "r") == before
+
+
+def test_without_max_epochs_and_max_steps_a_run_is_one_epoch_and_says_so(
+    call: Callable[..., int], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = ["--trainer.limit_val_batches=0", *QUIET]
+    assert call("fit", *quiet, "--run.folder=r") == 0
+    said = capsys.readouterr().out
+    assert "one epoch, since neither trainer.max_epochs nor trainer.max_steps is given" in said
+    assert (here / "r" / "finished").read_text() == "6 steps\n"
+    assert yaml.safe_load((here / "r" / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
+    for number, words in enumerate([["--trainer.max_steps=2"], ["--trainer.max_epochs=1"]]):
+        assert call("fit", *quiet, *words, f"--run.folder={number}") == 0
+        assert "one epoch" not in capsys.readouterr().out
+
+
+def test_fit_ends_with_where_it_is_what_moved_and_the_next_commands(
+    call: Callable[..., int], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("fit", *SIX, "--run.folder=r") == 0
+    assert capsys.readouterr().out.split("\n")[-5:] == [
+        "finished: r (6 steps)",
+        "samples:  test writes some",
+        "ask it:   coh chat r",
+        "test it:  coh test --config r/config.yaml --ckpt_path=r/checkpoints/last.ckpt --run.folder=r",
+        "",
+    ]
+
+
+def test_held_out_figures_are_shown_by_our_tables_or_by_lightnings(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("test", *QUIET, "--run.folder=r") == 0
+    assert "DataLoader 0" not in capsys.readouterr().out
+    assert call("test", *QUIET, "--run.folder=r", "--verbose=true") == 0
+    assert "DataLoader 0" in capsys.readouterr().out

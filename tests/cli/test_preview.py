@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from coh_lightning.__main__ import main
+from helpers.browser import Browser
 from helpers.tokenizers import CHATML, byte_level, character
 
 ROOT = Path(__file__).parents[2]
@@ -222,6 +223,73 @@ def test_peoples_text_is_neither_markup_nor_control_characters(
     assert "[bold red]x[/] \\x1b[31m \\x9b2J \\u202e &amp; :smile:" in text.replace("\n", " ")
 
 
+RIGHT_TO_LEFT = [
+    {
+        "id": "שאלה-7",
+        "prompt": "מהו פרי? (עד 5 מילים)",
+        "completions": [{"text": "תפוח, לדוגמה 3.", "rank": 1}, {"text": "An اكتب 12!", "rank": 2, "critique": "לא"}],
+    }
+]
+
+
+def test_text_from_right_to_left_is_isolated_line_by_line_and_takes_no_more_room(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """⁦...⁩ left to right, ⁧...⁩ right to left."""
+    from rich.cells import cell_len
+
+    file = write(folder / "f.jsonl", [*RIGHT_TO_LEFT, TWO[0]])
+    longer = [f"--data.{name}" for name in ("max_prompt_tokens=40", "max_chain_tokens=90", "row_tokens=90")]
+    text = preview(capsys, file, "--config=short.yaml", *longer)
+    own, other = text.split("record 2 of 2")
+    assert not re.search("[\u2066-\u2069]", other)
+    lines = [line for line in own.split("\n") if re.search("[\u0590-\u06ff]", line)]
+    assert lines
+    for line in lines:
+        inside = "".join(re.findall("[\u2066\u2067](.*?)\u2069", line))
+        letters = "[\u0590-\u06ff]"
+        assert re.findall(letters, inside) == re.findall(letters, line), line  # all of them are in an isolate
+        assert cell_len(line.rstrip()) <= 100
+    assert re.search("user +\u2067מהו פרי", own) and re.search("answer 2 +\u2066An اكتب 12!", own)
+    bare = re.sub("[\u2066-\u2069]", "", own)
+    assert "· f/שאלה-7 · f.jsonl:1" in bare
+
+
+def test_text_from_right_to_left_has_its_direction_on_the_page(
+    folder: Path, capsys: pytest.CaptureFixture[str], browser: Browser
+) -> None:
+    """The first letter is at the right of its text, the full stop at the left."""
+    preview(capsys, write(folder / "f.jsonl", RIGHT_TO_LEFT), "--html", "page.html")
+    browser.show((folder / "page.html").as_uri())
+    places = browser.js(
+        "const cell = [...document.querySelectorAll('.facts .text')][1].firstChild;"
+        "return [0, cell.length - 1].map(place => {"
+        "  const range = document.createRange(); range.setStart(cell, place); range.setEnd(cell, place + 1);"
+        "  return range.getBoundingClientRect().left })"
+    )
+    assert places[0] > places[1]
+    assert browser.js("return document.querySelectorAll('h2 bdi').length") == 3
+
+
+def test_one_record_is_one_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["preview", write(folder / "f.jsonl", TWO[:1]), "--html=page.html"]) == 0
+    assert "wrote page.html: 1 of 1 record\n" in capsys.readouterr().err
+    assert "1 of 1 record. Tokens" in (folder / "page.html").read_text()
+
+
+def test_only_the_near_name_of_a_data_file_is_proposed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("feedback.log", "feedbacks.md", "other.jsonl"):
+        (folder / name).write_text("")
+    (folder / "feedbacks.jsonl").mkdir()
+    assert refused(capsys, "feedback.jsonl") == "error: feedback.jsonl: there is no such file."
+    (folder / "feedbck.csv.gz").write_text("")
+    (folder / "feedback.json").write_text("")
+    assert refused(capsys, "feedbak.jsonl") == (
+        "error: feedbak.jsonl: there is no such file; did you mean 'feedback.json'?"
+    )
+
+
 def test_the_page_escapes_everything_and_loads_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = {
         "id": NASTY,
@@ -305,7 +373,7 @@ def test_mistakes_end_in_one_sentence(folder: Path, capsys: pytest.CaptureFixtur
     assert "did you mean data.method.loss_on?" in refused(capsys, file, "--data.method.loss_onn=last")
     assert "did you mean '--json'?" in refused(capsys, file, "--jsn")
     assert "--num" in refused(capsys, file, "--num=many")
-    assert "none of the 1 records" in refused(capsys, ties) and "tie" in refused(capsys, ties)
+    assert "none of 1 record" in refused(capsys, ties) and "tie" in refused(capsys, ties)
     assert ".html" in refused(capsys, "--html", file) and (folder / file).read_text().startswith("{")
     assert "no folder" in refused(capsys, file, "--html", "no/where.html")
 

@@ -261,6 +261,66 @@ def test_the_plots_are_written(here: Path) -> None:
         assert (here / "s" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def texts(figure: Any) -> list[str]:
+    """All that a figure says, checked for overlaps of the names beside its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    found: list[str] = []
+    for axes in figure.axes:
+        for side in (axes.xaxis, axes.yaxis):
+            labels = [one for one in side.get_ticklabels() if one.get_text() and one.get_visible()]
+            boxes = [one.get_window_extent(renderer) for one in labels]
+            edge = figure.bbox
+            inside = [box for box in boxes if box.x0 >= edge.x0 - 1 and box.x1 <= edge.x1 + 1]
+            assert side is axes.xaxis or len(inside) == len(boxes), "a name leaves the picture"
+            for place, box in enumerate(boxes):
+                assert not any(box.overlaps(other) for other in boxes[place + 1 :]), [one.get_text() for one in labels]
+            found += [one.get_text() for one in labels]
+        found.append(axes.get_title("left"))
+    return found
+
+
+def test_the_figures_of_a_search_name_every_setting_and_no_names_overlap(tmp_path: Path) -> None:
+    """Long names, paths, a logarithmic scale, and the best trial in color."""
+    import optuna
+
+    from coh_lightning.cli import sweep_figures
+    from coh_lightning.human_eval.figures import ACCENT, styled
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    methods = [f"conf/method/{name}.yaml" for name in ("coh", "coh_critique", "sft", "sft_all", "unlikelihood")]
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("data.wording", ["short", "a name of a wording that is far too long " * 3 + "$x$"])
+        trial.suggest_float("model.lr", 1e-5, 1e-2, log=True)
+        return float("critique" in trial.suggest_categorical("data.method", methods)) - trial.number / 100
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study.optimize(objective, n_trials=20)
+    trials = study.get_trials()
+    best = study.best_trial
+    with styled():
+        sliced = sweep_figures.slices(trials, ["data.wording", "model.lr", "data.method"], "val/score", best)
+        said = texts(sliced)
+        assert {"data.wording", "model.lr", "data.method", "0.001", "short"} <= {*said}
+        assert [one for one in said if one in ("coh", "coh_critique", "sft", "sft_all", "unlikelihood")] == [
+            "coh", "coh_critique", "sft", "sft_all", "unlikelihood"
+        ]  # fmt: skip
+        dots = sliced.axes[1].collections[0]
+        assert dots.get_offsets()[-1].tolist() == [best.value, best.params["model.lr"]]
+        assert [round(255 * part) for part in dots.get_facecolors()[-1][:3]] == [
+            int(ACCENT[place : place + 2], 16) for place in (1, 3, 5)
+        ]
+        drawn = sweep_figures.history(trials, "val/score", "maximize")
+        assert texts(drawn)[-1] == "val/score"
+        line = drawn.axes[0].lines[0].get_ydata().tolist()
+        assert line == [max(trial.values[0] for trial in trials[: place + 1]) for place in range(20)]
+        assert {"model.lr", "data.method"} <= {*texts(sweep_figures.importances({"model.lr": 0.2, "data.method": 0.8}))}
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "key": ({"metrics": 1}, "there is no key metrics; did you mean 'metric'?"),
     "method": ({"method": "genetic"}, "method is 'genetic'; it must be grid, random or bayes."),

@@ -160,6 +160,24 @@ def test_commands_of_several_threads_each_end_with_their_own_status(here: Path) 
         assert list(pool.map(ended, range(24))) == [False, True] * 12
 
 
+def test_the_seconds_of_a_fit_are_those_of_all_its_processes_or_unknown(here: Path) -> None:
+    """A process that stopped or failed says what it took; one that was killed can't."""
+    places = Places(here / "study")
+    command = Command(["-m", "stub_command", "one"], log=places.log("one"), mark=places.mark("one"))
+    (here / "fail").write_text("one")
+    with pytest.raises(Failed):
+        command.finish()
+    assert not places.is_done("one")
+    (here / "fail").unlink()
+    Command(["-m", "stub_command", "one"], log=places.log("one"), mark=places.mark("one")).finish()
+    (before,) = (here / "study" / "steps" / "one.earlier").read_text().split()
+    assert float(before) > 0 and places.starts("one") == 2
+    assert places.all_seconds("one") == pytest.approx(float(before) + places.seconds("one"))
+    with places.log("one").open("a") as log:
+        log.write("$ coh -m stub_command one\n")  # started once more, and killed
+    assert places.all_seconds("one") is None
+
+
 def test_of_two_rates_with_the_same_score_the_smaller_wins(here: Path) -> None:
     made = plan(here)
     (row,) = [one for one in made.rows if one.name == "w/sft/base0/seed1"]

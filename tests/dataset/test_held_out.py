@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from coh_lightning.callbacks import CompletionWriter
 from coh_lightning.data import CoHDataModule
+from coh_lightning.dataset.batch_table import BatchTable
 from coh_lightning.dataset.held_out import RECORDS_PER_WRITING, Comparer, Comparison
-from coh_lightning.dataset.loaders import BatchTable
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.feedback.jsonl import read_jsonl

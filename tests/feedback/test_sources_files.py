@@ -179,7 +179,7 @@ fits = TRLPairs("t").fits
         (
             json.dumps({"x": {"id": "own", **PAIR}}, indent=1),
             [(": x", {"id": "own", **PAIR})],
-            ["a.json is an object of 1 rows"],
+            ["a.json is an object of 1 row"],
         ),
         (
             json.dumps({"version": 1, "data": [PAIR, PAIR]}, indent=1),
@@ -188,7 +188,7 @@ fits = TRLPairs("t").fits
         ),
         (json.dumps({"a": 1}), [(": item 1", {"a": 1})], []),
         (json.dumps(PAIR) + "\n" + json.dumps(PAIR) + "\n", [(":1", PAIR), (":2", PAIR)], []),
-        ("\ufeff" + json.dumps({"x": PAIR}), [(": x", {"id": "x", **PAIR})], ["a.json is an object of 1 rows"]),
+        ("\ufeff" + json.dumps({"x": PAIR}), [(": x", {"id": "x", **PAIR})], ["a.json is an object of 1 row"]),
     ],
 )
 def test_a_json_object_is_a_row_or_has_rows(
@@ -352,7 +352,7 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
             b'{"a": 1}\n{"a": ' + b"[" * 300 + b"]" * 300 + b'}\n{"a": 2}\n',
             ":2: broken JSON (nested more than 200 deep).",
         ),
-        ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells for 1 columns; quote cells with ',' or a line end."),
+        ("a.csv", b"a\n1\nx,y\n2\n", ":3: 2 cells for 1 column; quote cells with ',' or a line end."),
         ("a.txt", b"1\n\xff\n2\n", ":2: not UTF-8 (0xff at byte 1); save the file as UTF-8."),
     ],
 )

@@ -30,6 +30,46 @@ WATCH = (
 )
 
 
+FAINT = """
+  const colors = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = text => {
+    colors.clearRect(0, 0, 1, 1);
+    colors.fillStyle = text;
+    colors.fillRect(0, 0, 1, 1);
+    const [red, green, blue, alpha] = colors.getImageData(0, 0, 1, 1).data;
+    return [red, green, blue, alpha / 255];
+  };
+  const over = (top, low) => [0, 1, 2].map(at => top[at] * top[3] + low[at] * (1 - top[3]));
+  const ground = element => {
+    const layers = [];
+    for (let each = element; each; each = each.parentElement) {
+      layers.unshift(rgba(getComputedStyle(each).backgroundColor));
+    }
+    return layers.reduce((low, top) => over(top, low), [255, 255, 255]);
+  };
+  const light = color => color
+    .map(part => part / 255)
+    .map(part => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const contrast = (one, other) => {
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let seen = 0;
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
+    if (element.closest("script, style, .unseen, :disabled")) continue; // WCAG asks nothing of what can't be used
+    seen += 1;
+    const below = ground(element), ratio = contrast(over(rgba(getComputedStyle(element).color), below), below);
+    if (ratio < 4.5) found.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
+  }
+  return [seen, found];"""
+"""Script: the number of visible texts of the page, and those whose contrast (WCAG 2.2) is below 4.5."""
+
+
 @dataclass
 class Browser:
     driver: Chrome
@@ -70,6 +110,21 @@ class Browser:
             yield
         finally:
             self.cdp("Emulation.clearDeviceMetricsOverride")
+
+    @contextmanager
+    def scheme(self, name: str) -> Iterator[None]:
+        """Prefer a color scheme, light or dark."""
+        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+        try:
+            yield
+        finally:
+            self.cdp("Emulation.setEmulatedMedia", features=[])
+
+    def faint_texts(self) -> list[str]:
+        """The visible texts whose contrast is below 4.5, each with its contrast. A page without text is an error."""
+        seen, found = self.js(FAINT)
+        assert seen
+        return list(found)
 
     def keys(self, *keys: str) -> None:
         """Press keys, by character or by Selenium's name (ENTER)."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from coh_lightning.feedback.completions import Completion
+from coh_lightning.human_eval.export import export_study
 from coh_lightning.human_eval.sheets import csv_text, sheet_cells
 from coh_lightning.human_eval.study import Study
 
@@ -86,3 +87,23 @@ def completion(text: str, prompt: str = "Name a fruit.", number: int = 0, **more
         "shown": prompt,
     }
     return Completion(**(values | more))
+
+
+def study_of_texts(folder: Path, texts: Sequence[str], **options: Any) -> Study:
+    """A study in folder/study of the systems x, which wrote these texts, and y, which wrote "plain 0", ..."""
+    written = {"x": texts, "y": [f"plain {n}" for n in range(len(texts))]}
+    files = [
+        lines_of(
+            folder / f"{name}.jsonl",
+            ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": text} for n, text in enumerate(own)),
+        )
+        for name, own in written.items()
+    ]
+    return export_study(files, folder / "study", **({"attributes": ("accuracy", "overall")} | options))
+
+
+def likes_x(attribute: str, prompt: str, a: str, b: str) -> str:
+    """Accuracy goes to the system x of `study_of_texts`, overall is a tie."""
+    if attribute == "overall" or a == b:
+        return "tie"
+    return "B" if a.startswith("plain") else "A"

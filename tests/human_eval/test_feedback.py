@@ -473,7 +473,7 @@ def world_study(folder: Path, posts: int, **options: Any) -> tuple[Path, dict[tu
             truth |= {(f"p{number}", attribute, text): value for attribute, value in scores.items()}
             lines.append({"id": f"p{number}", "prompt": post.text, "completion": text, "scores": scores})
         files.append(lines_of(folder / f"{name}.jsonl", lines))
-    export_study(files, folder / "study", **options)
+    export_study(files, folder / "study", questions="summary", **options)
     return folder / "study", truth
 
 

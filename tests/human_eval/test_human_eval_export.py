@@ -10,7 +10,8 @@ import pytest
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval import export as module
-from coh_lightning.human_eval.export import EXCLUSION, export_study, notes
+from coh_lightning.human_eval.export import export_study, notes
+from coh_lightning.human_eval.export_checks import EXCLUSION
 from coh_lightning.human_eval.export_command import summary
 from coh_lightning.human_eval.study import Study, read_study
 from helpers.completions import completions, lines_of, own
@@ -167,9 +168,9 @@ def test_an_attribute_may_be_named_in_any_script(tmp_path: Path, name: str) -> N
         ({"attributes": ("comment",)}, "'comment' is given twice, or is another column of the sheets"),
         ({"attributes": ("=1",)}, "The attribute '=1' can't name a column"),
         (
-            {"define": {"acuracy": "?"}},
-            "'acuracy' is defined but not among the attributes accuracy, coherence, coverage, overall; did you mean "
-            "'accuracy'?",
+            {"define": {"corect": "?"}},
+            "'corect' is defined but not among the attributes follows, correct, clear, overall; did you mean "
+            "'correct'?",
         ),
         ({"define": {"overall": " "}}, "The definition of 'overall' is empty"),
         (

@@ -21,13 +21,16 @@ from hypothesis import strategies as st
 from openpyxl.cell.cell import Cell
 
 from coh_lightning.errors import InputError
+from coh_lightning.human_eval.form import page_words
 from coh_lightning.human_eval.label_studio import label_studio_interface, read_label_studio, write_label_studio
 from coh_lightning.human_eval.potato import SCHEME, read_potato, write_potato
 from coh_lightning.human_eval.rating_files import read_rating_file
-from coh_lightning.human_eval.sheets import ASKED, JUDGING, sheet_cells
+from coh_lightning.human_eval.sheets import sheet_cells
 from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
 from coh_lightning.human_eval.submitted import SubmittedRow
 from coh_lightning.human_eval.workbook import escaped, unescaped, write_xlsx
+
+ASKED, JUDGING = (page_words("en")[name] for name in ("asked", "judging"))
 
 TEXTS = (
     ("Name a fruit.", "=HYPERLINK(\"http://x\",\"Apple\")", "- pear\r\n- fig\rand \x07bell _x0007_"),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pytest
 
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.judgments import Judgment
-from coh_lightning.human_eval.export import export_study
 from coh_lightning.human_eval.ratings import ImportResult, import_ratings
 from coh_lightning.human_eval.study import JUDGMENTS, Study
-from helpers.completions import Cells, filled, lines_of, save
+from helpers.completions import Cells, filled, likes_x, save, study_of_texts
 from helpers.office import Office, started
 
 pytestmark = pytest.mark.slow
@@ -56,24 +56,8 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     yield started(tmp_path_factory.mktemp("office"))
 
 
-def study_at(folder: Path, texts: tuple[str, ...] = TEXTS, **options: object) -> Study:
-    a, b = (
-        lines_of(
-            folder / f"{name}.jsonl",
-            (
-                {"id": f"p{n}", "prompt": f"Question {n}?", "completion": text if name == "x" else f"plain {n}"}
-                for n, text in enumerate(texts)
-            ),
-        )
-        for name in "xy"
-    )
-    return export_study(
-        [a, b], folder / "study", raters=1, **({"attributes": ("accuracy", "overall"), "forms": ("xlsx",)} | options)
-    )
-
-
-def likes_x(attribute: str, prompt: str, a: str, b: str) -> str:
-    return "tie" if attribute == "overall" or a == b else "B" if a.startswith("plain") else "A"
+def study_at(folder: Path, texts: tuple[str, ...] = TEXTS, **options: Any) -> Study:
+    return study_of_texts(folder, texts, **({"raters": 1, "forms": ("xlsx",)} | options))
 
 
 def answers(study: Study) -> Cells:

@@ -18,10 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coh_lightning.errors import InputError
-from coh_lightning.human_eval.sheets import DANGEROUS, csv_text, rating_data, sheet_cells, unguard, write_rating_page
-from coh_lightning.human_eval.study import RatingRow, Study, StudyItem, digest
+from coh_lightning.human_eval.form import RatingForm
+from coh_lightning.human_eval.sheets import (
+    DANGEROUS,
+    csv_text,
+    guard,
+    rating_data,
+    sheet_cells,
+    unguard,
+    write_rating_page,
+)
+from coh_lightning.human_eval.study import DEFINITIONS, RatingRow, Study, StudyItem, digest
 from coh_lightning.rng import generator
 from helpers.browser import WATCH, Browser
+from helpers.completions import study_of_texts
+from helpers.rating_page import Rating
 
 RUN = "globalThis.ran = (globalThis.ran || 0) + 1"
 HOSTILE = (
@@ -125,7 +136,9 @@ def test_the_page_has_no_systems_checks_or_seed(tmp_path: Path) -> None:
     for part in page_of(TEN, tmp_path):
         for secret in ("SYSTEM-ONE", "SYSTEM-TWO", "gold", "swap", "identical", "271828", "i0003"):
             assert secret not in part
-    assert set(rating_data(TEN)) == {"study", "title", "definitions", "guard", "items", "raters"}
+    keys = {"study", "title", "definitions", "names", "words", "guard", "choices", "items", "raters"}
+    asked = {"levels", "reasons", "least", "practice", "rendered", "code", "ranking"}
+    assert set(rating_data(TEN)) == keys | asked
     assert rating_data(TEN)["raters"][0]["rows"][3] == [
         "r10003",
         "h" + digest("Prompt 3", "Second answer 3", "First answer 3"),
@@ -141,52 +154,6 @@ def test_a_lone_surrogate_is_refused_and_no_file_is_left(tmp_path: Path) -> None
 
 
 # --- in a browser
-
-
-class Rating:
-    """What raters do in a browser."""
-
-    def __init__(self, browser: Browser) -> None:
-        self.browser, self.driver, self.folder = browser, browser.driver, browser.folder
-        self.js, self.keys, self.painted = browser.js, browser.keys, browser.painted
-        self.downloads = self.folder
-
-    def open(self, study: Study, query: str = "", *, before: str = "", fresh: bool = True) -> Path:
-        """Show the page of a study, and give its path; `before` is script that runs before the page's own."""
-        path = write_rating_page(study, self.folder / f"{study.id}.html")
-        with self.browser.before_its_own_script(WATCH + before):
-            if fresh:
-                self.driver.get(f"{path.as_uri()}?rater=nobody")
-                self.js("localStorage.clear()")
-            self.driver.get("about:blank")
-            self.browser.show(path.as_uri() + query)
-        return path
-
-    def text(self, id: str) -> str:
-        return str(self.js("return document.getElementById(arguments[0]).textContent", id))
-
-    def shows(self, id: str) -> bool:
-        return bool(self.js("return document.getElementById(arguments[0]).offsetParent !== null", id))
-
-    def saved(self) -> bytes:
-        """The file that S saves."""
-        self.downloads = self.folder / f"downloads-{len(list(self.folder.iterdir()))}"
-        self.downloads.mkdir()
-        self.browser.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
-        self.keys("s")
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            # the browser reserves the name with an empty file, writes beside it and renames
-            for path in self.downloads.glob("*.csv"):
-                if content := path.read_bytes():
-                    return content
-            time.sleep(0.02)
-        raise AssertionError(
-            f"nothing was downloaded: {list(self.downloads.iterdir())}, {self.text('said')!r}, {self.browser.console()}"
-        )
-
-    def rows(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.saved().decode("utf-8-sig"), newline="")))
 
 
 @pytest.fixture
@@ -433,6 +400,218 @@ def test_a_saved_csv_can_be_loaded_on_another_device(rating: Rating, tmp_path: P
     assert [{**row, "seconds": ""} for row in found] == [{**row, "seconds": ""} for row in again]
 
 
+SUMMARY = ("accuracy", "coherence", "coverage", "overall")
+SHORT = ("Name a fruit.", "An apple, for example.", "Bananas are a fruit that many people like.")
+LONG = ("Summarize this post. " + "The council met about the new bridge. " * 80, "They met. " * 9, "They argued. " * 12)
+ARABIC = ("لماذا السماء زرقاء؟ " * 60, "لأن ضوء الشمس يتشتت في الغلاف الجوي.", "לא יודע, אולי בגלל הים.")
+
+
+def asked(*texts: tuple[str, str, str]) -> Study:
+    """A study of summaries, with our own questions."""
+    study = study_of(texts, attributes=SUMMARY)
+    return dataclasses.replace(study, definitions={name: DEFINITIONS[name] for name in SUMMARY})
+
+
+def on_screen(rating: Rating, *selectors: str) -> list[str]:
+    """Those of the selectors with an element that is not wholly visible between the header and the bar below."""
+    code = """
+      const top = document.getElementById('bar').getBoundingClientRect().bottom;
+      const low = document.getElementById('moves').getBoundingClientRect().top;
+      const whole = each => {
+        const box = each.getBoundingClientRect(), middle = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+        const front = document.elementFromPoint(...middle);
+        return box.top >= top && box.bottom <= low && (each.contains(front) || front?.contains(each));
+      };
+      return arguments[0].filter(name => ![...document.querySelectorAll(name)].every(whole));"""
+    return list(rating.js(code, selectors))
+
+
+def bar_is_visible(rating: Rating) -> bool:
+    return bool(
+        rating.js(
+            "return ['back', 'next'].every(id => { const box = document.getElementById(id).getBoundingClientRect(); "
+            "const front = document.elementFromPoint((box.left + box.right) / 2, (box.top + box.bottom) / 2); "
+            "return box.bottom <= innerHeight && document.getElementById(id).contains(front); })"
+        )
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 650), (1920, 1080)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_that_an_item_needs_is_on_the_screen(rating: Rating, width: int, height: int, scheme: str) -> None:
+    with rating.browser.scheme(scheme), rating.browser.screen(width, height):
+        for texts in (SHORT, LONG, ARABIC):
+            rating.open(asked(texts))
+            rating.keys("ENTER")
+            rating.painted()
+            asks = [".choices button", ".question p", "#comment", "#prompt-label", "#a-label", "#b-label"]
+            assert on_screen(rating, *asks) == [], texts
+            assert bar_is_visible(rating)
+            panel = rating.js("const it = document.getElementById('panel'); return it.scrollHeight - it.clientHeight")
+            assert panel <= 0
+        rating.open(asked(SHORT))
+        rating.keys("ENTER")
+        assert rating.js("return document.documentElement.scrollHeight <= innerHeight")
+        assert not rating.shows("fold") and not rating.shows("jump")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_label_of_the_page_has_contrast(rating: Rating, scheme: str) -> None:
+    with rating.browser.scheme(scheme):
+        rating.open(dataclasses.replace(asked(("\u200b a prompt", "", "an answer")), title="A title"), "?rater=nobody")
+        assert rating.shows("choose") and rating.browser.faint_texts() == []
+        rating.driver.find_elements("css selector", "#raters button")[0].click()
+        assert rating.shows("start") and rating.browser.faint_texts() == []
+        rating.keys("ENTER", "1", "ENTER")
+        time.sleep(0.4)  # the toast fades in
+        assert rating.browser.faint_texts() == []
+        rating.keys("?")
+        assert rating.browser.faint_texts() == []
+        rating.keys("?", "ARROW_RIGHT")
+        assert rating.shows("end") and rating.browser.faint_texts() == []
+
+
+def test_a_long_prompt_is_folded_for_each_item_and_the_answers_are_one_step_below(rating: Rating) -> None:
+    with rating.browser.screen(1280, 800):
+        rating.open(asked(LONG, ARABIC, SHORT))
+        rating.keys("ENTER")
+        folded = rating.js("return document.getElementById('prompt').clientHeight")
+        assert rating.shows("fold") and folded < 300 and on_screen(rating, "#a-label", "#b-label") == []
+        assert rating.js("return document.getElementById('fold').getAttribute('aria-expanded')") == "false"
+        rating.keys("p")
+        rating.painted()
+        assert rating.js("return document.getElementById('prompt').clientHeight") > 800
+        assert rating.js("const it = document.getElementById('prompt'); return it.scrollHeight - it.clientHeight") <= 0
+        assert rating.text("fold").split() == ["Fold", "the", "prompt", "P"] and rating.shows("jump")
+        assert bar_is_visible(rating)
+        rating.driver.find_element("id", "jump").click()
+        rating.painted()
+        assert on_screen(rating, "#a-label", "#b-label") == [] and bar_is_visible(rating)
+        assert not rating.shows("jump")
+        rating.keys("ARROW_RIGHT")
+        assert rating.shows("fold") and rating.js("return scrollY") == 0
+        assert rating.js("return document.getElementById('prompt').clientHeight") < 300
+        rating.keys("ARROW_RIGHT")
+        assert not rating.shows("fold")
+
+
+def test_on_a_phone_the_bar_is_visible_and_leads_to_answers_and_questions(rating: Rating) -> None:
+    with rating.browser.screen(360, 640):
+        rating.open(asked((LONG[0], LONG[1] * 9, LONG[2] * 9)))
+        rating.keys("ENTER")
+        rating.keys("p")
+        rating.painted()
+        for target, word in (("answers", "Answers"), ("panel", "Questions")):
+            assert bar_is_visible(rating) and rating.text("jump").startswith(word)
+            rating.driver.find_element("id", "jump").click()
+            rating.painted()
+            top = rating.js("return document.getElementById(arguments[0]).getBoundingClientRect().top", target)
+            assert 55 <= top <= 120
+        assert not rating.shows("jump") and rating.js("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 640)])
+def test_after_a_reload_nothing_is_hidden(rating: Rating, width: int, height: int) -> None:
+    with rating.browser.screen(width, height):
+        rating.open(asked(LONG, LONG))
+        rating.keys("ENTER", "1", "2", "p")
+        rating.js("scrollTo(0, 500); document.getElementById('panel').scrollTop = 99")
+        rating.driver.refresh()
+        rating.painted()
+        time.sleep(0.3)  # the browser scrolls after its load event, if it does
+        assert rating.text("said").startswith("Welcome back") and rating.js("return scrollY") == 0
+        assert on_screen(rating, "#prompt-label", "#fold") == [] and bar_is_visible(rating)
+        said, *rest = rating.js(
+            "return ['#said', '#prompt', '#answers', '#panel', '#moves button'].map(name => "
+            "[...document.querySelectorAll(name)].filter(each => each.offsetParent !== null || name === '#said').map("
+            "each => { const box = each.getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom] }))"
+        )
+        assert said and not [box for boxes in rest for box in boxes if overlap(said[0], box) and box[1] < height - 60]
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 400), (360, 640)])
+def test_the_help_opens_at_its_top(rating: Rating, width: int, height: int) -> None:
+    with rating.browser.screen(width, height):
+        rating.open(asked(SHORT))
+        rating.keys("ENTER", "?")
+        rating.painted()
+        where = "const it = document.getElementById('keys'), box = it.getBoundingClientRect(); return [it.scrollTop, "
+        assert rating.js(where + "document.getElementById('keys-title').getBoundingClientRect().top > box.top]") == [
+            0,
+            True,
+        ]
+        close = rating.driver.find_element("id", "close")
+        assert close.rect["y"] + close.rect["height"] < height  # and closes without scrolling
+        close.click()
+        assert not rating.js("return document.getElementById('keys').open")
+
+
+SEMICOLONS = {"delimiter": ";"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "form"),
+    [
+        ("utf-8-sig", {}),
+        ("utf-8", SEMICOLONS),
+        ("utf-8-sig", {"delimiter": "\t"}),
+        ("utf-16", SEMICOLONS),
+        ("utf-16", {"delimiter": "\t"}),
+        ("cp1252", {"delimiter": ";", "quotechar": "'"}),
+        ("utf-8", {"delimiter": "|", "lineterminator": "\n"}),
+        ("utf-8", {"delimiter": ",", "lineterminator": "\r"}),
+    ],
+)
+def test_a_saved_sheet_of_any_form_that_import_takes_can_be_loaded(
+    rating: Rating, tmp_path: Path, encoding: str, form: dict[str, str]
+) -> None:
+    study = study_of([("p, q; é", 'a "quoted";\ttext, it\'s\r\nof two lines', "=b|c"), ("", "", "d"), ("q", "e", "f")])
+    cells = sheet_cells(study, "rater-1")
+    head = [" Row ID ", *cells[0][1:]]
+    for row, words in zip(
+        cells[1:], (("LEFT", "neutral", "=so; é"), ("", "", ""), ("'b", " Answer  A ", "")), strict=True
+    ):
+        row[-4:-1] = words
+    lines = [["Please rate these."], head, *([guard(cell) for cell in row] for row in cells[1:])]
+    out = io.StringIO(newline="")
+    csv.writer(out, **{"lineterminator": "\r\n", **form}).writerows(lines)  # type: ignore[arg-type]
+    text = out.getvalue() if encoding != "utf-16" else f"sep={form['delimiter']}\r\n{out.getvalue()}"
+    (tmp_path / "sheet.csv").write_bytes(text.encode(encoding))
+    rating.open(study)
+    rating.keys("ENTER")
+    rating.driver.find_element("id", "file").send_keys(str(tmp_path / "sheet.csv"))
+    rating.browser.waited("document.getElementById('said').textContent", "Rated items loaded: 2")
+    found = [(row["coherence"], row["overall"], row["comment"]) for row in rating.rows()]
+    assert found == [("A", "tie", "'=so; é"), ("", "", ""), ("B", "A", "")]
+
+
+def test_what_of_a_loaded_sheet_is_left_out_is_said(rating: Rating, tmp_path: Path) -> None:
+    cells = sheet_cells(TEN, "rater-1")
+    for number, row in enumerate(cells[1:]):
+        row[-4:-2] = ["A", "maybe" if number == 0 else "B"]
+    cells[3][4] = cells[4][4]  # the prompt of another row: texts were moved
+    cells[5][0] = "r999"
+    cells[6][3], cells[6][5] = "h0", "Another answer"
+    cells[7][5] = "Repaired by a spreadsheet"  # with its right hash
+    (tmp_path / "sheet.csv").write_text(csv_text(cells))
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "book.csv").write_bytes(b"PK\x03\x04 and more")
+    rating.open(TEN)
+    rating.keys("ENTER")
+    for name, said in (
+        ("other.csv", "No line of this file has a column row_id: load a sheet with its header."),
+        ("book.csv", "A workbook can't be loaded here: save it as CSV first, or send it back as it is."),
+        ("sheet.csv", "Rated items loaded: 7; rows not of this sheet: 3; words that are no choice: 1"),
+    ):
+        rating.driver.find_element("id", "file").send_keys(str(tmp_path / name))
+        rating.browser.waited("document.getElementById('said').textContent", said)
+    assert [row["coherence"] for row in rating.rows()] == ["A", "A", "", "A", "", "", "A", "A", "A", "A"]
+
+
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (900, 1000), (360, 640)])
 def test_the_page_fits_the_screen_and_controls_are_named_and_large_enough(
     rating: Rating, width: int, height: int
@@ -525,3 +704,55 @@ def test_import_reads_the_choices_saved_by_the_page(rating: Rating, tmp_path: Pa
     )
     judgments = read_jsonl(tmp_path / "study" / "judgments.jsonl", Judgment)
     assert {(each.row, each.attribute): each.choice for each in judgments} == chosen
+
+
+# --- Markdown and code
+
+MARKDOWN = "# Plan\n\n* **one**\n* `two`\n\n```python\nif x:\n\treturn\n```\n<b>tag</b> [link](https://example.invalid)"
+
+
+def font(rating: Rating, selector: str) -> str:
+    return str(rating.js("return getComputedStyle(document.querySelector(arguments[0])).fontFamily", selector))
+
+
+def test_answers_are_raw_with_code_in_a_font_of_fixed_width(rating: Rating) -> None:
+    rating.open(study_of([("p", MARKDOWN, "no code")]))
+    rating.keys("ENTER")
+    assert rating.text("answer-a") == MARKDOWN
+    found = rating.js("return [...document.querySelectorAll('#answer-a .code')].map(each => each.textContent)")
+    assert found == ["`two`", "```python\nif x:\n\treturn\n```"]
+    assert "monospace" in font(rating, "#answer-a .code") and "monospace" not in font(rating, "#answer-b")
+    programs = study_of([("p", "def f():", "x = 1")])
+    rating.open(dataclasses.replace(programs, form=RatingForm(questions="code")))
+    rating.keys("ENTER")
+    assert "monospace" in font(rating, "#answer-a") and "monospace" not in font(rating, "#prompt")
+
+
+def test_markdown_is_rendered_on_request_without_html_links_and_images(rating: Rating) -> None:
+    study = study_of([("# p", MARKDOWN, ""), *((text, text, text + "!") for text in HOSTILE)])
+    rating.browser.forget()
+    path = rating.open(dataclasses.replace(study, form=RatingForm(render="markdown")))
+    rating.keys("ENTER")
+    assert rating.text("prompt") == "# p"  # what was asked stays as it is
+    assert rating.js("return [...document.querySelectorAll('#answer-a *')].map(each => each.localName).join(' ')") == (
+        "h1 ul li strong li code pre code p"
+    )
+    assert "<b>tag</b> [link](https://example.invalid)" in rating.text("answer-a")
+    assert rating.text("answer-b") == "(this text is empty)" and rating.browser.faint_texts() == []
+    code = rating.driver.find_element("css selector", "#answer-a pre")
+    assert code.text == "if x:\n        return" or "\treturn" in code.get_attribute("textContent")
+    for _ in HOSTILE:
+        rating.keys("ARROW_RIGHT")
+        assert (
+            rating.js("return document.querySelectorAll('.answers :is(script, img, a, iframe, b, svg, style)').length")
+            == 0
+        )
+    assert rating.js("return [typeof globalThis.ran, violations]") == ["undefined", []]
+    assert rating.browser.requested() == {path.as_uri()} and rating.browser.console() == []
+    rows = rating.rows()
+    assert rows[0]["answer_a"] == MARKDOWN  # the sheet has what was written
+
+
+def test_an_unknown_way_to_show_answers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Answers can't be shown as 'html'; give raw or markdown"):
+        study_of_texts(tmp_path, ["a"], render="html")

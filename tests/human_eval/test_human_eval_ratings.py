@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.judgments import Judgment
-from coh_lightning.human_eval.export import export_study
-from coh_lightning.human_eval.ratings import WORDS, ImportResult, import_ratings, summary
+from coh_lightning.human_eval.choices import WORDS
+from coh_lightning.human_eval.ratings import ImportResult, import_ratings, summary
 from coh_lightning.human_eval.sheets import DANGEROUS, guard, sheet_cells
 from coh_lightning.human_eval.study import Study
 from coh_lightning.human_eval.submitted import _same_hash
-from helpers.completions import Cells, filled, lines_of, save
+from helpers.completions import Cells, filled, likes_x, lines_of, save, study_of_texts
 
 ODD = (
     "Well.",
@@ -42,24 +42,7 @@ ODD = (
 
 def study_at(folder: Path, *, texts: tuple[str, ...] = ODD, **options: Any) -> Study:
     """Systems x and y; x wrote the odd texts, y something plain."""
-    a = lines_of(
-        folder / "x.jsonl",
-        ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": text} for n, text in enumerate(texts)),
-    )
-    b = lines_of(
-        folder / "y.jsonl",
-        ({"id": f"p{n}", "prompt": f"Question {n}?", "completion": f"plain {n}"} for n in range(len(texts))),
-    )
-    return export_study(
-        [a, b], folder / "study", **({"raters": 2, "overlap": 99, "attributes": ("accuracy", "overall")} | options)
-    )
-
-
-def likes_x(attribute: str, prompt: str, a: str, b: str) -> str:
-    """Accuracy goes to x, overall is a tie."""
-    if attribute == "overall" or a == b:
-        return "tie"
-    return "B" if a.startswith("plain") else "A"
+    return study_of_texts(folder, texts, **({"raters": 2, "overlap": 99} | options))
 
 
 def bring(folder: Path, *files: Path, replace: bool = False) -> ImportResult:
@@ -824,3 +807,24 @@ def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     bomb = workbook(tmp_path / "bomb.xlsx", f'<row r="1"><c t="inlineStr"><is><t>{"x" * 5_000_000}</t></is></c></row>')
     with pytest.raises(InputError, match=r"bomb\.xlsx: it decompresses to more than"):
         bring(tmp_path, bomb)
+
+
+def test_an_import_keeps_what_a_judge_said_and_counts_people_alone(tmp_path: Path) -> None:
+    study = study_at(tmp_path)
+    _, item = study.rater_rows("rater-1")[0]
+    about = study.key["items"][item.item]
+    judged = Judgment(
+        item=item.item,
+        row="j1",
+        prompt_id=about["prompt_id"],
+        rater="judge:m",
+        attribute="overall",
+        choice="tie",
+        systems=tuple(about["systems"]),
+    )
+    lines_of(tmp_path / "study/judgments.jsonl", [judged.to_json()])
+    number = 2 * len(study.rater_rows("rater-1"))
+    for added in (number, 0):
+        imported = bring(tmp_path, sheet(tmp_path, study)[0])
+        assert clean(imported) and (imported.added, imported.judgments) == (added, number)
+        assert [one.rater for one in judgments(tmp_path)] == ["rater-1"] * number + ["judge:m"]

@@ -18,18 +18,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from scipy.stats import binomtest
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from coh_lightning.errors import InputError
 from coh_lightning.human_eval import analysis, report_tables
-from coh_lightning.human_eval.figures import plain
+from coh_lightning.human_eval.evidence import EXTREMES
+from coh_lightning.human_eval.figures import (
+    plain,
+    position_length_figure,
+    ranking_figure,
+    styled,
+    votes_figure,
+    win_rates_figure,
+)
 from coh_lightning.human_eval.rater_checks import excluded_raters, rater_table
 from coh_lightning.human_eval.report import add_arguments, report_numbers, run, write_report
 from coh_lightning.human_eval.report_blocks import findings
+from coh_lightning.human_eval.report_method import method_paragraph
 from coh_lightning.human_eval.report_tables import percent
 from coh_lightning.human_eval.results import read_results
+from coh_lightning.pages.page import DARK
+from helpers.browser import Browser
 from helpers.studies import BASELINE, MODEL, TIE, World, draw, write_study
 
 FILES = {"report.json", "report.md", "report.html", "figures"}
@@ -517,6 +529,18 @@ def test_names_are_escaped_in_every_form_of_the_report(tmp_path: Path, name: str
         "tr",
         "th",
         "td",
+        "picture",
+        "source",
+        "article",
+        "section",
+        "h3",
+        "h4",
+        "span",
+        "label",
+        "select",
+        "option",
+        "input",
+        "script",
     }
     assert {tag for tag, _ in seen.tags} == known
     assert {key for _, attributes in seen.tags for key in attributes} == {
@@ -530,8 +554,18 @@ def test_names_are_escaped_in_every_form_of_the_report(tmp_path: Path, name: str
         "class",
         "alt",
         "src",
+        "media",
+        "srcset",
+        "id",
+        "hidden",
+        "value",
+        "type",
+        "placeholder",
+        "role",
+        "dir",
+        "data-kinds",
     }
-    assert sum(tag == "style" for tag, _ in seen.tags) == 1
+    assert sum(tag == "style" for tag, _ in seen.tags) == 1 == sum(tag == "script" for tag, _ in seen.tags)
     assert plain(name, 1000)[:10] in "".join(seen.words)
     assert all(not set("\x00\u202e\x1b") & set(words) for words in seen.words)
     markdown = (folder / "report.md").read_text(encoding="utf-8")
@@ -550,13 +584,18 @@ def test_the_report_page_loads_nothing(tmp_path: Path) -> None:
         if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     style = text.split("<style>")[1].split("</style>")[0]
-    sha = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    script = text.split("<script>")[1].split("</script>")[0]
+    sha, own = (base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in (style, script))
     assert policy == (
-        f"default-src 'none'; style-src 'sha256-{sha}'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none'; style-src 'sha256-{sha}'; script-src 'sha256-{own}'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )
     sources = [attributes["src"] or "" for tag, attributes in seen.tags if tag == "img"]
-    assert len(sources) == 3 and all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    sources += [attributes["srcset"] or "" for tag, attributes in seen.tags if tag == "source"]
+    assert len(sources) == len(set(sources)) == 6 and all(
+        source.startswith("data:image/svg+xml;base64,") for source in sources
+    )
     assert "http://" not in text.split("<body>")[0] and "@import" not in style
 
 
@@ -603,6 +642,214 @@ def test_without_matplotlib_the_report_says_what_to_install(tmp_path: Path, monk
         write_report(folder)
     assert "matplotlib is not installed" in str(caught.value)
     assert "pip install 'coh_lightning[study]'" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------------ judges
+
+
+def verdicts(*choices: str, rater: str = "judge:m", swapped: str = "") -> list[dict[str, Any]]:
+    """What a judge would write: a verdict on each prompt, and in the other order the same, or that of `swapped`."""
+    words = {"b": "old", "t": "tie", "m": "new"}
+    return [
+        {
+            "item": f"i-01-{number}",
+            "row": f"{rater}-{number}-{check}",
+            "prompt_id": f"p{number}",
+            "rater": rater,
+            "attribute": "overall",
+            "choice": words[choice],
+            "systems": ["old", "new"],
+            "check": check,
+        }
+        for number, letter in enumerate(choices)
+        for check, choice in (("", letter), ("swap", swapped[number] if swapped else letter))
+    ]
+
+
+def judged(folder: Path, people: dict[str, Any], lines: list[dict[str, Any]], **key: Any) -> Path:
+    write_study(folder, people, key=key)
+    with (folder / "judgments.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    return folder
+
+
+def test_a_judge_is_no_person_and_changes_no_number_of_people(tmp_path: Path) -> None:
+    people = {"overall": [("old", "new", *votes("mm", "bt", "tb", "mb"))]}
+    rows = {f"i-01-{prompt}-r{rater}": {"check": ""} for prompt in range(4) for rater in (1, 2)}
+    alone = report_numbers(read_results(judged(tmp_path / "alone", people, [], rows=rows)))
+    folder = judged(tmp_path / "both", people, verdicts(*"mmbt", swapped="mbbt"), rows=rows)
+    both = report_numbers(read_results(folder))
+    assert both | {"judges": {}} == alone
+    assert (both["rows"], [*both["raters"]]) == ({"asked": 8, "answered": 8}, ["rater-1", "rater-2"])
+    # people: model, baseline, baseline, tie; the judge: model, tie (by the order), baseline, tie
+    ((pair,),) = both["judges"].values()
+    entry = pair["attributes"]["overall"]
+    assert (entry["votes"], entry["row"]) == (4, "25.0/50.0/25.0 (0.0)")
+    assert (entry["with_people"]["value"], entry["with_people"]["of"]) == (0.75, 4)
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert "4 prompts, 2 raters, 8 votes, 8 of 8 rows answered." in page
+    assert "None of their verdicts is in any other number" in page and "judge:m" in page
+
+
+def test_a_report_of_a_judge_alone_says_that_no_person_rated(tmp_path: Path) -> None:
+    folder = judged(tmp_path, {"overall": [("old", "new", *votes("-", "-"))]}, verdicts(*"mb"))
+    numbers = write_report(folder)
+    assert numbers["raters_are"] == "judges" and numbers["judges"] == {}
+    page = (folder / "report.html").read_text()
+    assert "2 prompts, 1 judge (language models), no person, 2 verdicts." in page
+    assert "Language models compared the outputs of old and new" in page and "Human raters" not in page
+
+
+# ------------------------------------------------------------------------------------------------------------ evidence
+
+
+def test_items_are_shown_for_a_reason_from_the_largest_win_to_the_largest_loss(tmp_path: Path) -> None:
+    tables = {"accuracy": votes("mm", "mb", "bb", "tt", "tm"), "overall": votes("mm", "mb", "tb", "tt", "tt")}
+    folder = write_study(tmp_path, {name: [("old", "new", *table)] for name, table in tables.items()})
+    lines = [json.loads(line) for line in (folder / "judgments.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["item"] == "i-01-3" and line["rater"] == "rater-2":
+            line["comment"] = "Both say nothing."  # one row: one comment, whatever its attributes
+    (folder / "judgments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = write_report(folder)["evidence"]
+    assert [(one["item"], one["lead"], one["opposed"], one["comments"], one["kinds"]) for one in shown] == [
+        ("i-01-0", 1.0, 0, 0, ["win"]),
+        ("i-01-4", 0.25, 0, 0, ["win"]),
+        ("i-01-1", 0.0, 2, 0, ["disagree"]),
+        ("i-01-3", 0.0, 0, 1, ["comment"]),
+        ("i-01-2", -0.75, 0, 0, ["loss"]),
+    ]
+    assert shown[0]["counts"] == {"new": 4, "tie": 0, "old": 0}
+    markdown = (folder / "report.md").read_text()
+    assert "## Raters disagree\n\nItem i-01-1, votes: new 2, tie 0, old 2." in markdown
+    assert "rater-2 (A is new): Both say nothing." in markdown
+
+
+def test_only_the_largest_wins_and_losses_are_shown(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, {"overall": [("old", "new", *votes(*"m" * 12, *"b" * 13, "t"))]})
+    shown = write_report(folder)["evidence"]
+    assert [one["kinds"] for one in shown] == [["win"]] * EXTREMES + [["loss"]] * EXTREMES
+
+
+def test_the_method_paragraph_has_design_numbers_raters_exclusions_and_tests(tmp_path: Path) -> None:
+    tables = {"accuracy": votes("mmm", "bbm", "mtb"), "overall": votes("mmm", "mbm", "mtb")}
+    folder = write_study(
+        tmp_path,
+        {name: [("old", "new", *table)] for name, table in tables.items()},
+        checks=[check("identical", 1, 0, True), *(check("identical", 2, number, False) for number in range(2))],
+        key={
+            "design": {"raters": 3, "overlap": 2, "votes": 1, "swaps": 0.05, "identical": 0.02},
+            "exclusion": {"min_identical": 0.5, "min_median_seconds": 3, "min_gold": None},
+        },
+    )
+    text = method_paragraph(write_report(folder))
+    alphas = [
+        entry["agreement"]["alpha"]["value"]
+        for entry in json.loads((folder / "report.json").read_text())["analyses"]["all"]["pairs"][0][
+            "attributes"
+        ].values()
+    ]
+    for part in (
+        "Human raters compared the outputs of old and new in a blind pairwise study.",
+        "on accuracy and overall.",
+        "3 raters gave 18 votes on 3 items of 3 prompts; 2 items went to every rater and each other item to 1 rater.",
+        "Attention was checked with pairs of identical answers (1 of 3 answers right).",
+        "fixed before unblinding (less than 50 % of identical pairs called a tie; a median of less than 3 seconds a "
+        "row); 1 rater met one of them.",
+        "(4,000 resamples, each prompt with all its votes)",
+        "exact two-sided sign test on one vote per prompt (the majority of its votes, without ties), adjusted by Holm "
+        "for 2 tests.",
+        f"Krippendorff's alpha on items with several raters was between {min(alphas):.2f} and {max(alphas):.2f}.",
+    ):
+        assert part in text
+    assert text in (folder / "report.html").read_text().replace("&#39;", "'")
+    assert "min_gold" not in text and "gold items" not in text
+
+
+def shown_items(browser: Browser) -> list[str]:
+    code = "return [...document.querySelectorAll('article')].filter(each => !each.hidden).map(each => each.id || each"
+    return list(browser.js(f"{code}.querySelector('h3').textContent.split(' ')[0])"))
+
+
+def test_the_items_can_be_searched_and_chosen(browser: Browser, tmp_path: Path) -> None:
+    folder = write_study(tmp_path, {"overall": [("old", "new", *votes("mm", "mb", "bb", "tb"))]})
+    write_report(folder)
+    browser.forget()
+    browser.show((folder / "report.html").as_uri())
+    assert shown_items(browser) == ["p0", "p1", "p3", "p2"]
+    browser.keys("/", "Q", "u", "e", "s", "t", "i", "o", "n", " ", "3")
+    assert shown_items(browser) == ["p3"] and browser.js("return document.querySelector('.count').textContent") == (
+        "1 of 4 items"
+    )
+    choose = (
+        "const it = document.querySelector('select'); it.value = arguments[0]; it.dispatchEvent(new Event('change'))"
+    )
+    browser.js("const it = document.querySelector('input'); it.value = ''; it.dispatchEvent(new Event('input'))")
+    for kind, items in (("disagree", ["p1"]), ("loss", ["p2", "p3"]), ("", ["p0", "p1", "p3", "p2"])):
+        browser.js(choose, kind)
+        assert shown_items(browser) == items
+    assert browser.console() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_label_of_the_report_has_contrast(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    folder = judged(tmp_path, {"overall": [("old", "new", *votes("mm", "mb", "bb", "tb"))]}, verdicts(*"mmbt"))
+    write_report(folder)
+    with browser.scheme(scheme):
+        browser.show((folder / "report.html").as_uri())
+        assert browser.faint_texts() == []
+        paper = browser.js("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 200) == (scheme == "dark")
+        source = browser.js("return document.querySelector('img').currentSrc")
+        assert (b"#1c1f23" in base64.b64decode(source.split(",")[1])) == (scheme == "dark")
+
+
+def test_the_measure_of_contrast_finds_what_is_faint(browser: Browser, tmp_path: Path) -> None:
+    style = "p { color: #777 } b { color: #767676; } i { background: #000; color: #fff8 } u { color: #fff }"
+    (tmp_path / "a.html").write_text(f"<style>{style}</style><p>gray<b>dark</b><i>half</i><u>white</u></p>")
+    browser.show((tmp_path / "a.html").as_uri())
+    assert browser.faint_texts() == ["gray: 4.48", "white: 1.00"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_label_of_the_figures_has_contrast(tmp_path: Path, dark: bool) -> None:
+    numbers = write_report(three(tmp_path))["analyses"]["all"]
+    seen = 0
+    for draw_it in (votes_figure, win_rates_figure, position_length_figure, ranking_figure):
+        with styled():
+            for text, ink, ground in labels(draw_it(numbers)):
+                seen += 1
+                shades = [DARK[each] if dark else each for each in (ink, ground)]
+                assert contrast(*shades) >= 4.5, (draw_it.__name__, text, *shades)
+    assert seen > 60
+
+
+def labels(figure: Any) -> list[tuple[str, str, str]]:
+    """(text, its color, the color below it) of every label of a figure."""
+    found = []
+    for axes in figure.axes:
+        names = [axes.title, axes._left_title, axes._right_title, axes.xaxis.label]
+        found += [(each.get_text(), to_hex(each.get_color()), "#ffffff") for each in names if each.get_text()]
+        ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+        found += [(each.get_text(), to_hex(each.get_color()), "#ffffff") for each in ticks]
+        for text in axes.texts:
+            x, y = text.get_position()
+            shift = {"left": 0.5, "center": 0, "right": -0.5}[text.get_ha()]
+            below = [bar for bar in axes.patches if bar.get_xy()[0] <= x + shift <= bar.get_xy()[0] + bar.get_width()]
+            below = [bar for bar in below if bar.get_xy()[1] <= y <= bar.get_xy()[1] + bar.get_height()]
+            found.append((text.get_text(), to_hex(text.get_color()), to_hex(below[-1].get_facecolor())))
+    return found
+
+
+def contrast(*colors: str) -> float:
+    """The contrast of two colors (WCAG 2.2)."""
+    light = []
+    for color in colors:
+        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
 
 
 def test_importing_the_report_imports_no_numpy() -> None:

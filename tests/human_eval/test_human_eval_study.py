@@ -175,6 +175,30 @@ def test_rows_of_one_prompt_are_adjacent_only_if_unavoidable() -> None:
     assert len(study.rows) == 3
 
 
+def distances(study: Study, rater: str) -> list[int]:
+    """Places between each swapped duplicate of a rater and its original."""
+    place = {row.row: number for number, (row, _) in enumerate(study.rater_rows(rater))}
+    of = {id: about["of"] for id, about in study.key["rows"].items() if about["check"] == "swap" and id in place}
+    return [abs(place[id] - place[first]) for id, first in of.items()]
+
+
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_a_duplicate_never_stands_within_five_places_of_its_original(pairs: tuple[tuple[str, str], ...]) -> None:
+    for number, swaps in ((9, 0.05), (12, 0.05), (15, 0.3), (40, 0.05), (40, 1.0)):
+        for seed in range(25):
+            study = study_of(number, seed, pairs=pairs, raters=1, overlap=999, swaps=swaps)
+            found = distances(study, "rater-1")
+            assert len(found) >= 2 and min(found) > 5, (number, swaps, seed)
+            if number > 9:
+                assert all(one.prompt != two.prompt for (_, one), (_, two) in pairwise(study.rater_rows("rater-1")))
+
+
+def test_on_a_short_sheet_a_duplicate_stands_as_far_away_as_it_can() -> None:
+    for seed in range(25):
+        study = study_of(5, seed, raters=1, swaps=0.2, identical=0)
+        assert len(study.rows) == 7 and min(distances(study, "rater-1")) >= 4
+
+
 def test_order_ids_and_text_order_do_not_reveal_systems() -> None:
     study = study_of(200, raters=1, overlap=200)
     first = [

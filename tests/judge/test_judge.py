@@ -718,6 +718,29 @@ def test_questions_without_an_answer_make_the_exit_status_1(stub: Any, tmp_path:
     assert main(command) == 0 and len(list(read_jsonl(tmp_path / "j.jsonl", Judgment))) == 4
 
 
+@pytest.mark.parametrize("words", ["I like both.", "A", "Verdict: maybe"])
+def test_a_judge_without_one_usable_answer_exits_1_and_claims_nothing(
+    stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    cut = words == "A"
+    it = stub(lambda number, request: reply(words, finish_reason="length" if cut else "stop"))
+    output = tmp_path / "j.jsonl"
+    given = files(tmp_path)
+    for name in given:  # a pair of equal texts is a tie without being asked
+        with Path(name).open("a") as file:
+            file.write(json.dumps({"id": "same", "prompt": "p", "completion": "the same"}) + "\n")
+    command = [*given, "--endpoint", it.url, "--model", "m", "--output", str(output)]
+    for _ in range(2):  # the second time no question is asked, and still nothing is claimed
+        assert main(command) == 1
+        said = capsys.readouterr().out
+        assert said == (
+            f"without a verdict: 4 {'cut off' if cut else 'unclear'} (their text is in the file of replies)\n"
+            f"m gave no usable answer, so nothing is judged and {output} has none of its rows\n"
+        )
+        assert not output.exists()
+    assert len(it.requests) == 4
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -761,7 +784,8 @@ def test_a_human_study_is_judged_item_by_item_and_reported_beside_the_people(stu
     assert {one.item for one in rows} == pairs and len(rows) == 4
     by_prompt = {one.prompt_id: one.choice for one in rows}
     assert by_prompt == {"p0": "coh", "p1": "base"}  # texts and names are matched through the key
-    assert results.read_results(tmp_path / "study").raters == ("judge:m",)  # the report takes them as it takes people's
+    found = results.read_results(tmp_path / "study")
+    assert (found.people, found.judges) == ((), ("judge:m",))
     with pytest.raises(InputError, match="is a study, whose pairs are fixed"):
         main([str(tmp_path / "study"), "--endpoint", it.url, "--model", "m", "--output", str(output), "--ask", "good"])
 

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from coh_lightning.errors import InputError
+from coh_lightning.model import attention
 from coh_lightning.model.attention import attention_implementation, attention_mask, layer_windows, row_logits
 from coh_lightning.model.layout_check import check_layout
 from coh_lightning.model.losses import to_batch
@@ -184,3 +185,18 @@ def test_nan_logits_are_refused() -> None:
     torch.nn.init.constant_(lm.model.norm.weight, float("nan"))
     with pytest.raises(InputError, match="llama does not give a tree"):
         check_layout(lm, row_tokens=64)
+
+
+@pytest.mark.slow
+def test_the_compiled_block_mask_of_a_gpu_is_the_same_for_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, plain = attention._compiled_block_mask(), attention.create_block_mask
+    for number, (tokens, window) in enumerate([(300, None), (300, None), (300, 16)]):
+        random = torch.Generator().manual_seed(number)
+        seen_until = torch.arange(tokens) + torch.randint(1, 90, (tokens,), generator=random)
+        depth = torch.randint(0, 50, (tokens,), generator=random)
+        monkeypatch.setattr(attention, "create_block_mask", plain)
+        expected = attention._block_mask(seen_until, depth, window)
+        monkeypatch.setattr(attention, "create_block_mask", compiled)
+        found = attention._block_mask(seen_until, depth, window)
+        assert torch.equal(found.to_dense(), expected.to_dense())
+        assert torch.equal(found.kv_num_blocks, expected.kv_num_blocks)

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, first_line
+from coh_lightning.errors import InputError, counted, first_line
 from coh_lightning.feedback.compressed import read_text
 from coh_lightning.feedback.jsonl import LONGEST_LINE
 from coh_lightning.feedback.sources.file_names import check_names
@@ -68,7 +68,7 @@ def read_delimited(
             if not cells:
                 continue
             if len(cells) != len(header):
-                sizes = f"{len(cells)} cells for {len(header)} columns"
+                sizes = f"{counted(len(cells), 'cell')} for {counted(len(header), 'column')}"
                 yield where, InputError(f"{where}: {sizes}; quote cells with {found!r} or a line end.")
                 continue
             yield where, dict(zip(header, cells, strict=True))

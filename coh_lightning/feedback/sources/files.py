@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError, a_kind, first_line, named
+from coh_lightning.errors import InputError, a_kind, counted, first_line, named
 from coh_lightning.feedback.compressed import PACKED, check_unpacked, open_bytes, read_text
 from coh_lightning.feedback.jsonl import parse_json, read_lines
 from coh_lightning.feedback.sources.arrow import ROWS, arrow_batches
@@ -152,7 +152,7 @@ def _rows_of_object(value: SourceRow, path: Path, reading: Reading) -> SourceRow
     if fits is None or not fits(list(value)):
         rows = [row for row in value.values() if isinstance(row, Mapping)]
         if rows and len(rows) == len(value) and (fits is None or any(fits(list(row)) for row in rows)):
-            reading.say(f"{path.name} is an object of {len(value):,} rows")
+            reading.say(f"{path.name} is an object of {counted(len(value), 'row')}")
             for name, row in value.items():
                 yield f"{path}: {named(name)}", {"id": name, **row}
             return

@@ -1,4 +1,4 @@
-"""Several sources become one list of records: read, counted, and mixed by size or by weight."""
+"""Several sources become one list of records on disk: read, counted, and mixed by size or by weight."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import dataclasses
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from coh_lightning.errors import InputError
-from coh_lightning.feedback.records import Feedback, Rejected, content_id, unique
+from coh_lightning.errors import InputError, counted
+from coh_lightning.feedback.record_store import RecordStore, SeenIds, StoredRecords
+from coh_lightning.feedback.records import Feedback, Rejected, content_hash, content_id, unique
 from coh_lightning.feedback.sources.base import Source
 from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.rng import key64
+from coh_lightning.tables import Column, HashTable
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +37,11 @@ def load(
     rejected: list[Rejected] | None = None,
     noticed: list[SourceNotes] | None = None,
     max_unusable_fraction: float = 0.5,
-) -> list[Feedback]:
-    """The records of all sources, in an order that depends only on the seed and their ids.
+    folder: Path | None = None,
+) -> StoredRecords:
+    """The records of all sources, in an order that depends only on the seed and their ids. They are on disk, in a file
+    without a name (in `folder`, else among the system's temporary files): no record stays in memory, except those of a
+    source with `merge_prompts` while it is read.
 
     Ids are unique: "<label of the source>/<the record's own id>". Every row is a record, part of one (`merge_prompts`),
     or in `rejected` with its reason. Without weights each record comes once. With a weight on every source, their
@@ -66,25 +74,37 @@ def load(
         raise InputError(f"{given}; give one to each, or to none to mix by size.")
     lost: list[Rejected] = []
     notes: list[SourceNotes] = []
-    by_label: dict[str, list[Feedback]] = {}
+    store = RecordStore(folder)
+    bounds: dict[str, range] = {}  # the records of each source, by number
+    clashes = _Clashes(store) if len(sources) > 1 else None
+    order = Column("Q", folder)
     rows = 0
     console = Console(stderr=True)
     name, done = TextColumn("reading {task.description}"), TextColumn("{task.completed:,} rows")
     columns = (SpinnerColumn(), name, BarColumn(), done, TimeElapsedColumn())
+
+    def put(record: Feedback) -> None:
+        if clashes is not None:
+            clashes.add(record)
+        order.append(key64(seed, "mix", record.id))
+        store.append(record)
+
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for source in sources:
-            label = _free_label(source.label, by_label)
+            label = _free_label(source.label, bounds)
             task = progress.add_task(label, total=source.limit)
             source.notes.start(label)
-            records, left_out, count = _read(source, label, on_bad_record, lambda task=task: progress.advance(task))
+            first = len(store)
+            reading = _Reading(source, label, on_bad_record, lost, store, put)
+            count = reading.read(lambda count, task=task: progress.update(task, completed=count))  # type: ignore[misc]
             source.notes.rows = count
             source.after_rows()
             notes.append(copy.copy(source.notes))  # the same source may be read again
-            by_label[label] = records
-            lost += left_out
+            bounds[label] = range(first, len(store))
             rows += count
     stop_if_too_many_are_lost(rows, lost, max_unusable_fraction)
-    _refuse_equal_ids(by_label)
+    if clashes is not None:
+        clashes.refuse()
     if rejected is None:
         for (label, reason), times in Counter((one.source, one.reason) for one in lost).most_common():
             log.warning("%s: %d rows left out: %s", label, times, reason)
@@ -95,12 +115,26 @@ def load(
             log.warning("%s", line)
     else:
         noticed += notes
-    if with_weight:
-        weights = {label: source.weight or 0.0 for label, source in zip(by_label, sources, strict=True)}
-        by_label = repeated_by_weight(by_label, weights, seed=seed)
-    return sorted(
-        (one for records in by_label.values() for one in records), key=lambda one: (key64(seed, "mix", one.id), one.id)
-    )
+    if not with_weight:
+        records = StoredRecords(store, np.arange(len(store)))
+        return records.taken(ordered(order.numbers, records))
+    weights = {label: source.weight or 0.0 for label, source in zip(bounds, sources, strict=True)}
+    records = repeated_by_weight(store, bounds, weights, seed=seed)
+    keys = np.fromiter((key64(seed, "mix", one.id) for one in records), np.uint64, len(records))
+    return records.taken(ordered(keys, records))
+
+
+def ordered(keys: NDArray[np.uint64], records: StoredRecords) -> NDArray[np.int64]:
+    """The places of the records in the order of their keys, and of equal keys in that of their ids."""
+    places = np.argsort(keys, kind="stable")
+    inside = keys[places]
+    equal = np.flatnonzero(inside[1:] == inside[:-1])
+    for first in equal[np.flatnonzero(np.diff(equal, prepend=-2) > 1)] if len(equal) else ():
+        stop = first + 1
+        while stop < len(places) and inside[stop] == inside[first]:
+            stop += 1
+        places[first:stop] = sorted(places[first:stop], key=lambda place: records[int(place)].id)
+    return places
 
 
 def _free_label(label: str, taken: Mapping[str, Any]) -> str:
@@ -112,44 +146,103 @@ def _free_label(label: str, taken: Mapping[str, Any]) -> str:
     return free
 
 
-def _read(
-    source: Source, label: str, on_bad_record: OnBadRecord, advance: Any
-) -> tuple[list[Feedback], list[Rejected], int]:
-    records: list[Feedback] = []
-    lost: list[Rejected] = []
-    seen: dict[str, str] = {}
-    contents: set[str] = set()
-    count = 0
-    for where, row in source.rows():
-        count += 1
-        advance()
-        try:
-            if isinstance(row, InputError):
-                raise row
-            result = source.feedback(row, where)
-            if isinstance(result, Feedback):
-                records.append(unique(result, seen, where))
-                if (content := content_id(result)) in contents:
-                    source.notes.count("the record is identical to an earlier one", where)
-                contents.add(content)
-            else:
-                lost.append(dataclasses.replace(result, source=label))
-        except InputError as error:
-            if on_bad_record == "stop":
-                raise
-            lost.append(Rejected(reason=str(error), where=where, source=label, unreadable=True))
-    if not count:
-        raise InputError(f"{source.path}: this source has no rows (split {source.split!r}).")
-    if source.merge_prompts:
-        records = merged_by_prompt(records)
-    return [dataclasses.replace(one, id=f"{label}/{one.id}", source=label) for one in records], lost, count
+_AT_ONCE = 64  # rows between two looks at the progress bar
+
+
+@dataclasses.dataclass
+class _Reading:
+    """Reads one source: `put` gets its records, under the ids and the source that they have from now on."""
+
+    source: Source
+    label: str
+    on_bad_record: OnBadRecord
+    lost: list[Rejected]
+    store: RecordStore
+    put: Callable[[Feedback], None]
+
+    def read(self, show: Callable[[int], None]) -> int:
+        """The number of rows; `show` gets that so far."""
+        source = self.source
+        merging = source.merge_prompts
+        records: list[Feedback] = []
+        seen: Any = {} if merging else SeenIds(self.store, f"{self.label}/")
+        contents = _Contents(None if merging else self.store, records)
+        count = 0
+        for where, row in source.rows():
+            count += 1
+            if count % _AT_ONCE == 0:
+                show(count)
+            try:
+                if isinstance(row, InputError):
+                    raise row
+                result = source.feedback(row, where)
+                if isinstance(result, Feedback):
+                    record = unique(result, seen, where)
+                    if contents.had(result):
+                        source.notes.count("the record is identical to an earlier one", where)
+                    if merging:
+                        records.append(record)
+                    else:
+                        self._put(record)
+                else:
+                    self.lost.append(dataclasses.replace(result, source=self.label))
+            except InputError as error:
+                if self.on_bad_record == "stop":
+                    raise
+                self.lost.append(Rejected(reason=str(error), where=where, source=self.label, unreadable=True))
+        show(count)
+        if not count:
+            raise InputError(f"{source.path}: this source has no rows (split {source.split!r}).")
+        for record in merged_by_prompt(records):
+            self._put(record)
+        return count
+
+    def _put(self, record: Feedback) -> None:
+        self.put(record.under(id=f"{self.label}/{record.id}", source=self.label))
+
+
+class _Contents:
+    """The contents of the records of a source so far, to find identical ones."""
+
+    def __init__(self, store: RecordStore | None, records: Sequence[Feedback]) -> None:
+        self._records: Any = records if store is None else store
+        self._table = HashTable(None if store is None else store.folder)
+
+    def had(self, record: Feedback) -> bool:
+        """Whether an earlier record has the same content; the next one in the store (or the list) is this one."""
+        key = content_hash(record)
+        found = any(content_id(self._records[number]) == content_id(record) for number in self._table.find(key))
+        if not found:
+            self._table.add(key, len(self._records))
+        return found
+
+
+class _Clashes:
+    """Equal ids of two sources, as a label "a/b" and a label "a" with ids "b/..." may have."""
+
+    def __init__(self, store: RecordStore) -> None:
+        self._seen = SeenIds(store)
+        self._first: InputError | None = None
+
+    def add(self, record: Feedback) -> None:
+        """`record` is the next one in the store."""
+        other = self._seen.record(record.id)
+        if other is not None and self._first is None:
+            found = f"the sources {other.source!r} and {record.source!r} both have a record {record.id!r:.60}"
+            self._first = InputError(f"{found}; give one of them another name.")
+        self._seen[record.id] = record.where
+
+    def refuse(self) -> None:
+        """Raises InputError for the first of them."""
+        if self._first is not None:
+            raise self._first
 
 
 def stop_if_too_many_are_lost(total: int, lost: Sequence[Rejected], max_unusable_fraction: float = 0.5) -> None:
     """Raises InputError if more than `max_unusable_fraction` of `total` rows were left out: then settings are wrong."""
     if len(lost) > max_unusable_fraction * total:
         remedy = "check that the source's settings fit the file, or raise data.max_unusable_fraction"
-        found = f"{len(lost)} of {total} rows can't be used, {most_often(lost)}"
+        found = f"{len(lost)} of {counted(total, 'row')} can't be used, {most_often(lost)}"
         raise InputError(f"{found}; {remedy} ({max_unusable_fraction:g}).")
 
 
@@ -160,16 +253,6 @@ def most_often(lost: Sequence[Rejected]) -> str:
     first = lost[alike.index(reason)]
     detail = f" ({first.detail})" if first.detail else ""
     return f"most often ({times} times, first {first.where or first.id}) because of: {first.reason}{detail}"
-
-
-def _refuse_equal_ids(by_label: Mapping[str, list[Feedback]]) -> None:
-    """Refuses equal ids of two sources, as a label "a/b" and a label "a" with ids "b/..." may have."""
-    owner: dict[str, str] = {}
-    for label, records in by_label.items():
-        for one in records:
-            if owner.setdefault(one.id, label) != label:
-                found = f"the sources {owner[one.id]!r} and {label!r} both have a record {one.id!r:.60}"
-                raise InputError(f"{found}; give one of them another name.")
 
 
 def merged_by_prompt(records: Iterable[Feedback]) -> list[Feedback]:
@@ -210,45 +293,33 @@ def _joined(group: list[Feedback]) -> Feedback:
 
 
 def repeated_by_weight(
-    by_label: Mapping[str, list[Feedback]], weights: Mapping[str, float], *, seed: int
-) -> dict[str, list[Feedback]]:
+    store: RecordStore, bounds: Mapping[str, range], weights: Mapping[str, float], *, seed: int
+) -> StoredRecords:
     """Each source's records, repeated as its weight requires (see `load`)."""
-    per_record = {label: weights[label] / len(records) for label, records in by_label.items() if records}
+    per_record = {label: weights[label] / len(numbers) for label, numbers in bounds.items() if numbers}
     least = min(per_record.values(), default=1.0)
-    taken = {one.id for records in by_label.values() for one in records}
-    out: dict[str, list[Feedback]] = {}
-    for label, records in by_label.items():
-        total = round(len(records) * per_record[label] / least) if records else 0
-        chosen_first = sorted(records, key=lambda one: (key64(seed, "weight", one.id), one.id))
-        out[label] = [
-            one if copy == 1 else dataclasses.replace(one, id=_free_id(f"{one.id}~{copy}", taken), copy=copy)
-            for copy in range(1, total // max(len(records), 1) + 2)
-            for one in chosen_first[: total - (copy - 1) * len(records)]
-        ]
-    return out
-
-
-def _free_id(id: str, taken: set[str]) -> str:
-    """The id, lengthened until it is unique: a record's own id may look like that of a copy."""
-    while id in taken:
-        id += "~"
-    taken.add(id)
-    return id
-
-
-def counts(feedback: Iterable[Feedback], rejected: Iterable[Rejected] = ()) -> dict[str, dict[str, Any]]:
-    """For `data.json`: per source the records, copies, completions, and the rows left out by reason."""
-    out: dict[str, dict[str, Any]] = {}
-
-    def entry(label: str) -> dict[str, Any]:
-        return out.setdefault(label, {"records": 0, "copies": 0, "completions": 0, "rejected": {}})
-
-    for record in feedback:
-        of_source = entry(record.source)
-        of_source["copies" if record.copy > 1 else "records"] += 1
-        of_source["completions"] += len(record.candidates)
-    for left_out in rejected:
-        reasons = entry(left_out.source)["rejected"]
-        reason = "unreadable" if left_out.unreadable else left_out.reason
-        reasons[reason] = reasons.get(reason, 0) + 1
-    return out
+    everyone = SeenIds(store)
+    longer: set[str] = set()  # ids of copies that were lengthened; no two of the usual form are equal
+    numbers: list[NDArray[np.int64]] = []
+    copies: list[NDArray[np.int32]] = []
+    names: dict[tuple[int, int], str] = {}
+    every = StoredRecords(store, np.arange(len(store)))
+    for number, record in enumerate(every):
+        everyone.add(record.id, number)
+    for label, own in bounds.items():
+        total = round(len(own) * per_record[label] / least) if own else 0
+        listed = every[own.start : own.stop]
+        keys = np.fromiter((key64(seed, "weight", one.id) for one in listed), np.uint64, len(own))
+        chosen_first = own.start + ordered(keys, listed)
+        for time in range(1, total // max(len(own), 1) + 2):
+            chosen = chosen_first[: max(total - (time - 1) * len(own), 0)]
+            numbers.append(chosen)
+            copies.append(np.full(len(chosen), time, np.int32))
+            for number in chosen.tolist() if time > 1 else ():
+                name = usual = f"{store[number].id}~{time}"
+                while name in everyone or name in longer:
+                    name += "~"
+                if name != usual:
+                    names[number, time] = name
+                    longer.add(name)
+    return StoredRecords(store, np.concatenate(numbers), np.concatenate(copies), names)

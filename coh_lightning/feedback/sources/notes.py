@@ -58,9 +58,9 @@ class SourceNotes:
         by_times = sorted(self._counts.items(), key=lambda item: -item[1].times)
         lines = list(self._said)
         for message, found in by_times[:MOST_LINES]:
-            times = f"{counted(found.times, 'time')} in {self.rows:,} rows"
+            times = f"{counted(found.times, 'time')} in {counted(self.rows, 'row')}"
             lines.append(f"{message} ({times}, first {found.first})")
         rest = sum(found.times for _, found in by_times[MOST_LINES:]) + self._others
         if rest:
-            lines.append(f"and other notes of this kind ({rest:,} times)")
+            lines.append(f"and other notes of this kind ({counted(rest, 'time')})")
         return [visible(f"{self.label}: {line}") for line in lines]

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from coh_lightning.errors import InputError
+from coh_lightning.feedback.record_store import StoredRecords
 from coh_lightning.feedback.records import Feedback, Rejected
 from coh_lightning.rng import key64
 
@@ -25,8 +30,8 @@ def feedback_key(feedback: Feedback) -> str:
 
 
 def split_by_prompt(
-    feedback: Iterable[Feedback], shares: Mapping[str, float], *, seed: int, copies_left_out: Counter[str] | None = None
-) -> dict[str, list[Feedback]]:
+    feedback: Sequence[Feedback], shares: Mapping[str, float], *, seed: int, copies_left_out: Counter[str] | None = None
+) -> dict[str, Sequence[Feedback]]:
     """The records by split: "train", and every name in `shares` (name -> fraction of the prompts).
 
     The split of a prompt depends only on the seed and its key, so no prompt is in two splits, also across
@@ -42,8 +47,10 @@ def split_by_prompt(
             raise InputError(f"the share {name!r} is {share}; it must be at least 0 and below 1.")
     if sum(shares.values()) >= 1:
         raise InputError(f"the held-out shares add up to {sum(shares.values()):g}; nothing would be left to train on.")
-    out: dict[str, list[Feedback]] = {"train": [], **{name: [] for name in shares}}
-    for one in feedback:
+    if not any(shares.values()):
+        return {"train": feedback, **{name: _taken(feedback, array("q")) for name in shares}}
+    out = {"train": array("q"), **{name: array("q") for name in shares}}
+    for number, one in enumerate(feedback):
         place = key64(seed, "split", feedback_key(one)) / 2**64
         side = "train"
         for name, share in shares.items():
@@ -52,22 +59,33 @@ def split_by_prompt(
                 break
             place -= share
         if side == "train" or one.copy == 1:
-            out[side].append(one)
+            out[side].append(number)
         elif copies_left_out is not None:
             copies_left_out[side] += 1
-    return out
+    return {side: _taken(feedback, numbers) for side, numbers in out.items()}
 
 
 def without_prompts_of(
-    train: Iterable[Feedback], held_out: Iterable[Feedback]
-) -> tuple[list[Feedback], list[Rejected]]:
+    train: Sequence[Feedback], held_out: Sequence[Feedback]
+) -> tuple[Sequence[Feedback], list[Rejected]]:
     """The training records whose prompt is not held out, and the others as rejections."""
-    keys = {feedback_key(one) for one in held_out}
-    kept, lost = [], []
-    for one in train:
-        if feedback_key(one) in keys:
+    keys = {_digest(one) for one in held_out}
+    kept = array("q")
+    lost = []
+    for number, one in enumerate(train):
+        if _digest(one) in keys:
             reason = "the prompt is also in the held-out data"
             lost.append(Rejected(reason=reason, where=one.where, source=one.source, id=one.id))
         else:
-            kept.append(one)
-    return kept, lost
+            kept.append(number)
+    return _taken(train, kept), lost
+
+
+def _digest(feedback: Feedback) -> bytes:
+    return hashlib.blake2b(feedback_key(feedback).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _taken(feedback: Sequence[Feedback], numbers: array[int]) -> Sequence[Feedback]:
+    if isinstance(feedback, StoredRecords):
+        return feedback.taken(np.frombuffer(numbers, np.int64))
+    return [feedback[number] for number in numbers]

@@ -1,9 +1,14 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const sheet = sheetFiles(data);
   const at = id => document.getElementById(id);
-  const CHOICES = [["A", "A", "1"], ["tie", "Tie", "2"], ["B", "B", "3"]];
-  const KEYS = { 1: "A", 2: "tie", 3: "B", a: "A", t: "tie", b: "B" };
+  const words = data.words;
+  const said = (name, values = {}) => words[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  const KEYS = Object.fromEntries(data.levels.map((choice, number) => [number + 1, choice]));
+  for (const letter of data.ranking ? data.levels : []) KEYS[letter.toLowerCase()] = letter;
+  for (const key of data.ranking ? [] : ["a", "t", "b"]) {
+    KEYS[key] = data.levels.find(choice => choice.toLowerCase().startsWith(key) && !choice.endsWith("clearly"));
+  }
   const IDLE = 180000; // ms without input after which time no longer counts: the rater has left
 
   // --- text: invisible characters are shown as code points; everything is inserted as text, never as markup
@@ -19,7 +24,8 @@
     made.append(...inside);
     return made;
   };
-  function show(place, text) {
+  /** A text as nodes, with signs for what can't be seen. */
+  function nodes(text) {
     const parts = [];
     let from = 0;
     for (const found of text.matchAll(UNSEEN)) {
@@ -27,29 +33,27 @@
       parts.push(found[0] === "\r\n" ? "\n" : element("span", "control", sign(found[0])));
       from = found.index + found[0].length;
     }
-    parts.push(text.slice(from));
-    place.replaceChildren(...(text === "" ? [element("span", "empty", "(this text is empty)")] : parts));
+    return [...parts, text.slice(from)];
   }
-
-  // --- CSV: RFC 4180, UTF-8 with a byte order mark, the same guard against formulas as the sheets
-  const dangerous = new RegExp(data.guard);
-  const guard = text => (dangerous.test(text) ? "'" + text : text);
-  const unguard = cell => (cell.startsWith("'") && dangerous.test(cell) ? cell.slice(1) : cell);
-  const field = text => '"' + text.replaceAll('"', '""') + '"';
-  const csv = rows => "\ufeff" + rows.map(row => row.map(text => field(guard(text))).join(",") + "\r\n").join("");
-  function parsed(text) {
-    const rows = [[""]];
-    let quoted = false;
-    for (let from = text.startsWith("\ufeff") ? 1 : 0; from < text.length; from++) {
-      const row = rows[rows.length - 1], last = row.length - 1, part = text[from];
-      if (quoted && part === '"' && text[from + 1] === '"') row[last] += text[from++];
-      else if (part === '"') quoted = !quoted;
-      else if (quoted) row[last] += part;
-      else if (part === ",") row.push("");
-      else if (part === "\r" || part === "\n") rows.push([""]);
-      else row[last] += part;
+  // blocks between fences, and what stands in backticks
+  const CODE = /^(`{3,}|~{3,})[^]*?(?:^\1[^\n]*$|$(?![^]))|`[^`\n]+`/gm;
+  function show(place, text) {
+    if (text === "") return place.replaceChildren(element("span", "empty", words.empty));
+    const parts = [];
+    let from = 0;
+    for (const found of text.matchAll(CODE)) {
+      parts.push(...nodes(text.slice(from, found.index)), element("span", "code", ...nodes(found[0])));
+      from = found.index + found[0].length;
     }
-    return rows.filter(row => row.length > 1);
+    place.replaceChildren(...parts, ...nodes(text.slice(from)));
+  }
+  /** An answer: as it was written, or the HTML that the page has of it. */
+  function showAnswer(place, text, id) {
+    const made = data.rendered && !practice && text !== "" ? at(id) : null;
+    place.classList.toggle("rendered", made !== null);
+    place.classList.toggle("code", data.code && made === null);
+    if (made === null) show(place, text);
+    else place.replaceChildren(made.content.cloneNode(true));
   }
 
   // --- the work of one rater, stored after each change
@@ -59,25 +63,41 @@
   let active = 0; // number of the marked question
   let unsaved = false; // since the last CSV
   let kept = true;
+  let practiced = false; // whether the practice items are done
   let undone = []; // [row number, attribute, choice before]
+  let practice = null; // during the practice items: { rater, work, here } of the study itself
   const place = () => "human-eval/" + data.study + "/" + rater.name;
   const bare = hash => String(hash).replace(/^h/, ""); // earlier versions had no letter
   const made = number => {
     const [row, hash] = rater.rows[number];
-    return (work[row] ??= { hash, choices: {}, comment: "", seconds: 0 });
+    return (work[row] ??= { hash, choices: {}, comment: "", seconds: 0, reasons: {} });
   };
   const touched = number => {
     const done = work[rater.rows[number][0]];
-    return Boolean(done) && (Object.keys(done.choices).length > 0 || done.comment !== "");
+    return Boolean(done) && (Object.keys(done.choices).length > 0 || done.comment !== "" || given(done).length > 0);
   };
-  const complete = number => {
+  /** The letters of a ranking, from best to worst; and whether a question is answered, a ranking with all letters. */
+  const ranked = choice => (choice ? choice.split(" > ") : []);
+  const whole = choice => (data.ranking ? ranked(choice).length === data.ranking : Boolean(choice));
+  const given = done => ["A", "B"].flatMap(side => done.reasons?.[side] ?? []);
+  const answered = number => {
     const done = work[rater.rows[number][0]];
-    return Boolean(done) && rater.order.every(name => done.choices[name]);
+    return Boolean(done) && rater.order.every(name => whole(done.choices[name]));
   };
+  /** Whether what must be said beside the choices is said: a reason unless all is a tie, a comment long enough. */
+  const explained = number => {
+    const done = work[rater.rows[number][0]];
+    if (practice) return true;
+    const tied = rater.order.every(name => done.choices[name] === "tie");
+    const reasoned = !data.reasons.length || tied || given(done).length > 0;
+    return reasoned && [...done.comment.trim()].length >= data.least;
+  };
+  const complete = number => answered(number) && explained(number);
   const numComplete = () => rater.rows.filter((_, number) => complete(number)).length;
   function keep() {
+    if (practice) return;
     try {
-      localStorage.setItem(place(), JSON.stringify({ work, here, unsaved }));
+      localStorage.setItem(place(), JSON.stringify({ work, here, unsaved, practiced }));
       kept = true;
     } catch {
       kept = false;
@@ -87,7 +107,7 @@
   function recall(text) {
     work = {};
     here = 0;
-    unsaved = false;
+    unsaved = practiced = false;
     try {
       const old = JSON.parse(text ?? localStorage.getItem(place()) ?? "{}");
       for (const [row, hash] of rater.rows) {
@@ -96,6 +116,7 @@
       }
       here = Math.min(Math.max(Number(old.here) || 0, 0), rater.rows.length);
       unsaved = Boolean(old.unsaved);
+      practiced = Boolean(old.practiced);
     } catch {
       kept = false;
     }
@@ -118,15 +139,18 @@
 
   // --- the screens
   const screens = ["choose", "start", "rate", "end"];
-  const only = name => screens.forEach(each => (at(each).hidden = each !== name));
+  function only(name) {
+    for (const each of screens) at(each).hidden = each !== name;
+    at("moves").hidden = name !== "rate";
+  }
   let hush = 0;
-  function say(text) {
+  function say(text, long = false) {
     at("said").textContent = text;
     at("said").classList.add("shown");
     clearTimeout(hush);
-    hush = setTimeout(() => at("said").classList.remove("shown"), 2600);
+    hush = setTimeout(() => at("said").classList.remove("shown"), long ? 9000 : 2600);
   }
-  function words() {
+  function asked() {
     for (const list of document.querySelectorAll("dl.words")) {
       list.replaceChildren(...rater.order.map(name => {
         const definition = element("dd", "", data.definitions[name] ?? "");
@@ -134,12 +158,20 @@
       }));
     }
   }
-  const named = name => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
-  const meaning = choice => (choice === "tie" ? "tie" : `answer ${choice} is better`);
+  const named = name => data.names[name];
+  function meaning(choice) {
+    if (data.ranking) return choice;
+    const [letter, strength] = choice.split(" ");
+    return letter === "tie" ? words.tie_long : said(strength ? "better_" + strength : "better", { letter });
+  }
   function progress() {
     const num = numComplete(), all = rater.rows.length;
-    const item = at("rate").hidden ? [] : [element("b", "", `Item ${here + 1}`), ` of ${all} · `];
-    at("count").replaceChildren(...item, `${num} rated`);
+    const number = element("b", "", said(practice ? "practice" : "item", { number: here + 1 }));
+    const item = [number, ` ${said("of", { count: all })}`];
+    at("save").disabled = practice !== null;
+    if (practice) return at("count").replaceChildren(...item);
+    const shown = at("rate").hidden ? [] : [...item, " · "];
+    at("count").replaceChildren(...shown, said("rated", { count: num }));
     at("bar").setAttribute("aria-valuemax", all);
     at("bar").setAttribute("aria-valuenow", num);
     at("bar").firstElementChild.style.width = (all ? (100 * num) / all : 0) + "%";
@@ -158,8 +190,13 @@
       const definition = element("p", "", data.definitions[name] ?? "");
       definition.id = "definition-" + number;
       const choices = element("div", "choices");
-      for (const [choice, label, key] of CHOICES) {
-        const button = element("button", "", label, element("kbd", "", key));
+      choices.classList.toggle("graded", data.levels.length > 3 || data.ranking > 0);
+      for (const [place, choice] of data.levels.entries()) {
+        const [letter, strength] = choice.split(" ");
+        const label = letter === "tie" ? words.tie : letter;
+        const button = element("button", "", label, element("kbd", "", String(place + 1)));
+        if (strength) button.append(element("small", "", words[strength]));
+        if (data.ranking) button.append(element("small", ""));
         button.type = "button";
         button.dataset.choice = choice;
         button.setAttribute("aria-label", `${named(name)}: ${meaning(choice)}`);
@@ -175,17 +212,70 @@
     const done = work[rater.rows[here][0]];
     [...at("questions").children].forEach((group, number) => {
       group.classList.toggle("active", number === active);
-      if (done?.choices[rater.order[number]]) group.classList.remove("open");
+      const choice = done?.choices[rater.order[number]];
+      if (whole(choice)) group.classList.remove("open");
       for (const button of group.querySelectorAll("button")) {
-        button.setAttribute("aria-pressed", String(done?.choices[rater.order[number]] === button.dataset.choice));
+        const rank = ranked(choice).indexOf(button.dataset.choice);
+        button.setAttribute("aria-pressed", String(data.ranking ? rank >= 0 : choice === button.dataset.choice));
+        if (data.ranking) button.querySelector("small").textContent = rank < 0 ? "–" : `${rank + 1}.`;
       }
     });
-    const ready = complete(here), last = here === rater.rows.length - 1;
-    const label = ready ? (last ? "Finish" : "Next") : "Skip for now";
+    for (const button of at("reasons").querySelectorAll("button")) {
+      const { side, reason } = button.dataset;
+      button.setAttribute("aria-pressed", String(Boolean(done?.reasons?.[side]?.includes(reason))));
+    }
+    explain();
+    const ready = complete(here), last = here === rater.rows.length - 1 && !practice;
+    const label = ready ? (last ? words.finish : words.next) : words.skip;
     at("next").replaceChildren(label, element("kbd", "", ready ? "Enter" : "→"));
     at("next").classList.toggle("main", ready);
     at("back").disabled = here === 0;
     progress();
+  }
+  function reasons() {
+    if (data.least) at("comment-rule").textContent = `(${said("least", { count: data.least })})`;
+    at("reasons").hidden = data.reasons.length === 0;
+    if (data.reasons.length) at("reasons").replaceChildren(
+      element("legend", "", words.reasons + " ", element("span", "", `(${words.reasons_needed})`)),
+      ...["A", "B"].map(side => element("div", "side", element("b", "", side), ...data.reasons.map(reason => {
+        const button = element("button", "", reason);
+        button.type = "button";
+        Object.assign(button.dataset, { side, reason });
+        button.setAttribute("aria-label", `${side}: ${reason}`);
+        button.addEventListener("click", () => {
+          const all = (made(here).reasons ??= {}), now = all[side] ?? [];
+          all[side] = now.includes(reason) ? now.filter(each => each !== reason) : [...now, reason];
+          unsaved = true;
+          answers();
+          keep();
+        });
+        return button;
+      }))),
+    );
+  }
+  /** What is right of a practice item, once it is answered. */
+  function explain() {
+    const shown = practice !== null && answered(here), item = data.practice[here];
+    at("explained").hidden = !shown;
+    if (!shown) return;
+    const right = Object.entries(item.answers).map(([name, choice]) => `${named(name)}: ${meaning(choice)}`);
+    at("explained").replaceChildren(element("b", "", said("expected", { answers: right.join("; ") })), " " + item.why);
+  }
+  function begin() {
+    if (practiced || !data.practice.length) return go(here);
+    practice = { rater, work, here };
+    rater = { ...rater, rows: data.practice.map((_, number) => ["practice " + number, "", number, 0]) };
+    work = {};
+    go(0);
+  }
+  function beginStudy() {
+    ({ rater, work, here } = practice);
+    practice = since = null;
+    practiced = true;
+    undone = [];
+    at("explained").hidden = true;
+    go(here);
+    say(words.practice_done);
   }
   function mark(number, focus = true) {
     active = number;
@@ -200,36 +290,61 @@
     tick();
     at("said").classList.remove("shown");
     here = Math.min(Math.max(number, 0), rater.rows.length);
+    if (here === rater.rows.length && practice) return beginStudy();
     if (here === rater.rows.length) {
       end();
     } else {
       only("rate");
-      const [row, , item, left] = rater.rows[here];
-      const [prompt, ...texts] = data.items[item];
-      show(at("prompt"), prompt);
-      show(at("answer-a"), texts[left]);
-      show(at("answer-b"), texts[1 - left]);
-      at("place").textContent = `Item ${here + 1} of ${rater.rows.length}`;
+      const [row] = rater.rows[here], texts = shown(here);
+      const [, , item, left] = rater.rows[here];
+      show(at("prompt"), texts[0]);
+      for (const [number, place] of places(left).entries()) {
+        showAnswer(at("answer-" + "abcde"[number]), texts[number + 1], `text-${item}-${place}`);
+      }
+      fold();
+      at("place").textContent = `${said("item", { number: here + 1 })} ${said("of", { count: rater.rows.length })}`;
       at("comment").value = work[row]?.comment ?? "";
       for (const group of at("questions").children) group.classList.remove("open");
-      active = Math.max(0, rater.order.findIndex(name => !work[row]?.choices[name]));
+      active = Math.max(0, rater.order.findIndex(name => !whole(work[row]?.choices[name])));
       scrollTo(0, 0);
       at("panel").scrollTop = 0;
       answers();
+      jumps();
       // a screen reader hears where it is; the marked question needs no focus
       at("place").focus({ preventScroll: true });
     }
     tick();
     keep();
   }
+  // --- a long prompt is folded, so that the answers are on the screen; what is below it is one step away
+  function fold(folded = true) {
+    const text = at("prompt");
+    text.classList.toggle("folded", folded);
+    const line = parseFloat(getComputedStyle(text).lineHeight);
+    const long = !folded || text.scrollHeight > text.clientHeight + 4 * line; // less is not worth a step
+    text.classList.toggle("folded", folded && long);
+    at("fold").hidden = !long;
+    at("fold").setAttribute("aria-expanded", String(!folded));
+    at("fold").firstChild.textContent = folded ? words.show_prompt : words.fold_prompt;
+    jumps();
+  }
+  const TARGETS = [["answers", words.answers], ["panel", words.questions]];
+  const top = id => at(id).getBoundingClientRect().top;
+  const below = () => TARGETS.find(([id]) => top(id) > top("moves") - 40);
+  function jumps() {
+    const target = at("rate").hidden ? undefined : below();
+    at("jump").hidden = target === undefined;
+    if (target) at("jump").firstChild.textContent = target[1];
+  }
+  function jump() {
+    const target = below();
+    if (target) at(target[0]).scrollIntoView({ block: "start" });
+  }
   function end() {
     only("end");
     const open = rater.rows.length - numComplete();
-    at("end-title").textContent = open ? "Not quite done" : "All rated. Thank you!";
-    const some = `${open} of ${rater.rows.length} items ${open === 1 ? "has" : "have"} questions that are still open.`;
-    at("rest").textContent = open
-      ? `${some} You can answer them now, or save what you have.`
-      : "Save your ratings as a CSV file and send it back.";
+    at("end-title").textContent = open ? words.not_done : words.all_rated;
+    at("rest").textContent = open ? said("rest", { open, count: rater.rows.length }) : words.send;
     at("open").hidden = open === 0;
     progress();
     at("end-title").focus();
@@ -240,38 +355,48 @@
     else delete choices[name];
     unsaved = true;
   }
+  /** A ranking with one more letter at its end, or without one that it had; the last letter needs no choice. */
+  function ranking(before, letter) {
+    const had = ranked(before).includes(letter);
+    const now = had ? ranked(before).filter(each => each !== letter) : [...ranked(before), letter];
+    const left = data.levels.filter(each => !now.includes(each));
+    if (!had && left.length === 1) now.push(left[0]);
+    return now.join(" > ");
+  }
   function choose(number, choice) {
     const name = rater.order[number], before = made(here).choices[name];
     undone.push([here, name, before]);
-    change(here, name, before === choice ? undefined : choice);
+    change(here, name, data.ranking ? ranking(before, choice) : before === choice ? undefined : choice);
     const order = [...rater.order.keys()].map(step => (number + step) % rater.order.length);
-    const open = order.find(each => !made(here).choices[rater.order[each]]);
+    const open = order.find(each => !whole(made(here).choices[rater.order[each]]));
     active = open ?? number;
     const now = made(here).choices[name];
-    const then = open === undefined ? "All answered." : `Next: ${named(rater.order[open])}.`;
-    at("told").textContent = `${named(name)}: ${now ? meaning(now) : "open"}. ${then}`;
+    const then = open === undefined ? words.all_answered : said("next_question", { name: named(rater.order[open]) });
+    at("told").textContent = `${named(name)}: ${now ? meaning(now) : words.open}. ${then}`;
     answers();
     if (open !== undefined) at("questions").children[open].scrollIntoView({ block: "nearest" });
+    else if (practice) at("explained").scrollIntoView({ block: "nearest" });
     keep();
   }
   function undo() {
     const last = undone.pop();
-    if (!last) return say("Nothing to undo");
+    if (!last) return say(words.nothing_undone);
     const [number, name, before] = last;
     change(number, name, before);
     if (number !== here) go(number);
     active = rater.order.indexOf(name);
     answers();
     keep();
-    say("Undone: " + named(name));
+    say(said("undone", { name: named(name) }));
   }
   function next(skip) {
     if (here === rater.rows.length) return;
     if (complete(here) || skip) return go(here + 1);
-    const open = rater.order.flatMap((name, number) => (made(here).choices[name] ? [] : [number]));
+    if (answered(here)) return say(words.more_needed);
+    const open = rater.order.flatMap((name, number) => (whole(made(here).choices[name]) ? [] : [number]));
     for (const number of open) at("questions").children[number].classList.add("open");
     mark(open[0]);
-    say(`${open.length} of ${rater.order.length} still open; answer or skip`);
+    say(said("still_open", { open: open.length, count: rater.order.length }));
   }
   function nextOpen() {
     const all = rater.rows.length;
@@ -279,62 +404,93 @@
     if (found === undefined) go(all);
     else go(here === all ? rater.rows.findIndex((_, number) => !complete(number)) : found);
   }
+  /** Numbers of the texts that are shown as A, B, ... */
+  const places = left => (Array.isArray(left) ? left : [left, 1 - left]);
+  /** What row number `number` shows: prompt, answer A, answer B, ... */
+  function shown(number) {
+    const [, , item, left] = rater.rows[number];
+    if (practice) return ["prompt", "a", "b"].map(name => data.practice[item][name]);
+    const [prompt, ...texts] = data.items[item];
+    return [prompt, ...places(left).map(place => texts[place])];
+  }
+  const why = done => (data.reasons.length ? ["A", "B"].map(side => (done?.reasons?.[side] ?? []).join("; ")) : []);
   function table() {
-    const about = ["row_id", "study_id", "rater", "text_hash", "prompt", "answer_a", "answer_b"];
-    const rows = rater.rows.map(([row, hash, item, left], number) => {
-      const [prompt, ...texts] = data.items[item], done = work[row];
+    const answers = [...(data.ranking ? data.levels : "AB")].map(letter => "answer_" + letter.toLowerCase());
+    const about = ["row_id", "study_id", "rater", "text_hash", "prompt", ...answers];
+    const rows = rater.rows.map(([row, hash], number) => {
+      const done = work[row];
       const seconds = touched(number) ? done.seconds.toFixed(1) : "";
-      const choices = rater.order.map(name => done?.choices[name] ?? "");
-      const shown = [row, data.study, rater.name, hash, prompt, texts[left], texts[1 - left]];
-      return [...shown, ...choices, done?.comment ?? "", seconds];
+      const choices = rater.order.map(name => (whole(done?.choices[name]) ? done.choices[name] : ""));
+      const ids = [row, data.study, rater.name, hash];
+      return [...ids, ...shown(number), ...choices, ...why(done), done?.comment ?? "", seconds];
     });
-    return [[...about, ...rater.order, "comment", "seconds"], ...rows];
+    const columns = data.reasons.length ? ["reasons_a", "reasons_b"] : [];
+    return [[...about, ...rater.order, ...columns, "comment", "seconds"], ...rows];
   }
   function save() {
+    if (practice) return;
     tick();
     const link = element("a", "");
-    link.href = URL.createObjectURL(new Blob([csv(table())], { type: "text/csv;charset=utf-8" }));
+    link.href = URL.createObjectURL(new Blob([sheet.csv(table())], { type: "text/csv;charset=utf-8" }));
     link.download = `${data.study}-${rater.name}.csv`.replace(/[^\w.-]+/g, "_");
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     unsaved = false;
     keep();
     progress();
-    say(`Saved ${link.download}: ${numComplete()} of ${rater.rows.length} rated`);
+    say(said("saved", { file: link.download, rated: numComplete(), count: rater.rows.length }));
   }
   async function load(file) {
-    const [head, ...rows] = parsed(await file.text());
-    const places = new Map(rater.rows.map(([row, hash], number) => [row + " " + bare(hash), number]));
-    const column = name => head?.indexOf(name) ?? -1;
-    let num = 0;
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    at("keys").close();
+    if (String(bytes.slice(0, 4)) === "80,75,3,4") {
+      return say(words.workbook, true);
+    }
+    const places = new Map(rater.rows.map(([row], number) => [row, number]));
+    const rows = sheet.table(bytes, places);
+    if (rows === null) return say(words.no_header, true);
+    let num = 0, foreign = 0, unclear = 0;
     for (const row of rows) {
-      const number = places.get(row[column("row_id")] + " " + bare(row[column("text_hash")]));
-      if (number === undefined) continue;
+      const number = places.get(sheet.plain(row.row_id));
+      if (number === undefined || !sheet.fits(row, rater.rows[number][1], shown(number))) {
+        foreign += 1;
+        continue;
+      }
       const done = made(number);
       for (const name of rater.order) {
-        const choice = row[column(name)];
-        if (CHOICES.some(([each]) => each === choice)) done.choices[name] = choice;
+        const choice = sheet.choice(row[sheet.column(name)]);
+        if (choice) done.choices[name] = choice;
+        unclear += choice === null ? 1 : 0;
       }
-      done.comment = unguard(row[column("comment")] ?? "") || done.comment;
-      done.seconds = Math.max(done.seconds, Number(row[column("seconds")]) || 0);
+      for (const side of data.reasons.length ? ["A", "B"] : []) {
+        const written = sheet.reasons(row["reasons_" + side.toLowerCase()]);
+        unclear += written.filter(each => !data.reasons.includes(each)).length;
+        const known = data.reasons.filter(each => written.includes(each));
+        if (known.length) (done.reasons ??= {})[side] = known;
+      }
+      done.comment = sheet.unguard(row.comment ?? "") || done.comment;
+      done.seconds = Math.max(done.seconds, sheet.seconds(row.seconds));
       num += touched(number) ? 1 : 0;
     }
     undone = [];
     unsaved = true;
-    at("keys").close();
     go(here);
-    say(num ? `${num} rated items loaded` : "No row of this file belongs to this sheet");
+    const counts = [["loaded", num], ["foreign", foreign], ["unclear", unclear]];
+    const parts = counts.filter(([name, count]) => count || name === "loaded");
+    say(parts.map(([name, count]) => said(name, { count })).join("; "), parts.length > 1);
   }
 
   // --- which rater
-  function asked() {
+  function wanted() {
     const places = [location.hash.slice(1), location.search.slice(1)];
     const named = places.map(text => new URLSearchParams(text).get("rater")).find(name => name);
     return named ?? (data.raters.length === 1 ? data.raters[0].name : null);
   }
   function enter() {
     if (rater) tick();
-    const name = asked();
+    if (practice) ({ rater, work, here } = practice);
+    practice = null;
+    const name = wanted();
     rater = data.raters.find(each => each.name === name) ?? null;
     since = null;
     undone = [];
@@ -342,9 +498,10 @@
     if (rater === null) {
       only("choose");
       at("unknown").hidden = name === null;
-      at("unknown").textContent = `This study has no rater called “${name}”.`;
+      at("unknown").textContent = said("unknown", { name });
       at("raters").replaceChildren(...data.raters.map(each => {
-        const button = element("button", "", each.name, element("span", "", `${each.rows.length} items`));
+        const count = element("span", "", said("items", { count: each.rows.length }));
+        const button = element("button", "", each.name, count);
         button.type = "button";
         button.addEventListener("click", () => (location.hash = "rater=" + encodeURIComponent(each.name)));
         return element("li", "", button);
@@ -353,15 +510,14 @@
     }
     recall();
     at("who").textContent = rater.name;
-    at("task").textContent =
-      `You will read ${rater.rows.length} prompts, each with two answers, A and B, ` +
-      "and say for each question which answer is better.";
-    words();
+    at("task").textContent = said(data.ranking ? "task_ranked" : "task", { count: rater.rows.length });
+    asked();
     questions();
+    reasons();
     keep();
-    if (Object.keys(work).length) {
+    if (Object.keys(work).length || practiced) {
       go(here);
-      say(`Welcome back: ${numComplete()} of ${rater.rows.length} rated`);
+      say(said("welcome", { rated: numComplete(), count: rater.rows.length }));
     } else {
       only("start");
       progress();
@@ -370,6 +526,11 @@
   }
 
   // --- keys and buttons
+  function help() {
+    at("keys").showModal();
+    at("keys-title").focus({ preventScroll: true }); // the browser gives the focus to a button, and scrolls to it
+    at("keys").scrollTop = 0;
+  }
   function onKey(event) {
     alive();
     if (!rater || event.isComposing || at("keys").open) {
@@ -388,9 +549,9 @@
     else if (command && key === "z") act = undo;
     else if (writing && key === "Escape") act = () => mark(active);
     else if (writing) act = command && key === "Enter" ? () => next(false) : null;
-    else if (key === "?") act = () => at("keys").showModal();
+    else if (key === "?") act = help;
     else if (key === "s") act = save;
-    else if (!at("start").hidden) act = key === "Enter" && event.target.tagName !== "BUTTON" ? () => go(here) : null;
+    else if (!at("start").hidden) act = key === "Enter" && event.target.tagName !== "BUTTON" ? begin : null;
     else if (key === "u") act = undo;
     else if (key === "n") act = nextOpen;
     else if (key === "ArrowLeft") act = () => go(here - 1);
@@ -400,13 +561,15 @@
     else if (key === "ArrowDown" && asking && active < rater.order.length - 1) act = () => mark(active + 1);
     else if (key === "ArrowUp" && asking && active > 0) act = () => mark(active - 1);
     else if (key === "c") act = () => at("comment").focus();
+    else if (key === "p") act = () => (at("fold").hidden ? null : at("fold").click());
+    else if (key === "j") act = jump;
     // Enter on a choice moves on too, else it would undo the choice; space presses a button
     else if (key === "Enter" && (event.target.tagName !== "BUTTON" || asking)) act = () => next(false);
     if (act && !(event.repeat && key in KEYS)) act();
     if (act) event.preventDefault();
   }
   document.addEventListener("keydown", onKey);
-  at("begin").addEventListener("click", () => go(here));
+  at("begin").addEventListener("click", begin);
   at("back").addEventListener("click", () => go(here - 1));
   at("next").addEventListener("click", () => next(true));
   at("again").addEventListener("click", () => go(rater.rows.length - 1));
@@ -414,7 +577,9 @@
   at("undo").addEventListener("click", undo);
   at("save").addEventListener("click", save);
   at("save-end").addEventListener("click", save);
-  at("help").addEventListener("click", () => at("keys").showModal());
+  at("help").addEventListener("click", help);
+  at("fold").addEventListener("click", () => fold(at("fold").getAttribute("aria-expanded") === "true"));
+  at("jump").addEventListener("click", jump);
   at("close").addEventListener("click", () => at("keys").close());
   at("load").addEventListener("click", () => at("file").click());
   at("file").addEventListener("change", event => {
@@ -422,12 +587,18 @@
     event.target.value = "";
   });
   at("comment").addEventListener("input", event => {
+    const before = complete(here);
     made(here).comment = event.target.value;
     unsaved = true;
+    if (complete(here) !== before) answers();
     keep();
   });
   addEventListener("pointerdown", alive);
   addEventListener("scroll", alive, { passive: true });
+  addEventListener("scroll", jumps, { passive: true });
+  addEventListener("resize", () => {
+    if (rater && !at("rate").hidden) fold(at("fold").getAttribute("aria-expanded") !== "true");
+  });
   document.addEventListener("visibilitychange", () => {
     if (!rater) return;
     tick();
@@ -444,7 +615,7 @@
     event.returnValue = true; // browsers before 2023
   });
   addEventListener("storage", event => {
-    if (!rater || event.key !== place() || event.newValue === null) return;
+    if (!rater || practice || event.key !== place() || event.newValue === null) return;
     since = null; // the other window counts now
     const shown = here;
     recall(event.newValue);
@@ -453,9 +624,9 @@
     progress();
   });
   addEventListener("hashchange", enter);
+  history.scrollRestoration = "manual"; // the browser would scroll to where another item was, under the header
   document.title = data.title;
   for (const title of document.querySelectorAll(".title")) title.textContent = data.title;
-  at("unkept").firstElementChild.textContent =
-    "This browser keeps no work for this page: save the CSV file before you close it.";
+  at("unkept").firstElementChild.textContent = words.unkept;
   enter();
 })();
