@@ -8,7 +8,7 @@ use of; `one sentence` is the same number of different prompts, without anything
 helpful dialogues (20 to 400 tokens); a Llama of 6 layers of 256 with random weights. One token in 38 of the vocabulary
 ends a text, so that lengths are spread as those of real answers are (38 tokens on average, at most 96). All ways write
 the same tokens, which is checked before anything is timed; they are run in turn, and seconds are those of the
-processor. The ratio is that of medians, its range that of the rounds.
+processor. The ratio is the median of those of the rounds.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ logits at outputs only) against right-padded batches of 8 of every answer after 
 Both answers of a pair are scored under the good sentence by all ways (`data.compare_under: good`), and their
 log-likelihoods are compared before anything is timed. `both sentences` is ours with twice as many scores, under the bad
 sentence too. Prompts have 20 to 400 words, outputs 10 to 150; a Llama of 6 layers of 256. All ways are run in turn, and
-seconds are those of the processor. The ratio is that of medians, its range that of the rounds.
+seconds are those of the processor. The ratio is the median of those of the rounds.
 
-What is left to gain: the last line counts tokens. Ours are as few as they can be, so the ratio to `sorted at output
-places` can be no more than that of the tokens, where products of matrices take nearly all of the time.
+The first line that is printed counts tokens. Nearly all of the time is the model's, so the ratio to `sorted at output
+places` is about that of the tokens, and can't be much more.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def row(name: str, ours: list[float], other: list[float], *, amount: float, unit
         "name": name,
         "ours": amount / statistics.median(ours),
         "other": amount / statistics.median(other),
-        "ratio": statistics.median(other) / statistics.median(ours),
+        "ratio": statistics.median(ratios),
         "low": min(ratios),
         "high": max(ratios),
         "reps": len(ratios),
