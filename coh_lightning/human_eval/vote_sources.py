@@ -249,6 +249,7 @@ def _take(
                 choice=choice,
                 seconds=one.seconds,
                 comment=one.comment,
+                strength=one.strength,
             )
         )
 
