@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.prompt_format import PromptFormat
 from coh_lightning.sequences.wording import Wording
@@ -34,8 +34,9 @@ def check_arguments(data: FeedbackData) -> None:
     if data.pretraining_weight < 0:
         raise InputError(f"data.pretraining_weight is {data.pretraining_weight}; it can't be negative (0: off).")
     if data.feedback is not None and data.sources is not None:
+        named = counted(len(data.sources), "source")
         raise InputError(
-            f"data.feedback is '{data.feedback}' and data.sources names {len(data.sources)} source(s); give one of "
+            f"data.feedback is '{data.feedback}' and data.sources names {named}; give one of "
             "the two (coh_lightning.feedback.sources.Records reads such a file among others)."
         )
     if data.feedback is None and data.sources is None:

@@ -103,10 +103,11 @@ def summary(data: FeedbackData) -> list[tuple[str, str]]:
     held_out = ", ".join(f"{count.used:,} for {name}" for name, count in data.counts.items() if name != "train")
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in found["rejected"].items()) or "none"
     cut = (
-        f"{train.prompts_cut:,} prompts cut by {train.prompt_tokens_cut:,} tokens, {train.links_cut:,} links "
-        f"and {train.chains_dropped:,} chains left out"
+        f"{counted(train.prompts_cut, 'prompt')} cut by {counted(train.prompt_tokens_cut, 'token')}, "
+        f"{counted(train.links_cut, 'link')} and {counted(train.chains_dropped, 'chain')} left out"
     )
-    unused = f" ({train.completions_unused:,} completions are in none)" if train.completions_unused else ""
+    be = "is" if train.completions_unused == 1 else "are"
+    unused = f" ({counted(train.completions_unused, 'completion')} {be} in none)" if train.completions_unused else ""
     chains = f"{train.chains:,} by the method '{data.method.name}' in the wording '{data.wording.name}'{unused}; {cut}"
     if data.method.reviews:
         none = counted(train.completions_without_critique, "completion")

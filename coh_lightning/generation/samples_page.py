@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.sample_means import family, means_of, short_number
 from coh_lightning.generation.samples import Column, Round, as_round, asks_in_order
@@ -73,7 +73,8 @@ def write_samples(path: Path, rounds: Sequence[tuple[str, Sequence[Completion]]]
     if not any(completions for _, completions in rounds):
         commands = "`test`, `predict`, or `fit` with model.generation.generate_every_n_validations"
         raise InputError(
-            f"{path}: there are no completions to show in {len(rounds)} round(s); write some first ({commands})."
+            f"{path}: there are no completions to show in {counted(len(rounds), 'round')}; write some first "
+            f"({commands})."
         )
     newest_first = [as_round(label, completions) for label, completions in reversed(rounds)]
     every = [one for round in newest_first for one in round.completions]

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.records import Feedback, RatedCompletion, place_on_scale
 from coh_lightning.sequences.method import Sentences
 
@@ -74,7 +74,7 @@ class Wording:
             raise InputError(f"The wording '{self.name}' has an empty list of pairs; give at least one pair.")
         if len(self.levels) < 2:
             raise InputError(
-                f"The wording '{self.name}' has {len(self.levels)} level(s) of rating; it needs at least 2."
+                f"The wording '{self.name}' has {counted(len(self.levels), 'level')} of rating; it needs at least 2."
             )
         for pair in (pair for pairs in every for pair in pairs):
             self._check("pairs", pair.good)

@@ -278,6 +278,22 @@ def test_one_record_is_one_record(folder: Path, capsys: pytest.CaptureFixture[st
     assert "1 of 1 record. Tokens" in (folder / "page.html").read_text()
 
 
+def test_one_of_a_thing_is_one_in_the_summary_of_a_run(folder: Path) -> None:
+    """Four of the words of a prompt are too many, and one completion of three is in no chain."""
+    from coh_lightning.data import CoHDataModule
+
+    record = {
+        "prompt": "x" * 9,
+        "completions": [{"text": text, "rank": rank} for text, rank in (("a", 1), ("b", 2), ("c", 3))],
+    }
+    sizes = {"max_prompt_tokens": 9, "max_chain_tokens": 60, "row_tokens": 60, "tokenizer": "characters"}
+    shares = {"validation_share": 0.0, "test_share": 0.0, "cache_dir": str(folder / "cache")}
+    data = CoHDataModule(records=[record], **sizes, **shares)  # type: ignore[arg-type]
+    data.setup()
+    said = dict(data.summary())
+    assert "(1 completion is in none)" in said["chains"] and "1 prompt cut by " in said["chains"]
+
+
 def test_only_the_near_name_of_a_data_file_is_proposed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("feedback.log", "feedbacks.md", "other.jsonl"):
         (folder / name).write_text("")
