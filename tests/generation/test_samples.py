@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.completions import Completion
 from coh_lightning.generation.samples import asks_in_order, sample_rows
 from coh_lightning.generation.samples_page import write_samples
@@ -361,7 +361,7 @@ def test_nothing_to_show_is_refused_and_the_old_page_stays(tmp_path: Path, round
     (tmp_path / "samples.html").write_text("old")
     with pytest.raises(
         InputError,
-        match=rf"samples.html: there are no completions to show in {len(rounds)} round\(s\); write some first",
+        match=rf"samples\.html: there are no completions to show in {counted(len(rounds), 'round')}; write some first",
     ):
         write_samples(tmp_path / "samples.html", rounds)
     assert (tmp_path / "samples.html").read_text() == "old"
