@@ -5,12 +5,14 @@ drop at any time, and no memory of the process by its size.
     Blobs       byte strings, appended and read by number
     HashTable   64-bit keys -> numbers
 
-A folder is needed only for its disk; the files have no names there and end with the process.
+A folder is needed only for its disk; the files have no names there and end with the process. A forked process (a worker
+of a loader) can read them, and must add nothing to them.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
@@ -31,6 +33,15 @@ def nameless_file(folder: Path | None) -> IO[bytes]:
         return tempfile.TemporaryFile(dir=folder)
     except OSError:
         return tempfile.TemporaryFile()
+
+
+def _put(file: IO[bytes], content: bytes | memoryview, at: int) -> None:
+    """Writes at a place of its own, not where the file stands: a forked process has the same file, and what waits to
+    be written in both is the same.
+    """
+    while len(content):
+        at += (done := os.pwrite(file.fileno(), content, at))
+        content = content[done:]
 
 
 def _mapped(file: IO[bytes], size: int) -> mmap.mmap | bytes:
@@ -76,8 +87,7 @@ class Column:
             self._waiting = array(self.kind)
 
     def _write(self, content: memoryview) -> None:
-        self._file.write(content)
-        self._file.flush()
+        _put(self._file, content.cast("B"), self._written)
         self._written += content.nbytes
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -103,8 +113,7 @@ class Blobs:
         self._wait += len(content)
         self._ends.append(self._size)
         if self._wait > _BUFFERED:
-            self._file.write(b"".join(self._waiting))
-            self._file.flush()
+            _put(self._file, b"".join(self._waiting), self._size - self._wait)
             self._first += len(self._waiting)
             self._waiting, self._wait = [], 0
         return self._first + len(self._waiting) - 1

@@ -55,6 +55,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "sequences/preferences": ("sequences/chains", "dataset/held_out", "data"),
     "sequences/wording": ("sequences/wording", "sequences/chains", "data", "cli/preview"),
     "sequences/plan": ("sequences/plan", "sequences/rows", "data", "module"),
+    "sequences/planned_records": ("sequences/planned_records", "dataset/pinned_rows", "data"),
+    "sequences/record_shapes": ("sequences/planned_records", "dataset/pinned_rows", "data"),
     "generation/figures": ("generation/figures", "generation/text_metrics"),
     "generation/text_metrics": ("generation/text_metrics", "generation/figures"),
     "generation/sampling": ("generation/decoding", "generation/figures", "generation/scorers"),
@@ -68,6 +70,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "training/held_out_figures": ("dataset/held_out", "module", "generation/figures"),
     "training/training_figures": ("module",),
     "training/schedule": ("training/schedule", "module", "training/run_summary"),
+    "dataset/feedback_data": (
+        "data",
+        "dataset/pinned_rows",
+        "dataset/feedback_data",
+        "dataset/held_out",
+        "cli/preview",
+    ),
     "data": ("data", "dataset/held_out", "module", "generation/figures", "cli/preview", "training/resume"),
     "module": ("module", "generation/figures", "training/run_summary", "training/resume", "model/loading"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -55,6 +56,23 @@ def test_columns_and_byte_strings_can_be_read_while_they_grow(buffered: int, mon
         blobs[50]
     one, other = pickle.loads(pickle.dumps((column, blobs)))
     assert np.array_equal(one.numbers, column.numbers) and other[30] == blobs[30] and len(other) == 50
+
+
+def test_a_forked_process_reads_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    column, blobs = Column("i"), Blobs()
+    for number in range(70_000):
+        column.append(number)
+        blobs.append(b"%d" % number)
+    children = []
+    for _ in range(3):
+        if not (child := os.fork()):
+            right = column.numbers.tolist() == list(range(70_000)) and blobs[69_999] == b"69999" and blobs[5] == b"5"
+            os._exit(0 if right else 1)
+        children.append(child)
+    column.append(-1)
+    assert column.numbers[-2:].tolist() == [69_999, -1] and blobs[5] == b"5"
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert column.numbers[-2:].tolist() == [69_999, -1] and len(column.numbers) == 70_001
 
 
 def test_files_have_no_names_and_need_no_folder(tmp_path: Path) -> None:

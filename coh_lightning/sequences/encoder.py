@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ class Encoder:
         self._found: dict[Field, Ids] = Remembered()  # the latest of the stores
         self._stores: list[FieldStore] = []
         self._own: FieldStore | None = None  # what no longer fits the memory
+        self._process = 0  # whose own store it is
         self._template_memory: dict[Field, Ids] = {}
         self._cut_memory: dict[tuple[Field, tuple[CutRange, ...]], tuple[Ids, tuple[int, ...]]] = Remembered()
         self._anchored = AnchoredTokenizer(backend, tokenizer)
@@ -129,8 +131,8 @@ class Encoder:
 
     def _remember(self, key: Field, ids: Ids) -> None:
         if len(self._memory) >= _REMEMBERED:
-            if self._own is None:
-                self._own = FieldStore()
+            if self._own is None or self._process != os.getpid():  # a worker adds to no file of its parent
+                self._own, self._process = FieldStore(), os.getpid()
                 self._stores.append(self._own)
             digests = [digest_of(packed(old)) for old in self._memory]
             self._own.add(digests, list(self._memory.values()))

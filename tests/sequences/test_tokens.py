@@ -560,6 +560,26 @@ def test_a_damaged_cache_is_built_again_and_never_trusted(
     assert not caplog.text
 
 
+def test_what_is_forgotten_is_found_again_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coh_lightning.sequences.encoder._REMEMBERED", 4)
+    encoder, other = Encoder(byte_level()), Encoder(byte_level())
+    texts = [f"text number {number}" for number in range(90)]
+
+    def right(some: list[str]) -> bool:
+        return all(encoder.encode_texts([text])[0].tolist() == other.encode_texts([text])[0].tolist() for text in some)
+
+    assert right(texts[:30])
+    children, own = [], encoder._own
+    for start in (30, 50):
+        if not (child := os.fork()):
+            found = right(texts[start : start + 20]) and right(texts[:30]) and right(texts[40:60])
+            os._exit(0 if found and encoder._own is not own else 1)  # which its parent goes on to fill
+        children.append(child)
+    assert right(texts[30:90]) and right(texts)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert right(texts)
+
+
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
