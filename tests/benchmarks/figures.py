@@ -18,8 +18,8 @@ REPS = 5
 
 @dataclass(frozen=True)
 class Figure:
-    """One comparison: medians of ours and of the other (time or memory; or what is done in a second), and how many times
-    less time or memory ours takes (range over repetitions).
+    """One comparison: medians of ours and of the other (time or memory; or what is done in a second), and how many
+    times less time or memory ours takes (range over repetitions).
     """
 
     group: str
