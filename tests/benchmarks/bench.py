@@ -60,7 +60,8 @@ def _rows(name: str) -> Callable[[], list[Any]]:
         made = []
         for one in found:
             group, _, other = one.pop("name").partition(": ")
-            made.append(Figure(group=group, name=other, **one))
+            rounded = {name: float(f"{value:.4g}") for name, value in one.items() if isinstance(value, float)}
+            made.append(Figure(group=group, name=other, **(one | rounded)))
         return made
 
     return measure
@@ -133,7 +134,7 @@ def number(value: float) -> str:
 
 def table(figures: Sequence[dict[str, Any]]) -> str:
     """For a terminal of 80 columns."""
-    lines = [f"{'':<41}{'ours':>8}{'other':>8} {'times less [range]':>22}", "-" * WIDTH]
+    lines = [f"{'':<41}{'ours':>8}{'other':>8} {'ratio [range]':>22}", "-" * WIDTH]
     for group, of_group in groupby(figures, lambda one: one["group"]):
         found = list(of_group)
         lines += textwrap.wrap(f"{group}, {found[0]['unit']}", WIDTH)
@@ -147,7 +148,7 @@ def table(figures: Sequence[dict[str, Any]]) -> str:
 
 def markdown(figures: Sequence[dict[str, Any]]) -> str:
     """For docs/speed.md."""
-    lines = ["| against | ours | other | times less [range] |", "|---|---|---|---|"]
+    lines = ["| against | ours | other | ratio [range] |", "|---|---|---|---|"]
     for group, of_group in groupby(figures, lambda one: one["group"]):
         found = list(of_group)
         lines.append(f"| **{group}**, {found[0]['unit']} | | | |")

@@ -18,7 +18,9 @@ REPS = 5
 
 @dataclass(frozen=True)
 class Figure:
-    """One comparison: medians of ours and of the other, and how many times less ours takes (range over repetitions)."""
+    """One comparison: medians of ours and of the other (time or memory; or what is done in a second), and how many
+    times less time or memory ours takes (range over repetitions).
+    """
 
     group: str
     """What is compared, with the data."""
