@@ -274,8 +274,9 @@ class CoHModule(pl.LightningModule):
 
     def figures(self) -> list[str] | None:
         """The names of what this module logs in `fit`, except of what it writes; None for a subclass."""
-        under_bad = self.data.compare_under == "both"
-        return names_in_fit(self.data.kinds, under_bad=under_bad) if type(self) is CoHModule else None
+        if type(self) is not CoHModule:
+            return None
+        return names_in_fit(self.data.kinds, under_bad=self.data.compare_under == "both")
 
     # Writing
 
