@@ -15,7 +15,7 @@ help:
 	@echo "make test      the tests that need neither long nor data from elsewhere"
 	@echo "make test-all  all tests; those on real data need COH_REAL_DATA=FOLDER"
 	@echo "make test-lowest, make test-newest: as make test, with the lowest, or the newest, versions that pyproject.toml allows"
-	@echo "make bench     speed and memory against other ways to compute the same (about 25 minutes); one of them: ONLY=hh"
+	@echo "make bench     speed and memory against other ways to compute the same (40 minutes); one of them: ONLY=hh"
 	@echo "make image     the container image, in which the demo is run; for CUDA: make image IMAGE_ARGS='--build-arg TORCH_INDEX='"
 	@echo "make docs      the documentation as a site, in docs/_build"
 	@echo "make check     lint, format, types, known flaws of the pinned packages"

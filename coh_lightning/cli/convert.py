@@ -27,7 +27,6 @@ from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.jsonl import write_jsonl
 from coh_lightning.feedback.records import Feedback, unique
-from coh_lightning.feedback.sources import Records, TRLPairs, TRLUnpaired, recognized
 from coh_lightning.sequences.chains import Link, Unusable, build_chains
 from coh_lightning.sequences.method import Method
 from coh_lightning.sequences.wording import Wording
@@ -112,6 +111,8 @@ def read_file(path: str) -> Iterator[Feedback]:
     Raises:
         InputError: a row that can't be read or used; names file and line.
     """
+    from coh_lightning.feedback.sources import Records, recognized
+
     source, note = recognized(path)
     if note is not None:
         print(note, file=sys.stderr)
@@ -156,6 +157,8 @@ def rows(records: Iterable[Feedback], form: str, method: Method, report: Report)
 
     `method` says which completions are better or good (`preference_from`, `good_above`, `bad_below`).
     """
+    from coh_lightning.feedback.sources import TRLPairs, TRLUnpaired
+
     source = TRLPairs("rows") if form == "trl-pairs" else TRLUnpaired("rows")
     taken: set[str] = set()
     for record in records:

@@ -32,7 +32,6 @@ from coh_lightning.cli.preview_records import record_views
 from coh_lightning.cli.preview_view import REASONS, rejections, totals
 from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError, counted, did_you_mean, near_file
-from coh_lightning.feedback.sources.file_names import data_suffix
 from coh_lightning.pages.page import write_page
 from coh_lightning.yaml_text import escaped
 
@@ -62,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
     if options.file is not None and not re.search(r"[*?\[]", options.file):
         file = Path(options.file).expanduser()
         if not file.exists():  # said before libraries load, which takes seconds
+            from coh_lightning.feedback.sources.file_names import data_suffix
+
             near = near_file(file, lambda other: data_suffix(other) is not None)
             raise InputError(f"{options.file}: there is no such file{near}")
     if isinstance(sys.stdout, io.TextIOWrapper):

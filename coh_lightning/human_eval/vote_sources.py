@@ -254,6 +254,7 @@ def _take(
                 choice=choice,
                 seconds=one.seconds,
                 comment=one.comment,
+                strength=one.strength,
             )
         )
 

@@ -51,13 +51,15 @@ class Vote:
     """0 (left), 1 (right) or `TIE`."""
     seconds: float | None = None
     comment: str = ""
+    strength: str | None = None
 
     def to_json(self, places: Mapping[str, int]) -> dict[str, Any]:
         """As a record keeps it; `places`: text -> its place among the completions."""
         shown = [places[text] for text in self.texts]
         out: dict[str, Any] = {"rater": self.rater, "study": self.study, "row": self.row, "shown": shown}
         out["choice"] = TIE if isinstance(self.choice, str) else shown[self.choice]
-        return out | ({} if self.seconds is None else {"seconds": self.seconds})
+        more = {"seconds": self.seconds, "strength": self.strength}
+        return out | {name: value for name, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True)

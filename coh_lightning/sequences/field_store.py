@@ -83,3 +83,14 @@ class FieldStore:
             "ends": self._ends.numbers,
             "ids": self._ids.numbers,
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_arrays, ({name: array.copy() for name, array in (self._read or self.arrays()).items()},)
+
+
+def _from_arrays(arrays: dict[str, NDArray[Any]]) -> FieldStore:
+    made, slots = FieldStore(), arrays["slots"].reshape(-1, 2)
+    slots = slots[slots[:, 1] > 0]
+    firsts = slots[np.argsort(slots[:, 1]), 0].tolist()
+    made.add(list(map(Digest, firsts, arrays["seconds"].tolist())), np.split(arrays["ids"], arrays["ends"][:-1]))
+    return made

@@ -85,6 +85,11 @@ class RunProgress(ProgressBar):
 
     on_validation_batch_start = on_predict_batch_start = on_test_batch_start
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        writes = getattr(getattr(pl_module, "generation", None), "generate_every_n_validations", 0)
+        if writes and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._show_step(trainer, "writing completions")  # which the module does next
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._show_step(trainer)

@@ -176,10 +176,11 @@ def main(names: list[str]) -> int:
     if unknown := [name for name in names if name not in COMPARISONS]:
         print(f"There is no comparison named {unknown[0]}; there are {', '.join(COMPARISONS)}.", file=sys.stderr)
         return 2
-    figures = json.loads(FILE.read_text()) if FILE.exists() else []
+    figures: list[dict[str, Any]] = []
     for name in names or COMPARISONS:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        figures = merged(figures, [{**one, "machine": machine()} for one in measured(name)])
+        found = [{**one, "machine": machine()} for one in measured(name)]
+        figures = merged(json.loads(FILE.read_text()) if FILE.exists() else [], found)
         FILE.write_text("[\n" + ",\n".join(json.dumps(one) for one in figures) + "\n]\n")
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), figures), encoding="utf-8")
     print(table([one for one in figures if not names or one["comparison"] in names]))

@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 Shape = Literal["hh", "tldr"]
 REAL = Path(os.environ.get("COH_REAL_DATA") or "/nonexistent") / "hh_harmless_1000.jsonl.gz"
-LIMIT = 900
-"""Words of a prompt and an output at most: all chains fit 1,024 tokens."""
+LIMIT = 550
+"""Words of a real pair at most: its chains fit 1,024 tokens."""
+GENERATED = 500
+"""Pairs that the chosen ones stand for."""
 VOCABULARY = 8192
 
 
@@ -26,9 +28,17 @@ def source(shape: Shape) -> str:
 
 
 def pairs(shape: Shape, number: int) -> list[dict[str, Any]]:
-    """The same ones at every call."""
-    if source(shape) == "real rows":
-        return _real(number)
+    """Pairs at even places in the order of their lengths, so that few of them are spread as all are; in a shuffled
+    order, and the same ones at every call.
+    """
+    found = _real() if source(shape) == "real rows" else _generated(shape)
+    found.sort(key=lambda one: len(json.dumps(one).split()))
+    chosen = [found[int((i + 0.5) * len(found) / number)] for i in range(number)]
+    random.Random(0).shuffle(chosen)
+    return chosen
+
+
+def _generated(shape: Shape) -> list[dict[str, Any]]:
     from coh_lightning.world.posts import vocabulary
 
     words, chance = vocabulary(), random.Random(0)
@@ -47,7 +57,7 @@ def pairs(shape: Shape, number: int) -> list[dict[str, Any]]:
             "prompt": text(means[0], 0.4),
             "completions": [{"text": text(means[1], 0.35), "rank": 1}, {"text": text(means[2], 0.35), "rank": 2}],
         }
-        for i in range(number)
+        for i in range(GENERATED)
     ]
 
 
@@ -58,19 +68,18 @@ def write(shape: Shape, number: int, folder: Path) -> dict[str, str]:
     name = "world"
     if source(shape) == "real rows":
         name = str(folder / "tokenizer")
-        _tokenizer([one["text"] for pair in _real(1000) for one in pair["completions"]], Path(name))
+        _tokenizer([one["text"] for pair in _real() for one in pair["completions"]], Path(name))
     return {"feedback": str(file), "tokenizer": name, "cache_dir": str(folder / "cache")}
 
 
-def _real(number: int) -> list[dict[str, Any]]:
+def _real() -> list[dict[str, Any]]:
     from coh_lightning.feedback.records import Feedback
     from coh_lightning.feedback.sources.hh import HH
 
     hh = HH(str(REAL))
     read = [hh.feedback(row, where) for where, row in hh.all_rows()]  # type: ignore[arg-type]
     found = [one.to_json() for one in read if isinstance(one, Feedback)]
-    whole = [one for one in found if len(json.dumps(one).split()) < LIMIT // 2]
-    return random.Random(0).sample(whole, min(number, len(whole)))
+    return [one for one in found if len(json.dumps(one).split()) < LIMIT]
 
 
 def _tokenizer(texts: list[str], folder: Path) -> None:

@@ -48,7 +48,7 @@ from coh_lightning.model.losses import row_loss
 from coh_lightning.module import CoHModule
 from coh_lightning.training.schedule import OptimizerSettings
 
-PAIRS: dict[Shape, int] = {"hh": 5, "tldr": 3}
+PAIRS: dict[Shape, int] = {"hh": 8, "tldr": 4}
 NAMES: dict[Shape, str] = {"hh": "HH", "tldr": "TL;DR-like"}
 ROW, STEPS, LR = 1024, 2, 1e-4
 LLAMA: dict[str, Any] = {

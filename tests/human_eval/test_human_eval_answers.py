@@ -9,6 +9,7 @@ from typing import Any
 import openpyxl
 import pytest
 
+from coh_lightning.__main__ import main
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.judgments import Judgment
@@ -91,6 +92,22 @@ def test_another_strength_is_another_choice_and_strength_unasked_is_none(tmp_pat
     assert "'A very' is not a choice for " in wrong.invalid[0]
     assert wrong.invalid[0].endswith("write A clearly, A slightly, tie, B slightly or B clearly.")
     assert "a clearly" not in choice_words(RatingForm())
+
+
+def test_strength_and_reasons_go_on_into_feedback(tmp_path: Path) -> None:
+    study = study_at(tmp_path, strength=True, reasons=REASONS, attributes=("overall",))
+    cells = with_reasons(study, *[("is too long", "makes things up", "")] * 4)
+    for row in cells[1:]:
+        row[cells[0].index("overall")] = "B clearly"
+    import_ratings(tmp_path / "study", [save(tmp_path / "s.csv", cells)])
+    assert main(["feedback", str(tmp_path / "study"), "--output", str(tmp_path / "f.jsonl"), "--no-exclusion"]) == 0
+    records = [json.loads(line) for line in (tmp_path / "f.jsonl").read_text().splitlines()]
+    assert len(records) == 4
+    for record in records:
+        (vote,) = record["extra"]["votes"]
+        b, a = (record["completions"][place] for place in (vote["choice"], 1 - vote["choice"]))  # B was chosen
+        assert vote["strength"] == "clearly" and (a["rank"], b["rank"]) == (2, 1)
+        assert (a["critique"], b["critique"]) == ("is too long", "makes things up")
 
 
 def test_strength_is_chosen_by_keys_and_saved_and_loaded(browser: Browser, tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_a_cell_that_ranks_not_all_is_refused(tmp_path: Path, cell: str) -> None
     )
 
 
+def test_a_required_comment_of_a_ranking_is_asked_once_a_row(tmp_path: Path) -> None:
+    study = study_at(tmp_path, number=3, min_comment=4, raters=1)
+    cells = ranked(study, "rater-1")
+    cells[1][cells[0].index("comment")] = "long enough"
+    imported = import_ratings(tmp_path / "study", [save(tmp_path / "s.csv", cells)])
+    assert imported.missing == ("rater-1: 2 rows without the required reason or comment; the votes count.",)
+
+
 def test_another_ranking_of_a_row_is_refused_or_replaces_it(tmp_path: Path) -> None:
     study = study_at(tmp_path, number=4)
     import_ratings(tmp_path / "study", [save(tmp_path / "s.csv", ranked(study, "rater-1"))])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from PIL import Image
+from study_pictures import make_study, study_commands
 
 from coh_lightning.human_eval.report_blocks import facts, findings, title
 from coh_lightning.human_eval.report_tables import votes_table
@@ -18,19 +17,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def pictures() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("study_pictures", ROOT / "scripts" / "study_pictures.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def study(pictures: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    made: Path = pictures.make_study(folder)
-    return made
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("pictures"))
 
 
 def says(name: str) -> list[str]:
@@ -53,8 +41,8 @@ def test_the_picture_of_the_rating_page_has_its_third_item(study: Path) -> None:
     assert says("rate") == [f"Item 3 of {len(rows)} · 2 rated", item.prompt, *row.shown(item)]
 
 
-def test_the_page_names_the_commands_that_the_pictures_come_from(pictures: ModuleType) -> None:
-    words = pictures.study_commands()
+def test_the_page_names_the_commands_that_the_pictures_come_from() -> None:
+    words = study_commands()
     assert [each[:3] if each[0] == "coh" else each[2:3] for each in words] == [
         ["coh", "human-eval", "export"],
         ["coh_lightning.world.simulated_raters"],
