@@ -31,8 +31,8 @@ class Sampling:
     guidance: float | None = None
     """Guide every completion away from the sentence `guidance_from`: with this number w, the logits become own +
     w (own - other), the other ones being the model's after the same text under the other sentence (classifier-free
-    guidance: Ho and Salimans 2022; for language models Sanchez et al., arXiv 2306.17806). Takes about twice the time
-    and memory. 0: the cutoff alone, its control, in one pass. None: off."""
+    guidance: Ho and Salimans 2022; for language models Sanchez et al., arXiv 2306.17806). Takes about half more
+    time, and twice the memory. 0: the cutoff alone, its control, in one pass. None: off."""
     guidance_cutoff: float = 0.02
     """With guidance: only tokens whose probability under the completion's own sentence, before the temperature, is at
     least this share of the likeliest one's; 0: all."""
