@@ -15,12 +15,13 @@ import mmap
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _BUFFERED = 1 << 18  # bytes that wait to be written
 
@@ -64,6 +65,8 @@ class Column:
             self._flush()
 
     def extend(self, numbers: NDArray[Any] | Iterable[float]) -> None:
+        import numpy as np
+
         if isinstance(numbers, np.ndarray):
             self._flush()
             self._write(np.ascontiguousarray(numbers, np.dtype(self.kind)).data)
@@ -78,6 +81,8 @@ class Column:
     @property
     def numbers(self) -> NDArray[Any]:
         """All numbers so far, not to be written to."""
+        import numpy as np
+
         self._flush()
         return np.frombuffer(_mapped(self._file, self._written), np.dtype(self.kind))
 
@@ -104,7 +109,7 @@ class Blobs:
         self._first = 0  # the number of the first one that waits
         self._size = self._wait = 0  # bytes of all, and of those that wait
         self._bytes: mmap.mmap | bytes = b""
-        self._bounds: NDArray[Any] = np.zeros(0, np.int64)
+        self._bounds: Sequence[int] = ()
 
     def append(self, content: bytes) -> int:
         """Returns its number."""
@@ -126,9 +131,9 @@ class Blobs:
             return self._waiting[number - self._first]
         if number >= len(self._bounds):
             self._bytes = _mapped(self._file, self._size - self._wait)
-            self._bounds = self._ends.numbers[: self._first]
-        start = int(self._bounds[number - 1]) if number else 0
-        return self._bytes[start : int(self._bounds[number])]
+            self._bounds = memoryview(self._ends.numbers[: self._first])  # type: ignore[arg-type]
+        start = self._bounds[number - 1] if number else 0
+        return self._bytes[start : self._bounds[number]]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _blobs, ([self[number] for number in range(len(self))],)
@@ -154,6 +159,8 @@ class HashTable:
     @property
     def slots(self) -> NDArray[np.uint64]:
         """(2 n,) uint64: key and number + 1 of each place; 0: the place is empty."""
+        import numpy as np
+
         return np.frombuffer(self._slots, np.uint64)
 
     def find(self, key: int) -> Iterator[int]:
@@ -183,6 +190,8 @@ class HashTable:
         self._slots = memoryview(self._map).cast("Q")
 
     def _double(self) -> None:
+        import numpy as np
+
         old = np.frombuffer(self._map, np.uint64).reshape(-1, 2)
         bits = 65 - self._shift
         while True:
@@ -193,6 +202,8 @@ class HashTable:
 
     def _move(self, old: NDArray[Any]) -> bool:
         """Puts all into the new places; False: there is no room beyond the last one."""
+        import numpy as np
+
         new = np.frombuffer(self._map, np.uint64).reshape(-1, 2)
         free, start = 0, 0
         while start < len(old):
@@ -220,6 +231,8 @@ _PIECE = 1 << 16  # places that are moved at once
 
 
 def _column(kind: str, content: bytes) -> Column:
+    import numpy as np
+
     made = Column(kind)
     made.extend(np.frombuffer(content, np.dtype(kind)))
     return made

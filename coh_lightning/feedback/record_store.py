@@ -10,14 +10,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, overload
 
 from coh_lightning.feedback.records import Feedback, RatedCompletion
 from coh_lightning.feedback.turns import Part, Turn
 from coh_lightning.tables import Blobs, HashTable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
 
@@ -64,7 +65,8 @@ class StoredRecords(Sequence[Feedback]):
     def __getitem__(self, index: slice) -> StoredRecords: ...
     def __getitem__(self, index: int | slice) -> Feedback | StoredRecords:
         if isinstance(index, slice):
-            return self.taken(np.arange(len(self))[index])
+            copies = None if self.copies is None else self.copies[index]
+            return StoredRecords(self.store, self.numbers[index], copies, self.names)
         number = int(self.numbers[index])
         record = self.store[number]
         copy = 1 if self.copies is None else int(self.copies[index])

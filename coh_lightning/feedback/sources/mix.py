@@ -9,10 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -23,6 +21,10 @@ from coh_lightning.feedback.sources.base import Source
 from coh_lightning.feedback.sources.notes import SourceNotes
 from coh_lightning.rng import key64
 from coh_lightning.tables import Column, HashTable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ def load(
         InputError: a bad row (with "stop"), a damaged file, weights on only some sources, two records with one id, or
             too many rows left out.
     """
+    import numpy as np
+
     if on_bad_record not in ("stop", "skip"):
         raise InputError(f"on_bad_record is {on_bad_record!r}; it must be stop or skip.")
     if not sources:
@@ -126,6 +130,8 @@ def load(
 
 def ordered(keys: NDArray[np.uint64], records: StoredRecords) -> NDArray[np.int64]:
     """The places of the records in the order of their keys, and of equal keys in that of their ids."""
+    import numpy as np
+
     places = np.argsort(keys, kind="stable")
     inside = keys[places]
     equal = np.flatnonzero(inside[1:] == inside[:-1])
@@ -296,6 +302,8 @@ def repeated_by_weight(
     store: RecordStore, bounds: Mapping[str, range], weights: Mapping[str, float], *, seed: int
 ) -> StoredRecords:
     """Each source's records, repeated as its weight requires (see `load`)."""
+    import numpy as np
+
     per_record = {label: weights[label] / len(numbers) for label, numbers in bounds.items() if numbers}
     least = min(per_record.values(), default=1.0)
     everyone = SeenIds(store)

@@ -11,8 +11,6 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.record_store import StoredRecords
 from coh_lightning.feedback.records import Feedback, Rejected
@@ -86,6 +84,8 @@ def _digest(feedback: Feedback) -> bytes:
 
 
 def _taken(feedback: Sequence[Feedback], numbers: array[int]) -> Sequence[Feedback]:
+    import numpy as np
+
     if isinstance(feedback, StoredRecords):
         return feedback.taken(np.frombuffer(numbers, np.int64))
     return [feedback[number] for number in numbers]
