@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_REMEMBERED = 4096
+_REMEMBERED = 16_384
 """Fields that are remembered as objects; more of them go to a store on disk."""
 
 
