@@ -5,7 +5,8 @@ drop at any time, and no memory of the process by its size.
     Blobs       byte strings, appended and read by number
     HashTable   64-bit keys -> numbers
 
-A folder is needed only for its disk; the files have no names there and end with the process. A forked process (a worker
+A small table stays in memory and opens no file, so that many small data sets use up no file descriptors. A folder is
+needed only for its disk; the files have no names there and end with the process. A forked process (a worker
 of a loader) can read them, and must add nothing to them.
 """
 
@@ -45,8 +46,8 @@ def _put(file: IO[bytes], content: bytes | memoryview, at: int) -> None:
         content = content[done:]
 
 
-def _mapped(file: IO[bytes], size: int) -> mmap.mmap | bytes:
-    return mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) if size else b""
+def _mapped(file: IO[bytes] | None, size: int) -> mmap.mmap | bytes:
+    return mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) if file is not None and size else b""
 
 
 class Column:
@@ -54,7 +55,8 @@ class Column:
 
     def __init__(self, kind: str, folder: Path | None = None) -> None:
         self.kind = kind
-        self._file = nameless_file(folder)
+        self._folder = folder
+        self._file: IO[bytes] | None = None
         self._waiting = array(kind)
         self._most = _BUFFERED // self._waiting.itemsize
         self._written = 0  # bytes
@@ -68,8 +70,12 @@ class Column:
         import numpy as np
 
         if isinstance(numbers, np.ndarray):
-            self._flush()
-            self._write(np.ascontiguousarray(numbers, np.dtype(self.kind)).data)
+            content = np.ascontiguousarray(numbers, np.dtype(self.kind))
+            if len(self._waiting) + len(content) >= self._most:
+                self._flush()
+                self._write(content.data)
+            else:
+                self._waiting.frombytes(content.tobytes())
             return
         self._waiting.extend(numbers)  # type: ignore[arg-type]
         if len(self._waiting) >= self._most:
@@ -83,6 +89,8 @@ class Column:
         """All numbers so far, not to be written to."""
         import numpy as np
 
+        if self._file is None:
+            return np.frombuffer(self._waiting.tobytes(), np.dtype(self.kind))
         self._flush()
         return np.frombuffer(_mapped(self._file, self._written), np.dtype(self.kind))
 
@@ -92,6 +100,7 @@ class Column:
             self._waiting = array(self.kind)
 
     def _write(self, content: memoryview) -> None:
+        self._file = self._file or nameless_file(self._folder)
         _put(self._file, content.cast("B"), self._written)
         self._written += content.nbytes
 
@@ -103,7 +112,8 @@ class Blobs:
     """Byte strings by number, in the order in which they were appended."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._file = nameless_file(folder)
+        self._folder = folder
+        self._file: IO[bytes] | None = None
         self._ends = Column("q", folder)
         self._waiting: list[bytes] = []
         self._first = 0  # the number of the first one that waits
@@ -118,6 +128,7 @@ class Blobs:
         self._wait += len(content)
         self._ends.append(self._size)
         if self._wait > _BUFFERED:
+            self._file = self._file or nameless_file(self._folder)
             _put(self._file, b"".join(self._waiting), self._size - self._wait)
             self._first += len(self._waiting)
             self._waiting, self._wait = [], 0
@@ -183,11 +194,14 @@ class HashTable:
 
     def _make(self, bits: int) -> None:
         self._shift = 64 - bits
-        file = nameless_file(self._folder)
         size = 16 * ((1 << bits) + _BEYOND)
-        file.truncate(size)
-        self._map = mmap.mmap(file.fileno(), size)
+        self._map: mmap.mmap | bytearray = bytearray(size) if size <= _BUFFERED else self._in_file(size)
         self._slots = memoryview(self._map).cast("Q")
+
+    def _in_file(self, size: int) -> mmap.mmap:
+        file = nameless_file(self._folder)
+        file.truncate(size)
+        return mmap.mmap(file.fileno(), size)
 
     def _double(self) -> None:
         import numpy as np

@@ -75,11 +75,26 @@ def test_a_forked_process_reads_what_is_there(monkeypatch: pytest.MonkeyPatch) -
     assert column.numbers[-2:].tolist() == [69_999, -1] and len(column.numbers) == 70_001
 
 
+MANY = 40_000  # numbers of 8 bytes: more than waits in memory
+
+
 def test_files_have_no_names_and_need_no_folder(tmp_path: Path) -> None:
     column = Column("d", tmp_path / "made")
-    column.append(0.5)
-    assert column.numbers.tolist() == [0.5] and list((tmp_path / "made").iterdir()) == []
+    column.extend([0.5] * MANY)
+    assert column.numbers.tolist() == [0.5] * MANY and list((tmp_path / "made").iterdir()) == []
     (tmp_path / "file").write_text("")
     other = Column("d", tmp_path / "file" / "no folder")
-    other.append(1.5)
-    assert other.numbers.tolist() == [1.5]
+    other.extend([1.5] * MANY)
+    assert other.numbers.tolist() == [1.5] * MANY
+
+
+def test_small_tables_open_no_file(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    column, blobs, table = Column("q", tmp_path / "a"), Blobs(tmp_path / "b"), HashTable(tmp_path / "c")
+    for number in range(500):
+        column.append(number)
+        blobs.append(b"%d" % number)
+        table.add(number << 50, number)
+    column.extend(np.arange(500, 600))
+    assert column.numbers.tolist() == list(range(600)) and blobs[7] == b"7" and list(table.find(7 << 50)) == [7]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before and not list(tmp_path.iterdir())

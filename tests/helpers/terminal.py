@@ -50,7 +50,9 @@ class Terminal:
 
     def read(self, seconds: float) -> bool:
         """Whether anything came within that time."""
-        if not select.select([self.end], [], [], seconds)[0]:
+        waiting = select.poll()  # select.select takes no descriptor above 1,023
+        waiting.register(self.end, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
             return False
         try:
             new = os.read(self.end, 65536)
