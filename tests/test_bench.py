@@ -72,3 +72,29 @@ def test_the_page_shows_what_was_measured() -> None:
     text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     assert bench.page(text, figures) == text
     assert bench.markdown(figures) in text
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    found = json.loads((ROOT / "bench.json").read_text(encoding="utf-8"))
+    steps = {
+        (one["comparison"], one["name"].partition(" (")[0]): f"{one['ratio']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+        for one in found
+        if one["group"].startswith("a step")
+    }
+    names = {
+        "as installed": "TRL as installed",
+        "its best settings found": "TRL best found",
+        "packed (bfd)": "TRL packed",
+        "one chain a batch, head at loss places only": "TRL one chain, head at loss places",
+    }
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row, name in names.items():
+        assert f"| {row} | {steps['hh', name]} | {steps['tldr', name]} |" in readme
+    memory = {
+        one["comparison"]: one for one in found if one["group"].startswith("memory") and "one chain" in one["name"]
+    }
+    shares = [memory[name]["ours"] / memory[name]["other"] for name in ("hh", "tldr")]
+    assert "takes\n{:.2f} and {:.2f} times the memory".format(*shares) in readme
+    for name in ("hh", "tldr"):
+        tokens = next(one["group"] for one in found if one["comparison"] == name).split(", ")[-1]
+        assert tokens.split(" ")[0] in readme
