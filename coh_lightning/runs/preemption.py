@@ -75,7 +75,8 @@ class RunTrainer(pl.Trainer):
 
 class StopOnSignal(pl.Callback):
     """SIGTERM and SIGUSR1 end `fit` after the current step (and its validation), on all ranks, with a checkpoint
-    `step=N.ckpt` in `folder` of the run folder.
+    `step=N.ckpt` in `folder` of the run folder. SIGTERM ends `validate`, `test` and `predict` at once, which have
+    nothing to keep; Lightning alone would go on to their end.
 
     Lightning alone stops within a step and saves nothing on SIGTERM, and dies of SIGUSR1. What it does on SIGUSR1 under
     SLURM (a checkpoint `hpc_ckpt_N.ckpt`, and the job queued again) is left to it, at the end of the step too.
@@ -92,6 +93,12 @@ class StopOnSignal(pl.Callback):
         # at the end, Lightning restores the handlers that were there before its own
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _end_at_once()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _end_at_once()
 
     def _note(self, number: int, frame: object) -> None:
         self._noted = number
@@ -117,6 +124,18 @@ class StopOnSignal(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.received is not None:
             raise SIGTERMException
+        if trainer.validating and trainer.state.fn != "fit":
+            _end_at_once()
+
+
+def _end_at_once() -> None:
+    """SIGTERM raises an exception wherever the run is. At the end, Lightning restores the handler of before."""
+
+    def end(number: int, frame: object) -> None:
+        raise SIGTERMException
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def to_step_start(loops: dict[str, Any], micro_batches: int) -> None:

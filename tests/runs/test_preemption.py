@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from coh_lightning.errors import InputError
-from coh_lightning.runs.preemption import RunTrainer
+from coh_lightning.runs.preemption import RunTrainer, StopOnSignal
 from coh_lightning.runs.run_folder import is_whole
 
 
@@ -63,3 +65,31 @@ def test_a_single_file_checkpoint_replaces_a_sharded_folder(fitted: RunTrainer, 
     (tmp_path / "kept" / "step=1.ckpt" / ".metadata").write_bytes(b"old")
     fitted.save_checkpoint(tmp_path / "kept" / "step=1.ckpt")
     assert torch.load(tmp_path / "kept" / "step=1.ckpt", weights_only=True)["global_step"] == 1
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_what_has_nothing_to_keep_ends_at_once_on_sigterm(command: str, tmp_path: Path) -> None:
+    """Without it, a run that was told to end would go on writing for hours."""
+    seen = []
+
+    class Ending(BoringModel):
+        def one(self, batch: Any, batch_idx: int) -> None:
+            seen.append(batch_idx)
+            if batch_idx == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        validation_step = test_step = predict_step = one  # type: ignore[assignment]
+
+    def before(number: int, frame: object) -> None:
+        raise AssertionError("the handler of before was called")
+
+    kept = signal.signal(signal.SIGTERM, before)
+    try:
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = RunTrainer(accelerator="cpu", default_root_dir=str(tmp_path), callbacks=[StopOnSignal()], **quiet)
+        with pytest.raises(SIGTERMException):
+            getattr(trainer, command)(Ending())
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+    assert seen == [0, 1, 2]
