@@ -120,7 +120,8 @@ def test_no_module_that_unpickles_is_imported() -> None:
                 for name in names
                 if isinstance(node, ast.Import) and name.split(".")[0] in PICKLES
             ]
-    assert found == ["sharded_checkpoint.py: pickle"]
+    # record_store.py reads what the same process wrote to a file without a name
+    assert sorted(found) == ["record_store.py: pickle", "sharded_checkpoint.py: pickle"]
 
 
 def test_unpickling_allows_only_listed_names() -> None:

@@ -124,6 +124,9 @@ def _requeue_killed(study: optuna.Study, folder: Path) -> None:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # its agent or its process is alive
                 continue
+            # or it has ended since the trials were listed: an agent tells the study before it lets go of the log
+            if not any(one.number == trial.number for one in study.get_trials(deepcopy=False, states=(state.RUNNING,))):
+                continue
             if name not in waiting:
                 again = {"folder": name, "interruptions": trial.user_attrs.get("interruptions", 0) + 1}
                 study.enqueue_trial(trial.params, user_attrs=again)

@@ -224,9 +224,10 @@ def notes(study: Study) -> list[str]:
         lines.append(f"In {same} of {counted(len(votes), 'item')} both systems wrote the same text, which is a tie.")
     long = sum(any(utf16_units(text) > CELL_LIMIT for text in (item.prompt, *item.texts)) for item in study.items)
     if long:
+        items = f"{long} of {counted(len(study.items), 'item')} {'has' if long == 1 else 'have'}"
         lines.append(
-            f"{long} of {counted(len(study.items), 'item')} with a text of more than {CELL_LIMIT:,} characters, which "
-            "Excel cuts off; have them rated in rate.html."
+            f"{items} a text of more than {CELL_LIMIT:,} characters, which Excel cuts off; have them "
+            "rated in rate.html."
         )
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from coh_lightning.__main__ import main
-from coh_lightning.cli.sweep import distributions, search
+from coh_lightning.cli.sweep import _requeue_killed, distributions, search
 from coh_lightning.cli.sweep_file import DISTRIBUTIONS, KEYS, NOT_DRAWN, command_words, read_sweep
 from coh_lightning.cli.sweep_results import counts, table
 from coh_lightning.errors import InputError
@@ -180,6 +181,23 @@ def test_a_trial_that_finished_after_its_agent_was_killed_is_not_run_again(here:
     (here / "s" / "trial-0000" / "finished").write_text("now")
     assert [trial.value for trial in search(sweep, here / "s", trials=2).trials] == [9.0, None, 9.0]
     assert len(order(here)) == 1
+
+
+def test_a_trial_that_ends_while_another_agent_looks_for_killed_ones_is_left_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = search(read_sweep(sweep_file(here)), here / "s", trials=1)
+    trial = study.ask(distributions(read_sweep(sweep_file(here))))
+    lock = fcntl.flock
+
+    def ending(file: Any, how: int) -> None:  # its agent tells the study, and lets go of the log
+        monkeypatch.setattr("coh_lightning.cli.sweep.fcntl.flock", lock)
+        study.tell(trial, 1.0)
+        lock(file, how)
+
+    monkeypatch.setattr("coh_lightning.cli.sweep.fcntl.flock", ending)
+    _requeue_killed(study, here / "s")
+    assert str(counts(study)) == "2 trials: 2 complete, 0 stopped early, 0 failed"
 
 
 def test_a_trial_that_is_interrupted_too_often_has_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ def test_a_simulated_study_finds_the_better_system(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     study = tmp_path / "study"
     files = [str(tmp_path / f"{name}.jsonl") for name in ("wrong", "right")]
-    assert human_eval(["export", *files, "--output", str(study), "--raters", "3", "--overlap", "10"]) == 0
+    words = ["--raters", "3", "--overlap", "10", "--questions", "summary"]
+    assert human_eval(["export", *files, "--output", str(study), *words]) == 0
     untouched = (study / "sheets" / "rater-1.csv").read_bytes()
     assert main([str(study)]) == 0
     assert (study / "sheets" / "rater-1.csv").read_bytes() == untouched
