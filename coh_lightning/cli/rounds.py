@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     file = read_rounds(args.file)
     folder = (args.folder or Path("runs") / "rounds" / file.name).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--folder {args.folder} is a file; give a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with exclusive_lock(folder, f"another process is running rounds in {folder}; wait, or give another --folder."):

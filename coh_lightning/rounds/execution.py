@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from coh_lightning.compare.processes import Command, Failed, composed_configs, one_thread
 from coh_lightning.compare.steps import Places
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, listed
 from coh_lightning.feedback.jsonl import write_jsonl
 from coh_lightning.feedback.records import Feedback, RatedCompletion
 from coh_lightning.feedback.turns import Part, Turn
@@ -118,11 +118,16 @@ class Execution:
     def _keep_settings(self) -> None:
         path, now = self.folder / SETTINGS, json.loads(json.dumps(self.file.fixed()))
         if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [key for key in now if before.get(key) != now[key]]
+            try:
+                before = dict(json.loads(path.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise InputError(f"{path} is damaged; give another --folder, or remove this one.") from error
+            rated = any(self.folder.glob("seed*/*/new.jsonl")) or any(self.folder.glob("seed*/*/study"))
+            free = () if rated else ("rate", "study")  # nothing was rated yet
+            changed = [key for key in now if before.get(key) != now[key] and key not in free]
             if changed:
-                fact = f"{self.folder} has rounds with another {', another '.join(changed)}"
-                raise InputError(f"{fact}; give another --folder, or set it back in the file.")
+                fact = f"{self.folder} has rounds with other values of {listed(changed)}"
+                raise InputError(f"{fact}; give another --folder, or set them back in the file.")
         with atomic_write(path) as aside:
             aside.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 

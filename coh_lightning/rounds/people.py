@@ -6,6 +6,8 @@ study/returned/  <── what raters send back          study/judgments.jsonl  �
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +73,12 @@ def _export(stage: Stage) -> None:
         write_jsonl(files[-1], answers)
     words = ["export", *map(str, files), "--names", *(path.stem for path in files), "--output", str(stage.study)]
     for key, value in {"seed": stage.seed, **(stage.file.study or {})}.items():
-        words += [f"--{key.replace('_', '-')}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    main(words)
+        if value is None or value is False:
+            continue
+        values = [] if value is True else map(str, value) if isinstance(value, list) else [str(value)]
+        words += [f"--{key.replace('_', '-')}", *values]
+    with contextlib.redirect_stdout(io.StringIO()):  # it says to import by hand
+        main(words)
 
 
 def _feedback(stage: Stage) -> None:

@@ -7,8 +7,9 @@ feedback of round 3                         its own records + a share of those o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coh_lightning.errors import InputError, counted
 from coh_lightning.feedback.jsonl import read_jsonl, read_values, write_jsonl
@@ -18,17 +19,30 @@ from coh_lightning.rng import key64
 from coh_lightning.rounds.rounds_file import RoundsFile
 from coh_lightning.worlds import TABLE, resolve
 
-STAND_IN = "(not written yet)"
-"""The completion of a prompt that comes alone: a record has at least one, and whoever writes for it ignores it."""
+STAND_INS: Mapping[str, Any] = {
+    "scale": {"overall": [0, 1]},
+    "completions": [
+        {"text": "(1)", "rank": 1, "thumb": True, "rating": {"overall": 1}, "critique": "(1)", "revision": "(3)"},
+        {"text": "(2)", "rank": 2, "thumb": False, "rating": {"overall": 0}, "critique": "(2)", "revision": "(3)"},
+    ],
+}
+"""What stands in the place of answers until they are written: a record has feedback that every method can use, and
+`predict` reads none of it."""
+
+
+KEPT = ("id", "system", "prompt", "task", "aspect", "reference")
+"""Keys of a line that say what is asked."""
 
 
 def read_prompts(path: Path) -> list[Feedback]:
-    """Records, or lines with a prompt alone; with both, each line as it is. Raises InputError, by file and line."""
+    """The prompts of records, or of lines with a prompt alone. Raises InputError, by file and line."""
     found: list[Feedback] = []
     seen: dict[str, str] = {}
     for where, value in read_values(path):
-        if isinstance(value, dict) and "prompt" in value and "completions" not in value:
-            value = {**value, "completions": [{"text": STAND_IN}]}
+        if isinstance(value, dict) and "prompt" in value:
+            Feedback.from_json({**STAND_INS, **value}, where)  # what the line itself says is checked, too
+            kept = {key: value[key] for key in KEPT if key in value}
+            value = {**kept, **STAND_INS}
         found.append(unique(Feedback.from_json(value, where), seen, where))
     return found
 

@@ -24,12 +24,14 @@ seeds: [0]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from coh_lightning.errors import shown
+from coh_lightning.errors import InputError, shown
+from coh_lightning.generation.scorers import load_critic, load_scorer
 from coh_lightning.runs.commands import read_settings
 from coh_lightning.runs.settings_reader import SettingsReader
 from coh_lightning.worlds import TABLE
@@ -38,6 +40,8 @@ STARTS = ("newest", "base")
 RATE = ("scorers", "reward_model", "critic", "thumb", "scale", "scores")
 FREE = ("about", "answered", "rounds", "seeds", "offline", "score")
 """Keys that may change when a command is resumed: what is finished stays what it is."""
+TAKEN = ("o", "output", "overwrite", "names", "ask", "against", "against_references", "control")
+"""Options of `human-eval export` that a round sets, or that are about other comparisons."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class _Reader(SettingsReader):
             both = "rate (raters in code) and study (people)"
             self.refuse((), f"it has {'neither' if code is None else 'both'} of {both}; give one of them")
         if people is not None:
-            given["study"] = dict(self.mapping(people, ("study",), list(people) if isinstance(people, dict) else ()))
+            given["study"] = self.study(people)
             if given.get("offline"):
                 self.refuse(("offline",), "with people as raters there is no offline comparison; leave it out")
             if len(given.get("seeds", [0])) > 1:
@@ -158,10 +162,29 @@ class _Reader(SettingsReader):
         if not set(given["rate"]) & {"scorers", "reward_model", "critic"}:
             self.refuse(("rate",), "it needs scorers, a reward_model or a critic")
         if "scorers" in given["rate"]:
-            self.list(given["rate"]["scorers"], ("rate", "scorers"), some=True)
+            for place, one in enumerate(self.list(given["rate"]["scorers"], ("rate", "scorers"), some=True)):
+                self.importable(load_scorer, one, ("rate", "scorers", place))
+        if given["rate"].get("critic") is not None:
+            self.importable(load_critic, given["rate"]["critic"], ("rate", "critic"))
         for name, ends in self.mapping(given["rate"].get("scale"), ("rate", "scale"), _keys(given["rate"])).items():
             if len(self.list(ends, ("rate", "scale", name))) != 2:
                 self.refuse(("rate", "scale", name), f"it is {shown(ends)}; give two numbers, [worst, best]")
+
+    def study(self, value: Any) -> dict[str, Any]:
+        """Options of `human-eval export` but those that say what is compared, and where it goes."""
+        from coh_lightning.human_eval.export_command import add_arguments
+
+        parser = argparse.ArgumentParser(add_help=False)
+        add_arguments(parser)
+        known = [name.removeprefix("--").replace("-", "_") for name in parser._option_string_actions]
+        given = self.mapping(value, ("study",), [name for name in known if name not in TAKEN])
+        return dict(given)
+
+    def importable(self, load: Callable[[str], object], name: Any, path: tuple[Any, ...]) -> None:
+        try:
+            load(str(name))
+        except InputError as error:
+            self.refuse(path, str(error).removesuffix("."))
 
     def source_of(self, value: Any, path: tuple[Any, ...]) -> None:
         """A file that is there, or a world."""

@@ -7,12 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from coh_lightning.errors import InputError
 from coh_lightning.feedback.jsonl import read_jsonl, write_jsonl
 from coh_lightning.feedback.records import Feedback
-from coh_lightning.rounds.pool import STAND_IN, Mixture, mix, pool, read_prompts, test_prompts
+from coh_lightning.rounds.pool import STAND_INS, Mixture, mix, pool, read_prompts, test_prompts
 from coh_lightning.rounds.rounds_file import RoundsFile, TestPrompts
+from coh_lightning.sequences.chains import Unusable, build_chains
+from coh_lightning.sequences.method import Method
+from coh_lightning.sequences.wording import Wording
+
+METHODS = Path(__file__).parents[2] / "conf" / "method"
 
 
 def file_of(folder: Path, prompts: list[str], **settings: object) -> RoundsFile:
@@ -31,9 +37,18 @@ def records(folder: Path, name: str, number: int) -> Path:
     return path
 
 
-def test_a_prompt_alone_gets_a_completion_that_nobody_reads(tmp_path: Path) -> None:
-    (record,) = read_prompts(Path(file_of(tmp_path, ["Why?"]).prompts))
-    assert [one.text for one in record.candidates] == [STAND_IN]
+def test_a_prompt_alone_gets_completions_that_every_method_can_use_and_nobody_reads(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(
+        '{"id": "a", "prompt": "Why?"}\n{"prompt": "How?", "completions": [{"text": "So."}], "task": "x"}\n'
+    )
+    alone, with_answer = read_prompts(path)
+    assert [one.text for one in alone.candidates] == [one["text"] for one in STAND_INS["completions"]]
+    assert (alone.id, with_answer.task, with_answer.candidates) == ("a", "x", alone.candidates)
+    for name in ("coh", "coh_critique", "coh_ranking", "coh_ratings", "csft", "sft", "reviewed", "unlikelihood"):
+        settings = yaml.safe_load((METHODS / f"{name}.yaml").read_text())
+        method = Method(**(settings | {"orders": tuple(settings["orders"])}))
+        assert not isinstance(build_chains(alone, method, Wording()), Unusable), name
 
 
 def test_no_prompt_is_in_two_rounds_and_none_is_a_test_prompt(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from coh_lightning.feedback.jsonl import read_jsonl
 from coh_lightning.feedback.records import Feedback
+from coh_lightning.world.feedback import world_prompts
 from coh_lightning.world.simulated_raters import main as fill
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,10 @@ prompts_per_round: 8
 steps: 3
 """
 CODE = COMMON + "samples: 3\nrate: {scorers: [world], critic: world, thumb: overall=1}\nability: world\n"
-PEOPLE = COMMON + "samples: 2\nstudy: {raters: 1, overlap: 0, attributes: [overall], swaps: 0, identical: 0}\n"
+PEOPLE = (
+    COMMON.replace("\nprompts: world", "\nprompts: prompts.jsonl")
+    + "samples: 2\nstudy: {raters: 1, overlap: 0, attributes: [overall], swaps: 0, identical: 0}\n"
+)
 
 
 def command(folder: Path, text: str, *words: str) -> list[str]:
@@ -67,7 +71,7 @@ def test_rounds_are_learned_from_and_a_run_that_was_stopped_gives_the_same(check
     again = rounds(checkout, CODE)
     assert again.returncode == 0 and "seed0-round1-fit" not in again.stdout, "nothing is run twice"
     other = rounds(checkout, CODE.replace("steps: 3", "steps: 4"))
-    assert other.returncode == 2 and "has rounds with another steps; give another --folder" in other.stderr
+    assert other.returncode == 2 and "has rounds with other values of steps; give another --folder" in other.stderr
     # stopped in the middle, it goes on with the same result
     shutil.move(checkout / "r", checkout / "whole")
     process = subprocess.Popen(command(checkout, CODE), cwd=checkout, env=environment(), stderr=subprocess.PIPE)
@@ -84,6 +88,8 @@ def test_rounds_are_learned_from_and_a_run_that_was_stopped_gives_the_same(check
 
 @pytest.mark.slow
 def test_with_people_it_waits_for_their_sheets(checkout: Path) -> None:
+    lines = [{"prompt": one.prompt[-1].text, "task": "summary"} for one in world_prompts(20, split="train")]
+    (checkout / "prompts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     done = rounds(checkout, PEOPLE)
     assert done.returncode == 0, done.stderr
     study = checkout / "r" / "seed0" / "round1" / "study"
