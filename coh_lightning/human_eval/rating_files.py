@@ -23,6 +23,8 @@ OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
 """How xls begins, and a workbook with a password."""
 SEPARATORS = ",;\t|"
 QUOTES = "\"'"
+MISREAD_BOM = "\ufeff".encode().decode("cp1252")
+"""What a program makes of the mark at the beginning of a UTF-8 file that it opens as Windows-1252 (LibreOffice may)."""
 
 
 def read_rating_file(path: Path, study: Study) -> list[SubmittedRow]:
@@ -147,7 +149,8 @@ def _workbook(path: Path) -> Sequence[_SheetLine]:
 
 def _header(cells: Iterable[str]) -> list[str]:
     """Names of columns in lower case, whitespace as one underscore."""
-    return [re.sub(r"[\s_]+", "_", unguard(cell).strip("\ufeff \t'\"")).casefold() for cell in cells]
+    bare = [unguard(cell).removeprefix(MISREAD_BOM).strip("\ufeff \t'\"") for cell in cells]
+    return [re.sub(r"[\s_]+", "_", cell).casefold() for cell in bare]
 
 
 def _submitted(lines: Sequence[_SheetLine], study: Study) -> list[SubmittedRow]:

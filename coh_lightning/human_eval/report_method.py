@@ -19,10 +19,11 @@ def method_paragraph(numbers: Numbers) -> str:
             f"orders drawn at random for each rater, and ranked them from best to worst {_questions(numbers)}."
         )
     else:
+        how = ", slightly or clearly" if numbers["strength"] else ""
         task = (
             "in a blind pairwise study. They saw a prompt and two answers side by side, without names of systems, in "
-            "an order and on sides drawn at random for each rater, and said which answer is better, or that both are "
-            f"about equally good (a tie), {_questions(numbers)}."
+            f"an order and on sides drawn at random for each rater, and said which answer is better{how}, or that both "
+            f"are about equally good (a tie), {_questions(numbers)}."
         )
     sentences = [f"{who} compared the outputs of {listed(systems)} {task}", _size(numbers)]
     if people:
@@ -60,7 +61,7 @@ def _size(numbers: Numbers) -> str:
     analysis, design = numbers["analyses"]["all"], numbers["design"]
     items = sum(pair["items"] for pair in analysis["pairs"])
     shared = ""
-    if design and numbers["raters_are"] == "people":
+    if design and numbers["raters_are"] == "people" and not numbers["plackett_luce"]:
         every = min(design["overlap"], items)
         others = f" and each other item to {counted(design['votes'], 'rater')}" if every < items else ""
         shared = f"; {counted(every, 'item')} went to every rater{others}"
@@ -83,11 +84,16 @@ def _checks(numbers: Numbers) -> str:
 
 def _exclusions(numbers: Numbers) -> str:
     rules = {name: bound for name, bound in numbers["exclusion"]["rules"].items() if bound is not None}
+    checked = {kind for each in numbers["raters"].values() for kind, of in each["checks"].items() if of["of"]}
+    rules = {name: bound for name, bound in rules.items() if name not in RULES or RULES[name][0] in checked}
     words = [f"less than {100 * bound:.0f} % of {RULES[name][1]}" for name, bound in rules.items() if name in RULES]
     if "min_median_seconds" in rules:
         words.append(f"a median of less than {rules['min_median_seconds']:g} seconds a row")
     if not words:
         return ""
+    fewest = numbers["exclusion"]["rules"].get("min_check_answers") or 0
+    if fewest > 1 and checked & {RULES[name][0] for name in rules if name in RULES}:
+        words[-1] += f"; a share counts from {fewest:g} answers of a rater to checks of its kind"
     excluded = numbers["exclusion"]["excluded"]
     outcome = f"{counted(len(excluded), 'rater')} met one of them" if excluded else "no rater met one of them"
     return f"Rules for excluding raters were fixed before unblinding ({'; '.join(words)}); {outcome}."

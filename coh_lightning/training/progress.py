@@ -45,8 +45,14 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = trainer.estimated_stepping_batches  # -1 or inf: the run has no end
         self._steps, self._first_step = (int(steps) if 0 < steps < float("inf") else 0), trainer.global_step
-        self._begin(transient=False)
-        self._show_step(trainer)
+        self._end()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._line is None:  # not before: the module's own hook shows the summary of the run first
+            self._begin(transient=False)
+            self._show_step(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

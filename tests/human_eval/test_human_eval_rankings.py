@@ -185,8 +185,11 @@ def test_answers_are_ranked_by_keys_in_a_browser(browser: Browser, tmp_path: Pat
         assert "from best to worst" in rating.text("start")
         rating.keys("ENTER", "b", "a", "ENTER")
         assert "2 of 2 still open" in rating.text("said")
-        rating.keys("5", "c")  # the last needs no key
-        rating.keys("a", "a", "d", "e", "b", "c")
+        rating.keys("5", "c", "d")  # whoever types the last place too answers no other question with it
+        rating.keys("a", "a", "d", "e", "b")
+        rating.js(
+            "[...document.querySelectorAll('.question:nth-of-type(2) button')][2].click()"
+        )  # the last needs no click
         assert browser.faint_texts() == [] and rating.js("return document.documentElement.scrollWidth <= innerWidth")
         marks = rating.js("return [...document.querySelectorAll('.question small')].map(each => each.textContent)")
         assert marks == ["2.", "1.", "4.", "5.", "3.", "5.", "3.", "4.", "1.", "2."]

@@ -210,7 +210,9 @@ def test_a_date_in_any_script_that_a_spreadsheet_rewrote_is_the_same_row(tmp_pat
     assert clean(bring(tmp_path, save(tmp_path / "sheet.csv", cells)))
 
 
-def test_a_workbook_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("misread", ["", "\ufeff".encode().decode("cp1252")])
+def test_a_workbook_is_read(tmp_path: Path, misread: str) -> None:
+    """`misread`: the mark at the beginning of a CSV that a spreadsheet opened as Windows-1252 and saved as a workbook."""
     openpyxl = pytest.importorskip("openpyxl")
     study = study_at(tmp_path)
     cells = filled(study, "rater-1", likes_x)
@@ -218,7 +220,7 @@ def test_a_workbook_is_read(tmp_path: Path) -> None:
     book.active.append(["Read the instructions first."])
     rows = book.create_sheet("sheet")
     for number, row in enumerate(cells):
-        rows.append([*row[:-1], 12 if number else row[-1]])
+        rows.append([misread * (not number) + row[0], *row[1:-1], 12 if number else row[-1]])
         for cell in rows[number + 1]:
             cell.data_type = "n" if isinstance(cell.value, int) else "s"
     book.save(tmp_path / "s.xlsx")

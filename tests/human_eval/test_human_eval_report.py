@@ -765,6 +765,12 @@ def test_the_method_paragraph_has_design_numbers_raters_exclusions_and_tests(tmp
         assert part in text
     assert text in (folder / "report.html").read_text().replace("&#39;", "'")
     assert "min_gold" not in text and "gold items" not in text
+    key = json.loads((folder / "key.json").read_text())
+    key["exclusion"] |= {"min_gold": 0.8, "min_check_answers": 12}  # no gold items, and too few answers to checks
+    (folder / "key.json").write_text(json.dumps(key))
+    text = method_paragraph(write_report(folder))
+    assert "seconds a row; a share counts from 12 answers of a rater to checks of its kind); no rater met one" in text
+    assert "gold items" not in text
 
 
 def shown_items(browser: Browser) -> list[str]:

@@ -356,17 +356,18 @@
     unsaved = true;
   }
   /** A ranking with one more letter at its end, or without one that it had; the last letter needs no choice. */
-  function ranking(before, letter) {
+  /** A click fills the last place by itself. A key doesn't: whoever types all places would answer another question. */
+  function ranking(before, letter, fill) {
     const had = ranked(before).includes(letter);
     const now = had ? ranked(before).filter(each => each !== letter) : [...ranked(before), letter];
     const left = data.levels.filter(each => !now.includes(each));
-    if (!had && left.length === 1) now.push(left[0]);
+    if (fill && !had && left.length === 1) now.push(left[0]);
     return now.join(" > ");
   }
-  function choose(number, choice) {
+  function choose(number, choice, typed = false) {
     const name = rater.order[number], before = made(here).choices[name];
     undone.push([here, name, before]);
-    change(here, name, data.ranking ? ranking(before, choice) : before === choice ? undefined : choice);
+    change(here, name, data.ranking ? ranking(before, choice, !typed) : before === choice ? undefined : choice);
     const order = [...rater.order.keys()].map(step => (number + step) % rater.order.length);
     const open = order.find(each => !whole(made(here).choices[rater.order[each]]));
     active = open ?? number;
@@ -556,7 +557,7 @@
     else if (key === "n") act = nextOpen;
     else if (key === "ArrowLeft") act = () => go(here - 1);
     else if (at("rate").hidden) return;
-    else if (key in KEYS) act = () => choose(active, KEYS[key]);
+    else if (key in KEYS) act = () => choose(active, KEYS[key], true);
     else if (key === "ArrowRight") act = () => next(true);
     else if (key === "ArrowDown" && asking && active < rater.order.length - 1) act = () => mark(active + 1);
     else if (key === "ArrowUp" && asking && active > 0) act = () => mark(active - 1);
