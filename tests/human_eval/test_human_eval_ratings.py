@@ -212,7 +212,7 @@ def test_a_date_in_any_script_that_a_spreadsheet_rewrote_is_the_same_row(tmp_pat
 
 @pytest.mark.parametrize("misread", ["", "\ufeff".encode().decode("cp1252")])
 def test_a_workbook_is_read(tmp_path: Path, misread: str) -> None:
-    """`misread`: the mark at the beginning of a CSV that a spreadsheet opened as Windows-1252 and saved as a workbook."""
+    """`misread`: the mark that begins a CSV, which a spreadsheet opened as Windows-1252 and saved as a workbook."""
     openpyxl = pytest.importorskip("openpyxl")
     study = study_at(tmp_path)
     cells = filled(study, "rater-1", likes_x)
