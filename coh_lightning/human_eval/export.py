@@ -36,6 +36,7 @@ from coh_lightning.human_eval.form import (
     set_of_tasks,
 )
 from coh_lightning.human_eval.items import match, read_gold
+from coh_lightning.human_eval.known_prompts import ANSWER
 from coh_lightning.human_eval.ranking_study import make_ranking_study
 from coh_lightning.human_eval.rankings import check_ranking
 from coh_lightning.human_eval.sheets import CELL_LIMIT, utf16_units, write_rating_page, write_sheets
@@ -178,6 +179,8 @@ def export_study(
         "exclusion": rules,
         "warnings": list(matched.warnings),
     }
+    if len(tasks) == 1 and not tasks <= {"", ANSWER}:
+        key["task"] = next(iter(tasks))  # which feedback made of the study has, too
     if ranking:
         study = make_ranking_study(
             matched,

@@ -17,6 +17,9 @@ from coh_lightning.feedback.records import Feedback, prompt_sha
 from coh_lightning.feedback.turns import Role, Turn, check_prompt, plain_turn, read_prompt
 from coh_lightning.human_eval.votes import Prompt
 
+ANSWER = "answer"
+"""The noun for a completion where nothing says another."""
+
 
 class KnownPrompts:
     """The lines of completions files, by prompt id; and the prompts of these and of records, by their hashes."""
@@ -40,15 +43,18 @@ class KnownPrompts:
                     for sha in output.shas:
                         self._prompts.setdefault((sha, output.prompt), (as_turns(turns), _task(line)))
 
-    def prompt(self, id: str, shas: Sequence[str], shown: str, where: str) -> Prompt:
+    def prompt(self, id: str, shas: Sequence[str], shown: str, where: str, task: str = ANSWER) -> Prompt:
         """The prompt of these hashes; without completions, what raters read, if its hash says that it is the prompt.
+
+        Args:
+            task: the noun for a completion, where no completions say it.
 
         Raises:
             InputError: neither is known.
         """
         found = next((self._prompts[sha, shown] for sha in shas if (sha, shown) in self._prompts), None)
         if found is None and turns_sha([("user", shown)]) in shas:
-            found = (as_turns([("user", shown)]), "answer")
+            found = (as_turns([("user", shown)]), task)
         if found is None:
             fact = f"the prompt '{id}' has other messages than the text that raters read"
             remedy = "give the completions that were compared: --completions FILE"
@@ -56,9 +62,9 @@ class KnownPrompts:
                 fact += ", and no line of the completions and prompts given has it"
                 remedy += " (of dialogues that were rated whole no records can be made)"
             raise InputError(f"{where}: {fact}; {remedy}.")
-        prompt, task = found
-        check_prompt(prompt, f"{where} (prompt '{id}')")
-        return Prompt(id, prompt, self._task or task)
+        turns, noun = found
+        check_prompt(turns, f"{where} (prompt '{id}')")
+        return Prompt(id, turns, self._task or noun)
 
 
 def messages_of(line: Mapping[str, Any], output: SystemOutput) -> Turns | None:
@@ -77,4 +83,4 @@ def as_turns(messages: Turns) -> tuple[Turn, ...]:
 
 
 def _task(line: Mapping[str, Any]) -> str:
-    return line["task"] if isinstance(line.get("task"), str) and line["task"] else "answer"
+    return line["task"] if isinstance(line.get("task"), str) and line["task"] else ANSWER

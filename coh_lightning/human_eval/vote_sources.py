@@ -16,7 +16,7 @@ from coh_lightning.feedback.records import Feedback
 from coh_lightning.feedback.turns import as_messages
 from coh_lightning.human_eval.counts import Counts
 from coh_lightning.human_eval.items import AnswerPair
-from coh_lightning.human_eval.known_prompts import KnownPrompts, as_turns, messages_of
+from coh_lightning.human_eval.known_prompts import ANSWER, KnownPrompts, as_turns, messages_of
 from coh_lightning.human_eval.results import read_results
 from coh_lightning.human_eval.study import JUDGMENTS, KEY, read_items, read_key
 from coh_lightning.human_eval.votes import PEOPLE, Prompt, Vote
@@ -160,7 +160,9 @@ def _pairs_of_study(folder: Path, known: KnownPrompts) -> dict[str, ComparedPair
         if about.get("kind", "pair") == "pair":
             prompt = (about["prompt_id"], str(about.get("prompt_sha", "")))
             if prompt not in asked:
-                asked[prompt] = known.prompt(prompt[0], [prompt[1]], item.prompt, str(folder))
+                asked[prompt] = known.prompt(
+                    prompt[0], [prompt[1]], item.prompt, str(folder), str(key.get("task", ANSWER))
+                )
             pairs[item.item] = ComparedPair(asked[prompt], dict(zip(about["systems"], item.texts, strict=True)))
     return pairs
 

@@ -149,6 +149,18 @@ def test_each_attribute_has_a_record_and_critiques_stand_once_beside_overall(
     assert {one.critique for one in only.candidates} == {"late.", "kind. This reply is rude!"}
 
 
+def test_the_task_of_the_completions_is_kept_without_them(tmp_path: Path) -> None:
+    files = [completions(tmp_path, name, 2) for name in ("x", "y")]
+    for file in files:
+        lines = [{**json.loads(line), "task": "summary"} for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = {"raters": 1, "attributes": ("overall",), "swaps": 0, "identical": 0}
+    study = export_study(files, tmp_path / "study", **options)  # type: ignore[arg-type]
+    folder = judged(tmp_path, study, [{"prompt": 0, "pair": "x>y"}])
+    assert main(["feedback", str(folder), "--output", str(tmp_path / "out.jsonl")]) == 0
+    assert [one.task for one in read_jsonl(tmp_path / "out.jsonl", Feedback)] == ["summary"]
+
+
 def test_three_systems_share_a_record_and_a_cycle_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(tmp_path, "x", "y", "z")
     said = [{"pair": pair} for pair in ("x>y", "y>z", "z<x")]
