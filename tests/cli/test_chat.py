@@ -383,8 +383,10 @@ def test_a_talk_in_a_terminal(plain: Trained) -> None:
         terminal.until("bad> ")
         terminal.type("\x1b[A\x1b[A\x1b[A")  # the message, three lines ago
         terminal.until("Name a fruit.")
+        terminal.pause()  # the line is drawn more than once, each time with the prompt
         terminal.type("\r")
         terminal.until("bad> ")
+        terminal.pause()
         terminal.type("/con\t")
         terminal.until("/condition")
         terminal.type("\x15")  # deletes the line
