@@ -22,8 +22,7 @@ from coh_lightning.command_line import CommandParser
 from coh_lightning.errors import InputError
 from coh_lightning.intervals import Interval, mean_interval
 from coh_lightning.io import atomic_write
-
-WINDOW = 512
+from coh_lightning.rounds.ability import WINDOW, window_nlls
 
 
 def read_text(path: Path) -> str:
@@ -33,32 +32,6 @@ def read_text(path: Path) -> str:
             return file.read()
     except FileNotFoundError as error:
         raise InputError(f"There is no {path}; give a file of plain text (.txt or .txt.gz).") from error
-
-
-def window_nlls(model: str, text: str, *, windows: int) -> list[float]:
-    """Mean nll per token (nats) of each of the first windows of a text, in float32 on the CPU.
-
-    Raises:
-        InputError: the model can't be loaded, or the text has fewer tokens than the windows.
-    """
-    import torch
-
-    from coh_lightning.model.loading import ModelSpec
-    from coh_lightning.model.tokenizer import choose_tokenizer
-
-    spec = ModelSpec(model)
-    tokenizer = choose_tokenizer(None, spec, "plain text").tokenizer
-    # a few characters make a token; the whole text would take a while
-    ids = tokenizer(text[: 16 * WINDOW * windows], add_special_tokens=False)["input_ids"]
-    if len(ids) < WINDOW * windows:
-        raise InputError(f"The text has {len(ids):,} tokens, fewer than {windows} windows of {WINDOW}; ask for fewer.")
-    lm = spec.build().eval()
-    found = []
-    with torch.no_grad():
-        for start in range(0, WINDOW * windows, WINDOW):
-            window = torch.tensor([ids[start : start + WINDOW]])
-            found.append(float(lm(input_ids=window, labels=window).loss))
-    return found
 
 
 def perplexity(nlls: Sequence[float]) -> Interval:

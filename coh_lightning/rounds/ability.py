@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coh_lightning.command_line import CommandParser
-from coh_lightning.errors import InputError
+from coh_lightning.errors import InputError, counted
 from coh_lightning.io import atomic_write
 from coh_lightning.worlds import TABLE, resolve
 
@@ -23,31 +23,46 @@ WINDOW, WINDOWS = 512, 32
 
 def measure(model: str, of: str) -> dict[str, float]:
     """{"questions": share} or {"perplexity": value}. Raises InputError for a model or a text that can't be used."""
+    if of in TABLE:
+        from coh_lightning.model.loading import ModelSpec
+        from coh_lightning.model.tokenizer import choose_tokenizer
+
+        spec = ModelSpec(model)
+        tokenizer = choose_tokenizer(None, spec, "plain text").tokenizer
+        return {"questions": float(resolve("ability", of)(spec.build().eval(), tokenizer))}
+    nlls = window_nlls(model, Path(of).read_text(encoding="utf-8"), windows=WINDOWS, fewest=1)
+    return {"perplexity": math.exp(sum(nlls) / len(nlls))}
+
+
+def window_nlls(model: str, text: str, *, windows: int, fewest: int | None = None) -> list[float]:
+    """Mean nll per token (nats) of each of the first windows of a text, in float32 on the CPU.
+
+    Args:
+        fewest: windows that the text must have at least; None: all.
+
+    Raises:
+        InputError: the model can't be loaded, or the text has fewer tokens than the windows.
+    """
+    import torch
+
     from coh_lightning.model.loading import ModelSpec
     from coh_lightning.model.tokenizer import choose_tokenizer
 
     spec = ModelSpec(model)
     tokenizer = choose_tokenizer(None, spec, "plain text").tokenizer
-    if of in TABLE:
-        lm = spec.build().eval()
-        return {"questions": float(resolve("ability", of)(lm, tokenizer))}
-    text = Path(of).read_text(encoding="utf-8")
-    # a few characters make a token; a whole book would take a while
-    ids = tokenizer(text[: 16 * WINDOW * WINDOWS], add_special_tokens=False)["input_ids"]
-    windows = [ids[start : start + WINDOW] for start in range(0, len(ids) - WINDOW + 1, WINDOW)][:WINDOWS]
-    if not windows:
-        raise InputError(f"{of} has {len(ids):,} tokens; perplexity needs at least {WINDOW}.")
-    return {"perplexity": math.exp(_mean_nll(spec.build().eval(), windows))}
-
-
-def _mean_nll(lm: object, windows: Sequence[Sequence[int]]) -> float:
-    """The mean over windows of the mean negative log-likelihood per token but the first, in nats."""
-    import torch
-
-    assert callable(lm)
+    # a few characters make a token; the whole text would take a while
+    ids = tokenizer(text[: 16 * WINDOW * windows], add_special_tokens=False)["input_ids"]
+    needed = windows if fewest is None else fewest
+    if len(ids) < WINDOW * needed:
+        fact = f"The text has {len(ids):,} tokens, fewer than {counted(needed, 'window')} of {WINDOW}"
+        raise InputError(f"{fact}; {'ask for fewer' if needed > 1 else 'give a longer one'}.")
+    lm = spec.build().eval()
+    found = []
     with torch.no_grad():
-        found = [float(lm(input_ids=torch.tensor([window]), labels=torch.tensor([window])).loss) for window in windows]
-    return sum(found) / len(found)
+        for start in range(0, WINDOW * min(windows, len(ids) // WINDOW), WINDOW):
+            window = torch.tensor([ids[start : start + WINDOW]])
+            found.append(float(lm(input_ids=window, labels=window).loss))
+    return found
 
 
 def main(argv: Sequence[str]) -> int:
