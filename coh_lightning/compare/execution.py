@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from coh_lightning.compare.processes import Command, Failed, composed_configs, one_thread
+from coh_lightning.compare.processes import Commands, Failed, composed_configs, one_thread
 from coh_lightning.compare.results import append_result, read_results, result_of, unpack
 from coh_lightning.compare.rows import Row, in_order, row_key, tuning_rows, with_rate, without
 from coh_lightning.compare.steps import Places, Step, steps_of
@@ -127,8 +127,7 @@ class Execution:
         self.deadline = None if hours is None else time.monotonic() + hours * 3600
         self.state = Progressing(plan, jobs)
         self.lock = threading.Lock()
-        self.commands: set[Command] = set()
-        self.stopping = False
+        self.commands = Commands()
         self.failed: list[str] = []
 
     def run(self) -> list[str]:
@@ -144,11 +143,7 @@ class Execution:
             try:
                 self._run(pool, lambda: progress.update(bar, description=self.state.text()[: self.console.width - 14]))
             except BaseException:
-                self.stopping = True
-                with self.lock:
-                    commands = list(self.commands)
-                for command in commands:
-                    command.stop()
+                self.commands.stop()
                 raise
         return self.failed
 
@@ -175,7 +170,7 @@ class Execution:
 
     def _next(self, busy: set[str]) -> tuple[Row, list[Step]] | None:
         """The first waiting row that is tuned and none of whose unfinished steps another row is running."""
-        if self.stopping or (self.deadline is not None and time.monotonic() > self.deadline):
+        if self.commands.stopping or (self.deadline is not None and time.monotonic() > self.deadline):
             return None
         plan = self.plan
         for row in list(plan.waiting):
@@ -197,23 +192,20 @@ class Execution:
         """In a thread: the steps of a row, one after the other, and its line of results."""
         places = self.plan.places
         for step in steps:
-            if places.is_done(step.name) or self.stopping:
+            if places.is_done(step.name) or self.commands.stopping:
                 continue
-            command = Command(step.words, log=places.log(step.name), mark=places.mark(step.name))
             with self.lock:
-                self.commands.add(command)
                 self.state.running[step.name] = None
             try:
-                command.finish()
+                self.commands.run(step.words, log=places.log(step.name), mark=places.mark(step.name))
             finally:
                 with self.lock:
-                    self.commands.discard(command)
                     self.state.running.pop(step.name, None)
             with self.lock:
                 self.state.done += 1
                 self.state.expected += step.work
                 self.state.used += places.seconds(step.name)
-        if self.stopping:
+        if self.commands.stopping:
             raise Failed(f"{row.name} was stopped")
         return result_of(self.plan.study, row, self.plan.composed[row.method.name], steps, places)
 

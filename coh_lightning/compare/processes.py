@@ -95,6 +95,33 @@ class Command:
         self.process.terminate()
 
 
+class Commands:
+    """Commands that several threads run, each its own; all can be stopped at once."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._lock = threading.Lock()
+        self._running: set[Command] = set()
+
+    def run(self, words: Sequence[str], *, log: Path, mark: Path) -> None:
+        """Runs one to its end. Raises Failed, as `Command.finish` does."""
+        command = Command(words, log=log, mark=mark)
+        with self._lock:
+            self._running.add(command)
+        try:
+            command.finish()
+        finally:
+            with self._lock:
+                self._running.discard(command)
+
+    def stop(self) -> None:
+        self.stopping = True
+        with self._lock:
+            running = list(self._running)
+        for command in running:
+            command.stop()
+
+
 def composed_configs(config: str, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | str]:
     """The configuration of `coh fit` under each of the settings, without what equals the defaults; or the error."""
     words = [["fit", "--config", config, *option_words(one), "--print_config=skip_default"] for one in settings]

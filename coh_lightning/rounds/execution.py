@@ -12,7 +12,6 @@ its answers are written, until enough of the sheets are in its folder study/retu
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from coh_lightning.compare.processes import Command, Failed, composed_configs, one_thread
+from coh_lightning.compare.processes import Commands, Failed, composed_configs, one_thread
 from coh_lightning.compare.steps import Places
 from coh_lightning.errors import InputError, listed
 from coh_lightning.feedback.jsonl import write_jsonl
@@ -56,9 +55,7 @@ class Execution:
     def __init__(self, file: RoundsFile, folder: Path, *, jobs: int, console: Console) -> None:
         self.file, self.folder, self.jobs, self.console = file, folder, jobs, console
         self.places = Places(folder)
-        self.lock = threading.Lock()
-        self.commands: set[Command] = set()
-        self.stopping = False
+        self.commands = Commands()
         self.base_model, self.by_sources = "", False
         self.show: Callable[[str], None] = lambda _: None
 
@@ -100,11 +97,7 @@ class Execution:
             try:
                 waiting = [task.result() for task in as_completed(tasks)]
             except BaseException:
-                self.stopping = True
-                with self.lock:
-                    commands = list(self.commands)
-                for command in commands:
-                    command.stop()
+                self.commands.stop()
                 raise
         return [one for one in waiting if one is not None]
 
@@ -180,16 +173,9 @@ class Execution:
     def _command(self, stage: Stage, kind: str, words: Sequence[str]) -> None:
         """In a thread: one command, unless it is finished."""
         name = stage.step(kind)
-        if self.stopping:
+        if self.commands.stopping:
             raise Failed(f"{name} was stopped")
         if not self.places.is_done(name):
-            command = Command(words, log=self.places.log(name), mark=self.places.mark(name))
-            with self.lock:
-                self.commands.add(command)
-            try:
-                command.finish()
-            finally:
-                with self.lock:
-                    self.commands.discard(command)
+            self.commands.run(words, log=self.places.log(name), mark=self.places.mark(name))
             self.console.print(f"{name}  {self.places.seconds(name):.0f} s", highlight=False)
         self.show(name)
